@@ -1,0 +1,156 @@
+"""Where everything lies under a home: microsandbox's cache layout, and our own files beside it.
+
+Every path is made here, from values checked here: a digest that is not one never becomes a path.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from msb_cache.errors import InvalidImageError
+
+ArtifactKind = Literal["metadata", "layer", "fsmeta", "vmdk"]
+
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_OPERATION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_FILE = {
+    "layer": re.compile(r"sha256_([0-9a-f]{64})\.erofs"),
+    "fsmeta": re.compile(r"sha256_([0-9a-f]{64})\.erofs"),
+    "vmdk": re.compile(r"sha256_([0-9a-f]{64})\.vmdk"),
+    "metadata": re.compile(r"[0-9a-f]{64}\.json"),
+}
+
+
+class Layout:
+    """The paths of one home. Making one touches no file."""
+
+    def __init__(self, home: str | os.PathLike[str]) -> None:
+        self.home = Path(os.path.abspath(os.path.expanduser(home)))
+        self.cache = self.home / "cache"
+        self.db = self.home / "db"
+        self.database = self.db / "msb-cache.db"
+        self.msb_database = self.db / "msb.db"
+        self.migrate_lock = self.db / "migrate.lock"
+        self.prune_lock = self.db / "prune.lock"
+        self.operations = self.db / "operations"
+        self.staging_root = self.cache / "tmp"
+        self.folders: dict[ArtifactKind, Path] = {
+            "metadata": self.cache / "manifests",
+            "layer": self.cache / "layers",
+            "fsmeta": self.cache / "fsmeta",
+            "vmdk": self.cache / "vmdk",
+        }
+
+    def layer(self, diff_id: str) -> Path:
+        """Return where the EROFS image of the layer with this diff ID lies."""
+        return self.folders["layer"] / f"sha256_{_hex(diff_id)}.erofs"
+
+    def fsmeta(self, manifest_digest: str) -> Path:
+        """Return where the metadata-only EROFS image of this manifest's merged tree lies."""
+        return self.folders["fsmeta"] / f"sha256_{_hex(manifest_digest)}.erofs"
+
+    def vmdk(self, manifest_digest: str) -> Path:
+        """Return where this manifest's VMDK descriptor lies."""
+        return self.folders["vmdk"] / f"sha256_{_hex(manifest_digest)}.vmdk"
+
+    def metadata(self, reference: str) -> Path:
+        """Return where the metadata of this canonical reference lies."""
+        return self.folders["metadata"] / f"{sha256(reference.encode()).hexdigest()}.json"
+
+    def artifact(self, kind: str, subject: str) -> Path:
+        """Return where an artifact lies; a metadata subject is a reference, or a bare file name."""
+        if kind == "metadata":
+            if _FILE["metadata"].fullmatch(subject):
+                return self.folders["metadata"] / subject
+            return self.metadata(subject)
+        return {"layer": self.layer, "fsmeta": self.fsmeta, "vmdk": self.vmdk}[kind](subject)
+
+    def operation_lock(self, operation: str) -> Path:
+        """Return the lock file of an operation that adds or deletes."""
+        if not _OPERATION.fullmatch(operation):
+            raise InvalidImageError(f"{operation!r} is not an operation id")
+        return self.operations / f"{operation}.lock"
+
+    def staging(self, operation: str) -> Path:
+        """Return the folder in which an operation prepares its files, on the cache's own file system."""
+        self.operation_lock(operation)
+        return self.staging_root / operation
+
+    def staged_operations(self) -> list[str]:
+        """Return the operations that have a staging folder."""
+        try:
+            names = os.listdir(self.staging_root)
+        except FileNotFoundError:
+            return []
+        return sorted(name for name in names if _OPERATION.fullmatch(name))
+
+    def interrupted_operations(self) -> list[str]:
+        """Return the operations that left a lock file or a staging folder: running now, or cut short."""
+        names = set(self.staged_operations())
+        try:
+            names.update(name.removesuffix(".lock") for name in os.listdir(self.operations))
+        except FileNotFoundError:
+            pass
+        return sorted(name for name in names if _OPERATION.fullmatch(name))
+
+    def files(self) -> Iterator[tuple[ArtifactKind, str, Path]]:
+        """Yield every file on disk that has an artifact's name: kind, digest or file name, and path."""
+        for kind, folder in self.folders.items():
+            try:
+                names = sorted(os.listdir(folder))
+            except FileNotFoundError:
+                continue
+            for name in names:
+                if match := _FILE[kind].fullmatch(name):
+                    yield kind, name if kind == "metadata" else f"sha256:{match[1]}", folder / name
+
+    def foreign_files(self) -> Iterator[Path]:
+        """Yield what lies in the artifact folders and is neither an artifact nor a lock."""
+        for kind, folder in self.folders.items():
+            try:
+                names = sorted(os.listdir(folder))
+            except FileNotFoundError:
+                continue
+            for name in names:
+                known = name.removesuffix(".lock")
+                if not _FILE[kind].fullmatch(known) and name != ".msb-leases":
+                    yield folder / name
+
+
+def lock_path(path: Path) -> Path:
+    """Return the lock file beside an artifact."""
+    return path.with_name(path.name + ".lock")
+
+
+def make_private(folder: Path) -> None:
+    """Make a directory and those above it that are missing, readable by their owner only."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for path in reversed(missing):
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            continue
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in a folder survive a power loss."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _hex(digest: str) -> str:
+    match = _DIGEST.fullmatch(digest)
+    if match is None:
+        raise InvalidImageError(f"{digest[:100]!r} is not a sha256 digest")
+    return match[1]

@@ -1,0 +1,131 @@
+"""Exclusive ``flock`` locks on files, as microsandbox takes them beside its artifacts.
+
+The kernel drops a lock when its process ends, however it ends; so a lock that can be had says that
+its last owner is gone, and no process id is ever consulted. Locks are never downgraded.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+_open_descriptors: set[int] = set()
+
+
+def _close_in_child() -> None:
+    # flock belongs to the open file, which a forked child shares: it must not keep the lock alive.
+    for descriptor in _open_descriptors:
+        os.close(descriptor)
+    _open_descriptors.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
+
+
+class Lock:
+    """One lock file, held from ``acquire`` to ``release``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def acquire(self, *, wait: float | None = 0.0) -> bool:
+        """Take the lock, creating its file if needed.
+
+        Args:
+            wait: seconds to try; 0 not at all, None for as long as it takes.
+
+        Returns:
+            Whether the lock is held now.
+        """
+        deadline = None if wait is None else time.monotonic() + wait
+        pause = 0.001
+        while True:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            _open_descriptors.add(descriptor)
+            try:
+                if deadline is None:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                else:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self._is_current(descriptor):
+                    self._descriptor = descriptor
+                    return True
+            except BlockingIOError:
+                if deadline is not None and time.monotonic() >= deadline:
+                    return False
+                time.sleep(pause)
+                pause = min(pause * 2, 0.05)
+            finally:
+                if self._descriptor is None:
+                    _close(descriptor)
+
+    def release(self, *, unlink: bool = False) -> None:
+        """Give the lock up; with ``unlink`` its file goes first, while nobody else can hold it."""
+        if self._descriptor is None:
+            return
+        descriptor, self._descriptor = self._descriptor, None
+        try:
+            if unlink:
+                self.path.unlink(missing_ok=True)
+        finally:
+            _close(descriptor)
+
+    def _is_current(self, descriptor: int) -> bool:
+        # Between open and flock the last owner may have unlinked the file and a third process made
+        # a new one: then two would hold "the" lock.
+        try:
+            there = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        here = os.fstat(descriptor)
+        return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
+    def write(self, text: str) -> None:
+        """Replace the lock file's content, to tell waiters who holds it."""
+        assert self._descriptor is not None  # noqa: S101
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, text.encode(), 0)
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class LockSet:
+    """Several locks, taken in sorted path order so that no two processes wait for each other."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._locks = [Lock(path) for path in sorted(set(paths))]
+
+    def __enter__(self) -> LockSet:
+        try:
+            for lock in self._locks:
+                lock.acquire(wait=None)
+        except BaseException:
+            self.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give all locks up; a lock file whose artifact does not exist goes with its lock."""
+        for lock in reversed(self._locks):
+            lock.release(unlink=not os.path.lexists(lock.path.with_suffix("")))
+
+
+def _close(descriptor: int) -> None:
+    _open_descriptors.discard(descriptor)
+    os.close(descriptor)

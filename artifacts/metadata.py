@@ -1,0 +1,84 @@
+"""The metadata file of a reference: its manifest and config as fetched, in microsandbox's JSON form.
+
+Keys and their order are those of microsandbox 0.7.11 (see docs/architecture.md), so either program
+reads what the other wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+
+from msb_cache.errors import CorruptArtifactError
+
+MAX_BYTES = 32 * 1024 * 1024
+"""No sound metadata file is larger: manifest and config are each bounded to 4 MiB when they come in."""
+
+
+class ConfigMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """The runtime fields of an image configuration (OCI image-spec, config.md)."""
+
+    env: Sequence[str] = ()
+    cmd: Sequence[str] | None = None
+    entrypoint: Sequence[str] | None = None
+    working_dir: str | None = None
+    user: str | None = None
+    exposed_ports: Sequence[str] = ()
+    volumes: Sequence[str] = ()
+    labels: dict[str, str] | None = None
+    stop_signal: str | None = None
+
+
+class LayerMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """One layer: its blob's digest, media type and size in bytes, and its diff ID."""
+
+    digest: str
+    media_type: str | None
+    size_bytes: int | None
+    diff_id: str
+
+
+class Metadata(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole file. The raw documents are the bytes that the digests cover, as text."""
+
+    manifest_digest: str
+    config_digest: str
+    raw_manifest_json: str
+    raw_config_json: str
+    config: ConfigMetadata
+    layers: Sequence[LayerMetadata]
+
+
+def render(metadata: Metadata) -> bytes:
+    """Return the file's content."""
+    return msgspec.json.encode(metadata)
+
+
+def read(path: Path) -> Metadata:
+    """Read a metadata file and check its raw documents against their digests.
+
+    Raises:
+        CorruptArtifactError: the file is missing, damaged, too large, or its digests do not fit.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        metadata = msgspec.json.decode(content, type=Metadata) if len(content) <= MAX_BYTES else None
+    except FileNotFoundError:
+        raise CorruptArtifactError(
+            f"the metadata file {path.name} is missing; load the image again"
+        ) from None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise CorruptArtifactError(f"the metadata file {path.name} cannot be read: {error}") from None
+    if metadata is None:
+        raise CorruptArtifactError(f"the metadata file {path.name} is over {MAX_BYTES} bytes")
+    for text, digest in (
+        (metadata.raw_manifest_json, metadata.manifest_digest),
+        (metadata.raw_config_json, metadata.config_digest),
+    ):
+        if f"sha256:{sha256(text.encode()).hexdigest()}" != digest:
+            raise CorruptArtifactError(f"the metadata file {path.name} does not match the digest {digest}")
+    return metadata

@@ -1,0 +1,286 @@
+"""Append to the log and read from it. The table itself is made by ``migrations``."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import NamedTuple
+
+import msgspec
+
+from msb_cache.errors import CorruptLogError, LogError
+from msb_cache.eventstore.chain import COLUMNS, GENESIS, Value, link
+from msb_cache.eventstore.events import Event, LogCreated
+from msb_cache.eventstore.ids import uuid7
+from msb_cache.eventstore.upcasting import CATALOGUE, Catalogue
+
+FORMAT = 1
+"""The log format that ``log.created`` names: the columns and the hash encoding."""
+
+MAX_DATA = 4 * 1024 * 1024
+"""The most bytes one event's data may have; longer lists are split into numbered parts."""
+
+Clock = Callable[[], int]
+
+_ALL = ", ".join((*COLUMNS, "hash"))
+_INSERT = f"INSERT INTO events ({_ALL}) VALUES ({', '.join('?' * (len(COLUMNS) + 1))})"  # noqa: S608
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_encode = msgspec.json.Encoder().encode
+
+
+class Actor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who did it: ``program`` is a program's name and version, never a command line.
+
+    ``observed`` marks what was seen to have happened, done by somebody else.
+    """
+
+    user: str
+    uid: int
+    host: str
+    program: str
+    reason: str | None = None
+    observed: bool = False
+
+
+class NewEvent(NamedTuple):
+    """An event about to be appended; ``occurred_at_ns`` None means now."""
+
+    event: Event
+    subject: str
+    occurred_at_ns: int | None = None
+
+
+class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as the log has it, with its envelope. Times are nanoseconds since the epoch, UTC."""
+
+    seq: int
+    id: str
+    type: str
+    version: int
+    subject: str
+    operation: str
+    occurred_at_ns: int
+    recorded_at_ns: int
+    actor: Actor
+    data: Event
+    hash: bytes
+
+    @property
+    def occurred_at(self) -> datetime:
+        """When it happened (UTC, microseconds; ``occurred_at_ns`` has all nine digits)."""
+        return _EPOCH + timedelta(microseconds=self.occurred_at_ns // 1000)
+
+    @property
+    def recorded_at(self) -> datetime:
+        """When it was appended (UTC, microseconds); never before the previous event's."""
+        return _EPOCH + timedelta(microseconds=self.recorded_at_ns // 1000)
+
+
+class Head(NamedTuple):
+    """The end of the log: the last event's position, hash and recording time."""
+
+    seq: int
+    hash: bytes
+    recorded_at_ns: int
+
+
+_actor_decoder = msgspec.json.Decoder(Actor)
+
+
+@lru_cache(maxsize=256)
+def _decode_actor(text: str) -> Actor:
+    # A log has few actors and runs of events share theirs.
+    try:
+        return _actor_decoder.decode(text)
+    except msgspec.MsgspecError as error:
+        raise CorruptLogError(f"the log holds a damaged actor: {error}") from None
+
+
+class EventStore:
+    """The log in one SQLite database.
+
+    Args:
+        connection: a connection in autocommit mode (``isolation_level=None``); the caller begins and
+            commits transactions, so that an append and what it changes commit together.
+        clock: nanoseconds since the epoch.
+        catalogue: the event types to decode.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        clock: Clock = time.time_ns,
+        catalogue: Catalogue = CATALOGUE,
+    ) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._catalogue = catalogue
+
+    def head(self) -> Head | None:
+        """Return the end of the log, or None when it is empty."""
+        row = self._connection.execute(
+            "SELECT seq, hash, recorded_at FROM events ORDER BY seq DESC LIMIT 1"
+        ).fetchone()
+        return Head(*row) if row else None
+
+    def append(self, events: Sequence[NewEvent], *, operation: str, actor: Actor) -> list[StoredEvent]:
+        """Append events in the given order, within the caller's write transaction.
+
+        The first append of a log puts ``log.created`` before them. All get the same ``recorded_at``:
+        the clock's, or the previous event's if the clock went backwards.
+
+        Returns:
+            What was appended, ``log.created`` included.
+
+        Raises:
+            LogError: no transaction is open, or an event's data is over 4 MiB. Nothing is appended.
+        """
+        if not self._connection.in_transaction:
+            raise LogError("events are appended within a transaction, and none is open")
+        head = self.head()
+        now = self._clock()
+        if head is None:
+            log_id = os.urandom(16).hex()
+            events = [NewEvent(LogCreated(log_id=log_id, format=FORMAT), log_id), *events]
+            head = Head(0, GENESIS, now)
+        recorded_at = max(now, head.recorded_at_ns)
+        actor_json = _encode(actor).decode()
+        seq, digest = head.seq, head.hash
+        rows: list[tuple[Value, ...]] = []
+        stored: list[StoredEvent] = []
+        for event, subject, occurred_at in events:
+            data = _encode(event)
+            if len(data) > MAX_DATA:
+                raise LogError(
+                    f"a {event.type} event about {subject} has {len(data)} bytes of data; "
+                    f"the log takes at most {MAX_DATA}"
+                )
+            seq += 1
+            identifier = uuid7()
+            occurred = recorded_at if occurred_at is None else occurred_at
+            row = (
+                seq,
+                identifier,
+                event.type,
+                event.version,
+                subject,
+                operation,
+                occurred,
+                recorded_at,
+                actor_json,
+                data.decode(),
+            )
+            digest = link(digest, row)
+            rows.append((*row, digest))
+            stored.append(
+                StoredEvent(
+                    seq=seq,
+                    id=identifier,
+                    type=event.type,
+                    version=event.version,
+                    subject=subject,
+                    operation=operation,
+                    occurred_at_ns=occurred,
+                    recorded_at_ns=recorded_at,
+                    actor=actor,
+                    data=event,
+                    hash=digest,
+                )
+            )
+        self._connection.executemany(_INSERT, rows)
+        return stored
+
+    def read(
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        types: Iterable[str] | None = None,
+        subjects: Iterable[str] | None = None,
+        operation: str | None = None,
+        occurred_from_ns: int | None = None,
+        occurred_until_ns: int | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[StoredEvent]:
+        """Yield the events that fit every given condition, in position order.
+
+        Args:
+            after: only positions greater than this.
+            until: only positions up to and including this.
+            types: only these event types.
+            subjects: only events about these.
+            operation: only events of this operation.
+            occurred_from_ns: only what occurred at or after this time (nanoseconds since the epoch).
+            occurred_until_ns: only what occurred at or before this time.
+            reverse: newest first.
+            limit: at most this many.
+
+        Raises:
+            UnknownEventError, CorruptLogError: on reaching an event that cannot be decoded.
+        """
+        conditions: list[str] = []
+        arguments: list[int | str] = []
+        # Subjects choose the index: they are few, while a type or an operation can have a million
+        # events. A unary plus keeps SQLite from choosing another one.
+        plus = "" if subjects is None else "+"
+        for condition, value in (
+            ("seq > ?", after or None),
+            ("seq <= ?", until),
+            (f"{plus}operation = ?", operation),
+            ("occurred_at >= ?", occurred_from_ns),
+            ("occurred_at <= ?", occurred_until_ns),
+        ):
+            if value is not None:
+                conditions.append(condition)
+                arguments.append(value)
+        for column, chosen in (("subject", subjects), (f"{plus}type", types)):
+            if chosen is not None:
+                chosen = list(chosen)
+                conditions.append(f"{column} IN ({', '.join('?' * len(chosen))})")
+                arguments.extend(chosen)
+        query = f"SELECT {_ALL} FROM events WHERE {' AND '.join(conditions) or '1'} ORDER BY seq"  # noqa: S608
+        if reverse:
+            query += " DESC"
+        if limit is not None:
+            query += " LIMIT ?"
+            arguments.append(limit)
+        decode = self._catalogue.decode
+        for row in self._connection.execute(query, arguments):
+            seq, identifier, type_, version, subject, op, occurred, recorded, actor_text, data, digest = row
+            yield StoredEvent(
+                seq=seq,
+                id=identifier,
+                type=type_,
+                version=version,
+                subject=subject,
+                operation=op,
+                occurred_at_ns=occurred,
+                recorded_at_ns=recorded,
+                actor=_decode_actor(actor_text),
+                data=decode(type_, version, data),
+                hash=digest,
+            )
+
+    def position_at(self, time_ns: int) -> int:
+        """Return the last position recorded at or before ``time_ns``, 0 when there is none.
+
+        Positions and recording times rise together, so a search by halves needs no index.
+        """
+        head = self.head()
+        low, high = 0, head.seq if head else 0
+        while low < high:
+            middle = (low + high + 1) // 2
+            (recorded,) = self._connection.execute(
+                "SELECT recorded_at FROM events WHERE seq = ?", (middle,)
+            ).fetchone()
+            if recorded <= time_ns:
+                low = middle
+            else:
+                high = middle - 1
+        return low

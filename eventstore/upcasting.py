@@ -1,0 +1,78 @@
+"""From stored text to typed events: the catalogue of known types and the upcasters of old versions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from msb_cache.errors import CorruptLogError, UnknownEventError
+from msb_cache.eventstore.events import EVENT_TYPES, Event
+
+Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
+"""Lifts an event's data from one version to the next; it gets a fresh dict it may change."""
+
+
+class Catalogue:
+    """The event types this release knows, and how to read older versions of them.
+
+    Args:
+        types: the newest struct of each event type.
+        upcasters: for ``(type, version)`` the function that lifts data to ``version + 1``. Every
+            version below a struct's own must have one.
+    """
+
+    def __init__(
+        self,
+        types: Iterable[type[Event]] = EVENT_TYPES,
+        upcasters: Mapping[tuple[str, int], Upcaster] | None = None,
+    ) -> None:
+        self._types = {cls.type: cls for cls in types}
+        self._upcasters = dict(upcasters or {})
+        self._decoders = {
+            (cls.type, cls.version): msgspec.json.Decoder(cls).decode for cls in self._types.values()
+        }
+        for cls in self._types.values():
+            missing = [v for v in range(1, cls.version) if (cls.type, v) not in self._upcasters]
+            if missing:
+                raise ValueError(f"{cls.type} has no upcaster from version {missing[0]}")
+
+    @property
+    def type_names(self) -> tuple[str, ...]:
+        """The known event types, in catalogue order."""
+        return tuple(self._types)
+
+    def decode(self, type_: str, version: int, data: str) -> Event:
+        """Return the event that ``data`` (JSON text) holds, lifted to the newest version.
+
+        Raises:
+            UnknownEventError: the type is unknown here, or its version is newer than this release.
+            CorruptLogError: the data does not fit the type.
+        """
+        decode = self._decoders.get((type_, version))
+        try:
+            if decode is not None:
+                return decode(data)
+            return self._lift(type_, version, data)
+        except msgspec.MsgspecError as error:
+            raise CorruptLogError(f"the log holds a damaged {type_} event: {error}") from None
+
+    def _lift(self, type_: str, version: int, data: str) -> Event:
+        cls = self._types.get(type_)
+        if cls is None:
+            raise UnknownEventError(
+                f"the log holds an event of the unknown type {type_!r}; a newer msb-cache can read it"
+            )
+        if not isinstance(version, int) or not 1 <= version <= cls.version:
+            raise UnknownEventError(
+                f"the log holds {type_} in version {version}, but this msb-cache knows versions "
+                f"up to {cls.version}; a newer msb-cache can read it"
+            )
+        fields = msgspec.json.decode(data, type=dict[str, Any])
+        for step in range(version, cls.version):
+            fields = self._upcasters[type_, step](fields)
+        return msgspec.convert(fields, cls)
+
+
+CATALOGUE = Catalogue()

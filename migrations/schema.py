@@ -1,0 +1,153 @@
+"""The migrations themselves. One that has been released is never changed: the next one mends it."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from sqlite_utils import Database, Migrations
+
+from msb_cache.migrations import APPLICATION_ID
+
+migrations = Migrations("msb-cache")
+
+_EVENTS = """
+CREATE TABLE events (
+    seq         INTEGER PRIMARY KEY,
+    id          TEXT    NOT NULL UNIQUE,
+    type        TEXT    NOT NULL,
+    version     INTEGER NOT NULL,
+    subject     TEXT    NOT NULL,
+    operation   TEXT    NOT NULL,
+    occurred_at INTEGER NOT NULL,
+    recorded_at INTEGER NOT NULL,
+    actor       TEXT    NOT NULL,
+    data        TEXT    NOT NULL,
+    hash        BLOB    NOT NULL CHECK (typeof(hash) = 'blob' AND length(hash) = 32)
+);
+CREATE INDEX events_by_type ON events (type);
+CREATE INDEX events_by_subject ON events (subject);
+CREATE INDEX events_by_operation ON events (operation);
+CREATE TRIGGER events_no_update BEFORE UPDATE ON events
+BEGIN SELECT RAISE(ABORT, 'events are only ever appended, never changed'); END;
+CREATE TRIGGER events_no_delete BEFORE DELETE ON events
+BEGIN SELECT RAISE(ABORT, 'events are only ever appended, never deleted'); END;
+-- Also what refuses INSERT OR REPLACE, which deletes without firing the trigger above.
+CREATE TRIGGER events_in_order BEFORE INSERT ON events
+WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM events)
+BEGIN SELECT RAISE(ABORT, 'events are only ever appended, each at the next position'); END;
+"""
+
+_PROJECTIONS = """
+CREATE TABLE image (
+    reference       TEXT PRIMARY KEY,
+    manifest_digest TEXT NOT NULL,
+    created_at      INTEGER NOT NULL,
+    last_used_at    INTEGER NOT NULL,
+    seq             INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX image_by_age ON image (created_at DESC, seq DESC);
+CREATE INDEX image_by_manifest ON image (manifest_digest);
+CREATE TABLE manifest (
+    digest        TEXT PRIMARY KEY,
+    media_type    TEXT NOT NULL,
+    config_digest TEXT NOT NULL,
+    architecture  TEXT,
+    os            TEXT,
+    variant       TEXT,
+    layer_count   INTEGER NOT NULL,
+    size_bytes    INTEGER NOT NULL,
+    config        TEXT NOT NULL,
+    fsmeta_bytes  INTEGER,
+    vmdk_bytes    INTEGER,
+    seq           INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE manifest_layer (
+    manifest_digest  TEXT NOT NULL,
+    position         INTEGER NOT NULL,
+    diff_id          TEXT NOT NULL,
+    blob_digest      TEXT NOT NULL,
+    media_type       TEXT NOT NULL,
+    compressed_bytes INTEGER NOT NULL,
+    PRIMARY KEY (manifest_digest, position)
+) WITHOUT ROWID;
+CREATE INDEX manifest_layer_by_diff_id ON manifest_layer (diff_id);
+CREATE TABLE layer (
+    diff_id     TEXT PRIMARY KEY,
+    erofs_bytes INTEGER,
+    seq         INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE hold (
+    manifest_digest TEXT NOT NULL,
+    holder          TEXT NOT NULL,
+    reference       TEXT,
+    since           INTEGER NOT NULL,
+    seq             INTEGER NOT NULL,
+    PRIMARY KEY (manifest_digest, holder)
+) WITHOUT ROWID;
+CREATE INDEX hold_by_holder ON hold (holder);
+CREATE TABLE pointed_at (
+    reference       TEXT NOT NULL,
+    manifest_digest TEXT NOT NULL,
+    seq             INTEGER NOT NULL,
+    PRIMARY KEY (reference, manifest_digest)
+) WITHOUT ROWID;
+CREATE TABLE deletion (
+    operation          TEXT PRIMARY KEY,
+    kind               TEXT NOT NULL,
+    seq                INTEGER NOT NULL,
+    started_at         INTEGER NOT NULL,
+    finished_at        INTEGER,
+    outcome            TEXT,
+    recovered          INTEGER NOT NULL,
+    image_refs_removed INTEGER NOT NULL,
+    manifests_removed  INTEGER NOT NULL,
+    layers_removed     INTEGER NOT NULL,
+    fsmeta_removed     INTEGER NOT NULL,
+    vmdk_removed       INTEGER NOT NULL,
+    bytes_reclaimed    INTEGER,
+    kept               INTEGER NOT NULL,
+    failed             INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX deletion_by_seq ON deletion (seq);
+CREATE INDEX deletion_unfinished ON deletion (operation) WHERE finished_at IS NULL;
+-- The primary key is what refuses a second outcome for one artifact of one operation.
+CREATE TABLE deletion_outcome (
+    operation TEXT NOT NULL,
+    kind      TEXT NOT NULL,
+    subject   TEXT NOT NULL,
+    outcome   TEXT NOT NULL,
+    PRIMARY KEY (operation, kind, subject)
+) WITHOUT ROWID;
+CREATE TABLE projection_state (
+    id           INTEGER PRIMARY KEY CHECK (id = 1),
+    fold_version INTEGER NOT NULL,
+    seq          INTEGER NOT NULL
+)
+"""
+
+
+@migrations()
+def m0001_event_log(db: Database) -> None:
+    """Create the append-only log."""
+    _run(db, _EVENTS)
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute("PRAGMA user_version = 1")
+
+
+@migrations()
+def m0002_projections(db: Database) -> None:
+    """Create the tables folded from the log; whoever opens the database fills them from it."""
+    _run(db, _PROJECTIONS)
+    db.execute("PRAGMA user_version = 2")
+
+
+def _run(db: Database, script: str) -> None:
+    # Not executescript: it would commit the migration's transaction before running.
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            db.execute(statement)
+            statement = ""
+    if statement.strip():
+        db.execute(statement)

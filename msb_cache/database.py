@@ -1,0 +1,132 @@
+"""Open the home's database: create or migrate it when asked to write, and refuse what is not ours."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from msb_cache.artifacts.layout import Layout, make_private
+from msb_cache.artifacts.locks import Lock
+from msb_cache.errors import CorruptLogError, LogError, NewerDatabaseError
+from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
+from msb_cache.projections import FOLD_VERSION
+
+BUSY_SECONDS = 30.0
+"""How long a statement waits for another process's transaction; ours are short."""
+
+
+def open_database(layout: Layout, *, create: bool) -> sqlite3.Connection | None:
+    """Open the database, in autocommit mode, at this release's schema.
+
+    Args:
+        layout: the home.
+        create: make the database, and its folder, if there is none.
+
+    Returns:
+        The connection; None when there is no database and ``create`` is false.
+
+    Raises:
+        NewerDatabaseError: a newer release wrote it.
+        CorruptLogError: the file is damaged or is not a database of ours.
+        LogError: it cannot be opened.
+    """
+    path = layout.database
+    if not path.exists():
+        if not create:
+            return None
+        make_private(layout.db)
+        _create_empty(path)
+    with _said_clearly(path):
+        connection = _connect(path)
+        try:
+            if not _current(connection, path):
+                connection.close()
+                _migrate(layout)
+                connection = _connect(path)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _create_empty(path: Path) -> None:
+    # SQLite would make the file with the umask's permissions, and its -wal and -shm like the file.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+def _schema_version(connection: sqlite3.Connection, path: Path) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        raise NewerDatabaseError(
+            f"{path} was written by a newer msb-cache (schema {version}, this one knows "
+            f"{SCHEMA_VERSION}); upgrade msb-cache to use it"
+        )
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    if application != APPLICATION_ID:
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        # Nothing in it yet: just made, perhaps by a process that is migrating it now.
+        if version or tables or application:
+            raise CorruptLogError(f"{path} is an SQLite database, but not one of msb-cache")
+    return int(version)
+
+
+def _current(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether the schema is this release's, and the projections are its fold of the whole log."""
+    if _schema_version(connection, path) < SCHEMA_VERSION:
+        return False
+    # One statement, so that another process's commit cannot come between the two numbers.
+    (filled,) = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM projection_state WHERE fold_version = ? "
+        "AND seq = (SELECT coalesce(max(seq), 0) FROM events))",
+        (FOLD_VERSION,),
+    ).fetchone()
+    return bool(filled)
+
+
+def _migrate(layout: Layout) -> None:
+    with Lock(layout.migrate_lock) as lock:
+        lock.acquire(wait=None)
+        connection = _connect(layout.database)
+        try:
+            if _current(connection, layout.database):
+                return  # another process was first
+            if _schema_version(connection, layout.database) < SCHEMA_VERSION:
+                connection.execute("PRAGMA journal_mode = WAL")
+                from sqlite_utils import Database
+
+                from msb_cache.migrations.schema import migrations
+
+                migrations.apply(Database(connection))
+            _fill_projections(connection)
+        finally:
+            connection.close()
+
+
+def _fill_projections(connection: sqlite3.Connection) -> None:
+    from msb_cache.eventstore.store import EventStore
+    from msb_cache.projections import live
+
+    connection.execute("BEGIN IMMEDIATE")
+    live.rebuild(connection, EventStore(connection))
+    connection.execute("COMMIT")
+
+
+@contextlib.contextmanager
+def _said_clearly(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+            raise LogError(f"cannot open {path}: {error}") from None
+        raise CorruptLogError(f"{path} is damaged or is no SQLite database: {error}") from None

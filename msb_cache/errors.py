@@ -1,0 +1,103 @@
+"""Every error a caller can meet, under one base class with a stable ``code``.
+
+A leaf: it imports nothing of the project, and every other module may import it. The first five
+names and codes are those of microsandbox's Python SDK, so a program that catches them keeps working.
+"""
+
+from __future__ import annotations
+
+
+class MicrosandboxError(Exception):
+    """Base of all errors raised here; ``str(error)`` is one sentence for a person."""
+
+    code = "microsandbox-error"
+
+
+class ImageNotFoundError(MicrosandboxError):
+    """The reference is not in the cache."""
+
+    code = "image-not-found"
+
+
+class ImageInUseError(MicrosandboxError):
+    """A sandbox or snapshot still needs the image."""
+
+    code = "image-in-use"
+
+
+class ImagePullFailedError(MicrosandboxError):
+    """The image could not be pulled."""
+
+    code = "image-pull-failed"
+
+
+class UnsupportedError(MicrosandboxError):
+    """The selected backend does not support the call."""
+
+    code = "unsupported"
+
+
+class InvalidConfigError(MicrosandboxError):
+    """A setting (backend, home, environment variable) is missing or contradicts another."""
+
+    code = "invalid-config"
+
+
+class InvalidReferenceError(MicrosandboxError):
+    """The text is not an image reference; the message says what is wrong with it."""
+
+    code = "invalid-reference"
+
+
+class InvalidImageError(MicrosandboxError):
+    """An archive, manifest, config or layer is damaged, lies about a digest, or is refused."""
+
+    code = "invalid-image"
+
+
+class PlatformNotFoundError(InvalidImageError):
+    """An image index has no manifest for the wanted platform."""
+
+    code = "platform-not-found"
+
+
+class HomeOwnedByMicrosandboxError(MicrosandboxError):
+    """``msb`` owns this cache (``db/msb.db`` exists), so it is not written to."""
+
+    code = "home-owned-by-msb"
+
+
+class BusyError(MicrosandboxError):
+    """Another process holds a lock that is needed; trying again later can succeed."""
+
+    code = "busy"
+
+
+class LogError(MicrosandboxError):
+    """The event log cannot be read or written as asked."""
+
+    code = "log-error"
+
+
+class UnknownEventError(LogError):
+    """The log holds an event type or version that this release does not know."""
+
+    code = "unknown-event"
+
+
+class NewerDatabaseError(LogError):
+    """The database was written by a newer release."""
+
+    code = "newer-database"
+
+
+class CorruptLogError(LogError):
+    """The log's hash chain or its database does not verify."""
+
+    code = "corrupt-log"
+
+
+class CorruptArtifactError(MicrosandboxError):
+    """A file in the cache directory is not what the index says it is."""
+
+    code = "corrupt-artifact"

@@ -1,0 +1,143 @@
+"""One home's log with its projections: consistent reads, and transactions that write both together."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from msb_cache.artifacts.layout import Layout
+from msb_cache.database import open_database
+from msb_cache.errors import BusyError, CorruptLogError, HomeOwnedByMicrosandboxError, LogError
+from msb_cache.eventstore.store import Actor, Clock, EventStore, NewEvent, StoredEvent
+from msb_cache.projections import live
+
+
+def current_actor(program: str | None = None, reason: str | None = None) -> Actor:
+    """Return who runs this process. ``program`` is a name; arguments are never part of it."""
+    uid = os.getuid()
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    name = program or os.path.basename(sys.argv[0]) or "python"
+    return Actor(user=user, uid=uid, host=os.uname().nodename, program=name, reason=reason)
+
+
+class Transaction:
+    """An open write transaction: append events, and read the tables as they then are."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, store: EventStore, operation: str, actor: Actor
+    ) -> None:
+        self.connection = connection
+        self._store = store
+        self._operation = operation
+        self._actor = actor
+
+    def append(self, events: Sequence[NewEvent]) -> list[StoredEvent]:
+        """Append events and apply them to the projections."""
+        if not events:
+            return []
+        stored = self._store.append(events, operation=self._operation, actor=self._actor)
+        live.apply(self.connection, stored)
+        return stored
+
+
+class Ledger:
+    """The log and projections of one home; opened at the first use.
+
+    Args:
+        layout: the home.
+        actor: who is recorded; None: the user and program of this process.
+        clock: nanoseconds since the epoch.
+    """
+
+    def __init__(self, layout: Layout, *, actor: Actor | None = None, clock: Clock = time.time_ns) -> None:
+        self.layout = layout
+        self.clock = clock
+        self.actor = actor or current_actor()
+        self._connection: sqlite3.Connection | None = None
+
+    def close(self) -> None:
+        """Close the database; using the ledger again opens it anew."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def store(self, connection: sqlite3.Connection) -> EventStore:
+        """Return the event store on a connection got from here."""
+        return EventStore(connection, clock=self.clock)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection | None]:
+        """Read one consistent position; None when the home has no log yet. Nothing is written."""
+        connection = self._open(create=False)
+        if connection is None:
+            yield None
+            return
+        with _said_clearly(self.layout):
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+
+    @contextmanager
+    def transaction(self, operation: str) -> Iterator[Transaction]:
+        """Write: everything appended in the block is committed together, durably, or not at all.
+
+        Raises:
+            HomeOwnedByMicrosandboxError: msb owns this cache.
+            BusyError: another process writes for longer than we wait.
+        """
+        connection = self._open(create=True)
+        assert connection is not None  # noqa: S101
+        with _said_clearly(self.layout):
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                self.check_ours()
+                yield Transaction(connection, self.store(connection), operation, self.actor)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def check_ours(self) -> None:
+        """Refuse a home that msb owns.
+
+        Raises:
+            HomeOwnedByMicrosandboxError: ``db/msb.db`` exists.
+        """
+        if os.path.lexists(self.layout.msb_database):
+            raise HomeOwnedByMicrosandboxError(
+                f"{self.layout.home} belongs to msb ({self.layout.msb_database.name} is there), so it is "
+                "not changed; use msb for that, or another --home"
+            )
+
+    def _open(self, *, create: bool) -> sqlite3.Connection | None:
+        if self._connection is None:
+            if create:
+                self.check_ours()
+            self._connection = open_database(self.layout, create=create)
+        return self._connection
+
+
+@contextmanager
+def _said_clearly(layout: Layout) -> Iterator[None]:
+    path = layout.database
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error) or "busy" in str(error):
+            raise BusyError(f"another process is writing to {path}; try again") from None
+        if "malformed" in str(error):
+            raise CorruptLogError(f"{path} is damaged: {error}") from None
+        raise LogError(f"cannot use {path}: {error}") from None
+    except sqlite3.DatabaseError as error:
+        raise CorruptLogError(f"{path} is damaged: {error}") from None

@@ -1,0 +1,129 @@
+"""Deletion reports: what a remove or prune decided, deleted, kept and why, and who ran it."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+from typing import Any
+
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.store import Actor, EventStore
+from msb_cache.projections.rows import DeletionOutcomeRow, DeletionRow
+from msb_cache.projections.tables import columns
+
+_SELECT = f"SELECT {', '.join(columns(DeletionRow))} FROM deletion"  # noqa: S608
+
+
+@dataclass
+class ArtifactReport:
+    """One planned artifact and what became of it.
+
+    ``outcome`` is ``deleted``, ``kept``, ``failed``, or None while unknown. Sizes in bytes.
+    """
+
+    kind: str
+    subject: str
+    planned_bytes: int | None
+    manifests: int
+    outcome: str | None = None
+    bytes: int | None = None
+    recovered: bool = False
+    reason: str | None = None
+
+
+@dataclass
+class DeletionReport:
+    """Everything one deletion did. Times in ns since the epoch, UTC; ``counters`` as msb counts."""
+
+    operation: str
+    actor: Actor
+    policy: dict[str, Any]
+    counters: DeletionRow
+    images: list[tuple[str, ev.ImageRemoved]] = field(default_factory=list)
+    artifacts: list[ArtifactReport] = field(default_factory=list)
+    kept: list[ev.KeptBack] = field(default_factory=list)
+
+
+def deletions(connection: sqlite3.Connection, *, limit: int | None = None) -> list[DeletionRow]:
+    """Return past deletions with their counters, newest first."""
+    rows = connection.execute(f"{_SELECT} ORDER BY seq DESC LIMIT ?", (-1 if limit is None else limit,))
+    return [DeletionRow(*row) for row in rows]
+
+
+def find(connection: sqlite3.Connection, prefix: str) -> list[DeletionRow]:
+    """Return the deletions whose operation id begins with ``prefix``, oldest first."""
+    rows = connection.execute(
+        f"{_SELECT} WHERE substr(operation, 1, ?) = ? ORDER BY seq", (len(prefix), prefix)
+    )
+    return [DeletionRow(*row) for row in rows]
+
+
+def unfinished(connection: sqlite3.Connection) -> list[str]:
+    """Return the deletions that have begun and not ended: running now, or cut short."""
+    rows = connection.execute("SELECT operation FROM deletion WHERE finished_at IS NULL ORDER BY seq")
+    return [operation for (operation,) in rows]
+
+
+def pending(connection: sqlite3.Connection, store: EventStore, operation: str) -> list[ev.PlannedArtifact]:
+    """Return a deletion's planned artifacts that have no outcome yet."""
+    done = {
+        (kind, subject)
+        for kind, subject in connection.execute(
+            f"SELECT kind, subject FROM {DeletionOutcomeRow.table} WHERE operation = ?",  # noqa: S608
+            (operation,),
+        )
+    }
+    started = store.read(operation=operation, types=[ev.DeletionStarted.type])
+    return [
+        artifact
+        for event in started
+        if isinstance(event.data, ev.DeletionStarted)
+        for artifact in event.data.artifacts
+        if (artifact.kind, artifact.subject) not in done
+    ]
+
+
+def report(connection: sqlite3.Connection, store: EventStore, operation: str) -> DeletionReport | None:
+    """Fold one operation's events into its report; None when no deletion has that id."""
+    row = connection.execute(f"{_SELECT} WHERE operation = ?", (operation,)).fetchone()
+    if row is None:
+        return None
+    result: DeletionReport | None = None
+    artifacts: dict[tuple[str, str], ArtifactReport] = {}
+    for event in store.read(operation=operation):
+        data = event.data
+        if isinstance(data, ev.DeletionStarted):
+            if result is None:
+                result = DeletionReport(operation, event.actor, data.policy, DeletionRow(*row))
+            result.kept.extend(data.kept)
+            for planned in data.artifacts:
+                found = ArtifactReport(planned.kind, planned.subject, planned.bytes, planned.manifests)
+                artifacts[planned.kind, planned.subject] = found
+        elif result is None:
+            continue
+        elif isinstance(data, ev.ImageRemoved):
+            result.images.append((event.subject, data))
+        elif isinstance(data, ev.ArtifactDeleted | ev.ArtifactKept | ev.ArtifactDeleteFailed):
+            entry = artifacts.get((data.kind, event.subject))
+            if entry is not None:
+                _settle(entry, data)
+    if result is not None:
+        result.artifacts = list(artifacts.values())
+    return result
+
+
+def _settle(
+    entry: ArtifactReport, data: ev.ArtifactDeleted | ev.ArtifactKept | ev.ArtifactDeleteFailed
+) -> None:
+    if isinstance(data, ev.ArtifactDeleted):
+        entry.outcome, entry.bytes, entry.recovered = "deleted", data.bytes, data.recovered
+    elif isinstance(data, ev.ArtifactKept):
+        entry.outcome, entry.reason = "kept", data.reason
+    else:
+        entry.outcome, entry.reason = "failed", data.reason
+
+
+def counters(row: DeletionRow) -> dict[str, int | None]:
+    """Return a deletion's counters under msb's names."""
+    names = ("image_refs_removed", "manifests_removed", "layers_removed", "fsmeta_removed", "vmdk_removed")
+    return {name: getattr(row, name) for name in (*names, "bytes_reclaimed")}

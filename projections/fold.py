@@ -1,0 +1,187 @@
+"""The fold: what each event does to the read models. The same code serves live, rebuild and as-of.
+
+It is total: an event about something unknown changes nothing and is no error, because a log may come
+from elsewhere and events can be learned late. Events are applied in position order only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.store import StoredEvent
+from msb_cache.projections.rows import (
+    DeletionOutcomeRow,
+    DeletionRow,
+    HoldRow,
+    ImageRow,
+    LayerRow,
+    ManifestLayerRow,
+    ManifestRow,
+    PointedAtRow,
+)
+from msb_cache.projections.tables import Tables
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Fold:
+    """Applies events to tables."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self._handlers: dict[type[ev.Event], Callable[[StoredEvent, Any], None]] = {
+            ev.ManifestAdded: self._manifest_added,
+            ev.ImagePulled: self._image_pulled,
+            ev.ImageUsed: self._image_used,
+            ev.ImageHeld: self._image_held,
+            ev.ImageReleased: self._image_released,
+            ev.ImageRemoved: self._image_removed,
+            ev.DeletionStarted: self._deletion_started,
+            ev.ManifestDeleted: self._manifest_deleted,
+            ev.MetadataDeleted: self._artifact_deleted,
+            ev.LayerDeleted: self._artifact_deleted,
+            ev.FsmetaDeleted: self._artifact_deleted,
+            ev.VmdkDeleted: self._artifact_deleted,
+            ev.ArtifactKept: self._artifact_kept,
+            ev.ArtifactDeleteFailed: self._artifact_delete_failed,
+            ev.DeletionFinished: self._deletion_finished,
+        }
+
+    def apply(self, events: Iterable[StoredEvent]) -> int:
+        """Apply events in the given order; return the last one's position, 0 for none."""
+        handlers, seq = self._handlers, 0
+        for event in events:
+            handler = handlers.get(type(event.data))
+            if handler is not None:
+                handler(event, event.data)
+            seq = event.seq
+        return seq
+
+    def _manifest_added(self, event: StoredEvent, data: ev.ManifestAdded) -> None:
+        tables, digest = self.tables, event.subject
+        previous = tables.manifest.get(digest)
+        if previous is not None:
+            for position in range(len(data.layers), previous.layer_count):
+                tables.manifest_layer.delete(digest, position)
+        tables.manifest.put(
+            ManifestRow(
+                digest,
+                data.media_type,
+                data.config_digest,
+                data.architecture,
+                data.os,
+                data.variant,
+                len(data.layers),
+                sum(layer.size for layer in data.layers),
+                _encode(data.config).decode(),
+                data.fsmeta_size,
+                data.vmdk_size,
+                event.seq,
+            )
+        )
+        for position, layer in enumerate(data.layers):
+            tables.manifest_layer.put(
+                ManifestLayerRow(
+                    digest, position, layer.diff_id, layer.blob_digest, layer.media_type, layer.size
+                )
+            )
+            if tables.layer.get(layer.diff_id) is None:
+                tables.layer.put(LayerRow(layer.diff_id, layer.erofs_size, event.seq))
+
+    def _image_pulled(self, event: StoredEvent, data: ev.ImagePulled) -> None:
+        tables, reference = self.tables, event.subject
+        row = tables.image.get(reference)
+        if row is None:
+            occurred = event.occurred_at_ns
+            row = ImageRow(reference, data.manifest_digest, occurred, occurred, event.seq)
+        else:
+            row.manifest_digest = data.manifest_digest
+            row.last_used_at = max(row.last_used_at, event.occurred_at_ns)
+        tables.image.put(row)
+        if tables.pointed_at.get(reference, data.manifest_digest) is None:
+            tables.pointed_at.put(PointedAtRow(reference, data.manifest_digest, event.seq))
+
+    def _image_used(self, event: StoredEvent, data: ev.ImageUsed) -> None:
+        row = self.tables.image.get(event.subject)
+        if row is not None and event.occurred_at_ns > row.last_used_at:
+            row.last_used_at = event.occurred_at_ns
+            self.tables.image.put(row)
+
+    def _image_held(self, event: StoredEvent, data: ev.ImageHeld) -> None:
+        hold = self.tables.hold
+        if hold.get(event.subject, data.holder) is None:
+            hold.put(HoldRow(event.subject, data.holder, data.reference, event.occurred_at_ns, event.seq))
+
+    def _image_released(self, event: StoredEvent, data: ev.ImageReleased) -> None:
+        self.tables.hold.delete(event.subject, data.holder)
+
+    def _image_removed(self, event: StoredEvent, data: ev.ImageRemoved) -> None:
+        removed = self.tables.image.delete(event.subject)
+        deletion = self.tables.deletion.get(event.operation)
+        if removed and deletion is not None:
+            deletion.image_refs_removed += 1
+            self.tables.deletion.put(deletion)
+
+    def _deletion_started(self, event: StoredEvent, data: ev.DeletionStarted) -> None:
+        deletion = self.tables.deletion.get(event.operation)
+        if deletion is None:
+            deletion = DeletionRow(event.operation, data.kind, event.seq, event.occurred_at_ns)
+        # A layer leaves the index with the decision, not with its file: whoever loads it again
+        # between the two adds it anew, and the file's deletion must not take that record out.
+        for artifact in data.artifacts:
+            if artifact.kind == "layer" and self.tables.layer.delete(artifact.subject):
+                deletion.layers_removed += 1
+        self.tables.deletion.put(deletion)
+
+    def _manifest_deleted(self, event: StoredEvent, data: ev.ManifestDeleted) -> None:
+        tables = self.tables
+        manifest = tables.manifest.get(event.subject)
+        if manifest is not None:
+            for position in range(manifest.layer_count):
+                tables.manifest_layer.delete(event.subject, position)
+            tables.manifest.delete(event.subject)
+        deletion = self._outcome(event, "manifest", "deleted")
+        if deletion is not None and manifest is not None:
+            deletion.manifests_removed += 1
+
+    def _artifact_deleted(self, event: StoredEvent, data: ev.ArtifactDeleted) -> None:
+        deletion = self._outcome(event, data.kind, "deleted")
+        if deletion is None:
+            return
+        if data.kind == "fsmeta":
+            deletion.fsmeta_removed += 1
+        elif data.kind == "vmdk":
+            deletion.vmdk_removed += 1
+        if data.bytes is not None:
+            deletion.bytes_reclaimed = (deletion.bytes_reclaimed or 0) + data.bytes
+
+    def _artifact_kept(self, event: StoredEvent, data: ev.ArtifactKept) -> None:
+        deletion = self._outcome(event, data.kind, "kept")
+        if deletion is not None:
+            deletion.kept += 1
+
+    def _artifact_delete_failed(self, event: StoredEvent, data: ev.ArtifactDeleteFailed) -> None:
+        deletion = self._outcome(event, data.kind, "failed")
+        if deletion is not None:
+            deletion.failed += 1
+
+    def _deletion_finished(self, event: StoredEvent, data: ev.DeletionFinished) -> None:
+        deletion = self.tables.deletion.get(event.operation)
+        if deletion is not None:
+            deletion.finished_at = event.occurred_at_ns
+            deletion.outcome = data.outcome
+            deletion.recovered = int(data.recovered)
+            self.tables.deletion.put(deletion)
+
+    def _outcome(self, event: StoredEvent, kind: str, outcome: str) -> DeletionRow | None:
+        deletion = self.tables.deletion.get(event.operation)
+        if deletion is not None:
+            self.tables.deletion_outcome.put(
+                DeletionOutcomeRow(event.operation, kind, event.subject, outcome)
+            )
+            self.tables.deletion.put(deletion)
+        return deletion

@@ -1,0 +1,120 @@
+"""Questions about images, answered from the tables by indexed queries; nothing is folded here."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import NamedTuple
+
+_HANDLE = """
+SELECT i.reference, m.size_bytes, i.manifest_digest, m.architecture, m.os, m.layer_count,
+       i.created_at, i.last_used_at
+FROM image i LEFT JOIN manifest m ON m.digest = i.manifest_digest
+"""
+
+
+class HandleRow(NamedTuple):
+    """What a list shows of an image. Size in bytes, times in ns since the epoch, UTC."""
+
+    reference: str
+    size_bytes: int | None
+    manifest_digest: str
+    architecture: str | None
+    os: str | None
+    layer_count: int | None
+    created_at: int
+    last_used_at: int
+
+
+class ConfigRow(NamedTuple):
+    """A manifest's configuration: its digest, and the shown fields as JSON text."""
+
+    digest: str
+    fields: str
+
+
+class LayerDetailRow(NamedTuple):
+    """One layer of an image, position 0 at the bottom; sizes in bytes."""
+
+    diff_id: str
+    blob_digest: str
+    media_type: str
+    compressed_bytes: int
+    erofs_bytes: int | None
+    position: int
+
+
+def handles(connection: sqlite3.Connection) -> list[HandleRow]:
+    """Return every image in the cache, newest first."""
+    rows = connection.execute(_HANDLE + "ORDER BY i.created_at DESC, i.seq DESC")
+    return [HandleRow(*row) for row in rows]
+
+
+def handle(connection: sqlite3.Connection, reference: str) -> HandleRow | None:
+    """Return the image with this canonical reference, or None."""
+    row = connection.execute(_HANDLE + "WHERE i.reference = ?", (reference,)).fetchone()
+    return HandleRow(*row) if row else None
+
+
+def handle_by_digest(
+    connection: sqlite3.Connection, name: str, tag: str | None, digest: str
+) -> HandleRow | None:
+    """Return an image of the repository ``name`` (and tag) that points at this manifest digest now."""
+    query, prefix = _HANDLE + "WHERE i.manifest_digest = ? ORDER BY i.created_at DESC, i.seq DESC", f"{name}:"
+    for row in map(HandleRow._make, connection.execute(query, (digest,))):
+        if row.reference == f"{prefix}{tag}" or (tag is None and row.reference.startswith(prefix)):
+            return row
+    return None
+
+
+def config(connection: sqlite3.Connection, manifest_digest: str) -> ConfigRow | None:
+    """Return a manifest's configuration, or None when it is not in the index."""
+    row = connection.execute(
+        "SELECT config_digest, config FROM manifest WHERE digest = ?", (manifest_digest,)
+    ).fetchone()
+    return ConfigRow(*row) if row else None
+
+
+def layers(connection: sqlite3.Connection, manifest_digest: str) -> list[LayerDetailRow]:
+    """Return a manifest's layers, bottom to top."""
+    rows = connection.execute(
+        "SELECT ml.diff_id, ml.blob_digest, ml.media_type, ml.compressed_bytes, l.erofs_bytes, ml.position "
+        "FROM manifest_layer ml LEFT JOIN layer l ON l.diff_id = ml.diff_id "
+        "WHERE ml.manifest_digest = ? ORDER BY ml.position",
+        (manifest_digest,),
+    )
+    return [LayerDetailRow(*row) for row in rows]
+
+
+def has_manifest(connection: sqlite3.Connection, digest: str) -> bool:
+    """Return whether the index has this manifest, so that its fsmeta and VMDK are needed."""
+    return _any(connection, "SELECT 1 FROM manifest WHERE digest = ?", digest)
+
+
+def has_layer(connection: sqlite3.Connection, diff_id: str) -> bool:
+    """Return whether some manifest in the index needs this layer."""
+    return _any(connection, "SELECT 1 FROM manifest_layer WHERE diff_id = ? LIMIT 1", diff_id)
+
+
+def has_image(connection: sqlite3.Connection, reference: str) -> bool:
+    """Return whether the index has this reference, so that its metadata file is needed."""
+    return _any(connection, "SELECT 1 FROM image WHERE reference = ?", reference)
+
+
+def holders(connection: sqlite3.Connection, manifest_digest: str) -> list[str]:
+    """Return who holds a manifest, by name."""
+    rows = connection.execute(
+        "SELECT holder FROM hold WHERE manifest_digest = ? ORDER BY holder", (manifest_digest,)
+    )
+    return [holder for (holder,) in rows]
+
+
+def held_by(connection: sqlite3.Connection, holder: str) -> list[str]:
+    """Return the manifests that a holder holds."""
+    rows = connection.execute(
+        "SELECT manifest_digest FROM hold WHERE holder = ? ORDER BY manifest_digest", (holder,)
+    )
+    return [digest for (digest,) in rows]
+
+
+def _any(connection: sqlite3.Connection, query: str, value: str) -> bool:
+    return connection.execute(query, (value,)).fetchone() is not None

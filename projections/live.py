@@ -1,0 +1,82 @@
+"""Keep the projection tables beside the log: apply what was appended, or fold everything anew."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from msgspec.structs import astuple
+
+from msb_cache.eventstore.store import EventStore, StoredEvent
+from msb_cache.projections import FOLD_VERSION
+from msb_cache.projections.fold import Fold
+from msb_cache.projections.rows import ROW_TYPES
+from msb_cache.projections.tables import Key, Tables, clear, stored_rows
+
+
+def apply(connection: sqlite3.Connection, events: Sequence[StoredEvent]) -> None:
+    """Apply just-appended events to the tables, within the transaction that appended them."""
+    if not events:
+        return
+    fold = Fold(Tables(connection))
+    seq = fold.apply(events)
+    fold.tables.flush(connection)
+    _set_position(connection, seq)
+
+
+def fold_until(store: EventStore, until: int | None = None) -> Fold:
+    """Return the fold of the log up to a position (None: its end), in memory, touching no table."""
+    fold = Fold(Tables())
+    fold.apply(store.read(until=until))
+    return fold
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row that the live tables and a fold of the log do not agree on; None: absent there."""
+
+    table: str
+    key: Key
+    live: Key | None
+    folded: Key | None
+
+
+def compare(connection: sqlite3.Connection, fold: Fold) -> list[Difference]:
+    """Return every row on which the live tables and ``fold`` differ. There must never be one."""
+    differences: list[Difference] = []
+    for row_type, table in zip(ROW_TYPES, fold.tables.all(), strict=True):
+        length = row_type.key_length
+        live = {row[:length]: row for row in stored_rows(connection, row_type)}
+        folded = {row[:length]: row for row in map(astuple, table.rows())}
+        if live == folded:
+            continue
+        differences.extend(
+            Difference(row_type.table, key, live.get(key), folded.get(key))
+            for key in sorted(live.keys() | folded.keys())
+            if live.get(key) != folded.get(key)
+        )
+    return differences
+
+
+def rebuild(connection: sqlite3.Connection, store: EventStore) -> list[Difference]:
+    """Fold the whole log again and replace the tables, within the caller's transaction.
+
+    Returns:
+        How the tables differed from the fold before.
+    """
+    fold = fold_until(store)
+    differences = compare(connection, fold)
+    clear(connection)
+    fold.tables.flush(connection)
+    head = store.head()
+    _set_position(connection, head.seq if head else 0)
+    return differences
+
+
+def _set_position(connection: sqlite3.Connection, seq: int) -> None:
+    connection.execute(
+        "INSERT INTO projection_state (id, fold_version, seq) VALUES (1, ?, ?) "
+        "ON CONFLICT (id) DO UPDATE SET fold_version = excluded.fold_version, seq = excluded.seq",
+        (FOLD_VERSION, seq),
+    )

@@ -1,0 +1,137 @@
+"""The projection tables' rows, one struct each; fields stand in the tables' column order."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+
+class Row(msgspec.Struct):
+    """Base of all rows: ``table`` is the SQL table, the first ``key_length`` fields its primary key.
+
+    ``insert_only`` rows are written once and never looked up by the fold; a second one with the same
+    key is an integrity error.
+    """
+
+    table: ClassVar[str]
+    key_length: ClassVar[int] = 1
+    insert_only: ClassVar[bool] = False
+
+
+class ImageRow(Row):
+    """A reference in the cache and the manifest it points at now. Times in ns since the epoch, UTC."""
+
+    table: ClassVar[str] = "image"
+    reference: str
+    manifest_digest: str
+    created_at: int
+    last_used_at: int
+    seq: int
+
+
+class ManifestRow(Row):
+    """A manifest in the index. ``size_bytes`` sums its layers' compressed sizes; ``config`` is JSON."""
+
+    table: ClassVar[str] = "manifest"
+    digest: str
+    media_type: str
+    config_digest: str
+    architecture: str | None
+    os: str | None
+    variant: str | None
+    layer_count: int
+    size_bytes: int
+    config: str
+    fsmeta_bytes: int | None
+    vmdk_bytes: int | None
+    seq: int
+
+
+class ManifestLayerRow(Row):
+    """One layer of a manifest; position 0 is the bottom."""
+
+    table: ClassVar[str] = "manifest_layer"
+    key_length: ClassVar[int] = 2
+    manifest_digest: str
+    position: int
+    diff_id: str
+    blob_digest: str
+    media_type: str
+    compressed_bytes: int
+
+
+class LayerRow(Row):
+    """A layer's index record: its EROFS image is expected on disk."""
+
+    table: ClassVar[str] = "layer"
+    diff_id: str
+    erofs_bytes: int | None
+    seq: int
+
+
+class HoldRow(Row):
+    """A holder needs a manifest. ``since`` in ns since the epoch, UTC."""
+
+    table: ClassVar[str] = "hold"
+    key_length: ClassVar[int] = 2
+    manifest_digest: str
+    holder: str
+    reference: str | None
+    since: int
+    seq: int
+
+
+class PointedAtRow(Row):
+    """A reference has pointed at a manifest, first by event ``seq``. Outlives both."""
+
+    table: ClassVar[str] = "pointed_at"
+    key_length: ClassVar[int] = 2
+    reference: str
+    manifest_digest: str
+    seq: int
+
+
+class DeletionRow(Row):
+    """A deletion and its counters. Times in ns since the epoch, UTC; sizes in bytes."""
+
+    table: ClassVar[str] = "deletion"
+    operation: str
+    kind: str
+    seq: int
+    started_at: int
+    finished_at: int | None = None
+    outcome: str | None = None
+    recovered: int = 0
+    image_refs_removed: int = 0
+    manifests_removed: int = 0
+    layers_removed: int = 0
+    fsmeta_removed: int = 0
+    vmdk_removed: int = 0
+    bytes_reclaimed: int | None = None
+    kept: int = 0
+    failed: int = 0
+
+
+class DeletionOutcomeRow(Row):
+    """The one final outcome of one artifact in one deletion: ``deleted``, ``kept`` or ``failed``."""
+
+    table: ClassVar[str] = "deletion_outcome"
+    key_length: ClassVar[int] = 3
+    insert_only: ClassVar[bool] = True
+    operation: str
+    kind: str
+    subject: str
+    outcome: str
+
+
+ROW_TYPES: tuple[type[Row], ...] = (
+    ImageRow,
+    ManifestRow,
+    ManifestLayerRow,
+    LayerRow,
+    HoldRow,
+    PointedAtRow,
+    DeletionRow,
+    DeletionOutcomeRow,
+)

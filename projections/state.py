@@ -1,0 +1,49 @@
+"""The whole index at one position, as the prune plan needs it: references, manifests, layers, holds."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class IndexState:
+    """What is in the index.
+
+    Attributes:
+        references: canonical reference to the manifest digest it points at, newest first.
+        manifests: manifest digest to its layers' diff IDs, bottom to top.
+        layers: the diff IDs that have an index record.
+        holders: manifest digest to the names of those that hold it; only held ones.
+    """
+
+    references: Mapping[str, str]
+    manifests: Mapping[str, Sequence[str]]
+    layers: frozenset[str]
+    holders: Mapping[str, Sequence[str]]
+
+
+def load(connection: sqlite3.Connection) -> IndexState:
+    """Read the index; the caller's transaction makes it one consistent position."""
+    manifests: dict[str, list[str]] = {
+        digest: [] for (digest,) in connection.execute("SELECT digest FROM manifest ORDER BY seq")
+    }
+    for digest, diff_id in connection.execute(
+        "SELECT manifest_digest, diff_id FROM manifest_layer ORDER BY manifest_digest, position"
+    ):
+        manifests.setdefault(digest, []).append(diff_id)
+    holders: defaultdict[str, list[str]] = defaultdict(list)
+    for digest, holder in connection.execute("SELECT manifest_digest, holder FROM hold ORDER BY holder"):
+        holders[digest].append(holder)
+    return IndexState(
+        references=dict(
+            connection.execute(
+                "SELECT reference, manifest_digest FROM image ORDER BY created_at DESC, seq DESC"
+            ).fetchall()
+        ),
+        manifests=manifests,
+        layers=frozenset(diff_id for (diff_id,) in connection.execute("SELECT diff_id FROM layer")),
+        holders=holders,
+    )

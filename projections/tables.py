@@ -1,0 +1,140 @@
+"""Where a fold keeps its rows: in memory, and behind that, for a live fold, the SQL tables.
+
+A table reads a row it does not have yet from the database (a live fold), or knows that it has all
+there is (a fold from the beginning). What changed is written in bulk at the end.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+from msgspec.structs import astuple
+
+from msb_cache.projections.rows import (
+    ROW_TYPES,
+    DeletionOutcomeRow,
+    DeletionRow,
+    HoldRow,
+    ImageRow,
+    LayerRow,
+    ManifestLayerRow,
+    ManifestRow,
+    PointedAtRow,
+    Row,
+)
+
+R = TypeVar("R", bound=Row)
+Key = tuple[Any, ...]
+
+
+def columns(row_type: type[Row]) -> tuple[str, ...]:
+    """Return a row type's column names, the primary key first."""
+    return row_type.__struct_fields__
+
+
+class Table(Generic[R]):
+    """Rows of one type by primary key."""
+
+    def __init__(self, row_type: type[R], connection: sqlite3.Connection | None) -> None:
+        self._row_type = row_type
+        self._connection = connection
+        self._rows: dict[Key, R | None] = {}
+        self._changed: set[Key] = set()
+        names, self._key_length = columns(row_type), row_type.key_length
+        where = " AND ".join(f"{name} = ?" for name in names[: self._key_length])
+        self._select = f"SELECT {', '.join(names)} FROM {row_type.table} WHERE {where}"  # noqa: S608
+        self._delete = f"DELETE FROM {row_type.table} WHERE {where}"  # noqa: S608
+        verb = "INSERT" if row_type.insert_only else "INSERT OR REPLACE"
+        self._insert = (
+            f"{verb} INTO {row_type.table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+        )
+
+    def get(self, *key: Any) -> R | None:
+        """Return the row with this key, or None. Whoever changes it must ``put`` it."""
+        if key in self._rows or self._connection is None:
+            return self._rows.get(key)
+        found = self._connection.execute(self._select, key).fetchone()
+        row = self._row_type(*found) if found else None
+        self._rows[key] = row
+        return row
+
+    def put(self, row: R) -> None:
+        """Add the row, or replace the one with its key."""
+        key = astuple(row)[: self._key_length]
+        self._rows[key] = row
+        self._changed.add(key)
+
+    def delete(self, *key: Any) -> bool:
+        """Take the row with this key out; return whether there was one."""
+        present = self.get(*key) is not None
+        if present:
+            self._rows[key] = None
+            self._changed.add(key)
+        return present
+
+    def rows(self) -> Iterator[R]:
+        """Yield the rows held in memory: for a fold from the beginning, all there are."""
+        return (row for row in self._rows.values() if row is not None)
+
+    def flush(self, connection: sqlite3.Connection) -> None:
+        """Write what changed since the last flush."""
+        present: list[Key] = []
+        absent: list[Key] = []
+        for key in self._changed:
+            row = self._rows[key]
+            if row is None:
+                absent.append(key)
+            else:
+                present.append(astuple(row))
+        if absent:
+            connection.executemany(self._delete, absent)
+        if present:
+            connection.executemany(self._insert, present)
+        self._changed.clear()
+
+
+class Tables:
+    """All projection tables of one fold; without a connection it starts from nothing, in memory."""
+
+    def __init__(self, connection: sqlite3.Connection | None = None) -> None:
+        self.image = Table(ImageRow, connection)
+        self.manifest = Table(ManifestRow, connection)
+        self.manifest_layer = Table(ManifestLayerRow, connection)
+        self.layer = Table(LayerRow, connection)
+        self.hold = Table(HoldRow, connection)
+        self.pointed_at = Table(PointedAtRow, connection)
+        self.deletion = Table(DeletionRow, connection)
+        self.deletion_outcome = Table(DeletionOutcomeRow, connection)
+
+    def all(self) -> tuple[Table[Any], ...]:
+        """Return every table, in the order of ``ROW_TYPES``."""
+        return (
+            self.image,
+            self.manifest,
+            self.manifest_layer,
+            self.layer,
+            self.hold,
+            self.pointed_at,
+            self.deletion,
+            self.deletion_outcome,
+        )
+
+    def flush(self, connection: sqlite3.Connection) -> None:
+        """Write what changed, within the caller's transaction."""
+        for table in self.all():
+            table.flush(connection)
+
+
+def stored_rows(connection: sqlite3.Connection, row_type: type[Row]) -> Iterable[Key]:
+    """Yield a projection table's rows as they are stored, as tuples in column order."""
+    return connection.execute(
+        f"SELECT {', '.join(columns(row_type))} FROM {row_type.table}"  # noqa: S608
+    )
+
+
+def clear(connection: sqlite3.Connection) -> None:
+    """Empty every projection table, within the caller's transaction."""
+    for row_type in ROW_TYPES:
+        connection.execute(f"DELETE FROM {row_type.table}")  # noqa: S608

@@ -1,0 +1,177 @@
+"""Append and read: order, times, conditions, and what the table refuses."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from msb_cache.errors import CorruptLogError, LogError, UnknownEventError
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.store import MAX_DATA, EventStore, NewEvent, StoredEvent
+from tests.logs import ACTOR, PYTHON, digest, new_ledger, pulled, some_events
+
+
+def read(home: Path, **conditions: object) -> list[StoredEvent]:
+    ledger = new_ledger(home, some_events())
+    with ledger.snapshot() as connection:
+        assert connection is not None
+        return list(ledger.store(connection).read(**conditions))  # type: ignore[arg-type]
+
+
+def test_the_first_append_begins_the_log(tmp_path: Path) -> None:
+    events = read(tmp_path)
+    assert [event.seq for event in events] == [1, 2, 3, 4, 5, 6, 7]
+    assert isinstance(events[0].data, ev.LogCreated)
+    assert events[0].subject == events[0].data.log_id
+    assert events[1].data == pulled(digest(1))
+    assert events[1].type == "image.pulled"
+    assert events[1].actor == ACTOR
+    assert events[1].operation == events[0].operation == "operation-0"
+
+
+def test_an_empty_append_writes_nothing(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path, [])
+    with ledger.transaction("x") as transaction:
+        assert transaction.append([]) == []
+    with ledger.snapshot() as connection:
+        assert connection is not None
+        assert ledger.store(connection).head() is None
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ({}, [1, 2, 3, 4, 5, 6, 7]),
+        ({"after": 2}, [3, 4, 5, 6, 7]),
+        ({"until": 2}, [1, 2]),
+        ({"after": 2, "until": 4}, [3, 4]),
+        ({"types": ["image.used"]}, [3, 6]),
+        ({"types": ["image.used", "image.pulled"], "reverse": True}, [6, 3, 2]),
+        ({"types": []}, []),
+        ({"subjects": [PYTHON]}, [2, 3, 6, 7]),
+        ({"subjects": [digest(1)]}, [4, 5]),
+        ({"subjects": [PYTHON, digest(1)], "types": ["image.held", "image.used"]}, [3, 4, 6]),
+        ({"subjects": [PYTHON], "operation": "operation-4"}, [6]),
+        ({"operation": "operation-0"}, [1, 2]),
+        ({"operation": "none"}, []),
+        ({"reverse": True, "limit": 2}, [7, 6]),
+        ({"limit": 0}, []),
+        ({"occurred_from_ns": 1_800_000_002_000_000_000, "occurred_until_ns": 1_800_000_003_000_000_000}, [4, 5]),
+    ],
+)
+def test_read_conditions(tmp_path: Path, conditions: dict[str, object], expected: list[int]) -> None:
+    assert [event.seq for event in read(tmp_path, **conditions)] == expected
+
+
+def test_recorded_at_never_goes_back(tmp_path: Path) -> None:
+    times = iter([50, 20, 70, 10, 10, 10, 10])
+    ledger = new_ledger(tmp_path, some_events(), clock=times)
+    with ledger.snapshot() as connection:
+        assert connection is not None
+        events = list(ledger.store(connection).read(after=1))
+    assert [event.recorded_at_ns for event in events] == [50, 50, 70, 70, 70, 70]
+
+
+def test_an_event_may_have_occurred_long_before(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path, [NewEvent(pulled(digest(1)), PYTHON, 1_500_000_000_123_456_789)])
+    with ledger.snapshot() as connection:
+        assert connection is not None
+        (event,) = ledger.store(connection).read(after=1)
+    assert event.occurred_at_ns == 1_500_000_000_123_456_789
+    assert event.occurred_at.isoformat() == "2017-07-14T02:40:00.123456+00:00"
+    assert event.recorded_at_ns > event.occurred_at_ns
+
+
+@pytest.mark.parametrize(("time", "position"), [(0, 0), (99, 0), (100, 2), (150, 2), (200, 4), (10**18, 4)])
+def test_position_at_a_time(tmp_path: Path, time: int, position: int) -> None:
+    ledger = new_ledger(tmp_path, some_events()[:3], clock=iter([100, 200, 200]))
+    with ledger.snapshot() as connection:
+        assert connection is not None
+        assert ledger.store(connection).position_at(time) == position
+
+
+def test_append_needs_a_transaction(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path, some_events())
+    connection = sqlite3.connect(ledger.layout.database, isolation_level=None)
+    with pytest.raises(LogError, match="within a transaction"):
+        EventStore(connection).append(some_events(), operation="x", actor=ACTOR)
+    connection.close()
+
+
+def test_an_oversized_event_is_refused_and_nothing_is_appended(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path, some_events())
+    huge = ev.ImagePullFailed(reason="x" * MAX_DATA)
+    with pytest.raises(LogError, match="at most 4194304"), ledger.transaction("x") as transaction:
+        transaction.append([*some_events(), NewEvent(huge, PYTHON)])
+    assert len(read_again(ledger.layout.database)) == 7
+
+
+def read_again(path: Path) -> list[tuple[int, str]]:
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT seq, type FROM events ORDER BY seq").fetchall()
+    connection.close()
+    return rows
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE events SET subject = 'x' WHERE seq = 2",
+        "UPDATE events SET seq = 100 WHERE seq = 7",
+        "DELETE FROM events WHERE seq = 7",
+        "DELETE FROM events",
+        "INSERT OR REPLACE INTO events SELECT * FROM events WHERE seq = 2",
+        "REPLACE INTO events SELECT * FROM events WHERE seq = 2",
+        "INSERT INTO events SELECT 9, 'i', type, version, subject, operation, 1, 1, actor, data, hash "
+        "FROM events WHERE seq = 2",
+        "INSERT INTO events SELECT NULL, 'i', type, version, subject, operation, 1, 1, actor, data, hash "
+        "FROM events WHERE seq = 2",
+        "INSERT OR IGNORE INTO events SELECT 3, 'i', type, version, subject, operation, 1, 1, actor, data, hash "
+        "FROM events WHERE seq = 2",
+    ],
+)
+def test_the_table_is_append_only(tmp_path: Path, statement: str) -> None:
+    ledger = new_ledger(tmp_path, some_events())
+    before = read_again(ledger.layout.database)
+    connection = sqlite3.connect(ledger.layout.database, isolation_level=None)
+    with pytest.raises(sqlite3.IntegrityError, match="only ever appended"):
+        connection.execute(statement)
+    connection.close()
+    assert read_again(ledger.layout.database) == before
+
+
+def insert_raw(path: Path, type_: str, version: int, data: str) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute(
+        "INSERT INTO events SELECT 8, 'i', ?, ?, subject, operation, 1, 1, actor, ?, hash FROM events WHERE seq = 2",
+        (type_, version, data),
+    )
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("type_", "version", "data", "error", "message"),
+    [
+        ("image.teleported", 1, "{}", UnknownEventError, "unknown type 'image.teleported'"),
+        ("image.used", 2, "{}", UnknownEventError, "image.used in version 2"),
+        ("image.used", 0, "{}", UnknownEventError, "image.used in version 0"),
+        ("image.used", 1, "{", CorruptLogError, "damaged image.used"),
+        ("image.used", 1, '{"manifest_digest":7}', CorruptLogError, "damaged image.used"),
+    ],
+)
+def test_what_cannot_be_decoded_is_named(
+    tmp_path: Path, type_: str, version: int, data: str, error: type[Exception], message: str
+) -> None:
+    ledger = new_ledger(tmp_path, some_events())
+    insert_raw(ledger.layout.database, type_, version, data)
+    with pytest.raises(error, match=message), ledger.snapshot() as connection:
+        assert connection is not None
+        list(ledger.store(connection).read())
+
+
+def test_unknown_fields_of_a_known_version_are_passed_over() -> None:
+    data = b'{"manifest_digest":"sha256:0","colour":"blue"}'
+    assert msgspec.json.decode(data, type=ev.ImageUsed) == ev.ImageUsed(manifest_digest="sha256:0")

@@ -1,0 +1,78 @@
+"""Logs for tests: a ledger in a temporary home, and a few events of the usual life of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from msb_cache.artifacts.layout import Layout
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.store import Actor, NewEvent
+from msb_cache.ledger import Ledger
+
+ACTOR = Actor(user="alice", uid=1000, host="host", program="test")
+PYTHON = "docker.io/library/python:3.12"
+SOURCE = ev.Source(kind="archive", name="/tmp/python.tar")
+
+
+def digest(number: int | str) -> str:
+    """Return a well-formed digest that is the same for the same number."""
+    import hashlib
+
+    return "sha256:" + hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def ticking(start: int = 1_800_000_000_000_000_000, step: int = 1_000_000_000) -> Iterator[int]:
+    """Yield times, one second apart."""
+    while True:
+        yield start
+        start += step
+
+
+def layer(number: int | str, size: int = 1000) -> ev.Layer:
+    """Return a layer with digests made from a number."""
+    media_type = "application/vnd.oci.image.layer.v1.tar"
+    return ev.Layer(
+        diff_id=digest(f"diff{number}"), blob_digest=digest(f"blob{number}"), media_type=media_type, size=size
+    )
+
+
+def manifest_added(layers: Sequence[ev.Layer]) -> ev.ManifestAdded:
+    """Return the event of a manifest with these layers."""
+    return ev.ManifestAdded(
+        media_type="application/vnd.oci.image.manifest.v1+json",
+        config_digest=digest("config"),
+        architecture="amd64",
+        os="linux",
+        config=ev.ImageConfig(env=("A=1",), cmd=("/bin/sh",)),
+        layers=tuple(layers),
+        fsmeta_size=4096,
+        vmdk_size=500,
+    )
+
+
+def pulled(manifest: str, *, previous: str | None = None) -> ev.ImagePulled:
+    """Return the event of a load that pointed a reference at a manifest."""
+    return ev.ImagePulled(manifest_digest=manifest, previous_digest=previous, changed=True, source=SOURCE)
+
+
+def some_events() -> list[NewEvent]:
+    """Return six events: an image comes, is used, held, released, used again and dropped."""
+    return [
+        NewEvent(pulled(digest(1)), PYTHON),
+        NewEvent(ev.ImageUsed(manifest_digest=digest(1)), PYTHON),
+        NewEvent(ev.ImageHeld(holder="sandbox:dev"), digest(1)),
+        NewEvent(ev.ImageReleased(holder="sandbox:dev"), digest(1)),
+        NewEvent(ev.ImageUsed(manifest_digest=digest(1), holder="sandbox:x"), PYTHON),
+        NewEvent(ev.ImageRemoved(manifest_digest=digest(1), cause="external"), PYTHON),
+    ]
+
+
+def new_ledger(home: Path, events: Sequence[NewEvent], *, clock: Iterator[int] | None = None) -> Ledger:
+    """Return a ledger in ``home`` with these events, each in a transaction of its own."""
+    times = clock or ticking()
+    ledger = Ledger(Layout(home), actor=ACTOR, clock=lambda: next(times))
+    for number, event in enumerate(events):
+        with ledger.transaction(f"operation-{number}") as transaction:
+            transaction.append([event])
+    return ledger
