@@ -16,7 +16,19 @@ from tests.logs import new_ledger, some_events
 
 def stranger_checks(path: Path) -> str:
     """What docs/event-log.md tells a stranger to do: 20 lines, standard library only."""
-    columns = "seq id type version subject operation occurred_at recorded_at actor data hash".split()
+    columns = [
+        "seq",
+        "id",
+        "type",
+        "version",
+        "subject",
+        "operation",
+        "occurred_at",
+        "recorded_at",
+        "actor",
+        "data",
+        "hash",
+    ]
     previous, position = bytes(32), 0
     for row in sqlite3.connect(path).execute(f"SELECT {', '.join(columns)} FROM events ORDER BY seq"):
         position += 1
@@ -62,7 +74,9 @@ COLUMN_VALUES: dict[str, object] = {
 @pytest.mark.parametrize("column", list(COLUMN_VALUES))
 def test_every_changed_column_is_found_at_its_row(tmp_path: Path, seq: int, column: str) -> None:
     ledger = new_ledger(tmp_path, some_events())
-    tamper(ledger.layout.database, f"UPDATE events SET {column} = ? WHERE seq = ?", COLUMN_VALUES[column], seq)
+    tamper(
+        ledger.layout.database, f"UPDATE events SET {column} = ? WHERE seq = ?", COLUMN_VALUES[column], seq
+    )
     with ledger.snapshot() as connection:
         assert connection is not None
         found = chain.verify(connection)
@@ -90,7 +104,9 @@ def test_a_changed_column_type_is_found(tmp_path: Path) -> None:
 def test_a_log_that_does_not_begin_as_one_is_refused(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path, some_events())
     with sqlite3.connect(ledger.layout.database, isolation_level=None) as connection:
-        row = list(connection.execute(f"SELECT {', '.join(chain.COLUMNS)} FROM events WHERE seq = 2").fetchone())
+        row = list(
+            connection.execute(f"SELECT {', '.join(chain.COLUMNS)} FROM events WHERE seq = 2").fetchone()
+        )
         row[0] = 1
         connection.execute("DROP TRIGGER events_no_delete")
         connection.execute("DELETE FROM events")
@@ -101,13 +117,26 @@ def test_a_log_that_does_not_begin_as_one_is_refused(tmp_path: Path) -> None:
 
 
 def test_encoding_separates_values_and_types() -> None:
-    rows = [("ab", "c"), ("a", "bc"), ("abc",), ("", "abc"), (1, 2), ("1", 2), (None, ""), ("", None), (b"1",), (1.0,)]
+    rows = [
+        ("ab", "c"),
+        ("a", "bc"),
+        ("abc",),
+        ("", "abc"),
+        (1, 2),
+        ("1", 2),
+        (None, ""),
+        ("", None),
+        (b"1",),
+        (1.0,),
+    ]
     assert len({chain.encode(row) for row in rows}) == len(rows)
 
 
 def test_the_chain_is_sensitive_to_order(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path, [])
-    used = [NewEvent(ev.ImageUsed(manifest_digest=f"sha256:{n}"), f"docker.io/library/a:{n}") for n in range(2)]
+    used = [
+        NewEvent(ev.ImageUsed(manifest_digest=f"sha256:{n}"), f"docker.io/library/a:{n}") for n in range(2)
+    ]
     with ledger.transaction("op") as transaction:
         stored = transaction.append(used)
     assert len({event.hash for event in stored}) == len(stored)

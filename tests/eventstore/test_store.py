@@ -11,6 +11,7 @@ import pytest
 from msb_cache.errors import CorruptLogError, LogError, UnknownEventError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import MAX_DATA, EventStore, NewEvent, StoredEvent
+from msb_cache.ledger import Ledger
 from tests.logs import ACTOR, PYTHON, digest, new_ledger, pulled, some_events
 
 
@@ -59,7 +60,10 @@ def test_an_empty_append_writes_nothing(tmp_path: Path) -> None:
         ({"operation": "none"}, []),
         ({"reverse": True, "limit": 2}, [7, 6]),
         ({"limit": 0}, []),
-        ({"occurred_from_ns": 1_800_000_002_000_000_000, "occurred_until_ns": 1_800_000_003_000_000_000}, [4, 5]),
+        (
+            {"occurred_from_ns": 1_800_000_002_000_000_000, "occurred_until_ns": 1_800_000_003_000_000_000},
+            [4, 5],
+        ),
     ],
 )
 def test_read_conditions(tmp_path: Path, conditions: dict[str, object], expected: list[int]) -> None:
@@ -129,8 +133,8 @@ def read_again(path: Path) -> list[tuple[int, str]]:
         "FROM events WHERE seq = 2",
         "INSERT INTO events SELECT NULL, 'i', type, version, subject, operation, 1, 1, actor, data, hash "
         "FROM events WHERE seq = 2",
-        "INSERT OR IGNORE INTO events SELECT 3, 'i', type, version, subject, operation, 1, 1, actor, data, hash "
-        "FROM events WHERE seq = 2",
+        "INSERT OR IGNORE INTO events SELECT 3, 'i', type, version, subject, operation, 1, 1, actor, data, "
+        "hash FROM events WHERE seq = 2",
     ],
 )
 def test_the_table_is_append_only(tmp_path: Path, statement: str) -> None:
@@ -143,10 +147,17 @@ def test_the_table_is_append_only(tmp_path: Path, statement: str) -> None:
     assert read_again(ledger.layout.database) == before
 
 
+def read_all(ledger: Ledger) -> list[StoredEvent]:
+    with ledger.snapshot() as connection:
+        assert connection is not None
+        return list(ledger.store(connection).read())
+
+
 def insert_raw(path: Path, type_: str, version: int, data: str) -> None:
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute(
-        "INSERT INTO events SELECT 8, 'i', ?, ?, subject, operation, 1, 1, actor, ?, hash FROM events WHERE seq = 2",
+        "INSERT INTO events SELECT 8, 'i', ?, ?, subject, operation, 1, 1, actor, ?, hash "
+        "FROM events WHERE seq = 2",
         (type_, version, data),
     )
     connection.close()
@@ -167,9 +178,8 @@ def test_what_cannot_be_decoded_is_named(
 ) -> None:
     ledger = new_ledger(tmp_path, some_events())
     insert_raw(ledger.layout.database, type_, version, data)
-    with pytest.raises(error, match=message), ledger.snapshot() as connection:
-        assert connection is not None
-        list(ledger.store(connection).read())
+    with pytest.raises(error, match=message):
+        read_all(ledger)
 
 
 def test_unknown_fields_of_a_known_version_are_passed_over() -> None:

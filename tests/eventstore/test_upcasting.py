@@ -50,7 +50,9 @@ def test_a_newer_version_is_an_error_that_names_it() -> None:
 
 def test_a_lifted_event_must_still_fit() -> None:
     with pytest.raises(CorruptLogError, match=r"damaged test\.renamed"):
-        Catalogue([Renamed], {("test.renamed", 1): dict, ("test.renamed", 2): dict}).decode("test.renamed", 1, "{}")
+        Catalogue([Renamed], {("test.renamed", 1): dict, ("test.renamed", 2): dict}).decode(
+            "test.renamed", 1, "{}"
+        )
 
 
 def test_a_missing_upcaster_is_a_programming_error() -> None:

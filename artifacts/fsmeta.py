@@ -1,0 +1,120 @@
+"""The merged root filesystem of an image: names and inodes only, data stays in the layer images."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from msb_cache.artifacts.erofs import format as fmt
+from msb_cache.artifacts.erofs.writer import encode, superblock
+from msb_cache.artifacts.layer import LayerImage
+from msb_cache.artifacts.tree import Node, implicit_directory, is_whiteout
+from msb_cache.errors import InvalidImageError
+
+
+def merge(layers: Sequence[Node]) -> Node:
+    """The tree that a container sees, from the layers' trees bottom to top.
+
+    By overlayfs' and the OCI image-spec's rules: an upper name wins over a lower one with all that
+    is below, directories merge unless the upper is opaque, whiteouts remove. A directory that a
+    layer only implies keeps the lower layer's owner, mode and time.
+
+    The layers are left as they are. Regular files are copied, as each has to say which ``device``
+    (1 for the bottom layer) holds its data; links, devices and FIFOs are shared with the layers.
+    Names that are one file within a layer are one file in the result.
+    """
+    root = implicit_directory()
+    for device, layer in enumerate(layers, start=1):
+        _apply(root, layer, device)
+    return root
+
+
+def _apply(root: Node, layer: Node, device: int) -> None:
+    copies: dict[int, Node] = {}
+    _adopt(root, layer)
+    stack = [(layer, root)]
+    while stack:
+        upper, merged = stack.pop()
+        children = merged.children
+        assert upper.children is not None  # noqa: S101
+        assert children is not None  # noqa: S101
+        for name, node in upper.children.items():
+            if node.children is not None:
+                below = children.get(name)
+                if below is None or below.children is None:
+                    below = children[name] = implicit_directory()
+                _adopt(below, node)
+                stack.append((node, below))
+            elif stat.S_ISREG(node.mode):
+                copy = copies.get(id(node))
+                if copy is None:
+                    copy = copies[id(node)] = _on_device(node, device)
+                children[name] = copy
+            elif is_whiteout(node):
+                children.pop(name, None)
+            else:
+                children[name] = node
+
+
+def _adopt(merged: Node, upper: Node) -> None:
+    """Let an upper directory have its effect on the one merged so far, its entries aside."""
+    if upper.opaque:
+        merged.children = {}
+    if upper.implicit:
+        return
+    merged.mode = upper.mode
+    merged.uid = upper.uid
+    merged.gid = upper.gid
+    merged.mtime = upper.mtime
+    merged.mtime_ns = upper.mtime_ns
+    merged.xattrs = upper.xattrs
+    merged.implicit = False
+
+
+def _on_device(node: Node, device: int) -> Node:
+    return Node(
+        node.mode,
+        node.uid,
+        node.gid,
+        node.mtime,
+        node.mtime_ns,
+        size=node.size,
+        xattrs=node.xattrs,
+        device=device,
+        block=node.block,
+    )
+
+
+def write_fsmeta(path: Path, layers: Sequence[LayerImage]) -> int:
+    """Write the fsmeta of an image to ``path``, which must not exist; its size in bytes.
+
+    ``layers`` are bottom to top. Device n of the device table is layer n; where it begins when
+    fsmeta and the layers are concatenated, as the VMDK does, stands there too. Not synced.
+    """
+    if not layers:
+        raise InvalidImageError("An image without layers has no root filesystem to merge.")
+    if len(layers) > fmt.MAX_DEVICES:
+        raise InvalidImageError(
+            f"The image has {len(layers)} layers; at most {fmt.MAX_DEVICES} can be merged."
+        )
+    head_blocks = fmt.blocks_for(fmt.DEVICE_TABLE_OFFSET + len(layers) * fmt.DEVICE.size)
+    metadata = encode(merge([layer.root for layer in layers]), head_blocks)
+    blocks = head_blocks + len(metadata.data) // fmt.BLOCK
+    devices = []
+    mapped = blocks
+    for layer in layers:
+        devices.append((layer.blocks, mapped))
+        mapped += layer.blocks
+    if mapped > fmt.NO_BLOCK:
+        raise InvalidImageError("The image's layers together are larger than 16 TiB.")
+    head = superblock(metadata, blocks, devices)
+    with open(path, "xb") as file:
+        try:
+            file.write(head)
+            file.write(metadata.data)
+            file.flush()
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+    return blocks * fmt.BLOCK

@@ -1,0 +1,351 @@
+"""Commands that ask the log: history, events, prunes, rebuild, verify."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.common import format_option, open_cache
+
+if TYPE_CHECKING:
+    from msb_cache.projections.deletions import DeletionReport
+    from msb_cache.verification import Verification
+
+
+@click.command()
+@click.argument("reference", metavar="REF")
+@format_option
+@click.pass_obj
+def history(home: str, reference: str, format_: str) -> None:
+    """Show everything that ever happened to an image, oldest first, also when it is gone.
+
+    Loads and pulls, uses, holds, retags, removals, and the files that went with it and their size.
+    """
+    from msb_cache.cli.describe import fields
+
+    with open_cache(home) as cache:
+        events = cache.history(reference)
+    if format_ == "json":
+        output.json([fields(event) for event in events])
+    else:
+        _print_timeline(events)
+
+
+@click.command()
+@click.option("--type", "types", multiple=True, metavar="TYPE", help="Only this event type; repeatable.")
+@click.option("--operation", metavar="ID", help="Only events of this operation.")
+@click.option("-n", "--limit", type=click.IntRange(min=1), help="At most this many.")
+@click.option("--reverse", is_flag=True, help="Newest first.")
+@format_option
+@click.pass_obj
+def events(
+    home: str, types: tuple[str, ...], operation: str | None, limit: int | None, reverse: bool, format_: str
+) -> None:
+    """Show the event log."""
+    from msb_cache.cli.describe import describe, fields, who
+    from msb_cache.eventstore.upcasting import CATALOGUE
+
+    for name in types:
+        if name not in CATALOGUE.type_names:
+            known = ", ".join(CATALOGUE.type_names)
+            raise click.BadParameter(f"{name!r} is no event type; there are: {known}", param_hint="--type")
+    with open_cache(home) as cache:
+        found = cache.events(types=types or None, operation=operation, limit=limit, reverse=reverse)
+    if format_ == "json":
+        output.json([fields(event) for event in found])
+        return
+    rows = []
+    for event in found:
+        line = describe(event)
+        rows.append(
+            (
+                str(event.seq),
+                output.local_time(event.occurred_at_ns),
+                event.type,
+                _subject(event.subject),
+                line.details,
+                who(event.actor),
+            )
+        )
+    if rows:
+        output.table(("SEQ", "WHEN", "TYPE", "SUBJECT", "DETAILS", "WHO"), rows, right=(0,))
+    else:
+        click.echo("No such events.", err=True)
+
+
+@click.group(invoke_without_command=True)
+@click.option("-n", "--limit", type=click.IntRange(min=1), help="At most this many.")
+@format_option
+@click.pass_context
+def prunes(ctx: click.Context, limit: int | None, format_: str) -> None:
+    """List past prunes and removals, newest first, and what each freed."""
+    if ctx.invoked_subcommand is not None:
+        return
+    with open_cache(ctx.obj) as cache:
+        found = cache.deletions(limit=limit)
+        reports = [cache.deletion(row.operation) for row in found]
+    if format_ == "json":
+        output.json([_deletion_fields(report) for report in reports])
+        return
+    from msb_cache.cli.describe import who
+
+    rows = [
+        (
+            report.operation[:13],
+            output.local_time(report.counters.started_at),
+            report.counters.kind,
+            str(report.counters.image_refs_removed),
+            str(report.counters.layers_removed),
+            output.size(report.counters.bytes_reclaimed),
+            report.counters.outcome or "unfinished",
+            who(report.actor),
+        )
+        for report in reports
+    ]
+    if rows:
+        header = ("ID", "WHEN", "KIND", "IMAGES", "LAYERS", "FREED", "OUTCOME", "WHO")
+        output.table(header, rows, right=(3, 4, 5))
+    else:
+        click.echo("Nothing was ever pruned or removed.", err=True)
+
+
+@prunes.command()
+@click.argument("operation", metavar="ID")
+@format_option
+@click.pass_obj
+def show(home: str, operation: str, format_: str) -> None:
+    """Show everything one prune or removal deleted, what it kept and why, and who ran it."""
+    with open_cache(home) as cache:
+        report = cache.deletion(operation)
+    if format_ == "json":
+        output.json(_deletion_fields(report, full=True))
+    else:
+        _print_deletion(report)
+
+
+@click.command()
+@format_option
+@click.pass_obj
+def rebuild(home: str, format_: str) -> int:
+    """Fold the whole log again into the index, and print any difference there was.
+
+    There must never be one; if there is, it is mended and the exit code is 1.
+    """
+    with open_cache(home) as cache:
+        differences = cache.rebuild()
+    if format_ == "json":
+        output.json([_difference_fields(difference) for difference in differences])
+    elif differences:
+        _print_differences(differences)
+        click.echo(
+            f"{output.plural(len(differences), 'row')} differed and are now as the log says.", err=True
+        )
+    else:
+        click.echo("The index is exactly what the log says.")
+    return 1 if differences else 0
+
+
+@click.command()
+@format_option
+@click.pass_obj
+def verify(home: str, format_: str) -> int:
+    """Check the log's hash chain, the index against the log, and the disk against the index."""
+    with open_cache(home) as cache:
+        found = cache.verify()
+    if format_ == "json":
+        output.json(_verification_fields(found))
+    else:
+        _print_verification(found)
+    return 0 if found.sound else 1
+
+
+COMMANDS = (history, events, prunes, rebuild, verify)
+
+
+def _print_timeline(events: list[Any]) -> None:
+    from msb_cache.cli.describe import describe, who
+
+    lines = [(event, describe(event)) for event in events]
+    widths = [max(len(line[column]) for _, line in lines) for column in (0, 2, 3)]
+    for event, line in lines:
+        what = click.style(line.what.ljust(widths[0]), fg=line.colour, bold=not event.shared)
+        when = click.style(output.local_time(event.occurred_at_ns), dim=True)
+        details = output.printable(line.details).ljust(widths[2])
+        click.echo(f"{when}  {what}  {line.digest.ljust(widths[1])}  {details}  {who(event.actor)}".rstrip())
+
+
+def _subject(subject: str) -> str:
+    from msb_cache.cache import familiar
+
+    return output.short(subject) if subject.startswith("sha256:") else familiar(subject)
+
+
+def _deletion_fields(report: DeletionReport, *, full: bool = False) -> dict[str, Any]:
+    import msgspec
+
+    row = report.counters
+    found: dict[str, Any] = {
+        "operation": report.operation,
+        "kind": row.kind,
+        "policy": report.policy,
+        "actor": msgspec.to_builtins(report.actor),
+        "started_at": output.rfc3339(row.started_at),
+        "finished_at": output.rfc3339(row.finished_at),
+        "outcome": row.outcome,
+        "recovered": bool(row.recovered),
+        "image_refs_removed": row.image_refs_removed,
+        "manifests_removed": row.manifests_removed,
+        "layers_removed": row.layers_removed,
+        "fsmeta_removed": row.fsmeta_removed,
+        "vmdk_removed": row.vmdk_removed,
+        "bytes_reclaimed": row.bytes_reclaimed,
+    }
+    if full:
+        from msb_cache.cache import familiar
+
+        found["images"] = [
+            {"reference": familiar(reference), "digest": data.manifest_digest, "forced": data.forced}
+            for reference, data in report.images
+        ]
+        found["artifacts"] = [msgspec.to_builtins(artifact) for artifact in report.artifacts]
+        found["kept"] = [
+            {"subject": kept.subject, "rule": kept.rule, "by": list(kept.holders)} for kept in report.kept
+        ]
+    return found
+
+
+def _print_deletion(report: DeletionReport) -> None:
+    from msb_cache.cache import familiar
+    from msb_cache.cli.describe import who
+
+    row = report.counters
+
+    def line(name: str, value: str) -> None:
+        click.echo(f"{name + ':':<12} {value}")
+
+    line("Operation", report.operation)
+    line("Kind", row.kind)
+    line("Policy", ", ".join(f"{key}={_value(value)}" for key, value in report.policy.items()))
+    line("By", who(report.actor))
+    line("Started", output.local_time(row.started_at))
+    line("Finished", output.local_time(row.finished_at))
+    line("Outcome", (row.outcome or "unfinished") + (", finished by recovery" if row.recovered else ""))
+    line("Freed", output.size(row.bytes_reclaimed))
+    if report.images:
+        click.echo(f"\nImages removed ({len(report.images)})")
+        for reference, data in report.images:
+            forced = "   forced" if data.forced else ""
+            click.echo(f"  {output.printable(familiar(reference))}   {data.manifest_digest}{forced}")
+    if report.artifacts:
+        click.echo(f"\nArtifacts ({len(report.artifacts)})")
+        output.table(
+            ("KIND", "OUTCOME", "BYTES", "SUBJECT", ""),
+            [
+                (
+                    artifact.kind,
+                    artifact.outcome or "unknown",
+                    output.size(artifact.bytes if artifact.outcome == "deleted" else artifact.planned_bytes),
+                    familiar(artifact.subject),
+                    artifact.reason or ("found gone while recovering" if artifact.recovered else ""),
+                )
+                for artifact in report.artifacts
+            ],
+            right=(2,),
+        )
+    if report.kept:
+        click.echo(f"\nKept ({len(report.kept)})")
+        for kept in report.kept:
+            by = f" by {', '.join(map(familiar, kept.holders))}" if kept.holders else ""
+            click.echo(f"  {output.printable(_subject(kept.subject))}   {kept.rule}{output.printable(by)}")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return output.printable(" ".join(map(str, value)))
+    return output.printable(str(value).lower() if isinstance(value, bool) else str(value))
+
+
+def _difference_fields(difference: Any) -> dict[str, Any]:
+    return {
+        "table": difference.table,
+        "key": list(difference.key),
+        "live": None if difference.live is None else list(difference.live),
+        "folded": None if difference.folded is None else list(difference.folded),
+    }
+
+
+def _print_differences(differences: list[Any]) -> None:
+    for difference in differences:
+        key = output.printable(" ".join(map(str, difference.key)))
+        click.echo(f"{difference.table} {key}")
+        click.echo(f"  index  {output.printable(str(difference.live))}")
+        click.echo(f"  log    {output.printable(str(difference.folded))}")
+
+
+def _verification_fields(found: Verification) -> dict[str, Any]:
+    from msb_cache.eventstore.chain import Break
+
+    chain: dict[str, Any]
+    if isinstance(found.chain, Break):
+        chain = {"valid": False, "broken_at": found.chain.seq, "problem": found.chain.problem}
+    else:
+        head = found.chain.head.hex()
+        chain = {"valid": True, "events": found.chain.events, "head": head, "log_id": found.chain.log_id}
+    return {
+        "sound": found.sound,
+        "chain": chain,
+        "unreadable": found.unreadable,
+        "differences": [_difference_fields(difference) for difference in found.differences],
+        "files": found.files,
+        "disk": [
+            {
+                "problem": problem.problem,
+                "kind": problem.kind,
+                "path": str(problem.path),
+                "expected_bytes": problem.expected_bytes,
+                "found_bytes": problem.found_bytes,
+            }
+            for problem in found.disk
+        ],
+    }
+
+
+def _print_verification(found: Verification) -> None:
+    from msb_cache.eventstore.chain import Break
+
+    good, bad = click.style("✓", fg="green"), click.style("✗", fg="red")
+    if isinstance(found.chain, Break):
+        click.echo(f"  {bad} log      {found.chain.problem}")
+    else:
+        head = f", head {found.chain.head.hex()[:12]}" if found.chain.events else ""
+        click.echo(f"  {good} log      {output.plural(found.chain.events, 'event')}{head}")
+    if found.unreadable:
+        click.echo(f"  {bad} index    cannot be compared: {found.unreadable}")
+    elif found.differences:
+        click.echo(f"  {bad} index    {output.plural(len(found.differences), 'row')} not as the log says:")
+        _print_differences(found.differences)
+        click.echo("             `msb-cache rebuild` mends that")
+    else:
+        click.echo(f"  {good} index    exactly what the log says")
+    broken = [problem for problem in found.disk if problem.problem in ("missing", "size")]
+    extra = [problem for problem in found.disk if problem not in broken]
+    mark = bad if broken else good
+    click.echo(
+        f"  {mark} disk     {output.plural(found.files, 'file')} expected, {len(broken)} missing or damaged"
+    )
+    for problem in broken:
+        wrong = "is missing" if problem.problem == "missing" else _wrong_size(problem)
+        click.echo(
+            f"      {problem.kind} {output.printable(str(problem.path))} {wrong}; load the image again"
+        )
+    for problem in extra:
+        what = "no image names it; `msb-cache prune --orphans` deletes it"
+        if problem.problem == "foreign":
+            what = "not a file of the cache"
+        click.echo(f"      {problem.kind} {output.printable(str(problem.path))}: {what}")
+
+
+def _wrong_size(problem: Any) -> str:
+    return f"has {problem.found_bytes:,} bytes, not {problem.expected_bytes:,}"

@@ -1,0 +1,384 @@
+"""Commands that show and change the cache: load, save, list, inspect, remove, prune, use, hold, release."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.common import done, format_option, note, open_cache, quiet_option, reason_option
+from msb_cache.errors import ImageInUseError, ImageNotFoundError
+
+if TYPE_CHECKING:
+    from msb_cache.deletion import Preview
+    from msb_cache.models import ImageDetail, ImageHandle
+
+
+@click.command()
+@click.option("-i", "--input", "path", type=click.Path(), help="The archive; without it, stdin.")
+@click.option("-t", "--tag", metavar="REF", help="One more reference for the first image.")
+@click.option(
+    "--platform", metavar="OS/ARCH", help="Which image of an index; default: linux on this machine."
+)
+@quiet_option("Print nothing but errors.")
+@click.pass_obj
+def load(home: str, path: str | None, tag: str | None, platform: str | None, quiet: bool) -> None:
+    """Add the images of a docker-save or OCI archive.
+
+    The archive is a tar file (plain, gzip, zstd, xz or bzip2) or an OCI layout directory. All of its
+    images are added, or none if anything is wrong with one.
+    """
+    if path in (None, "-") and sys.stdin.isatty():
+        raise click.UsageError("nothing to load: name an archive with -i FILE, or pipe one in")
+    source = sys.stdin.buffer if path is None or path == "-" else path
+    with open_cache(home) as cache:
+        handles = cache.load(source, tag=tag, platform=platform, note=None if quiet else note)
+    if not quiet:
+        for handle in handles:
+            done("Loaded", handle.reference)
+
+
+@click.command()
+@click.argument("references", nargs=-1, required=True, metavar="REF...")
+@click.option("-o", "--output", "path", type=click.Path(), help="The archive; without it, stdout.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["docker", "oci"]),
+    default="docker",
+    show_default=True,
+    help="docker-save, or an OCI image layout.",
+)
+@quiet_option("Print nothing but errors.")
+@click.pass_obj
+def save(home: str, references: tuple[str, ...], path: str | None, format_: str, quiet: bool) -> None:
+    """Write images to an archive that docker, skopeo, msb and msb-cache load.
+
+    Layers are made anew from their EROFS images, so digests differ from the original's.
+    """
+    if path in (None, "-") and sys.stdout.isatty():
+        raise click.UsageError(
+            "an archive would garble the terminal: name a file with -o FILE, or pipe it on"
+        )
+    target = sys.stdout.buffer if path is None or path == "-" else path
+    with open_cache(home) as cache:
+        cache.save(references, target, format=format_)
+    if not quiet and path not in (None, "-"):
+        done("Saved", str(path))
+
+
+@click.command("list")
+@format_option
+@quiet_option("Print references only.")
+@click.pass_obj
+def list_(home: str, format_: str, quiet: bool) -> None:
+    """List cached images, newest first, and when each was last used.  [alias: ls]"""
+    with open_cache(home) as cache:
+        handles = cache.list()
+    if quiet:
+        for handle in handles:
+            click.echo(handle.reference)
+    elif format_ == "json":
+        output.json([_handle_fields(handle) for handle in handles])
+    elif handles:
+        rows = [
+            (
+                handle.reference,
+                output.short(handle.manifest_digest),
+                output.size(handle.size_bytes),
+                output.local_time(handle.created_at_ns),
+                output.local_time(handle.last_used_at_ns),
+            )
+            for handle in handles
+        ]
+        output.table(("REFERENCE", "DIGEST", "SIZE", "CREATED", "LAST USED"), rows, right=(2,))
+    else:
+        click.echo("No cached images.", err=True)
+
+
+@click.command()
+@click.argument("reference", metavar="REF")
+@format_option
+@click.pass_obj
+def inspect(home: str, reference: str, format_: str) -> None:
+    """Show an image's platform, configuration, layers and holders."""
+    with open_cache(home) as cache:
+        detail = cache.inspect(reference)
+        holders = cache.holders(reference)
+    if format_ == "json":
+        output.json(_detail_fields(detail, holders))
+    else:
+        _print_detail(detail, holders)
+
+
+@click.command()
+@click.argument("references", nargs=-1, required=True, metavar="REF...")
+@click.option("-f", "--force", is_flag=True, help="Drop the reference even while the image is held.")
+@reason_option
+@quiet_option("Print nothing but errors.")
+@click.pass_obj
+def remove(home: str, references: tuple[str, ...], force: bool, reason: str | None, quiet: bool) -> int:
+    """Remove images: their references, and what nothing else needs.  [alias: rm]
+
+    With --force a held image loses its reference; its files stay until the last hold is released and
+    a prune runs.
+    """
+    from msb_cache.cli.main import EXIT_FAILED, EXIT_IN_USE, EXIT_NOT_FOUND
+
+    codes = []
+    with open_cache(home, reason=reason) as cache:
+        for reference in references:
+            try:
+                report = cache.remove(reference, force=force)
+            except (ImageNotFoundError, ImageInUseError) as error:
+                if len(references) == 1:
+                    raise
+                missing = isinstance(error, ImageNotFoundError)
+                click.echo(f"error: {error}", err=True)
+                codes.append(EXIT_NOT_FOUND if missing else EXIT_IN_USE)
+            else:
+                if not quiet:
+                    freed = output.size(report.bytes_reclaimed or 0)
+                    done("Removed", f"{reference}  ({freed} freed)")
+    if not codes:
+        return 0
+    return codes[0] if len(set(codes)) == 1 else EXIT_FAILED
+
+
+@click.command()
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only show what would go; nothing is recorded.")
+@click.option("--orphans", is_flag=True, help="Also delete files that the index does not name.")
+@reason_option
+@format_option
+@quiet_option("Print nothing but errors.")
+@click.pass_obj
+def prune(
+    home: str, yes: bool, dry_run: bool, orphans: bool, reason: str | None, format_: str, quiet: bool
+) -> None:
+    """Remove every image that no sandbox and no snapshot uses.
+
+    What was deleted, kept and why is recorded: see `msb-cache prunes`.
+    """
+    with open_cache(home, reason=reason) as cache:
+        if dry_run:
+            shown = cache.preview_prune(orphans=orphans)
+            if format_ == "json":
+                output.json(_preview_fields(shown))
+            else:
+                _print_preview(shown)
+            return
+        if not yes and not sys.stdin.isatty():
+            raise click.UsageError(
+                "nobody to ask: stdin is no terminal; use --yes, or --dry-run to look first"
+            )
+        report = cache.prune(orphans=orphans, confirm=None if yes else _confirm)
+    if format_ == "json":
+        output.json(_report_fields(report))
+    elif report.operation is None:
+        if not quiet:
+            click.echo("Nothing was pruned.", err=True)
+    elif not quiet:
+        _print_report(report)
+
+
+@click.command()
+@click.argument("reference", metavar="REF")
+@click.option("--holder", metavar="HOLDER", help="Who used it: sandbox:NAME or snapshot:NAME.")
+@quiet_option("Print nothing but errors.")
+@click.pass_obj
+def use(home: str, reference: str, holder: str | None, quiet: bool) -> None:
+    """Record that an image was used, now. That does not hold it."""
+    with open_cache(home) as cache:
+        handle = cache.use(reference, holder=holder)
+    if not quiet:
+        done("Used", handle.reference)
+
+
+@click.command()
+@click.argument("reference", metavar="REF")
+@click.argument("holder", metavar="HOLDER")
+@quiet_option("Print nothing but errors.")
+@click.pass_obj
+def hold(home: str, reference: str, holder: str, quiet: bool) -> None:
+    """Keep an image until HOLDER (sandbox:NAME or snapshot:NAME) releases it."""
+    with open_cache(home) as cache:
+        handle = cache.hold(reference, holder)
+    if not quiet:
+        done("Held", f"{handle.reference} ({output.short(handle.manifest_digest)}) by {holder}")
+
+
+@click.command()
+@click.argument("holder", metavar="HOLDER")
+@quiet_option("Print nothing but errors.")
+@click.pass_obj
+def release(home: str, holder: str, quiet: bool) -> None:
+    """End every hold of HOLDER."""
+    with open_cache(home) as cache:
+        digests = cache.release(holder)
+    if quiet:
+        return
+    if not digests:
+        click.echo(f"{holder} holds nothing.", err=True)
+    for digest in digests:
+        done("Released", f"{output.short(digest)} by {holder}")
+
+
+COMMANDS = (load, save, list_, inspect, remove, prune, use, hold, release)
+
+
+def _handle_fields(handle: ImageHandle) -> dict[str, Any]:
+    return {
+        "reference": handle.reference,
+        "digest": handle.manifest_digest,
+        "size_bytes": handle.size_bytes,
+        "architecture": handle.architecture,
+        "os": handle.os,
+        "layer_count": handle.layer_count,
+        "created_at": output.rfc3339(handle.created_at_ns),
+        "last_used_at": output.rfc3339(handle.last_used_at_ns),
+    }
+
+
+def _detail_fields(detail: ImageDetail, holders: list[str]) -> dict[str, Any]:
+    config = detail.config
+    return {
+        **_handle_fields(detail.handle),
+        "holders": holders,
+        "config": None
+        if config is None
+        else {name: getattr(config, name) for name in config.__dataclass_fields__},
+        "layers": [
+            {name: getattr(layer, name) for name in layer.__dataclass_fields__} for layer in detail.layers
+        ],
+    }
+
+
+def _print_detail(detail: ImageDetail, holders: list[str]) -> None:
+    handle, config = detail.handle, detail.config
+
+    def line(name: str, value: str) -> None:
+        click.echo(f"{name + ':':<16} {output.printable(value)}")
+
+    line("Reference", handle.reference)
+    line("Digest", handle.manifest_digest or "-")
+    line("Platform", f"{handle.os or '?'}/{handle.architecture or '?'}")
+    line("Size", output.size(handle.size_bytes))
+    line("Created", output.local_time(handle.created_at_ns))
+    line("Last used", output.local_time(handle.last_used_at_ns))
+    line("Held by", ", ".join(holders) or "nobody")
+    if config is not None:
+        click.echo("\nConfig")
+        for name, value in (
+            ("Entrypoint", _words(config.entrypoint)),
+            ("Cmd", _words(config.cmd)),
+            ("Working dir", config.working_dir),
+            ("User", config.user),
+            ("Stop signal", config.stop_signal),
+        ):
+            if value:
+                line(f"  {name}", value)
+        for name, values in (
+            ("Env", config.env),
+            ("Labels", [f"{key}={value}" for key, value in (config.labels or {}).items()]),
+        ):
+            if values:
+                click.echo(f"  {name}:")
+            for value in values:
+                click.echo(f"    {output.printable(value)}")
+    click.echo(f"\nLayers ({len(detail.layers)}), bottom to top")
+    output.table(
+        ("", "DIFF ID", "BLOB", "EROFS", "MEDIA TYPE"),
+        [
+            (
+                str(layer.position),
+                output.short(layer.diff_id),
+                output.size(layer.compressed_size_bytes),
+                output.size(layer.erofs_size_bytes),
+                layer.media_type or "-",
+            )
+            for layer in detail.layers
+        ],
+        right=(0, 2, 3),
+    )
+
+
+def _words(words: list[str] | None) -> str | None:
+    if not words:
+        return None
+    import shlex
+
+    return shlex.join(words)
+
+
+def _confirm(shown: Preview) -> bool:
+    _print_preview(shown)
+    return click.confirm("\nDelete these?", err=True)
+
+
+def _print_preview(shown: Preview) -> None:
+    from msb_cache.cache import familiar
+
+    plan = shown.plan
+    if plan.empty and not shown.artifacts:
+        click.echo("Nothing to prune.")
+    else:
+        click.echo("Would delete")
+        for reference, digest in plan.references:
+            click.echo(f"  {output.printable(familiar(reference))}   {output.short(digest)}")
+        parts = [
+            output.plural(len(plan.references), "reference"),
+            output.plural(len(plan.manifests), "manifest"),
+            output.plural(len(plan.layers), "layer"),
+        ]
+        if shown.orphans:
+            parts.append(
+                output.plural(shown.orphans, "file that no image names", "files that no image names")
+            )
+        click.echo(f"  in all {', '.join(parts)}: {output.size(shown.bytes or 0)}")
+    if plan.kept:
+        click.echo("Keeps")
+        for kept in plan.kept:
+            subject = (
+                output.short(kept.subject) if kept.subject.startswith("sha256:") else familiar(kept.subject)
+            )
+            click.echo(
+                f"  {output.printable(subject)}   {kept.rule} by {output.printable(', '.join(kept.by))}"
+            )
+
+
+def _preview_fields(shown: Preview) -> dict[str, Any]:
+    from msb_cache.cache import familiar
+
+    plan = shown.plan
+    return {
+        "dry_run": True,
+        "images": [{"reference": familiar(name), "digest": digest} for name, digest in plan.references],
+        "manifests": list(plan.manifests),
+        "layers": [diff_id for diff_id, _ in plan.layers],
+        "artifacts": [
+            {"kind": artifact.kind, "subject": artifact.subject, "bytes": artifact.bytes}
+            for artifact in shown.artifacts
+        ],
+        "kept": [{"subject": kept.subject, "rule": kept.rule, "by": list(kept.by)} for kept in plan.kept],
+        "bytes_reclaimable": shown.bytes,
+    }
+
+
+def _report_fields(report: Any) -> dict[str, Any]:
+    return {name: getattr(report, name) for name in report.__dataclass_fields__}
+
+
+def _print_report(report: Any) -> None:
+    for name, value in (
+        ("Image refs", f"{report.image_refs_removed:,}"),
+        ("Manifests", f"{report.manifests_removed:,}"),
+        ("Layers", f"{report.layers_removed:,}"),
+        ("Fsmeta", f"{report.fsmeta_removed:,}"),
+        ("VMDK", f"{report.vmdk_removed:,}"),
+        ("Reclaimed", output.size(report.bytes_reclaimed)),
+    ):
+        click.echo(f"  {name + ':':<12} {value}")
+    click.echo(f"  {'Operation:':<12} {report.operation}")

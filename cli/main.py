@@ -1,0 +1,132 @@
+"""The command group: global options, exit codes, and errors as one sentence."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from msb_cache import errors
+from msb_cache.cli import audit, images
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_NOT_FOUND = 3
+EXIT_IN_USE = 4
+
+ALIASES = {"ls": "list", "rm": "remove"}
+
+
+class Group(click.Group):
+    """A group that knows aliases, keeps its commands in their order, and turns errors into sentences."""
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Find a command by its name or alias."""
+        return super().get_command(ctx, ALIASES.get(name, name))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which they were added."""
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Show an aliased command under its own name."""
+        _, command, rest = super().resolve_command(ctx, args)
+        return command.name if command else None, command, rest
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--home",
+    type=click.Path(),
+    envvar="MSB_HOME",
+    default="~/.microsandbox",
+    show_default=True,
+    help="The microsandbox home whose cache to use.  [env: MSB_HOME]",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning"]),
+    help="Log what happens inside, to stderr.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How to log.",
+)
+@click.version_option(package_name="msb-cache", prog_name="msb-cache")
+@click.pass_context
+def cli(ctx: click.Context, home: str, log_level: str | None, log_format: str) -> None:
+    """The image cache of microsandbox, and everything that ever happened to it.
+
+    Every pull, use, remove and prune of a cached image is an event in an append-only log.
+    """
+    if not home or "\0" in home:
+        raise click.UsageError("--home (or MSB_HOME) is empty or no path")
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
+    ctx.obj = home
+    if log_level is not None:
+        from msb_cache.cli.logging import configure
+
+        configure(log_level, log_format)
+
+
+for command in (*images.COMMANDS, *audit.COMMANDS):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 usage, 3 not found, 4 in use."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        result: Any = cli.main(arguments, prog_name="msb-cache", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("stopped", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except errors.MicrosandboxError as error:
+        _say(str(error))
+        return _exit_code(error)
+    except BrokenPipeError:
+        # Whoever read our output has gone; writing more, also at exit, would only fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except (OSError, sqlite3.Error) as error:
+        _say(_sentence(error))
+        return EXIT_FAILED
+    return result if isinstance(result, int) else 0
+
+
+def _exit_code(error: errors.MicrosandboxError) -> int:
+    if isinstance(error, errors.ImageNotFoundError):
+        return EXIT_NOT_FOUND
+    if isinstance(error, errors.ImageInUseError):
+        return EXIT_IN_USE
+    if isinstance(error, errors.InvalidReferenceError | errors.InvalidConfigError):
+        return EXIT_USAGE
+    return EXIT_FAILED
+
+
+def _sentence(error: OSError | sqlite3.Error) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def _say(sentence: str) -> None:
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {sentence}", err=True)

@@ -1,0 +1,71 @@
+"""How values look: sizes, times, digests, tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def size(count: int | None) -> str:
+    """Return bytes as people read them: ``90.0 KiB``."""
+    if count is None:
+        return "-"
+    value, unit = float(count), 0
+    while value >= 1024 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{count} B" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
+
+
+def local_time(ns: int | None) -> str:
+    """Return a time (ns since the epoch) in the local zone: ``2026-11-23 13:57:52``."""
+    return "-" if ns is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ns // 10**9))
+
+
+def rfc3339(ns: int | None) -> str | None:
+    """Return a time (ns since the epoch) as RFC 3339 in UTC with nine digits."""
+    if ns is None:
+        return None
+    seconds, fraction = divmod(ns, 10**9)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:09}+00:00"
+
+
+def short(digest: str | None) -> str:
+    """Return a digest with its first twelve digits, as msb shows it."""
+    return "-" if digest is None else digest[:19]
+
+
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
+    """Return a count with its noun: ``1 layer``, ``2 layers``."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def printable(text: str) -> str:
+    """Return text from outside without characters that would drive a terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+    """Print aligned columns; those in ``right`` are aligned to the right."""
+    lines = [list(header), *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    text = []
+    for number, line in enumerate(lines):
+        cells = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        joined = "   ".join(cells).rstrip()
+        text.append(click.style(joined, bold=True) if number == 0 else joined)
+    click.echo("\n".join(text))
+
+
+def json(value: Any) -> None:
+    """Print a value as indented JSON, with keys in the order given."""
+    import json as encoder
+
+    click.echo(encoder.dumps(value, indent=2, ensure_ascii=False))

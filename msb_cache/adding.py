@@ -1,0 +1,313 @@
+"""Put images into the cache: convert their layers, publish the files, and record it, all or nothing.
+
+Everything is prepared in the operation's staging folder while the locks of all its artifacts are held,
+published by renames, and named in the index by one transaction. Where a file comes from (an archive,
+a registry) is decided by whoever made the ``SourceImage``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from msb_cache.artifacts import files, metadata, vmdk
+from msb_cache.artifacts.fsmeta import write_fsmeta
+from msb_cache.artifacts.layer import LayerImage, read_layer, write_layer
+from msb_cache.artifacts.layout import lock_path, make_private, sync_folder
+from msb_cache.artifacts.locks import LockSet
+from msb_cache.errors import CorruptArtifactError, InvalidImageError
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.store import NewEvent
+from msb_cache.ledger import Ledger, Transaction
+from msb_cache.oci.image import SourceImage, SourceLayer
+from msb_cache.oci.reference import Reference
+from msb_cache.operations import Operation
+from msb_cache.projections import images as projected
+from msb_cache.recovery import Published, write_journal
+from msb_cache.steps import reached
+
+
+@dataclass(frozen=True)
+class Addition:
+    """An image to add, and the canonical references that shall point at it."""
+
+    image: SourceImage
+    references: tuple[Reference, ...]
+
+
+@dataclass
+class _Staged:
+    """A prepared file that is about to be renamed into the cache."""
+
+    kind: str
+    subject: str
+    path: Path
+
+
+@dataclass
+class _Layers:
+    """The layers of one operation, by diff ID."""
+
+    images: dict[str, LayerImage] = field(default_factory=dict)
+    converted: set[str] = field(default_factory=set)
+
+
+def add(
+    ledger: Ledger, operation: Operation, additions: Sequence[Addition], source: ev.Source, began_ns: int
+) -> None:
+    """Add images in one operation: all of them, or none if anything about one is wrong.
+
+    Args:
+        ledger: the home.
+        operation: the running operation.
+        additions: the images, each with at least one reference.
+        source: where they come from, for the record.
+        began_ns: when the work began, by ``time.monotonic_ns``.
+
+    Raises:
+        InvalidImageError: a digest does not fit, a layer cannot be converted.
+    """
+    layout = ledger.layout
+    for folder in layout.folders.values():
+        make_private(folder)
+    with ExitStack() as stack:
+        stack.enter_context(LockSet(lock_path(path) for path in _paths(ledger, additions)))
+        reached("add.locked")
+        staging = operation.staging()
+        layers = _Layers()
+        staged: list[_Staged] = []
+        for addition in additions:
+            staged += _stage_layers(ledger, addition.image, layers, staging)
+        for addition in additions:
+            staged += _stage_image(ledger, addition, layers, staging)
+        reached("add.staged")
+        _publish(ledger, staged, staging)
+        reached("add.published")
+        with ledger.transaction(operation.id) as transaction:
+            transaction.append(_events(ledger, transaction, additions, layers, source, began_ns))
+            reached("add.committing")
+        reached("add.committed")
+
+
+def _paths(ledger: Ledger, additions: Sequence[Addition]) -> set[Path]:
+    layout = ledger.layout
+    paths: set[Path] = set()
+    for addition in additions:
+        digest = addition.image.manifest_digest
+        paths |= {layout.fsmeta(digest), layout.vmdk(digest)}
+        paths |= {layout.layer(layer.diff_id) for layer in addition.image.layers}
+        paths |= {layout.metadata(reference.canonical) for reference in addition.references}
+    return paths
+
+
+def _stage_layers(ledger: Ledger, image: SourceImage, layers: _Layers, staging: Path) -> list[_Staged]:
+    staged = []
+    for layer in image.layers:
+        if layer.diff_id in layers.images:
+            continue
+        path = ledger.layout.layer(layer.diff_id)
+        present = _reusable(path)
+        if present is not None:
+            with layer.open() as stream:
+                stream.verify()
+            layers.images[layer.diff_id] = present
+            continue
+        target = staging / path.name
+        layers.images[layer.diff_id] = _convert(layer, target)
+        layers.converted.add(layer.diff_id)
+        staged.append(_Staged("layer", layer.diff_id, target))
+        reached("add.layer")
+    return staged
+
+
+def _convert(layer: SourceLayer, target: Path) -> LayerImage:
+    with layer.open() as stream:
+        written = write_layer(stream.entries(), target)
+        stream.verify()
+    files.sync(target)
+    return written
+
+
+def _reusable(path: Path) -> LayerImage | None:
+    """Return the layer image that already lies there; None if there is none or it is damaged."""
+    if not files.exists(path):
+        return None
+    try:
+        return read_layer(path)
+    except CorruptArtifactError:
+        return None  # converted anew, and replaced by a rename
+
+
+def _stage_image(ledger: Ledger, addition: Addition, layers: _Layers, staging: Path) -> list[_Staged]:
+    layout, image = ledger.layout, addition.image
+    digest = image.manifest_digest
+    staged = []
+    fsmeta, descriptor = layout.fsmeta(digest), layout.vmdk(digest)
+    own = [layer.diff_id for layer in image.layers]
+    fsmeta_size = files.measure(fsmeta)
+    # Block addresses in fsmeta are those of the layer files it was made from.
+    if fsmeta_size is None or layers.converted.intersection(own) or not _indexed(ledger, digest):
+        target = staging / f"fsmeta-{fsmeta.name}"
+        fsmeta_size = write_fsmeta(target, [layers.images[diff_id] for diff_id in own])
+        files.sync(target)
+        staged.append(_Staged("fsmeta", digest, target))
+    extents = [(fsmeta, fsmeta_size)]
+    extents += [(layout.layer(diff_id), layers.images[diff_id].size_bytes) for diff_id in own]
+    content = vmdk.render(extents)
+    if not files.exists(descriptor) or descriptor.read_bytes() != content:
+        target = staging / descriptor.name
+        files.write(target, content)
+        staged.append(_Staged("vmdk", digest, target))
+    document = metadata.render(_metadata(image))
+    for reference in addition.references:
+        target = staging / layout.metadata(reference.canonical).name
+        if not target.exists():
+            files.write(target, document)
+            staged.append(_Staged("metadata", reference.canonical, target))
+    return staged
+
+
+def _indexed(ledger: Ledger, digest: str) -> bool:
+    with ledger.snapshot() as connection:
+        return connection is not None and projected.has_manifest(connection, digest)
+
+
+def _publish(ledger: Ledger, staged: Sequence[_Staged], staging: Path) -> None:
+    published = []
+    for item in staged:
+        final = ledger.layout.artifact(item.kind, item.subject)
+        backup = None
+        if item.kind == "metadata" and files.exists(final):
+            backup = f"{item.path.name}.old"
+            os.link(final, staging / backup)
+        published.append(Published(kind=item.kind, subject=item.subject, backup=backup))
+    write_journal(staging, published)
+    sync_folder(staging)
+    reached("add.journaled")
+    for item in staged:
+        os.replace(item.path, ledger.layout.artifact(item.kind, item.subject))
+        reached("add.renamed")
+    for folder in {ledger.layout.artifact(item.kind, item.subject).parent for item in staged}:
+        sync_folder(folder)
+
+
+def _events(
+    ledger: Ledger,
+    transaction: Transaction,
+    additions: Sequence[Addition],
+    layers: _Layers,
+    source: ev.Source,
+    began_ns: int,
+) -> list[NewEvent]:
+    layout = ledger.layout
+    events: list[NewEvent] = []
+    added: set[str] = set()
+    uncounted = set(layers.converted)
+    pointing: dict[str, str] = {}
+    for addition in additions:
+        image = addition.image
+        digest = image.manifest_digest
+        if digest not in added and not projected.has_manifest(transaction.connection, digest):
+            fsmeta_size = files.measure(layout.fsmeta(digest))
+            vmdk_size = files.measure(layout.vmdk(digest))
+            events.append(NewEvent(_manifest_added(image, layers, fsmeta_size, vmdk_size), digest))
+        added.add(digest)
+        for reference in addition.references:
+            canonical = reference.canonical
+            before = pointing.get(canonical)
+            if before is None:
+                row = projected.handle(transaction.connection, canonical)
+                before = None if row is None else row.manifest_digest
+            pointing[canonical] = digest
+            own = {layer.diff_id: layer.size for layer in image.layers}
+            fetched = sum(size for diff_id, size in own.items() if diff_id in uncounted)
+            pulled = ev.ImagePulled(
+                manifest_digest=digest,
+                previous_digest=before if before != digest else None,
+                changed=before != digest,
+                source=source,
+                bytes_fetched=fetched,
+                bytes_reused=sum(own.values()) - fetched,
+                duration_ns=time.monotonic_ns() - began_ns,
+            )
+            uncounted -= own.keys()  # fetched once, whatever the number of names
+            events.append(NewEvent(pulled, canonical))
+    return events
+
+
+def _manifest_added(
+    image: SourceImage, layers: _Layers, fsmeta_size: int | None, vmdk_size: int | None
+) -> ev.ManifestAdded:
+    fields = _metadata(image).config
+    return ev.ManifestAdded(
+        media_type=image.manifest_media_type,
+        config_digest=image.config_digest,
+        architecture=_known(image.platform.architecture),
+        os=_known(image.platform.os),
+        variant=image.platform.variant,
+        config=ev.ImageConfig(
+            env=tuple(fields.env),
+            cmd=None if fields.cmd is None else tuple(fields.cmd),
+            entrypoint=None if fields.entrypoint is None else tuple(fields.entrypoint),
+            working_dir=fields.working_dir,
+            user=fields.user,
+            labels=fields.labels,
+            stop_signal=fields.stop_signal,
+            exposed_ports=tuple(fields.exposed_ports),
+            volumes=tuple(fields.volumes),
+        ),
+        layers=tuple(
+            ev.Layer(
+                diff_id=layer.diff_id,
+                blob_digest=layer.blob_digest,
+                media_type=layer.media_type,
+                size=layer.size,
+                erofs_size=layers.images[layer.diff_id].size_bytes,
+            )
+            for layer in image.layers
+        ),
+        fsmeta_size=fsmeta_size,
+        vmdk_size=vmdk_size,
+    )
+
+
+def _known(name: str) -> str | None:
+    return None if name == "unknown" else name
+
+
+def _metadata(image: SourceImage) -> metadata.Metadata:
+    config = image.config_document.run
+    try:
+        raw_manifest, raw_config = image.manifest.decode(), image.config.decode()
+    except UnicodeDecodeError:
+        raise InvalidImageError(f"the manifest or config of {image.manifest_digest} is not UTF-8") from None
+    return metadata.Metadata(
+        manifest_digest=image.manifest_digest,
+        config_digest=image.config_digest,
+        raw_manifest_json=raw_manifest,
+        raw_config_json=raw_config,
+        config=metadata.ConfigMetadata(
+            env=config.env or (),
+            cmd=config.cmd,
+            entrypoint=config.entrypoint,
+            working_dir=config.working_dir or None,
+            user=config.user or None,
+            exposed_ports=sorted(config.exposed_ports or ()),
+            volumes=sorted(config.volumes or ()),
+            labels=None if config.labels is None else {k: v or "" for k, v in config.labels.items()},
+            stop_signal=config.stop_signal,
+        ),
+        layers=[
+            metadata.LayerMetadata(
+                digest=layer.blob_digest,
+                media_type=layer.media_type,
+                size_bytes=layer.size,
+                diff_id=layer.diff_id,
+            )
+            for layer in image.layers
+        ],
+    )

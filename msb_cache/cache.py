@@ -1,0 +1,548 @@
+"""ImageCache: every use case of the cache in one synchronous class, and nothing but the use cases.
+
+It joins the log with its projections (``ledger``), the formats (``oci``) and the disk (``artifacts``);
+what each step does stands in those.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, BinaryIO
+
+from msb_cache.artifacts.layout import Layout
+from msb_cache.errors import (
+    ImageInUseError,
+    ImageNotFoundError,
+    InvalidConfigError,
+    InvalidImageError,
+    LogError,
+)
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.ids import uuid7
+from msb_cache.eventstore.store import Actor, Clock, NewEvent, StoredEvent
+from msb_cache.ledger import Ledger
+from msb_cache.models import (
+    ImageConfigDetail,
+    ImageDetail,
+    ImageHandle,
+    ImageLayerDetail,
+    ImagePruneReport,
+)
+from msb_cache.oci.reference import Reference
+from msb_cache.projections import images
+from msb_cache.projections.images import HandleRow
+from msb_cache.recovery import recover
+
+if TYPE_CHECKING:
+    from msb_cache.adding import Addition
+    from msb_cache.deletion import Confirm, Preview
+    from msb_cache.oci.image import SourceImage
+    from msb_cache.projections.deletions import DeletionReport
+    from msb_cache.projections.history import HistoryEvent
+    from msb_cache.projections.live import Difference
+    from msb_cache.projections.rows import DeletionRow
+    from msb_cache.verification import Verification
+
+_HOLDER = re.compile(r"(sandbox|snapshot):[^\x00-\x1f\x7f]{1,500}")
+_OPERATION_PREFIX = re.compile(r"[0-9a-f-]{4,36}")
+
+Note = Callable[[str], None]
+"""Gets sentences for a person about something unusual that is no error."""
+
+
+class ImageCache:
+    """The image cache of one home.
+
+    Use it as a context manager, in one thread. Reading writes nothing: without a log there are simply no
+    images. Every method that writes first finishes or undoes what a killed process left.
+
+    Args:
+        home: the home; None: ``MSB_HOME``, else ``~/.microsandbox``.
+        actor: who is recorded in the log; None: this process's user and program.
+        clock: nanoseconds since the epoch, UTC.
+    """
+
+    def __init__(
+        self,
+        home: str | os.PathLike[str] | None = None,
+        *,
+        actor: Actor | None = None,
+        clock: Clock = time.time_ns,
+    ) -> None:
+        if home is None:
+            home = os.environ.get("MSB_HOME") or "~/.microsandbox"
+        self._layout = Layout(home)
+        self._ledger = Ledger(self._layout, actor=actor, clock=clock)
+
+    @property
+    def home(self) -> Path:
+        """The home's absolute path."""
+        return self._layout.home
+
+    def close(self) -> None:
+        """Close the database."""
+        self._ledger.close()
+
+    def __enter__(self) -> ImageCache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def list(self) -> builtins.list[ImageHandle]:
+        """Return every cached image by creation time, newest first."""
+        with self._ledger.snapshot() as connection:
+            rows = [] if connection is None else images.handles(connection)
+        return [self._handle(row) for row in rows]
+
+    def get(self, reference: str) -> ImageHandle:
+        """Return the image with this reference, in canonical or familiar form.
+
+        Raises:
+            ImageNotFoundError: it is not in the cache.
+            InvalidReferenceError: the text is no reference.
+        """
+        with self._ledger.snapshot() as connection:
+            return self._handle(_find(connection, reference))
+
+    def inspect(self, reference: str) -> ImageDetail:
+        """Return an image's handle, configuration and layers (bottom to top).
+
+        Raises:
+            ImageNotFoundError, InvalidReferenceError: as for ``get``.
+        """
+        import msgspec
+
+        with self._ledger.snapshot() as connection:
+            row = _find(connection, reference)
+            assert connection is not None  # noqa: S101
+            config = images.config(connection, row.manifest_digest)
+            layers = images.layers(connection, row.manifest_digest)
+        detail = None
+        if config is not None:
+            fields = msgspec.json.decode(config.fields, type=ev.ImageConfig)
+            detail = ImageConfigDetail(
+                digest=config.digest,
+                env=[*fields.env],
+                cmd=None if fields.cmd is None else [*fields.cmd],
+                entrypoint=None if fields.entrypoint is None else [*fields.entrypoint],
+                working_dir=fields.working_dir,
+                user=fields.user,
+                labels=fields.labels,
+                stop_signal=fields.stop_signal,
+            )
+        return ImageDetail(self._handle(row), detail, [ImageLayerDetail(*layer) for layer in layers])
+
+    def holders(self, reference: str) -> builtins.list[str]:
+        """Return who holds the manifest that a reference points at now, by name."""
+        with self._ledger.snapshot() as connection:
+            row = _find(connection, reference)
+            assert connection is not None  # noqa: S101
+            return images.holders(connection, row.manifest_digest)
+
+    def history(self, reference: str) -> builtins.list[HistoryEvent]:
+        """Return everything that happened to an image, oldest first, also when it is gone.
+
+        That is: every event on the reference; holds, releases and deletions of each manifest it ever
+        pointed at; and what became of their layers.
+
+        Raises:
+            ImageNotFoundError: the log knows no such reference.
+            InvalidReferenceError: the text is no reference.
+        """
+        from msb_cache.projections.history import history
+
+        parsed = Reference.parse(reference)
+        with self._ledger.snapshot() as connection:
+            events = []
+            if connection is not None:
+                events = [*history(connection, self._ledger.store(connection), parsed.canonical)]
+        if not events:
+            raise ImageNotFoundError(f"the log knows no image {parsed.familiar}")
+        return events
+
+    def events(
+        self,
+        *,
+        after: int = 0,
+        types: Iterable[str] | None = None,
+        subject: str | None = None,
+        operation: str | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> builtins.list[StoredEvent]:
+        """Return the log's events that fit every given condition, in position order.
+
+        Args:
+            after: only positions greater than this.
+            types: only these event types, such as ``image.pulled``.
+            subject: only events about this canonical reference, digest or operation.
+            operation: only events of this operation.
+            reverse: newest first.
+            limit: at most this many.
+        """
+        with self._ledger.snapshot() as connection:
+            if connection is None:
+                return []
+            store = self._ledger.store(connection)
+            subjects = None if subject is None else [subject]
+            return [
+                *store.read(
+                    after=after,
+                    types=types,
+                    subjects=subjects,
+                    operation=operation,
+                    reverse=reverse,
+                    limit=limit,
+                )
+            ]
+
+    def deletions(self, *, limit: int | None = None) -> builtins.list[DeletionRow]:
+        """Return past removals and prunes with their counters, newest first."""
+        from msb_cache.projections import deletions
+
+        with self._ledger.snapshot() as connection:
+            return [] if connection is None else deletions.deletions(connection, limit=limit)
+
+    def deletion(self, operation: str) -> DeletionReport:
+        """Return what one deletion decided, deleted and kept, and who ran it.
+
+        Args:
+            operation: its id, or a prefix of at least four characters that no other shares.
+
+        Raises:
+            LogError: no deletion has that id, or several begin with it.
+        """
+        from msb_cache.projections import deletions
+
+        if not _OPERATION_PREFIX.fullmatch(operation):
+            raise LogError(f"{operation!r} is no operation id; `msb-cache prunes` lists them")
+        with self._ledger.snapshot() as connection:
+            found = [] if connection is None else deletions.find(connection, operation)
+            if len(found) > 1:
+                raise LogError(f"{len(found)} deletions begin with {operation}; give more of the id")
+            if found and connection is not None:
+                report = deletions.report(connection, self._ledger.store(connection), found[0].operation)
+                if report is not None:
+                    return report
+        raise LogError(f"no deletion has the id {operation}; `msb-cache prunes` lists them")
+
+    def verify(self) -> Verification:
+        """Check the hash chain, the projections against a fold of the log, and the disk against the index."""
+        from msb_cache.verification import verify
+
+        return verify(self._ledger)
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def load(
+        self,
+        source: str | os.PathLike[str] | BinaryIO,
+        *,
+        tag: str | None = None,
+        platform: str | None = None,
+        note: Note | None = None,
+    ) -> builtins.list[ImageHandle]:
+        """Add the images of a docker-save or OCI archive: all of them, or none.
+
+        Args:
+            source: a tar file, an OCI layout directory, or an open binary stream.
+            tag: one more reference for the first image.
+            platform: such as ``linux/arm64``, to choose from an index; None: the host's linux platform.
+            note: gets sentences about what is unusual.
+
+        Returns:
+            A handle for each reference, in the archive's order, ``tag`` first.
+
+        Raises:
+            InvalidImageError: the archive is damaged, lies about a digest, or is no archive.
+            InvalidReferenceError: ``tag``, or a name in the archive, is no reference.
+        """
+        from msb_cache.adding import add
+        from msb_cache.oci.archive import open_archive
+        from msb_cache.oci.platform import Platform
+        from msb_cache.operations import Operation
+
+        began = time.monotonic_ns()
+        extra = None if tag is None else Reference.parse(tag)
+        wanted = None if platform is None else Platform.parse(platform)
+        self._begin_writing()
+        if isinstance(source, str | os.PathLike):
+            opened: Path | BinaryIO = Path(source)
+            origin = ev.Source(kind="archive", name=os.path.abspath(source))
+        else:
+            opened, origin = source, ev.Source(kind="archive", name="-")
+        with (
+            Operation(self._layout) as operation,
+            open_archive(opened, operation.staging(), wanted) as archive,
+        ):
+            for sentence in archive.notes:
+                if note is not None:
+                    note(sentence)
+            names = _name(archive.images, extra)
+            add(self._ledger, operation, _additions(archive.images, names), origin, began)
+        references = [name for group in names for name in group]
+        return [self.get(reference.canonical) for reference in dict.fromkeys(references)]
+
+    def save(
+        self,
+        references: str | Sequence[str],
+        target: str | os.PathLike[str] | BinaryIO,
+        *,
+        format: str = "docker",
+    ) -> None:
+        """Write images to an archive that docker, skopeo, msb and this cache load.
+
+        A layer's tar is made anew from its EROFS image, so digests differ from those of the original.
+
+        Args:
+            references: one or more.
+            target: a file, replaced only when the archive is whole, or an open binary stream.
+            format: ``docker`` or ``oci``.
+
+        Raises:
+            ImageNotFoundError: one is not in the cache.
+            CorruptArtifactError: one of its files is missing or damaged.
+        """
+        from msb_cache.saving import save
+
+        if format not in ("docker", "oci"):
+            raise InvalidConfigError(f"{format!r} is no archive format; use docker or oci")
+        wanted = [references] if isinstance(references, str) else [*references]
+        with self._ledger.snapshot() as connection:
+            rows = [_find(connection, reference) for reference in wanted]
+        save(self._layout, rows, target, format=format)
+
+    def use(self, reference: str, *, holder: str | None = None) -> ImageHandle:
+        """Record that an image was used, now; it is not held by that.
+
+        Args:
+            reference: the image.
+            holder: the sandbox or snapshot that used it, such as ``sandbox:dev``.
+
+        Raises:
+            ImageNotFoundError, InvalidReferenceError: as for ``get``.
+        """
+        if holder is not None:
+            _check_holder(holder)
+        self._begin_writing()
+        with self._ledger.transaction(uuid7()) as transaction:
+            row = _find(transaction.connection, reference)
+            used = ev.ImageUsed(manifest_digest=row.manifest_digest, holder=holder)
+            transaction.append([NewEvent(used, row.reference)])
+        return self.get(row.reference)
+
+    def hold(self, reference: str, holder: str) -> ImageHandle:
+        """Keep the manifest a reference points at now until the holder releases it. Idempotent.
+
+        Args:
+            reference: the image.
+            holder: ``sandbox:<name>`` or ``snapshot:<name or path>``.
+
+        Raises:
+            ImageNotFoundError, InvalidReferenceError: as for ``get``.
+        """
+        _check_holder(holder)
+        self._begin_writing()
+        with self._ledger.transaction(uuid7()) as transaction:
+            row = _find(transaction.connection, reference)
+            if holder not in images.holders(transaction.connection, row.manifest_digest):
+                held = ev.ImageHeld(holder=holder, reference=row.reference)
+                transaction.append([NewEvent(held, row.manifest_digest)])
+        return self._handle(row)
+
+    def release(self, holder: str) -> builtins.list[str]:
+        """End every hold of a holder.
+
+        Returns:
+            The digests of the manifests it held; none is no error.
+        """
+        _check_holder(holder)
+        self._begin_writing()
+        with self._ledger.snapshot() as connection:
+            if connection is None or not images.held_by(connection, holder):
+                return []
+        with self._ledger.transaction(uuid7()) as transaction:
+            digests = images.held_by(transaction.connection, holder)
+            transaction.append([NewEvent(ev.ImageReleased(holder=holder), digest) for digest in digests])
+        return digests
+
+    def remove(self, reference: str, *, force: bool = False) -> ImagePruneReport:
+        """Remove a reference, its manifest if nothing else reaches it, and the layers nothing else needs.
+
+        With ``force`` only the reference goes while a sandbox or snapshot holds the manifest; the rest
+        stays until the last hold is gone and a prune runs.
+
+        Raises:
+            ImageNotFoundError, InvalidReferenceError: as for ``get``.
+            ImageInUseError: it is held, and not forced.
+            BusyError: another deletion runs.
+        """
+        from msb_cache.deletion import delete
+        from msb_cache.plan import Plan, plan_remove
+        from msb_cache.projections.state import IndexState
+
+        self._begin_writing()
+        with self._ledger.snapshot() as connection:
+            canonical = _find(connection, reference).reference
+
+        def planner(state: IndexState, within: Plan | None) -> Plan:
+            if canonical not in state.references:
+                raise ImageNotFoundError(f"image not found: {familiar(canonical)}")
+            holders = state.holders.get(state.references[canonical])
+            if holders and not force:
+                raise ImageInUseError(f"{familiar(canonical)} is in use by {_listed(holders)}")
+            return plan_remove(state, [canonical], force=force, within=within)
+
+        policy = {"references": [canonical], "force": force}
+        operation, _ = delete(self._ledger, planner, kind="remove", policy=policy)
+        return self._report(operation)
+
+    def prune(
+        self, *, dry_run: bool = False, orphans: bool = False, confirm: Confirm | None = None
+    ) -> ImagePruneReport:
+        """Remove what no sandbox and no snapshot uses: references, then manifests, then layers.
+
+        Args:
+            dry_run: only report what would go; appends nothing.
+            orphans: also delete files that the index does not name and no process has locked.
+            confirm: asked with a preview before anything is decided; if it says no, nothing happens.
+
+        Raises:
+            BusyError: another deletion runs.
+        """
+        from msb_cache.deletion import delete
+        from msb_cache.plan import plan_prune
+
+        if dry_run:
+            return _as_report(self.preview_prune(orphans=orphans))
+        self._begin_writing()
+
+        policy: dict[str, object] = {"rule": "unused"}
+        if orphans:
+            policy["orphans"] = True
+        operation, shown = delete(
+            self._ledger,
+            lambda state, within: plan_prune(state, within=within),
+            kind="prune",
+            policy=policy,
+            orphans=orphans,
+            confirm=confirm,
+        )
+        return self._report(operation, candidates=len(shown.plan.references))
+
+    def preview_prune(self, *, orphans: bool = False) -> Preview:
+        """Return what a prune would delete and keep now, with measured sizes."""
+        from msb_cache.deletion import preview
+        from msb_cache.plan import plan_prune
+
+        return preview(self._ledger, lambda state, within: plan_prune(state, within=within), orphans=orphans)
+
+    def rebuild(self) -> builtins.list[Difference]:
+        """Fold the whole log again into the projections; return how they differed. It must be none."""
+        from msb_cache.projections import live
+
+        self._begin_writing()
+        with self._ledger.transaction(uuid7()) as transaction:
+            return live.rebuild(transaction.connection, self._ledger.store(transaction.connection))
+
+    # -- helpers ---------------------------------------------------------------------------------
+
+    def _begin_writing(self) -> None:
+        self._ledger.check_ours()
+        recover(self._ledger)
+
+    def _handle(self, row: HandleRow) -> ImageHandle:
+        reference, size, digest, architecture, os_name, layers, created, used = row
+        return ImageHandle(
+            familiar(reference), size, digest, architecture, os_name, layers or 0, created, used, self.home
+        )
+
+    def _report(self, operation: str | None, *, candidates: int | None = None) -> ImagePruneReport:
+        if operation is None:
+            return ImagePruneReport(0, 0, 0, 0, 0, None)
+        from msb_cache.projections import deletions
+
+        counters = deletions.counters(self.deletion(operation).counters)
+        removed = counters["image_refs_removed"] or 0
+        return ImagePruneReport(
+            **counters,  # type: ignore[arg-type]
+            skipped_in_use=0 if candidates is None else max(0, candidates - removed),
+            operation=operation,
+        )
+
+
+def familiar(canonical: str) -> str:
+    """Return the form in which a stored reference is shown to people: ``python:3.12``."""
+    return Reference.parse(canonical).familiar if canonical.startswith("docker.io/") else canonical
+
+
+def _find(connection: sqlite3.Connection | None, text: str) -> HandleRow:
+    reference = Reference.parse(text)
+    row = None
+    if connection is not None:
+        row = images.handle(connection, reference.canonical)
+        if row is None and reference.digest is not None:
+            row = images.handle_by_digest(connection, reference.name, reference.tag, reference.digest)
+    if row is None:
+        raise ImageNotFoundError(f"image not found: {reference.familiar}")
+    return row
+
+
+def _name(found: Sequence[SourceImage], extra: Reference | None) -> list[list[Reference]]:
+    """Return each image's references; a name given twice belongs to the last image, as in docker."""
+    names = [list(image.references) for image in found]
+    if extra is not None and names:
+        names[0].insert(0, extra)
+    for index, group in enumerate(names):
+        later = {name for other in names[index + 1 :] for name in other}
+        if not group:
+            raise InvalidImageError(
+                f"the archive names no reference for {found[index].manifest_digest}; give one with --tag"
+            )
+        names[index] = [name for name in dict.fromkeys(group) if name not in later]
+    return names
+
+
+def _additions(found: Sequence[SourceImage], names: Sequence[Sequence[Reference]]) -> list[Addition]:
+    from msb_cache.adding import Addition
+
+    merged: dict[str, tuple[SourceImage, list[Reference]]] = {}
+    for image, group in zip(found, names, strict=True):
+        merged.setdefault(image.manifest_digest, (image, []))[1].extend(group)
+    return [Addition(image, tuple(group)) for image, group in merged.values()]
+
+
+def _check_holder(holder: str) -> None:
+    if not _HOLDER.fullmatch(holder):
+        raise InvalidConfigError(
+            f"{holder[:100]!r} is no holder; write sandbox:NAME or snapshot:NAME (or its path)"
+        )
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    text = ", ".join(names[:most])
+    return text if len(names) <= most else f"{text} and {len(names) - most} more"
+
+
+def _as_report(preview: Preview) -> ImagePruneReport:
+    plan = preview.plan
+    return ImagePruneReport(
+        image_refs_removed=len(plan.references),
+        manifests_removed=len(plan.manifests),
+        layers_removed=len(plan.layers),
+        fsmeta_removed=preview.count("fsmeta"),
+        vmdk_removed=preview.count("vmdk"),
+        bytes_reclaimed=preview.bytes,
+    )

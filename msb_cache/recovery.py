@@ -1,0 +1,105 @@
+"""Finish or undo what a killed process left: run at the start of every command that writes.
+
+Only a process that gets an operation's lock without waiting touches it: a slow or stopped owner still
+holds that lock. A deletion is finished, an addition that did not commit is undone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from msb_cache.artifacts import files, metadata
+from msb_cache.artifacts.layout import lock_path, make_private
+from msb_cache.artifacts.locks import Lock
+from msb_cache.deletion import execute, is_needed
+from msb_cache.errors import CorruptArtifactError
+from msb_cache.ledger import Ledger
+from msb_cache.projections import deletions, images
+
+JOURNAL = "journal.json"
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """One artifact that an addition is about to publish; ``backup`` names the file it replaces."""
+
+    kind: str
+    subject: str
+    backup: str | None = None
+
+
+def write_journal(staging: Path, published: list[Published]) -> None:
+    """Record durably, before the first rename, what will be published."""
+    files.write(staging / JOURNAL, msgspec.json.encode(published))
+
+
+def recover(ledger: Ledger) -> None:
+    """Finish or undo every operation whose owner is gone."""
+    layout = ledger.layout
+    with ledger.snapshot() as connection:
+        unfinished = [] if connection is None else deletions.unfinished(connection)
+    operations = sorted({*unfinished, *layout.interrupted_operations()})
+    if not operations:
+        return
+    make_private(layout.operations)
+    for operation in operations:
+        lock = Lock(layout.operation_lock(operation))
+        if not lock.acquire():
+            continue
+        try:
+            _finish_deletion(ledger, operation)
+            _undo_addition(ledger, operation)
+        except BaseException:
+            lock.release()
+            raise
+        lock.release(unlink=True)
+
+
+def _finish_deletion(ledger: Ledger, operation: str) -> None:
+    with ledger.snapshot() as connection:
+        # Asked again under the lock: its owner may have finished meanwhile.
+        if connection is None or operation not in deletions.unfinished(connection):
+            return
+        pending = deletions.pending(connection, ledger.store(connection), operation)
+        (row,) = deletions.find(connection, operation)
+    execute(ledger, operation, pending, recovering=True, partial=bool(row.kept or row.failed))
+
+
+def _undo_addition(ledger: Ledger, operation: str) -> None:
+    staging = ledger.layout.staging(operation)
+    if not staging.is_dir() or staging.is_symlink():
+        return
+    try:
+        published = msgspec.json.decode((staging / JOURNAL).read_bytes(), type=list[Published])
+    except (FileNotFoundError, msgspec.MsgspecError):
+        published = []  # killed before it published anything
+    for artifact in published:
+        _unpublish(ledger, artifact, staging)
+    shutil.rmtree(staging)
+
+
+def _unpublish(ledger: Ledger, artifact: Published, staging: Path) -> None:
+    path = ledger.layout.artifact(artifact.kind, artifact.subject)
+    with Lock(lock_path(path)) as lock:
+        if not lock.acquire():
+            return  # somebody adds the same artifact now, and will name it in the index
+        if not is_needed(ledger, artifact.kind, artifact.subject):
+            files.delete(path)
+            lock.release(unlink=True)
+        elif artifact.kind == "metadata" and artifact.backup and not _agrees(ledger, artifact.subject, path):
+            # The reference still points where it did: so must its metadata.
+            backup = staging / os.path.basename(artifact.backup)
+            if backup.exists():
+                os.replace(backup, path)
+
+
+def _agrees(ledger: Ledger, reference: str, path: Path) -> bool:
+    with ledger.snapshot() as connection:
+        row = None if connection is None else images.handle(connection, reference)
+    try:
+        return row is not None and metadata.read(path).manifest_digest == row.manifest_digest
+    except CorruptArtifactError:
+        return False

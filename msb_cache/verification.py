@@ -1,0 +1,98 @@
+"""Check a whole home: the log's chain, the projections against the log, the disk against the index."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from msb_cache.artifacts import files
+from msb_cache.errors import LogError
+from msb_cache.eventstore import chain
+from msb_cache.ledger import Ledger
+from msb_cache.projections import live
+from msb_cache.projections.rows import LayerRow, ManifestRow
+from msb_cache.projections.state import load
+from msb_cache.projections.tables import columns, stored_rows
+
+
+@dataclass(frozen=True)
+class DiskProblem:
+    """One thing about the disk that the index does not expect.
+
+    ``problem`` is ``missing``, ``size`` (the index knows another), ``extra`` (the index does not name
+    it: ``prune --orphans`` collects it) or ``foreign`` (no file of a cache). Sizes in bytes.
+    """
+
+    problem: str
+    kind: str
+    path: Path
+    expected_bytes: int | None = None
+    found_bytes: int | None = None
+
+
+@dataclass
+class Verification:
+    """What was checked and what was found wrong. ``sound`` is the verdict."""
+
+    chain: chain.Verified | chain.Break
+    differences: list[live.Difference] = field(default_factory=list)
+    disk: list[DiskProblem] = field(default_factory=list)
+    files: int = 0
+    unreadable: str | None = None
+
+    @property
+    def sound(self) -> bool:
+        """Whether the log verifies, the projections are its fold, and nothing is missing or damaged.
+
+        Extra files waste space but break no promise, so they do not count.
+        """
+        broken = [problem for problem in self.disk if problem.problem in ("missing", "size")]
+        unsound = isinstance(self.chain, chain.Break) or self.differences or broken or self.unreadable
+        return not unsound
+
+
+def verify(ledger: Ledger) -> Verification:
+    """Check everything; reads only."""
+    with ledger.snapshot() as connection:
+        if connection is None:
+            return Verification(chain.Verified(0, chain.GENESIS, None), disk=list(_extra(ledger, set())))
+        found = Verification(chain.verify(connection))
+        try:
+            found.differences = live.compare(connection, live.fold_until(ledger.store(connection)))
+        except LogError as error:
+            found.unreadable = str(error)
+        expected = _expected(ledger, connection)
+    found.files = len(expected)
+    for path, (kind, size) in expected.items():
+        measured = files.measure(path)
+        if measured is None:
+            found.disk.append(DiskProblem("missing", kind, path, size))
+        elif size is not None and measured != size:
+            found.disk.append(DiskProblem("size", kind, path, size, measured))
+    found.disk.extend(_extra(ledger, set(expected)))
+    return found
+
+
+def _expected(ledger: Ledger, connection: sqlite3.Connection) -> dict[Path, tuple[str, int | None]]:
+    layout = ledger.layout
+    expected: dict[Path, tuple[str, int | None]] = {}
+    for reference in load(connection).references:
+        expected[layout.metadata(reference)] = ("metadata", None)
+    names = columns(ManifestRow)
+    for row in stored_rows(connection, ManifestRow):
+        manifest = dict(zip(names, row, strict=True))
+        expected[layout.fsmeta(manifest["digest"])] = ("fsmeta", manifest["fsmeta_bytes"])
+        expected[layout.vmdk(manifest["digest"])] = ("vmdk", manifest["vmdk_bytes"])
+    for diff_id, erofs_bytes, _ in stored_rows(connection, LayerRow):
+        expected[layout.layer(diff_id)] = ("layer", erofs_bytes)
+    return expected
+
+
+def _extra(ledger: Ledger, expected: set[Path]) -> Iterator[DiskProblem]:
+    for kind, _, path in ledger.layout.files():
+        if path not in expected:
+            yield DiskProblem("extra", kind, path, None, files.measure(path))
+    for path in ledger.layout.foreign_files():
+        yield DiskProblem("foreign", "file", path, None, files.measure(path))

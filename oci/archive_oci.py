@@ -1,0 +1,205 @@
+"""Reading OCI image layouts (image-spec, image-layout.md), whose files come from a tar or a directory.
+
+Every document is read only after its size and digest have been checked, so an index cannot contain itself;
+how deep and how wide indexes may nest is bounded all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from msb_cache.errors import InvalidImageError
+from msb_cache.oci.archive_files import ArchiveFiles, read_file
+from msb_cache.oci.archive_selection import Selection, image_name
+from msb_cache.oci.digest import check_digest, shown
+from msb_cache.oci.documents import (
+    CONTAINERD_NAME,
+    DOCKER_CONFIG,
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    MAX_DOCUMENT_BYTES,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    REF_NAME,
+    SCHEMA1,
+    SCHEMA1_PROBLEM,
+    Descriptor,
+    decode_config,
+    decode_document,
+    decode_index,
+    decode_manifest,
+)
+from msb_cache.oci.image import BlobReader, SourceImage, check_content
+from msb_cache.oci.platform import Platform
+from msb_cache.oci.reference import Reference
+
+MAX_INDEX_DEPTH = 8
+MAX_INDEXES = 1000
+_CONFIG_TYPES = {OCI_CONFIG, DOCKER_CONFIG, ""}
+
+
+class _LayoutMarker(msgspec.Struct, rename="camel"):
+    image_layout_version: str
+
+
+class _Shape(msgspec.Struct):
+    """Tells an index from a manifest where the descriptor does not."""
+
+    manifests: msgspec.Raw | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A manifest that may be loaded, and the platform it is for, if anything says so."""
+
+    descriptor: Descriptor
+    platform: Platform | None
+
+
+def read_layout(files: ArchiveFiles, selection: Selection) -> None:
+    """Give the layout's images to ``selection``; raises InvalidImageError."""
+    marker = read_file(files, "oci-layout", MAX_DOCUMENT_BYTES, "oci-layout")
+    version = decode_document(marker, _LayoutMarker, "oci-layout").image_layout_version
+    if version.partition(".")[0] != "1":
+        raise InvalidImageError(f"the image layout has the unknown version {shown(version)}")
+    index = decode_index(read_file(files, "index.json", MAX_DOCUMENT_BYTES, "index.json"), "index.json")
+    layout = _Layout(files, selection)
+    for reference, descriptors in _groups(index.manifests, selection):
+        candidates: list[_Candidate] = []
+        for descriptor in descriptors:
+            candidates += layout.candidates(descriptor)
+        name = image_name([str(reference) if reference else None], descriptors[0].digest)
+        if not candidates:
+            selection.note(f"{name} is left out: the archive holds no image manifest for it")
+            continue
+        position = selection.choose([candidate.platform for candidate in candidates], name)
+        if position is not None:
+            chosen = candidates[position].descriptor
+            selection.add(layout.image(chosen, [reference] if reference else []))
+
+
+def _groups(
+    descriptors: tuple[Descriptor, ...], selection: Selection
+) -> list[tuple[Reference | None, list[Descriptor]]]:
+    """What ``index.json`` lists, by name: several platforms under one name are one image.
+
+    So are nameless manifests that are all for different platforms; else each is an image of its own.
+    """
+    named: dict[Reference, list[Descriptor]] = {}
+    nameless: list[Descriptor] = []
+    for descriptor in descriptors:
+        if descriptor.is_attestation:
+            continue
+        reference = _name(descriptor, selection)
+        if reference is None:
+            nameless.append(descriptor)
+        else:
+            named.setdefault(reference, []).append(descriptor)
+    found: list[tuple[Reference | None, list[Descriptor]]] = list(named.items())
+    platforms = [descriptor.wanted_platform for descriptor in nameless]
+    if nameless and None not in platforms and len(set(platforms)) == len(platforms):
+        found.append((None, nameless))
+    else:
+        found += [(None, [descriptor]) for descriptor in nameless]
+    return found
+
+
+def _name(descriptor: Descriptor, selection: Selection) -> Reference | None:
+    """containerd's annotation is a full reference.
+
+    ``ref.name`` is one, or only a tag as skopeo and umoci write it. msb takes a lone ``1.0`` for a repository
+    of that name, and so it is done here, with a note.
+    """
+    full = descriptor.annotation(CONTAINERD_NAME)
+    reference = selection.reference(full) if full else None
+    if reference is not None:
+        return reference
+    short = descriptor.annotation(REF_NAME)
+    reference = selection.reference(short) if short else None
+    if reference is not None and short == reference.familiar_name:
+        selection.note(
+            f"the archive names an image only {shown(short)}, which is read as the repository {reference}; "
+            "give it another name with --tag if that was a tag"
+        )
+    return reference
+
+
+class _Layout:
+    """The blobs of a layout and the walk through its indexes."""
+
+    def __init__(self, files: ArchiveFiles, selection: Selection) -> None:
+        self._files = files
+        self._selection = selection
+        self._indexes = 0
+
+    def candidates(self, descriptor: Descriptor) -> list[_Candidate]:
+        """The image manifests that a descriptor leads to, in order, each once."""
+        return list(self._walk(descriptor, MAX_INDEX_DEPTH, set()))
+
+    def _walk(self, descriptor: Descriptor, depth: int, seen: set[str]) -> Iterator[_Candidate]:
+        if descriptor.is_attestation or descriptor.artifact_type or descriptor.digest in seen:
+            return
+        seen.add(descriptor.digest)
+        # An index may list platforms whose blobs were left out: docker saves one platform of many that way.
+        if self._files.size(self._blob_name(descriptor)) is None:
+            return
+        kind = descriptor.media_type or self._shape(descriptor)
+        if kind in INDEX_TYPES:
+            self._indexes += 1
+            if depth == 0 or self._indexes > MAX_INDEXES:
+                raise InvalidImageError(
+                    f"index {descriptor.digest} is nested too deeply, or among too many indexes"
+                )
+            for inner in decode_index(
+                self.document(descriptor, "index"), f"index {descriptor.digest}"
+            ).manifests:
+                yield from self._walk(inner, depth - 1, seen)
+        elif kind in MANIFEST_TYPES:
+            platform = descriptor.wanted_platform
+            if platform is None:
+                manifest = decode_manifest(
+                    self.document(descriptor, "manifest"), f"manifest {descriptor.digest}"
+                )
+                if manifest.config.media_type not in _CONFIG_TYPES:
+                    return  # a signature, a chart, or another artifact that is no image
+                config = self.document(manifest.config, "config")
+                platform = decode_config(config, f"config {manifest.config.digest}").platform
+            yield _Candidate(descriptor, platform)
+        elif kind.startswith(SCHEMA1):
+            raise InvalidImageError(f"manifest {descriptor.digest} {SCHEMA1_PROBLEM}")
+
+    def _shape(self, descriptor: Descriptor) -> str:
+        what = f"manifest {descriptor.digest}"
+        shape = decode_document(self.document(descriptor, "manifest"), _Shape, what)
+        return OCI_MANIFEST if shape.manifests is None else OCI_INDEX
+
+    def image(self, descriptor: Descriptor, references: list[Reference]) -> SourceImage:
+        """The image of a manifest, whose layers must all be there and of the right size."""
+        manifest = self.document(descriptor, "manifest")
+        config = self.document(decode_manifest(manifest, f"manifest {descriptor.digest}").config, "config")
+        return SourceImage.build(references, manifest, config, self._opener, descriptor.wanted_platform)
+
+    def _opener(self, layer: Descriptor) -> Callable[[], BlobReader]:
+        name = self._blob_name(layer)
+        size = self._files.size(name)
+        if size is None:
+            raise InvalidImageError(f"layer {layer.digest} is missing from the archive")
+        if size != layer.size:
+            raise InvalidImageError(
+                f"layer {layer.digest} is {size} bytes long in the archive, but should be {layer.size}"
+            )
+        return lambda: self._files.open(name)
+
+    def document(self, descriptor: Descriptor, what: str) -> bytes:
+        """A document's bytes, checked against its descriptor."""
+        name = self._blob_name(descriptor)
+        data = read_file(self._files, name, MAX_DOCUMENT_BYTES, f"{what} {descriptor.digest}")
+        check_content(data, descriptor, what)
+        return data
+
+    def _blob_name(self, descriptor: Descriptor) -> str:
+        return "blobs/" + check_digest(descriptor.digest, "the image layout").replace(":", "/")

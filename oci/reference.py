@@ -1,0 +1,199 @@
+"""Image references: Docker's reference grammar, its short forms and their canonical form.
+
+Not for resolving them. The grammar is github.com/distribution/reference's:
+``[registry[:port]/]repository[:tag][@digest]``. Every start of the command line parses one, so this module
+imports nothing but ``re``.
+"""
+
+from __future__ import annotations
+
+import re
+
+from msb_cache.errors import InvalidReferenceError
+from msb_cache.oci.digest import digest_problem, shown
+
+DEFAULT_REGISTRY = "docker.io"
+DEFAULT_TAG = "latest"
+MAX_NAME_CHARACTERS = 255
+MAX_TAG_CHARACTERS = 128
+
+_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]{{1,5}})?")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_HEX64 = re.compile(r"[0-9a-f]{64}")
+
+
+class Reference:
+    """A parsed image reference; equal and hashable by its canonical form, shown in its familiar one."""
+
+    __slots__ = ("_canonical", "digest", "registry", "repository", "tag")
+
+    registry: str
+    repository: str
+    tag: str | None
+    digest: str | None
+    _canonical: str
+
+    def __init__(self, registry: str, repository: str, tag: str | None, digest: str | None) -> None:
+        canonical = f"{registry}/{repository}"
+        if tag is not None:
+            canonical += ":" + tag
+        if digest is not None:
+            canonical += "@" + digest
+        for name, value in zip(
+            ("registry", "repository", "tag", "digest", "_canonical"),
+            (registry, repository, tag, digest, canonical),
+            strict=True,
+        ):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Reference cannot be changed (tried to set {name})")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Reference cannot be changed (tried to delete {name})")
+
+    def __reduce__(self) -> tuple[type[Reference], tuple[str, str, str | None, str | None]]:
+        return Reference, (self.registry, self.repository, self.tag, self.digest)
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Parse what a person or a document wrote; ``latest`` is added when it has neither tag nor digest.
+
+        Raises InvalidReferenceError with one sentence that says what is wrong.
+        """
+        rest, digest = _split_digest(text)
+        name, tag = _split_tag(text, rest)
+        registry, repository = _split_registry(text, name)
+        _check_repository(text, registry, repository)
+        if tag is None and digest is None:
+            tag = DEFAULT_TAG
+        return cls(registry, repository, tag, digest)
+
+    @property
+    def name(self) -> str:
+        """Registry and repository without tag and digest: ``docker.io/library/python``."""
+        return f"{self.registry}/{self.repository}"
+
+    @property
+    def canonical(self) -> str:
+        """The full form, ``docker.io/library/python:3.12``.
+
+        A tag and a digest are both kept, as Docker does.
+        """
+        return self._canonical
+
+    @property
+    def familiar_name(self) -> str:
+        """The shortest name that parses back to this registry and repository: ``python``."""
+        if self.registry != DEFAULT_REGISTRY:
+            return self.name
+        short = self.repository.removeprefix("library/")
+        if "/" in short:
+            short = self.repository
+        head, slash, _ = short.partition("/")
+        # docker.io/foo.bar/x must stay long: foo.bar/x would be the registry foo.bar.
+        if (slash and _is_registry(head)) or _HEX64.fullmatch(short):
+            return self.name
+        return short
+
+    @property
+    def familiar(self) -> str:
+        """The form shown to people, ``python:3.12``; it always parses back to this reference."""
+        return self.familiar_name + self._canonical[len(self.registry) + 1 + len(self.repository) :]
+
+    def __eq__(self, other: object) -> bool:
+        return self._canonical == other._canonical if isinstance(other, Reference) else NotImplemented
+
+    def __lt__(self, other: object) -> bool:
+        return self._canonical < other._canonical if isinstance(other, Reference) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._canonical)
+
+    def __str__(self) -> str:
+        return self.familiar
+
+    def __repr__(self) -> str:
+        return f"Reference.parse({self.familiar!r})"
+
+
+def _refused(text: str, problem: str) -> InvalidReferenceError:
+    return InvalidReferenceError(f"{shown(text)} is not an image reference: {problem}")
+
+
+def _split_digest(text: str) -> tuple[str, str | None]:
+    if not text:
+        raise InvalidReferenceError("an empty text is not an image reference")
+    if _SCHEME.match(text):
+        raise _refused(text, "write it without the leading scheme, as in registry.example/name:tag")
+    if any(c.isspace() or not c.isprintable() for c in text):
+        raise _refused(text, "it contains a space or a control character")
+    rest, at, digest = text.partition("@")
+    if not at:
+        return rest, None
+    problem = digest_problem(digest)
+    if problem is not None:
+        raise _refused(text, f"the part after '@' {problem}")
+    return rest, digest
+
+
+def _split_tag(text: str, rest: str) -> tuple[str, str | None]:
+    name, colon, tag = rest.rpartition(":")
+    if not colon or "/" in tag:  # the colon belongs to the registry's port
+        return rest, None
+    if not tag:
+        raise _refused(text, "there is no tag after ':'")
+    if len(tag) > MAX_TAG_CHARACTERS:
+        raise _refused(text, f"its tag is longer than {MAX_TAG_CHARACTERS} characters")
+    if not _TAG.fullmatch(tag):
+        raise _refused(
+            text, f"the tag {shown(tag)} has a character other than letters, digits, '_', '.' and '-'"
+        )
+    return name, tag
+
+
+def _is_registry(head: str) -> bool:
+    return "." in head or ":" in head or head == "localhost"
+
+
+def _split_registry(text: str, name: str) -> tuple[str, str]:
+    head, slash, rest = name.partition("/")
+    if not slash or not _is_registry(head):
+        if not slash and head.startswith("["):
+            raise _refused(text, "it has a registry but no repository")
+        registry, repository = DEFAULT_REGISTRY, name
+    else:
+        if len(head) > MAX_NAME_CHARACTERS:  # first, because the pattern below backtracks
+            raise _refused(text, f"its registry is longer than {MAX_NAME_CHARACTERS} characters")
+        if not _REGISTRY.fullmatch(head):
+            raise _refused(text, f"{shown(head)} is not a registry's host name")
+        registry, repository = head, rest
+        if registry == "index.docker.io":
+            registry = DEFAULT_REGISTRY
+    if registry == DEFAULT_REGISTRY and repository and "/" not in repository:
+        # Docker applies this before adding library/: 64 hex digits alone would be an image ID.
+        if _HEX64.fullmatch(repository):
+            raise _refused(text, "64 hex digits alone are an image ID, not a repository")
+        repository = "library/" + repository
+    return registry, repository
+
+
+def _check_repository(text: str, registry: str, repository: str) -> None:
+    if not repository:
+        raise _refused(text, "there is no repository name")
+    if len(repository) > MAX_NAME_CHARACTERS:
+        raise _refused(text, f"its repository name is longer than {MAX_NAME_CHARACTERS} characters")
+    for component in repository.split("/"):
+        if _COMPONENT.fullmatch(component):
+            continue
+        if not component:
+            raise _refused(text, "its repository name has an empty part")
+        if _COMPONENT.fullmatch(component.lower()):
+            raise _refused(text, "a repository name must be lower case")
+        raise _refused(
+            text,
+            f"{shown(component)} must be lower-case letters and digits, separated by '.', '_', '__' or '-'",
+        )

@@ -1,0 +1,323 @@
+"""What the bytes of tar headers mean: fields, numbers, PAX records, sparse maps. Reads no stream.
+
+Sources: POSIX pax ("ustar Interchange Format", "pax Interchange Format"), the GNU tar manual ("Basic Tar
+Format", "Storing Sparse Files"), and Go's archive/tar where those leave room.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote_to_bytes
+
+BLOCK = 512
+#: Type flags that are read, and what they are. ``S`` is a GNU sparse file, ``7`` a contiguous one.
+TYPES = {
+    0: "file",
+    ord("0"): "file",
+    ord("1"): "hardlink",
+    ord("2"): "symlink",
+    ord("3"): "character",
+    ord("4"): "block",
+    ord("5"): "directory",
+    ord("6"): "fifo",
+    ord("7"): "file",
+    ord("S"): "file",
+}
+#: Type flags whose members have no content, whatever their size field says (POSIX; Go's isHeaderOnlyType).
+HEADER_ONLY = frozenset(b"123456")
+
+Segments = list[tuple[int, int]]
+
+_MAX_NUMBER = (1 << 63) - 1
+_OCTAL = re.compile(rb"[0-7]+")
+_DECIMAL = re.compile(rb"[0-9]{1,19}")
+_TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?")
+_NO_XATTRS: Mapping[bytes, bytes] = {}
+
+
+class TarProblem(Exception):
+    """What is wrong with a tar, as the end of a sentence that begins with its name."""
+
+
+@dataclass(slots=True)
+class Fields:
+    """One member header's fields, decoded."""
+
+    type: int
+    path: bytes
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime: int
+    mtime_ns: int
+    link: bytes
+    device: tuple[int, int]
+    xattrs: Mapping[bytes, bytes]
+
+
+@dataclass(slots=True)
+class Extension:
+    """What the extension headers before a member say about it."""
+
+    used: bool = False
+    path: bytes = b""
+    link: bytes = b""
+    pax: dict[bytes, bytes] = field(default_factory=dict)
+    #: Of a PAX sparse file: format version (0 or 1), its size, and version 0's map.
+    sparse: tuple[int, int, list[int]] | None = None
+
+    def apply(self, fields: Fields) -> None:
+        """Let the records override the header's fields; GNU long names win over PAX ones, as in Go."""
+        if self.pax:
+            _apply_pax(self.pax, fields)
+            self.sparse = _pax_sparse(self.pax, fields)
+        if self.path:
+            fields.path = self.path
+        if self.link:
+            fields.link = self.link
+        # Before POSIX a directory was a file whose name ends with a slash.
+        if fields.type == 0 and fields.path.endswith(b"/"):
+            fields.type = ord("5")
+
+
+def parse_header(block: bytes) -> Fields:
+    """Decode one member header, whose checksum must hold; raises TarProblem."""
+    _check_checksum(block)
+    magic = block[257:263]
+    path = _text(block[0:100])
+    device = (0, 0)
+    type = block[156]
+    if magic == b"ustar\0":
+        star = block[508:512] == b"tar\0"
+        prefix = _text(block[345:476] if star else block[345:500])
+        if prefix:
+            path = prefix + b"/" + path
+    if type in b"34":
+        device = (_device(block[329:337]), _device(block[337:345]))
+    size = number(block[124:136], "size")
+    if size < 0:
+        raise TarProblem("has a member of negative size")
+    return Fields(
+        type,
+        path,
+        number(block[100:108], "mode") & 0o7777,
+        owner(number(block[108:116], "uid")),
+        owner(number(block[116:124], "gid")),
+        size,
+        number(block[136:148], "mtime"),
+        0,
+        _text(block[157:257]),
+        device,
+        _NO_XATTRS,
+    )
+
+
+def _check_checksum(block: bytes) -> None:
+    stored = number(block[148:156], "checksum")
+    # Adler-32's low half is 1 + the sum of the bytes modulo 65521, which 256 bytes cannot exceed: six times
+    # as fast as sum(), and every member needs one.
+    total = (zlib.adler32(block[:256]) & 0xFFFF) + (zlib.adler32(block[256:]) & 0xFFFF) - 2
+    total += 8 * 32 - sum(block[148:156])
+    if stored == total:
+        return
+    signed = sum(byte - 256 if byte > 127 else byte for byte in block[:148] + block[156:]) + 8 * 32
+    if stored != signed:
+        raise TarProblem("has a damaged member header (its checksum is wrong)")
+
+
+def _text(raw: bytes) -> bytes:
+    return raw.partition(b"\0")[0]
+
+
+def number(raw: bytes, what: str) -> int:
+    """A numeric field: octal, or GNU's big-endian two's complement when the first byte's high bit is set."""
+    if raw[0] & 0x80:
+        value = int.from_bytes(raw, "big")
+        bits = len(raw) * 8
+        value = value - (1 << bits) if raw[0] & 0x40 else value - (1 << (bits - 1))
+        if not -_MAX_NUMBER <= value <= _MAX_NUMBER:
+            raise TarProblem(f"has a member whose {what} is out of range")
+        return value
+    text = raw.strip(b" \0")
+    if _OCTAL.fullmatch(text):
+        return int(text, 8)
+    # A field may end with NUL and hold anything behind it.
+    text = raw.partition(b"\0")[0].strip(b" ")
+    if not text:
+        return 0
+    if not _OCTAL.fullmatch(text):
+        raise TarProblem(f"has a member whose {what} is not a number")
+    return int(text, 8)
+
+
+def owner(value: int) -> int:
+    """A user or group ID as the kernel's 32 unsigned bits; -2 is 4294967294, as in chown(2)."""
+    if -(1 << 31) <= value < 0:
+        return value + (1 << 32)
+    if not 0 <= value < 1 << 32:
+        raise TarProblem(f"has a member owned by the impossible ID {value}")
+    return value
+
+
+def _device(raw: bytes) -> int:
+    value = number(raw, "device number")
+    if not 0 <= value < 1 << 32:
+        raise TarProblem("has a member whose device number is out of range")
+    return value
+
+
+def parse_pax(data: bytes) -> dict[bytes, bytes]:
+    """The records of a PAX extended header; those of old sparse maps are joined into ``GNU.sparse.map``."""
+    records: dict[bytes, bytes] = {}
+    sparse: list[bytes] = []
+    position, end = 0, len(data)
+    while position < end:
+        space = data.find(b" ", position, position + 20)
+        length = data[position:space] if space > 0 else b""
+        if not _DECIMAL.fullmatch(length):
+            raise TarProblem("has a damaged extended header")
+        stop = position + int(length)
+        if stop > end or stop <= space + 1 or data[stop - 1] != 0x0A:
+            raise TarProblem("has a damaged extended header")
+        key, equals, value = data[space + 1 : stop - 1].partition(b"=")
+        if not equals or not key or b"\0" in key or (b"\0" in value and key in (b"path", b"linkpath")):
+            raise TarProblem("has a damaged extended header")
+        if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
+            if (key == b"GNU.sparse.numbytes") != bool(len(sparse) % 2) or b"," in value:
+                raise TarProblem("has a sparse file with a damaged map")
+            sparse.append(value)
+        else:
+            records[key] = value
+        position = stop
+    if sparse:
+        records[b"GNU.sparse.map"] = b",".join(sparse)
+    return records
+
+
+def _apply_pax(records: Mapping[bytes, bytes], fields: Fields) -> None:
+    for key, value in records.items():
+        if not value:
+            continue  # an empty value says: as in the header
+        if key == b"mtime":
+            fields.mtime, fields.mtime_ns = pax_time(value)
+        elif key == b"path":
+            fields.path = value
+        elif key == b"linkpath":
+            fields.link = value
+        elif key == b"size":
+            fields.size = _decimal(value, "size")
+        elif key == b"uid":
+            fields.uid = owner(_decimal(value, "uid"))
+        elif key == b"gid":
+            fields.gid = owner(_decimal(value, "gid"))
+    fields.xattrs = _xattrs(records)
+
+
+def _xattrs(records: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+    """Extended attributes as star (raw) and libarchive (URL-encoded name, base64) write them.
+
+    Raw ones win.
+    """
+    found: dict[bytes, bytes] = {}
+    for key, value in records.items():
+        if key.startswith(b"SCHILY.xattr.") and value:
+            found[key[13:]] = value
+    for key, value in records.items():
+        if key.startswith(b"LIBARCHIVE.xattr.") and value:
+            try:
+                # libarchive leaves the padding out.
+                decoded = base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
+            except binascii.Error:
+                raise TarProblem("has a member whose extended attribute is not base64") from None
+            found.setdefault(unquote_to_bytes(key[17:]), decoded)
+    if b"" in found or any(b"\0" in name for name in found):
+        raise TarProblem("has a member whose extended attribute has no proper name")
+    return found or _NO_XATTRS
+
+
+def _decimal(value: bytes, what: str) -> int:
+    if not _DECIMAL.fullmatch(value) or int(value) > _MAX_NUMBER:
+        raise TarProblem(f"has a member whose {what} is not a number")
+    return int(value)
+
+
+def pax_time(value: bytes) -> tuple[int, int]:
+    """A decimal time as whole seconds since the epoch, rounded down, and nanoseconds.
+
+    Further digits are cut.
+    """
+    match = _TIME.fullmatch(value)
+    if match is None or int(match[2]) > _MAX_NUMBER:
+        raise TarProblem("has a member whose mtime is not a number")
+    seconds = int(match[2])
+    nanoseconds = int((match[3] or b"")[:9].ljust(9, b"0"))
+    if match[1]:
+        return divmod(-(seconds * 10**9 + nanoseconds), 10**9)
+    return seconds, nanoseconds
+
+
+def _pax_sparse(records: Mapping[bytes, bytes], fields: Fields) -> tuple[int, int, list[int]] | None:
+    """Recognise GNU sparse formats 0.0, 0.1 and 1.0, as Go's readGNUSparsePAXHeaders does."""
+    major = records.get(b"GNU.sparse.major", b"")
+    minor = records.get(b"GNU.sparse.minor", b"")
+    if (major, minor) == (b"1", b"0"):
+        version = 1
+    elif (major, minor) in ((b"", b""), (b"0", b"0"), (b"0", b"1")):
+        if b"GNU.sparse.map" not in records and not major:
+            return None
+        version = 0
+    else:
+        raise TarProblem("has a sparse file of an unknown format version")
+    if fields.type in HEADER_ONLY:
+        return None
+    name = records.get(b"GNU.sparse.name")
+    if name:
+        if b"\0" in name:
+            raise TarProblem("has a damaged extended header")
+        fields.path = name
+    size = records.get(b"GNU.sparse.size") or records.get(b"GNU.sparse.realsize")
+    inline = records.get(b"GNU.sparse.map", b"")
+    numbers = [_decimal(each, "sparse map") for each in inline.split(b",")] if inline else []
+    return version, fields.size if size is None else _decimal(size, "size"), numbers
+
+
+def sparse_map_segments(numbers: list[int]) -> Segments:
+    """Pairs of offset and length from a flat list of numbers."""
+    if len(numbers) % 2:
+        raise TarProblem("has a sparse file with a damaged map")
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def old_sparse_segments(tables: list[bytes], block: bytes) -> tuple[Segments, int]:
+    """Segments and file size of GNU's old sparse format (type S): 24-byte pairs, ended by an empty one."""
+    segments: Segments = []
+    for table in tables:
+        for start in range(0, len(table) - 23, 24):
+            if table[start] == 0:
+                break
+            segments.append(
+                (
+                    number(table[start : start + 12], "sparse map"),
+                    number(table[start + 12 : start + 24], "sparse map"),
+                )
+            )
+    return segments, number(block[483:495], "size")
+
+
+def check_segments(segments: Segments, size: int, stored: int) -> Segments:
+    """Refuse pieces that overlap, are out of order, pass the end, or are not exactly the ``stored`` bytes."""
+    at = total = 0
+    for offset, length in segments:
+        if offset < at or length < 0 or offset + length > size:
+            raise TarProblem("has a sparse file whose pieces overlap or pass its end")
+        at = offset + length
+        total += length
+    if size < 0 or total != stored:
+        raise TarProblem("has a sparse file whose map does not fit its data")
+    return [(offset, length) for offset, length in segments if length]

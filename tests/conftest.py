@@ -1,0 +1,214 @@
+"""Every test gets a home of its own, and the peers: the real msb, system tools, real images."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGES = ROOT / ".cache" / "test-images"
+KEPT = {"MSB_CACHE_TEST_MSB", "MSB_CACHE_REQUIRE_PEERS"}
+CLEARED = {
+    "CLICOLOR",
+    "CLICOLOR_FORCE",
+    "FORCE_COLOR",
+    "NO_COLOR",
+    "PAGER",
+    "REGISTRY_AUTH_FILE",
+    "DOCKER_CONFIG",
+}
+
+
+# --- homes --------------------------------------------------------------------------------------
+
+REAL_HOMES = tuple(
+    os.path.join(home, ".microsandbox", "")
+    for home in {os.path.expanduser("~"), pwd.getpwuid(os.getuid()).pw_dir}
+    if home not in {"", "/"}
+)
+GUARDED = frozenset(
+    {
+        "open",
+        "os.link",
+        "os.mkdir",
+        "os.remove",
+        "os.rename",
+        "os.rmdir",
+        "os.symlink",
+        "os.truncate",
+        "shutil.rmtree",
+        "sqlite3.connect",
+    }
+)
+
+
+def _guard(event: str, arguments: tuple[object, ...]) -> None:
+    if event in GUARDED:
+        for argument in arguments[:2]:
+            path = os.fsdecode(argument) if isinstance(argument, str | bytes | os.PathLike) else ""
+            if f"{path}/".startswith(REAL_HOMES):
+                raise AssertionError(f"a test reached for the real home: {event} {path}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Child processes are kept away by the environment below; this one by an audit hook.
+    sys.addaudithook(_guard)
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Point HOME and MSB_HOME into tmp_path, forget every setting, and return the MSB_HOME."""
+    for name in os.environ:
+        if name in CLEARED or (name.startswith("MSB_") and name not in KEPT):
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("MSB_HOME", str(tmp_path / "msb-home"))
+    backends = sys.modules.get("msb_cache.backends")
+    if backends is not None:
+        monkeypatch.setattr(backends, "_installed", None)
+        monkeypatch.setattr(backends, "_resolved", None)
+    return tmp_path / "msb-home"
+
+
+# --- peers --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def require_peer() -> Callable[[str], str]:
+    """Return a function that gives a peer's path, or skips; with MSB_CACHE_REQUIRE_PEERS=1 it fails.
+
+    A peer is a program's name, ``msb`` (the real one), or ``root`` for the right to be root.
+    """
+    required = os.environ.get("MSB_CACHE_REQUIRE_PEERS") == "1"
+
+    def find(name: str) -> str:
+        if name == "root":
+            path = "/root" if os.geteuid() == 0 else None
+        elif name == "msb":
+            path = os.environ.get("MSB_CACHE_TEST_MSB") or shutil.which("msb")
+        else:
+            path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+        if path is None or not os.path.exists(path):
+            what = f"the peer {name!r} is missing"
+            return pytest.fail(what) if required else pytest.skip(what)
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def msb(require_peer: Callable[[str], str]) -> str:
+    """Return the path of the real msb; run it with MSB_HOME in tmp_path."""
+    return require_peer("msb")
+
+
+# --- images -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ArchivedImage:
+    """One image in both archive formats."""
+
+    reference: str
+    docker_archive: Path
+    oci_archive: Path
+
+
+@contextmanager
+def _built_once(name: str) -> Iterator[Path]:
+    """Yield the folder *name* of the image cache, locked against other workers and runs."""
+    folder = IMAGES / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with (IMAGES / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
+def _run(*command: str | Path) -> None:
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PATH": path},
+    )
+    if done.returncode:
+        pytest.fail(f"{' '.join(map(str, command))}:\n{(done.stdout + done.stderr)[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def python_image() -> Path:
+    """Return a docker archive with the tag python:3.12: a real image of this machine's Python."""
+    if sys.platform != "linux":
+        pytest.skip("images are built from this machine only on Linux")
+    script = ROOT / "examples" / "build_image.py"
+    key = hashlib.sha256(script.read_bytes() + repr((sys.version, sys.base_prefix)).encode()).hexdigest()[:16]
+    with _built_once("python") as folder:
+        archive = folder / f"{key}.tar"
+        if not archive.exists():
+            for old in folder.glob("*.tar"):
+                old.unlink()
+            _run(sys.executable, script, archive, "--tag", "python:3.12")
+    return archive
+
+
+@pytest.fixture(scope="session")
+def debian_image(require_peer: Callable[[str], str]) -> ArchivedImage:
+    """Return a Debian of three layers, with whiteouts, made by debootstrap, umoci and skopeo."""
+    for peer in ("root", "debootstrap", "umoci", "skopeo"):
+        require_peer(peer)
+    with _built_once("debian-bookworm-1") as folder:
+        image = ArchivedImage("debian:bookworm", folder / "docker.tar", folder / "oci.tar")
+        if not (image.docker_archive.exists() and image.oci_archive.exists()):
+            with tempfile.TemporaryDirectory(dir=folder) as work:
+                _build_debian(Path(work), image)
+    return image
+
+
+def _build_debian(work: Path, image: ArchivedImage) -> None:
+    layout = work / "layout"
+    bundle, rootfs = work / "bundle", work / "bundle" / "rootfs"
+    _run("umoci", "init", "--layout", layout)
+    _run("umoci", "new", "--image", f"{layout}:debian")
+    _run("umoci", "unpack", "--image", f"{layout}:debian", bundle)
+    _run("debootstrap", "--variant=minbase", "bookworm", rootfs)
+    shutil.rmtree(rootfs / "var" / "cache" / "apt", ignore_errors=True)
+    for package_list in (rootfs / "var" / "lib" / "apt" / "lists").glob("*_*"):
+        package_list.unlink()
+    _run("umoci", "repack", "--refresh-bundle", "--image", f"{layout}:debian", bundle)
+
+    (rootfs / "srv" / "data").mkdir()
+    (rootfs / "srv" / "data" / "zeros").write_bytes(bytes(1 << 20))
+    (rootfs / "srv" / "data" / "long" / ("n" * 200)).mkdir(parents=True)
+    os.link(rootfs / "srv" / "data" / "zeros", rootfs / "srv" / "data" / "same zeros")
+    (rootfs / "etc" / "hostname").write_text("layer-two\n")
+    _run("umoci", "repack", "--refresh-bundle", "--image", f"{layout}:debian", bundle)
+
+    shutil.rmtree(rootfs / "usr" / "share" / "doc")
+    (rootfs / "etc" / "debian_version").unlink()
+    os.symlink("zeros", rootfs / "srv" / "data" / "link")
+    _run("umoci", "repack", "--refresh-bundle", "--image", f"{layout}:debian", bundle)
+    _run(
+        *("umoci", "config", "--image", f"{layout}:debian", "--no-history"),
+        *("--config.cmd", "/bin/bash", "--config.env", "LANG=C.UTF-8", "--config.workingdir", "/srv"),
+        *("--config.label", "purpose=test", "--config.stopsignal", "SIGTERM", "--config.user", "nobody"),
+    )
+    for kind, target in (("docker-archive", image.docker_archive), ("oci-archive", image.oci_archive)):
+        staged = work / target.name
+        _run("skopeo", "copy", "--quiet", f"oci:{layout}:debian", f"{kind}:{staged}:{image.reference}")
+        staged.replace(target)

@@ -1,0 +1,211 @@
+"""The tables written live always equal a fold of the log, and both equal a naive model of the rules."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from msb_cache.artifacts.layout import Layout
+from msb_cache.eventstore import chain
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.store import NewEvent
+from msb_cache.ledger import Ledger
+from msb_cache.projections import images, live
+from msb_cache.projections.deletions import deletions
+from tests.logs import ACTOR, digest, layer, manifest_added, pulled
+
+REFERENCES = [f"docker.io/library/{name}" for name in ("a:1", "b:1", "b:2")]
+MANIFESTS = {digest(n): [layer(x) for x in layers] for n, layers in enumerate(["x", "xy", "yz", "xyz"])}
+HOLDERS = ["sandbox:one", "snapshot:two"]
+references = st.sampled_from(REFERENCES)
+manifests = st.sampled_from(list(MANIFESTS))
+holders = st.sampled_from(HOLDERS)
+occurred = st.none() | st.integers(1, 3_000_000_000_000_000_000)
+artifact_events = st.sampled_from(
+    [
+        (ev.FsmetaDeleted, "fsmeta"),
+        (ev.VmdkDeleted, "vmdk"),
+        (ev.LayerDeleted, "layer"),
+        (ev.MetadataDeleted, "metadata"),
+    ]
+)
+
+
+class Folding(RuleBasedStateMachine):
+    """Appends every event type, sensible or not, and compares."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="msb-cache-test-"))
+        self.now = 1_800_000_000_000_000_000
+        self.ledger = Ledger(Layout(self.home), actor=ACTOR, clock=self.tick)
+        self.operations = 0
+        self.last_operation = "none"
+        self.images: dict[str, tuple[str, int, int]] = {}  # reference: digest, created, last used
+        self.indexed: set[str] = set()
+        self.held: set[tuple[str, str]] = set()
+        self.settled: set[tuple[str, str, str]] = set()
+        self.deleted: dict[str, int | None] = {}  # operation: bytes reclaimed
+
+    def tick(self) -> int:
+        self.now += 7
+        return self.now
+
+    def append(self, *events: NewEvent, operation: str | None = None) -> int:
+        if operation is None:
+            self.operations += 1
+            operation = f"operation-{self.operations}"
+        with self.ledger.transaction(operation) as transaction:
+            stored = transaction.append(events)
+        return stored[-1].recorded_at_ns
+
+    @rule(manifest=manifests)
+    def add_manifest(self, manifest: str) -> None:
+        self.append(NewEvent(manifest_added(MANIFESTS[manifest]), manifest))
+        self.indexed.add(manifest)
+
+    @rule(reference=references, manifest=manifests, at=occurred)
+    def pull(self, reference: str, manifest: str, at: int | None) -> None:
+        recorded = self.append(NewEvent(pulled(manifest), reference, at))
+        at = recorded if at is None else at
+        _, created, used = self.images.get(reference, ("", at, at))
+        self.images[reference] = (manifest, created, max(used, at))
+
+    @rule(reference=references, at=occurred)
+    def use(self, reference: str, at: int | None) -> None:
+        used_event = ev.ImageUsed(manifest_digest=digest("any"), holder="sandbox:one")
+        recorded = self.append(NewEvent(used_event, reference, at))
+        if reference in self.images:
+            manifest, created, used = self.images[reference]
+            self.images[reference] = (manifest, created, max(used, recorded if at is None else at))
+
+    @rule(reference=references)
+    def fail_to_pull(self, reference: str) -> None:
+        self.append(NewEvent(ev.ImagePullFailed(reason="no route"), reference))
+
+    @rule(manifest=manifests, holder=holders)
+    def hold(self, manifest: str, holder: str) -> None:
+        self.append(NewEvent(ev.ImageHeld(holder=holder), manifest))
+        self.held.add((manifest, holder))
+
+    @rule(manifest=manifests, holder=holders)
+    def release(self, manifest: str, holder: str) -> None:
+        self.append(NewEvent(ev.ImageReleased(holder=holder), manifest))
+        self.held.discard((manifest, holder))
+
+    @rule(reference=references)
+    def remove_externally(self, reference: str) -> None:
+        self.append(NewEvent(ev.ImageRemoved(manifest_digest=digest("any"), cause="external"), reference))
+        self.images.pop(reference, None)
+
+    @rule(gone=st.sets(references), dropped=st.sets(manifests), parts=st.integers(1, 3))
+    def start_deletion(self, gone: set[str], dropped: set[str], parts: int) -> None:
+        self.operations += 1
+        operation = f"operation-{self.operations}"
+        artifacts = [
+            ev.PlannedArtifact(kind="layer", subject=found.diff_id, bytes=found.size)
+            for manifest in sorted(dropped)
+            for found in MANIFESTS[manifest]
+        ]
+        started = [
+            ev.DeletionStarted(
+                kind="prune", policy={}, artifacts=tuple(artifacts[part::parts]), part=part + 1, parts=parts
+            )
+            for part in range(parts)
+        ]
+        events = [NewEvent(event, operation) for event in started]
+        events += [
+            NewEvent(ev.ImageRemoved(manifest_digest=digest("any"), cause="prune"), name)
+            for name in sorted(gone)
+        ]
+        events += [NewEvent(ev.ManifestDeleted(), manifest) for manifest in sorted(dropped)]
+        self.append(*events, operation=operation)
+        self.last_operation = operation
+        self.deleted[operation] = None
+        for name in gone:
+            self.images.pop(name, None)
+        self.indexed -= dropped
+        self.settled |= {(operation, "manifest", manifest) for manifest in dropped}
+
+    @rule(kind=artifact_events, subject=manifests, size=st.none() | st.integers(0, 2**40), late=st.booleans())
+    def delete_artifact(
+        self, kind: tuple[type[ev.ArtifactDeleted], str], subject: str, size: int | None, late: bool
+    ) -> None:
+        operation = self.last_operation if late else "unknown-operation"
+        if (operation, kind[1], subject) in self.settled:
+            return  # the log refuses a second outcome: see test_deletions
+        self.append(NewEvent(kind[0](bytes=size), subject), operation=operation)
+        if operation in self.deleted:
+            self.settled.add((operation, kind[1], subject))
+            if size is not None:
+                self.deleted[operation] = (self.deleted[operation] or 0) + size
+
+    @rule(subject=manifests, failed=st.booleans())
+    def keep_artifact(self, subject: str, failed: bool) -> None:
+        operation = self.last_operation
+        if (operation, "fsmeta", subject) in self.settled:
+            return
+        event: ev.Event = ev.ArtifactKept(kind="fsmeta", reason="busy")
+        if failed:
+            event = ev.ArtifactDeleteFailed(kind="fsmeta", errno=13, reason="Permission denied")
+        self.append(NewEvent(event, subject), operation=operation)
+        if operation in self.deleted:
+            self.settled.add((operation, "fsmeta", subject))
+
+    @rule(recovered=st.booleans())
+    def finish_deletion(self, recovered: bool) -> None:
+        finished = ev.DeletionFinished(outcome="completed", recovered=recovered)
+        self.append(NewEvent(finished, self.last_operation), operation=self.last_operation)
+
+    @rule()
+    def rebuild(self) -> None:
+        with self.ledger.transaction("rebuild") as transaction:
+            store = self.ledger.store(transaction.connection)
+            assert live.rebuild(transaction.connection, store) == []
+
+    @rule()
+    def reopen(self) -> None:
+        self.ledger.close()
+
+    @invariant()
+    def live_tables_are_the_fold(self) -> None:
+        with self.ledger.snapshot() as connection:
+            if connection is None:
+                return
+            assert live.compare(connection, live.fold_until(self.ledger.store(connection))) == []
+            assert isinstance(chain.verify(connection), chain.Verified)
+
+    @invariant()
+    def tables_are_what_the_rules_say(self) -> None:
+        with self.ledger.snapshot() as connection:
+            if connection is None:
+                return
+            rows = images.handles(connection)
+            assert {
+                row.reference: (row.manifest_digest, row.created_at, row.last_used_at) for row in rows
+            } == self.images
+            assert [row.created_at for row in rows] == sorted((row.created_at for row in rows), reverse=True)
+            for manifest in MANIFESTS:
+                assert images.has_manifest(connection, manifest) == (manifest in self.indexed)
+                assert {(manifest, holder) for holder in images.holders(connection, manifest)} == {
+                    pair for pair in self.held if pair[0] == manifest
+                }
+                expected = MANIFESTS[manifest] if manifest in self.indexed else []
+                assert [row.diff_id for row in images.layers(connection, manifest)] == [
+                    found.diff_id for found in expected
+                ]
+            assert {row.operation: row.bytes_reclaimed for row in deletions(connection)} == self.deleted
+
+    def teardown(self) -> None:
+        if hasattr(self, "ledger"):
+            self.ledger.close()
+            shutil.rmtree(self.home)
+
+
+Folding.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestFolding = Folding.TestCase
