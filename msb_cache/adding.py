@@ -27,7 +27,7 @@ from msb_cache.oci.image import SourceImage, SourceLayer
 from msb_cache.oci.reference import Reference
 from msb_cache.operations import Operation
 from msb_cache.projections import images as projected
-from msb_cache.recovery import Published, write_journal
+from msb_cache.recovery import Published, undo, write_journal
 from msb_cache.steps import reached
 
 
@@ -85,11 +85,17 @@ def add(
         for addition in additions:
             staged += _stage_image(ledger, addition, layers, staging)
         reached("add.staged")
-        _publish(ledger, staged, staging)
-        reached("add.published")
-        with ledger.transaction(operation.id) as transaction:
-            transaction.append(_events(ledger, transaction, additions, layers, source, began_ns))
-            reached("add.committing")
+        published = _journal(ledger, staged, staging)
+        try:
+            _publish(ledger, staged)
+            reached("add.published")
+            with ledger.transaction(operation.id) as transaction:
+                transaction.append(_events(ledger, transaction, additions, layers, source, began_ns))
+                reached("add.committing")
+        except BaseException:
+            for artifact in published:
+                undo(ledger, artifact, staging)
+            raise
         reached("add.committed")
 
 
@@ -176,7 +182,8 @@ def _indexed(ledger: Ledger, digest: str) -> bool:
         return connection is not None and projected.has_manifest(connection, digest)
 
 
-def _publish(ledger: Ledger, staged: Sequence[_Staged], staging: Path) -> None:
+def _journal(ledger: Ledger, staged: Sequence[_Staged], staging: Path) -> list[Published]:
+    """Say durably what is about to be published, and keep what it replaces."""
     published = []
     for item in staged:
         final = ledger.layout.artifact(item.kind, item.subject)
@@ -188,6 +195,10 @@ def _publish(ledger: Ledger, staged: Sequence[_Staged], staging: Path) -> None:
     write_journal(staging, published)
     sync_folder(staging)
     reached("add.journaled")
+    return published
+
+
+def _publish(ledger: Ledger, staged: Sequence[_Staged]) -> None:
     for item in staged:
         os.replace(item.path, ledger.layout.artifact(item.kind, item.subject))
         reached("add.renamed")

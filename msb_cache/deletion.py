@@ -319,9 +319,7 @@ def _one_at_a_time(layout: Layout) -> Iterator[Operation]:
     with Operation(layout) as operation, Lock(layout.prune_lock) as lock:
         if not lock.acquire(wait=_PRUNE_WAIT):
             running = layout.prune_lock.read_text(errors="replace")[:36] or "unknown"
-            raise BusyError(
-                f"another deletion runs in {layout.home} (operation {running}); try again later"
-            )
+            raise BusyError(f"another deletion runs in {layout.home} (operation {running}); try again later")
         lock.write(operation.id)
         yield operation
         lock.write("")

@@ -84,16 +84,21 @@ def _undo_addition(ledger: Ledger, operation: str) -> None:
 def _unpublish(ledger: Ledger, artifact: Published, staging: Path) -> None:
     path = ledger.layout.artifact(artifact.kind, artifact.subject)
     with Lock(lock_path(path)) as lock:
-        if not lock.acquire():
-            return  # somebody adds the same artifact now, and will name it in the index
-        if not is_needed(ledger, artifact.kind, artifact.subject):
-            files.delete(path)
-            lock.release(unlink=True)
-        elif artifact.kind == "metadata" and artifact.backup and not _agrees(ledger, artifact.subject, path):
-            # The reference still points where it did: so must its metadata.
-            backup = staging / os.path.basename(artifact.backup)
-            if backup.exists():
-                os.replace(backup, path)
+        if lock.acquire():  # else somebody adds the same artifact now, and will name it in the index
+            undo(ledger, artifact, staging)
+            lock.release(unlink=not os.path.lexists(path))
+
+
+def undo(ledger: Ledger, artifact: Published, staging: Path) -> None:
+    """Take one published file back unless the index names it; the caller holds its lock."""
+    path = ledger.layout.artifact(artifact.kind, artifact.subject)
+    if not is_needed(ledger, artifact.kind, artifact.subject):
+        files.delete(path)
+    elif artifact.kind == "metadata" and artifact.backup and not _agrees(ledger, artifact.subject, path):
+        # The reference still points where it did: so must its metadata.
+        backup = staging / os.path.basename(artifact.backup)
+        if backup.exists():
+            os.replace(backup, path)
 
 
 def _agrees(ledger: Ledger, reference: str, path: Path) -> bool:

@@ -1,0 +1,229 @@
+"""The plan of a prune and of a remove: pure functions, on tables of cases and against a naive model."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msb_cache.plan import Kept, Plan, plan_prune, plan_remove
+from msb_cache.projections.state import IndexState
+
+
+def state(
+    references: dict[str, str], manifests: dict[str, str], holders: dict[str, list[str]] | None = None
+) -> IndexState:
+    """References to manifests; manifests to layers, one letter each; manifests to holders."""
+    layers = frozenset("".join(manifests.values()))
+    return IndexState(
+        references, {name: list(found) for name, found in manifests.items()}, layers, holders or {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("index", "references", "manifests", "layers", "kept"),
+    [
+        pytest.param(state({}, {}), [], [], {}, [], id="empty"),
+        pytest.param(state({"a": "M"}, {"M": "xy"}), ["a"], ["M"], {"x": 1, "y": 1}, [], id="unused"),
+        pytest.param(
+            state({"a": "M"}, {"M": "xy"}, {"M": ["s"]}), [], [], {}, [Kept("a", "held", ("s",))], id="held"
+        ),
+        pytest.param(
+            state({"a": "M", "b": "M"}, {"M": "x"}, {"M": ["s"]}),
+            [],
+            [],
+            {},
+            [Kept("a", "held", ("s",)), Kept("b", "held", ("s",))],
+            id="two references on a held manifest",
+        ),
+        pytest.param(
+            state({"a": "M", "b": "N"}, {"M": "xy", "N": "yz"}, {"N": ["s", "t"]}),
+            ["a"],
+            ["M"],
+            {"x": 1},
+            [Kept("b", "held", ("s", "t"))],
+            id="a layer shared with a held manifest stays",
+        ),
+        pytest.param(
+            state({"a": "M", "b": "N"}, {"M": "xy", "N": "yz"}),
+            ["a", "b"],
+            ["M", "N"],
+            {"x": 1, "y": 2, "z": 1},
+            [],
+            id="a layer shared by two that go counts both",
+        ),
+        pytest.param(
+            state({"a": "N"}, {"M": "xy", "N": "y"}, {"N": ["s"]}),
+            [],
+            ["M"],
+            {"x": 1},
+            [Kept("a", "held", ("s",))],
+            id="a manifest left dangling by a retag goes",
+        ),
+        pytest.param(
+            state({"a": "N"}, {"M": "xy", "N": "y"}, {"M": ["s"]}),
+            ["a"],
+            ["N"],
+            {},
+            [Kept("M", "held", ("s",))],
+            id="a dangling manifest that is held stays with its layers",
+        ),
+        pytest.param(
+            IndexState({}, {}, frozenset("x"), {}),
+            [],
+            [],
+            {"x": 1},
+            [],
+            id="a layer record without a manifest",
+        ),
+        pytest.param(state({"a": "M"}, {"M": "xxy"}), ["a"], ["M"], {"x": 1, "y": 1}, [], id="a layer twice"),
+        pytest.param(state({"a": "M"}, {}), ["a"], [], {}, [], id="a reference whose manifest is unknown"),
+    ],
+)
+def test_prune(
+    index: IndexState, references: list[str], manifests: list[str], layers: dict[str, int], kept: list[Kept]
+) -> None:
+    plan = plan_prune(index)
+    assert [name for name, _ in plan.references] == references
+    assert list(plan.manifests) == manifests
+    assert dict(plan.layers) == layers
+    assert list(plan.kept) == kept
+    assert plan.empty == (not references and not manifests and not layers)
+
+
+@pytest.mark.parametrize(
+    ("index", "asked", "force", "references", "manifests", "layers", "kept"),
+    [
+        pytest.param(
+            state({"a": "M"}, {"M": "xy"}), ["a"], False, ["a"], ["M"], "xy", [], id="the last reference"
+        ),
+        pytest.param(
+            state({"a": "M", "b": "M"}, {"M": "x"}),
+            ["a"],
+            False,
+            ["a"],
+            [],
+            "",
+            [Kept("M", "referenced", ("b",))],
+            id="another reference keeps the manifest",
+        ),
+        pytest.param(
+            state({"a": "M", "b": "M"}, {"M": "x"}),
+            ["a", "b"],
+            False,
+            ["a", "b"],
+            ["M"],
+            "x",
+            [],
+            id="both at once",
+        ),
+        pytest.param(
+            state({"a": "M"}, {"M": "x"}, {"M": ["s"]}),
+            ["a"],
+            False,
+            [],
+            [],
+            "",
+            [Kept("a", "held", ("s",))],
+            id="held",
+        ),
+        pytest.param(
+            state({"a": "M"}, {"M": "x"}, {"M": ["s"]}),
+            ["a"],
+            True,
+            ["a"],
+            [],
+            "",
+            [Kept("M", "held", ("s",))],
+            id="forced: only the reference",
+        ),
+        pytest.param(
+            state({"a": "M", "b": "N"}, {"M": "xy", "N": "y"}),
+            ["a"],
+            False,
+            ["a"],
+            ["M"],
+            "x",
+            [],
+            id="a shared layer",
+        ),
+        pytest.param(
+            state({"a": "M"}, {"M": "x", "N": "z"}),
+            ["a"],
+            False,
+            ["a"],
+            ["M"],
+            "x",
+            [],
+            id="others are not its business",
+        ),
+        pytest.param(state({"a": "M"}, {"M": "x"}), ["nope"], False, [], [], "", [], id="not in the index"),
+        pytest.param(
+            state({"a": "M"}, {"M": "x"}), ["a", "a"], False, ["a"], ["M"], "x", [], id="asked twice"
+        ),
+    ],
+)
+def test_remove(
+    index: IndexState,
+    asked: list[str],
+    force: bool,
+    references: list[str],
+    manifests: list[str],
+    layers: str,
+    kept: list[Kept],
+) -> None:
+    plan = plan_remove(index, asked, force=force)
+    assert [name for name, _ in plan.references] == references
+    assert list(plan.manifests) == manifests
+    assert {diff_id for diff_id, _ in plan.layers} == set(layers)
+    assert list(plan.kept) == kept
+
+
+names = st.sampled_from(["a", "b", "c"])
+digests = st.sampled_from(["M", "N", "O"])
+indexes = st.builds(
+    state,
+    st.dictionaries(names, digests),
+    st.dictionaries(digests, st.text("vwxyz", min_size=1, max_size=3)),
+    st.dictionaries(digests, st.just(["s"]), max_size=2),
+)
+
+
+def check_consistent(index: IndexState, plan: Plan) -> None:
+    gone = {name for name, _ in plan.references}
+    left = {name: digest for name, digest in index.references.items() if name not in gone}
+    assert not set(plan.manifests) & (set(left.values()) | set(index.holders))
+    remaining = {digest: found for digest, found in index.manifests.items() if digest not in plan.manifests}
+    assert not {diff_id for diff_id, _ in plan.layers} & {
+        each for found in remaining.values() for each in found
+    }
+
+
+@given(indexes)
+def test_a_prune_leaves_only_what_is_held(index: IndexState) -> None:
+    plan = plan_prune(index)
+    check_consistent(index, plan)
+    gone = {name for name, _ in plan.references}
+    assert all((name in gone) == (digest not in index.holders) for name, digest in index.references.items())
+    assert set(index.manifests) - set(plan.manifests) == set(index.manifests) & set(index.holders)
+    needed = {
+        each for digest in set(index.manifests) & set(index.holders) for each in index.manifests[digest]
+    }
+    assert index.layers - {diff_id for diff_id, _ in plan.layers} == needed & index.layers
+
+
+@given(indexes, st.lists(names), st.booleans())
+def test_a_remove_never_breaks_what_stays(index: IndexState, asked: list[str], force: bool) -> None:
+    plan = plan_remove(index, asked, force=force)
+    check_consistent(index, plan)
+    assert {name for name, _ in plan.references} <= set(asked)
+
+
+@given(indexes, indexes)
+def test_a_plan_made_later_within_a_shown_one_only_drops(before: IndexState, after: IndexState) -> None:
+    shown = plan_prune(before)
+    plan = plan_prune(after, within=shown)
+    check_consistent(after, plan)
+    assert set(plan.references) <= set(shown.references)
+    assert set(plan.manifests) <= set(shown.manifests)
+    assert {diff_id for diff_id, _ in plan.layers} <= {diff_id for diff_id, _ in shown.layers}
