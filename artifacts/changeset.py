@@ -123,7 +123,7 @@ class ChangeSet:
                 self._describe_root(entry)
                 return None
             head, name = b"/".join(parts[:-1]), parts[-1]
-        # A whiteout is one byte string longer than what it hides, which may have the full length.
+        # What a whiteout hides may have a name of the full length, so its own may be longer.
         _check_name(name.removeprefix(WHITEOUT), path)
         if BOOKKEEPING in path and _is_bookkeeping(path):
             if name == OPAQUE and not _is_bookkeeping(head):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -49,7 +50,7 @@ class _LayoutMarker(msgspec.Struct, rename="camel"):
 class _Shape(msgspec.Struct):
     """Tells an index from a manifest where the descriptor does not."""
 
-    manifests: msgspec.Raw | None = None
+    manifests: Any = None
 
 
 @dataclass(frozen=True, slots=True)

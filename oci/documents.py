@@ -164,16 +164,16 @@ class _ManifestProbe(msgspec.Struct, rename="camel"):
     media_type: str | None = None
     config: Descriptor | None = None
     layers: list[Descriptor] | None = None
-    manifests: msgspec.Raw | None = None
-    fs_layers: msgspec.Raw | None = None
+    manifests: Any = None
+    fs_layers: Any = None
 
 
 class _IndexProbe(msgspec.Struct, rename="camel"):
     schema_version: int | None = None
     media_type: str | None = None
     manifests: list[Descriptor] | None = None
-    layers: msgspec.Raw | None = None
-    config: msgspec.Raw | None = None
+    layers: Any = None
+    config: Any = None
 
 
 def _words(value: list[str] | str | None) -> list[str] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import sqlite3
+import sys
 from collections.abc import Iterator
 
 from msgspec.structs import asdict
@@ -41,17 +42,17 @@ def history(
 
     It holds: the events on the reference; for every manifest it ever pointed at, holds, releases and
     deletion outcomes from the moment it first pointed there; and layer outcomes of the operations that
-    removed this reference or those manifests.
+    removed this reference or those manifests, of layers it had by then.
     """
     pointed_at = connection.execute(
-        "SELECT manifest_digest, seq FROM pointed_at WHERE reference = ? ORDER BY seq", (reference,)
+        "SELECT manifest_digest, seq FROM pointed_at WHERE reference = ? AND seq <= ? ORDER BY seq",
+        (reference, sys.maxsize if until is None else until),
     ).fetchall()
     streams = [store.read(subjects=[reference], until=until)]
     streams += [
         store.read(subjects=[digest], types=_OF_MANIFEST, after=seq, until=until)
         for digest, seq in pointed_at
     ]
-    digests = [digest for digest, _ in pointed_at]
     removed_in: set[str] = set()
     pending: list[HistoryEvent] = []
     for event in heapq.merge(*streams, key=lambda event: event.seq):
@@ -60,7 +61,7 @@ def history(
         if isinstance(event.data, ev.ImageRemoved | ev.ManifestDeleted) and event.operation not in removed_in:
             removed_in.add(event.operation)
             outcomes = store.read(
-                subjects=_diff_ids(store, digests),
+                subjects=_diff_ids(store, [digest for digest, seq in pointed_at if seq < event.seq]),
                 types=_OF_LAYER,
                 operation=event.operation,
                 after=event.seq,

@@ -18,7 +18,8 @@ from msb_cache.artifacts.tree import MAX_ENTRIES, MAX_NAME, MAX_TARGET, Node
 from msb_cache.errors import CorruptArtifactError
 
 _KNOWN_FEATURES = fmt.INCOMPAT_CHUNKED_FILE | fmt.INCOMPAT_DEVICE_TABLE
-_WINDOW_BITS = 20
+_WINDOW_BITS = 16
+_MAX_WINDOWS = 1024
 _DEFAULT_DIRECTORY = (stat.S_IFDIR | 0o755, 0, 0, 0, 0)
 
 
@@ -44,7 +45,7 @@ def read_image(path: Path) -> Image:
 
 
 class _Source:
-    """Bounded reads of a file through windows of 1 MiB, so that a read costs no system call.
+    """Bounded reads of a file through windows of 64 KiB, so that few reads cost a system call.
 
     Not mmap: a file that shrinks, or a disk that fails, would kill the process with SIGBUS.
     """
@@ -86,6 +87,8 @@ class _Source:
     def _window(self, index: int) -> bytes:
         window = self._windows.get(index)
         if window is None:
+            if len(self._windows) == _MAX_WINDOWS:
+                self._windows.clear()
             window = os.pread(self._fd, 1 << _WINDOW_BITS, index << _WINDOW_BITS)
             self._windows[index] = window
         return window

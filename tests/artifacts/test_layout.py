@@ -1,0 +1,71 @@
+"""Paths: from checked values only."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from msb_cache.artifacts.layout import Layout, make_private
+from msb_cache.errors import InvalidImageError
+
+HEX = "ab" * 32
+BAD = [
+    "",
+    "sha256:",
+    f"sha256:{HEX.upper()}",
+    f"sha512:{HEX}",
+    f"sha256:{HEX}/..",
+    "sha256:../../etc/passwd",
+    f"sha256:{HEX}\n",
+]
+
+
+def test_microsandbox_names() -> None:
+    layout = Layout("/home/x")
+    assert layout.layer(f"sha256:{HEX}") == Path(f"/home/x/cache/layers/sha256_{HEX}.erofs")
+    assert layout.fsmeta(f"sha256:{HEX}") == Path(f"/home/x/cache/fsmeta/sha256_{HEX}.erofs")
+    assert layout.vmdk(f"sha256:{HEX}") == Path(f"/home/x/cache/vmdk/sha256_{HEX}.vmdk")
+    reference = "docker.io/library/rich:1"
+    name = "0763e648382be9775f3348b41e0a0ec3effa6a7566506f6f7faa5a410da5c35a"
+    assert sha256(reference.encode()).hexdigest() == name
+    assert layout.metadata(reference) == Path(f"/home/x/cache/manifests/{name}.json")
+
+
+@pytest.mark.parametrize("digest", BAD)
+def test_what_is_no_digest_is_no_path(digest: str) -> None:
+    layout = Layout("/home/x")
+    for path in (layout.layer, layout.fsmeta, layout.vmdk):
+        with pytest.raises(InvalidImageError, match="is not a sha256 digest"):
+            path(digest)
+
+
+@pytest.mark.parametrize("operation", ["", "..", "../../x", "01a208de-7af1-7b41-9b6b-151e9b4ceb8", "x" * 36])
+def test_what_is_no_operation_is_no_path(operation: str) -> None:
+    layout = Layout("/home/x")
+    with pytest.raises(InvalidImageError):
+        layout.staging(operation)
+
+
+def test_every_artifact_is_found_again(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    assert list(layout.files()) == []
+    for folder in layout.folders.values():
+        make_private(folder)
+    expected = []
+    for kind in ("metadata", "layer", "fsmeta", "vmdk"):
+        subject = f"{HEX}.json" if kind == "metadata" else f"sha256:{HEX}"
+        path = layout.artifact(kind, subject)
+        path.touch()
+        path.with_name(path.name + ".lock").touch()
+        expected.append((kind, subject, path))
+    (layout.folders["layer"] / "other.txt").touch()
+    (layout.folders["layer"] / ".msb-leases").mkdir()
+    assert list(layout.files()) == expected
+    assert [path.name for path in layout.foreign_files()] == ["other.txt"]
+
+
+def test_a_relative_home_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Layout("home").home == tmp_path / "home"

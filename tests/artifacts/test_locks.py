@@ -1,0 +1,111 @@
+"""Locks: exclusive between processes, safe against unlinked files, gone with their process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+
+from msb_cache.artifacts.locks import Lock, LockSet
+
+
+def test_exclusive(tmp_path: Path) -> None:
+    first, second = Lock(tmp_path / "x.lock"), Lock(tmp_path / "x.lock")
+    assert first.acquire()
+    assert not second.acquire()
+    began = time.monotonic()
+    assert not second.acquire(wait=0.2)
+    assert 0.2 <= time.monotonic() - began < 5
+    first.release()
+    assert second.acquire()
+    second.release()
+    second.release()
+
+
+def test_a_waiter_gets_it(tmp_path: Path) -> None:
+    first, second = Lock(tmp_path / "x.lock"), Lock(tmp_path / "x.lock")
+    first.acquire()
+    threading.Timer(0.1, first.release).start()
+    assert second.acquire(wait=10)
+    second.release()
+
+
+def test_an_unlinked_lock_file_is_never_held_by_two(tmp_path: Path) -> None:
+    """A waiter on a lock file that its owner unlinks must notice the new one."""
+    path = tmp_path / "x.lock"
+    owner, waiter, third = Lock(path), Lock(path), Lock(path)
+    owner.acquire()
+    got: list[bool] = []
+    thread = threading.Thread(target=lambda: got.append(waiter.acquire(wait=None)))
+    thread.start()
+    time.sleep(0.1)  # the waiter now waits on the file that is about to go
+    owner.release(unlink=True)
+    thread.join(10)
+    assert got == [True]
+    assert path.exists()
+    assert not third.acquire()
+    waiter.release()
+
+
+def test_many_processes_count_right(tmp_path: Path) -> None:
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    program = (
+        "import sys; from pathlib import Path; from msb_cache.artifacts.locks import Lock\n"
+        "folder = Path(sys.argv[1])\n"
+        "for _ in range(50):\n"
+        "    with Lock(folder / 'x.lock') as lock:\n"
+        "        assert lock.acquire(wait=None)\n"
+        "        path = folder / 'counter'\n"
+        "        path.write_text(str(int(path.read_text()) + 1))\n"
+        "        lock.release(unlink=True)\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) for _ in range(4)]
+    assert [process.wait(60) for process in processes] == [0] * 4
+    assert counter.read_text() == "200"
+
+
+def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
+    lock, other = Lock(tmp_path / "x.lock"), Lock(tmp_path / "x.lock")
+    lock.acquire()
+    to_child, from_child = os.pipe(), os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        os.write(from_child[1], b"!")
+        os.read(to_child[0], 1)
+        os._exit(0)
+    assert os.read(from_child[0], 1) == b"!"
+    lock.release()
+    try:
+        assert other.acquire()  # although the child still lives
+        other.release()
+    finally:
+        os.write(to_child[1], b"!")
+        os.waitpid(child, 0)
+        for descriptor in (*to_child, *from_child):
+            os.close(descriptor)
+
+
+def test_a_set_takes_all_and_tidies_locks_without_artifact(tmp_path: Path) -> None:
+    folder = tmp_path / "layers"
+    folder.mkdir()
+    (folder / "a.erofs").touch()
+    paths = [folder / "b.erofs.lock", folder / "a.erofs.lock", folder / "a.erofs.lock"]
+    with LockSet(paths):
+        assert not any(Lock(path).acquire() for path in paths)
+    assert sorted(path.name for path in folder.iterdir()) == ["a.erofs", "a.erofs.lock"]
+
+
+def test_a_link_is_no_lock_file(tmp_path: Path) -> None:
+    (tmp_path / "x.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match=r"x\.lock"):
+        Lock(tmp_path / "x.lock").acquire()
+    assert not (tmp_path / "elsewhere").exists()

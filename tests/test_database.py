@@ -1,0 +1,177 @@
+"""Opening the database: made, migrated, refused."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlite_utils import Database
+
+from msb_cache.artifacts.layout import Layout
+from msb_cache.database import open_database
+from msb_cache.errors import CorruptLogError, LogError, NewerDatabaseError
+from msb_cache.eventstore import chain
+from msb_cache.ledger import Ledger
+from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
+from msb_cache.migrations.schema import migrations
+from msb_cache.projections import images, live
+from tests.logs import ACTOR, PYTHON, new_ledger, some_events
+
+
+def test_reading_makes_no_database(tmp_path: Path) -> None:
+    assert open_database(Layout(tmp_path / "none"), create=False) is None
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_new_database_is_complete(tmp_path: Path) -> None:
+    connection = open_database(Layout(tmp_path), create=True)
+    assert connection is not None
+    pragmas = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in PRAGMAS}
+    assert pragmas == PRAGMAS
+    assert len(migrations.pending(Database(connection))) == 0
+    connection.close()
+
+
+PRAGMAS = {
+    "user_version": SCHEMA_VERSION,
+    "application_id": APPLICATION_ID,
+    "journal_mode": "wal",
+    "synchronous": 2,
+    "foreign_keys": 1,
+    "busy_timeout": 30000,
+}
+
+
+def downgrade(path: Path, until: str) -> None:
+    """Turn a database into what an older release left: the log alone."""
+    old = path.with_name("old.db")
+    connection = sqlite3.connect(old, isolation_level=None)
+    migrations.apply(Database(connection), stop_before=until)
+    connection.execute("ATTACH DATABASE ? AS new", (str(path),))
+    connection.execute("INSERT INTO events SELECT * FROM new.events ORDER BY seq")
+    connection.close()
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    old.rename(path)
+
+
+def test_an_older_database_is_migrated_and_its_projections_filled(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path, some_events()[:-1])
+    ledger.close()
+    path = ledger.layout.database
+    downgrade(path, "m0002_projections")
+    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (1,)
+    with Ledger(Layout(tmp_path), actor=ACTOR).snapshot() as connection:
+        assert connection is not None
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert images.handle(connection, PYTHON) is not None
+        assert live.compare(connection, live.fold_until(ledger.store(connection))) == []
+        assert isinstance(chain.verify(connection), chain.Verified)
+
+
+def test_many_open_an_older_database_at_once(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path, some_events())
+    ledger.close()
+    downgrade(ledger.layout.database, "m0002_projections")
+    program = (
+        "import sys; from msb_cache import ImageCache\n"
+        "with ImageCache(sys.argv[1]) as cache: print(len(cache.events()), cache.verify().sound)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]
+    for process in processes:
+        out, err = process.communicate(timeout=60)
+        assert (out, err) == (b"7 True\n", b"")
+
+
+def test_many_make_a_database_at_once(tmp_path: Path) -> None:
+    def open_and_count(_: int) -> int:
+        ledger = Ledger(Layout(tmp_path), actor=ACTOR)
+        with ledger.transaction("x") as transaction:
+            transaction.append(some_events()[:1])
+        ledger.close()
+        return 1
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(open_and_count, range(16))) == 16
+    connection = sqlite3.connect(Layout(tmp_path).database)
+    assert connection.execute("SELECT count(*), max(seq) FROM events").fetchone() == (17, 17)
+    assert isinstance(chain.verify(connection), chain.Verified)
+    connection.close()
+
+
+def test_tables_of_another_fold_are_folded_anew(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path, some_events()[:2])
+    ledger.close()
+    connection = sqlite3.connect(ledger.layout.database, isolation_level=None)
+    connection.execute("UPDATE projection_state SET fold_version = 0")
+    connection.execute("DELETE FROM image")
+    connection.close()
+    with Ledger(Layout(tmp_path), actor=ACTOR).snapshot() as connection:
+        assert connection is not None
+        assert images.handle(connection, PYTHON) is not None
+
+
+def test_sqlite_utils_is_imported_only_when_something_is_pending(tmp_path: Path) -> None:
+    new_ledger(tmp_path, some_events()).close()
+    program = (
+        "import sys; from msb_cache import ImageCache\n"
+        "with ImageCache(sys.argv[1]) as cache: cache.list()\n"
+        "heavy = {'sqlite_utils', 'structlog', 'rich', 'dateutil', 'zstandard', 'asyncio'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "[]\n"
+
+
+def damaged(tmp_path: Path) -> Path:
+    ledger = new_ledger(tmp_path, some_events())
+    ledger.close()
+    return ledger.layout.database
+
+
+def test_a_newer_database_is_refused(tmp_path: Path) -> None:
+    path = damaged(tmp_path)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(NewerDatabaseError, match="written by a newer msb-cache"):
+        open_database(Layout(tmp_path), create=True)
+    assert path.read_bytes() == before
+
+
+def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
+    path = Layout(tmp_path).database
+    path.parent.mkdir()
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE holidays (day TEXT)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(CorruptLogError, match="not one of msb-cache"):
+        open_database(Layout(tmp_path), create=True)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content", [b"no database at all, but long enough to be read as one" * 20, b"SQLite format 3\0"]
+)
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = Layout(tmp_path).database
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises((CorruptLogError, LogError), match=r"msb-cache\.db"):
+        open_database(Layout(tmp_path), create=True)
+    assert path.read_bytes() == content
+
+
+def test_a_directory_in_its_place_is_refused(tmp_path: Path) -> None:
+    Layout(tmp_path).database.mkdir(parents=True)
+    with pytest.raises(LogError, match="cannot open"):
+        open_database(Layout(tmp_path), create=True)

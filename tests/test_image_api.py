@@ -1,0 +1,313 @@
+"""The asynchronous Image API, over the real cache: every call of the specification, and where it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import sys
+import threading
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import msb_cache.cache
+from msb_cache import (
+    CloudBackend,
+    Image,
+    ImageArchiveFormat,
+    ImageCache,
+    ImageHandle,
+    ImageInUseError,
+    ImageNotFoundError,
+    ImagePruneReport,
+    InvalidConfigError,
+    LocalBackend,
+    UnsupportedError,
+    with_backend,
+)
+from tests.imagebuilder import docker_archive, sample
+
+run = asyncio.run
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    path = tmp_path / "sample.tar"
+    path.write_bytes(
+        docker_archive(
+            sample(
+                "app:1",
+                seed="one",
+                config={"Env": ["A=1"], "Cmd": ["/run"], "Labels": {"k": "v"}, "StopSignal": "SIGINT"},
+            )
+        )
+    )
+    return path
+
+
+@pytest.fixture
+def other_archive(tmp_path: Path) -> Path:
+    path = tmp_path / "other.tar"
+    path.write_bytes(docker_archive(sample("app:2", seed="two")))
+    return path
+
+
+def test_load_get_list(archive: Path, other_archive: Path, own_home: Path) -> None:
+    async def main() -> None:
+        assert await Image.list() == []
+        before = datetime.now(UTC)
+        first = await Image.load(str(archive), tag="extra:9")
+        second = await Image.load(input_path=other_archive)
+        after = datetime.now(UTC)
+        assert {handle.reference for handle in first} == {"app:1", "extra:9"}
+        handle = await Image.get("docker.io/library/app:1")
+        assert handle in first
+        assert handle.layer_count == 2
+        assert (handle.architecture, handle.os) == ("amd64", "linux")
+        assert handle.home == own_home
+        assert handle.created_at is not None
+        assert handle.last_used_at is not None
+        assert before <= handle.created_at <= handle.last_used_at <= after
+        listed = await Image.list()
+        assert listed[0] == second[0]
+        assert {each.reference for each in listed} == {"app:1", "app:2", "extra:9"}
+
+    run(main())
+
+
+def test_inspect(archive: Path) -> None:
+    async def main() -> None:
+        (handle,) = await Image.load(archive)
+        detail = await Image.inspect("app:1")
+        assert detail == await handle.inspect()
+        assert detail.handle == handle
+        assert detail.config is not None
+        assert detail.config.env == ["A=1"]
+        assert detail.config.cmd == ["/run"]
+        assert detail.config.labels == {"k": "v"}
+        assert detail.config.stop_signal == "SIGINT"
+        assert [layer.position for layer in detail.layers] == [0, 1]
+        assert all(layer.diff_id.startswith("sha256:") and layer.erofs_size_bytes for layer in detail.layers)
+
+    run(main())
+
+
+def test_remove_and_prune(archive: Path, other_archive: Path) -> None:
+    async def main() -> None:
+        await Image.load(archive)
+        (other,) = await Image.load(other_archive)
+        assert await Image.remove("app:1") is None
+        with pytest.raises(ImageNotFoundError):
+            await Image.get("app:1")
+        with pytest.raises(ImageNotFoundError):
+            await Image.remove("app:1", force=True)
+        report = await Image.prune()
+        assert isinstance(report, ImagePruneReport)
+        assert report.image_refs_removed == 1
+        assert report.bytes_reclaimed
+        assert await Image.list() == []
+        with pytest.raises(ImageNotFoundError):
+            await other.inspect()
+
+    run(main())
+
+
+@pytest.mark.parametrize("spelling", ["positional", "keyword", "handle", "handle keyword"])
+def test_force_is_what_removes_a_held_image(archive: Path, own_home: Path, spelling: str) -> None:
+    async def main() -> None:
+        (handle,) = await Image.load(archive)
+        with ImageCache(own_home) as cache:
+            cache.hold("app:1", "sandbox:dev")
+        with pytest.raises(ImageInUseError):
+            await Image.remove("app:1")
+        with pytest.raises(ImageInUseError):
+            await handle.remove()
+        if spelling == "positional":
+            await Image.remove("app:1", True)
+        elif spelling == "keyword":
+            await Image.remove("app:1", force=True)
+        elif spelling == "handle":
+            await handle.remove(True)
+        else:
+            await handle.remove(force=True)
+        assert await Image.list() == []
+
+    run(main())
+
+
+@pytest.mark.parametrize("format", ["docker", "oci", ImageArchiveFormat.OCI])
+def test_save(archive: Path, tmp_path: Path, format: Any) -> None:
+    async def main() -> None:
+        (handle,) = await Image.load(archive)
+        out = tmp_path / "out.tar"
+        await Image.save("app:1", output_path=str(out), format=format)
+        elsewhere = LocalBackend(home=tmp_path / "elsewhere")
+        (copy,) = await Image.load_local(elsewhere, out)
+        assert (copy.reference, copy.layer_count) == (handle.reference, handle.layer_count)
+        before = [layer.diff_id for layer in (await handle.inspect()).layers]
+        assert len((await copy.inspect()).layers) == len(before)
+
+    run(main())
+
+
+def test_save_refuses(tmp_path: Path) -> None:
+    out = tmp_path / "out.tar"
+    with pytest.raises(ValueError, match="at least one image reference"):
+        run(Image.save([], output_path=out))
+    with pytest.raises(ValueError, match="zip"):
+        run(Image.save("app:1", output_path=out, format="zip"))
+    with pytest.raises(ImageNotFoundError):
+        run(Image.save(["app:1"], output_path=out))
+    assert not out.exists()
+
+
+def test_load_from_standard_input(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(archive.read_bytes())))
+    (handle,) = run(Image.load("-"))
+    assert handle.reference == "app:1"
+
+
+CALLS = {
+    "get": ("app:1",),
+    "list": (),
+    "inspect": ("app:1",),
+    "remove": ("app:1",),
+    "prune": (),
+    "load": ("x.tar",),
+    "save": ("app:1",),
+}
+
+
+def ambient(name: str) -> Coroutine[Any, Any, Any]:
+    more = {"output_path": "x.tar"} if name == "save" else {}
+    return getattr(Image, name)(*CALLS[name], **more)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_cloud_is_unsupported(name: str) -> None:
+    async def main() -> None:
+        async with with_backend(CloudBackend(api_key="k")):
+            with pytest.raises(UnsupportedError, match=rf"Image\.{name}\(\) is not supported"):
+                await ambient(name)
+
+    run(main())
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_incomplete_cloud_touches_nothing(
+    name: str, monkeypatch: pytest.MonkeyPatch, own_home: Path
+) -> None:
+    monkeypatch.setenv("MSB_BACKEND", "cloud")
+    with pytest.raises(InvalidConfigError):
+        run(ambient(name))
+    assert not own_home.exists()
+
+
+def test_local_calls_never_look_at_ambient_state(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_home: Path
+) -> None:
+    monkeypatch.setenv("MSB_BACKEND", "mars")
+    monkeypatch.setenv("MSB_PROFILE", "nowhere")
+
+    async def main() -> None:
+        backend = await LocalBackend.builder().home(tmp_path / "mine").build()
+        async with with_backend(CloudBackend(api_key="k")):
+            (handle,) = await Image.load_local(backend, archive)
+            assert await Image.list_local(backend) == [handle]
+            assert await Image.get_local(backend, "app:1") == handle
+            assert (await Image.inspect_local(backend, "app:1")).handle == handle
+            assert (await handle.inspect()).handle == handle
+            await Image.save_local(backend, ["app:1"], output_path=tmp_path / "copy.tar")
+            await Image.remove_local(backend, "app:1", force=False)
+            assert (await Image.prune_local(backend)).image_refs_removed == 0
+            with pytest.raises(TypeError, match="LocalBackend"):
+                await Image.list_local(CloudBackend(api_key="k"))  # type: ignore[arg-type]
+
+    run(main())
+    assert not own_home.exists()
+
+
+def test_a_default_is_taken_when_called(archive: Path, tmp_path: Path) -> None:
+    async def main() -> None:
+        with with_backend(LocalBackend(home=tmp_path / "one")):
+            await Image.load(archive)
+            assert len(await Image.list()) == 1
+        assert await Image.list() == []
+
+    run(main())
+
+
+def test_work_happens_on_another_thread_and_the_cache_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, int]] = []
+
+    class Recording(ImageCache):
+        def list(self) -> Any:
+            seen.append(("list", threading.get_ident()))
+            raise ImageNotFoundError("for the test")
+
+        def __exit__(self, *error: Any) -> None:
+            seen.append(("close", threading.get_ident()))
+            super().__exit__(*error)
+
+    monkeypatch.setattr(msb_cache.cache, "ImageCache", Recording)
+    with pytest.raises(ImageNotFoundError):
+        run(Image.list())
+    assert [what for what, _ in seen] == ["list", "close"]
+    assert {thread for _, thread in seen}.isdisjoint({threading.get_ident()})
+    assert len({thread for _, thread in seen}) == 1
+
+
+def test_calls_run_side_by_side(archive: Path, other_archive: Path) -> None:
+    async def main() -> None:
+        await asyncio.gather(
+            Image.load(archive), Image.load(other_archive), *(Image.list() for _ in range(8))
+        )
+        assert {handle.reference for handle in await Image.list()} == {"app:1", "app:2"}
+
+    run(main())
+
+
+# --- models -------------------------------------------------------------------------------------
+
+
+def handle(**changes: Any) -> ImageHandle:
+    fields: dict[str, Any] = {
+        "reference": "app:1",
+        "size_bytes": None,
+        "manifest_digest": None,
+        "architecture": None,
+        "os": None,
+        "layer_count": 1,
+        "created_at_ns": None,
+        "last_used_at_ns": None,
+    }
+    return ImageHandle(**{**fields, **changes})
+
+
+def test_times_are_utc_and_exact_to_the_microsecond() -> None:
+    moment = handle(created_at_ns=1_764_000_000_123_456_789, last_used_at_ns=-1)
+    expected = datetime(2025, 11, 24, 16, 0, tzinfo=UTC) + timedelta(microseconds=123_456)
+    assert moment.created_at == expected
+    assert moment.last_used_at == datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+    assert handle().created_at is None
+    assert handle().last_used_at is None
+
+
+def test_a_handle_is_a_value() -> None:
+    assert handle(home=Path("/a")) == handle(home=Path("/b"))
+    assert hash(handle(home=Path("/a"))) == hash(handle())
+    assert handle(layer_count=2) != handle()
+    assert "home" not in repr(handle(home=Path("/a")))
+    with pytest.raises(AttributeError):
+        handle().reference = "other:1"  # type: ignore[misc]
+
+
+def test_a_handle_of_no_cache_says_so() -> None:
+    with pytest.raises(InvalidConfigError, match="not made by a cache"):
+        run(handle().inspect())
+    with pytest.raises(InvalidConfigError, match="not made by a cache"):
+        run(handle().remove())

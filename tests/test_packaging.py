@@ -1,0 +1,132 @@
+"""What a user installs and imports: one package, cheap to import, with every folder inside it."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import msb_cache
+
+ROOT = Path(__file__).resolve().parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+FOLDERS = ("artifacts", "cli", "eventstore", "migrations", "oci", "projections")
+
+
+def test_every_folder_is_linked_into_the_package() -> None:
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"msb_cache", "tests"}
+    assert packages == set(FOLDERS)
+    for name in FOLDERS:
+        link = ROOT / "msb_cache" / name
+        assert link.is_symlink()
+        assert link.readlink() == Path("..", name)
+
+
+def test_every_package_is_named_for_the_build_and_nothing_else() -> None:
+    tops = [ROOT / "msb_cache", *(ROOT / name for name in FOLDERS)]
+    found = {path.parent.relative_to(ROOT).as_posix() for top in tops for path in top.rglob("*.py")}
+    names = {path.replace("/", ".") for path in found}
+    expected = {name if name.startswith("msb_cache") else f"msb_cache.{name}" for name in names}
+    assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == expected
+
+
+def test_ruff_and_the_links_agree() -> None:
+    ruff = PYPROJECT["tool"]["ruff"]
+    assert set(ruff["extend-exclude"]) == {f"msb_cache/{name}" for name in FOLDERS}
+    assert set(ruff["lint"]["flake8-tidy-imports"]["banned-api"]) == set(FOLDERS)
+
+
+def test_every_public_name_can_be_had() -> None:
+    assert sorted(msb_cache.__all__) == msb_cache.__all__
+    assert len(set(msb_cache.__all__)) == len(msb_cache.__all__)
+    assert set(msb_cache.__all__) <= set(dir(msb_cache))
+    for name in msb_cache.__all__:
+        assert getattr(msb_cache, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = msb_cache.nothing  # type: ignore[attr-defined]
+
+
+def test_every_error_is_public() -> None:
+    tree = ast.parse((ROOT / "msb_cache" / "errors.py").read_text())
+    errors = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    assert errors == {name for name in msb_cache.__all__ if name.endswith("Error")}
+
+
+def imported_by(statement: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", statement], capture_output=True, text=True, check=True
+    )
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+
+
+HEAVY = {"asyncio", "dateutil", "msgspec", "rich", "sqlite_utils", "sqlite3", "structlog", "urllib.request"}
+
+
+def test_importing_the_package_is_cheap() -> None:
+    modules = imported_by("import msb_cache; dir(msb_cache)")
+    assert modules.isdisjoint(HEAVY | {"dataclasses", "importlib.metadata", "msb_cache.backends"})
+
+
+@pytest.mark.parametrize("name", ["LocalBackend", "ImageHandle", "ImageNotFoundError"])
+def test_a_name_loads_only_what_it_needs(name: str) -> None:
+    assert imported_by(f"from msb_cache import {name}").isdisjoint(HEAVY)
+
+
+# --- the import contracts -----------------------------------------------------------------------
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("lint-imports")
+    command = [program, "--no-cache", "--config", "pyproject.toml"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = tmp_path_factory.mktemp("tree")
+    for name in ("msb_cache", *FOLDERS):
+        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("planted", "statement"),
+    [
+        ("msb_cache/errors.py", "import msb_cache.models"),
+        ("eventstore/planted.py", "import msb_cache.projections"),
+        ("eventstore/planted.py", "from msb_cache import Image"),
+        ("oci/planted.py", "import msb_cache.artifacts"),
+        ("oci/planted.py", "def late():\n    from msb_cache.eventstore import events"),
+        ("artifacts/erofs/planted.py", "import msb_cache.oci"),
+        ("artifacts/planted.py", "import msb_cache.cache"),
+        ("migrations/planted.py", "import msb_cache.eventstore"),
+        ("projections/planted.py", "import msb_cache.oci"),
+        ("projections/planted.py", "import msb_cache.models"),
+        ("msb_cache/planted.py", "import msb_cache.cli"),
+    ],
+)
+def test_the_contracts_refuse(tree: Path, planted: str, statement: str) -> None:
+    target = tree / planted
+    before = target.read_text() if target.exists() else None
+    target.write_text(f"{before or ''}\n{statement}\n")
+    try:
+        done = lint_imports(tree)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "BROKEN" in done.stdout
+    finally:
+        target.unlink() if before is None else target.write_text(before)
+
+
+def test_the_contracts_allow_what_is_there(tree: Path) -> None:
+    (tree / "projections" / "planted.py").write_text("import msb_cache.errors\nimport msb_cache.eventstore\n")
+    try:
+        done = lint_imports(tree)
+        assert done.returncode == 0, done.stdout + done.stderr
+    finally:
+        (tree / "projections" / "planted.py").unlink()
