@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("reference", metavar="REF")
 @format_option
 @click.pass_obj
-def history(home: str, reference: str, format_: str) -> None:
+def history(home: str | None, reference: str, format_: str) -> None:
     """Show everything that ever happened to an image, oldest first, also when it is gone.
 
     Loads and pulls, uses, holds, retags, removals, and the files that went with it and their size.
@@ -41,7 +41,12 @@ def history(home: str, reference: str, format_: str) -> None:
 @format_option
 @click.pass_obj
 def events(
-    home: str, types: tuple[str, ...], operation: str | None, limit: int | None, reverse: bool, format_: str
+    home: str | None,
+    types: tuple[str, ...],
+    operation: str | None,
+    limit: int | None,
+    reverse: bool,
+    format_: str,
 ) -> None:
     """Show the event log."""
     from msb_cache.cli.describe import describe, fields, who
@@ -115,7 +120,7 @@ def prunes(ctx: click.Context, limit: int | None, format_: str) -> None:
 @click.argument("operation", metavar="ID")
 @format_option
 @click.pass_obj
-def show(home: str, operation: str, format_: str) -> None:
+def show(home: str | None, operation: str, format_: str) -> None:
     """Show everything one prune or removal deleted, what it kept and why, and who ran it."""
     with open_cache(home) as cache:
         report = cache.deletion(operation)
@@ -128,7 +133,7 @@ def show(home: str, operation: str, format_: str) -> None:
 @click.command()
 @format_option
 @click.pass_obj
-def rebuild(home: str, format_: str) -> int:
+def rebuild(home: str | None, format_: str) -> int:
     """Fold the whole log again into the index, and print any difference there was.
 
     There must never be one; if there is, it is mended and the exit code is 1.
@@ -150,7 +155,7 @@ def rebuild(home: str, format_: str) -> int:
 @click.command()
 @format_option
 @click.pass_obj
-def verify(home: str, format_: str) -> int:
+def verify(home: str | None, format_: str) -> int:
     """Check the log's hash chain, the index against the log, and the disk against the index."""
     with open_cache(home) as cache:
         found = cache.verify()
@@ -169,11 +174,17 @@ def _print_timeline(events: list[Any]) -> None:
 
     lines = [(event, describe(event)) for event in events]
     widths = [max(len(line[column]) for _, line in lines) for column in (0, 2, 3)]
+    before = ("", "")
     for event, line in lines:
+        when = output.local_time(event.occurred_at_ns)
+        # What one command did stands together: its time and its author are shown once.
+        repeated = before == (event.operation, when)
+        before = (event.operation, when)
         what = click.style(line.what.ljust(widths[0]), fg=line.colour, bold=not event.shared)
-        when = click.style(output.local_time(event.occurred_at_ns), dim=True)
         details = output.printable(line.details).ljust(widths[2])
-        click.echo(f"{when}  {what}  {line.digest.ljust(widths[1])}  {details}  {who(event.actor)}".rstrip())
+        author = "" if repeated else who(event.actor)
+        shown = " " * len(when) if repeated else click.style(when, dim=True)
+        click.echo(f"{shown}  {what}  {line.digest.ljust(widths[1])}  {details}  {author}".rstrip())
 
 
 def _subject(subject: str) -> str:

@@ -13,8 +13,8 @@ from msb_cache.ledger import current_actor
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def open_cache(home: str, *, reason: str | None = None) -> ImageCache:
-    """Open the cache of ``--home``; the log names this program and, if given, the user's reason."""
+def open_cache(home: str | None, *, reason: str | None = None) -> ImageCache:
+    """Open the cache of ``--home`` (None: the environment's); the log keeps this program and the reason."""
     return ImageCache(home, actor=current_actor("msb-cache", reason))
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 )
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
-def load(home: str, path: str | None, tag: str | None, platform: str | None, quiet: bool) -> None:
+def load(home: str | None, path: str | None, tag: str | None, platform: str | None, quiet: bool) -> None:
     """Add the images of a docker-save or OCI archive.
 
     The archive is a tar file (plain, gzip, zstd, xz or bzip2) or an OCI layout directory. All of its
@@ -53,7 +53,7 @@ def load(home: str, path: str | None, tag: str | None, platform: str | None, qui
 )
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
-def save(home: str, references: tuple[str, ...], path: str | None, format_: str, quiet: bool) -> None:
+def save(home: str | None, references: tuple[str, ...], path: str | None, format_: str, quiet: bool) -> None:
     """Write images to an archive that docker, skopeo, msb and msb-cache load.
 
     Layers are made anew from their EROFS images, so digests differ from the original's.
@@ -73,7 +73,7 @@ def save(home: str, references: tuple[str, ...], path: str | None, format_: str,
 @format_option
 @quiet_option("Print references only.")
 @click.pass_obj
-def list_(home: str, format_: str, quiet: bool) -> None:
+def list_(home: str | None, format_: str, quiet: bool) -> None:
     """List cached images, newest first, and when each was last used.  [alias: ls]"""
     with open_cache(home) as cache:
         handles = cache.list()
@@ -102,7 +102,7 @@ def list_(home: str, format_: str, quiet: bool) -> None:
 @click.argument("reference", metavar="REF")
 @format_option
 @click.pass_obj
-def inspect(home: str, reference: str, format_: str) -> None:
+def inspect(home: str | None, reference: str, format_: str) -> None:
     """Show an image's platform, configuration, layers and holders."""
     with open_cache(home) as cache:
         detail = cache.inspect(reference)
@@ -119,7 +119,9 @@ def inspect(home: str, reference: str, format_: str) -> None:
 @reason_option
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
-def remove(home: str, references: tuple[str, ...], force: bool, reason: str | None, quiet: bool) -> int:
+def remove(
+    home: str | None, references: tuple[str, ...], force: bool, reason: str | None, quiet: bool
+) -> int:
     """Remove images: their references, and what nothing else needs.  [alias: rm]
 
     With --force a held image loses its reference; its files stay until the last hold is released and
@@ -156,7 +158,7 @@ def remove(home: str, references: tuple[str, ...], force: bool, reason: str | No
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
 def prune(
-    home: str, yes: bool, dry_run: bool, orphans: bool, reason: str | None, format_: str, quiet: bool
+    home: str | None, yes: bool, dry_run: bool, orphans: bool, reason: str | None, format_: str, quiet: bool
 ) -> None:
     """Remove every image that no sandbox and no snapshot uses.
 
@@ -189,7 +191,7 @@ def prune(
 @click.option("--holder", metavar="HOLDER", help="Who used it: sandbox:NAME or snapshot:NAME.")
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
-def use(home: str, reference: str, holder: str | None, quiet: bool) -> None:
+def use(home: str | None, reference: str, holder: str | None, quiet: bool) -> None:
     """Record that an image was used, now. That does not hold it."""
     with open_cache(home) as cache:
         handle = cache.use(reference, holder=holder)
@@ -202,7 +204,7 @@ def use(home: str, reference: str, holder: str | None, quiet: bool) -> None:
 @click.argument("holder", metavar="HOLDER")
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
-def hold(home: str, reference: str, holder: str, quiet: bool) -> None:
+def hold(home: str | None, reference: str, holder: str, quiet: bool) -> None:
     """Keep an image until HOLDER (sandbox:NAME or snapshot:NAME) releases it."""
     with open_cache(home) as cache:
         handle = cache.hold(reference, holder)
@@ -214,7 +216,7 @@ def hold(home: str, reference: str, holder: str, quiet: bool) -> None:
 @click.argument("holder", metavar="HOLDER")
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
-def release(home: str, holder: str, quiet: bool) -> None:
+def release(home: str | None, holder: str, quiet: bool) -> None:
     """End every hold of HOLDER."""
     with open_cache(home) as cache:
         digests = cache.release(holder)

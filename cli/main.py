@@ -44,10 +44,7 @@ class Group(click.Group):
 @click.option(
     "--home",
     type=click.Path(),
-    envvar="MSB_HOME",
-    default="~/.microsandbox",
-    show_default=True,
-    help="The microsandbox home whose cache to use.  [env: MSB_HOME]",
+    help="The microsandbox home whose cache to use.  [default: $MSB_HOME, else ~/.microsandbox]",
 )
 @click.option(
     "--log-level",
@@ -63,13 +60,13 @@ class Group(click.Group):
 )
 @click.version_option(package_name="msb-cache", prog_name="msb-cache")
 @click.pass_context
-def cli(ctx: click.Context, home: str, log_level: str | None, log_format: str) -> None:
+def cli(ctx: click.Context, home: str | None, log_level: str | None, log_format: str) -> None:
     """The image cache of microsandbox, and everything that ever happened to it.
 
     Every pull, use, remove and prune of a cached image is an event in an append-only log.
     """
-    if not home or "\0" in home:
-        raise click.UsageError("--home (or MSB_HOME) is empty or no path")
+    if home is not None and (not home or "\0" in home):
+        raise click.UsageError("--home is empty or no path")
     if os.environ.get("NO_COLOR"):
         ctx.color = False
     ctx.obj = home

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msb_cache import logs
 from msb_cache.artifacts import files, metadata, vmdk
 from msb_cache.artifacts.fsmeta import write_fsmeta
 from msb_cache.artifacts.layer import LayerImage, read_layer, write_layer
@@ -97,6 +98,9 @@ def add(
                 undo(ledger, artifact, staging)
             raise
         reached("add.committed")
+    for addition in additions:
+        names = [reference.familiar for reference in addition.references]
+        logs.info("image added", references=names, digest=addition.image.manifest_digest)
 
 
 def _paths(ledger: Ledger, additions: Sequence[Addition]) -> set[Path]:
@@ -121,10 +125,12 @@ def _stage_layers(ledger: Ledger, image: SourceImage, layers: _Layers, staging: 
             with layer.open() as stream:
                 stream.verify()
             layers.images[layer.diff_id] = present
+            logs.debug("layer reused", diff_id=layer.diff_id)
             continue
         target = staging / path.name
         layers.images[layer.diff_id] = _convert(layer, target)
         layers.converted.add(layer.diff_id)
+        logs.info("layer converted", diff_id=layer.diff_id, bytes=layers.images[layer.diff_id].size_bytes)
         staged.append(_Staged("layer", layer.diff_id, target))
         reached("add.layer")
     return staged

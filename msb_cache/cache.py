@@ -64,7 +64,7 @@ class ImageCache:
     images. Every method that writes first finishes or undoes what a killed process left.
 
     Args:
-        home: the home; None: ``MSB_HOME``, else ``~/.microsandbox``.
+        home: the home; None: the environment's, that is ``MSB_HOME``, else ``~/.microsandbox``.
         actor: who is recorded in the log; None: this process's user and program.
         clock: nanoseconds since the epoch, UTC.
     """
@@ -77,7 +77,9 @@ class ImageCache:
         clock: Clock = time.time_ns,
     ) -> None:
         if home is None:
-            home = os.environ.get("MSB_HOME") or "~/.microsandbox"
+            from msb_cache.backends import home_from_environment
+
+            home = home_from_environment()
         self._layout = Layout(home)
         self._ledger = Ledger(self._layout, actor=actor, clock=clock)
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from msb_cache import logs
 from msb_cache.artifacts import files
 from msb_cache.artifacts.layout import Layout, lock_path, make_private, sync_folder
 from msb_cache.artifacts.locks import Lock
@@ -120,6 +121,7 @@ def delete(
         if artifacts is None:
             return None, shown
         reached("delete.decided")
+        logs.info("deletion decided", operation=operation.id, kind=kind, artifacts=len(artifacts))
         execute(ledger, operation.id, artifacts)
         return operation.id, shown
 
@@ -149,6 +151,7 @@ def execute(
         touched.add(artifact.kind)
         partial = partial or not isinstance(event, ev.ArtifactDeleted)
         outcomes.append(NewEvent(event, artifact.subject))
+        logs.debug(event.type, kind=artifact.kind, subject=artifact.subject)
         reached("delete.unlinked")
         if len(outcomes) >= _BATCH or time.monotonic() - began > 1.0:
             _record(ledger, operation, outcomes, touched)
@@ -157,6 +160,7 @@ def execute(
     finished = ev.DeletionFinished(outcome=outcome, recovered=recovering)
     _record(ledger, operation, [*outcomes, NewEvent(finished, operation)], touched)
     reached("delete.finished")
+    logs.info("deletion finished", operation=operation, outcome=outcome)
 
 
 def is_needed(ledger: Ledger, kind: str, subject: str) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from msb_cache import logs
 from msb_cache.artifacts import files, metadata
 from msb_cache.artifacts.layout import lock_path, make_private
 from msb_cache.artifacts.locks import Lock
@@ -49,6 +50,7 @@ def recover(ledger: Ledger) -> None:
         lock = Lock(layout.operation_lock(operation))
         if not lock.acquire():
             continue
+        logs.warning("recovering", operation=operation)
         try:
             _finish_deletion(ledger, operation)
             _undo_addition(ledger, operation)
