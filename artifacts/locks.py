@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -107,6 +108,7 @@ class LockSet:
         self._locks = [Lock(path) for path in sorted(set(paths))]
 
     def __enter__(self) -> LockSet:
+        _allow_descriptors(len(self._locks))
         try:
             for lock in self._locks:
                 lock.acquire(wait=None)
@@ -124,6 +126,18 @@ class LockSet:
         """Give all locks up; a lock file whose artifact does not exist goes with its lock."""
         for lock in reversed(self._locks):
             lock.release(unlink=not os.path.lexists(lock.path.with_suffix("")))
+
+
+def _allow_descriptors(count: int) -> None:
+    """Raise this process's soft limit of open files, where many locks need it and the hard one allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = len(_open_descriptors) + count + 256
+    if (
+        soft != resource.RLIM_INFINITY
+        and soft < needed
+        and (hard == resource.RLIM_INFINITY or needed <= hard)
+    ):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _close(descriptor: int) -> None:

@@ -60,7 +60,10 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ManifestAdded(Event, frozen=True, kw_only=True):
-    """A manifest entered the index. Subject: its digest. Layers run bottom to top; sizes in bytes."""
+    """A manifest entered the index, or its files were made anew with other sizes. Subject: its digest.
+
+    Layers run bottom to top; sizes in bytes.
+    """
 
     type: ClassVar[str] = "manifest.added"
     media_type: str

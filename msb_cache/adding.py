@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
+
+from msgspec.structs import replace
 
 from msb_cache import logs
 from msb_cache.artifacts import files, metadata, vmdk
@@ -20,12 +23,13 @@ from msb_cache.artifacts.fsmeta import write_fsmeta
 from msb_cache.artifacts.layer import LayerImage, read_layer, write_layer
 from msb_cache.artifacts.layout import lock_path, make_private, sync_folder
 from msb_cache.artifacts.locks import LockSet
-from msb_cache.errors import CorruptArtifactError, InvalidImageError
+from msb_cache.errors import BusyError, CorruptArtifactError, InvalidImageError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.ledger import Ledger, Transaction
 from msb_cache.oci.image import SourceImage, SourceLayer
 from msb_cache.oci.reference import Reference
+from msb_cache.oci.tar import TarEntry
 from msb_cache.operations import Operation
 from msb_cache.projections import images as projected
 from msb_cache.recovery import Published, undo, write_journal
@@ -58,7 +62,13 @@ class _Layers:
 
 
 def add(
-    ledger: Ledger, operation: Operation, additions: Sequence[Addition], source: ev.Source, began_ns: int
+    ledger: Ledger,
+    operation: Operation,
+    additions: Sequence[Addition],
+    source: ev.Source,
+    began_ns: int,
+    *,
+    workers: int = 2,
 ) -> None:
     """Add images in one operation: all of them, or none if anything about one is wrong.
 
@@ -68,6 +78,7 @@ def add(
         additions: the images, each with at least one reference.
         source: where they come from, for the record.
         began_ns: when the work began, by ``time.monotonic_ns``.
+        workers: how many layers to convert at the same time.
 
     Raises:
         InvalidImageError: a digest does not fit, a layer cannot be converted.
@@ -75,14 +86,13 @@ def add(
     layout = ledger.layout
     for folder in layout.folders.values():
         make_private(folder)
-    with ExitStack() as stack:
-        stack.enter_context(LockSet(lock_path(path) for path in _paths(ledger, additions)))
+    repairs = _repairs(ledger, additions)
+    with LockSet(lock_path(path) for path in _paths(ledger, additions, repairs)):
         reached("add.locked")
         staging = operation.staging()
         layers = _Layers()
-        staged: list[_Staged] = []
-        for addition in additions:
-            staged += _stage_layers(ledger, addition.image, layers, staging)
+        staged = _stage_layers(ledger, additions, layers, staging, workers)
+        staged += _stage_repairs(ledger, layers, repairs, additions, staging)
         for addition in additions:
             staged += _stage_image(ledger, addition, layers, staging)
         reached("add.staged")
@@ -91,6 +101,7 @@ def add(
             _publish(ledger, staged)
             reached("add.published")
             with ledger.transaction(operation.id) as transaction:
+                transaction.append(_repaired(ledger, transaction, layers, repairs))
                 transaction.append(_events(ledger, transaction, additions, layers, source, began_ns))
                 reached("add.committing")
         except BaseException:
@@ -103,45 +114,113 @@ def add(
         logs.info("image added", references=names, digest=addition.image.manifest_digest)
 
 
-def _paths(ledger: Ledger, additions: Sequence[Addition]) -> set[Path]:
+def _paths(ledger: Ledger, additions: Sequence[Addition], repairs: Mapping[str, list[str]]) -> set[Path]:
     layout = ledger.layout
     paths: set[Path] = set()
-    for addition in additions:
-        digest = addition.image.manifest_digest
+    for digest in [*repairs, *(addition.image.manifest_digest for addition in additions)]:
         paths |= {layout.fsmeta(digest), layout.vmdk(digest)}
+    for addition in additions:
         paths |= {layout.layer(layer.diff_id) for layer in addition.image.layers}
         paths |= {layout.metadata(reference.canonical) for reference in addition.references}
     return paths
 
 
-def _stage_layers(ledger: Ledger, image: SourceImage, layers: _Layers, staging: Path) -> list[_Staged]:
-    staged = []
-    for layer in image.layers:
-        if layer.diff_id in layers.images:
-            continue
-        path = ledger.layout.layer(layer.diff_id)
-        present = _reusable(path)
-        if present is not None:
-            with layer.open() as stream:
-                stream.verify()
-            layers.images[layer.diff_id] = present
-            logs.debug("layer reused", diff_id=layer.diff_id)
-            continue
-        target = staging / path.name
-        layers.images[layer.diff_id] = _convert(layer, target)
-        layers.converted.add(layer.diff_id)
-        logs.info("layer converted", diff_id=layer.diff_id, bytes=layers.images[layer.diff_id].size_bytes)
-        staged.append(_Staged("layer", layer.diff_id, target))
-        reached("add.layer")
+def _repairs(ledger: Ledger, additions: Sequence[Addition]) -> dict[str, list[str]]:
+    """Return other manifests, and their layers, that have a layer which must be converted again.
+
+    Their fsmeta holds block addresses within the damaged layer image; the new image can have others,
+    if another release or another program wrote the old one.
+    """
+    own = {addition.image.manifest_digest for addition in additions}
+    diff_ids = {layer.diff_id for addition in additions for layer in addition.image.layers}
+    found: dict[str, list[str]] = {}
+    with ledger.snapshot() as connection:
+        if connection is None:
+            return found
+        for diff_id in diff_ids:
+            needing = projected.manifests_with(connection, diff_id)
+            if needing and _reusable(ledger.layout.layer(diff_id)) is None:
+                for digest in set(needing) - own:
+                    found[digest] = [layer.diff_id for layer in projected.layers(connection, digest)]
+    return found
+
+
+def _stage_repairs(
+    ledger: Ledger,
+    layers: _Layers,
+    repairs: Mapping[str, list[str]],
+    additions: Sequence[Addition],
+    staging: Path,
+) -> list[_Staged]:
+    added = {addition.image.manifest_digest for addition in additions}
+    staged: list[_Staged] = []
+    with ledger.snapshot() as connection:
+        if connection is None:
+            return staged
+        for diff_id in layers.converted:
+            if not set(projected.manifests_with(connection, diff_id)) <= {*repairs, *added}:
+                raise BusyError("the cache changed while an image was added to it; try again")
+    for digest, diff_ids in repairs.items():
+        for diff_id in diff_ids:
+            if diff_id not in layers.images and (present := _reusable(ledger.layout.layer(diff_id))):
+                layers.images[diff_id] = present
+        if layers.converted.intersection(diff_ids) and layers.images.keys() >= set(diff_ids):
+            staged += _stage_tree(ledger, digest, diff_ids, layers, staging)
     return staged
 
 
-def _convert(layer: SourceLayer, target: Path) -> LayerImage:
+def _stage_layers(
+    ledger: Ledger, additions: Sequence[Addition], layers: _Layers, staging: Path, workers: int
+) -> list[_Staged]:
+    wanted = {layer.diff_id: layer for addition in additions for layer in addition.image.layers}
+    stop = Event()
+
+    def stage(layer: SourceLayer) -> _Staged | None:
+        path = ledger.layout.layer(layer.diff_id)
+        present = _reusable(path)
+        if present is not None:
+            layer.verify_only()
+            layers.images[layer.diff_id] = present
+            logs.debug("layer reused", diff_id=layer.diff_id)
+            return None
+        target = staging / path.name
+        layers.images[layer.diff_id] = _convert(layer, target, stop)
+        layers.converted.add(layer.diff_id)
+        logs.info("layer converted", diff_id=layer.diff_id, bytes=layers.images[layer.diff_id].size_bytes)
+        reached("add.layer")
+        return _Staged("layer", layer.diff_id, target)
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="msb-cache-layer") as pool:
+        futures = [pool.submit(stage, layer) for layer in wanted.values()]
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+        except BaseException:
+            stop.set()  # the others end at their next entry
+            for future in futures:
+                future.cancel()
+            raise
+    return [staged for future in futures if (staged := future.result()) is not None]
+
+
+def _convert(layer: SourceLayer, target: Path, stop: Event) -> LayerImage:
     with layer.open() as stream:
-        written = write_layer(stream.entries(), target)
+        written = write_layer(_until(stop, stream.entries()), target)
         stream.verify()
     files.sync(target)
     return written
+
+
+def _until(stop: Event, entries: Iterator[TarEntry]) -> Iterator[TarEntry]:
+    for entry in entries:
+        if stop.is_set():
+            raise _StoppedError
+        yield entry
+
+
+class _StoppedError(Exception):
+    """Another layer failed, so this one is not needed any more."""
 
 
 def _reusable(path: Path) -> LayerImage | None:
@@ -156,30 +235,38 @@ def _reusable(path: Path) -> LayerImage | None:
 
 def _stage_image(ledger: Ledger, addition: Addition, layers: _Layers, staging: Path) -> list[_Staged]:
     layout, image = ledger.layout, addition.image
-    digest = image.manifest_digest
-    staged = []
-    fsmeta, descriptor = layout.fsmeta(digest), layout.vmdk(digest)
     own = [layer.diff_id for layer in image.layers]
-    fsmeta_size = files.measure(fsmeta)
-    # Block addresses in fsmeta are those of the layer files it was made from.
-    if fsmeta_size is None or layers.converted.intersection(own) or not _indexed(ledger, digest):
-        target = staging / f"fsmeta-{fsmeta.name}"
-        fsmeta_size = write_fsmeta(target, [layers.images[diff_id] for diff_id in own])
-        files.sync(target)
-        staged.append(_Staged("fsmeta", digest, target))
-    extents = [(fsmeta, fsmeta_size)]
-    extents += [(layout.layer(diff_id), layers.images[diff_id].size_bytes) for diff_id in own]
-    content = vmdk.render(extents)
-    if not files.exists(descriptor) or descriptor.read_bytes() != content:
-        target = staging / descriptor.name
-        files.write(target, content)
-        staged.append(_Staged("vmdk", digest, target))
+    staged = _stage_tree(ledger, image.manifest_digest, own, layers, staging)
     document = metadata.render(_metadata(image))
     for reference in addition.references:
         target = staging / layout.metadata(reference.canonical).name
         if not target.exists():
             files.write(target, document)
             staged.append(_Staged("metadata", reference.canonical, target))
+    return staged
+
+
+def _stage_tree(
+    ledger: Ledger, digest: str, diff_ids: Sequence[str], layers: _Layers, staging: Path
+) -> list[_Staged]:
+    """Prepare a manifest's fsmeta and VMDK, unless those that are there fit its layers."""
+    layout = ledger.layout
+    staged = []
+    fsmeta, descriptor = layout.fsmeta(digest), layout.vmdk(digest)
+    fsmeta_size = files.measure(fsmeta)
+    # Block addresses in fsmeta are those of the layer files it was made from.
+    if fsmeta_size is None or layers.converted.intersection(diff_ids) or not _indexed(ledger, digest):
+        target = staging / f"fsmeta-{fsmeta.name}"
+        fsmeta_size = write_fsmeta(target, [layers.images[diff_id] for diff_id in diff_ids])
+        files.sync(target)
+        staged.append(_Staged("fsmeta", digest, target))
+    extents = [(fsmeta, fsmeta_size)]
+    extents += [(layout.layer(diff_id), layers.images[diff_id].size_bytes) for diff_id in diff_ids]
+    content = vmdk.render(extents)
+    if not files.exists(descriptor) or descriptor.read_bytes() != content:
+        target = staging / descriptor.name
+        files.write(target, content)
+        staged.append(_Staged("vmdk", digest, target))
     return staged
 
 
@@ -220,7 +307,6 @@ def _events(
     source: ev.Source,
     began_ns: int,
 ) -> list[NewEvent]:
-    layout = ledger.layout
     events: list[NewEvent] = []
     added: set[str] = set()
     uncounted = set(layers.converted)
@@ -228,10 +314,10 @@ def _events(
     for addition in additions:
         image = addition.image
         digest = image.manifest_digest
-        if digest not in added and not projected.has_manifest(transaction.connection, digest):
-            fsmeta_size = files.measure(layout.fsmeta(digest))
-            vmdk_size = files.measure(layout.vmdk(digest))
-            events.append(NewEvent(_manifest_added(image, layers, fsmeta_size, vmdk_size), digest))
+        if digest not in added:
+            manifest = _manifest_added(image, _sizes(ledger, digest, layers.images))
+            if manifest != _last_added(ledger, transaction, digest):
+                events.append(NewEvent(manifest, digest))
         added.add(digest)
         for reference in addition.references:
             canonical = reference.canonical
@@ -256,9 +342,55 @@ def _events(
     return events
 
 
-def _manifest_added(
-    image: SourceImage, layers: _Layers, fsmeta_size: int | None, vmdk_size: int | None
-) -> ev.ManifestAdded:
+@dataclass(frozen=True)
+class _Sizes:
+    """What a manifest's files measure, in bytes."""
+
+    fsmeta: int | None
+    vmdk: int | None
+    layers: Mapping[str, LayerImage]
+
+
+def _sizes(ledger: Ledger, digest: str, images: Mapping[str, LayerImage]) -> _Sizes:
+    layout = ledger.layout
+    return _Sizes(files.measure(layout.fsmeta(digest)), files.measure(layout.vmdk(digest)), images)
+
+
+def _last_added(ledger: Ledger, transaction: Transaction, digest: str) -> ev.ManifestAdded | None:
+    """Return what the log last said about a manifest that is in the index."""
+    if not projected.has_manifest(transaction.connection, digest):
+        return None
+    store = ledger.store(transaction.connection)
+    for event in store.read(subjects=[digest], types=[ev.ManifestAdded.type], reverse=True, limit=1):
+        if isinstance(event.data, ev.ManifestAdded):
+            return event.data
+    return None
+
+
+def _repaired(
+    ledger: Ledger, transaction: Transaction, layers: _Layers, repairs: Mapping[str, list[str]]
+) -> list[NewEvent]:
+    """Say anew what the repaired manifests' files measure, where that changed."""
+    events = []
+    for digest, diff_ids in repairs.items():
+        before = _last_added(ledger, transaction, digest)
+        if before is None or not layers.images.keys() >= set(diff_ids):
+            continue
+        sizes = _sizes(ledger, digest, layers.images)
+        after = replace(
+            before,
+            layers=tuple(
+                replace(layer, erofs_size=sizes.layers[layer.diff_id].size_bytes) for layer in before.layers
+            ),
+            fsmeta_size=sizes.fsmeta,
+            vmdk_size=sizes.vmdk,
+        )
+        if after != before:
+            events.append(NewEvent(after, digest))
+    return events
+
+
+def _manifest_added(image: SourceImage, sizes: _Sizes) -> ev.ManifestAdded:
     fields = _metadata(image).config
     return ev.ManifestAdded(
         media_type=image.manifest_media_type,
@@ -283,12 +415,12 @@ def _manifest_added(
                 blob_digest=layer.blob_digest,
                 media_type=layer.media_type,
                 size=layer.size,
-                erofs_size=layers.images[layer.diff_id].size_bytes,
+                erofs_size=sizes.layers[layer.diff_id].size_bytes,
             )
             for layer in image.layers
         ),
-        fsmeta_size=fsmeta_size,
-        vmdk_size=vmdk_size,
+        fsmeta_size=sizes.fsmeta,
+        vmdk_size=sizes.vmdk,
     )
 
 

@@ -89,7 +89,8 @@ class Fold:
                     digest, position, layer.diff_id, layer.blob_digest, layer.media_type, layer.size
                 )
             )
-            if tables.layer.get(layer.diff_id) is None:
+            row = tables.layer.get(layer.diff_id)
+            if row is None or row.erofs_bytes != layer.erofs_size:
                 tables.layer.put(LayerRow(layer.diff_id, layer.erofs_size, event.seq))
 
     def _image_pulled(self, event: StoredEvent, data: ev.ImagePulled) -> None:

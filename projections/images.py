@@ -95,6 +95,15 @@ def has_layer(connection: sqlite3.Connection, diff_id: str) -> bool:
     return _any(connection, "SELECT 1 FROM manifest_layer WHERE diff_id = ? LIMIT 1", diff_id)
 
 
+def manifests_with(connection: sqlite3.Connection, diff_id: str) -> list[str]:
+    """Return the manifests in the index that need this layer."""
+    rows = connection.execute(
+        "SELECT DISTINCT manifest_digest FROM manifest_layer WHERE diff_id = ? ORDER BY manifest_digest",
+        (diff_id,),
+    )
+    return [digest for (digest,) in rows]
+
+
 def has_image(connection: sqlite3.Connection, reference: str) -> bool:
     """Return whether the index has this reference, so that its metadata file is needed."""
     return _any(connection, "SELECT 1 FROM image WHERE reference = ?", reference)

@@ -396,6 +396,28 @@ def test_damaged_layer_files_are_made_anew(cache: ImageCache) -> None:
     assert cache.verify().sound
 
 
+def test_a_layer_made_anew_takes_the_trees_of_other_images_along(cache: ImageCache) -> None:
+    """Another program laid the shared layer out differently; fsmeta of both images must follow."""
+    cache.load(archive(ONE, TWO))
+    layout = Layout(cache.home)
+    path, fsmeta = layout.layer(SHARED.diff_id), layout.fsmeta(digest_of_two(cache))
+    right_layer, right_fsmeta = path.read_bytes(), fsmeta.read_bytes()
+    path.write_bytes(b"damaged")
+    fsmeta.write_bytes(right_fsmeta.replace(b"\x01\x00\x01\x00\x00\x00", b"\x01\x00\x07\x00\x00\x00"))
+    assert fsmeta.read_bytes() != right_fsmeta
+    cache.load(archive(ONE))
+    assert path.read_bytes() == right_layer
+    assert fsmeta.read_bytes() == right_fsmeta
+    assert cache.verify().sound
+    assert types(cache).count("manifest.added") == 2
+
+
+def digest_of_two(cache: ImageCache) -> str:
+    digest = cache.get("two:1").manifest_digest
+    assert digest is not None
+    return digest
+
+
 def test_metadata_is_what_microsandbox_writes(cache: ImageCache) -> None:
     cache.load(archive(ONE))
     document = json.loads(Layout(cache.home).metadata("docker.io/library/one:1").read_bytes())

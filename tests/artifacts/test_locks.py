@@ -109,3 +109,13 @@ def test_a_link_is_no_lock_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"x\.lock"):
         Lock(tmp_path / "x.lock").acquire()
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_more_locks_than_the_soft_limit_of_open_files(tmp_path: Path) -> None:
+    program = (
+        "import resource, sys; from pathlib import Path; from msb_cache.artifacts.locks import LockSet\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))\n"
+        "with LockSet(Path(sys.argv[1]) / f'{n}.erofs.lock' for n in range(300)): pass\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
