@@ -6,8 +6,6 @@ import sqlite3
 
 from sqlite_utils import Database, Migrations
 
-from msb_cache.migrations import APPLICATION_ID
-
 migrations = Migrations("msb-cache")
 
 _EVENTS = """
@@ -130,7 +128,6 @@ CREATE TABLE projection_state (
 def m0001_event_log(db: Database) -> None:
     """Create the append-only log."""
     _run(db, _EVENTS)
-    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute("PRAGMA user_version = 1")
 
 

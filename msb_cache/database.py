@@ -66,18 +66,18 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _schema_version(connection: sqlite3.Connection, path: Path) -> int:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    # One statement, so that another process's migration cannot come between the three numbers.
+    version, application, tables = connection.execute(
+        "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
+        "FROM pragma_user_version, pragma_application_id"
+    ).fetchone()
+    if application != APPLICATION_ID and (version or application or tables):
+        raise CorruptLogError(f"{path} is an SQLite database, but not one of msb-cache")
     if version > SCHEMA_VERSION:
         raise NewerDatabaseError(
             f"{path} was written by a newer msb-cache (schema {version}, this one knows "
             f"{SCHEMA_VERSION}); upgrade msb-cache to use it"
         )
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    if application != APPLICATION_ID:
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        # Nothing in it yet: just made, perhaps by a process that is migrating it now.
-        if version or tables or application:
-            raise CorruptLogError(f"{path} is an SQLite database, but not one of msb-cache")
     return int(version)
 
 
@@ -102,6 +102,8 @@ def _migrate(layout: Layout) -> None:
             if _current(connection, layout.database):
                 return  # another process was first
             if _schema_version(connection, layout.database) < SCHEMA_VERSION:
+                # First of all, so that a database with tables but without it is somebody else's.
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute("PRAGMA journal_mode = WAL")
                 from sqlite_utils import Database
 

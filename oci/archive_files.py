@@ -192,21 +192,20 @@ class DirectoryFiles:
                 os.close(folder)
                 folder = inner
             # Without O_NONBLOCK opening a FIFO would wait for a writer.
-            file = io.FileIO(os.open(last, _NO_LINKS | os.O_NONBLOCK, dir_fd=folder))
+            fd = os.open(last, _NO_LINKS | os.O_NONBLOCK, dir_fd=folder)
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return None
-            # ELOOP and ENOTDIR are links, ENXIO a socket, EISDIR what FileIO says of a directory.
-            if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR, errno.ENAMETOOLONG):
-                raise
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENAMETOOLONG):
+                raise  # the disk's: the others are links, sockets and impossible names
             raise InvalidImageError(
                 f"{shown(name)} in the image layout is not a plain file; links are not followed"
             ) from None
         finally:
             os.close(folder)
-        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return file
-        file.close()
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return io.FileIO(fd)
+        os.close(fd)
         raise InvalidImageError(f"{shown(name)} in the image layout is not a plain file")
 
 

@@ -7,7 +7,7 @@ how deep and how wide indexes may nest is bounded all the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -136,6 +136,9 @@ class _Layout:
         self._files = files
         self._selection = selection
         self._indexes = 0
+        # A small index can name one image thousands of times; it is read once.
+        self._found: dict[tuple[str, int], tuple[_Candidate, ...]] = {}
+        self._images: dict[tuple[str, int], SourceImage] = {}
 
     def candidates(self, descriptor: Descriptor) -> list[_Candidate]:
         """The image manifests that a descriptor leads to, in order, each once."""
@@ -160,18 +163,25 @@ class _Layout:
             ).manifests:
                 yield from self._walk(inner, depth - 1, seen)
         elif kind in MANIFEST_TYPES:
-            platform = descriptor.wanted_platform
-            if platform is None:
-                manifest = decode_manifest(
-                    self.document(descriptor, "manifest"), f"manifest {descriptor.digest}"
-                )
-                if manifest.config.media_type not in _CONFIG_TYPES:
-                    return  # a signature, a chart, or another artifact that is no image
-                config = self.document(manifest.config, "config")
-                platform = decode_config(config, f"config {manifest.config.digest}").platform
-            yield _Candidate(descriptor, platform)
+            if descriptor.wanted_platform is not None:
+                yield _Candidate(descriptor, descriptor.wanted_platform)
+            else:
+                yield from self._looked_up(descriptor)
         elif kind.startswith(SCHEMA1):
             raise InvalidImageError(f"manifest {descriptor.digest} {SCHEMA1_PROBLEM}")
+
+    def _looked_up(self, descriptor: Descriptor) -> tuple[_Candidate, ...]:
+        """A candidate with the platform its config names; none for a signature, a chart or the like."""
+        key = descriptor.digest, descriptor.size
+        if key not in self._found:
+            manifest = decode_manifest(self.document(descriptor, "manifest"), f"manifest {descriptor.digest}")
+            if manifest.config.media_type in _CONFIG_TYPES:
+                config = self.document(manifest.config, "config")
+                platform = decode_config(config, f"config {manifest.config.digest}").platform
+                self._found[key] = (_Candidate(descriptor, platform),)
+            else:
+                self._found[key] = ()
+        return self._found[key]
 
     def _shape(self, descriptor: Descriptor) -> str:
         what = f"manifest {descriptor.digest}"
@@ -180,9 +190,14 @@ class _Layout:
 
     def image(self, descriptor: Descriptor, references: list[Reference]) -> SourceImage:
         """The image of a manifest, whose layers must all be there and of the right size."""
-        manifest = self.document(descriptor, "manifest")
-        config = self.document(decode_manifest(manifest, f"manifest {descriptor.digest}").config, "config")
-        return SourceImage.build(references, manifest, config, self._opener, descriptor.wanted_platform)
+        key = descriptor.digest, descriptor.size
+        if key not in self._images:
+            manifest = self.document(descriptor, "manifest")
+            parsed = decode_manifest(manifest, f"manifest {descriptor.digest}")
+            config = self.document(parsed.config, "config")
+            platform = descriptor.wanted_platform
+            self._images[key] = SourceImage.build((), manifest, config, self._opener, platform)
+        return replace(self._images[key], references=tuple(references))
 
     def _opener(self, layer: Descriptor) -> Callable[[], BlobReader]:
         name = self._blob_name(layer)

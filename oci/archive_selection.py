@@ -25,6 +25,7 @@ class Selection:
         self._wanted = platform or Platform.host()
         self._explicit = platform is not None
         self._images: dict[str, SourceImage] = {}
+        self._names: dict[str, dict[Reference, None]] = {}
         self._owners: dict[Reference, str] = {}
         self._missing: list[str] = []
         self.notes: list[str] = []
@@ -67,10 +68,8 @@ class Selection:
             if self._owners.get(reference, digest) != digest:
                 self.note(f"the archive gives the name {reference} to two images; the last one gets it")
             self._owners[reference] = digest
-        known = self._images.get(digest)
-        if known is not None:
-            image = replace(known, references=tuple(dict.fromkeys((*known.references, *image.references))))
-        self._images[digest] = image
+            self._names.setdefault(digest, {})[reference] = None
+        self._images.setdefault(digest, image)
 
     def images(self, what: str) -> tuple[SourceImage, ...]:
         """The images to load, in the archive's order; raises when there are none."""
@@ -82,8 +81,9 @@ class Selection:
             self.note(f"{sentence}, so it is left out")
         found = []
         for digest, image in self._images.items():
-            kept = tuple(ref for ref in image.references if self._owners[ref] == digest)
-            if kept or not image.references:
+            names = self._names.get(digest, {})
+            kept = tuple(reference for reference in names if self._owners[reference] == digest)
+            if kept or not names:
                 found.append(replace(image, references=kept))
         return tuple(found)
 

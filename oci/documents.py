@@ -154,9 +154,12 @@ class ImageConfig(msgspec.Struct, frozen=True):
 
     @property
     def run(self) -> ContainerConfig:
-        """The ``config`` object, empty when absent, with command and entrypoint as lists."""
+        """The ``config`` object, empty when absent; commands are lists, a label's ``null`` is empty text."""
         found = self.config or ContainerConfig()
-        return msgspec.structs.replace(found, cmd=_words(found.cmd), entrypoint=_words(found.entrypoint))
+        labels = found.labels and {name: value or "" for name, value in found.labels.items()}
+        return msgspec.structs.replace(
+            found, cmd=_words(found.cmd), entrypoint=_words(found.entrypoint), labels=labels
+        )
 
 
 class _ManifestProbe(msgspec.Struct, rename="camel"):

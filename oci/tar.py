@@ -158,10 +158,10 @@ class TarEntry:
 class TarReader:
     """Iterates over the entries of a tar stream; errors are InvalidImageError and name ``what``.
 
-    The stream ends at two blocks of zeros or where it stops between members. Bytes behind that are not read:
-    who verifies a digest drains the source. PAX global headers are ignored, as docker and containerd do. A
-    source that has a method ``skip(size)``, which passes over bytes and returns how many there were, is asked
-    to skip content.
+    The stream ends at two blocks of zeros or where it stops after a member's content. Bytes behind that are
+    not read: who verifies a digest drains the source. PAX global headers are ignored, as docker and
+    containerd do. A source that has a method ``skip(size)``, which passes over bytes and returns how many
+    there were, is asked to skip content.
     """
 
     def __init__(self, source: ByteSource, what: str = "the tar") -> None:
@@ -192,9 +192,9 @@ class TarReader:
         self._serial += 1
         extension = Extension()
         while True:
-            self._skip(self._left + self._padding)
+            self._skip(self._left)
+            block = self._block() if self._skip_padding() else None
             self._left = self._padding = 0
-            block = self._block()
             if block is None:
                 if extension.used:
                     raise TarProblem("is truncated")
@@ -326,6 +326,20 @@ class TarReader:
             self._start += step
             size -= step
             yield piece
+
+    def _skip_padding(self) -> bool:
+        """Pass over what fills the last block; False where the stream ends in it.
+
+        Writers that were never closed leave it out after the last member (umoci insert), and Go reads that.
+        """
+        left = self._padding
+        while left:
+            if self._start == len(self._buffer) and not self._fill():
+                return False
+            step = min(left, len(self._buffer) - self._start)
+            self._start += step
+            left -= step
+        return True
 
     def _skip(self, size: int) -> None:
         rest = len(self._buffer) - self._start

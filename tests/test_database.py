@@ -50,6 +50,7 @@ def downgrade(path: Path, until: str) -> None:
     """Turn a database into what an older release left: the log alone."""
     old = path.with_name("old.db")
     connection = sqlite3.connect(old, isolation_level=None)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     migrations.apply(Database(connection), stop_before=until)
     connection.execute("ATTACH DATABASE ? AS new", (str(path),))
     connection.execute("INSERT INTO events SELECT * FROM new.events ORDER BY seq")

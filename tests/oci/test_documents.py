@@ -200,7 +200,7 @@ def test_config_fields() -> None:
         "/w",
         "u",
     )
-    assert (run.labels, run.stop_signal) == ({"k": "v", "n": None}, "SIGTERM")
+    assert (run.labels, run.stop_signal) == ({"k": "v", "n": ""}, "SIGTERM")
     assert (run.exposed_ports, run.volumes) == ({"80/tcp": {}}, {"/v": {}})
     assert found.diff_ids == (DIGEST,)
     assert found.platform == Platform("linux", "arm64")

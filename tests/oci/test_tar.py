@@ -451,8 +451,8 @@ def test_the_end() -> None:
 
 def test_truncated_at_every_byte() -> None:
     data = pax(path=b"p" * 200) + member(b"f", b"x" * 700) + member(b"g", b"y" * 10)
-    # The last member's padding may be missing only as a whole file may be: not at all.
-    boundaries = {0, 3 * BLOCK + 1024}
+    # Where nothing, one or two members and any part of their padding are there.
+    boundaries = {0, *range(3 * BLOCK + 700, 5 * BLOCK + 1), *range(6 * BLOCK + 10, 7 * BLOCK + 1)}
     for end in range(len(data)):
         if end in boundaries:
             described(data[:end])
@@ -660,7 +660,7 @@ def test_large_files_go_through_in_small_pieces() -> None:
 ZEROS = bytes(1 << 20)
 
 
-def test_25000_members_are_read_in_well_under_a_second() -> None:
+def test_thousands_of_members_are_quick() -> None:
     data = layer_tar([file(f"usr/share/doc/package{n:05}/copyright", b"x" * 100) for n in range(5000)])
     began = time.perf_counter()
     count = sum(1 for _ in TarReader(io.BytesIO(data)))
