@@ -1,0 +1,62 @@
+"""What of an output may differ from one run to the next, all in one place.
+
+``shown`` puts a fictitious user, host and home into real output; ``masked`` blanks times, durations, what
+hashes and ids cover them, and nothing else. Digests, sizes, counts, names and wording must be equal.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import pwd
+import re
+from pathlib import Path
+
+HOME = "/home/charlie"
+"""As long as the real home (``/tmp/`` and eight characters), for a VMDK's size depends on its paths."""
+USER, HOST, UID = "charlie", "laptop", 1000
+
+OPERATION = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}(?:-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})?(?![0-9a-f-])")
+"""The id of an operation or event (UUIDv7), or its first 13 characters."""
+
+_PADDING = re.compile(r" +$", re.MULTILINE)
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_MASKS = (
+    (re.compile(r"\b20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)?"), "<time>"),
+    (re.compile(r"\b1[6-9]\d{17}\b"), "<ns>"),
+    (re.compile(r'("duration_ns": ?)\d+'), r"\1<duration>"),
+    (OPERATION, "<id>"),
+    (re.compile(r"\b((?:head|hash)\W{1,5})[0-9a-f]{12,64}\b"), r"\1<hash>"),
+    (re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])"), "<log id>"),
+)
+_OTHER_PLATFORM = re.compile(r"^note: .* is for linux/amd64, not for .*\n", re.MULTILINE)
+
+
+def shown(output: str, home: Path) -> str:
+    """Real output as the documentation prints it: no colours or padding, nothing of this machine."""
+    text = _ANSI.sub("", output).replace("\r\n", "\n").replace(str(home), HOME)
+    uid, host = os.getuid(), os.uname().nodename
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    text = text.replace(f"{user}@{host}", f"{USER}@{HOST}")
+    for key, value, instead in (
+        ("user", user, USER),
+        ("host", host, HOST),
+        ("uid", str(uid), str(UID)),
+    ):
+        # JSON, perhaps within a JSON string.
+        text = re.sub(
+            rf'(\\?"{key}\\?": ?(?:\\?")?){re.escape(value)}(?=\\?[",\s}}])', rf"\g<1>{instead}", text
+        )
+    if platform.machine() not in ("x86_64", "AMD64"):
+        text = _OTHER_PLATFORM.sub("", text)
+    return _PADDING.sub("", text)
+
+
+def masked(text: str) -> str:
+    """The text without what differs between two runs of the same commands."""
+    for pattern, instead in _MASKS:
+        text = pattern.sub(instead, text)
+    return text

@@ -1,0 +1,185 @@
+"""Executes a document's blocks, in order, in one temporary home, and says what they print.
+
+Ids are bound: where a document and a run agree but for their ids, each id of the document stands for the
+one that was really made, so that a later command may name it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+from tests.docs.images import write_archives
+from tests.docs.markdown import Block, blocks
+from tests.docs.normalise import OPERATION, masked, shown
+
+CHILD = Path(__file__).with_name("child.py")
+
+
+class Session:
+    """One document's home, environment and Python process; a context manager that removes them."""
+
+    def __init__(self) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="", dir="/tmp"))
+        self._python: subprocess.Popen[str] | None = None
+        self._real: dict[str, str] = {}
+        self._documented: dict[str, str] = {}
+        self.environment = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
+            "HOME": str(self.home),
+            "TZ": "UTC",
+            "LANG": "C.UTF-8",
+            "NO_COLOR": "1",
+        }
+        write_archives(self.home)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._python is not None:
+            self._python.communicate()
+        shutil.rmtree(self.home)
+
+    def console(self, block: Block) -> str:
+        """Run a console block's commands; its text with what they really print."""
+        text = ""
+        for command in _commands(block):
+            text += _typed(command) + self._run(OPERATION.sub(self._real_id, command), block)
+        return text
+
+    def python(self, source: str) -> str:
+        """Run a python block; what it prints."""
+        if self._python is None:
+            self._python = subprocess.Popen(
+                [sys.executable, "-P", CHILD],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=self.home,
+                env=self.environment,
+            )
+        assert self._python.stdin is not None
+        assert self._python.stdout is not None
+        print(json.dumps(source), file=self._python.stdin, flush=True)
+        printed: str = json.loads(self._python.stdout.readline())
+        return shown(printed, self.home)
+
+    def bind(self, documented: str, real: str) -> None:
+        """Remember which of the document's ids stand for which real ones."""
+        for there, here in zip(OPERATION.findall(documented), OPERATION.findall(real), strict=False):
+            self._real.setdefault(there, here)
+            self._documented.setdefault(here, there)
+
+    def in_document(self, text: str) -> str:
+        """The text with each id that the document already has under the name it has there."""
+        return OPERATION.sub(lambda match: self._documented.get(match[0], match[0]), text)
+
+    def _real_id(self, match: object) -> str:
+        text: str = match[0]  # type: ignore[index]
+        return self._real.get(text, text)
+
+    def _run(self, command: str, block: Block) -> str:
+        if block.marker == "terminal, typing":
+            output = _on_terminal(command, block.argument, self.home, self.environment)
+        else:
+            done = subprocess.run(
+                ["sh", "-c", command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd=self.home,
+                env=self.environment,
+                timeout=120,
+            )
+            output = done.stdout.decode()
+        text = shown(output, self.home)
+        return text if not text or text.endswith("\n") else text + "\n"
+
+
+def run(markdown: str, require: Callable[[str], object]) -> Iterator[tuple[Block, str, str]]:
+    """Yield each block whose text can be checked, the text it has, and the text it must have.
+
+    ``require`` is called with a program that a block needs and may skip the document.
+    """
+    found = blocks(markdown)
+    with Session() as session:
+        for number, block in enumerate(found):
+            following = found[number + 1] if number + 1 < len(found) else None
+            if block.marker == "not run":
+                continue
+            if block.marker == "needs":
+                require(block.argument)
+            if block.marker == "file":
+                (session.home / block.argument).write_text(block.text)
+            elif block.language == "console":
+                yield _checked(session, block, session.console(block))
+            elif block.language == "python":
+                printed = session.python(block.text)
+                if following is not None and following.language == "text" and following.follows:
+                    yield _checked(session, following, printed)
+                else:
+                    yield block, "", printed
+            elif not (block.language == "text" and block.follows and found[number - 1].language == "python"):
+                raise ValueError(f"the block in line {block.line} is neither run nor says why not")
+
+
+def _checked(session: Session, block: Block, real: str) -> tuple[Block, str, str]:
+    session.bind(block.text, real)
+    return block, block.text, session.in_document(real)
+
+
+def same(documented: str, real: str) -> bool:
+    """Whether two texts differ in nothing but what differs from run to run."""
+    return masked(documented) == masked(real)
+
+
+def _commands(block: Block) -> list[str]:
+    commands: list[str] = []
+    continuing = False
+    for line in block.text.splitlines():
+        if line.startswith("$ "):
+            commands.append(line[2:])
+            continuing = True
+        elif continuing and line.startswith("> "):
+            commands[-1] += "\n" + line[2:]
+        else:
+            continuing = False
+            if not commands:
+                raise ValueError(f"the console block in line {block.line} does not begin with a command")
+    return commands
+
+
+def _typed(command: str) -> str:
+    return "$ " + command.replace("\n", "\n> ") + "\n"
+
+
+def _on_terminal(command: str, line: str, home: Path, environment: dict[str, str]) -> str:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        ["sh", "-c", command], stdin=theirs, stdout=theirs, stderr=theirs, cwd=home, env=environment
+    )
+    os.close(theirs)
+    output = b""
+    asked = False
+    # Reading fails with EIO when the last process has closed the terminal.
+    with contextlib.suppress(OSError):
+        while chunk := os.read(ours, 4096):
+            output += chunk
+            if not asked and output.rstrip(b" ").endswith(b":"):
+                asked = True
+                os.write(ours, line.encode() + b"\n")
+    os.close(ours)
+    process.wait(timeout=60)
+    return output.decode()

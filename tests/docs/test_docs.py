@@ -1,0 +1,198 @@
+"""Every example of the documentation is executed, and prints what the document says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import click
+import msgspec
+import pytest
+
+import msb_cache
+from msb_cache.cli.main import cli
+from msb_cache.eventstore.events import EVENT_TYPES
+from msb_cache.eventstore.store import Actor
+from tests.docs.markdown import blocks, replaced
+from tests.docs.normalise import HOME, masked, shown
+from tests.docs.runner import run, same
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.stem)
+def test_the_examples_of(path: Path, require_peer: Callable[[str], str]) -> None:
+    for attempt in (1, 2):
+        # Timelines show a time once for each second: a tick between two events adds one, so once more.
+        compared = [
+            (f"{path.name}:{block.line}\n{masked(documented)}", f"{path.name}:{block.line}\n{masked(real)}")
+            for block, documented, real in run(path.read_text(), require_peer)
+        ]
+        if attempt == 2 or all(documented == real for documented, real in compared):
+            break
+    assert compared or path.name == "architecture.md"
+    for documented, real in compared:
+        assert documented == real, "python -m tests.docs.update rewrites outputs"
+
+
+@pytest.mark.parametrize("path", [*DOCS, ROOT / "CHANGELOG.md"], ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = path.parent / name if name else path
+        assert linked.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, target
+
+
+# --- the event catalogue ------------------------------------------------------------------------
+
+
+def structs_in(hint: object) -> set[type[msgspec.Struct]]:
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return {hint}
+    return {struct for part in get_args(hint) for struct in structs_in(part)}
+
+
+def fields_of(struct: type[msgspec.Struct]) -> set[str]:
+    """The names of a struct's fields, and of the structs in them."""
+    names = set(struct.__struct_fields__)
+    hints = get_type_hints(struct)
+    for name in struct.__struct_fields__:
+        for inner in structs_in(hints[name]):
+            names |= fields_of(inner)
+    return names
+
+
+def sections(markdown: str) -> dict[str, str]:
+    """Text by the event type in its heading."""
+    parts = re.split(r"^#+ (.+)$", markdown, flags=re.MULTILINE)
+    return {heading.strip("` "): body for heading, body in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+@pytest.mark.parametrize("event", EVENT_TYPES, ids=lambda event: str(event.type))
+def test_the_catalogue_names_every_field_of(event: type[msgspec.Struct]) -> None:
+    found = sections((ROOT / "docs" / "event-log.md").read_text())
+    body = found[event.type]  # type: ignore[attr-defined]
+    assert f"version {event.version}" in body  # type: ignore[attr-defined]
+    assert "Subject:" in body
+    assert {name for name in fields_of(event) if f"`{name}`" not in body} == set()
+
+
+def test_the_catalogue_names_nothing_else() -> None:
+    headings = sections((ROOT / "docs" / "event-log.md").read_text())
+    types = {heading for heading in headings if re.fullmatch(r"[a-z]+\.[a-z_]+", heading)}
+    assert types == {event.type for event in EVENT_TYPES}
+
+
+def test_the_actor_is_described() -> None:
+    body = sections((ROOT / "docs" / "event-log.md").read_text())["The columns"]
+    assert all(f"`{name}`" in body for name in Actor.__struct_fields__)
+
+
+# --- the library ----------------------------------------------------------------------------------
+
+LIBRARY = (ROOT / "docs" / "library.md").read_text()
+
+
+@pytest.mark.parametrize("name", msb_cache.__all__)
+def test_the_library_page_names(name: str) -> None:
+    assert re.search(rf"\b{name}\b", LIBRARY)
+
+
+@pytest.mark.parametrize("name", [name for name in msb_cache.__all__ if name.endswith("Error")])
+def test_the_library_page_has_the_code_of(name: str) -> None:
+    code = getattr(msb_cache, name).code
+    assert re.search(rf"^\| `{name}` \| `{code}` \|", LIBRARY, re.MULTILINE)
+
+
+# --- the command line -------------------------------------------------------------------------------
+
+
+def test_the_command_page_shows_every_command_and_option() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text()
+    headings = {
+        word.lower() for line in re.findall(r"^## (.+)$", page, re.MULTILINE) for word in line.split()
+    }
+    for name, command in cli.commands.items():
+        assert name in {heading.strip(",") for heading in headings}, name
+        for parameter in command.params:
+            if (
+                isinstance(parameter, click.Option)
+                and not parameter.hidden
+                and "--help" not in parameter.opts
+            ):
+                assert any(re.search(rf"(?<![\w-]){option}\b", page) for option in parameter.opts), (
+                    parameter.opts
+                )
+
+
+# --- the machinery itself: a document that lies must fail -----------------------------------------
+
+LIE = """
+```console
+$ echo one; echo two
+one
+three
+```
+"""
+
+
+def nobody(program: str) -> None:
+    raise AssertionError(program)
+
+
+def test_a_lying_document_is_found() -> None:
+    ((_, documented, real),) = run(LIE, nobody)
+    assert not same(documented, real)
+    ((_, documented, real),) = run(LIE.replace("three", "two"), nobody)
+    assert same(documented, real)
+
+
+def test_a_python_block_that_prints_needs_its_output() -> None:
+    ((_, documented, real),) = run("```python\nprint(1)\n```\n", nobody)
+    assert not same(documented, real)
+    ((_, documented, real),) = run("```python\nprint(1)\n```\n\n```text\n1\n```\n", nobody)
+    assert same(documented, real)
+
+
+def test_a_block_that_is_not_run_must_say_why() -> None:
+    with pytest.raises(ValueError, match="neither run nor says why not"):
+        list(run("```sh\nreboot\n```\n", nobody))
+    assert list(run("<!-- docs: not run: it would end the test -->\n\n```sh\nreboot\n```\n", nobody)) == []
+    with pytest.raises(ValueError, match="marker"):
+        list(run("<!-- docs: not run -->\n```sh\nreboot\n```\n", nobody))
+
+
+def test_ids_stand_for_those_really_made() -> None:
+    made = "uuid=$(cat /proc/sys/kernel/random/uuid); echo $uuid >made; echo $uuid"
+    document = (
+        f"```console\n$ {made}\n01936b1e-7d1c-7000-8000-000000000001\n"
+        "$ grep 01936b1e-7d1c-7000-8000-000000000001 made\n01936b1e-7d1c-7000-8000-000000000001\n```\n"
+    )
+    first, second = document.split("$ grep")
+    document = f"{first}```\n\n```console\n$ grep{second}"
+    assert [same(documented, real) for _, documented, real in run(document, nobody)] == [True, True]
+
+
+def test_only_what_differs_from_run_to_run_is_masked(tmp_path: Path) -> None:
+    digest = "sha256:" + "a" * 64
+    for text in (digest, digest[:19], "1.4 MiB", "12 events", "a" * 64 + ".json", "10:00", "file 1700000000"):
+        assert masked(text) == text
+    assert masked("2026-11-23 14:00:00  head 0123456789ab") == "<time>  head <hash>"
+    assert shown(f"{tmp_path}/x \x1b[1mb\x1b[0m", tmp_path) == f"{HOME}/x b"
+
+
+def test_replacing_keeps_the_rest() -> None:
+    text = "a\n\n```console\n$ x\nold\n```\nb\n\n```text\nc\n```\n"
+    first, _ = blocks(text)
+    assert replaced(text, {first.line: "$ x\nnew\nlines\n"}) == text.replace("old", "new\nlines")
+    assert replaced(text, {}) == text

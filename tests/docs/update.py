@@ -1,0 +1,46 @@
+"""Rewrites the outputs in docs/*.md with what the commands really print: ``python -m tests.docs.update``.
+
+An output that differs only in what differs from run to run is left as it is. Names of documents may be given.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from tests.docs.markdown import replaced
+from tests.docs.runner import run, same
+
+DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
+
+
+def _require(program: str) -> None:
+    if shutil.which(program) is None:
+        sys.exit(f"{program} is missing, and a document needs it")
+
+
+def update(path: Path) -> int:
+    """Rewrite one document; the number of blocks that changed."""
+    markdown = path.read_text()
+    texts = {}
+    for block, documented, real in run(markdown, _require):
+        if same(documented, real):
+            continue
+        if block.language == "python":
+            print(f"{path.name}:{block.line}: prints, but no text block follows:\n{real}")
+            continue
+        texts[block.line] = real
+    path.write_text(replaced(markdown, texts))
+    return len(texts)
+
+
+def main() -> None:
+    """Update the named documents, or all."""
+    paths = [Path(name) for name in sys.argv[1:]] or sorted(DOCS.glob("*.md"))
+    for path in paths:
+        print(f"{path.name}: {update(path)} blocks changed")
+
+
+if __name__ == "__main__":
+    main()
