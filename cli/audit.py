@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 @format_option
 @click.pass_obj
 def history(home: str | None, reference: str, format_: str) -> None:
-    """Show everything that ever happened to an image, oldest first, also when it is gone.
+    """Show everything that ever happened to an image.
 
-    Loads and pulls, uses, holds, retags, removals, and the files that went with it and their size.
+    Oldest first, also when the image is gone.
+
+    That is loads, pulls, uses, holds, retags and removals, and each file that went and its size.
     """
     from msb_cache.cli.describe import fields
 
@@ -85,7 +87,7 @@ def events(
 @format_option
 @click.pass_context
 def prunes(ctx: click.Context, limit: int | None, format_: str) -> None:
-    """List past prunes and removals, newest first, and what each freed."""
+    """List past prunes and removals, newest first."""
     if ctx.invoked_subcommand is not None:
         return
     with open_cache(ctx.obj) as cache:
@@ -134,9 +136,10 @@ def show(home: str | None, operation: str, format_: str) -> None:
 @format_option
 @click.pass_obj
 def rebuild(home: str | None, format_: str) -> int:
-    """Fold the whole log again into the index, and print any difference there was.
+    """Fold the whole log again into the index.
 
-    There must never be one; if there is, it is mended and the exit code is 1.
+    Prints any difference there was. There must never be one; if there is, it is mended and the exit
+    code is 1.
     """
     with open_cache(home) as cache:
         differences = cache.rebuild()
@@ -156,7 +159,10 @@ def rebuild(home: str | None, format_: str) -> int:
 @format_option
 @click.pass_obj
 def verify(home: str | None, format_: str) -> int:
-    """Check the log's hash chain, the index against the log, and the disk against the index."""
+    """Check the log, the index and the disk.
+
+    That is the log's hash chain, the index against the log, and the disk against the index.
+    """
     with open_cache(home) as cache:
         found = cache.verify()
     if format_ == "json":
@@ -174,12 +180,12 @@ def _print_timeline(events: list[Any]) -> None:
 
     lines = [(event, describe(event)) for event in events]
     widths = [max(len(line[column]) for _, line in lines) for column in (0, 2, 3)]
-    before = ("", "")
+    before = ""
     for event, line in lines:
         when = output.local_time(event.occurred_at_ns)
         # What one command did stands together: its time and its author are shown once.
-        repeated = before == (event.operation, when)
-        before = (event.operation, when)
+        repeated = before == event.operation
+        before = event.operation
         what = click.style(line.what.ljust(widths[0]), fg=line.colour, bold=not event.shared)
         details = output.printable(line.details).ljust(widths[2])
         author = "" if repeated else who(event.actor)
@@ -252,7 +258,7 @@ def _print_deletion(report: DeletionReport) -> None:
     if report.artifacts:
         click.echo(f"\nArtifacts ({len(report.artifacts)})")
         output.table(
-            ("KIND", "OUTCOME", "BYTES", "SUBJECT", ""),
+            ("KIND", "OUTCOME", "SIZE", "SUBJECT", "NOTE"),
             [
                 (
                     artifact.kind,
@@ -348,14 +354,19 @@ def _print_verification(found: Verification) -> None:
     )
     for problem in broken:
         wrong = "is missing" if problem.problem == "missing" else _wrong_size(problem)
-        click.echo(
-            f"      {problem.kind} {output.printable(str(problem.path))} {wrong}; load the image again"
-        )
+        click.echo(f"      {_place(found, problem)} {wrong}; load the image again")
+    if extra:
+        mark = click.style("!", fg="yellow")
+        click.echo(f"  {mark} disk     {output.plural(len(extra), 'file')} more than that")
     for problem in extra:
         what = "no image names it; `msb-cache prune --orphans` deletes it"
         if problem.problem == "foreign":
             what = "not a file of the cache"
-        click.echo(f"      {problem.kind} {output.printable(str(problem.path))}: {what}")
+        click.echo(f"      {_place(found, problem)}: {what}")
+
+
+def _place(found: Verification, problem: Any) -> str:
+    return output.printable(str(problem.path.relative_to(found.home)))
 
 
 def _wrong_size(problem: Any) -> str:

@@ -58,8 +58,11 @@ def _pulled(data: ev.ImagePulled) -> Line:
         parts.append(f"from {_place(data.source)}")
     if not data.changed:
         parts.append("unchanged")
-    if data.bytes_fetched is not None:
-        parts.append(f"{size(data.bytes_fetched)} new, {size(data.bytes_reused or 0)} reused")
+    elif data.bytes_fetched:
+        reused = f", {size(data.bytes_reused)} reused" if data.bytes_reused else ""
+        parts.append(f"{size(data.bytes_fetched)} new{reused}")
+    elif data.bytes_fetched == 0:
+        parts.append("all layers already here")
     return Line(what, "green", short(data.manifest_digest), ", ".join(parts))
 
 

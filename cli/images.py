@@ -54,9 +54,10 @@ def load(home: str | None, path: str | None, tag: str | None, platform: str | No
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
 def save(home: str | None, references: tuple[str, ...], path: str | None, format_: str, quiet: bool) -> None:
-    """Write images to an archive that docker, skopeo, msb and msb-cache load.
+    """Write images to an archive.
 
-    Layers are made anew from their EROFS images, so digests differ from the original's.
+    docker, skopeo, msb and msb-cache load it. Layers are made anew from their EROFS images, so digests
+    differ from the original's.
     """
     if path in (None, "-") and sys.stdout.isatty():
         raise click.UsageError(
@@ -74,7 +75,7 @@ def save(home: str | None, references: tuple[str, ...], path: str | None, format
 @quiet_option("Print references only.")
 @click.pass_obj
 def list_(home: str | None, format_: str, quiet: bool) -> None:
-    """List cached images, newest first, and when each was last used.  [alias: ls]"""
+    """List cached images, newest first.  [alias: ls]"""
     with open_cache(home) as cache:
         handles = cache.list()
     if quiet:
@@ -103,7 +104,7 @@ def list_(home: str | None, format_: str, quiet: bool) -> None:
 @format_option
 @click.pass_obj
 def inspect(home: str | None, reference: str, format_: str) -> None:
-    """Show an image's platform, configuration, layers and holders."""
+    """Show an image's configuration, layers and holders."""
     with open_cache(home) as cache:
         detail = cache.inspect(reference)
         holders = cache.holders(reference)
@@ -122,7 +123,7 @@ def inspect(home: str | None, reference: str, format_: str) -> None:
 def remove(
     home: str | None, references: tuple[str, ...], force: bool, reason: str | None, quiet: bool
 ) -> int:
-    """Remove images: their references, and what nothing else needs.  [alias: rm]
+    """Remove images and what nothing else needs.  [alias: rm]
 
     With --force a held image loses its reference; its files stay until the last hold is released and
     a prune runs.
@@ -155,20 +156,25 @@ def remove(
 @click.option("--orphans", is_flag=True, help="Also delete files that the index does not name.")
 @reason_option
 @format_option
-@quiet_option("Print nothing but errors.")
+@quiet_option("Print nothing but errors; with --dry-run, references only.")
 @click.pass_obj
 def prune(
     home: str | None, yes: bool, dry_run: bool, orphans: bool, reason: str | None, format_: str, quiet: bool
 ) -> None:
-    """Remove every image that no sandbox and no snapshot uses.
+    """Remove every image that nothing uses.
 
-    What was deleted, kept and why is recorded: see `msb-cache prunes`.
+    That is: no sandbox and no snapshot. What was deleted, kept and why is recorded: see `msb-cache prunes`.
     """
     with open_cache(home, reason=reason) as cache:
         if dry_run:
             shown = cache.preview_prune(orphans=orphans)
             if format_ == "json":
                 output.json(_preview_fields(shown))
+            elif quiet:
+                from msb_cache.cache import familiar
+
+                for reference, _ in shown.plan.references:
+                    click.echo(familiar(reference))
             else:
                 _print_preview(shown)
             return
@@ -205,7 +211,10 @@ def use(home: str | None, reference: str, holder: str | None, quiet: bool) -> No
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
 def hold(home: str | None, reference: str, holder: str, quiet: bool) -> None:
-    """Keep an image until HOLDER (sandbox:NAME or snapshot:NAME) releases it."""
+    """Keep an image until its holder releases it.
+
+    HOLDER is sandbox:NAME or snapshot:NAME (or its path).
+    """
     with open_cache(home) as cache:
         handle = cache.hold(reference, holder)
     if not quiet:
@@ -217,7 +226,7 @@ def hold(home: str | None, reference: str, holder: str, quiet: bool) -> None:
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
 def release(home: str | None, holder: str, quiet: bool) -> None:
-    """End every hold of HOLDER."""
+    """End every hold of a holder."""
     with open_cache(home) as cache:
         digests = cache.release(holder)
     if quiet:
@@ -292,7 +301,7 @@ def _print_detail(detail: ImageDetail, holders: list[str]) -> None:
                 click.echo(f"    {output.printable(value)}")
     click.echo(f"\nLayers ({len(detail.layers)}), bottom to top")
     output.table(
-        ("", "DIFF ID", "BLOB", "EROFS", "MEDIA TYPE"),
+        ("#", "DIFF ID", "BLOB", "EROFS", "MEDIA TYPE"),
         [
             (
                 str(layer.position),
@@ -325,30 +334,26 @@ def _print_preview(shown: Preview) -> None:
 
     plan = shown.plan
     if plan.empty and not shown.artifacts:
-        click.echo("Nothing to prune.")
+        click.echo("Nothing to delete.")
     else:
-        click.echo("Would delete")
-        for reference, digest in plan.references:
-            click.echo(f"  {output.printable(familiar(reference))}   {output.short(digest)}")
-        parts = [
-            output.plural(len(plan.references), "reference"),
-            output.plural(len(plan.manifests), "manifest"),
-            output.plural(len(plan.layers), "layer"),
-        ]
-        if shown.orphans:
-            parts.append(
-                output.plural(shown.orphans, "file that no image names", "files that no image names")
-            )
-        click.echo(f"  in all {', '.join(parts)}: {output.size(shown.bytes or 0)}")
+        counts = (
+            (len(plan.references), "reference", None),
+            (len(plan.manifests), "manifest", None),
+            (len(plan.layers), "layer", None),
+            (shown.orphans, "file that no image names", "files that no image names"),
+        )
+        parts = [output.plural(count, one, many) for count, one, many in counts if count]
+        click.echo(f"Deletes {', '.join(parts)}: {output.size(shown.bytes or 0)}")
+        output.columns((familiar(name), output.short(digest)) for name, digest in plan.references)
     if plan.kept:
-        click.echo("Keeps")
-        for kept in plan.kept:
-            subject = (
-                output.short(kept.subject) if kept.subject.startswith("sha256:") else familiar(kept.subject)
+        click.echo(f"Keeps {len(plan.kept)}")
+        output.columns(
+            (
+                output.short(kept.subject) if kept.subject.startswith("sha256:") else familiar(kept.subject),
+                f"{kept.rule} by {', '.join(kept.by)}",
             )
-            click.echo(
-                f"  {output.printable(subject)}   {kept.rule} by {output.printable(', '.join(kept.by))}"
-            )
+            for kept in plan.kept
+        )
 
 
 def _preview_fields(shown: Preview) -> dict[str, Any]:
@@ -380,6 +385,7 @@ def _print_report(report: Any) -> None:
         ("Layers", f"{report.layers_removed:,}"),
         ("Fsmeta", f"{report.fsmeta_removed:,}"),
         ("VMDK", f"{report.vmdk_removed:,}"),
+        *([("Orphans", f"{report.orphans_removed:,}")] if report.orphans_removed else []),
         ("Reclaimed", output.size(report.bytes_reclaimed)),
     ):
         click.echo(f"  {name + ':':<12} {value}")

@@ -92,8 +92,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.exceptions.Abort:
         click.echo("stopped", err=True)
         return 130
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "msb-cache"
+        _say(f"{error.format_message().rstrip('.')}; see `{command} --help`")
+        return error.exit_code
     except click.ClickException as error:
-        error.show()
+        _say(error.format_message())
         return error.exit_code
     except errors.MicrosandboxError as error:
         _say(str(error))
@@ -109,7 +113,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _exit_code(error: errors.MicrosandboxError) -> int:
-    if isinstance(error, errors.ImageNotFoundError):
+    if isinstance(error, errors.ImageNotFoundError | errors.OperationNotFoundError):
         return EXIT_NOT_FOUND
     if isinstance(error, errors.ImageInUseError):
         return EXIT_IN_USE

@@ -64,6 +64,15 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequen
     click.echo("\n".join(text))
 
 
+def columns(rows: Iterable[Sequence[str]]) -> None:
+    """Print aligned columns without a header, indented."""
+    lines = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    for line in lines:
+        text = "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo(f"  {text}".rstrip())
+
+
 def json(value: Any) -> None:
     """Print a value as indented JSON, with keys in the order given."""
     import json as encoder

@@ -33,11 +33,14 @@ if TYPE_CHECKING:
         InvalidReferenceError,
         LogError,
         MicrosandboxError,
+        MsbDatabaseError,
         NewerDatabaseError,
+        OperationNotFoundError,
         PlatformNotFoundError,
         UnknownEventError,
         UnsupportedError,
     )
+    from msb_cache.eventstore.store import Actor, StoredEvent
     from msb_cache.image import Image
     from msb_cache.models import (
         ImageArchiveFormat,
@@ -47,15 +50,18 @@ if TYPE_CHECKING:
         ImageLayerDetail,
         ImagePruneReport,
     )
+    from msb_cache.projections.history import HistoryEvent
 
     __version__: str
 
 __all__ = [
+    "Actor",
     "BackendKind",
     "BusyError",
     "CloudBackend",
     "CorruptArtifactError",
     "CorruptLogError",
+    "HistoryEvent",
     "HomeOwnedByMicrosandboxError",
     "Image",
     "ImageArchiveFormat",
@@ -74,8 +80,11 @@ __all__ = [
     "LocalBackend",
     "LogError",
     "MicrosandboxError",
+    "MsbDatabaseError",
     "NewerDatabaseError",
+    "OperationNotFoundError",
     "PlatformNotFoundError",
+    "StoredEvent",
     "UnknownEventError",
     "UnsupportedError",
     "__version__",
@@ -86,24 +95,31 @@ __all__ = [
     "with_backend",
 ]
 
-_BACKENDS = {
-    "BackendKind",
-    "CloudBackend",
-    "LocalBackend",
-    "backend_scope",
-    "default_backend",
-    "default_backend_kind",
-    "set_default_backend",
-    "with_backend",
+_MODULES = {
+    "msb_cache.backends": (
+        "BackendKind",
+        "CloudBackend",
+        "LocalBackend",
+        "backend_scope",
+        "default_backend",
+        "default_backend_kind",
+        "set_default_backend",
+        "with_backend",
+    ),
+    "msb_cache.cache": ("ImageCache",),
+    "msb_cache.eventstore.store": ("Actor", "StoredEvent"),
+    "msb_cache.image": ("Image",),
+    "msb_cache.models": (
+        "ImageArchiveFormat",
+        "ImageConfigDetail",
+        "ImageDetail",
+        "ImageHandle",
+        "ImageLayerDetail",
+        "ImagePruneReport",
+    ),
+    "msb_cache.projections.history": ("HistoryEvent",),
 }
-_MODELS = {
-    "ImageArchiveFormat",
-    "ImageConfigDetail",
-    "ImageDetail",
-    "ImageHandle",
-    "ImageLayerDetail",
-    "ImagePruneReport",
-}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 # A type checker reads the imports above and so refuses a name that is not there.
 if not TYPE_CHECKING:
@@ -118,19 +134,9 @@ if not TYPE_CHECKING:
         else:
             from importlib import import_module
 
-            value = getattr(import_module(_module_of(name)), name)
+            value = getattr(import_module(_HOMES.get(name, "msb_cache.errors")), name)
         globals()[name] = value
         return value
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})
-
-
-def _module_of(name: str) -> str:
-    if name.endswith("Error"):
-        return "msb_cache.errors"
-    if name in _BACKENDS:
-        return "msb_cache.backends"
-    if name in _MODELS:
-        return "msb_cache.models"
-    return {"Image": "msb_cache.image", "ImageCache": "msb_cache.cache"}[name]

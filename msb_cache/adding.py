@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from msb_cache import logs
 from msb_cache.artifacts import files, metadata, vmdk
+from msb_cache.artifacts.erofs.reader import read_image
 from msb_cache.artifacts.fsmeta import write_fsmeta
 from msb_cache.artifacts.layer import LayerImage, read_layer, write_layer
 from msb_cache.artifacts.layout import lock_path, make_private, sync_folder
@@ -75,7 +76,7 @@ def add(
     Args:
         ledger: the home.
         operation: the running operation.
-        additions: the images, each with at least one reference.
+        additions: the images, each manifest and each reference once.
         source: where they come from, for the record.
         began_ns: when the work began, by ``time.monotonic_ns``.
         workers: how many layers to convert at the same time.
@@ -111,7 +112,7 @@ def add(
         reached("add.committed")
     for addition in additions:
         names = [reference.familiar for reference in addition.references]
-        logs.info("image added", references=names, digest=addition.image.manifest_digest)
+        logs.info("image.added", references=names, digest=addition.image.manifest_digest)
 
 
 def _paths(ledger: Ledger, additions: Sequence[Addition], repairs: Mapping[str, list[str]]) -> set[Path]:
@@ -181,12 +182,12 @@ def _stage_layers(
         if present is not None:
             layer.verify_only()
             layers.images[layer.diff_id] = present
-            logs.debug("layer reused", diff_id=layer.diff_id)
+            logs.debug("layer.reused", diff_id=layer.diff_id)
             return None
         target = staging / path.name
         layers.images[layer.diff_id] = _convert(layer, target, stop)
         layers.converted.add(layer.diff_id)
-        logs.info("layer converted", diff_id=layer.diff_id, bytes=layers.images[layer.diff_id].size_bytes)
+        logs.info("layer.converted", diff_id=layer.diff_id, bytes=layers.images[layer.diff_id].size_bytes)
         reached("add.layer")
         return _Staged("layer", layer.diff_id, target)
 
@@ -253,9 +254,9 @@ def _stage_tree(
     layout = ledger.layout
     staged = []
     fsmeta, descriptor = layout.fsmeta(digest), layout.vmdk(digest)
-    fsmeta_size = files.measure(fsmeta)
     # Block addresses in fsmeta are those of the layer files it was made from.
-    if fsmeta_size is None or layers.converted.intersection(diff_ids) or not _indexed(ledger, digest):
+    fsmeta_size = None if layers.converted.intersection(diff_ids) else _sound_fsmeta(ledger, digest)
+    if fsmeta_size is None:
         target = staging / f"fsmeta-{fsmeta.name}"
         fsmeta_size = write_fsmeta(target, [layers.images[diff_id] for diff_id in diff_ids])
         files.sync(target)
@@ -270,9 +271,18 @@ def _stage_tree(
     return staged
 
 
-def _indexed(ledger: Ledger, digest: str) -> bool:
+def _sound_fsmeta(ledger: Ledger, digest: str) -> int | None:
+    """Return the size of a manifest's fsmeta if it lies there as the index knows it, else None."""
+    path = ledger.layout.fsmeta(digest)
     with ledger.snapshot() as connection:
-        return connection is not None and projected.has_manifest(connection, digest)
+        recorded = None if connection is None else projected.fsmeta_bytes(connection, digest)
+    if recorded is None or files.measure(path) != recorded:
+        return None
+    try:
+        read_image(path)
+    except CorruptArtifactError:
+        return None
+    return recorded
 
 
 def _journal(ledger: Ledger, staged: Sequence[_Staged], staging: Path) -> list[Published]:
@@ -308,26 +318,20 @@ def _events(
     began_ns: int,
 ) -> list[NewEvent]:
     events: list[NewEvent] = []
-    added: set[str] = set()
     uncounted = set(layers.converted)
-    pointing: dict[str, str] = {}
     for addition in additions:
         image = addition.image
         digest = image.manifest_digest
-        if digest not in added:
-            manifest = _manifest_added(image, _sizes(ledger, digest, layers.images))
-            if manifest != _last_added(ledger, transaction, digest):
-                events.append(NewEvent(manifest, digest))
-        added.add(digest)
+        manifest = _manifest_added(image, _sizes(ledger, digest, layers.images))
+        if manifest != _last_added(ledger, transaction, digest):
+            events.append(NewEvent(manifest, digest))
+        own = {layer.diff_id: layer.size for layer in image.layers}
+        fetched = sum(size for diff_id, size in own.items() if diff_id in uncounted)
+        uncounted -= own.keys()  # what two images of one archive share came with the first
         for reference in addition.references:
             canonical = reference.canonical
-            before = pointing.get(canonical)
-            if before is None:
-                row = projected.handle(transaction.connection, canonical)
-                before = None if row is None else row.manifest_digest
-            pointing[canonical] = digest
-            own = {layer.diff_id: layer.size for layer in image.layers}
-            fetched = sum(size for diff_id, size in own.items() if diff_id in uncounted)
+            row = projected.handle(transaction.connection, canonical)
+            before = None if row is None else row.manifest_digest
             pulled = ev.ImagePulled(
                 manifest_digest=digest,
                 previous_digest=before if before != digest else None,
@@ -337,7 +341,6 @@ def _events(
                 bytes_reused=sum(own.values()) - fetched,
                 duration_ns=time.monotonic_ns() - began_ns,
             )
-            uncounted -= own.keys()  # fetched once, whatever the number of names
             events.append(NewEvent(pulled, canonical))
     return events
 

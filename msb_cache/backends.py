@@ -225,7 +225,7 @@ def home_from_environment() -> Path:
     leads elsewhere, a relative one starting from that directory. ``~`` is an ordinary character in both.
     """
     base = _config_directory()
-    return base / _read_config(base).home
+    return Path(os.path.abspath(base / _read_config(base).home))
 
 
 # --- resolution ---------------------------------------------------------------------------------

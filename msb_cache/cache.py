@@ -22,7 +22,7 @@ from msb_cache.errors import (
     ImageNotFoundError,
     InvalidConfigError,
     InvalidImageError,
-    LogError,
+    OperationNotFoundError,
 )
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.ids import uuid7
@@ -190,15 +190,20 @@ class ImageCache:
             after: only positions greater than this.
             types: only these event types, such as ``image.pulled``.
             subject: only events about this canonical reference, digest or operation.
-            operation: only events of this operation.
+            operation: only events of this operation; a unique prefix of its id will do.
             reverse: newest first.
             limit: at most this many.
+
+        Raises:
+            OperationNotFoundError: no operation has that id, or several begin with it.
         """
         with self._ledger.snapshot() as connection:
             if connection is None:
                 return []
             store = self._ledger.store(connection)
             subjects = None if subject is None else [subject]
+            if operation is not None:
+                operation = _operation(connection, operation)
             return [
                 *store.read(
                     after=after,
@@ -224,21 +229,23 @@ class ImageCache:
             operation: its id, or a prefix of at least four characters that no other shares.
 
         Raises:
-            LogError: no deletion has that id, or several begin with it.
+            OperationNotFoundError: no deletion has that id, or several begin with it.
         """
         from msb_cache.projections import deletions
 
         if not _OPERATION_PREFIX.fullmatch(operation):
-            raise LogError(f"{operation!r} is no operation id; `msb-cache prunes` lists them")
+            raise OperationNotFoundError(f"{operation!r} is no operation id; `msb-cache prunes` lists them")
         with self._ledger.snapshot() as connection:
             found = [] if connection is None else deletions.find(connection, operation)
             if len(found) > 1:
-                raise LogError(f"{len(found)} deletions begin with {operation}; give more of the id")
+                raise OperationNotFoundError(
+                    f"{len(found)} deletions begin with {operation}; give more of the id"
+                )
             if found and connection is not None:
                 report = deletions.report(connection, self._ledger.store(connection), found[0].operation)
                 if report is not None:
                     return report
-        raise LogError(f"no deletion has the id {operation}; `msb-cache prunes` lists them")
+        raise OperationNotFoundError(f"no deletion has the id {operation}; `msb-cache prunes` lists them")
 
     def verify(self) -> Verification:
         """Check the hash chain, the projections against a fold of the log, and the disk against the index."""
@@ -408,8 +415,8 @@ class ImageCache:
             return plan_remove(state, [canonical], force=force, within=within)
 
         policy = {"references": [canonical], "force": force}
-        operation, _ = delete(self._ledger, planner, kind="remove", policy=policy)
-        return self._report(operation)
+        operation, shown = delete(self._ledger, planner, kind="remove", policy=policy)
+        return self._report(operation, shown)
 
     def prune(
         self, *, dry_run: bool = False, orphans: bool = False, confirm: Confirm | None = None
@@ -442,7 +449,7 @@ class ImageCache:
             orphans=orphans,
             confirm=confirm,
         )
-        return self._report(operation, candidates=len(shown.plan.references))
+        return self._report(operation, shown)
 
     def preview_prune(self, *, orphans: bool = False) -> Preview:
         """Return what a prune would delete and keep now, with measured sizes."""
@@ -471,16 +478,23 @@ class ImageCache:
             familiar(reference), size, digest, architecture, os_name, layers or 0, created, used, self.home
         )
 
-    def _report(self, operation: str | None, *, candidates: int | None = None) -> ImagePruneReport:
+    def _report(self, operation: str | None, shown: Preview) -> ImagePruneReport:
         if operation is None:
             return ImagePruneReport(0, 0, 0, 0, 0, None)
-        from msb_cache.projections import deletions
-
-        counters = deletions.counters(self.deletion(operation).counters)
-        removed = counters["image_refs_removed"] or 0
+        found = self.deletion(operation)
+        row, orphans = found.counters, shown.orphaned()
         return ImagePruneReport(
-            **counters,  # type: ignore[arg-type]
-            skipped_in_use=0 if candidates is None else max(0, candidates - removed),
+            image_refs_removed=row.image_refs_removed,
+            manifests_removed=row.manifests_removed,
+            layers_removed=row.layers_removed,
+            fsmeta_removed=row.fsmeta_removed,
+            vmdk_removed=row.vmdk_removed,
+            bytes_reclaimed=row.bytes_reclaimed,
+            skipped_in_use=len(shown.plan.references) - row.image_refs_removed,
+            orphans_removed=sum(
+                artifact.outcome == "deleted" and (artifact.kind, artifact.subject) in orphans
+                for artifact in found.artifacts
+            ),
             operation=operation,
         )
 
@@ -500,6 +514,16 @@ def _find(connection: sqlite3.Connection | None, text: str) -> HandleRow:
     if row is None:
         raise ImageNotFoundError(f"image not found: {reference.familiar}")
     return row
+
+
+def _operation(connection: sqlite3.Connection, prefix: str) -> str:
+    from msb_cache.projections import deletions
+
+    found = deletions.operations_with(connection, prefix)
+    if len(found) != 1:
+        problem = "several operations begin with" if found else "no operation has the id"
+        raise OperationNotFoundError(f"{problem} {prefix[:100]!r}")
+    return found[0]
 
 
 def _name(found: Sequence[SourceImage], extra: Reference | None) -> list[list[Reference]]:
@@ -547,4 +571,5 @@ def _as_report(preview: Preview) -> ImagePruneReport:
         fsmeta_removed=preview.count("fsmeta"),
         vmdk_removed=preview.count("vmdk"),
         bytes_reclaimed=preview.bytes,
+        orphans_removed=preview.orphans,
     )

@@ -58,11 +58,16 @@ class Preview:
     @property
     def orphans(self) -> int:
         """How many files would go that no image names."""
+        return len(self.orphaned())
+
+    def orphaned(self) -> set[tuple[str, str]]:
+        """Return the kind and subject of each file that would go and no image names."""
         plan = self.plan
-        own = {("metadata", reference) for reference, _ in plan.references}
+        own: set[tuple[str, str]] = {("metadata", reference) for reference, _ in plan.references}
         own |= {(kind, digest) for digest in plan.manifests for kind in ("manifest", "fsmeta", "vmdk")}
         own |= {("layer", diff_id) for diff_id, _ in plan.layers}
-        return sum((artifact.kind, artifact.subject) not in own for artifact in self.artifacts)
+        found: set[tuple[str, str]] = {(artifact.kind, artifact.subject) for artifact in self.artifacts}
+        return found - own
 
     def count(self, kind: str) -> int:
         """Return how many artifacts of a kind would go."""
@@ -121,7 +126,7 @@ def delete(
         if artifacts is None:
             return None, shown
         reached("delete.decided")
-        logs.info("deletion decided", operation=operation.id, kind=kind, artifacts=len(artifacts))
+        logs.info("deletion.decided", operation=operation.id, kind=kind, artifacts=len(artifacts))
         execute(ledger, operation.id, artifacts)
         return operation.id, shown
 
@@ -160,7 +165,7 @@ def execute(
     finished = ev.DeletionFinished(outcome=outcome, recovered=recovering)
     _record(ledger, operation, [*outcomes, NewEvent(finished, operation)], touched)
     reached("delete.finished")
-    logs.info("deletion finished", operation=operation, outcome=outcome)
+    logs.info("deletion.finished", operation=operation, outcome=outcome)
 
 
 def is_needed(ledger: Ledger, kind: str, subject: str) -> bool:

@@ -67,6 +67,12 @@ class HomeOwnedByMicrosandboxError(MicrosandboxError):
     code = "home-owned-by-msb"
 
 
+class MsbDatabaseError(MicrosandboxError):
+    """``db/msb.db`` cannot be read, or holds nothing that this release understands."""
+
+    code = "msb-database"
+
+
 class BusyError(MicrosandboxError):
     """Another process holds a lock that is needed; trying again later can succeed."""
 
@@ -77,6 +83,12 @@ class LogError(MicrosandboxError):
     """The event log cannot be read or written as asked."""
 
     code = "log-error"
+
+
+class OperationNotFoundError(LogError):
+    """No operation has that id, or several begin with it."""
+
+    code = "operation-not-found"
 
 
 class UnknownEventError(LogError):

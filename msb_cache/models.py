@@ -142,6 +142,8 @@ class ImagePruneReport:
     """The sum of the deleted files' sizes; None when no file could be measured."""
     skipped_in_use: int = 0
     """How many candidates were kept because something came to need them meanwhile."""
+    orphans_removed: int = 0
+    """How many deleted files no image had named."""
     operation: str | None = None
     """The id that groups this prune's events in the log; None when nothing was recorded."""
 

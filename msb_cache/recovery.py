@@ -50,7 +50,7 @@ def recover(ledger: Ledger) -> None:
         lock = Lock(layout.operation_lock(operation))
         if not lock.acquire():
             continue
-        logs.warning("recovering", operation=operation)
+        logs.warning("recovery.started", operation=operation)
         try:
             _finish_deletion(ledger, operation)
             _undo_addition(ledger, operation)

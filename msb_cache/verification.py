@@ -36,6 +36,7 @@ class DiskProblem:
 class Verification:
     """What was checked and what was found wrong. ``sound`` is the verdict."""
 
+    home: Path
     chain: chain.Verified | chain.Break
     differences: list[live.Difference] = field(default_factory=list)
     disk: list[DiskProblem] = field(default_factory=list)
@@ -55,10 +56,13 @@ class Verification:
 
 def verify(ledger: Ledger) -> Verification:
     """Check everything; reads only."""
+    home = ledger.layout.home
     with ledger.snapshot() as connection:
         if connection is None:
-            return Verification(chain.Verified(0, chain.GENESIS, None), disk=list(_extra(ledger, set())))
-        found = Verification(chain.verify(connection))
+            return Verification(
+                home, chain.Verified(0, chain.GENESIS, None), disk=list(_extra(ledger, set()))
+            )
+        found = Verification(home, chain.verify(connection))
         try:
             found.differences = live.compare(connection, live.fold_until(ledger.store(connection)))
         except LogError as error:

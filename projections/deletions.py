@@ -58,6 +58,15 @@ def find(connection: sqlite3.Connection, prefix: str) -> list[DeletionRow]:
     return [DeletionRow(*row) for row in rows]
 
 
+def operations_with(connection: sqlite3.Connection, prefix: str, limit: int = 2) -> list[str]:
+    """Return at most ``limit`` operations of any kind whose id begins with ``prefix``."""
+    rows = connection.execute(
+        "SELECT DISTINCT operation FROM events WHERE operation >= ? AND operation < ? LIMIT ?",
+        (prefix, prefix + "\U0010ffff", limit),
+    )
+    return [operation for (operation,) in rows]
+
+
 def unfinished(connection: sqlite3.Connection) -> list[str]:
     """Return the deletions that have begun and not ended: running now, or cut short."""
     rows = connection.execute("SELECT operation FROM deletion WHERE finished_at IS NULL ORDER BY seq")
@@ -121,9 +130,3 @@ def _settle(
         entry.outcome, entry.reason = "kept", data.reason
     else:
         entry.outcome, entry.reason = "failed", data.reason
-
-
-def counters(row: DeletionRow) -> dict[str, int | None]:
-    """Return a deletion's counters under msb's names."""
-    names = ("image_refs_removed", "manifests_removed", "layers_removed", "fsmeta_removed", "vmdk_removed")
-    return {name: getattr(row, name) for name in (*names, "bytes_reclaimed")}

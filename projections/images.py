@@ -90,6 +90,12 @@ def has_manifest(connection: sqlite3.Connection, digest: str) -> bool:
     return _any(connection, "SELECT 1 FROM manifest WHERE digest = ?", digest)
 
 
+def fsmeta_bytes(connection: sqlite3.Connection, digest: str) -> int | None:
+    """Return what a manifest's fsmeta image measures; None when it is not in the index."""
+    row = connection.execute("SELECT fsmeta_bytes FROM manifest WHERE digest = ?", (digest,)).fetchone()
+    return row[0] if row else None
+
+
 def has_layer(connection: sqlite3.Connection, diff_id: str) -> bool:
     """Return whether some manifest in the index needs this layer."""
     return _any(connection, "SELECT 1 FROM manifest_layer WHERE diff_id = ? LIMIT 1", diff_id)

@@ -396,6 +396,18 @@ def test_damaged_layer_files_are_made_anew(cache: ImageCache) -> None:
     assert cache.verify().sound
 
 
+def test_a_damaged_fsmeta_is_made_anew(cache: ImageCache) -> None:
+    (handle,) = cache.load(archive(ONE))
+    path = Layout(cache.home).fsmeta(handle.manifest_digest or "")
+    whole = path.read_bytes()
+    for damaged in (whole[:4096], bytes(len(whole))):
+        path.write_bytes(damaged)
+        cache.load(archive(ONE))
+        assert path.read_bytes() == whole
+    assert cache.verify().sound
+    assert types(cache).count("manifest.added") == 1
+
+
 def test_a_layer_made_anew_takes_the_trees_of_other_images_along(cache: ImageCache) -> None:
     """Another program laid the shared layer out differently; fsmeta of both images must follow."""
     cache.load(archive(ONE, TWO))

@@ -20,7 +20,7 @@ from tests.docs.normalise import HOME, masked, shown
 from tests.docs.runner import run, same
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.slow

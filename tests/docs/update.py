@@ -1,4 +1,4 @@
-"""Rewrites the outputs in docs/*.md with what the commands really print: ``python -m tests.docs.update``.
+"""Rewrites the outputs in README.md and docs/*.md with what the commands really print: ``python -m tests.docs.update``.
 
 An output that differs only in what differs from run to run is left as it is. Names of documents may be given.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.docs.markdown import replaced
 from tests.docs.runner import run, same
 
-DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def _require(program: str) -> None:
@@ -37,7 +37,7 @@ def update(path: Path) -> int:
 
 def main() -> None:
     """Update the named documents, or all."""
-    paths = [Path(name) for name in sys.argv[1:]] or sorted(DOCS.glob("*.md"))
+    paths = [Path(name) for name in sys.argv[1:]] or [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     for path in paths:
         print(f"{path.name}: {update(path)} blocks changed")
 
