@@ -89,11 +89,10 @@ def _on_device(node: Node, device: int) -> Node:
 def write_fsmeta(path: Path, layers: Sequence[LayerImage]) -> int:
     """Write the fsmeta of an image to ``path``, which must not exist; its size in bytes.
 
-    ``layers`` are bottom to top. Device n of the device table is layer n; where it begins when
+    ``layers`` are bottom to top; without any the tree is an empty directory. Device n of the device
+    table is layer n; where it begins when
     fsmeta and the layers are concatenated, as the VMDK does, stands there too. Not synced.
     """
-    if not layers:
-        raise InvalidImageError("An image without layers has no root filesystem to merge.")
     if len(layers) > fmt.MAX_DEVICES:
         raise InvalidImageError(
             f"The image has {len(layers)} layers; at most {fmt.MAX_DEVICES} can be merged."

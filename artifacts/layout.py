@@ -68,7 +68,22 @@ class Layout:
             if _FILE["metadata"].fullmatch(subject):
                 return self.folders["metadata"] / subject
             return self.metadata(subject)
-        return {"layer": self.layer, "fsmeta": self.fsmeta, "vmdk": self.vmdk}[kind](subject)
+        found = {"layer": self.layer, "fsmeta": self.fsmeta, "vmdk": self.vmdk}.get(kind)
+        if found is None:
+            raise InvalidImageError(f"{kind[:100]!r} is no kind of artifact")
+        return found(subject)
+
+    def lone_locks(self) -> Iterator[Path]:
+        """Yield lock files in the artifact folders whose artifact does not exist."""
+        for kind, folder in self.folders.items():
+            try:
+                names = sorted(os.listdir(folder))
+            except FileNotFoundError:
+                continue
+            for name in names:
+                artifact = name.removesuffix(".lock")
+                if artifact != name and _FILE[kind].fullmatch(artifact) and artifact not in names:
+                    yield folder / name
 
     def operation_lock(self, operation: str) -> Path:
         """Return the lock file of an operation that adds or deletes."""
@@ -108,6 +123,21 @@ class Layout:
             for name in names:
                 if match := _FILE[kind].fullmatch(name):
                     yield kind, name if kind == "metadata" else f"sha256:{match[1]}", folder / name
+
+    def sizes(self, kind: ArtifactKind) -> dict[str, int]:
+        """Return what there is of a kind that has a digest: the digest, and the file's size in bytes.
+
+        For thousands of files; of one, ``files.measure`` tells the size.
+        """
+        found = {}
+        try:
+            with os.scandir(self.folders[kind]) as entries:
+                for entry in entries:
+                    if (match := _FILE[kind].fullmatch(entry.name)) and entry.is_file(follow_symlinks=False):
+                        found[f"sha256:{match[1]}"] = entry.stat(follow_symlinks=False).st_size
+        except FileNotFoundError:
+            pass
+        return found
 
     def foreign_files(self) -> Iterator[Path]:
         """Yield what lies in the artifact folders and is neither an artifact nor a lock."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +11,8 @@ from msb_cache.cli import output
 from msb_cache.cli.common import format_option, open_cache
 
 if TYPE_CHECKING:
-    from msb_cache.projections.deletions import DeletionReport
+    from msb_cache.eventstore.store import StoredEvent
+    from msb_cache.projections.deletions import DeletionReport, DeletionSummary
     from msb_cache.verification import Verification
 
 
@@ -38,7 +40,7 @@ def history(home: str | None, reference: str, format_: str) -> None:
 @click.command()
 @click.option("--type", "types", multiple=True, metavar="TYPE", help="Only this event type; repeatable.")
 @click.option("--operation", metavar="ID", help="Only events of this operation.")
-@click.option("-n", "--limit", type=click.IntRange(min=1), help="At most this many.")
+@click.option("-n", "--limit", type=click.IntRange(1, 2**63 - 1), help="At most this many.")
 @click.option("--reverse", is_flag=True, help="Newest first.")
 @format_option
 @click.pass_obj
@@ -51,7 +53,7 @@ def events(
     format_: str,
 ) -> None:
     """Show the event log."""
-    from msb_cache.cli.describe import describe, fields, who
+    from msb_cache.cli.describe import fields
     from msb_cache.eventstore.upcasting import CATALOGUE
 
     for name in types:
@@ -62,28 +64,14 @@ def events(
         found = cache.events(types=types or None, operation=operation, limit=limit, reverse=reverse)
     if format_ == "json":
         output.json([fields(event) for event in found])
-        return
-    rows = []
-    for event in found:
-        line = describe(event)
-        rows.append(
-            (
-                str(event.seq),
-                output.local_time(event.occurred_at_ns),
-                event.type,
-                _subject(event.subject),
-                line.details,
-                who(event.actor),
-            )
-        )
-    if rows:
-        output.table(("SEQ", "WHEN", "TYPE", "SUBJECT", "DETAILS", "WHO"), rows, right=(0,))
+    elif found:
+        print_events(found)
     else:
         click.echo("No such events.", err=True)
 
 
 @click.group(invoke_without_command=True)
-@click.option("-n", "--limit", type=click.IntRange(min=1), help="At most this many.")
+@click.option("-n", "--limit", type=click.IntRange(1, 2**63 - 1), help="At most this many.")
 @format_option
 @click.pass_context
 def prunes(ctx: click.Context, limit: int | None, format_: str) -> None:
@@ -91,8 +79,7 @@ def prunes(ctx: click.Context, limit: int | None, format_: str) -> None:
     if ctx.invoked_subcommand is not None:
         return
     with open_cache(ctx.obj) as cache:
-        found = cache.deletions(limit=limit)
-        reports = [cache.deletion(row.operation) for row in found]
+        reports = cache.deletions(limit=limit)
     if format_ == "json":
         output.json([_deletion_fields(report) for report in reports])
         return
@@ -127,7 +114,7 @@ def show(home: str | None, operation: str, format_: str) -> None:
     with open_cache(home) as cache:
         report = cache.deletion(operation)
     if format_ == "json":
-        output.json(_deletion_fields(report, full=True))
+        output.json(_deletion_fields(report))
     else:
         _print_deletion(report)
 
@@ -175,17 +162,43 @@ def verify(home: str | None, format_: str) -> int:
 COMMANDS = (history, events, prunes, rebuild, verify)
 
 
+def print_events(events: Sequence[StoredEvent]) -> None:
+    """Print a table of events, one line each."""
+    output.table(
+        ("SEQ", "WHEN", "TYPE", "SUBJECT", "DETAILS", "WHO"),
+        [event_row(event) for event in events],
+        right=(0,),
+    )
+
+
+def event_row(event: StoredEvent) -> tuple[str, ...]:
+    """Return an event's cells in such a table."""
+    from msb_cache.cli.describe import describe, who
+
+    return (
+        str(event.seq),
+        output.local_time(event.occurred_at_ns),
+        event.type,
+        _subject(event.subject),
+        describe(event).details,
+        who(event.actor),
+    )
+
+
 def _print_timeline(events: list[Any]) -> None:
     from msb_cache.cli.describe import describe, who
 
     lines = [(event, describe(event)) for event in events]
     widths = [max(len(line[column]) for _, line in lines) for column in (0, 2, 3)]
-    before = ""
+    widths[2] = min(widths[2], 48)  # one long reason must not push everybody's name away
+    before = ("", "")
     for event, line in lines:
         when = output.local_time(event.occurred_at_ns)
-        # What one command did stands together: its time and its author are shown once.
-        repeated = before == event.operation
-        before = event.operation
+        # What one command did stands together: its time and its author are shown once. What was observed
+        # happened at times of its own.
+        group = (event.operation, when if event.actor.observed else "")
+        repeated = before == group
+        before = group
         what = click.style(line.what.ljust(widths[0]), fg=line.colour, bold=not event.shared)
         details = output.printable(line.details).ljust(widths[2])
         author = "" if repeated else who(event.actor)
@@ -199,8 +212,10 @@ def _subject(subject: str) -> str:
     return output.short(subject) if subject.startswith("sha256:") else familiar(subject)
 
 
-def _deletion_fields(report: DeletionReport, *, full: bool = False) -> dict[str, Any]:
+def _deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]:
     import msgspec
+
+    from msb_cache.projections.deletions import DeletionReport
 
     row = report.counters
     found: dict[str, Any] = {
@@ -219,7 +234,7 @@ def _deletion_fields(report: DeletionReport, *, full: bool = False) -> dict[str,
         "vmdk_removed": row.vmdk_removed,
         "bytes_reclaimed": row.bytes_reclaimed,
     }
-    if full:
+    if isinstance(report, DeletionReport):
         from msb_cache.cache import familiar
 
         found["images"] = [
@@ -228,7 +243,8 @@ def _deletion_fields(report: DeletionReport, *, full: bool = False) -> dict[str,
         ]
         found["artifacts"] = [msgspec.to_builtins(artifact) for artifact in report.artifacts]
         found["kept"] = [
-            {"subject": kept.subject, "rule": kept.rule, "by": list(kept.holders)} for kept in report.kept
+            {"subject": kept.subject, "rule": kept.rule, "by": list(kept.holders), "more": kept.more}
+            for kept in report.kept
         ]
     return found
 
@@ -275,6 +291,7 @@ def _print_deletion(report: DeletionReport) -> None:
         click.echo(f"\nKept ({len(report.kept)})")
         for kept in report.kept:
             by = f" by {', '.join(map(familiar, kept.holders))}" if kept.holders else ""
+            by += f" and {kept.more} more" if kept.more else ""
             click.echo(f"  {output.printable(_subject(kept.subject))}   {kept.rule}{output.printable(by)}")
 
 
@@ -331,6 +348,7 @@ def _verification_fields(found: Verification) -> dict[str, Any]:
 
 def _print_verification(found: Verification) -> None:
     from msb_cache.eventstore.chain import Break
+    from msb_cache.verification import BROKEN
 
     good, bad = click.style("✓", fg="green"), click.style("✗", fg="red")
     if isinstance(found.chain, Break):
@@ -346,20 +364,24 @@ def _print_verification(found: Verification) -> None:
         click.echo("             `msb-cache rebuild` mends that")
     else:
         click.echo(f"  {good} index    exactly what the log says")
-    broken = [problem for problem in found.disk if problem.problem in ("missing", "size")]
+    broken = [problem for problem in found.disk if problem.problem in BROKEN]
     extra = [problem for problem in found.disk if problem not in broken]
     mark = bad if broken else good
     click.echo(
         f"  {mark} disk     {output.plural(found.files, 'file')} expected, {len(broken)} missing or damaged"
     )
     for problem in broken:
-        wrong = "is missing" if problem.problem == "missing" else _wrong_size(problem)
+        wrong = {"missing": "is missing", "damaged": "is damaged"}.get(problem.problem) or _wrong_size(
+            problem
+        )
         click.echo(f"      {_place(found, problem)} {wrong}; load the image again")
     if extra:
         mark = click.style("!", fg="yellow")
         click.echo(f"  {mark} disk     {output.plural(len(extra), 'file')} more than that")
     for problem in extra:
         what = "no image names it; `msb-cache prune --orphans` deletes it"
+        if found.owned_by_msb:
+            what = "the log names no image of it; it may be msb's"
         if problem.problem == "foreign":
             what = "not a file of the cache"
         click.echo(f"      {_place(found, problem)}: {what}")

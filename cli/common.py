@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import click
 
 from msb_cache.cache import ImageCache
 from msb_cache.ledger import current_actor
 
+_LONGEST_REASON = 300
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def open_cache(home: str | None, *, reason: str | None = None) -> ImageCache:
     """Open the cache of ``--home`` (None: the environment's); the log keeps this program and the reason."""
-    return ImageCache(home, actor=current_actor("msb-cache", reason))
+    sync = not click.get_current_context().find_root().params.get("no_sync", False)
+    return ImageCache(home, actor=current_actor("msb-cache", reason), sync=sync, note=note)
+
+
+def on_terminal(stream: IO[str] | None) -> bool:
+    """Return whether a standard stream is a terminal; a closed one is not."""
+    return stream is not None and stream.isatty()
 
 
 def format_option(command: F) -> F:
@@ -33,7 +41,16 @@ def format_option(command: F) -> F:
 
 def reason_option(command: F) -> F:
     """Add ``--reason TEXT``, kept in the log."""
-    return click.option("--reason", metavar="TEXT", help="Why; kept in the log with your name.")(command)
+    return click.option(
+        "--reason", metavar="TEXT", callback=_short, help="Why; kept in the log with your name."
+    )(command)
+
+
+def _short(ctx: click.Context, parameter: click.Parameter, reason: str | None) -> str | None:
+    # It stands in every event of the command.
+    if reason is not None and len(reason) > _LONGEST_REASON:
+        raise click.BadParameter(f"at most {_LONGEST_REASON} characters are kept")
+    return reason
 
 
 def quiet_option(text: str) -> Callable[[F], F]:

@@ -78,7 +78,12 @@ def _outcome(
 ) -> Line:
     subject = short(event.subject) if event.subject.startswith("sha256:") else "-"
     if isinstance(data, ev.ArtifactKept):
-        reason = {"busy": "another process works with it", "needed": "an image needs it again"}[data.reason]
+        reasons = {
+            "busy": "another process works with it",
+            "needed": "an image needs it again",
+            "owned": "the home had become msb's",
+        }
+        reason = reasons[data.reason]
         return Line(f"{data.kind} kept", "yellow", subject, reason)
     if isinstance(data, ev.ArtifactDeleteFailed):
         return Line(f"{data.kind} stuck", "red", subject, data.reason)

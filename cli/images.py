@@ -8,30 +8,51 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import done, format_option, note, open_cache, quiet_option, reason_option
+from msb_cache.cli.common import (
+    done,
+    format_option,
+    note,
+    on_terminal,
+    open_cache,
+    quiet_option,
+    reason_option,
+)
 from msb_cache.errors import ImageInUseError, ImageNotFoundError
 
 if TYPE_CHECKING:
     from msb_cache.deletion import Preview
-    from msb_cache.models import ImageDetail, ImageHandle
+    from msb_cache.models import ImageDetail, ImageHandle, ImagePruneReport
 
 
 @click.command()
-@click.option("-i", "--input", "path", type=click.Path(), help="The archive; without it, stdin.")
+@click.argument("archive", type=click.Path(), required=False)
+@click.option("-i", "--input", "path", type=click.Path(), help="The archive; without one, stdin.")
 @click.option("-t", "--tag", metavar="REF", help="One more reference for the first image.")
 @click.option(
     "--platform", metavar="OS/ARCH", help="Which image of an index; default: linux on this machine."
 )
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
-def load(home: str | None, path: str | None, tag: str | None, platform: str | None, quiet: bool) -> None:
+def load(
+    home: str | None,
+    archive: str | None,
+    path: str | None,
+    tag: str | None,
+    platform: str | None,
+    quiet: bool,
+) -> None:
     """Add the images of a docker-save or OCI archive.
 
     The archive is a tar file (plain, gzip, zstd, xz or bzip2) or an OCI layout directory. All of its
     images are added, or none if anything is wrong with one.
     """
-    if path in (None, "-") and sys.stdin.isatty():
-        raise click.UsageError("nothing to load: name an archive with -i FILE, or pipe one in")
+    if archive is not None and path is not None:
+        raise click.UsageError("two archives were named; load one after the other")
+    path = archive if path is None else path
+    if path in (None, "-") and on_terminal(sys.stdin):
+        raise click.UsageError("nothing to load: name an archive, or pipe one in")
+    if path in (None, "-") and sys.stdin is None:
+        raise click.UsageError("nothing to load: stdin is closed")
     source = sys.stdin.buffer if path is None or path == "-" else path
     with open_cache(home) as cache:
         handles = cache.load(source, tag=tag, platform=platform, note=None if quiet else note)
@@ -59,10 +80,12 @@ def save(home: str | None, references: tuple[str, ...], path: str | None, format
     docker, skopeo, msb and msb-cache load it. Layers are made anew from their EROFS images, so digests
     differ from the original's.
     """
-    if path in (None, "-") and sys.stdout.isatty():
+    if path in (None, "-") and on_terminal(sys.stdout):
         raise click.UsageError(
             "an archive would garble the terminal: name a file with -o FILE, or pipe it on"
         )
+    if path in (None, "-") and sys.stdout is None:
+        raise click.UsageError("nowhere to write to: stdout is closed")
     target = sys.stdout.buffer if path is None or path == "-" else path
     with open_cache(home) as cache:
         cache.save(references, target, format=format_)
@@ -139,12 +162,13 @@ def remove(
                 if len(references) == 1:
                     raise
                 missing = isinstance(error, ImageNotFoundError)
-                click.echo(f"error: {error}", err=True)
+                output.error(str(error))
                 codes.append(EXIT_NOT_FOUND if missing else EXIT_IN_USE)
             else:
                 if not quiet:
                     freed = output.size(report.bytes_reclaimed or 0)
                     done("Removed", f"{reference}  ({freed} freed)")
+                codes += _failures(report)
     if not codes:
         return 0
     return codes[0] if len(set(codes)) == 1 else EXIT_FAILED
@@ -160,7 +184,7 @@ def remove(
 @click.pass_obj
 def prune(
     home: str | None, yes: bool, dry_run: bool, orphans: bool, reason: str | None, format_: str, quiet: bool
-) -> None:
+) -> int:
     """Remove every image that nothing uses.
 
     That is: no sandbox and no snapshot. What was deleted, kept and why is recorded: see `msb-cache prunes`.
@@ -177,8 +201,8 @@ def prune(
                     click.echo(familiar(reference))
             else:
                 _print_preview(shown)
-            return
-        if not yes and not sys.stdin.isatty():
+            return 0
+        if not yes and not on_terminal(sys.stdin):
             raise click.UsageError(
                 "nobody to ask: stdin is no terminal; use --yes, or --dry-run to look first"
             )
@@ -190,6 +214,7 @@ def prune(
             click.echo("Nothing was pruned.", err=True)
     elif not quiet:
         _print_report(report)
+    return max(_failures(report), default=0)
 
 
 @click.command()
@@ -280,7 +305,7 @@ def _print_detail(detail: ImageDetail, holders: list[str]) -> None:
     line("Created", output.local_time(handle.created_at_ns))
     line("Last used", output.local_time(handle.last_used_at_ns))
     line("Held by", ", ".join(holders) or "nobody")
-    if config is not None:
+    if config is not None and any(getattr(config, name) for name in _SETTINGS):
         click.echo("\nConfig")
         for name, value in (
             ("Entrypoint", _words(config.entrypoint)),
@@ -316,6 +341,20 @@ def _print_detail(detail: ImageDetail, holders: list[str]) -> None:
     )
 
 
+def _failures(report: ImagePruneReport) -> list[int]:
+    """Say what could not be deleted, if anything, and return the exit codes for it."""
+    if not report.artifacts_failed:
+        return []
+    files = output.plural(report.artifacts_failed, "file")
+    output.error(
+        f"{files} could not be deleted; `msb-cache prunes show {report.operation}` says which and why"
+    )
+    return [1]
+
+
+_SETTINGS = ("entrypoint", "cmd", "working_dir", "user", "stop_signal", "env", "labels")
+
+
 def _words(words: list[str] | None) -> str | None:
     if not words:
         return None
@@ -325,16 +364,16 @@ def _words(words: list[str] | None) -> str | None:
 
 
 def _confirm(shown: Preview) -> bool:
-    _print_preview(shown)
+    _print_preview(shown, err=True)  # beside the question, and out of the way of what a program reads
     return click.confirm("\nDelete these?", err=True)
 
 
-def _print_preview(shown: Preview) -> None:
+def _print_preview(shown: Preview, *, err: bool = False) -> None:
     from msb_cache.cache import familiar
 
     plan = shown.plan
     if plan.empty and not shown.artifacts:
-        click.echo("Nothing to delete.")
+        click.echo("Nothing to delete.", err=err)
     else:
         counts = (
             (len(plan.references), "reference", None),
@@ -343,17 +382,18 @@ def _print_preview(shown: Preview) -> None:
             (shown.orphans, "file that no image names", "files that no image names"),
         )
         parts = [output.plural(count, one, many) for count, one, many in counts if count]
-        click.echo(f"Deletes {', '.join(parts)}: {output.size(shown.bytes or 0)}")
-        output.columns((familiar(name), output.short(digest)) for name, digest in plan.references)
+        click.echo(f"Deletes {', '.join(parts)}: {output.size(shown.bytes or 0)}", err=err)
+        output.columns(((familiar(name), output.short(digest)) for name, digest in plan.references), err=err)
     if plan.kept:
-        click.echo(f"Keeps {len(plan.kept)}")
-        output.columns(
+        click.echo(f"Keeps {len(plan.kept)}", err=err)
+        rows = (
             (
                 output.short(kept.subject) if kept.subject.startswith("sha256:") else familiar(kept.subject),
                 f"{kept.rule} by {', '.join(kept.by)}",
             )
             for kept in plan.kept
         )
+        output.columns(rows, err=err)
 
 
 def _preview_fields(shown: Preview) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sqlite3
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from msb_cache import errors
-from msb_cache.cli import audit, images
+from msb_cache.cli import audit, images, observe, output, pull
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -47,6 +48,11 @@ class Group(click.Group):
     help="The microsandbox home whose cache to use.  [default: $MSB_HOME, else ~/.microsandbox]",
 )
 @click.option(
+    "--no-sync",
+    is_flag=True,
+    help="Do not look first at what msb did in this home since the last time.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning"]),
     help="Log what happens inside, to stderr.",
@@ -60,7 +66,7 @@ class Group(click.Group):
 )
 @click.version_option(package_name="msb-cache", prog_name="msb-cache")
 @click.pass_context
-def cli(ctx: click.Context, home: str | None, log_level: str | None, log_format: str) -> None:
+def cli(ctx: click.Context, home: str | None, no_sync: bool, log_level: str | None, log_format: str) -> None:
     """The image cache of microsandbox, and everything that ever happened to it.
 
     Every pull, use, remove and prune of a cached image is an event in an append-only log.
@@ -76,7 +82,7 @@ def cli(ctx: click.Context, home: str | None, log_level: str | None, log_format:
         configure(log_level, log_format)
 
 
-for command in (*images.COMMANDS, *audit.COMMANDS):
+for command in (*pull.COMMANDS, *images.COMMANDS, *audit.COMMANDS, *observe.COMMANDS):
     cli.add_command(command)
 
 
@@ -87,6 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever the terminal's encoding
     try:
         result: Any = cli.main(arguments, prog_name="msb-cache", standalone_mode=False)
     except click.exceptions.Abort:
@@ -94,20 +103,22 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 130
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "msb-cache"
-        _say(f"{error.format_message().rstrip('.')}; see `{command} --help`")
+        hint = _hint(error) or f"see `{command} --help`"
+        output.error(f"{error.format_message().rstrip('.')}; {hint}")
         return error.exit_code
     except click.ClickException as error:
-        _say(error.format_message())
+        output.error(error.format_message())
         return error.exit_code
     except errors.MicrosandboxError as error:
-        _say(str(error))
+        hold = "; `msb-cache release HOLDER` ends a hold, `remove --force` drops the reference only"
+        output.error(f"{error}{hold if isinstance(error, errors.ImageInUseError) else ''}")
         return _exit_code(error)
     except BrokenPipeError:
         # Whoever read our output has gone; writing more, also at exit, would only fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except (OSError, sqlite3.Error) as error:
-        _say(_sentence(error))
+        output.error(_sentence(error))
         return EXIT_FAILED
     return result if isinstance(result, int) else 0
 
@@ -129,5 +140,10 @@ def _sentence(error: OSError | sqlite3.Error) -> str:
     return str(error) or type(error).__name__
 
 
-def _say(sentence: str) -> None:
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {sentence}", err=True)
+def _hint(error: click.UsageError) -> str | None:
+    """Return what was probably meant, where that is known."""
+    if not isinstance(error, click.NoSuchOption):
+        return None
+    if error.option_name in ("--home", "--no-sync", "--log-level", "--log-format"):
+        return f"it goes before the command: `msb-cache {error.option_name} … COMMAND`"
+    return "use `--format json`" if error.option_name == "--json" else None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
 
+_NARROWEST = 12  # characters a column keeps, whatever the terminal
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -49,28 +53,53 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def error(sentence: str) -> None:
+    """Say what went wrong, on stderr."""
+    colour = False if os.environ.get("NO_COLOR") else None
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {printable(sentence)}", err=True, color=colour)
+
+
+def _fit(widths: list[int], rows: list[list[str]], gap: int) -> int:
+    """Narrow the widest columns until a row fits the terminal; return the gap between columns."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return gap
+    room = shutil.get_terminal_size().columns
+    if sum(widths) + gap * (len(widths) - 1) <= room:
+        return gap
+    gap = 2
+    while sum(widths) + gap * (len(widths) - 1) > room and max(widths) > _NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+    for row in rows:
+        for column, cell in enumerate(row):
+            if len(cell) > widths[column]:
+                keep = widths[column] - 1
+                row[column] = f"{cell[: keep - keep // 2]}…{cell[len(cell) - keep // 2 :]}"
+    return gap
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
     """Print aligned columns; those in ``right`` are aligned to the right."""
     lines = [list(header), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    gap = " " * _fit(widths, lines, 3)
     text = []
     for number, line in enumerate(lines):
         cells = [
             cell.rjust(width) if column in right else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
-        joined = "   ".join(cells).rstrip()
+        joined = gap.join(cells).rstrip()
         text.append(click.style(joined, bold=True) if number == 0 else joined)
     click.echo("\n".join(text))
 
 
-def columns(rows: Iterable[Sequence[str]]) -> None:
+def columns(rows: Iterable[Sequence[str]], *, err: bool = False) -> None:
     """Print aligned columns without a header, indented."""
     lines = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     for line in lines:
         text = "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        click.echo(f"  {text}".rstrip())
+        click.echo(f"  {text}".rstrip(), err=err)
 
 
 def json(value: Any) -> None:

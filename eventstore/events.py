@@ -62,7 +62,7 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class ManifestAdded(Event, frozen=True, kw_only=True):
     """A manifest entered the index, or its files were made anew with other sizes. Subject: its digest.
 
-    Layers run bottom to top; sizes in bytes.
+    Layers run bottom to top; sizes in bytes. ``row`` identifies msb's record of it, where that was observed.
     """
 
     type: ClassVar[str] = "manifest.added"
@@ -75,6 +75,7 @@ class ManifestAdded(Event, frozen=True, kw_only=True):
     layers: tuple[Layer, ...]
     fsmeta_size: int | None = None
     vmdk_size: int | None = None
+    row: str | None = None
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -88,7 +89,8 @@ class ImagePulled(Event, frozen=True, kw_only=True):
     """A reference points at a manifest. Subject: the reference. One for *every* successful pull or load.
 
     ``changed`` says whether the reference is new or moved; ``previous_digest`` is where it pointed.
-    Sizes in bytes, ``duration_ns`` in nanoseconds.
+    Sizes in bytes, ``duration_ns`` in nanoseconds. ``row`` identifies msb's record of the reference, where
+    that was observed: a name that comes back under another row was removed and pulled again.
     """
 
     type: ClassVar[str] = "image.pulled"
@@ -99,6 +101,7 @@ class ImagePulled(Event, frozen=True, kw_only=True):
     bytes_fetched: int | None = None
     bytes_reused: int | None = None
     duration_ns: int | None = None
+    row: str | None = None
 
 
 class ImagePullFailed(Event, frozen=True, kw_only=True):
@@ -118,11 +121,15 @@ class ImageUsed(Event, frozen=True, kw_only=True):
 
 
 class ImageHeld(Event, frozen=True, kw_only=True):
-    """A sandbox or snapshot needs the manifest from now on. Subject: the manifest's digest."""
+    """A sandbox or snapshot needs the manifest from now on. Subject: the manifest's digest.
+
+    ``row`` identifies msb's record of the hold, where that was observed.
+    """
 
     type: ClassVar[str] = "image.held"
     holder: str
     reference: str | None = None
+    row: str | None = None
 
 
 class ImageReleased(Event, frozen=True, kw_only=True):
@@ -154,11 +161,15 @@ class PlannedArtifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 class KeptBack(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One reference or manifest a deletion decided not to touch, and the rule that kept it."""
+    """One reference or manifest a deletion decided not to touch, and the rule that kept it.
+
+    ``holders`` names the first of those it was kept for, ``more`` counts the others.
+    """
 
     subject: str
     rule: str
     holders: tuple[str, ...] = ()
+    more: int = 0
 
 
 class DeletionStarted(Event, frozen=True, kw_only=True):
@@ -228,11 +239,15 @@ class VmdkDeleted(ArtifactDeleted, frozen=True, kw_only=True):
 
 
 class ArtifactKept(Event, frozen=True, kw_only=True):
-    """A planned artifact was not deleted after all. Subject: as for its deletion."""
+    """A planned artifact was not deleted after all. Subject: as for its deletion.
+
+    ``busy``: another process had it locked; ``needed``: an image needs it again; ``owned``: the home
+    had become msb's.
+    """
 
     type: ClassVar[str] = "artifact.kept"
     kind: ArtifactKind
-    reason: Literal["busy", "needed"]
+    reason: Literal["busy", "needed", "owned"]
 
 
 class ArtifactDeleteFailed(Event, frozen=True, kw_only=True):

@@ -226,13 +226,13 @@ class EventStore:
         """
         conditions: list[str] = []
         arguments: list[int | str] = []
-        # Subjects choose the index: they are few, while a type or an operation can have a million
-        # events. A unary plus keeps SQLite from choosing another one.
-        plus = "" if subjects is None else "+"
+        # An operation (with subjects) or subjects choose the index: a type can have a million events.
+        # A unary plus keeps SQLite from choosing another one.
+        plus = "" if subjects is None and operation is None else "+"
         for condition, value in (
             ("seq > ?", after or None),
             ("seq <= ?", until),
-            (f"{plus}operation = ?", operation),
+            ("operation = ?", operation),
             ("occurred_at >= ?", occurred_from_ns),
             ("occurred_at <= ?", occurred_until_ns),
         ):

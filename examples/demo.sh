@@ -39,5 +39,5 @@ run history python:3.12
 run prunes
 run prunes show "$(msb-cache prunes --format json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["operation"])')"
 
-say "Nothing of this can be changed unnoticed"
+say "The log is whole, and the index and the disk are what it says"
 run verify

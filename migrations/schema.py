@@ -24,7 +24,7 @@ CREATE TABLE events (
 );
 CREATE INDEX events_by_type ON events (type);
 CREATE INDEX events_by_subject ON events (subject);
-CREATE INDEX events_by_operation ON events (operation);
+CREATE INDEX events_by_operation ON events (operation, subject);
 CREATE TRIGGER events_no_update BEFORE UPDATE ON events
 BEGIN SELECT RAISE(ABORT, 'events are only ever appended, never changed'); END;
 CREATE TRIGGER events_no_delete BEFORE DELETE ON events
@@ -32,6 +32,7 @@ BEGIN SELECT RAISE(ABORT, 'events are only ever appended, never deleted'); END;
 -- Also what refuses INSERT OR REPLACE, which deletes without firing the trigger above.
 CREATE TRIGGER events_in_order BEFORE INSERT ON events
 WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM events)
+  OR EXISTS (SELECT 1 FROM events WHERE id = NEW.id)
 BEGIN SELECT RAISE(ABORT, 'events are only ever appended, each at the next position'); END;
 """
 
@@ -116,11 +117,39 @@ CREATE TABLE deletion_outcome (
     outcome   TEXT NOT NULL,
     PRIMARY KEY (operation, kind, subject)
 ) WITHOUT ROWID;
+CREATE INDEX deletion_outcome_kept ON deletion_outcome (kind, subject) WHERE outcome = 'kept';
 CREATE TABLE projection_state (
     id           INTEGER PRIMARY KEY CHECK (id = 1),
     fold_version INTEGER NOT NULL,
     seq          INTEGER NOT NULL
 )
+"""
+
+_OBSERVED = """
+ALTER TABLE image ADD COLUMN msb_row TEXT;
+ALTER TABLE manifest ADD COLUMN msb_row TEXT;
+ALTER TABLE hold ADD COLUMN msb_row TEXT;
+-- The two below are not folded: dropping their rows costs one full comparison with msb.db, and the
+-- record of files that msb had not unlinked yet.
+CREATE TABLE sync_state (
+    id           INTEGER PRIMARY KEY CHECK (id = 1),
+    synced_at    INTEGER NOT NULL,
+    db_inode     INTEGER NOT NULL,
+    db_size      INTEGER NOT NULL,
+    db_mtime_ns  INTEGER NOT NULL,
+    wal_inode    INTEGER NOT NULL,
+    wal_size     INTEGER NOT NULL,
+    wal_mtime_ns INTEGER NOT NULL
+);
+CREATE TABLE sync_leftover (
+    kind      TEXT NOT NULL,
+    subject   TEXT NOT NULL,
+    bytes     INTEGER,
+    manifests INTEGER NOT NULL,
+    operation TEXT NOT NULL,
+    since     INTEGER NOT NULL,
+    PRIMARY KEY (kind, subject)
+) WITHOUT ROWID
 """
 
 
@@ -136,6 +165,13 @@ def m0002_projections(db: Database) -> None:
     """Create the tables folded from the log; whoever opens the database fills them from it."""
     _run(db, _PROJECTIONS)
     db.execute("PRAGMA user_version = 2")
+
+
+@migrations()
+def m0003_observed(db: Database) -> None:
+    """Add what observing a home that msb writes needs: its row identities, and the last look at it."""
+    _run(db, _OBSERVED)
+    db.execute("PRAGMA user_version = 3")
 
 
 def _run(db: Database, script: str) -> None:

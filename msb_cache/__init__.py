@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         ImagePruneReport,
     )
     from msb_cache.projections.history import HistoryEvent
+    from msb_cache.sync import SyncReport
 
     __version__: str
 
@@ -85,6 +86,7 @@ __all__ = [
     "OperationNotFoundError",
     "PlatformNotFoundError",
     "StoredEvent",
+    "SyncReport",
     "UnknownEventError",
     "UnsupportedError",
     "__version__",
@@ -118,6 +120,7 @@ _MODULES = {
         "ImagePruneReport",
     ),
     "msb_cache.projections.history": ("HistoryEvent",),
+    "msb_cache.sync": ("SyncReport",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

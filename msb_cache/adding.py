@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,8 @@ from msb_cache.operations import Operation
 from msb_cache.projections import images as projected
 from msb_cache.recovery import Published, undo, write_journal
 from msb_cache.steps import reached
+
+Reuse = Callable[[SourceLayer], None]
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,9 @@ def add(
     source: ev.Source,
     began_ns: int,
     *,
-    workers: int = 2,
-) -> None:
+    workers: int,
+    reuse: Reuse | None,
+) -> list[projected.HandleRow]:
     """Add images in one operation: all of them, or none if anything about one is wrong.
 
     Args:
@@ -80,11 +83,17 @@ def add(
         source: where they come from, for the record.
         began_ns: when the work began, by ``time.monotonic_ns``.
         workers: how many layers to convert at the same time.
+        reuse: called with each layer whose image the cache already has, in a worker's thread; None: no
+            layer image is reused, all are made anew.
+
+    Returns:
+        A handle for each reference, in the given order.
 
     Raises:
         InvalidImageError: a digest does not fit, a layer cannot be converted.
     """
     layout = ledger.layout
+    ledger.prepare()
     for folder in layout.folders.values():
         make_private(folder)
     repairs = _repairs(ledger, additions)
@@ -92,11 +101,12 @@ def add(
         reached("add.locked")
         staging = operation.staging()
         layers = _Layers()
-        staged = _stage_layers(ledger, additions, layers, staging, workers)
+        staged = _stage_layers(ledger, additions, layers, staging, workers, reuse)
         staged += _stage_repairs(ledger, layers, repairs, additions, staging)
         for addition in additions:
             staged += _stage_image(ledger, addition, layers, staging)
         reached("add.staged")
+        ledger.check_ours()
         published = _journal(ledger, staged, staging)
         try:
             _publish(ledger, staged)
@@ -104,15 +114,36 @@ def add(
             with ledger.transaction(operation.id) as transaction:
                 transaction.append(_repaired(ledger, transaction, layers, repairs))
                 transaction.append(_events(ledger, transaction, additions, layers, source, began_ns))
+                rows = _handles(transaction, additions)
                 reached("add.committing")
         except BaseException:
-            for artifact in published:
-                undo(ledger, artifact, staging)
+            _take_back(ledger, operation, published, staging)
             raise
         reached("add.committed")
+        # What was repaired for a manifest that went meanwhile is nobody's.
+        repaired = [artifact for artifact in published if artifact.subject in repairs]
+        _take_back(ledger, operation, repaired, staging)
     for addition in additions:
         names = [reference.familiar for reference in addition.references]
         logs.info("image.added", references=names, digest=addition.image.manifest_digest)
+    return rows
+
+
+def _handles(transaction: Transaction, additions: Sequence[Addition]) -> list[projected.HandleRow]:
+    rows = (
+        projected.handle(transaction.connection, reference.canonical)
+        for addition in additions
+        for reference in addition.references
+    )
+    return [row for row in rows if row is not None]
+
+
+def _take_back(ledger: Ledger, operation: Operation, published: Sequence[Published], staging: Path) -> None:
+    """Undo what the index does not name; what cannot be undone now, the next writing command undoes."""
+    operation.leave_to_recovery()
+    for artifact in published:
+        undo(ledger, artifact, staging)
+    operation.undone()
 
 
 def _paths(ledger: Ledger, additions: Sequence[Addition], repairs: Mapping[str, list[str]]) -> set[Path]:
@@ -171,16 +202,21 @@ def _stage_repairs(
 
 
 def _stage_layers(
-    ledger: Ledger, additions: Sequence[Addition], layers: _Layers, staging: Path, workers: int
+    ledger: Ledger,
+    additions: Sequence[Addition],
+    layers: _Layers,
+    staging: Path,
+    workers: int,
+    reuse: Reuse | None,
 ) -> list[_Staged]:
     wanted = {layer.diff_id: layer for addition in additions for layer in addition.image.layers}
     stop = Event()
 
     def stage(layer: SourceLayer) -> _Staged | None:
         path = ledger.layout.layer(layer.diff_id)
-        present = _reusable(path)
-        if present is not None:
-            layer.verify_only()
+        present = None if reuse is None else _reusable(path)
+        if reuse is not None and present is not None:
+            reuse(layer)
             layers.images[layer.diff_id] = present
             logs.debug("layer.reused", diff_id=layer.diff_id)
             return None

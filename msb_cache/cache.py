@@ -11,13 +11,15 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
 
 from msb_cache.artifacts.layout import Layout
 from msb_cache.errors import (
+    BusyError,
     ImageInUseError,
     ImageNotFoundError,
     InvalidConfigError,
@@ -27,7 +29,7 @@ from msb_cache.errors import (
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import Actor, Clock, NewEvent, StoredEvent
-from msb_cache.ledger import Ledger
+from msb_cache.ledger import Ledger, as_text
 from msb_cache.models import (
     ImageConfigDetail,
     ImageDetail,
@@ -43,14 +45,20 @@ from msb_cache.recovery import recover
 if TYPE_CHECKING:
     from msb_cache.adding import Addition
     from msb_cache.deletion import Confirm, Preview
+    from msb_cache.oci.credentials import Credential
     from msb_cache.oci.image import SourceImage
-    from msb_cache.projections.deletions import DeletionReport
+    from msb_cache.oci.platform import Platform
+    from msb_cache.oci.registry_options import RegistryOptions
+    from msb_cache.projections.deletions import DeletionReport, DeletionSummary
     from msb_cache.projections.history import HistoryEvent
     from msb_cache.projections.live import Difference
-    from msb_cache.projections.rows import DeletionRow
+    from msb_cache.pulling import Policy, Progress
+    from msb_cache.sync import SyncReport
     from msb_cache.verification import Verification
 
-_HOLDER = re.compile(r"(sandbox|snapshot):[^\x00-\x1f\x7f]{1,500}")
+_HOLDER = re.compile(r"(sandbox|snapshot):[^\x00-\x1f\x7f\ud800-\udfff]{1,500}")
+_ATTEMPTS = 5
+_LOAD_WORKERS = 2  # layers are hashed and written outside of the interpreter's lock
 _OPERATION_PREFIX = re.compile(r"[0-9a-f-]{4,36}")
 
 Note = Callable[[str], None]
@@ -63,10 +71,15 @@ class ImageCache:
     Use it as a context manager, in one thread. Reading writes nothing: without a log there are simply no
     images. Every method that writes first finishes or undoes what a killed process left.
 
+    In a home that msb keeps (``db/msb.db`` exists) every method that reads first records what msb did since
+    the last time, if its database changed and the home can be written to.
+
     Args:
         home: the home; None: the environment's, that is ``MSB_HOME``, else ``~/.microsandbox``.
         actor: who is recorded in the log; None: this process's user and program.
         clock: nanoseconds since the epoch, UTC.
+        sync: record what msb did before reading; else only ``sync()`` does.
+        note: gets a sentence when that cannot be done, and reading goes on with what the log has.
     """
 
     def __init__(
@@ -75,6 +88,8 @@ class ImageCache:
         *,
         actor: Actor | None = None,
         clock: Clock = time.time_ns,
+        sync: bool = True,
+        note: Note | None = None,
     ) -> None:
         if home is None:
             from msb_cache.backends import home_from_environment
@@ -82,6 +97,9 @@ class ImageCache:
             home = home_from_environment()
         self._layout = Layout(home)
         self._ledger = Ledger(self._layout, actor=actor, clock=clock)
+        self._sync_first = sync
+        self._note = note
+        self._noted: str | None = None
 
     @property
     def home(self) -> Path:
@@ -104,6 +122,7 @@ class ImageCache:
 
     def list(self) -> builtins.list[ImageHandle]:
         """Return every cached image by creation time, newest first."""
+        self._observe()
         with self._ledger.snapshot() as connection:
             rows = [] if connection is None else images.handles(connection)
         return [self._handle(row) for row in rows]
@@ -115,6 +134,7 @@ class ImageCache:
             ImageNotFoundError: it is not in the cache.
             InvalidReferenceError: the text is no reference.
         """
+        self._observe()
         with self._ledger.snapshot() as connection:
             return self._handle(_find(connection, reference))
 
@@ -126,6 +146,7 @@ class ImageCache:
         """
         import msgspec
 
+        self._observe()
         with self._ledger.snapshot() as connection:
             row = _find(connection, reference)
             assert connection is not None  # noqa: S101
@@ -148,6 +169,7 @@ class ImageCache:
 
     def holders(self, reference: str) -> builtins.list[str]:
         """Return who holds the manifest that a reference points at now, by name."""
+        self._observe()
         with self._ledger.snapshot() as connection:
             row = _find(connection, reference)
             assert connection is not None  # noqa: S101
@@ -166,6 +188,7 @@ class ImageCache:
         from msb_cache.projections.history import history
 
         parsed = Reference.parse(reference)
+        self._observe()
         with self._ledger.snapshot() as connection:
             events = []
             if connection is not None:
@@ -197,6 +220,7 @@ class ImageCache:
         Raises:
             OperationNotFoundError: no operation has that id, or several begin with it.
         """
+        self._observe()
         with self._ledger.snapshot() as connection:
             if connection is None:
                 return []
@@ -215,12 +239,18 @@ class ImageCache:
                 )
             ]
 
-    def deletions(self, *, limit: int | None = None) -> builtins.list[DeletionRow]:
-        """Return past removals and prunes with their counters, newest first."""
+    def deletions(self, *, limit: int | None = None) -> builtins.list[DeletionSummary]:
+        """Return past removals and prunes, newest first: who, by which policy, and the counters."""
         from msb_cache.projections import deletions
 
+        self._observe()
         with self._ledger.snapshot() as connection:
-            return [] if connection is None else deletions.deletions(connection, limit=limit)
+            if connection is None:
+                return []
+            store = self._ledger.store(connection)
+            rows = deletions.deletions(connection, limit=limit)
+            found = (deletions.summary(store, row) for row in rows)
+            return [summary for summary in found if summary is not None]
 
     def deletion(self, operation: str) -> DeletionReport:
         """Return what one deletion decided, deleted and kept, and who ran it.
@@ -234,7 +264,9 @@ class ImageCache:
         from msb_cache.projections import deletions
 
         if not _OPERATION_PREFIX.fullmatch(operation):
-            raise OperationNotFoundError(f"{operation!r} is no operation id; `msb-cache prunes` lists them")
+            shown = as_text(operation[:100])
+            raise OperationNotFoundError(f"{shown!r} is no operation id; `msb-cache prunes` lists them")
+        self._observe()
         with self._ledger.snapshot() as connection:
             found = [] if connection is None else deletions.find(connection, operation)
             if len(found) > 1:
@@ -251,7 +283,36 @@ class ImageCache:
         """Check the hash chain, the projections against a fold of the log, and the disk against the index."""
         from msb_cache.verification import verify
 
+        self._observe()
         return verify(self._ledger)
+
+    def sync(self, *, force: bool = False) -> SyncReport:
+        """Record what msb did in this home since the last time; in a home of our own, nothing.
+
+        Args:
+            force: compare even if msb's database looks unchanged.
+
+        Raises:
+            MsbDatabaseError: msb's database cannot be read.
+            LogError, BusyError: the log cannot be written.
+        """
+        from msb_cache.sync import sync
+
+        return sync(self._ledger, force=force)
+
+    def watch(
+        self, *, stopped: Callable[[], bool] = lambda: False, interval: float = 0.5
+    ) -> Iterator[StoredEvent]:
+        """Stay, and yield each event that enters the log; what msb does here is recorded as it happens.
+
+        Args:
+            stopped: asked after each look whether to end, such as ``threading.Event().is_set``.
+            interval: seconds between two looks.
+        """
+        from msb_cache.watch import watch
+
+        note = self._note or (lambda sentence: None)
+        return watch(self._ledger, stopped=stopped, note=note, interval=interval)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -280,19 +341,20 @@ class ImageCache:
         """
         from msb_cache.adding import add
         from msb_cache.oci.archive import open_archive
-        from msb_cache.oci.platform import Platform
+        from msb_cache.oci.image import SourceLayer
         from msb_cache.operations import Operation
 
         began = time.monotonic_ns()
         extra = None if tag is None else Reference.parse(tag)
-        wanted = None if platform is None else Platform.parse(platform)
+        wanted = None if platform is None else _platform(platform)
         self._begin_writing()
         if isinstance(source, str | os.PathLike):
             opened: Path | BinaryIO = Path(source)
-            origin = ev.Source(kind="archive", name=os.path.abspath(source))
+            origin = ev.Source(kind="archive", name=as_text(os.path.abspath(os.fsdecode(source))))
         else:
             opened, origin = source, ev.Source(kind="archive", name="-")
         with (
+            _naming(source),
             Operation(self._layout) as operation,
             open_archive(opened, operation.staging(), wanted) as archive,
         ):
@@ -300,9 +362,66 @@ class ImageCache:
                 if note is not None:
                     note(sentence)
             names = _name(archive.images, extra)
-            add(self._ledger, operation, _additions(archive.images, names), origin, began)
-        references = [name for group in names for name in group]
-        return [self.get(reference.canonical) for reference in dict.fromkeys(references)]
+            rows = add(
+                self._ledger,
+                operation,
+                _additions(archive.images, names),
+                origin,
+                began,
+                workers=_LOAD_WORKERS,
+                reuse=SourceLayer.verify_only,
+            )
+        return [self._handle(row) for row in rows]
+
+    def pull(
+        self,
+        reference: str,
+        *,
+        platform: str | None = None,
+        policy: Policy = "missing",
+        force: bool = False,
+        credential: Credential | None = None,
+        options: RegistryOptions | None = None,
+        jobs: int = 3,
+        progress: Progress | None = None,
+        note: Note | None = None,
+    ) -> ImageHandle:
+        """Pull an image from its registry; a failure is recorded as well.
+
+        Args:
+            reference: by tag, digest or both; short names mean Docker Hub.
+            platform: such as ``linux/arm64``; None: the host's linux platform.
+            policy: ``missing`` takes a cached image as it is, ``always`` asks the registry what the
+                reference means now and reuses layers, ``never`` does not ask the registry.
+            force: fetch and make everything anew, whatever is cached.
+            credential: the login; None: what Docker's configuration and credential helpers say.
+            options: how to reach the registry.
+            jobs: how many layers to fetch at the same time.
+            progress: gets typed progress events, from the threads that fetch.
+            note: gets sentences about what is unusual.
+
+        Raises:
+            ImagePullFailedError: the registry cannot or will not give it.
+            ImageNotFoundError: it is not cached, and the policy is ``never``.
+            InvalidImageError: what the registry gives is not what it says.
+        """
+        from msb_cache.oci.registry_options import RegistryOptions
+        from msb_cache.pulling import Wanted, pull
+
+        wanted = Wanted(
+            Reference.parse(reference),
+            None if platform is None else _platform(platform),
+            policy,
+            force,
+            credential,
+            options or RegistryOptions(),
+            jobs,
+        )
+        if policy not in ("missing", "always", "never") or jobs < 1:
+            raise InvalidConfigError("the policy is missing, always or never, and jobs is at least 1")
+        self._begin_writing()
+        pull(self._ledger, wanted, progress=progress, note=note)
+        return self.get(wanted.reference.canonical)
 
     def save(
         self,
@@ -329,6 +448,7 @@ class ImageCache:
         if format not in ("docker", "oci"):
             raise InvalidConfigError(f"{format!r} is no archive format; use docker or oci")
         wanted = [references] if isinstance(references, str) else [*references]
+        self._observe()
         with self._ledger.snapshot() as connection:
             rows = [_find(connection, reference) for reference in wanted]
         save(self._layout, rows, target, format=format)
@@ -346,6 +466,7 @@ class ImageCache:
         if holder is not None:
             _check_holder(holder)
         self._begin_writing()
+        self.get(reference)  # nothing is made for an image that is not there
         with self._ledger.transaction(uuid7()) as transaction:
             row = _find(transaction.connection, reference)
             used = ev.ImageUsed(manifest_digest=row.manifest_digest, holder=holder)
@@ -364,6 +485,7 @@ class ImageCache:
         """
         _check_holder(holder)
         self._begin_writing()
+        self.get(reference)  # nothing is made for an image that is not there
         with self._ledger.transaction(uuid7()) as transaction:
             row = _find(transaction.connection, reference)
             if holder not in images.holders(transaction.connection, row.manifest_digest):
@@ -415,8 +537,12 @@ class ImageCache:
             return plan_remove(state, [canonical], force=force, within=within)
 
         policy = {"references": [canonical], "force": force}
-        operation, shown = delete(self._ledger, planner, kind="remove", policy=policy)
-        return self._report(operation, shown)
+        for _ in range(_ATTEMPTS):
+            operation, shown = delete(self._ledger, planner, kind="remove", policy=policy)
+            if operation is not None:
+                return self._report(operation, shown)
+            # It moved to another image between plan and decision: plan again.
+        raise BusyError(f"{familiar(canonical)} keeps changing; try again")
 
     def prune(
         self, *, dry_run: bool = False, orphans: bool = False, confirm: Confirm | None = None
@@ -456,6 +582,7 @@ class ImageCache:
         from msb_cache.deletion import preview
         from msb_cache.plan import plan_prune
 
+        self._observe()
         return preview(self._ledger, lambda state, within: plan_prune(state, within=within), orphans=orphans)
 
     def rebuild(self) -> builtins.list[Difference]:
@@ -463,10 +590,28 @@ class ImageCache:
         from msb_cache.projections import live
 
         self._begin_writing()
+        # The long part is done without keeping others from writing.
+        with self._ledger.snapshot() as connection:
+            if connection is None:
+                return []
+            store = self._ledger.store(connection)
+            head = store.head()
+            fold = live.fold_until(store)
         with self._ledger.transaction(uuid7()) as transaction:
-            return live.rebuild(transaction.connection, self._ledger.store(transaction.connection))
+            store = self._ledger.store(transaction.connection)
+            return live.rebuild(transaction.connection, store, fold, head.seq if head else 0)
 
     # -- helpers ---------------------------------------------------------------------------------
+
+    def _observe(self) -> None:
+        if not self._sync_first or not self._ledger.owned_by_msb:
+            return
+        from msb_cache.sync import sync_before_reading
+
+        sentence = sync_before_reading(self._ledger)
+        if sentence is not None and sentence != self._noted and self._note is not None:
+            self._note(sentence)
+        self._noted = sentence
 
     def _begin_writing(self) -> None:
         self._ledger.check_ours()
@@ -495,6 +640,7 @@ class ImageCache:
                 artifact.outcome == "deleted" and (artifact.kind, artifact.subject) in orphans
                 for artifact in found.artifacts
             ),
+            artifacts_failed=row.failed,
             operation=operation,
         )
 
@@ -516,13 +662,35 @@ def _find(connection: sqlite3.Connection | None, text: str) -> HandleRow:
     return row
 
 
+def _platform(text: str) -> Platform:
+    from msb_cache.oci.platform import Platform
+
+    try:
+        return Platform.parse(text)
+    except InvalidImageError as error:
+        raise InvalidConfigError(str(error)) from None
+
+
+@contextmanager
+def _naming(source: object) -> Iterator[None]:
+    """Name the archive in an error of the operating system that names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and isinstance(source, str | os.PathLike):
+            error.filename = os.fspath(source)
+        raise
+
+
 def _operation(connection: sqlite3.Connection, prefix: str) -> str:
     from msb_cache.projections import deletions
 
-    found = deletions.operations_with(connection, prefix)
+    found = []
+    if _OPERATION_PREFIX.fullmatch(prefix):
+        found = deletions.operations_with(connection, prefix)
     if len(found) != 1:
         problem = "several operations begin with" if found else "no operation has the id"
-        raise OperationNotFoundError(f"{problem} {prefix[:100]!r}")
+        raise OperationNotFoundError(f"{problem} {as_text(prefix[:100])!r}")
     return found[0]
 
 
@@ -553,7 +721,7 @@ def _additions(found: Sequence[SourceImage], names: Sequence[Sequence[Reference]
 def _check_holder(holder: str) -> None:
     if not _HOLDER.fullmatch(holder):
         raise InvalidConfigError(
-            f"{holder[:100]!r} is no holder; write sandbox:NAME or snapshot:NAME (or its path)"
+            f"{as_text(holder[:100])!r} is no holder; write sandbox:NAME or snapshot:NAME (or its path)"
         )
 
 

@@ -86,12 +86,16 @@ def _current(connection: sqlite3.Connection, path: Path) -> bool:
     if _schema_version(connection, path) < SCHEMA_VERSION:
         return False
     # One statement, so that another process's commit cannot come between the two numbers.
-    (filled,) = connection.execute(
-        "SELECT EXISTS (SELECT 1 FROM projection_state WHERE fold_version = ? "
-        "AND seq = (SELECT coalesce(max(seq), 0) FROM events))",
-        (FOLD_VERSION,),
+    head, version, seq = connection.execute(
+        "SELECT (SELECT coalesce(max(seq), 0) FROM events), "
+        "(SELECT fold_version FROM projection_state), (SELECT seq FROM projection_state)"
     ).fetchone()
-    return bool(filled)
+    if seq is not None and seq > head:
+        raise CorruptLogError(
+            f"the log in {path} ends at event {head}, but had {seq}: its end is gone; "
+            "restore it from a backup"
+        )
+    return bool((version, seq) == (FOLD_VERSION, head))
 
 
 def _migrate(layout: Layout) -> None:

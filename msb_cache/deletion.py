@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from msb_cache import logs
 from msb_cache.artifacts import files
 from msb_cache.artifacts.layout import Layout, lock_path, make_private, sync_folder
-from msb_cache.artifacts.locks import Lock
+from msb_cache.artifacts.locks import Lock, is_free
 from msb_cache.errors import BusyError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.ledger import Ledger, Transaction
 from msb_cache.operations import Operation
-from msb_cache.plan import Plan
-from msb_cache.projections import images
+from msb_cache.plan import Kept, Plan
+from msb_cache.projections import deletions, images
 from msb_cache.projections.state import IndexState, load
 from msb_cache.steps import reached
 
@@ -37,8 +40,10 @@ _OUTCOMES: dict[str, type[ev.ArtifactDeleted]] = {
     "vmdk": ev.VmdkDeleted,
 }
 _PRUNE_WAIT = 10.0  # seconds: a single removal is over long before
+_BUSY_WAIT = 0.5  # seconds for each artifact that somebody had locked
 _BATCH = 500
-_PART = 10_000  # artifacts a deletion.started event takes; about 1.5 MB of its 4 MiB
+_PART_BYTES = 3 * 1024 * 1024  # of the 4 MiB that one event's data may have
+_HOLDERS = 20  # names kept of those that hold one image; of the others the number
 _EMPTY = IndexState({}, {}, frozenset(), {})
 
 
@@ -81,10 +86,16 @@ def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Previ
     """Plan and measure; changes nothing and appends nothing."""
     with ledger.snapshot() as connection:
         state = _EMPTY if connection is None else load(connection)
+        busy = set() if connection is None else set(deletions.left_busy(connection))
     plan = planner(state, None)
     artifacts = list(_artifacts(ledger.layout, plan))
-    if orphans:
-        artifacts += _orphans(ledger.layout, state)
+    if orphans or busy:
+        known = {(artifact.kind, artifact.subject) for artifact in artifacts}
+        for artifact in _unnamed(ledger.layout, state):
+            # Files that an earlier deletion had to leave are made up for, without being asked.
+            key = (artifact.kind, artifact.subject)
+            if key not in known and (orphans or key in busy):
+                artifacts.append(artifact)
     return Preview(plan, tuple(artifacts))
 
 
@@ -114,11 +125,11 @@ def delete(
     Raises:
         BusyError: another deletion runs in this home.
     """
-    layout = ledger.layout
-    with _one_at_a_time(layout) as operation:
-        shown = preview(ledger, planner, orphans=orphans)
-        if (shown.plan.empty and not shown.artifacts) or (confirm is not None and not confirm(shown)):
-            return None, shown
+    shown = preview(ledger, planner, orphans=orphans)
+    if (shown.plan.empty and not shown.artifacts) or (confirm is not None and not confirm(shown)):
+        return None, shown
+    # Not before: a question that waits for its answer must not keep others from deleting.
+    with _one_at_a_time(ledger.layout) as operation:
         reached("delete.planned")
         with ledger.transaction(operation.id) as transaction:
             artifacts = _decide(transaction, operation.id, planner, shown, kind, policy)
@@ -128,6 +139,8 @@ def delete(
         reached("delete.decided")
         logs.info("deletion.decided", operation=operation.id, kind=kind, artifacts=len(artifacts))
         execute(ledger, operation.id, artifacts)
+        if orphans:
+            _tidy_locks(ledger.layout)
         return operation.id, shown
 
 
@@ -148,39 +161,65 @@ def execute(
         recovering: another process decided; a file that is absent was deleted by it.
         partial: an earlier part of this operation already kept something back.
     """
+    needs = Needs(ledger)
     outcomes: list[NewEvent] = []
-    touched: set[str] = set()
+    busy: list[ev.PlannedArtifact] = []
     began = time.monotonic()
-    for artifact in artifacts:
-        event = _dispose(ledger, artifact, recovering=recovering)
-        touched.add(artifact.kind)
+
+    def settle(artifact: ev.PlannedArtifact, wait: float) -> None:
+        nonlocal partial, outcomes, began
+        event = _dispose(ledger, artifact, needs, wait=wait, recovering=recovering)
+        if isinstance(event, ev.ArtifactKept) and event.reason == "busy" and not wait:
+            busy.append(artifact)
+            return
         partial = partial or not isinstance(event, ev.ArtifactDeleted)
         outcomes.append(NewEvent(event, artifact.subject))
         logs.debug(event.type, kind=artifact.kind, subject=artifact.subject)
         reached("delete.unlinked")
         if len(outcomes) >= _BATCH or time.monotonic() - began > 1.0:
-            _record(ledger, operation, outcomes, touched)
-            outcomes, touched, began = [], set(), time.monotonic()
+            _record(ledger, operation, outcomes)
+            outcomes, began = [], time.monotonic()
+
+    for artifact in artifacts:
+        settle(artifact, 0.0)
+    for artifact in busy:  # whoever had the lock has often just finished
+        settle(artifact, _BUSY_WAIT)
     outcome: Any = "partial" if partial else "completed"
     finished = ev.DeletionFinished(outcome=outcome, recovered=recovering)
-    _record(ledger, operation, [*outcomes, NewEvent(finished, operation)], touched)
+    _record(ledger, operation, [*outcomes, NewEvent(finished, operation)])
     reached("delete.finished")
     logs.info("deletion.finished", operation=operation, outcome=outcome)
 
 
-def is_needed(ledger: Ledger, kind: str, subject: str) -> bool:
-    """Return whether the index, as it is now, needs an artifact."""
-    with ledger.snapshot() as connection:
-        if connection is None:
-            return False
-        if kind == "layer":
-            return images.has_layer(connection, subject)
-        if kind != "metadata":
-            return images.has_manifest(connection, subject)
-        if images.has_image(connection, subject):
-            return True
-        path = ledger.layout.artifact(kind, subject)
-        return path in _expected_metadata(ledger.layout, load(connection))
+class Needs:
+    """Asks the index, as it is now, whether it needs an artifact."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._metadata: set[Path] = set()
+        self._position = -1
+
+    def __call__(self, kind: str, subject: str) -> bool:
+        """Return whether an artifact of this kind is needed."""
+        with self._ledger.snapshot() as connection:
+            if connection is None:
+                return False
+            if kind == "layer":
+                return images.has_layer(connection, subject)
+            if kind != "metadata":
+                return images.has_manifest(connection, subject)
+            if images.has_image(connection, subject):
+                return True
+            path = self._ledger.layout.artifact(kind, subject)
+            if path == self._ledger.layout.metadata(subject):
+                return False
+            # An orphan is known by its file's name only, a hash: compared with those of all references.
+            head = self._ledger.store(connection).head()
+            position = head.seq if head else 0
+            if position != self._position:
+                self._metadata = _expected_metadata(self._ledger.layout, load(connection))
+                self._position = position
+            return path in self._metadata
 
 
 def _decide(
@@ -197,7 +236,7 @@ def _decide(
     if plan.empty and not artifacts:
         return None
     deleted_files = [artifact for artifact in artifacts if artifact.kind != "manifest"]
-    kept = [ev.KeptBack(subject=k.subject, rule=k.rule, holders=k.by) for k in plan.kept]
+    kept = [_kept_back(each) for each in plan.kept]
     events = [NewEvent(event, operation) for event in _started(kind, policy, artifacts, kept)]
     for reference, digest in plan.references:
         forced = kind == "remove" and digest in state.holders
@@ -207,23 +246,42 @@ def _decide(
     return deleted_files
 
 
+def _kept_back(kept: Kept) -> ev.KeptBack:
+    return ev.KeptBack(
+        subject=kept.subject, rule=kept.rule, holders=kept.by[:_HOLDERS], more=max(0, len(kept.by) - _HOLDERS)
+    )
+
+
 def _started(
     kind: ev.DeletionKind,
     policy: dict[str, Any],
     artifacts: Sequence[ev.PlannedArtifact],
     kept: Sequence[ev.KeptBack],
-) -> Iterator[ev.DeletionStarted]:
-    parts = max(1, -(-len(artifacts) // _PART), -(-len(kept) // _PART))
-    for part in range(parts):
-        chunk = slice(part * _PART, (part + 1) * _PART)
-        yield ev.DeletionStarted(
+) -> list[ev.DeletionStarted]:
+    parts: list[tuple[list[ev.PlannedArtifact], list[ev.KeptBack]]] = [([], [])]
+    room = _PART_BYTES
+    items: list[ev.PlannedArtifact | ev.KeptBack] = [*artifacts, *kept]
+    for item in items:
+        size = len(msgspec.json.encode(item)) + 1
+        if size > room:
+            parts.append(([], []))
+            room = _PART_BYTES
+        room -= size
+        if isinstance(item, ev.PlannedArtifact):
+            parts[-1][0].append(item)
+        else:
+            parts[-1][1].append(item)
+    return [
+        ev.DeletionStarted(
             kind=kind,
             policy=policy,
-            artifacts=tuple(artifacts[chunk]),
-            kept=tuple(kept[chunk]),
-            part=part + 1,
-            parts=parts,
+            artifacts=tuple(planned),
+            kept=tuple(back),
+            part=number,
+            parts=len(parts),
         )
+        for number, (planned, back) in enumerate(parts, start=1)
+    ]
 
 
 def _artifacts(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
@@ -246,7 +304,7 @@ def _file(kind: ev.ArtifactKind, subject: str, layout: Layout) -> Iterator[ev.Pl
         yield ev.PlannedArtifact(kind=kind, subject=subject, bytes=size)
 
 
-def _orphans(layout: Layout, state: IndexState) -> Iterator[ev.PlannedArtifact]:
+def _unnamed(layout: Layout, state: IndexState) -> Iterator[ev.PlannedArtifact]:
     """Yield files that the index does not name and no process has locked."""
     needed_layers = {diff_id for layers in state.manifests.values() for diff_id in layers}
     metadata = _expected_metadata(layout, state)
@@ -257,13 +315,11 @@ def _orphans(layout: Layout, state: IndexState) -> Iterator[ev.PlannedArtifact]:
             or (kind == "metadata" and path in metadata)
         ):
             continue
-        lock = Lock(lock_path(path))
-        if lock.acquire():
-            lock.release()
+        if is_free(lock_path(path)):
             yield ev.PlannedArtifact(kind=kind, subject=subject, bytes=files.measure(path))
 
 
-def _expected_metadata(layout: Layout, state: IndexState) -> set[os.PathLike[str]]:
+def _expected_metadata(layout: Layout, state: IndexState) -> set[Path]:
     return {layout.metadata(reference) for reference in state.references}
 
 
@@ -286,19 +342,23 @@ def _still_wanted(plan: Plan, state: IndexState, shown: Preview) -> list[ev.Plan
     return wanted
 
 
-def _dispose(ledger: Ledger, artifact: ev.PlannedArtifact, *, recovering: bool) -> ev.Event:
+def _dispose(
+    ledger: Ledger, artifact: ev.PlannedArtifact, needs: Needs, *, wait: float, recovering: bool
+) -> ev.Event:
     kind, subject = artifact.kind, artifact.subject
     path = ledger.layout.artifact(kind, subject)
     lock = Lock(lock_path(path))
+    size: int | None = None
     try:
-        if path.parent.is_dir():
-            if not lock.acquire():
+        if path.parent.is_dir() or artifact.bytes is not None:
+            if not lock.acquire(wait=wait):
                 return ev.ArtifactKept(kind=kind, reason="busy")
-            if is_needed(ledger, kind, subject):
+            if ledger.owned_by_msb:
+                # It came while we were at it, and its index is not ours to ask.
+                return ev.ArtifactKept(kind=kind, reason="owned")
+            if needs(kind, subject):
                 return ev.ArtifactKept(kind=kind, reason="needed")
             size = files.delete(path)
-        else:
-            size = None
     except OSError as error:
         reason = error.strerror or type(error).__name__
         return ev.ArtifactDeleteFailed(kind=kind, errno=error.errno or 0, reason=reason)
@@ -312,14 +372,21 @@ def _dispose(ledger: Ledger, artifact: ev.PlannedArtifact, *, recovering: bool) 
     return _OUTCOMES[kind](bytes=size, recovered=recovered)
 
 
-def _record(ledger: Ledger, operation: str, outcomes: list[NewEvent], kinds: Iterable[str]) -> None:
-    for kind in kinds:
-        folder = ledger.layout.folders[kind]  # type: ignore[index]
+def _record(ledger: Ledger, operation: str, outcomes: list[NewEvent]) -> None:
+    for folder in ledger.layout.folders.values():
         if folder.is_dir():
             sync_folder(folder)
     reached("delete.recording")
-    with ledger.transaction(operation) as transaction:
+    with ledger.conclude(operation) as transaction:
         transaction.append(outcomes)
+
+
+def _tidy_locks(layout: Layout) -> None:
+    """Delete lock files whose artifact is gone, such as those of a load that was killed early."""
+    for path in layout.lone_locks():
+        lock = Lock(path)
+        if lock.acquire():
+            lock.release(unlink=not os.path.lexists(path.with_suffix("")))
 
 
 @contextmanager

@@ -7,12 +7,17 @@ import pwd
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from msb_cache.artifacts.layout import Layout
-from msb_cache.database import open_database
-from msb_cache.errors import BusyError, CorruptLogError, HomeOwnedByMicrosandboxError, LogError
+from msb_cache.database import BUSY_SECONDS, open_database
+from msb_cache.errors import (
+    BusyError,
+    CorruptLogError,
+    HomeOwnedByMicrosandboxError,
+    LogError,
+)
 from msb_cache.eventstore.store import Actor, Clock, EventStore, NewEvent, StoredEvent
 from msb_cache.projections import live
 
@@ -25,7 +30,18 @@ def current_actor(program: str | None = None, reason: str | None = None) -> Acto
     except KeyError:
         user = str(uid)
     name = program or os.path.basename(sys.argv[0]) or "python"
-    return Actor(user=user, uid=uid, host=os.uname().nodename, program=name, reason=reason)
+    return Actor(
+        user=user,
+        uid=uid,
+        host=os.uname().nodename,
+        program=as_text(name),
+        reason=None if reason is None else as_text(reason),
+    )
+
+
+def as_text(name: str) -> str:
+    """Return a name from the operating system as text that UTF-8 can hold; odd bytes are escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 class Transaction:
@@ -39,11 +55,16 @@ class Transaction:
         self._operation = operation
         self._actor = actor
 
-    def append(self, events: Sequence[NewEvent]) -> list[StoredEvent]:
-        """Append events and apply them to the projections."""
+    def append(self, events: Sequence[NewEvent], *, operation: str | None = None) -> list[StoredEvent]:
+        """Append events and apply them to the projections.
+
+        Args:
+            events: in their order.
+            operation: an earlier operation that they belong to; None: this transaction's.
+        """
         if not events:
             return []
-        stored = self._store.append(events, operation=self._operation, actor=self._actor)
+        stored = self._store.append(events, operation=operation or self._operation, actor=self._actor)
         live.apply(self.connection, stored)
         return stored
 
@@ -95,18 +116,67 @@ class Ledger:
             HomeOwnedByMicrosandboxError: msb owns this cache.
             BusyError: another process writes for longer than we wait.
         """
+        if self._connection is None:
+            self.check_ours()
+        with self._transaction(operation, self.actor, self.check_ours) as transaction:
+            yield transaction
+
+    @contextmanager
+    def record(
+        self, operation: str, *, actor: Actor | None = None, wait: float | None = None
+    ) -> Iterator[Transaction]:
+        """Write like ``transaction``, in a home that msb owns: only what msb did, or was asked to do.
+
+        Args:
+            operation: the operation that the events belong to.
+            actor: who is recorded; None: the ledger's.
+            wait: seconds to wait for another process's transaction; None: as long as ``transaction`` does.
+
+        Raises:
+            LogError: msb does not own this home.
+            BusyError: another process writes for longer than we wait.
+        """
+        self._check_theirs()
+        with self._transaction(operation, actor or self.actor, self._check_theirs, wait) as transaction:
+            yield transaction
+
+    @contextmanager
+    def conclude(self, operation: str) -> Iterator[Transaction]:
+        """Write how a decided deletion went, whoever owns the home by now: what happened is a fact."""
+        with self._transaction(operation, self.actor, lambda: None) as transaction:
+            yield transaction
+
+    def prepare(self) -> None:
+        """Open the database for writing, making it if there is none, before any file is published."""
+        self.check_ours()
+        self._open(create=True)
+
+    @contextmanager
+    def _transaction(
+        self, operation: str, actor: Actor, check: Callable[[], None], wait: float | None = None
+    ) -> Iterator[Transaction]:
         connection = self._open(create=True)
         assert connection is not None  # noqa: S101
         with _said_clearly(self.layout):
-            connection.execute("BEGIN IMMEDIATE")
             try:
-                self.check_ours()
-                yield Transaction(connection, self.store(connection), operation, self.actor)
+                if wait is not None:
+                    connection.execute(f"PRAGMA busy_timeout = {int(wait * 1000)}")
+                connection.execute("BEGIN IMMEDIATE")
+                check()
+                yield Transaction(connection, self.store(connection), operation, actor)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+            finally:
+                if wait is not None:
+                    connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+
+    @property
+    def owned_by_msb(self) -> bool:
+        """Whether msb keeps this cache: ``db/msb.db`` exists."""
+        return os.path.lexists(self.layout.msb_database)
 
     def check_ours(self) -> None:
         """Refuse a home that msb owns.
@@ -114,18 +184,27 @@ class Ledger:
         Raises:
             HomeOwnedByMicrosandboxError: ``db/msb.db`` exists.
         """
-        if os.path.lexists(self.layout.msb_database):
+        if self.owned_by_msb:
             raise HomeOwnedByMicrosandboxError(
                 f"{self.layout.home} belongs to msb ({self.layout.msb_database.name} is there), so it is "
                 "not changed; use msb for that, or another --home"
             )
 
+    def _check_theirs(self) -> None:
+        if not self.owned_by_msb:
+            raise LogError(f"{self.layout.home} does not belong to msb")
+
     def _open(self, *, create: bool) -> sqlite3.Connection | None:
         if self._connection is None:
-            if create:
-                self.check_ours()
+            self._check_directory()
             self._connection = open_database(self.layout, create=create)
         return self._connection
+
+    def _check_directory(self) -> None:
+        home = self.layout.home
+        nearest = next(path for path in (home, *home.parents) if os.path.lexists(path))
+        if not nearest.is_dir():
+            raise LogError(f"{home} can be no home of microsandbox: {nearest} is no directory")
 
 
 @contextmanager
@@ -139,5 +218,7 @@ def _said_clearly(layout: Layout) -> Iterator[None]:
         if "malformed" in str(error):
             raise CorruptLogError(f"{path} is damaged: {error}") from None
         raise LogError(f"cannot use {path}: {error}") from None
+    except sqlite3.ProgrammingError:
+        raise  # a mistake in the calling program, such as a use from another thread
     except sqlite3.DatabaseError as error:
         raise CorruptLogError(f"{path} is damaged: {error}") from None

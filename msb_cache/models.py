@@ -144,6 +144,8 @@ class ImagePruneReport:
     """How many candidates were kept because something came to need them meanwhile."""
     orphans_removed: int = 0
     """How many deleted files no image had named."""
+    artifacts_failed: int = 0
+    """How many files the operating system refused to delete."""
     operation: str | None = None
     """The id that groups this prune's events in the log; None when nothing was recorded."""
 

@@ -20,6 +20,7 @@ class Operation:
 
     def __init__(self, layout: Layout) -> None:
         self.id = uuid7()
+        self._unfinished = False
         self._layout = layout
         make_private(layout.operations)
         self._lock = Lock(layout.operation_lock(self.id))
@@ -31,11 +32,20 @@ class Operation:
         make_private(folder)
         return folder
 
+    def leave_to_recovery(self) -> None:
+        """Keep the staging folder and its journal: something could not be undone now."""
+        self._unfinished = True
+
+    def undone(self) -> None:
+        """Everything is undone after all."""
+        self._unfinished = False
+
     def __enter__(self) -> Operation:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self._layout.staging(self.id), ignore_errors=True)
-        self._lock.release(unlink=True)
+        if not self._unfinished:
+            shutil.rmtree(self._layout.staging(self.id), ignore_errors=True)
+        self._lock.release(unlink=not self._unfinished)

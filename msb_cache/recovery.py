@@ -16,8 +16,8 @@ from msb_cache import logs
 from msb_cache.artifacts import files, metadata
 from msb_cache.artifacts.layout import lock_path, make_private
 from msb_cache.artifacts.locks import Lock
-from msb_cache.deletion import execute, is_needed
-from msb_cache.errors import CorruptArtifactError
+from msb_cache.deletion import Needs, execute
+from msb_cache.errors import CorruptArtifactError, MicrosandboxError
 from msb_cache.ledger import Ledger
 from msb_cache.projections import deletions, images
 
@@ -48,16 +48,25 @@ def recover(ledger: Ledger) -> None:
     make_private(layout.operations)
     for operation in operations:
         lock = Lock(layout.operation_lock(operation))
-        if not lock.acquire():
+        try:
+            if not lock.acquire():
+                continue
+        except OSError as error:
+            logs.warning("recovery.failed", operation=operation, problem=str(error))
             continue
         logs.warning("recovery.started", operation=operation)
         try:
             _finish_deletion(ledger, operation)
             _undo_addition(ledger, operation)
+        except (MicrosandboxError, OSError) as error:
+            # One operation that cannot be recovered must not keep everybody from writing for ever.
+            logs.warning("recovery.failed", operation=operation, problem=str(error))
+            lock.release()
         except BaseException:
             lock.release()
             raise
-        lock.release(unlink=True)
+        else:
+            lock.release(unlink=True)
 
 
 def _finish_deletion(ledger: Ledger, operation: str) -> None:
@@ -94,7 +103,7 @@ def _unpublish(ledger: Ledger, artifact: Published, staging: Path) -> None:
 def undo(ledger: Ledger, artifact: Published, staging: Path) -> None:
     """Take one published file back unless the index names it; the caller holds its lock."""
     path = ledger.layout.artifact(artifact.kind, artifact.subject)
-    if not is_needed(ledger, artifact.kind, artifact.subject):
+    if not Needs(ledger)(artifact.kind, artifact.subject):
         files.delete(path)
     elif artifact.kind == "metadata" and artifact.backup and not _agrees(ledger, artifact.subject, path):
         # The reference still points where it did: so must its metadata.

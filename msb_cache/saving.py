@@ -8,9 +8,8 @@ an image that is removed meanwhile ends in an error, never in a wrong archive.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +21,7 @@ from msb_cache.artifacts import files, metadata
 from msb_cache.artifacts.export import write_layer_tar
 from msb_cache.artifacts.layout import Layout
 from msb_cache.errors import CorruptArtifactError
+from msb_cache.eventstore.ids import uuid7
 from msb_cache.oci.archive_writer import SavedImage, SavedLayer, write_docker, write_oci
 from msb_cache.oci.reference import Reference
 from msb_cache.projections.images import HandleRow
@@ -60,7 +60,9 @@ def save(
     """
     names: dict[str, list[Reference]] = {}
     for row in rows:
-        names.setdefault(row.manifest_digest, []).append(Reference.parse(row.reference))
+        named = names.setdefault(row.manifest_digest, [])
+        if (reference := Reference.parse(row.reference)) not in named:
+            named.append(reference)
     layers: dict[str, SavedLayer] = {}
     images = []
     for digest, references in names.items():
@@ -98,14 +100,22 @@ def _opened(target: str | os.PathLike[str] | BinaryIO) -> Iterator[BinaryIO]:
         yield target
         target.flush()
         return
-    path = Path(target)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent)
+    path = Path(os.path.realpath(target))  # what a link leads to is replaced, not the link
+    if path.exists() and not path.is_file():
+        with open(path, "wb") as out:  # a device or a pipe: written to, not replaced
+            yield out
+        return
+    # Beside its place, so that it can be renamed into it; its name is nobody's business.
+    part = path.with_name(f".{path.name[:100]}.{uuid7()}.part")
     try:
-        with os.fdopen(descriptor, "wb") as out:
+        with open(part, "xb") as out:
             yield out
             out.flush()
             os.fsync(out.fileno())
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
+        os.replace(part, path)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename == str(part):
+            raise OSError(error.errno, error.strerror, os.fspath(target)) from None
+        with suppress(OSError):
+            part.unlink()
         raise

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from msb_cache.artifacts import files
-from msb_cache.errors import LogError
+from msb_cache.artifacts import files, metadata
+from msb_cache.artifacts.erofs.reader import read_image
+from msb_cache.errors import CorruptArtifactError, LogError
 from msb_cache.eventstore import chain
 from msb_cache.ledger import Ledger
 from msb_cache.projections import live
@@ -16,13 +17,17 @@ from msb_cache.projections.rows import LayerRow, ManifestRow
 from msb_cache.projections.state import load
 from msb_cache.projections.tables import columns, stored_rows
 
+BROKEN = ("missing", "size", "damaged")
+"""The problems with files that the index needs."""
+
 
 @dataclass(frozen=True)
 class DiskProblem:
     """One thing about the disk that the index does not expect.
 
-    ``problem`` is ``missing``, ``size`` (the index knows another), ``extra`` (the index does not name
-    it: ``prune --orphans`` collects it) or ``foreign`` (no file of a cache). Sizes in bytes.
+    ``problem`` is ``missing``, ``size`` (the index knows another), ``damaged`` (it cannot be read as what
+    it is), ``extra`` (the index does not name it: ``prune --orphans`` collects it) or ``foreign`` (no file
+    of a cache). Sizes in bytes.
     """
 
     problem: str
@@ -42,6 +47,7 @@ class Verification:
     disk: list[DiskProblem] = field(default_factory=list)
     files: int = 0
     unreadable: str | None = None
+    owned_by_msb: bool = False
 
     @property
     def sound(self) -> bool:
@@ -49,7 +55,7 @@ class Verification:
 
         Extra files waste space but break no promise, so they do not count.
         """
-        broken = [problem for problem in self.disk if problem.problem in ("missing", "size")]
+        broken = [problem for problem in self.disk if problem.problem in BROKEN]
         unsound = isinstance(self.chain, chain.Break) or self.differences or broken or self.unreadable
         return not unsound
 
@@ -59,10 +65,10 @@ def verify(ledger: Ledger) -> Verification:
     home = ledger.layout.home
     with ledger.snapshot() as connection:
         if connection is None:
-            return Verification(
-                home, chain.Verified(0, chain.GENESIS, None), disk=list(_extra(ledger, set()))
-            )
-        found = Verification(home, chain.verify(connection))
+            empty = chain.Verified(0, chain.GENESIS, None)
+            extra = list(_extra(ledger, set()))
+            return Verification(home, empty, disk=extra, owned_by_msb=ledger.owned_by_msb)
+        found = Verification(home, chain.verify(connection), owned_by_msb=ledger.owned_by_msb)
         try:
             found.differences = live.compare(connection, live.fold_until(ledger.store(connection)))
         except LogError as error:
@@ -75,8 +81,22 @@ def verify(ledger: Ledger) -> Verification:
             found.disk.append(DiskProblem("missing", kind, path, size))
         elif size is not None and measured != size:
             found.disk.append(DiskProblem("size", kind, path, size, measured))
+        elif not _reads(kind, path):
+            found.disk.append(DiskProblem("damaged", kind, path, size, measured))
     found.disk.extend(_extra(ledger, set(expected)))
     return found
+
+
+def _reads(kind: str, path: Path) -> bool:
+    """Whether a file can be read as what it is: digests of metadata, structure of EROFS images."""
+    try:
+        if kind == "metadata":
+            metadata.read(path)
+        elif kind in ("layer", "fsmeta"):
+            read_image(path)
+    except (CorruptArtifactError, OSError):
+        return False
+    return True
 
 
 def _expected(ledger: Ledger, connection: sqlite3.Connection) -> dict[Path, tuple[str, int | None]]:

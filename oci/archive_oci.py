@@ -1,64 +1,35 @@
 """Reading OCI image layouts (image-spec, image-layout.md), whose files come from a tar or a directory.
 
-Every document is read only after its size and digest have been checked, so an index cannot contain itself;
-how deep and how wide indexes may nest is bounded all the same.
+Every document's size and digest are checked before it is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 
 from msb_cache.errors import InvalidImageError
 from msb_cache.oci.archive_files import ArchiveFiles, read_file
 from msb_cache.oci.archive_selection import Selection, image_name
+from msb_cache.oci.candidates import Candidate, Candidates
 from msb_cache.oci.digest import check_digest, shown
 from msb_cache.oci.documents import (
     CONTAINERD_NAME,
-    DOCKER_CONFIG,
-    INDEX_TYPES,
-    MANIFEST_TYPES,
     MAX_DOCUMENT_BYTES,
-    OCI_CONFIG,
-    OCI_INDEX,
-    OCI_MANIFEST,
     REF_NAME,
-    SCHEMA1,
-    SCHEMA1_PROBLEM,
     Descriptor,
-    decode_config,
     decode_document,
     decode_index,
     decode_manifest,
 )
 from msb_cache.oci.image import BlobReader, SourceImage, check_content
-from msb_cache.oci.platform import Platform
 from msb_cache.oci.reference import Reference
-
-MAX_INDEX_DEPTH = 8
-MAX_INDEXES = 1000
-_CONFIG_TYPES = {OCI_CONFIG, DOCKER_CONFIG, ""}
 
 
 class _LayoutMarker(msgspec.Struct, rename="camel"):
     image_layout_version: str
-
-
-class _Shape(msgspec.Struct):
-    """Tells an index from a manifest where the descriptor does not."""
-
-    manifests: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A manifest that may be loaded, and the platform it is for, if anything says so."""
-
-    descriptor: Descriptor
-    platform: Platform | None
 
 
 def read_layout(files: ArchiveFiles, selection: Selection) -> None:
@@ -68,11 +39,11 @@ def read_layout(files: ArchiveFiles, selection: Selection) -> None:
     if version.partition(".")[0] != "1":
         raise InvalidImageError(f"the image layout has the unknown version {shown(version)}")
     index = decode_index(read_file(files, "index.json", MAX_DOCUMENT_BYTES, "index.json"), "index.json")
-    layout = _Layout(files, selection)
+    layout = _Layout(files)
     for reference, descriptors in _groups(index.manifests, selection):
-        candidates: list[_Candidate] = []
+        candidates: list[Candidate] = []
         for descriptor in descriptors:
-            candidates += layout.candidates(descriptor)
+            candidates += layout.candidates.of(descriptor)
         name = image_name([str(reference) if reference else None], descriptors[0].digest)
         if not candidates:
             selection.note(f"{name} is left out: the archive holds no image manifest for it")
@@ -130,63 +101,13 @@ def _name(descriptor: Descriptor, selection: Selection) -> Reference | None:
 
 
 class _Layout:
-    """The blobs of a layout and the walk through its indexes."""
+    """The blobs of a layout."""
 
-    def __init__(self, files: ArchiveFiles, selection: Selection) -> None:
+    def __init__(self, files: ArchiveFiles) -> None:
         self._files = files
-        self._selection = selection
-        self._indexes = 0
+        self.candidates = Candidates(self.document, self._exists)
         # A small index can name one image thousands of times; it is read once.
-        self._found: dict[tuple[str, int], tuple[_Candidate, ...]] = {}
         self._images: dict[tuple[str, int], SourceImage] = {}
-
-    def candidates(self, descriptor: Descriptor) -> list[_Candidate]:
-        """The image manifests that a descriptor leads to, in order, each once."""
-        return list(self._walk(descriptor, MAX_INDEX_DEPTH, set()))
-
-    def _walk(self, descriptor: Descriptor, depth: int, seen: set[str]) -> Iterator[_Candidate]:
-        if descriptor.is_attestation or descriptor.artifact_type or descriptor.digest in seen:
-            return
-        seen.add(descriptor.digest)
-        # An index may list platforms whose blobs were left out: docker saves one platform of many that way.
-        if self._files.size(self._blob_name(descriptor)) is None:
-            return
-        kind = descriptor.media_type or self._shape(descriptor)
-        if kind in INDEX_TYPES:
-            self._indexes += 1
-            if depth == 0 or self._indexes > MAX_INDEXES:
-                raise InvalidImageError(
-                    f"index {descriptor.digest} is nested too deeply, or among too many indexes"
-                )
-            for inner in decode_index(
-                self.document(descriptor, "index"), f"index {descriptor.digest}"
-            ).manifests:
-                yield from self._walk(inner, depth - 1, seen)
-        elif kind in MANIFEST_TYPES:
-            if descriptor.wanted_platform is not None:
-                yield _Candidate(descriptor, descriptor.wanted_platform)
-            else:
-                yield from self._looked_up(descriptor)
-        elif kind.startswith(SCHEMA1):
-            raise InvalidImageError(f"manifest {descriptor.digest} {SCHEMA1_PROBLEM}")
-
-    def _looked_up(self, descriptor: Descriptor) -> tuple[_Candidate, ...]:
-        """A candidate with the platform its config names; none for a signature, a chart or the like."""
-        key = descriptor.digest, descriptor.size
-        if key not in self._found:
-            manifest = decode_manifest(self.document(descriptor, "manifest"), f"manifest {descriptor.digest}")
-            if manifest.config.media_type in _CONFIG_TYPES:
-                config = self.document(manifest.config, "config")
-                platform = decode_config(config, f"config {manifest.config.digest}").platform
-                self._found[key] = (_Candidate(descriptor, platform),)
-            else:
-                self._found[key] = ()
-        return self._found[key]
-
-    def _shape(self, descriptor: Descriptor) -> str:
-        what = f"manifest {descriptor.digest}"
-        shape = decode_document(self.document(descriptor, "manifest"), _Shape, what)
-        return OCI_MANIFEST if shape.manifests is None else OCI_INDEX
 
     def image(self, descriptor: Descriptor, references: list[Reference]) -> SourceImage:
         """The image of a manifest, whose layers must all be there and of the right size."""
@@ -216,6 +137,9 @@ class _Layout:
         data = read_file(self._files, name, MAX_DOCUMENT_BYTES, f"{what} {descriptor.digest}")
         check_content(data, descriptor, what)
         return data
+
+    def _exists(self, descriptor: Descriptor) -> bool:
+        return self._files.size(self._blob_name(descriptor)) is not None
 
     def _blob_name(self, descriptor: Descriptor) -> str:
         return "blobs/" + check_digest(descriptor.digest, "the image layout").replace(":", "/")

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -31,6 +32,7 @@ MAX_FILE_BYTES = 4 << 20
 
 _HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HUB_HOSTS = ("index.docker.io", "docker.io", "registry-1.docker.io")
+_Entry = TypeVar("_Entry")
 _IDENTITY_USER = "<token>"
 _NOT_FOUND = "credentials not found"
 
@@ -104,7 +106,7 @@ def _keys(registry: str) -> tuple[str, ...]:
     return (registry,)
 
 
-def _match[T](entries: Mapping[str, T], keys: tuple[str, ...]) -> T | None:
+def _match(entries: Mapping[str, _Entry], keys: tuple[str, ...]) -> _Entry | None:
     """The entry of a key as it stands, else of one that is the same host, as in ``https://host/v1/``."""
     for key in keys:
         if key in entries:
@@ -165,7 +167,9 @@ def _ask(helper: str, key: str, path: Path, environ: Mapping[str, str]) -> Crede
     name = f"docker-credential-{helper}"
     program = shutil.which(name, path=environ.get("PATH", os.defpath))
     if program is None:
-        raise InvalidConfigError(f"{path} asks for {name}, which is not installed: install it or remove the entry")
+        raise InvalidConfigError(
+            f"{path} asks for {name}, which is not installed: install it or remove the entry"
+        )
     status, output = _run(program, key, environ, f"{name}, which {path} asks for,")
     if status != 0:
         if _NOT_FOUND in output.decode("utf-8", "replace"):
@@ -174,7 +178,9 @@ def _ask(helper: str, key: str, path: Path, environ: Mapping[str, str]) -> Crede
     try:
         found = msgspec.json.decode(output, type=_Helped)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise InvalidConfigError(f"{name}, which {path} asks for, answers no login: update or remove it") from None
+        raise InvalidConfigError(
+            f"{name}, which {path} asks for, answers no login: update or remove it"
+        ) from None
     if found.username == _IDENTITY_USER:
         return Credential("", "", found.secret)
     return Credential(found.username, found.secret) if found.secret else None
@@ -200,9 +206,11 @@ def _run(program: str, text: str, environ: Mapping[str, str], what: str) -> tupl
                 process.stdin.close()
             except BrokenPipeError:
                 pass
+            ready = select.poll()
+            ready.register(process.stdout, select.POLLIN)
             while True:
                 left = deadline - time.monotonic()
-                if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
+                if left <= 0 or not ready.poll(left * 1000):
                     raise InvalidConfigError(f"{what} did not answer within {HELPER_SECONDS:.0f} seconds")
                 data = process.stdout.read(MAX_HELPER_BYTES)
                 if not data:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from msb_cache.errors import InvalidImageError
 from msb_cache.oci.compression import CHUNK_BYTES, LAYER_COMPRESSIONS, MAGIC_BYTES, decompressed, sniff
@@ -36,6 +36,14 @@ class BlobReader(Protocol):
 
     def close(self) -> None:
         """Release what the reader holds."""
+
+
+@runtime_checkable
+class SettledReader(Protocol):
+    """A reader that keeps what it reads in case the pass breaks off, and so wants to know how it ended."""
+
+    def settle(self, sound: bool) -> None:
+        """The blob was verified, or found to be damaged; not called when the pass breaks off otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +90,8 @@ class LayerStream:
             self._content: _Hashed | _HashedContent = self._blob
             if compression != "none":
                 self._content = _HashedContent(decompressed(self._blob, compression, self._what).read)
-        except BaseException:
-            self._blob.close()
+        except BaseException as error:
+            self._end(error)
             raise
 
     def __enter__(self) -> LayerStream:
@@ -95,7 +103,14 @@ class LayerStream:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._blob.close()
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        try:
+            if isinstance(error, InvalidImageError):
+                self._blob.settle(False)
+        finally:
+            self._blob.close()
 
     def entries(self) -> Iterator[TarEntry]:
         """The layer's entries in order; raises InvalidImageError where the layer is damaged."""
@@ -122,6 +137,7 @@ class LayerStream:
                 f"{self._what} is not what its config says: "
                 f"its content has the diff ID {diff_id}, the config lists {layer.diff_id}"
             )
+        self._blob.settle(True)
 
 
 class _Hashed:
@@ -157,6 +173,10 @@ class _Hashed:
 
     def digest(self) -> str:
         return "sha256:" + self._hash.hexdigest()
+
+    def settle(self, sound: bool) -> None:
+        if isinstance(self._blob, SettledReader):
+            self._blob.settle(sound)
 
     def close(self) -> None:
         self._blob.close()

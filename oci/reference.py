@@ -129,7 +129,7 @@ def _split_digest(text: str) -> tuple[str, str | None]:
         raise InvalidReferenceError("an empty text is not an image reference")
     if _SCHEME.match(text):
         raise _refused(text, "write it without the leading scheme, as in registry.example/name:tag")
-    if any(c.isspace() or not c.isprintable() for c in text):
+    if " " in text or not text.isprintable():  # of the spaces, only this one is printable
         raise _refused(text, "it contains a space or a control character")
     rest, at, digest = text.partition("@")
     if not at:

@@ -25,7 +25,7 @@ _URL = re.compile(r"(https?://)(?:[^\s/@\"'<>]*@)?([^\s/?#\"'<>]*)[^\s\"'<>]*", 
 
 
 class TransientError(Exception):
-    """A failure that trying again may cure; ``wait`` is how many seconds the registry asks for, if it does."""
+    """A failure that trying again may cure; ``wait`` is how many seconds the registry asks for, if any."""
 
     def __init__(self, sentence: str, wait: float | None = None) -> None:
         super().__init__(sentence)
@@ -52,17 +52,23 @@ class Backoff:
         if self._stop.is_set():
             raise ImagePullFailedError("the pull was stopped")
 
-    def wait(self, failure: TransientError) -> None:
-        """Wait before the next try; raises ImagePullFailedError with the failure's sentence after the last."""
+    def delay(self, failure: TransientError) -> float:
+        """Count a failure; how many seconds to wait before the next try.
+
+        Raises ImagePullFailedError with the failure's sentence when it was the last try.
+        """
         options = self._options
         if self._failures >= options.retries:
-            raise ImagePullFailedError(str(failure)) from None
+            raise ImagePullFailedError(str(failure))
         if failure.wait is not None and failure.wait > options.longest_wait:
-            raise ImagePullFailedError(f"{failure}, in {failure.wait:.0f} seconds") from None
+            raise ImagePullFailedError(f"{failure}, in {failure.wait:.0f} seconds")
         delay = min(options.backoff * 2.0**self._failures, options.longest_wait)
-        delay = max(delay * random.uniform(0.5, 1.0), failure.wait or 0.0)  # noqa: S311
         self._failures += 1
-        self._stop.wait(delay)
+        return max(delay * random.uniform(0.5, 1.0), failure.wait or 0.0)  # noqa: S311
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; raises ImagePullFailedError as soon as the registry is closed."""
+        self._stop.wait(seconds)
         self.check()
 
 

@@ -11,6 +11,7 @@ from msb_cache.eventstore.store import Actor, EventStore
 from msb_cache.projections.rows import DeletionOutcomeRow, DeletionRow
 from msb_cache.projections.tables import columns
 
+_AFTER_ALL = "\U0010ffff"
 _SELECT = f"SELECT {', '.join(columns(DeletionRow))} FROM deletion"  # noqa: S608
 
 
@@ -29,6 +30,16 @@ class ArtifactReport:
     bytes: int | None = None
     recovered: bool = False
     reason: str | None = None
+
+
+@dataclass(frozen=True)
+class DeletionSummary:
+    """A deletion in a list: who ran it, by which policy, and its counters."""
+
+    operation: str
+    actor: Actor
+    policy: dict[str, Any]
+    counters: DeletionRow
 
 
 @dataclass
@@ -50,10 +61,19 @@ def deletions(connection: sqlite3.Connection, *, limit: int | None = None) -> li
     return [DeletionRow(*row) for row in rows]
 
 
+def summary(store: EventStore, row: DeletionRow) -> DeletionSummary | None:
+    """Return a deletion's summary; its first event says who and by which policy."""
+    for event in store.read(operation=row.operation, types=[ev.DeletionStarted.type], until=row.seq):
+        if isinstance(event.data, ev.DeletionStarted):
+            return DeletionSummary(row.operation, event.actor, event.data.policy, row)
+    return None
+
+
 def find(connection: sqlite3.Connection, prefix: str) -> list[DeletionRow]:
     """Return the deletions whose operation id begins with ``prefix``, oldest first."""
     rows = connection.execute(
-        f"{_SELECT} WHERE substr(operation, 1, ?) = ? ORDER BY seq", (len(prefix), prefix)
+        f"{_SELECT} WHERE operation >= ? AND operation < ? ORDER BY operation",
+        (prefix, prefix + _AFTER_ALL),
     )
     return [DeletionRow(*row) for row in rows]
 
@@ -62,15 +82,21 @@ def operations_with(connection: sqlite3.Connection, prefix: str, limit: int = 2)
     """Return at most ``limit`` operations of any kind whose id begins with ``prefix``."""
     rows = connection.execute(
         "SELECT DISTINCT operation FROM events WHERE operation >= ? AND operation < ? LIMIT ?",
-        (prefix, prefix + "\U0010ffff", limit),
+        (prefix, prefix + _AFTER_ALL, limit),
     )
     return [operation for (operation,) in rows]
 
 
 def unfinished(connection: sqlite3.Connection) -> list[str]:
     """Return the deletions that have begun and not ended: running now, or cut short."""
-    rows = connection.execute("SELECT operation FROM deletion WHERE finished_at IS NULL ORDER BY seq")
-    return [operation for (operation,) in rows]
+    rows = connection.execute("SELECT operation FROM deletion WHERE finished_at IS NULL")
+    return sorted(operation for (operation,) in rows)
+
+
+def left_busy(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """Return the kind and subject of each artifact that some deletion could not delete then."""
+    rows = connection.execute("SELECT DISTINCT kind, subject FROM deletion_outcome WHERE outcome = 'kept'")
+    return sorted(rows)
 
 
 def pending(connection: sqlite3.Connection, store: EventStore, operation: str) -> list[ev.PlannedArtifact]:

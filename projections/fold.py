@@ -81,6 +81,7 @@ class Fold:
                 data.fsmeta_size,
                 data.vmdk_size,
                 event.seq,
+                data.row,
             )
         )
         for position, layer in enumerate(data.layers):
@@ -98,8 +99,9 @@ class Fold:
         row = tables.image.get(reference)
         if row is None:
             occurred = event.occurred_at_ns
-            row = ImageRow(reference, data.manifest_digest, occurred, occurred, event.seq)
+            row = ImageRow(reference, data.manifest_digest, occurred, occurred, event.seq, data.row)
         else:
+            row.msb_row = data.row or row.msb_row
             row.manifest_digest = data.manifest_digest
             row.last_used_at = max(row.last_used_at, event.occurred_at_ns)
         tables.image.put(row)
@@ -114,8 +116,13 @@ class Fold:
 
     def _image_held(self, event: StoredEvent, data: ev.ImageHeld) -> None:
         hold = self.tables.hold
-        if hold.get(event.subject, data.holder) is None:
-            hold.put(HoldRow(event.subject, data.holder, data.reference, event.occurred_at_ns, event.seq))
+        row = hold.get(event.subject, data.holder)
+        if row is None:
+            since = event.occurred_at_ns
+            hold.put(HoldRow(event.subject, data.holder, data.reference, since, event.seq, data.row))
+        elif data.row is not None:
+            row.msb_row = data.row
+            hold.put(row)
 
     def _image_released(self, event: StoredEvent, data: ev.ImageReleased) -> None:
         self.tables.hold.delete(event.subject, data.holder)
@@ -141,12 +148,19 @@ class Fold:
     def _manifest_deleted(self, event: StoredEvent, data: ev.ManifestDeleted) -> None:
         tables = self.tables
         manifest = tables.manifest.get(event.subject)
+        layers = []
         if manifest is not None:
             for position in range(manifest.layer_count):
+                layers.append(tables.manifest_layer.get(event.subject, position))
                 tables.manifest_layer.delete(event.subject, position)
             tables.manifest.delete(event.subject)
         deletion = self._outcome(event, "manifest", "deleted")
-        if deletion is not None and manifest is not None:
+        if deletion is None:
+            # Somebody else deleted it: no decision of ours has taken its layers out.
+            for layer in layers:
+                if layer is not None and not tables.manifest_layer.has_layer(layer.diff_id):
+                    tables.layer.delete(layer.diff_id)
+        elif manifest is not None:
             deletion.manifests_removed += 1
 
     def _artifact_deleted(self, event: StoredEvent, data: ev.ArtifactDeleted) -> None:

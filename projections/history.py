@@ -53,6 +53,7 @@ def history(
         store.read(subjects=[digest], types=_OF_MANIFEST, after=seq, until=until)
         for digest, seq in pointed_at
     ]
+    layers: dict[str, set[str]] = {}
     removed_in: set[str] = set()
     pending: list[HistoryEvent] = []
     for event in heapq.merge(*streams, key=lambda event: event.seq):
@@ -61,7 +62,7 @@ def history(
         if isinstance(event.data, ev.ImageRemoved | ev.ManifestDeleted) and event.operation not in removed_in:
             removed_in.add(event.operation)
             outcomes = store.read(
-                subjects=_diff_ids(store, [digest for digest, seq in pointed_at if seq < event.seq]),
+                subjects=_diff_ids(store, [digest for digest, seq in pointed_at if seq < event.seq], layers),
                 types=_OF_LAYER,
                 operation=event.operation,
                 after=event.seq,
@@ -76,15 +77,15 @@ def _until(pending: list[HistoryEvent], seq: int) -> Iterator[HistoryEvent]:
         yield pending.pop(0)
 
 
-def _diff_ids(store: EventStore, digests: list[str]) -> set[str]:
+def _diff_ids(store: EventStore, digests: list[str], known: dict[str, set[str]]) -> set[str]:
     """Return the layers those manifests ever had; the index may no longer know, the log does."""
-    added = store.read(subjects=digests, types=[ev.ManifestAdded.type])
-    return {
-        layer.diff_id
-        for event in added
-        if isinstance(event.data, ev.ManifestAdded)
-        for layer in event.data.layers
-    }
+    unknown = [digest for digest in digests if digest not in known]
+    for digest in unknown:
+        known[digest] = set()
+    for event in store.read(subjects=unknown, types=[ev.ManifestAdded.type]) if unknown else ():
+        if isinstance(event.data, ev.ManifestAdded):
+            known[event.subject].update(layer.diff_id for layer in event.data.layers)
+    return {diff_id for digest in digests for diff_id in known[digest]}
 
 
 def _layer_entry(event: StoredEvent) -> HistoryEvent:

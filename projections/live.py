@@ -59,13 +59,22 @@ def compare(connection: sqlite3.Connection, fold: Fold) -> list[Difference]:
     return differences
 
 
-def rebuild(connection: sqlite3.Connection, store: EventStore) -> list[Difference]:
+def rebuild(
+    connection: sqlite3.Connection, store: EventStore, fold: Fold | None = None, after: int = 0
+) -> list[Difference]:
     """Fold the whole log again and replace the tables, within the caller's transaction.
+
+    Args:
+        connection: in a write transaction.
+        store: the log.
+        fold: a fold of the log's beginning, made before the transaction; None: there is none.
+        after: the last position that ``fold`` has.
 
     Returns:
         How the tables differed from the fold before.
     """
-    fold = fold_until(store)
+    fold = fold or Fold(Tables())
+    fold.apply(store.read(after=after))
     differences = compare(connection, fold)
     clear(connection)
     fold.tables.flush(connection)

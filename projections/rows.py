@@ -20,7 +20,10 @@ class Row(msgspec.Struct):
 
 
 class ImageRow(Row):
-    """A reference in the cache and the manifest it points at now. Times in ns since the epoch, UTC."""
+    """A reference in the cache and the manifest it points at now. Times in ns since the epoch, UTC.
+
+    Here and below, ``msb_row`` identifies msb's record of the same thing; None: it was never seen there.
+    """
 
     table: ClassVar[str] = "image"
     reference: str
@@ -28,6 +31,7 @@ class ImageRow(Row):
     created_at: int
     last_used_at: int
     seq: int
+    msb_row: str | None = None
 
 
 class ManifestRow(Row):
@@ -46,6 +50,7 @@ class ManifestRow(Row):
     fsmeta_bytes: int | None
     vmdk_bytes: int | None
     seq: int
+    msb_row: str | None = None
 
 
 class ManifestLayerRow(Row):
@@ -80,6 +85,7 @@ class HoldRow(Row):
     reference: str | None
     since: int
     seq: int
+    msb_row: str | None = None
 
 
 class PointedAtRow(Row):

@@ -40,6 +40,7 @@ class Table(Generic[R]):
     def __init__(self, row_type: type[R], connection: sqlite3.Connection | None) -> None:
         self._row_type = row_type
         self._connection = connection
+        self._complete: bool | None = True if connection is None else None
         self._rows: dict[Key, R | None] = {}
         self._changed: set[Key] = set()
         names, self._key_length = columns(row_type), row_type.key_length
@@ -53,12 +54,19 @@ class Table(Generic[R]):
 
     def get(self, *key: Any) -> R | None:
         """Return the row with this key, or None. Whoever changes it must ``put`` it."""
-        if key in self._rows or self._connection is None:
+        if key in self._rows or self._connection is None or self._has_all(self._connection):
             return self._rows.get(key)
         found = self._connection.execute(self._select, key).fetchone()
         row = self._row_type(*found) if found else None
         self._rows[key] = row
         return row
+
+    def _has_all(self, connection: sqlite3.Connection) -> bool:
+        # The first events of a log can be many, and none of them finds a row from before.
+        if self._complete is None:
+            first = connection.execute(f"SELECT 1 FROM {self._row_type.table} LIMIT 1")  # noqa: S608
+            self._complete = first.fetchone() is None
+        return self._complete
 
     def put(self, row: R) -> None:
         """Add the row, or replace the one with its key."""
@@ -82,7 +90,7 @@ class Table(Generic[R]):
         """Write what changed since the last flush."""
         present: list[Key] = []
         absent: list[Key] = []
-        for key in self._changed:
+        for key in sorted(self._changed):  # written in the order in which they are stored
             row = self._rows[key]
             if row is None:
                 absent.append(key)
@@ -95,13 +103,50 @@ class Table(Generic[R]):
         self._changed.clear()
 
 
+class ManifestLayers(Table[ManifestLayerRow]):
+    """The layers of all manifests, which can also be asked from the layer's side."""
+
+    def __init__(self, connection: sqlite3.Connection | None) -> None:
+        super().__init__(ManifestLayerRow, connection)
+        self._by_layer: dict[str, set[Key]] = {}
+
+    def put(self, row: ManifestLayerRow) -> None:
+        """Add the row, or replace the one with its key."""
+        key = (row.manifest_digest, row.position)
+        self._forget(key)
+        self._by_layer.setdefault(row.diff_id, set()).add(key)
+        super().put(row)
+
+    def delete(self, *key: Any) -> bool:
+        """Take the row with this key out; return whether there was one."""
+        self._forget(key)
+        return super().delete(*key)
+
+    def has_layer(self, diff_id: str) -> bool:
+        """Return whether some manifest has this layer."""
+        if self._by_layer.get(diff_id):
+            return True
+        if self._connection is None:
+            return False
+        keys = self._connection.execute(
+            "SELECT manifest_digest, position FROM manifest_layer WHERE diff_id = ?", (diff_id,)
+        ).fetchall()
+        # Rows changed here and not written yet stand before the stored ones.
+        return any((row := self.get(*key)) is not None and row.diff_id == diff_id for key in keys)
+
+    def _forget(self, key: Key) -> None:
+        row = self._rows.get(key)
+        if row is not None and (keys := self._by_layer.get(row.diff_id)):
+            keys.discard(key)
+
+
 class Tables:
     """All projection tables of one fold; without a connection it starts from nothing, in memory."""
 
     def __init__(self, connection: sqlite3.Connection | None = None) -> None:
         self.image = Table(ImageRow, connection)
         self.manifest = Table(ManifestRow, connection)
-        self.manifest_layer = Table(ManifestLayerRow, connection)
+        self.manifest_layer = ManifestLayers(connection)
         self.layer = Table(LayerRow, connection)
         self.hold = Table(HoldRow, connection)
         self.pointed_at = Table(PointedAtRow, connection)

@@ -6,11 +6,13 @@ import io
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from msb_cache import (
+    CorruptLogError,
     HomeOwnedByMicrosandboxError,
     ImageCache,
     ImageInUseError,
@@ -19,9 +21,13 @@ from msb_cache import (
     InvalidImageError,
     InvalidReferenceError,
     LogError,
+    OperationNotFoundError,
+    steps,
 )
 from msb_cache.artifacts.layout import Layout
 from msb_cache.cache import familiar
+from msb_cache.deletion import _started
+from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import Actor
 from msb_cache.oci.reference import Reference
 from tests.imagebuilder import BuiltImage, directory, docker_archive, file, image, layer, sample
@@ -428,6 +434,97 @@ def digest_of_two(cache: ImageCache) -> str:
     digest = cache.get("two:1").manifest_digest
     assert digest is not None
     return digest
+
+
+def test_verify_reads_what_it_finds(cache: ImageCache) -> None:
+    cache.load(archive(ONE))
+    layout = Layout(cache.home)
+    metadata = layout.metadata("docker.io/library/one:1")
+    metadata.write_bytes(metadata.read_bytes().replace(b"Env", b"env"))
+    layer_file = layout.layer(SHARED.diff_id)
+    layer_file.write_bytes(bytes(layer_file.stat().st_size))
+    problems = {(problem.problem, problem.kind) for problem in cache.verify().disk}
+    assert problems == {("damaged", "metadata"), ("damaged", "layer")}
+
+
+def test_a_cut_off_log_is_said(cache: ImageCache) -> None:
+    import sqlite3
+
+    cache.load(archive(ONE))
+    cache.close()
+    connection = sqlite3.connect(cache.home / "db/msb-cache.db", isolation_level=None)
+    connection.execute("DROP TRIGGER events_no_delete")
+    connection.execute("DELETE FROM events WHERE seq > 2")
+    connection.close()
+    with pytest.raises(CorruptLogError, match="ends at event 2, but had 3"):
+        cache.list()
+
+
+def test_a_removal_that_lost_a_race_is_tried_again(cache: ImageCache) -> None:
+    cache.load(archive(ONE))
+    raced = []
+
+    def observer(step: str) -> None:
+        if step == "delete.planned" and not raced:
+            raced.append(step)
+            with ImageCache(cache.home) as other:
+                other.load(archive(image(TWO.layers, "one:1")))
+
+    steps.observer = observer
+    try:
+        report = cache.remove("one:1")
+    finally:
+        steps.observer = None
+    assert report.image_refs_removed == 1
+    assert cache.list() == []
+
+
+def test_long_lists_are_split_into_parts(cache: ImageCache) -> None:
+    cache.load(archive(ONE, TWO))
+    for number in range(60):
+        cache.hold("one:1", f"snapshot:{number}/{'x' * 400}")
+    report = cache.prune()
+    assert report.operation is not None
+    (kept,) = cache.deletion(report.operation).kept
+    assert (len(kept.holders), kept.more) == (20, 40)
+    planned = [ev.PlannedArtifact(kind="layer", subject="x" * 5000) for _ in range(2000)]
+    parts = _started("prune", {}, planned, [])
+    assert [part.part for part in parts] == [1, 2, 3, 4]
+    assert all(part.parts == 4 for part in parts)
+    assert [artifact for part in parts for artifact in part.artifacts] == planned
+
+
+def test_odd_bytes_in_names(cache: ImageCache, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"t\xff.tar")
+    path.write_bytes(docker_archive(ONE))
+    cache.load(path)
+    assert cache.events(types=["image.pulled"])[0].data.source.name.endswith("t\\udcff.tar")  # type: ignore[attr-defined]
+    with pytest.raises(InvalidConfigError):
+        cache.hold("one:1", "sandbox:\udcff")
+    with pytest.raises(OperationNotFoundError):
+        cache.events(operation="\udcff")
+
+
+def test_a_save_writes_through_links_and_to_devices(cache: ImageCache, tmp_path: Path) -> None:
+    cache.load(archive(ONE))
+    link, target = tmp_path / "link.tar", tmp_path / "target.tar"
+    link.symlink_to(target)
+    cache.save("one:1", link)
+    assert link.is_symlink()
+    assert target.stat().st_size > 0
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        cache.save("one:1", pipe)
+        assert read.result(30) == target.read_bytes()
+
+
+def test_an_image_without_layers(cache: ImageCache) -> None:
+    cache.load(archive(image([], "empty:1")))
+    assert cache.inspect("empty:1").layers == []
+    assert cache.verify().sound
+    assert cache.prune().fsmeta_removed == 1
 
 
 def test_metadata_is_what_microsandbox_writes(cache: ImageCache) -> None:

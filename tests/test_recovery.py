@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache import ImageCache, ImageNotFoundError, steps
+from msb_cache import HomeOwnedByMicrosandboxError, ImageCache, ImageNotFoundError, adding, steps
 from msb_cache.artifacts.layer import read_layer
-from msb_cache.artifacts.layout import Layout
+from msb_cache.artifacts.layout import Layout, lock_path
+from msb_cache.artifacts.locks import Lock
 from msb_cache.eventstore import events as ev
 from tests.imagebuilder import BuiltImage, docker_archive, file, image, layer
 from tests.trees import files_below
@@ -116,7 +117,7 @@ def check_clean(home: Path) -> None:
         assert found.sound, found
         assert found.disk == []
         for row in cache.deletions():
-            assert row.finished_at is not None
+            assert row.counters.finished_at is not None
     layout = Layout(home)
     assert layout.interrupted_operations() == []
     with ImageCache(home) as cache:
@@ -172,9 +173,9 @@ def test_a_killed_prune_is_reported_whole(tmp_path: Path) -> None:
     assert os.WIFSIGNALED(in_a_child(home, prune, tmp_path, observer))
     with ImageCache(home) as cache:
         (row,) = cache.deletions()
-        assert row.finished_at is None
+        assert row.counters.finished_at is None
         assert cache.list()[0].reference == "two:1"  # reading neither fails nor recovers
-        assert cache.deletions()[0].finished_at is None
+        assert cache.deletions()[0].counters.finished_at is None
         cache.release("sandbox:nobody")
         report = cache.deletion(row.operation)
     assert report.counters.outcome == "completed"
@@ -204,12 +205,12 @@ def test_a_slow_owner_is_not_recovered(tmp_path: Path) -> None:
     steps.observer = None
     with ImageCache(home) as cache:
         cache.use("two:1")  # a writing command: it would recover, if it could
-        assert cache.deletions()[0].finished_at is None
+        assert cache.deletions()[0].counters.finished_at is None
     go_on.set()
     worker.join(30)
     check_clean(home)
     with ImageCache(home) as cache:
-        assert cache.deletions()[0].recovered == 0
+        assert cache.deletions()[0].counters.recovered == 0
 
 
 def test_a_layer_loaded_between_decision_and_unlink_stays(tmp_path: Path) -> None:
@@ -240,7 +241,7 @@ def test_a_layer_loaded_between_decision_and_unlink_stays(tmp_path: Path) -> Non
         assert [(event.subject, event.data) for event in kept] == [
             (SHARED.diff_id, ev.ArtifactKept(kind="layer", reason="needed"))
         ]
-        assert cache.deletions()[0].outcome == "partial"
+        assert cache.deletions()[0].counters.outcome == "partial"
         assert (
             cache.inspect("two:1").layers[0].erofs_size_bytes == layout.layer(SHARED.diff_id).stat().st_size
         )
@@ -270,6 +271,102 @@ def test_a_layer_that_a_running_load_reuses_is_busy(tmp_path: Path) -> None:
         (kept,) = cache.events(types=["artifact.kept"])
         assert (kept.subject, kept.data) == (SHARED.diff_id, ev.ArtifactKept(kind="layer", reason="busy"))
     assert names(home) == ["two:1"]
+
+
+def test_what_was_busy_is_made_up_for_by_the_next_prune(tmp_path: Path) -> None:
+    home = prepare(tmp_path, "load")
+    lock = Lock(lock_path(Layout(home).layer(SHARED.diff_id)))
+    lock.acquire()
+    with ImageCache(home) as cache:
+        cache.prune()
+        (kept,) = cache.events(types=["artifact.kept"])
+        assert (kept.subject, kept.data) == (SHARED.diff_id, ev.ArtifactKept(kind="layer", reason="busy"))
+        lock.release()
+        report = cache.prune()
+        assert (report.image_refs_removed, report.orphans_removed) == (0, 1)
+        assert cache.prune().operation is None
+    check_clean(home)
+
+
+def test_msb_takes_the_home_over_in_the_middle_of_a_prune(tmp_path: Path) -> None:
+    home = prepare(tmp_path, "load")
+    before = files_below(home / "cache")
+
+    def observer(step: str) -> None:
+        if step == "delete.decided":
+            (home / "db/msb.db").touch()
+
+    steps.observer = observer
+    with ImageCache(home, sync=False) as cache:
+        cache.prune()
+        assert files_below(home / "cache") == before
+        assert cache.deletions()[0].counters.outcome == "partial"
+        reasons = {event.data.reason for event in cache.events(types=["artifact.kept"])}  # type: ignore[attr-defined]
+        assert reasons == {"owned"}
+
+
+def test_msb_takes_the_home_over_in_the_middle_of_a_load(tmp_path: Path) -> None:
+    home = prepare(tmp_path, "load")
+    before, before_log = files_below(home / "cache"), log(home)
+
+    def observer(step: str) -> None:
+        if step == "add.published":
+            (home / "db/msb.db").touch()
+
+    steps.observer = observer
+    with ImageCache(home, sync=False) as cache:
+        with pytest.raises(HomeOwnedByMicrosandboxError):
+            cache.load(tmp_path / "two.tar")
+        (home / "db/msb.db").unlink()
+    assert files_below(home / "cache") == before
+    assert log(home) == before_log
+
+
+def test_an_undo_that_fails_is_left_to_recovery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = prepare(tmp_path, "retag")
+    before = files_below(home / "cache")
+
+    def fail(step: str) -> None:
+        if step == "add.published":
+            monkeypatch.setattr(adding, "undo", interrupted)
+            raise OSError(28, "No space left on device")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    steps.observer = fail
+    with ImageCache(home) as cache, pytest.raises(KeyboardInterrupt):
+        cache.load(tmp_path / "moved.tar")
+    steps.observer = None
+    assert len(Layout(home).interrupted_operations()) == 1
+    with ImageCache(home) as cache:
+        cache.release("sandbox:nobody")
+    assert files_below(home / "cache") == before
+    check_clean(home)
+
+
+def test_one_damaged_journal_does_not_keep_others_from_writing(tmp_path: Path) -> None:
+    home = prepare(tmp_path, "load")
+    layout = Layout(home)
+    journals = [b'[{"kind":"x","subject":"y"}]', b'[{"kind":"layer","subject":"../../etc"}]', b"{"]
+    for number, journal in enumerate(journals):
+        staging = layout.staging(f"01a208de-7af1-7b41-9b6b-00000000000{number}")
+        staging.mkdir(parents=True)
+        (staging / "journal.json").write_bytes(journal)
+    layout.operation_lock("01a208de-7af1-7b41-9b6b-000000000009").mkdir()
+    with ImageCache(home) as cache:
+        cache.use("one:1")
+
+
+def test_lock_files_of_a_killed_load_are_tidied(tmp_path: Path) -> None:
+    home = prepare(tmp_path, "load into an empty home")
+    with ImageCache(home) as cache:
+        cache.load(write(tmp_path / "one.tar", ONE))
+    lone = Layout(home).layer("sha256:" + "3" * 64).with_suffix(".erofs.lock")
+    lone.touch()
+    with ImageCache(home) as cache:
+        cache.prune(orphans=True)
+    assert not lone.exists()
 
 
 def test_two_loads_of_one_image_at_once(tmp_path: Path) -> None:

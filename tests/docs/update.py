@@ -1,4 +1,4 @@
-"""Rewrites the outputs in README.md and docs/*.md with what the commands really print: ``python -m tests.docs.update``.
+"""Rewrites the outputs in README.md and docs/*.md with what commands print: ``python -m tests.docs.update``.
 
 An output that differs only in what differs from run to run is left as it is. Names of documents may be given.
 """
@@ -37,7 +37,8 @@ def update(path: Path) -> int:
 
 def main() -> None:
     """Update the named documents, or all."""
-    paths = [Path(name) for name in sys.argv[1:]] or [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    every = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    paths = [Path(name) for name in sys.argv[1:]] or every
     for path in paths:
         print(f"{path.name}: {update(path)} blocks changed")
 

@@ -133,6 +133,8 @@ def read_again(path: Path) -> list[tuple[int, str]]:
         "FROM events WHERE seq = 2",
         "INSERT INTO events SELECT NULL, 'i', type, version, subject, operation, 1, 1, actor, data, hash "
         "FROM events WHERE seq = 2",
+        "INSERT OR REPLACE INTO events SELECT 8, id, type, version, subject, operation, 1, 1, actor, data, "
+        "hash FROM events WHERE seq = 2",
         "INSERT OR IGNORE INTO events SELECT 3, 'i', type, version, subject, operation, 1, 1, actor, data, "
         "hash FROM events WHERE seq = 2",
     ],

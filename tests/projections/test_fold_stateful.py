@@ -9,13 +9,14 @@ from pathlib import Path
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from msgspec.structs import replace
 
 from msb_cache.artifacts.layout import Layout
 from msb_cache.eventstore import chain
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.ledger import Ledger
-from msb_cache.projections import images, live
+from msb_cache.projections import images, known, live
 from msb_cache.projections.deletions import deletions
 from tests.logs import ACTOR, digest, layer, manifest_added, pulled
 
@@ -48,6 +49,8 @@ class Folding(RuleBasedStateMachine):
         self.last_operation = "none"
         self.images: dict[str, tuple[str, int, int]] = {}  # reference: digest, created, last used
         self.indexed: set[str] = set()
+        self.layers: set[str] = set()
+        self.rows: dict[str, str | None] = {}  # msb's row of each reference
         self.held: set[tuple[str, str]] = set()
         self.settled: set[tuple[str, str, str]] = set()
         self.deleted: dict[str, int | None] = {}  # operation: bytes reclaimed
@@ -68,10 +71,36 @@ class Folding(RuleBasedStateMachine):
     def add_manifest(self, manifest: str) -> None:
         self.append(NewEvent(manifest_added(MANIFESTS[manifest]), manifest))
         self.indexed.add(manifest)
+        self.layers |= {found.diff_id for found in MANIFESTS[manifest]}
 
-    @rule(reference=references, manifest=manifests, at=occurred)
-    def pull(self, reference: str, manifest: str, at: int | None) -> None:
-        recorded = self.append(NewEvent(pulled(manifest), reference, at))
+    @rule(manifest=manifests)
+    def lose_manifest(self, manifest: str) -> None:
+        """Somebody else deletes it: its layers go unless another manifest has them."""
+        self.append(NewEvent(ev.ManifestDeleted(), manifest))
+        if manifest in self.indexed:
+            self.indexed.discard(manifest)
+            needed = {found.diff_id for other in self.indexed for found in MANIFESTS[other]}
+            self.layers -= {found.diff_id for found in MANIFESTS[manifest]} - needed
+
+    @rule(changes=st.lists(st.tuples(manifests, st.booleans()), min_size=2, max_size=5))
+    def lose_and_add_at_once(self, changes: list[tuple[str, bool]]) -> None:
+        events = []
+        for manifest, added in changes:
+            event = manifest_added(MANIFESTS[manifest]) if added else ev.ManifestDeleted()
+            events.append(NewEvent(event, manifest))
+            own = {found.diff_id for found in MANIFESTS[manifest]}
+            if added:
+                self.indexed.add(manifest)
+                self.layers |= own
+            elif manifest in self.indexed:
+                self.indexed.discard(manifest)
+                self.layers -= own - {f.diff_id for other in self.indexed for f in MANIFESTS[other]}
+        self.append(*events)
+
+    @rule(reference=references, manifest=manifests, at=occurred, row=st.none() | st.sampled_from(["1", "2"]))
+    def pull(self, reference: str, manifest: str, at: int | None, row: str | None) -> None:
+        recorded = self.append(NewEvent(replace(pulled(manifest), row=row), reference, at))
+        self.rows[reference] = row or (self.rows.get(reference) if reference in self.images else None)
         at = recorded if at is None else at
         _, created, used = self.images.get(reference, ("", at, at))
         self.images[reference] = (manifest, created, max(used, at))
@@ -130,6 +159,7 @@ class Folding(RuleBasedStateMachine):
         for name in gone:
             self.images.pop(name, None)
         self.indexed -= dropped
+        self.layers -= {found.diff_id for manifest in dropped for found in MANIFESTS[manifest]}
         self.settled |= {(operation, "manifest", manifest) for manifest in dropped}
 
     @rule(kind=artifact_events, subject=manifests, size=st.none() | st.integers(0, 2**40), late=st.booleans())
@@ -190,6 +220,11 @@ class Folding(RuleBasedStateMachine):
                 row.reference: (row.manifest_digest, row.created_at, row.last_used_at) for row in rows
             } == self.images
             assert [row.created_at for row in rows] == sorted((row.created_at for row in rows), reverse=True)
+            known_now = known.load(connection)
+            assert {name: image.row for name, image in known_now.images.items()} == {
+                name: self.rows[name] for name in self.images
+            }
+            assert set(known_now.layers) == self.layers
             for manifest in MANIFESTS:
                 assert images.has_manifest(connection, manifest) == (manifest in self.indexed)
                 assert {(manifest, holder) for holder in images.holders(connection, manifest)} == {

@@ -1,0 +1,104 @@
+"""Commands that record what msb does in a home that it keeps: sync, watch."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.common import format_option, note, open_cache
+
+if TYPE_CHECKING:
+    from msb_cache.eventstore.store import StoredEvent
+    from msb_cache.sync import SyncReport
+
+
+@click.command()
+@click.option("--force", is_flag=True, help="Compare even if msb's database looks unchanged.")
+@format_option
+@click.pass_obj
+def sync(home: str | None, force: bool, format_: str) -> None:
+    """Record what msb did in this home since the last time.
+
+    Every command that reads does so first, unless --no-sync is given. The first time, everything that is
+    there is recorded as one operation.
+    """
+    with open_cache(home) as cache:
+        report = cache.sync(force=force)
+    for sentence in report.notes:
+        note(output.printable(sentence))
+    if format_ == "json":
+        from msb_cache.cli.describe import fields
+
+        output.json(
+            {
+                "operation": report.operation,
+                "adopted": report.adopted,
+                "events": [fields(event) for event in report.events],
+                "notes": list(report.notes),
+            }
+        )
+    elif report.adopted and report.operation is not None:
+        _print_adopted(report)
+    elif report.events:
+        from msb_cache.cli.audit import print_events
+
+        print_events(report.events)
+    else:
+        click.echo("Nothing has changed.", err=True)
+
+
+@click.command()
+@format_option
+@click.pass_obj
+def watch(home: str | None, format_: str) -> None:
+    """Stay, and record and show what happens as it happens; end with Ctrl-C.
+
+    With --format json one line for each event.
+    """
+    asked: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with open_cache(home) as cache:
+            for event in cache.watch(stopped=lambda: bool(asked)):
+                click.echo(_json_line(event) if format_ == "json" else _line(event))
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+COMMANDS = (sync, watch)
+
+
+def _print_adopted(report: SyncReport) -> None:
+    counts = Counter(event.type for event in report.events)
+    parts = [
+        output.plural(counts["image.pulled"], "reference"),
+        output.plural(counts["manifest.added"], "manifest"),
+        output.plural(counts["image.held"], "hold"),
+    ]
+    click.echo(f"Adopted what msb has here: {', '.join(parts)}.")
+    click.echo(f"`msb-cache events --operation {report.operation}` lists it.", err=True)
+
+
+def _line(event: StoredEvent) -> str:
+    from msb_cache.cli.audit import event_row
+
+    _, when, kind, subject, details, who = map(output.printable, event_row(event))
+    return f"{when}  {kind:<16}  {subject}  {details}  {who}".rstrip()
+
+
+def _json_line(event: StoredEvent) -> str:
+    import json
+
+    from msb_cache.cli.describe import fields
+
+    return json.dumps(fields(event), ensure_ascii=False)

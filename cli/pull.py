@@ -1,0 +1,177 @@
+"""The pull command: options about registries, and progress as bars or lines."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.common import done, note, on_terminal, open_cache, quiet_option
+
+if TYPE_CHECKING:
+    from msb_cache.oci.credentials import Credential
+    from msb_cache.oci.downloads import LayerProgress
+    from msb_cache.pulling import Progress
+
+_MAX_PASSWORD = 64 * 1024
+
+
+@click.command()
+@click.argument("reference", metavar="REF")
+@click.option(
+    "--platform", metavar="OS/ARCH", help="Which image of an index; default: linux on this machine."
+)
+@click.option(
+    "--policy",
+    type=click.Choice(["missing", "always", "never"]),
+    default="missing",
+    show_default=True,
+    help="Ask the registry if the image is missing, always (layers are reused), or never.",
+)
+@click.option("-f", "--force", is_flag=True, help="Fetch everything anew, whatever is cached.")
+@click.option("-u", "--username", metavar="NAME", help="The login's name; needs --password-stdin.")
+@click.option("--password-stdin", is_flag=True, help="Read the login's password or token from stdin.")
+@click.option("--insecure", is_flag=True, help="Accept plain HTTP and any certificate.")
+@click.option(
+    "--ca-certs", metavar="PEM", type=click.Path(path_type=Path), help="Trust these authorities too."
+)
+@click.option(
+    "-j", "--jobs", type=click.IntRange(1, 32), default=3, show_default=True, help="Layers fetched at a time."
+)
+@quiet_option("Print nothing but errors.")
+@click.pass_obj
+def pull(
+    home: str | None,
+    reference: str,
+    platform: str | None,
+    policy: str,
+    force: bool,
+    username: str | None,
+    password_stdin: bool,
+    insecure: bool,
+    ca_certs: Path | None,
+    jobs: int,
+    quiet: bool,
+) -> None:
+    """Pull an image from its registry.
+
+    Short names mean Docker Hub. Logins come from --username with --password-stdin, else from Docker's
+    configuration file and credential helpers. Registries on this machine may speak plain HTTP.
+    """
+    from msb_cache.oci.registry_options import RegistryOptions
+
+    if ca_certs is not None and not ca_certs.is_file():
+        raise click.BadParameter(f"{ca_certs} is no file", param_hint="--ca-certs")
+    credential = _credential(username, password_stdin)
+    with open_cache(home) as cache, _progress(quiet) as progress:
+        handle = cache.pull(
+            reference,
+            platform=platform,
+            policy=policy,  # type: ignore[arg-type]
+            force=force,
+            credential=credential,
+            options=RegistryOptions(insecure=insecure, ca_certs=ca_certs),
+            jobs=jobs,
+            progress=progress,
+            note=None if quiet else note,
+        )
+        event = cache.history(handle.reference)[-1]
+    if not quiet:
+        _print_result(handle.reference, event.data)
+
+
+def _credential(username: str | None, password_stdin: bool) -> Credential | None:
+    if username is None and not password_stdin:
+        return None
+    if username is None or not password_stdin:
+        raise click.UsageError("--username and --password-stdin belong together")
+    if sys.stdin is None or on_terminal(sys.stdin):
+        raise click.UsageError("--password-stdin reads a pipe, and stdin is a terminal")
+    from msb_cache.oci.credentials import Credential
+
+    password = sys.stdin.read(_MAX_PASSWORD).rstrip("\r\n")
+    if not password:
+        raise click.UsageError("--password-stdin: stdin was empty")
+    return Credential(username=username, password=password)
+
+
+def _print_result(reference: str, pulled: Any) -> None:
+    digest = output.short(pulled.manifest_digest)
+    if pulled.previous_digest is not None:
+        done("Moved", f"{reference}  {output.short(pulled.previous_digest)} → {digest}")
+    elif not pulled.changed:
+        done("Up to date", f"{reference}  {digest}")
+    else:
+        new = f"{output.size(pulled.bytes_fetched)} new"
+        reused = f", {output.size(pulled.bytes_reused)} already here" if pulled.bytes_reused else ""
+        done("Pulled", f"{reference}  {digest}  {new}{reused}")
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Progress | None]:
+    if quiet:
+        yield None
+    elif on_terminal(sys.stderr):
+        with _bars() as bars:
+            yield bars
+    else:
+        yield _Lines()
+
+
+class _Lines:
+    """Plain lines for a log: one when a layer begins, one when it is done."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __call__(self, progress: LayerProgress) -> None:
+        name, total = output.short(progress.layer), output.size(progress.total)
+        text = {
+            "resumed": f"{name}  going on at {output.size(progress.done)} of {total}",
+            "retry": f"{name}  trying again: {progress.note}",
+            "done": f"{name}  {total} fetched",
+            "exists": f"{name}  {total} already here",
+        }.get(progress.event)
+        if text is not None:
+            with self._lock:
+                click.echo(f"  {text}", err=True)
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TextColumn("{task.fields[state]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=False) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(progress: LayerProgress) -> None:
+            if progress.layer not in tasks:
+                tasks[progress.layer] = bars.add_task(
+                    output.short(progress.layer), total=progress.total, state=""
+                )
+            state = {
+                "exists": "already here",
+                "done": "done",
+                "retry": output.printable(progress.note)[:60],
+                "resumed": "going on",
+            }.get(progress.event, "")
+            bars.update(tasks[progress.layer], completed=progress.done, state=state)
+
+        yield show
+
+
+COMMANDS = (pull,)

@@ -1,0 +1,203 @@
+"""Pull an image from its registry: decide what has to be fetched, fetch it, and record how it ended."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from msb_cache import logs
+from msb_cache.adding import Addition, Reuse, add
+from msb_cache.artifacts import files
+from msb_cache.artifacts.layout import Layout
+from msb_cache.errors import ImageNotFoundError, MicrosandboxError
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.ids import uuid7
+from msb_cache.eventstore.store import NewEvent
+from msb_cache.ledger import Ledger
+from msb_cache.oci.credentials import Credential, find_credential
+from msb_cache.oci.downloads import LayerProgress
+from msb_cache.oci.image import SourceLayer
+from msb_cache.oci.partials import Partial
+from msb_cache.oci.platform import Platform
+from msb_cache.oci.reference import Reference
+from msb_cache.oci.registry import Registry, Resolved
+from msb_cache.oci.registry_options import RegistryOptions
+from msb_cache.operations import Operation
+from msb_cache.projections import images
+from msb_cache.steps import reached
+
+Policy = Literal["missing", "always", "never"]
+Progress = Callable[[LayerProgress], None]
+Note = Callable[[str], None]
+
+STALE_SECONDS = 7 * 24 * 3600
+"""A partial download that nobody went on with for this long is deleted."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to pull, and how. ``jobs`` is how many layers are fetched at the same time."""
+
+    reference: Reference
+    platform: Platform | None = None
+    policy: Policy = "missing"
+    force: bool = False
+    credential: Credential | None = None
+    options: RegistryOptions = field(default_factory=RegistryOptions)
+    jobs: int = 3
+
+
+def pull(ledger: Ledger, wanted: Wanted, *, progress: Progress | None, note: Note | None) -> None:
+    """Pull an image, or find it cached, and append ``image.pulled``; ``image.pull_failed`` if it fails.
+
+    Raises:
+        ImageNotFoundError: the policy is ``never`` and the image is not cached.
+        ImagePullFailedError: the registry cannot or will not give it.
+        InvalidImageError: what the registry gives is not what it says.
+    """
+    began = time.monotonic_ns()
+    source = ev.Source(kind="registry", name=wanted.reference.registry)
+    cached = None if wanted.force else _cached(ledger, wanted)
+    if cached is not None and wanted.policy != "always":
+        _record_cached(ledger, wanted.reference, cached, source, began)
+        return
+    if wanted.policy == "never":
+        raise ImageNotFoundError(
+            f"image not found: {wanted.reference.familiar}, and the policy `never` forbids to pull it"
+        )
+    try:
+        _fetch(ledger, wanted, source, began, progress, note)
+    except (MicrosandboxError, OSError) as error:
+        failed = ev.ImagePullFailed(reason=str(error)[:1000], source=source)
+        with ledger.transaction(uuid7()) as transaction:
+            transaction.append([NewEvent(failed, wanted.reference.canonical)])
+        raise
+
+
+def _fetch(
+    ledger: Ledger,
+    wanted: Wanted,
+    source: ev.Source,
+    began: int,
+    progress: Progress | None,
+    note: Note | None,
+) -> None:
+    reference, layout = wanted.reference, ledger.layout
+    credential = find_credential(reference.registry, explicit=wanted.credential)
+    with Registry(reference, wanted.options, credential) as registry:
+        resolved = registry.resolve(reference, wanted.platform)
+        logs.info("pull.resolved", reference=reference.familiar, digest=resolved.manifest_digest)
+        reached("pull.resolved")
+        if not wanted.force and _complete(ledger, resolved):
+            _record_cached(ledger, reference, resolved.manifest_digest, source, began)
+            return
+        _collect_stale(layout)
+        with Operation(layout) as operation:
+            image = registry.image(resolved, partials=_partials(layout), progress=progress)
+            for sentence in registry.notes:
+                if note is not None:
+                    note(sentence)
+            addition = Addition(image, (reference,))
+            try:
+                add(
+                    ledger,
+                    operation,
+                    [addition],
+                    source,
+                    began,
+                    workers=wanted.jobs,
+                    reuse=None if wanted.force else _saying_exists(progress),
+                )
+            except BaseException:
+                registry.close()  # ends what other threads still wait for
+                raise
+
+
+def _saying_exists(progress: Progress | None) -> Reuse:
+    """Return what happens with a layer that is already here: it is not fetched, its digest is known."""
+
+    def reuse(layer: SourceLayer) -> None:
+        if progress is not None:
+            progress(LayerProgress(layer.blob_digest, "exists", layer.size, layer.size))
+
+    return reuse
+
+
+def _cached(ledger: Ledger, wanted: Wanted) -> str | None:
+    """Return the digest the reference points at, if it is cached for the wanted platform."""
+    with ledger.snapshot() as connection:
+        row = None if connection is None else images.handle(connection, wanted.reference.canonical)
+    if row is None or not _files_exist(ledger, row.manifest_digest):
+        return None
+    if wanted.platform is not None:
+        found = None if row.architecture is None else Platform.of(row.os or "linux", row.architecture)
+        asked = Platform.of(wanted.platform.os, wanted.platform.architecture)
+        if found is None or (found.os, found.architecture) != (asked.os, asked.architecture):
+            return None
+    return row.manifest_digest
+
+
+def _complete(ledger: Ledger, resolved: Resolved) -> bool:
+    """Whether the reference already points at the resolved manifest and all of its files are there."""
+    with ledger.snapshot() as connection:
+        row = None if connection is None else images.handle(connection, resolved.reference.canonical)
+    return (
+        row is not None
+        and row.manifest_digest == resolved.manifest_digest
+        and files.exists(ledger.layout.metadata(row.reference))
+        and _files_exist(ledger, row.manifest_digest)
+    )
+
+
+def _files_exist(ledger: Ledger, digest: str) -> bool:
+    layout = ledger.layout
+    with ledger.snapshot() as connection:
+        layers = [] if connection is None else images.layers(connection, digest)
+        fsmeta = None if connection is None else images.fsmeta_bytes(connection, digest)
+    return (
+        fsmeta is not None
+        and files.measure(layout.fsmeta(digest)) == fsmeta
+        and files.exists(layout.vmdk(digest))
+        and all(files.measure(layout.layer(layer.diff_id)) == layer.erofs_bytes for layer in layers)
+    )
+
+
+def _record_cached(ledger: Ledger, reference: Reference, digest: str, source: ev.Source, began: int) -> None:
+    with ledger.transaction(uuid7()) as transaction:
+        row = images.handle(transaction.connection, reference.canonical)
+        if row is None or row.manifest_digest != digest:
+            raise ImageNotFoundError(f"{reference.familiar} changed while it was pulled; try again")
+        pulled = ev.ImagePulled(
+            manifest_digest=digest,
+            changed=False,
+            source=source,
+            bytes_fetched=0,
+            bytes_reused=row.size_bytes,
+            duration_ns=time.monotonic_ns() - began,
+        )
+        transaction.append([NewEvent(pulled, reference.canonical)])
+
+
+def _partials(layout: Layout) -> Path:
+    return layout.staging_root / "downloads"
+
+
+def _collect_stale(layout: Layout) -> None:
+    """Delete partial downloads that nobody went on with; one that is being written is locked."""
+    try:
+        names = os.listdir(_partials(layout))
+    except FileNotFoundError:
+        return
+    for name in names:
+        path = _partials(layout) / name
+        with suppress(FileNotFoundError):
+            if name.endswith(".partial") and time.time() - path.lstat().st_mtime > STALE_SECONDS:
+                partial = Partial.open(path.parent, f"sha256:{name.removesuffix('.partial')}", 1 << 62)
+                if partial is not None:
+                    partial.discard()
+                    partial.close()

@@ -1,0 +1,207 @@
+"""Running the command: as a program, in this process, on a terminal; and what a home holds.
+
+Starting a program takes a fifth of a second, so tables of many cases call ``run`` in this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pty
+import re
+import select
+import signal
+import sqlite3
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.imagebuilder import BuiltImage, directory, docker_archive, file, image, layer, oci_archive
+
+PROGRAM = Path(sys.executable).with_name("msb-cache")
+ESCAPE = "\x1b["
+
+CONFIG = {
+    "Env": ["PATH=/usr/bin:/bin", "GREETING=good day"],
+    "Cmd": ["serve", "a b"],
+    "Entrypoint": ["/usr/bin/env"],
+    "WorkingDir": "/srv",
+    "User": "1000:1000",
+    "Labels": {"team": "green"},
+    "StopSignal": "SIGINT",
+}
+
+BASE = layer([directory("etc"), file("etc/name", b"base\n"), directory("bin"), file("bin/sh", b"#!" * 3000)])
+APP_LAYER = layer([directory("app"), file("app/run", b"app" * 4000, mode=0o755)], "gzip")
+NEXT_LAYER = layer([directory("app"), file("app/run", b"next" * 5000, mode=0o755)], "gzip")
+TOOL_LAYER = layer([file("tool", b"tool" * 2000)])
+
+APP = image([BASE, APP_LAYER], "app:1", "app:latest", config=CONFIG)
+APP_NEXT = image([BASE, NEXT_LAYER], "app:1", config=CONFIG)
+TOOL = image([BASE, TOOL_LAYER], "example.org/team/tool:2", config={"Cmd": ["/tool"]})
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a run ended."""
+
+    code: int
+    raw: bytes
+    err: str
+
+    @property
+    def out(self) -> str:
+        return self.raw.decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.raw)
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+def execute(*arguments: object, stdin: bytes | int | None = None, **environment: str) -> Done:
+    """Run the installed program."""
+    given: dict[str, Any] = {"stdin": subprocess.DEVNULL if stdin is None else stdin}
+    if isinstance(stdin, bytes):
+        given = {"input": stdin}
+    done = subprocess.run(
+        [PROGRAM, *map(str, arguments)],
+        capture_output=True,
+        env={**os.environ, **environment},
+        timeout=60,
+        **given,
+    )
+    return Done(done.returncode, done.stdout, done.stderr.decode())
+
+
+@dataclass
+class Talk:
+    """What a program said on its terminal, and how it ended."""
+
+    code: int
+    said: str
+    stdout: str | None = None
+
+
+def on_terminal(
+    arguments: Sequence[object],
+    answers: Sequence[tuple[str, bytes | Callable[[], bytes]]] = (),
+    *,
+    stdout_too: bool = True,
+    **environment: str,
+) -> Talk:
+    """Run the program on a terminal of 80 columns; each answer is typed, or got from
+    a call, once its prompt was seen.
+
+    Without ``stdout_too``, stdout is a pipe, as with ``> file``.
+    """
+    main, side = pty.openpty()
+    variables = {**os.environ, "TERM": "xterm", "COLUMNS": "80", **environment}
+    process = subprocess.Popen(
+        [PROGRAM, *map(str, arguments)],
+        stdin=side,
+        stdout=side if stdout_too else subprocess.PIPE,
+        stderr=side,
+        env=variables,
+        start_new_session=True,
+        preexec_fn=_take_terminal,
+    )
+    os.close(side)
+    said, typed, pending, deadline = b"", b"", list(answers), time.monotonic() + 30
+    try:
+        while time.monotonic() < deadline:
+            if not select.select([main], [], [], 1)[0]:
+                # Python misses a Ctrl-C in the instant between its prompt and its read; people press again.
+                if typed == b"\x03":
+                    os.write(main, typed)
+                continue
+            try:
+                data = os.read(main, 65536)
+            except OSError:  # what Linux says when the other side has gone
+                break
+            if not data:
+                break
+            said += data
+            if pending and pending[0][0].encode() in said:
+                _, answer = pending.pop(0)
+                typed = answer if isinstance(answer, bytes) else answer()
+                os.write(main, typed)
+        else:
+            raise AssertionError(f"it did not end; it said {said!r}")
+        stdout = None if process.stdout is None else process.stdout.read().decode()
+        code = process.wait(10)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+        os.close(main)
+    assert not pending, f"it never asked {pending[0][0]!r}; it said {said!r}"
+    return Talk(code, said.decode().replace("\r\n", "\n"), stdout)
+
+
+def _take_terminal() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a runner in the background may ignore it
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C is a signal, as in a shell
+
+
+def fingerprint(home: Path) -> dict[str, Any]:
+    """Everything a home holds, but for locks and SQLite's own side files: what a failure must not change."""
+    found: dict[str, Any] = {}
+    if not home.is_dir():
+        return {"": home.read_bytes() if home.exists() else None}
+    for path in sorted(home.rglob("*")):
+        name = str(path.relative_to(home))
+        if path.is_dir() or name.endswith((".lock", "-wal", "-shm")):
+            continue
+        if path.name == "msb-cache.db":
+            with contextlib.suppress(sqlite3.DatabaseError):
+                found[name] = rows(home)
+                continue
+        found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def rows(home: Path) -> list[str]:
+    """The whole database as SQL."""
+    with contextlib.closing(sqlite3.connect(home / "db" / "msb-cache.db")) as connection:
+        return [*connection.iterdump()]
+
+
+def sql(home: Path, *statements: str) -> list[Any]:
+    """Run statements behind the program's back; the rows of the last."""
+    with contextlib.closing(
+        sqlite3.connect(home / "db" / "msb-cache.db", isolation_level=None)
+    ) as connection:
+        found: list[Any] = []
+        for statement in statements:
+            found = connection.execute(statement).fetchall()
+    return found
+
+
+def sentence(err: str) -> str:
+    """The one sentence of an error; a usage error may say before it how the command is used."""
+    assert "Traceback" not in err
+    err = re.sub(r"\x1b\[[\d;]*m", "", err)
+    lines = [line for line in err.splitlines() if not line.startswith(("Usage: ", "Try '")) and line]
+    assert len(lines) == 1, err
+    assert lines[0].lower().startswith("error: "), err
+    return lines[0][7:]
+
+
+def written(path: Path, *images: BuiltImage, format: str = "docker") -> Path:
+    """An archive of images as a file."""
+    path.write_bytes(docker_archive(*images) if format == "docker" else oci_archive(*images))
+    return path

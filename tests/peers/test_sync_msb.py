@@ -1,0 +1,375 @@
+"""A home that the real msb keeps: what it did is in our log, and our index says what msb's does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+from msb_cache import ImageCache, SyncReport, msb_database
+from msb_cache.cli.output import rfc3339
+from msb_cache.eventstore import events as ev
+from msb_cache.oci.reference import Reference
+from msb_cache.projections import known
+from tests.imagebuilder import docker_archive, file, image, layer
+
+pytestmark = pytest.mark.peer
+
+BASE = layer([file("etc/name", b"base\n")])
+CONFIG = {
+    "Env": ["PATH=/bin", "A=b"],
+    "Cmd": ["/bin/sh", "-c", "echo hi"],
+    "Entrypoint": ["/bin/env"],
+    "WorkingDir": "/w",
+    "User": "1:2",
+    "Labels": {"k": "v"},
+}
+IMAGES = {
+    "app": image([BASE, layer([file("app", b"app" * 5000)])], "app:1", config=CONFIG),
+    "next": image([BASE, layer([file("app", b"next" * 5000)])], "app:1", config=CONFIG),
+    "two": image([BASE, layer([file("two", b"two" * 5000)])], "example.org/team/two:2", "two:latest"),
+    "alone": image([layer([file("alone", b"alone" * 5000)])], "alone:1"),
+}
+
+
+class Msb:
+    """The real msb with a home."""
+
+    def __init__(self, program: str, home: Path, archives: Path) -> None:
+        self.program, self.home, self.archives = program, home, archives
+
+    def __call__(self, *arguments: str, fails: bool = False) -> str:
+        done = subprocess.run(
+            [self.program, *arguments],
+            env={**os.environ, "MSB_HOME": str(self.home)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
+        )
+        assert fails or done.returncode == 0, (arguments, done.stderr)
+        return done.stdout
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self(*arguments, "--format", "json") or "[]")
+
+    def load(self, name: str) -> None:
+        self("load", "-q", "-i", str(self.archives / f"{name}.tar"))
+
+    def create(self, reference: str, name: str) -> None:
+        """Make a sandbox; here its boot fails, and it stays behind, stopped."""
+        self("create", reference, "--name", name, "--memory", "64M", "--root-disk", "256M", fails=True)
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archives")
+    for name, built in IMAGES.items():
+        (folder / f"{name}.tar").write_bytes(docker_archive(built))
+    return folder
+
+
+@pytest.fixture
+def short_home() -> Iterator[Path]:
+    """A home with a short path: msb makes sockets below it."""
+    with TemporaryDirectory(prefix="msb-", dir="/tmp") as folder:
+        yield Path(folder) / "h"
+
+
+@pytest.fixture
+def real(msb: str, short_home: Path, archives: Path) -> Msb:
+    found = Msb(msb, short_home, archives)
+    for name in ("app", "two", "alone"):
+        found.load(name)
+    found.create("app:1", "dev")
+    found.create("two", "ops")
+    return found
+
+
+@pytest.fixture
+def cache(real: Msb) -> Iterator[ImageCache]:
+    with ImageCache(real.home) as found:
+        yield found
+
+
+def told(report: SyncReport) -> list[str]:
+    """Return what a report says, without digests and times."""
+    lines = []
+    for event in report.events:
+        subject = event.subject.removeprefix("docker.io/library/")
+        holder = getattr(event.data, "holder", None)
+        parts = [event.type, None if subject.startswith("sha256:") else subject, holder]
+        lines.append(" ".join(part for part in parts if part))
+    return lines
+
+
+def same(cache: ImageCache, real: Msb) -> None:
+    """Every handle, detail, holder and time is what msb itself says."""
+    theirs = {Reference.parse(each["reference"]).familiar: each for each in real.json("image", "ls")}
+    handles = {handle.reference: handle for handle in cache.list()}
+    assert set(handles) == set(theirs)
+    assert [*handles] == sorted(handles, key=lambda name: handles[name].created_at_ns or 0, reverse=True)
+    state = msb_database.read(real.home / "db" / "msb.db")
+    for name, each in theirs.items():
+        handle = handles[name]
+        assert (handle.manifest_digest, handle.size_bytes) == (each["digest"], each["size_bytes"])
+        assert (handle.architecture, handle.os) == (each["architecture"], each["os"])
+        assert handle.layer_count == each["layer_count"]
+        assert rfc3339(handle.created_at_ns) == each["created_at"]
+        assert handle.last_used_at_ns == state.images[Reference.parse(name).canonical].updated_at_ns
+        _same_detail(cache, real, each["reference"])
+    sandboxes = {each["name"]: each["image"] for each in real.json("ls")}
+    with cache._ledger.snapshot() as connection:
+        assert connection is not None
+        ours = known.load(connection)
+    held = {holder for _, holder in ours.holds if holder.startswith("sandbox:")}
+    assert held == {f"sandbox:{name}" for name in sandboxes}
+    assert set(ours.holds) == set(state.holds)
+    assert set(ours.manifests) == set(state.manifests)
+    assert set(ours.layers) == {layer.diff_id for each in state.manifests.values() for layer in each.layers}
+    assert cache.verify().sound
+    assert not cache.verify().disk
+
+
+def _same_detail(cache: ImageCache, real: Msb, reference: str) -> None:
+    detail, theirs = cache.inspect(reference), real.json("image", "inspect", reference)
+    assert detail.config is not None
+    for name, value in theirs["config"].items():
+        assert getattr(detail.config, name) == value, name
+    for layer_detail, each in zip(detail.layers, theirs["layers"], strict=True):
+        for name, value in each.items():
+            ours = getattr(layer_detail, name)
+            if name == "erofs_size_bytes":  # msb never fills it in
+                value = os.path.getsize(cache._layout.layer(layer_detail.diff_id))
+            assert ours == value, name
+
+
+def fingerprint(home: Path) -> dict[str, tuple[int, int, bytes]]:
+    found = {}
+    for path in sorted(home.rglob("*")):
+        if path.is_file() and path.name.startswith("msb.db") and not path.name.endswith("-shm"):
+            found[path.name] = (path.stat().st_ino, path.stat().st_mtime_ns, path.read_bytes())
+    return found
+
+
+def test_first_contact(real: Msb, cache: ImageCache) -> None:
+    before = fingerprint(real.home)
+    report = cache.sync()
+    assert fingerprint(real.home) == before
+    assert report.adopted
+    assert report.notes == ()
+    counts = {kind: told(report).count(kind) for kind in {*told(report)}}
+    assert counts["manifest.added"] == 3
+    assert len([line for line in told(report) if line.startswith("image.pulled")]) == 4
+    assert {line for line in told(report) if line.startswith("image.held")} == {
+        *("image.held sandbox:dev", "image.held sandbox:ops")
+    }
+    assert {line for line in told(report) if line.startswith("image.used")} == {
+        *("image.used app:1 sandbox:dev", "image.used two:latest sandbox:ops")
+    }
+    same(cache, real)
+    assert cache.holders("app:1") == ["sandbox:dev"]
+    assert cache.holders("two") == cache.holders("example.org/team/two:2") == ["sandbox:ops"]
+    assert cache.sync(force=True) == SyncReport()
+
+
+def test_the_history_tells_exactly_what_msb_did(real: Msb, cache: ImageCache) -> None:
+    cache.sync()
+    real("rm", "dev")
+    assert told(cache.sync()) == ["image.released sandbox:dev"]
+    real.load("next")  # moves app:1
+    assert told(cache.sync()) == ["manifest.added", "image.pulled app:1"]
+    real("image", "rm", "app:1")
+    gone = told(cache.sync())
+    assert gone == [
+        *("image.removed app:1", "manifest.deleted"),
+        *("vmdk.deleted", "fsmeta.deleted", "layer.deleted"),
+    ]
+    real.load("app")
+    assert told(cache.sync()) == ["image.pulled app:1"]  # its manifest had stayed when app:1 moved
+    history = cache.history("app:1")
+    assert [event.type for event in history] == [
+        *("image.pulled", "image.used", "image.held", "image.released", "image.pulled", "image.removed"),
+        *("manifest.deleted", "vmdk.deleted", "fsmeta.deleted", "layer.deleted", "image.pulled"),
+    ]
+    assert all(event.actor.observed for event in history)
+    moved = history[4].data
+    assert isinstance(moved, ev.ImagePulled)
+    assert moved.previous_digest == history[0].data.manifest_digest  # type: ignore[attr-defined]
+    sizes = [event.data.bytes for event in history if isinstance(event.data, ev.ArtifactDeleted)]
+    assert sizes[0] is None  # of a manifest
+    assert all(sizes[1:])
+    same(cache, real)
+
+
+def test_removed_and_pulled_again_between_two_syncs(real: Msb, cache: ImageCache) -> None:
+    cache.sync()
+    real("image", "rm", "alone:1")
+    real.load("alone")
+    real("rm", "dev")
+    real.create("app:1", "dev")
+    assert told(cache.sync()) == [
+        *("image.released sandbox:dev", "image.removed alone:1", "manifest.deleted", "manifest.added"),
+        *("image.pulled alone:1", "image.used app:1 sandbox:dev", "image.held sandbox:dev"),
+    ]
+    same(cache, real)
+
+
+def test_a_real_snapshot_holds(real: Msb, cache: ImageCache) -> None:
+    cache.sync()
+    real("snapshot", "create", "ready", "--sandbox", "dev")
+    real("rm", "dev")
+    assert told(cache.sync()) == ["image.released sandbox:dev", "image.held snapshot:dev:ready"]
+    assert cache.holders("app:1") == ["snapshot:dev:ready"]
+    (found,) = real.json("snapshot", "ls")
+    real("snapshot", "rm", found["reference"])
+    assert told(cache.sync()) == ["image.released snapshot:dev:ready"]
+
+
+def test_a_prune_by_msb(real: Msb, cache: ImageCache) -> None:
+    cache.sync()
+    files = {
+        path: path.stat().st_size
+        for path in (real.home / "cache").rglob("*")
+        if path.suffix in (".erofs", ".vmdk")
+    }
+    real("rm", "dev")
+    real("image", "prune", "--yes", fails=True)
+    report = cache.sync()
+    gone = sum(size for path, size in files.items() if not path.exists())
+    assert gone > 0
+    assert sum(e.data.bytes or 0 for e in report.events if isinstance(e.data, ev.ArtifactDeleted)) == gone
+    same(cache, real)
+
+
+def test_msb_works_as_before(real: Msb, cache: ImageCache) -> None:
+    cache.sync()
+    before = real.json("image", "ls")
+    for _ in range(3):
+        cache.list()
+        cache.sync(force=True)
+    assert real.json("image", "ls") == before
+    real.load("next")
+    real.create("app:1", "third")
+    assert cache.holders("app:1") == ["sandbox:third"]
+    real("rm", "third")
+    real("image", "rm", "app:1")
+    same(cache, real)
+
+
+def test_nothing_is_left_beside_a_database_at_rest(real: Msb, tmp_path: Path) -> None:
+    """Where msb's -wal and -shm are gone, we make none."""
+    import sqlite3
+
+    connection = sqlite3.connect(real.home / "db" / "msb.db")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    names = {path.name for path in (real.home / "db").iterdir()}
+    assert not {"msb.db-wal", "msb.db-shm"} & names
+    with ImageCache(real.home) as cache:
+        assert cache.sync().adopted
+        cache.list()
+    left = {path.name for path in (real.home / "db").iterdir()} - names
+    assert {name for name in left if not name.startswith("msb-cache.db")} <= {"migrate.lock"}
+    with ImageCache(real.home) as cache:
+        same(cache, real)
+
+
+OPERATIONS = st.one_of(
+    st.tuples(st.just("load"), st.sampled_from([*IMAGES])),
+    st.tuples(st.just("remove"), st.sampled_from(["app:1", "two", "example.org/team/two:2", "alone:1"])),
+    st.tuples(st.just("create"), st.sampled_from(["app:1", "two", "alone:1"]), st.sampled_from(["a", "b"])),
+    st.tuples(st.just("drop"), st.sampled_from(["a", "b"])),
+    st.tuples(st.just("prune")),
+    st.tuples(st.just("sync")),
+    st.tuples(st.just("list")),
+)
+
+
+@settings(
+    max_examples=4,
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(operations=st.lists(OPERATIONS, min_size=8, max_size=14))
+def test_any_operations_end_with_both_indexes_alike(
+    msb: str, archives: Path, short_home: Path, operations: list[tuple[str, ...]]
+) -> None:
+    home = short_home
+    shutil.rmtree(home, ignore_errors=True)
+    real = Msb(msb, home, archives)
+    real("image", "ls")
+    actions: dict[str, Callable[..., object]] = {
+        "load": real.load,
+        "remove": lambda name: real("image", "rm", name, fails=True),
+        "create": lambda name, sandbox: _create(real, name, sandbox),
+        "drop": lambda sandbox: real("rm", sandbox, fails=True),
+        "prune": lambda: real("image", "prune", "--yes", fails=True),
+    }
+    with ImageCache(home) as cache:
+        for name, *arguments in operations:
+            note(f"{name} {' '.join(arguments)}")
+            if name in ("sync", "list"):
+                cache.sync() if name == "sync" else cache.list()
+            else:
+                actions[name](*arguments)
+        cache.sync()
+        assert cache.sync(force=True) == SyncReport()
+        _alike(cache, home)
+    shutil.rmtree(home)
+
+
+def _create(real: Msb, reference: str, name: str) -> None:
+    if any(each["reference"] == reference for each in real.json("image", "ls")):  # else it would be pulled
+        real.create(reference, name)
+
+
+def _alike(cache: ImageCache, home: Path) -> None:
+    state = msb_database.read(home / "db" / "msb.db")
+    handles = {Reference.parse(handle.reference).canonical: handle for handle in cache.list()}
+    assert {
+        name: (each.manifest_digest, each.created_at_ns, each.updated_at_ns)
+        for name, each in state.images.items()
+    } == {
+        name: (handle.manifest_digest, handle.created_at_ns, handle.last_used_at_ns)
+        for name, handle in handles.items()
+    }
+    with cache._ledger.snapshot() as connection:
+        assert connection is not None
+        ours = known.load(connection)
+    assert set(ours.manifests) == set(state.manifests)
+    assert set(ours.holds) == set(state.holds)
+    found = cache.verify()
+    assert found.sound
+    # msb leaves files of its own; what an image needs is there.
+    assert not [problem for problem in found.disk if problem.problem in ("missing", "size")]
+
+
+def test_times_are_those_of_msb(real: Msb, cache: ImageCache) -> None:
+    cache.sync()
+    (before,) = [each for each in real.json("image", "ls") if each["reference"] == "app:1"]
+    pulled = cache.history("app:1")[0]
+    assert pulled.occurred_at == datetime.fromisoformat(before["created_at"][:26] + before["created_at"][29:])
+    assert pulled.recorded_at > pulled.occurred_at
+    created = {each["name"]: each["created_at"] for each in real.json("ls")}
+    (held,) = [event for event in cache.history("app:1") if event.type == "image.held"]
+    assert (
+        abs(
+            (
+                held.occurred_at - datetime.fromisoformat(created["dev"][:26] + created["dev"][29:])
+            ).total_seconds()
+        )
+        < 1
+    )

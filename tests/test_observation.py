@@ -1,0 +1,453 @@
+"""The comparison of msb's index with ours: tables of cases, and that it always ends with both alike."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from sqlite_utils import Database
+
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.store import EventStore, NewEvent
+from msb_cache.migrations.schema import migrations
+from msb_cache.msb_database import MsbHold, MsbImage, MsbLayer, MsbManifest, MsbState
+from msb_cache.observation import Differences, differences
+from msb_cache.projections import images, known, live
+from tests.logs import ACTOR, digest, layer, manifest_added, pulled
+
+A, B = "docker.io/library/a:1", "docker.io/library/b:1"
+M, N = digest("m"), digest("n")
+T = 1_790_000_000_000_000_000
+
+
+def no_files(kind: str, subject: str) -> int | None:
+    return None
+
+
+def all_files(kind: str, subject: str) -> int | None:
+    return {"layer": 8192, "fsmeta": 4096, "vmdk": 633}[kind]
+
+
+def manifest(name: str = M, layers: str = "x", *, row: int = 1) -> MsbManifest:
+    return MsbManifest(
+        digest=name,
+        row=f"manifest:{row}",
+        media_type=None,
+        config_digest=digest("config"),
+        architecture="amd64",
+        os="linux",
+        variant=None,
+        config=ev.ImageConfig(),
+        layers=tuple(
+            MsbLayer(diff_id=digest(f"diff{x}"), blob_digest=digest(f"blob{x}"), media_type="tar", size=10)
+            for x in layers
+        ),
+        created_at_ns=T + row - 1,
+    )
+
+
+def image(
+    reference: str = A,
+    to: str = M,
+    *,
+    row: int = 1,
+    created: int | None = T + 1,
+    updated: int | None = T + 1,
+    others: tuple[int, ...] = (),
+) -> MsbImage:
+    return MsbImage(
+        reference=reference,
+        typed=reference,
+        manifest_digest=to,
+        row=f"image_ref:{row}",
+        rows=frozenset(f"image_ref:{number}" for number in (row, *others)),
+        created_at_ns=created,
+        updated_at_ns=updated,
+    )
+
+
+def hold(
+    holder: str = "sandbox:dev", of: str = M, *, row: int = 1, reference: str | None = A, at: int = T + 9
+) -> MsbHold:
+    return MsbHold(
+        holder=holder, manifest_digest=of, row=f"rootfs:{row}", reference=reference, created_at_ns=at
+    )
+
+
+def state(*found: MsbImage | MsbManifest | MsbHold, kinds: str = "sandbox snapshot") -> MsbState:
+    return MsbState(
+        images={each.reference: each for each in found if isinstance(each, MsbImage)},
+        manifests={each.digest: each for each in found if isinstance(each, MsbManifest)},
+        holds={(each.manifest_digest, each.holder): each for each in found if isinstance(each, MsbHold)},
+        holder_kinds=frozenset(kinds.split()),
+    )
+
+
+class Index:
+    """Our index in memory: apply events, and look at the tables."""
+
+    def __init__(self) -> None:
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        migrations.apply(Database(self.connection))
+        self.now = T + 10**15
+        self.store = EventStore(self.connection, clock=self.tick)
+
+    def tick(self) -> int:
+        self.now += 1
+        return self.now
+
+    def append(self, events: list[NewEvent]) -> None:
+        self.connection.execute("BEGIN")
+        live.apply(self.connection, self.store.append(events, operation="o", actor=ACTOR))
+        self.connection.execute("COMMIT")
+
+    def sync(self, theirs: MsbState, measure: Any = all_files) -> Differences:
+        """Apply what is different; afterwards nothing may be."""
+        found = differences(known.load(self.connection), theirs, measure)
+        self.append(found.events)
+        assert differences(known.load(self.connection), theirs, measure).events == []
+        assert live.compare(self.connection, live.fold_until(self.store)) == []
+        return found
+
+    def handles(self) -> dict[str, tuple[str, int, int]]:
+        return {
+            row.reference: (row.manifest_digest, row.created_at, row.last_used_at)
+            for row in images.handles(self.connection)
+        }
+
+    def holds(self) -> set[tuple[str, str]]:
+        return set(known.load(self.connection).holds)
+
+
+@pytest.fixture
+def index() -> Iterator[Index]:
+    found = Index()
+    yield found
+    found.connection.close()
+
+
+def said(events: list[NewEvent]) -> list[str]:
+    """Return events in a line each: type, what it is about, and when, relative to T."""
+    lines = []
+    names = {A: "a", B: "b", M: "m", N: "n"} | {digest(f"diff{x}"): f"layer {x}" for x in "xyz"}
+    for event, subject, at in events:
+        fields = [event.type, names[subject]]
+        for name in ("manifest_digest", "previous_digest"):
+            value = getattr(event, name, None)
+            fields += [] if value is None else [f"{'was ' if name[0] == 'p' else ''}{names[value]}"]
+        fields += [
+            str(value) for value in (getattr(event, "holder", None), getattr(event, "bytes", None)) if value
+        ]
+        lines.append(" ".join(fields + ([] if at is None else [f"+{at - T}"])))
+    return lines
+
+
+BEFORE = (manifest(), image(), hold())
+
+CASES: Mapping[str, tuple[tuple[Any, ...], tuple[Any, ...], list[str]]] = {
+    "nothing": ((), (), []),
+    "the same": (BEFORE, BEFORE, []),
+    "first contact": (
+        (),
+        (manifest(), manifest(N, "xy", row=2), image(updated=T + 8), image(B, N, created=T + 5), hold()),
+        [
+            "manifest.added m +0",
+            "manifest.added n +1",
+            "image.pulled a m +1",
+            "image.pulled b n +5",
+            "image.used a m sandbox:dev +8",
+            "image.held m sandbox:dev +9",
+        ],
+    ),
+    "used": ((manifest(), image()), (manifest(), image(updated=T + 7)), ["image.used a m +7"]),
+    "an older time of use": ((manifest(), image(updated=T + 7)), (manifest(), image(updated=T + 2)), []),
+    "a sandbox is made": (
+        (manifest(), image()),
+        (manifest(), image(updated=T + 8), hold()),
+        ["image.used a m sandbox:dev +8", "image.held m sandbox:dev +9"],
+    ),
+    "two sandboxes are made": (
+        (manifest(), image()),
+        (manifest(), image(updated=T + 20), hold(), hold("sandbox:ops", row=2, at=T + 21)),
+        [
+            "image.held m sandbox:dev +9",
+            "image.used a m sandbox:dev +9",
+            "image.used a m sandbox:ops +20",
+            "image.held m sandbox:ops +21",
+        ],
+    ),
+    "a sandbox is made, and the image used once more": (
+        (manifest(), image()),
+        (manifest(), image(updated=T + 20), hold()),
+        ["image.held m sandbox:dev +9", "image.used a m sandbox:dev +9", "image.used a m +20"],
+    ),
+    "a sandbox of an unknown reference": (
+        (manifest(), image()),
+        (manifest(), image(), hold(reference=None)),
+        ["image.held m sandbox:dev +9"],
+    ),
+    "a snapshot holds and is no use": (
+        (manifest(), image()),
+        (manifest(), image(), hold("snapshot:s")),
+        ["image.held m snapshot:s +9"],
+    ),
+    "a sandbox goes": (BEFORE, (manifest(), image()), ["image.released m sandbox:dev"]),
+    "a sandbox with an old name": (
+        BEFORE,
+        (manifest(), image(), hold(row=2, at=T + 30)),
+        ["image.released m sandbox:dev", "image.used a m sandbox:dev +1", "image.held m sandbox:dev +30"],
+    ),
+    "a sandbox with an old name and another image": (
+        (*BEFORE, manifest(N, "y", row=2), image(B, N, row=2)),
+        (
+            *(manifest(), manifest(N, "y", row=2), image(), image(B, N, row=2, updated=T + 29)),
+            hold(of=N, reference=B, row=2, at=T + 30),
+        ),
+        ["image.released m sandbox:dev", "image.used b n sandbox:dev +29", "image.held n sandbox:dev +30"],
+    ),
+    "moved": (
+        (manifest(), image()),
+        (manifest(), manifest(N, "y", row=2), image(to=N, updated=T + 6)),
+        ["manifest.added n +1", "image.pulled a n was m +6"],
+    ),
+    "removed and pulled again": (
+        (manifest(), image()),
+        (manifest(), image(row=2, created=T + 6, updated=T + 6)),
+        ["image.removed a m", "image.pulled a m +6"],
+    ),
+    "removed and pulled again, with its manifest": (
+        (manifest(), image()),
+        (manifest(row=2), image(row=2, created=T + 6, updated=T + 6)),
+        ["image.removed a m", "manifest.deleted m", "manifest.added m +1", "image.pulled a m +6"],
+    ),
+    "removed, the manifest stays": ((manifest(), image()), (manifest(),), ["image.removed a m"]),
+    "another spelling is the newest now": (
+        (manifest(), manifest(N, "y", row=2), image(others=(2,))),
+        (manifest(), manifest(N, "y", row=2), image(to=N, row=2, others=(1,), updated=T + 6)),
+        ["image.pulled a n was m +6"],
+    ),
+    "the spelling that was seen is gone": (
+        (manifest(), image(others=(2,))),
+        (manifest(), image(row=2, created=T + 3, updated=T + 3)),
+        ["image.removed a m", "image.pulled a m +3"],
+    ),
+    "without any times": (
+        (),
+        (manifest(), image(created=None, updated=None)),
+        ["manifest.added m +0", "image.pulled a m"],
+    ),
+    "without a time of creation": (
+        (),
+        (manifest(), image(created=None)),
+        ["manifest.added m +0", "image.pulled a m +1"],
+    ),
+    "a schema without snapshots releases none": (
+        (manifest(), image(), hold("snapshot:s")),
+        (manifest(), image(), "sandbox"),
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_cases(index: Index, case: str) -> None:
+    before, after, expected = CASES[case]
+    index.sync(state(*before))
+    kinds = [each for each in after if isinstance(each, str)]
+    theirs = state(
+        *(each for each in after if not isinstance(each, str)), kinds=" ".join(kinds or ["sandbox snapshot"])
+    )
+    assert said(index.sync(theirs).events) == expected
+
+
+def test_files_go_with_their_records(index: Index) -> None:
+    index.sync(state(manifest(M, "xy"), manifest(N, "xz", row=2), image(), image(B, N)))
+    found = index.sync(state(manifest(M, "xy"), image()), no_files)
+    assert said(found.events) == [
+        *("image.removed b n", "manifest.deleted n"),
+        *("vmdk.deleted n 633", "fsmeta.deleted n 4096", "layer.deleted layer z 8192"),
+    ]
+    assert found.leftovers == []
+    found = index.sync(state(), no_files)
+    assert sorted(said(found.events)[-2:]) == ["layer.deleted layer x 8192", "layer.deleted layer y 8192"]
+    assert known.load(index.connection) == known.Known({}, {}, {}, {})
+
+
+def test_a_layer_of_several_manifests_that_went_together(index: Index) -> None:
+    index.sync(state(manifest(M, "xy"), manifest(N, "xz", row=2)))
+    events = [event.event for event in index.sync(state(), no_files).events]
+    assert {e.manifests for e in events if isinstance(e, ev.LayerDeleted)} == {1, 2}
+
+
+def test_files_that_are_still_there_are_returned_apart(index: Index) -> None:
+    index.sync(state(manifest(), image()))
+    found = index.sync(state(), all_files)
+    assert said(found.events) == ["image.removed a m", "manifest.deleted m"]
+    assert said(found.leftovers) == [
+        "vmdk.deleted m 633",
+        "fsmeta.deleted m 4096",
+        "layer.deleted layer x 8192",
+    ]
+
+
+def test_files_that_never_were_are_not_deleted(index: Index) -> None:
+    index.sync(state(manifest(), image()), no_files)
+    found = index.sync(state(), no_files)
+    assert said(found.events) == ["image.removed a m", "manifest.deleted m"]
+
+
+def ours(index: Index, reference: str = A, name: str = M, layers: str = "x") -> None:
+    index.append(
+        [
+            NewEvent(manifest_added([layer(x) for x in layers]), name),
+            NewEvent(pulled(name), reference),
+            NewEvent(ev.ImageHeld(holder="sandbox:dev"), name),
+        ]
+    )
+
+
+def test_what_msb_does_not_know_stays(index: Index) -> None:
+    ours(index)
+    before = index.handles(), index.holds()
+    assert index.sync(state(), no_files).events == []
+    index.sync(state(manifest(N, "xy", row=2), image(B, N)))
+    found = index.sync(state(), no_files)
+    assert said(found.events) == [
+        *("image.removed b n", "manifest.deleted n", "vmdk.deleted n 633"),
+        *("fsmeta.deleted n 4096", "layer.deleted layer y 8192"),
+    ]
+    assert (index.handles(), index.holds()) == before
+    assert set(known.load(index.connection).layers) == {digest("diffx")}
+
+
+def test_an_image_of_ours_that_msb_pulls_is_msbs_from_then_on(index: Index) -> None:
+    ours(index)
+    ((reference, (_, created, _)),) = index.handles().items()
+    found = index.sync(state(manifest(), image(), hold()))
+    assert said(found.events) == [
+        *("manifest.added m +0", "image.pulled a m +1"),
+        *("image.used a m sandbox:dev +1", "image.held m sandbox:dev +9"),
+    ]
+    (event,) = [event.event for event in found.events if isinstance(event.event, ev.ImagePulled)]
+    assert not event.changed
+    assert index.handles()[reference][1] == created  # it was never absent
+    assert said(index.sync(state(), no_files).events)[:2] == [
+        "image.released m sandbox:dev",
+        "image.removed a m",
+    ]
+    assert index.handles() == {}
+
+
+def test_an_image_of_ours_that_msb_has_with_another_manifest(index: Index) -> None:
+    ours(index)
+    found = index.sync(state(manifest(N, "y", row=2), image(to=N)))
+    assert said(found.events) == ["manifest.added n +1", "image.pulled a n was m +1"]
+    assert M in known.load(index.connection).manifests  # its files are ours; a prune takes them
+
+
+def test_a_manifest_of_msb_that_only_an_image_of_ours_needs_stays(index: Index) -> None:
+    index.sync(state(manifest(), image()))
+    index.append([NewEvent(pulled(M), B)])
+    assert said(index.sync(state(), no_files).events) == ["image.removed a m"]
+    assert M in known.load(index.connection).manifests
+
+
+def test_a_layer_that_our_index_lost_comes_back(index: Index) -> None:
+    index.sync(state(manifest(), image()))
+    planned = ev.PlannedArtifact(kind="layer", subject=digest("diffx"))
+    index.append([NewEvent(ev.DeletionStarted(kind="prune", policy={}, artifacts=(planned,)), "o")])
+    assert said(index.sync(state(manifest(), image())).events) == ["manifest.added m +0"]
+    assert set(known.load(index.connection).layers) == {digest("diffx")}
+
+
+# -- any state after any other ----------------------------------------------------------------------------
+
+numbers = st.integers(1, 3)
+times = st.none() | st.integers(T, T + 50)
+LAYERS = {digest(f"manifest {n}"): layers for n, layers in enumerate(["x", "xy", "yz", ""])}
+
+
+@st.composite
+def states(draw: st.DrawFn) -> MsbState:
+    manifests = [
+        manifest(name, LAYERS[name], row=draw(numbers) * 10 + number)
+        for number, name in enumerate(LAYERS)
+        if draw(st.booleans())
+    ]
+    names = [each.digest for each in manifests]
+    found: list[Any] = [*manifests]
+    if names:
+        for number, reference in enumerate((A, B, "quay.io/c/c:1")):
+            if draw(st.booleans()):
+                to, row = draw(st.sampled_from(names)), draw(numbers) + 10 * number
+                created, updated = draw(times), draw(times)
+                others = draw(st.sampled_from([(), (row + 1,), (row - 1, row + 1)]))
+                found.append(image(reference, to, row=row, created=created, updated=updated, others=others))
+        for holder in ("sandbox:dev", "sandbox:ops", "snapshot:s"):
+            for of in draw(st.lists(st.sampled_from(names), max_size=2, unique=True)):
+                reference = draw(st.sampled_from([A, B, "quay.io/gone:1", None]))
+                found.append(
+                    replace(
+                        hold(holder, of, row=draw(numbers), reference=reference), created_at_ns=draw(times)
+                    )
+                )
+    return state(*found)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(states(), min_size=1, max_size=4), st.booleans())
+def test_both_are_alike_in_the_end(theirs: list[MsbState], files: bool) -> None:
+    index = Index()
+    renewed: dict[str, tuple[str, str, int | None, int, bool]] = {}  # digest, row, created, last used, sure
+    for now in theirs:
+        index.sync(now, all_files if files else no_files)
+        for gone in set(renewed) - set(now.images):
+            del renewed[gone]
+        for reference, each in now.images.items():
+            to, row, created, used, sure = renewed.get(reference, ("", "", None, 0, True))
+            updated = each.updated_at_ns  # without it, holds say when it was used
+            if row not in each.rows:
+                created = updated if each.created_at_ns is None else each.created_at_ns
+                used, sure = created or 0, True
+            if row not in each.rows or to != each.manifest_digest:
+                row = each.row
+            used, sure = max(used, updated or 0), sure and updated is not None
+            renewed[reference] = (each.manifest_digest, row, created, used, sure)
+        handles = index.handles()
+        assert {name: found[0] for name, found in handles.items()} == {
+            name: each.manifest_digest for name, each in now.images.items()
+        }
+        for reference, (_, _, created, used, sure) in renewed.items():
+            if created is not None:
+                assert handles[reference][1] == created
+                assert handles[reference][2] == used or not sure
+        assert index.holds() == set(now.holds)
+        found = known.load(index.connection)
+        assert {name: each.row for name, each in found.manifests.items()} == {
+            name: each.row for name, each in now.manifests.items()
+        }
+        assert set(found.layers) == {x.diff_id for each in now.manifests.values() for x in each.layers}
+    index.connection.close()
+
+
+@settings(max_examples=50, deadline=None)
+@given(states(), states())
+def test_the_order_follows_from_the_content(one: MsbState, two: MsbState) -> None:
+    def shuffled(found: MsbState) -> MsbState:
+        return replace(
+            found,
+            images=dict(reversed(found.images.items())),
+            manifests=dict(reversed(found.manifests.items())),
+            holds=dict(reversed(found.holds.items())),
+        )
+
+    index = Index()
+    index.sync(one)
+    now = known.load(index.connection)
+    assert differences(now, two, all_files) == differences(now, shuffled(two), all_files)
+    index.connection.close()

@@ -1,0 +1,336 @@
+"""Pulling into a cache: what is fetched, what is reused, what is recorded, and what is left after a fault."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msb_cache import (
+    ImageCache,
+    ImageNotFoundError,
+    ImagePullFailedError,
+    InvalidConfigError,
+    InvalidImageError,
+    steps,
+)
+from msb_cache.artifacts.layout import Layout
+from msb_cache.oci.credentials import Credential
+from msb_cache.oci.downloads import LayerProgress
+from msb_cache.oci.registry_options import RegistryOptions
+from msb_cache.pulling import STALE_SECONDS
+from tests.imagebuilder import docker_archive, file, image, index, layer
+from tests.registry_server import Auth, RegistryServer, answer, corrupt, drop, error, html, stall, truncate
+from tests.test_recovery import in_a_child, killing_at
+from tests.trees import files_below
+
+FAST = RegistryOptions(timeout=2, retries=2, backoff=0.01)
+NOISE = random.Random(7).randbytes(700_000)
+SHARED = layer([file("shared", NOISE)], "gzip")
+ONE = image([SHARED, layer([file("one", b"1")], "zstd")])
+TWO = image([SHARED, layer([file("two", b"2")], "gzip")])
+
+
+@pytest.fixture
+def server() -> Iterator[RegistryServer]:
+    with RegistryServer() as running:
+        yield running
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[ImageCache]:
+    with ImageCache(tmp_path / "cache-home") as opened:
+        yield opened
+
+
+def pull(cache: ImageCache, reference: str, **options: Any) -> str:
+    handle = cache.pull(reference, **{"options": FAST, **options})
+    assert handle.manifest_digest is not None
+    return handle.manifest_digest
+
+
+def last(cache: ImageCache) -> Any:
+    return cache.events(reverse=True, limit=1)[0].data
+
+
+def requested(server: RegistryServer) -> list[str]:
+    return [request.path.split("/")[3] for request in server.requests if request.path != "/v2/"]
+
+
+def partials(cache: ImageCache) -> list[str]:
+    folder = cache.home / "cache/tmp/downloads"
+    return sorted(os.listdir(folder)) if folder.exists() else []
+
+
+def test_a_pull_and_what_it_records(server: RegistryServer, cache: ImageCache) -> None:
+    reference = server.add(ONE)
+    seen: list[LayerProgress] = []
+    handle = cache.pull(reference, options=FAST, progress=seen.append)
+    assert handle.reference == reference
+    assert handle.manifest_digest == ONE.digest
+    assert handle.size_bytes == sum(len(each.blob) for each in ONE.layers)
+    pulled = last(cache)
+    assert (pulled.changed, pulled.previous_digest) == (True, None)
+    assert (pulled.source.kind, pulled.source.name) == ("registry", server.host)
+    assert (pulled.bytes_fetched, pulled.bytes_reused) == (handle.size_bytes, 0)
+    assert pulled.duration_ns > 0
+    assert {each.event for each in seen} >= {"started", "done"}
+    assert requested(server) == ["manifests", "blobs", "blobs", "blobs"]
+    assert partials(cache) == []
+    assert cache.verify().sound
+    assert cache.verify().disk == []
+
+
+def test_pulled_and_loaded_are_the_same(server: RegistryServer, cache: ImageCache, tmp_path: Path) -> None:
+    plain = image([layer([file("f", b"x" * 5000)]), layer([file("g", b"y")])], "app:1")
+    (tmp_path / "a.tar").write_bytes(docker_archive(plain))
+    with ImageCache(tmp_path / "other") as other:
+        other.load(tmp_path / "a.tar")
+        pull(cache, server.add(plain))
+        pulled, loaded = cache.inspect(f"{server.host}/app:1"), other.inspect("app:1")
+        assert pulled.config == loaded.config
+        assert pulled.layers == loaded.layers
+        assert files_below(cache.home / "cache/layers") == files_below(other.home / "cache/layers")
+
+
+@pytest.mark.parametrize(("policy", "requests"), [("missing", []), ("always", ["manifests"]), ("never", [])])
+def test_everything_cached(
+    server: RegistryServer, cache: ImageCache, policy: str, requests: list[str]
+) -> None:
+    reference = server.add(ONE)
+    pull(cache, reference)
+    server.requests.clear()
+    pull(cache, reference, policy=policy)
+    assert requested(server) == requests
+    pulled = last(cache)
+    assert (pulled.changed, pulled.bytes_fetched) == (False, 0)
+    assert pulled.bytes_reused == sum(len(each.blob) for each in ONE.layers)
+
+
+def test_an_index_costs_one_request_too_when_all_is_cached(server: RegistryServer, cache: ImageCache) -> None:
+    other = image(TWO.layers, architecture="s390x")
+    server.add(ONE, tag="one")
+    server.add(other, tag="other")
+    reference = server.index(index([ONE.descriptor, other.descriptor]), tag="multi")
+    assert pull(cache, reference, platform="linux/amd64") == ONE.digest
+    server.requests.clear()
+    pull(cache, reference, platform="linux/amd64", policy="always")
+    assert requested(server) == ["manifests"]
+    assert pull(cache, reference, platform="linux/s390x") == other.digest
+    assert cache.get(reference).architecture == "s390x"
+
+
+def test_force_fetches_everything_anew(server: RegistryServer, cache: ImageCache) -> None:
+    reference = server.add(ONE)
+    pull(cache, reference)
+    path = Layout(cache.home).layer(SHARED.diff_id)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(NOISE[:100], bytes(100)))  # damage that no size shows
+    pull(cache, reference)
+    assert path.read_bytes() != whole
+    server.requests.clear()
+    pull(cache, reference, force=True)
+    assert requested(server) == ["manifests", "blobs", "blobs", "blobs"]
+    assert path.read_bytes() == whole
+    assert last(cache).bytes_reused == 0
+
+
+def test_a_shared_layer_is_fetched_once(server: RegistryServer, cache: ImageCache) -> None:
+    pull(cache, server.add(ONE, tag="one"))
+    seen: list[LayerProgress] = []
+    pull(cache, server.add(TWO, tag="two"), progress=seen.append)
+    assert server.count(SHARED.digest) == 1
+    assert [each.layer for each in seen if each.event == "exists"] == [SHARED.digest]
+    assert (last(cache).bytes_fetched, last(cache).bytes_reused) == (
+        len(TWO.layers[1].blob),
+        len(SHARED.blob),
+    )
+
+
+def test_a_moved_tag(server: RegistryServer, cache: ImageCache) -> None:
+    reference = server.add(ONE)
+    created = cache.pull(reference, options=FAST).created_at_ns
+    server.add(TWO)
+    assert pull(cache, reference) == ONE.digest  # the policy `missing` does not ask
+    assert pull(cache, reference, policy="always") == TWO.digest
+    assert (last(cache).changed, last(cache).previous_digest) == (True, ONE.digest)
+    assert cache.get(reference).created_at_ns == created
+
+
+def test_by_digest(server: RegistryServer, cache: ImageCache) -> None:
+    name = server.add(ONE).rpartition(":")[0]
+    assert pull(cache, f"{name}@{ONE.digest}") == ONE.digest
+    assert pull(cache, f"{name}:1@{ONE.digest}") == ONE.digest
+    server.manifest("app", ONE.manifest, digest=TWO.digest)
+    with pytest.raises(InvalidImageError, match="is damaged"):
+        pull(cache, f"{name}@{TWO.digest}")
+
+
+def test_a_login_is_used_and_not_recorded(cache: ImageCache) -> None:
+    with RegistryServer(auth=Auth("basic", {"ada": "s3cret-word"})) as server:
+        reference = server.add(ONE)
+        with pytest.raises(ImagePullFailedError, match="log"):
+            pull(cache, reference, credential=Credential(username="ada", password="wrong-s3cret"))
+        pull(cache, reference, credential=Credential(username="ada", password="s3cret-word"))
+    text = repr(cache.events()) + repr(cache.history(reference))
+    assert [event.type for event in cache.events(types=["image.pull_failed"])] == ["image.pull_failed"]
+    assert "s3cret" not in text
+
+
+@pytest.mark.parametrize(("policy", "jobs"), [("sometimes", 3), ("always", 0)])
+def test_bad_arguments(cache: ImageCache, policy: Any, jobs: int) -> None:
+    with pytest.raises(InvalidConfigError):
+        cache.pull("localhost:1/x", policy=policy, jobs=jobs)
+    assert not cache.home.exists()
+
+
+def test_never(cache: ImageCache) -> None:
+    with pytest.raises(ImageNotFoundError, match="forbids"):
+        cache.pull("localhost:1/x", policy="never")
+    assert cache.events() == []
+
+
+FAULTS = {
+    "not there": (("manifests/", error(404, "MANIFEST_UNKNOWN", "unknown")), "is not in the registry"),
+    "a page": (("manifests/", html()), "HTML"),
+    "no JSON": (("manifests/", answer(200, b"{")), "manifest"),
+    "always 500": (("blobs/", error(500, "UNKNOWN", "broken")), "500|fails"),
+    "a corrupt layer": ((SHARED.digest, corrupt(1000)), "damaged"),
+    "a short layer": ((SHARED.digest, truncate(1000)), "layer"),
+}
+
+
+@pytest.mark.parametrize("fault", list(FAULTS))
+def test_a_fault_leaves_nothing_and_is_recorded(
+    server: RegistryServer, cache: ImageCache, fault: str
+) -> None:
+    pull(cache, server.add(image([layer([file("other", b"o")])]), "other"))
+    before = files_below(cache.home / "cache", locks=True)
+    reference = server.add(ONE)
+    (part, action), problem = FAULTS[fault]
+    server.on(part, action, always=True)
+    with pytest.raises((ImagePullFailedError, InvalidImageError), match=problem) as caught:
+        pull(cache, reference)
+    assert "\n" not in str(caught.value)
+    failed = last(cache)
+    assert failed.reason == str(caught.value)
+    after = files_below(cache.home / "cache", locks=True)
+    assert {name for name in after if "downloads/" not in name} == set(before)
+    with pytest.raises(ImageNotFoundError):
+        cache.get(reference)
+    assert cache.history(reference)[-1].type == "image.pull_failed"
+
+
+@pytest.mark.parametrize("fault", [drop(300_000), stall(300_000), drop(300_000, resume=False)])
+def test_a_broken_connection_is_gone_on_with(server: RegistryServer, cache: ImageCache, fault: Any) -> None:
+    reference = server.add(ONE)
+    server.on(SHARED.digest, fault)
+    pull(cache, reference, options=RegistryOptions(timeout=0.5, retries=2, backoff=0.01))
+    assert cache.verify().sound
+    offsets = [request.offset for request in server.requests if SHARED.digest in request.path]
+    assert len(offsets) == 2
+    assert partials(cache) == []
+
+
+def test_killed_half_way_the_next_pull_goes_on(
+    server: RegistryServer, cache: ImageCache, tmp_path: Path
+) -> None:
+    reference = server.add(ONE)
+
+    server.on(SHARED.digest, stall(400_000))
+    status = in_a_child(cache.home, killed_after_stall(reference), tmp_path, lambda step: None)
+    assert os.WIFSIGNALED(status)
+    assert partials(cache) == [SHARED.digest.removeprefix("sha256:") + ".partial"]
+    assert cache.list() == []
+    server.requests.clear()
+    pull(cache, reference)
+    (offset,) = [request.offset for request in server.requests if SHARED.digest in request.path]
+    assert offset > 0
+    assert partials(cache) == []
+    check_clean_home(cache)
+
+
+def killed_after_stall(reference: str) -> Any:
+    def action(cache: ImageCache, _: Path) -> None:
+        threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+        cache.pull(reference, options=RegistryOptions(timeout=30))
+
+    return action
+
+
+def check_clean_home(cache: ImageCache) -> None:
+    assert cache.verify().sound
+    assert cache.verify().disk == []
+    assert Layout(cache.home).interrupted_operations() == []
+
+
+def test_two_pulls_at_once_fetch_once(server: RegistryServer, cache: ImageCache) -> None:
+    reference = server.add(ONE)
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            with ImageCache(cache.home) as own:
+                pull(own, reference, policy="always")
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+    assert server.count(SHARED.digest) == 1
+    pulls = cache.events(types=["image.pulled"])
+    assert sorted(pull.data.bytes_fetched > 0 for pull in pulls) == [False, False, True]  # type: ignore[attr-defined]
+    check_clean_home(cache)
+
+
+def test_stale_partial_files_are_collected(server: RegistryServer, cache: ImageCache) -> None:
+    folder = cache.home / "cache/tmp/downloads"
+    folder.mkdir(parents=True)
+    stale, fresh = folder / f"{'0' * 64}.partial", folder / f"{'1' * 64}.partial"
+    for path in (stale, fresh):
+        path.write_bytes(b"begun")
+    old = time.time() - STALE_SECONDS - 60
+    os.utime(stale, (old, old))
+    pull(cache, server.add(ONE))
+    assert partials(cache) == [fresh.name]
+
+
+def test_many_layers_side_by_side(server: RegistryServer, cache: ImageCache) -> None:
+    layers = [layer([file(f"f{number}", bytes([number]) * 2000)], "gzip") for number in range(12)]
+    pull(cache, server.add(image(layers)), jobs=4)
+    assert cache.get(f"{server.host}/app:1").layer_count == 12
+    check_clean_home(cache)
+
+
+def test_killed_at_every_step_of_a_pull(server: RegistryServer, tmp_path: Path) -> None:
+    reference = server.add(ONE)
+
+    def action(cache: ImageCache, _: Path) -> None:
+        cache.pull(reference, options=FAST)
+
+    reached: list[str] = []
+    steps.observer = reached.append
+    try:
+        with ImageCache(tmp_path / "counted") as counted:
+            action(counted, tmp_path)
+    finally:
+        steps.observer = None
+    assert reached[0] == "pull.resolved"
+    for number in range(1, len(reached) + 1):
+        home = tmp_path / f"home-{number}"
+        assert os.WIFSIGNALED(in_a_child(home, action, tmp_path, killing_at(number)))
+        with ImageCache(home) as cache:
+            action(cache, tmp_path)
+            check_clean_home(cache)
+            assert [handle.manifest_digest for handle in cache.list()] == [ONE.digest]

@@ -1,0 +1,605 @@
+"""Recording what msb did, in a home that looks like one of msb: from the command line down to the files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msb_cache import (
+    BusyError,
+    HomeOwnedByMicrosandboxError,
+    ImageCache,
+    LogError,
+    MsbDatabaseError,
+    SyncReport,
+    steps,
+    sync,
+)
+from msb_cache.artifacts.layout import Layout
+from msb_cache.cli.main import run
+from msb_cache.eventstore import chain
+from msb_cache.ledger import Ledger
+from msb_cache.projections import live
+from tests.imagebuilder import docker_archive, sample
+from tests.logs import digest
+from tests.msbhome import MsbHome
+
+
+@pytest.fixture
+def home(own_home: Path) -> Iterator[MsbHome]:
+    """A home of msb with app:1 and two:2, and a sandbox of app:1."""
+    found = MsbHome(own_home)
+    found.load("app:1", "one", "xy", env=["A=1"])
+    found.load("example.org/two:2", "two", "xz")
+    found.create("app:1", "dev")
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def cache(home: MsbHome) -> Iterator[ImageCache]:
+    with ImageCache(home.layout.home) as found:
+        yield found
+
+
+def types(report: SyncReport) -> list[str]:
+    return [event.type for event in report.events]
+
+
+def settle() -> None:
+    """Wait until a change of a file is sure to show in its modification time."""
+    time.sleep(0.11)
+
+
+def sound(cache: ImageCache) -> bool:
+    with cache._ledger.snapshot() as connection:
+        assert connection is not None
+        assert live.compare(connection, live.fold_until(cache._ledger.store(connection))) == []
+        return isinstance(chain.verify(connection), chain.Verified)
+
+
+# -- what is recorded -------------------------------------------------------------------------------------
+
+
+def test_first_contact_is_one_operation(home: MsbHome, cache: ImageCache) -> None:
+    report = cache.sync()
+    assert report.adopted
+    assert types(report) == [
+        *("manifest.added", "manifest.added", "image.pulled", "image.pulled", "image.used", "image.held")
+    ]
+    assert {event.operation for event in report.events} == {report.operation}
+    assert all(event.actor.observed for event in report.events)
+    assert [handle.reference for handle in cache.list()] == ["example.org/two:2", "app:1"]
+    assert cache.holders("app:1") == ["sandbox:dev"]
+    detail = cache.inspect("app:1")
+    assert detail.config is not None
+    assert detail.config.env == ["A=1"]
+    assert [layer.erofs_size_bytes for layer in detail.layers] == [8192, 8192]
+    assert sound(cache)
+
+
+def test_twice_adds_nothing(home: MsbHome, cache: ImageCache) -> None:
+    cache.sync()
+    for force in (True, False, True):
+        assert cache.sync(force=force) == SyncReport()
+    settle()
+    assert cache.sync() == cache.sync() == SyncReport()
+    assert len(cache.events()) == 7
+
+
+def test_reading_records_first(home: MsbHome, cache: ImageCache) -> None:
+    assert len(cache.list()) == 2
+    home.load("three:3", "three", "w")
+    assert cache.get("three:3").manifest_digest == digest("manifest three")
+    home.remove_sandbox("dev")
+    assert cache.holders("app:1") == []
+    home.remove("app:1")
+    events = [event.type for event in cache.history("app:1")]
+    assert events == [
+        *("image.pulled", "image.used", "image.held", "image.released", "image.removed"),
+        *("manifest.deleted", "vmdk.deleted", "fsmeta.deleted", "layer.deleted"),
+    ]
+    assert len({event.operation for event in cache.events()[-5:]}) == 1
+
+
+def test_reading_without_recording(home: MsbHome) -> None:
+    with ImageCache(home.layout.home, sync=False) as cache:
+        assert cache.list() == cache.events() == []
+        assert not home.layout.database.exists()
+        assert cache.sync().adopted
+        assert len(cache.list()) == 2
+
+
+def test_what_msb_did_between_two_syncs(home: MsbHome, cache: ImageCache) -> None:
+    cache.sync()
+    home.load("app:1", "next", "xw")
+    home.touch("example.org/two:2")
+    home.create("app:1", "ops")
+    home.snapshot("app:1", "ready", "ops")
+    report = cache.sync()
+    assert not report.adopted
+    assert types(report) == [
+        # msb has one time for both, the pull and the sandbox: that of the last use.
+        *("manifest.added", "image.used", "image.pulled", "image.used", "image.held", "image.held")
+    ]
+    assert cache.holders("app:1") == ["sandbox:ops", "snapshot:ops:ready"]
+    home.remove_sandbox("ops")
+    home.remove_sandbox("dev")
+    home.remove_snapshot("ready")
+    home.prune()
+    report = cache.sync()
+    assert cache.list() == []
+    freed = sum(getattr(event.data, "bytes", None) or 0 for event in report.events)
+    assert freed == 3 * (4096 + 633) + 4 * 8192
+    assert sound(cache)
+
+
+def test_files_that_msb_deletes_later(home: MsbHome, cache: ImageCache) -> None:
+    """msb deletes the records first; the sync that sees that comes before the files have gone."""
+    cache.sync()
+    home.remove_sandbox("dev")
+    manifests, layers = home.prune(files=False)
+    report = cache.sync()
+    assert types(report) == ["image.released", *["image.removed"] * 2, *["manifest.deleted"] * 2]
+    assert cache.sync() == SyncReport()
+    home.delete_files(manifests[:1], layers)
+    later = cache.sync()
+    assert sorted(types(later)) == ["fsmeta.deleted", *["layer.deleted"] * 3, "vmdk.deleted"]
+    assert {event.operation for event in later.events} == {report.operation}
+    home.delete_files(manifests, layers)
+    assert sorted(types(cache.sync())) == ["fsmeta.deleted", "vmdk.deleted"]
+    settle()
+    assert cache.sync(force=True) == cache.sync() == SyncReport()
+    gone = [event.type for event in cache.history("app:1") if event.type.endswith(".deleted")]
+    assert sorted(gone) == [
+        *("fsmeta.deleted", "layer.deleted", "layer.deleted", "manifest.deleted", "vmdk.deleted")
+    ]
+    assert sound(cache)
+
+
+def test_files_that_msb_forgets_are_not_waited_for_longer_than_an_hour(
+    home: MsbHome, cache: ImageCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.sync()
+    home.remove("example.org/two:2", files=False)
+    assert types(cache.sync()) == ["image.removed", "manifest.deleted"]
+    monkeypatch.setattr(sync, "_WAIT_FOR_FILES", -1)
+    assert cache.sync() == SyncReport()
+    home.delete_files([digest("manifest two")], [])
+    assert cache.sync(force=True) == SyncReport()
+
+
+def test_files_whose_records_come_back_were_not_deleted(home: MsbHome, cache: ImageCache) -> None:
+    cache.sync()
+    home.remove("example.org/two:2", files=False)
+    cache.sync()
+    home.load("example.org/two:2", "two", "xz")
+    assert types(cache.sync()) == ["manifest.added", "image.pulled"]
+    home.delete_files([digest("manifest two")], [])
+    assert cache.sync(force=True) == SyncReport()
+
+
+# -- homes ------------------------------------------------------------------------------------------------
+
+
+def test_a_home_of_ours_is_never_synced(tmp_path: Path) -> None:
+    with ImageCache(tmp_path / "ours") as cache:
+        assert cache.sync() == SyncReport()
+        assert not (tmp_path / "ours").exists()
+        ledger = cache._ledger
+        with pytest.raises(LogError, match="does not belong to msb"), ledger.record("x"):
+            pass
+        assert not (tmp_path / "ours").exists()
+
+
+def test_the_writing_check_is_as_before(home: MsbHome, cache: ImageCache) -> None:
+    with pytest.raises(HomeOwnedByMicrosandboxError), cache._ledger.transaction("x"):
+        pass
+    cache.sync()
+    with pytest.raises(HomeOwnedByMicrosandboxError), cache._ledger.transaction("x"):
+        pass
+
+
+def test_images_that_were_ours_stay_ours(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(docker_archive(sample("ours:1", seed="ours")))
+    elsewhere = MsbHome(tmp_path / "msb")
+    elsewhere.load("theirs:1", "one")
+    elsewhere.close()
+    with ImageCache(tmp_path / "ours") as cache:
+        cache.load(archive)
+        cache.hold("ours:1", "sandbox:mine")
+        shutil.copy(elsewhere.path, tmp_path / "ours/db/msb.db")
+        assert {handle.reference for handle in cache.list()} == {"ours:1", "theirs:1"}
+        assert cache.holders("ours:1") == ["sandbox:mine"]
+        assert cache.sync(force=True) == SyncReport()
+
+
+def test_a_database_made_anew(home: MsbHome, cache: ImageCache) -> None:
+    """The ids begin at 1 again, and the same rows are not the same records."""
+    cache.sync()
+    home.close()
+    for path in home.layout.db.glob("msb.db*"):
+        path.unlink()
+    shutil.rmtree(home.layout.cache)
+    again = home.layout.home.with_name("again")
+    other = MsbHome(again)
+    other.now += 10**12
+    other.load("app:1", "one", "xy")
+    other.close()
+    shutil.copy(other.path, home.path)
+    assert {"image.removed", "image.pulled", "image.released"} < set(types(cache.sync()))
+    (handle,) = cache.list()
+    assert handle.created_at_ns is not None
+    assert handle.created_at_ns > home.now
+    assert sound(cache)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 500])
+def test_a_database_that_cannot_be_read(own_home: Path, content: bytes) -> None:
+    (own_home / "db").mkdir(parents=True)
+    (own_home / "db/msb.db").write_bytes(content)
+    notes: list[str] = []
+    with ImageCache(own_home, note=notes.append) as cache:
+        with pytest.raises(MsbDatabaseError, match=r"msb\.db"):
+            cache.sync()
+        assert cache.list() == []
+        assert cache.list() == []
+    assert len(notes) == 1
+    assert "msb.db" in notes[0]
+    assert os.listdir(own_home / "db") == ["msb.db"]
+
+
+def test_nothing_is_recorded_of_a_database_that_breaks(home: MsbHome) -> None:
+    notes: list[str] = []
+    with ImageCache(home.layout.home, note=notes.append) as cache:
+        cache.sync()
+        home.connection.execute("ALTER TABLE image_ref RENAME TO something_else")
+        assert len(cache.list()) == 2
+        assert "no images of microsandbox" in notes[0]
+        with pytest.raises(MsbDatabaseError):
+            cache.sync()
+        home.connection.execute("ALTER TABLE something_else RENAME TO image_ref")
+        assert cache.sync() == SyncReport()
+
+
+def test_a_home_that_we_cannot_write_is_read(home: MsbHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ImageCache(home.layout.home) as cache:
+        cache.sync()
+    home.load("three:3", "three")
+    access = os.access
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK and access(path, mode))
+    notes: list[str] = []
+    with ImageCache(home.layout.home, note=notes.append) as cache:
+        assert len(cache.list()) == 2
+    assert ["cannot be written to" in note for note in notes] == [True]
+
+
+def test_rows_that_make_no_sense_are_noted(home: MsbHome, cache: ImageCache) -> None:
+    home.connection.execute("INSERT INTO image_ref (reference, manifest_id) VALUES ('BAD one', 1)")
+    report = cache.sync()
+    assert report.notes == ("left out of msb.db: the reference 'BAD one'",)
+    assert len(cache.list()) == 2
+
+
+# -- changed since last time ------------------------------------------------------------------------------
+
+
+def test_an_unchanged_database_is_not_read(
+    home: MsbHome, cache: ImageCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle()
+    cache.sync()
+    monkeypatch.setattr("msb_cache.msb_database.read", lambda path: pytest.fail("it was read"))
+    cache.sync()
+    cache.list()
+    began = time.perf_counter()
+    for _ in range(20):
+        cache.sync()
+    assert (time.perf_counter() - began) / 20 < 0.005
+
+
+def test_a_change_within_the_clocks_tick_is_seen(home: MsbHome, cache: ImageCache) -> None:
+    """The clock of files moves in steps: two changes can leave the same modification time."""
+    home.touch("app:1")
+    home.connection.execute("PRAGMA wal_checkpoint(RESTART)")
+    home.touch("app:1")
+    assert cache.sync().operation is not None
+    before = sync.stamp(home.layout)
+    assert before is not None
+    home.connection.execute("UPDATE image_ref SET updated_at = replace(updated_at, '20', '21')")
+    home.connection.execute("PRAGMA wal_checkpoint(RESTART)")
+    home.touch("app:1")
+    os.utime(home.path, ns=(before.db_mtime_ns, before.db_mtime_ns))
+    os.utime(f"{home.path}-wal", ns=(before.wal_mtime_ns, before.wal_mtime_ns))
+    assert sync.stamp(home.layout) == before
+    assert cache.sync().operation is not None
+
+
+def test_what_other_tables_say_is_no_news(home: MsbHome, cache: ImageCache) -> None:
+    cache.sync()
+    home.connection.execute("CREATE TABLE run (id)")
+    assert cache.sync() == SyncReport()
+    settle()
+    with cache._ledger.snapshot() as connection:
+        assert connection is not None
+        first = connection.execute("SELECT * FROM sync_state").fetchall()
+    cache.sync(force=True)
+    with cache._ledger.snapshot() as connection:
+        assert connection is not None
+        assert connection.execute("SELECT * FROM sync_state").fetchall() != first
+
+
+def test_the_last_look_is_disposable(home: MsbHome, cache: ImageCache) -> None:
+    cache.sync()
+    with cache._ledger.record("x") as transaction:
+        transaction.connection.execute("DELETE FROM sync_state")
+    assert cache.sync() == SyncReport(adopted=False)
+
+
+# -- at once ----------------------------------------------------------------------------------------------
+
+
+def test_many_at_once_add_nothing_twice(home: MsbHome) -> None:
+    def one(_: int) -> int:
+        with ImageCache(home.layout.home) as cache:
+            return len(cache.sync(force=True).events)
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sorted(pool.map(one, range(12))) == [0] * 11 + [6]
+
+
+def test_an_older_view_never_follows_a_newer_one(home: MsbHome) -> None:
+    """One sync stops after taking our lock; msb goes on, and the other sync sees the later state only."""
+    order: list[str] = []
+
+    def observer(step: str) -> None:
+        if step == "sync.locked" and threading.current_thread().name == "first":
+            order.append("locked")
+            home_now.load("three:3", "three", "w")
+            time.sleep(0.3)
+        if step == "sync.committing":
+            order.append(threading.current_thread().name)
+
+    def go() -> None:
+        with ImageCache(home.layout.home) as cache:
+            cache.sync()
+
+    first, second = threading.Thread(target=go, name="first"), threading.Thread(target=go, name="second")
+    home.close()
+    home_now = _reopened(home)
+    steps.observer = observer
+    try:
+        first.start()
+        while not order:
+            time.sleep(0.01)
+        second.start()
+        first.join()
+        second.join()
+    finally:
+        steps.observer = None
+        home_now.close()
+    assert order[:2] == ["locked", "first"]
+    with ImageCache(home.layout.home, sync=False) as cache:
+        assert len(cache.list()) == 3
+        assert len(cache.events(types=["image.pulled"])) == 3
+
+
+def _reopened(home: MsbHome) -> MsbHome:
+    home.connection = sqlite3.connect(home.path, isolation_level=None, check_same_thread=False)
+    return home
+
+
+def test_reading_does_not_wait_long_for_another_writer(home: MsbHome) -> None:
+    with ImageCache(home.layout.home) as cache:
+        cache.sync()
+    home.load("three:3", "three")
+    other = sqlite3.connect(home.layout.database, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    notes: list[str] = []
+    with ImageCache(home.layout.home, note=notes.append) as cache:
+        began = time.monotonic()
+        assert len(cache.list()) == 2
+        assert time.monotonic() - began < 10
+        assert "another process is writing" in notes[0]
+        with pytest.raises(BusyError), cache._ledger.record("x", wait=0.01):
+            pass
+        other.execute("ROLLBACK")
+        assert len(cache.list()) == 3
+    other.close()
+
+
+def test_killed_before_the_commit_nothing_is_recorded(home: MsbHome) -> None:
+    program = (
+        "import os, signal, sys; from msb_cache import ImageCache, steps\n"
+        "def kill(step):\n"
+        "    if step == 'sync.committing': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "steps.observer = kill\n"
+        "ImageCache(sys.argv[1]).sync()"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(home.layout.home)])
+    assert done.returncode == -signal.SIGKILL
+    with ImageCache(home.layout.home, sync=False) as cache:
+        assert cache.events() == []
+        assert cache.sync().adopted
+
+
+# -- the commands -----------------------------------------------------------------------------------------
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str]) -> Call:
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = run(arguments)
+        return (code, *capfd.readouterr())
+
+    return call
+
+
+def test_the_sync_command(home: MsbHome, call: Call) -> None:
+    code, out, err = call("sync")
+    assert (code, out) == (0, "Adopted what msb has here: 2 references, 2 manifests, 1 hold.\n")
+    assert "msb-cache events --operation" in err
+    assert call("sync") == (0, "", "Nothing has changed.\n")
+    home.remove_sandbox("dev")
+    code, out, err = call("sync")
+    assert (code, err) == (0, "")
+    assert "image.released" in out
+    assert "seen by" in out
+    home.remove("app:1")
+    found = json.loads(call("sync", "--format", "json")[1])
+    assert [event["type"] for event in found["events"]][:2] == ["image.removed", "manifest.deleted"]
+    assert found["events"][0]["operation"] == found["operation"]
+    assert found["events"][0]["actor"]["observed"]
+    assert (found["adopted"], found["notes"]) == (False, [])
+
+
+def test_commands_sync_unless_told_not_to(home: MsbHome, call: Call) -> None:
+    assert call("--no-sync", "list")[:2] == (0, "")
+    assert not home.layout.database.exists()
+    assert "app:1" in call("list")[1]
+    home.remove_sandbox("dev")
+    assert "sandbox:dev" in call("--no-sync", "inspect", "app:1")[1]
+    assert "nobody" in call("inspect", "app:1")[1]
+
+
+def test_a_note_on_stderr_and_the_answer_on_stdout(home: MsbHome, call: Call) -> None:
+    call("sync")
+    home.connection.execute("DROP TABLE image_ref")
+    code, out, err = call("inspect", "app:1")
+    assert (code, err.count("note:")) == (0, 1)
+    assert "sandbox:dev" in out
+    assert call("sync")[0] == 1
+
+
+class Watching:
+    """``msb-cache watch`` as a program."""
+
+    def __init__(self, home: Path, *arguments: str) -> None:
+        command = [str(Path(sys.executable).with_name("msb-cache")), "--home", str(home), "watch", *arguments]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.lines: list[tuple[float, str]] = []
+        self.thread = threading.Thread(target=self._read)
+        self.thread.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append((time.monotonic(), line.rstrip()))
+
+    def wait_for(self, text: str, seconds: float = 10) -> float:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for at, line in self.lines:
+                if text in line:
+                    return at
+            time.sleep(0.02)
+        raise AssertionError(f"{text} was not printed in {seconds} s: {self.lines}")
+
+    def cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        began = time.monotonic()
+        self.process.send_signal(number)
+        code = self.process.wait(timeout=10)
+        assert time.monotonic() - began < 5
+        self.thread.join()
+        err = self.process.stderr.read()
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return code, err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_watch(home: MsbHome, number: int) -> None:
+    watching = Watching(home.layout.home, "--format", "json")
+    watching.wait_for("image.held")
+    began = time.monotonic()
+    home.load("three:3", "three", "w")
+    assert watching.wait_for("three:3") - began < 2.5  # a second at most, on a machine that is not busy
+    home.remove_sandbox("dev")
+    watching.wait_for("image.released")
+    # What others append is shown as well, once.
+    home.touch("example.org/two:2")
+    with ImageCache(home.layout.home) as cache:
+        cache.sync()
+        time.sleep(1.2)
+        before = watching.cpu_seconds()
+        time.sleep(2)
+        assert watching.cpu_seconds() - before < 0.1
+        recorded = [event.seq for event in cache.events()]
+    assert watching.end(number) == (0, "")
+    found = [json.loads(line) for _, line in watching.lines]
+    assert [event["seq"] for event in found] == recorded
+    assert os.listdir(home.layout.db).count("msb-cache.db-wal") == 0
+
+
+def test_watch_waits_for_msb(tmp_path: Path) -> None:
+    watching = Watching(tmp_path / "late")
+    time.sleep(1.0)
+    assert watching.process.poll() is None
+    assert not (tmp_path / "late").exists()
+    late = MsbHome(tmp_path / "late")
+    late.load("app:1", "one")
+    watching.wait_for("image.pulled")
+    assert watching.end()[0] == 0
+    late.close()
+
+
+def test_watch_from_a_program(home: MsbHome, cache: ImageCache) -> None:
+    stop = threading.Event()
+    seen: list[str] = []
+    for event in cache.watch(stopped=stop.is_set, interval=0.01):
+        seen.append(event.type)
+        if event.type == "image.held":
+            stop.set()
+    assert seen[-1] == "image.held"
+    with pytest.raises(StopIteration):
+        next(cache.watch(stopped=lambda: True))
+
+
+def test_examples_name_the_command() -> None:
+    examples = Path(__file__).parent.parent / "examples"
+    unit = (examples / "msb-cache-watch.service").read_text()
+    assert "ExecStart=%h/.local/bin/msb-cache watch\n" in unit
+    import plistlib
+
+    found: dict[str, Any] = plistlib.loads((examples / "dev.msb-cache.watch.plist").read_bytes())
+    assert found["ProgramArguments"][-1].endswith('/msb-cache" watch')
+    assert (found["Label"], found["RunAtLoad"]) == ("dev.msb-cache.watch", True)
+
+
+def test_sizes_of_many_files(home: MsbHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync, "_MANY", 1)
+    os.symlink("/etc/passwd", home.layout.layer(digest("diff w")))
+    home.load("three:3", "three", "xyz")
+    measure = sync._measure(home.layout)
+    for kind, subject in (
+        *(("layer", digest(f"diff {name}")) for name in "xyzwv"),
+        *(("fsmeta", digest(f"manifest {name}")) for name in ("one", "two", "none")),
+    ):
+        alone = sync._measure(home.layout)(kind, subject)
+        assert measure(kind, subject) == alone
+    assert Layout(home.layout.home / "none").sizes("layer") == {}
+    assert isinstance(Ledger(home.layout).owned_by_msb, bool)
