@@ -83,7 +83,8 @@ class MsbManifest(msgspec.Struct, frozen=True, kw_only=True):
 class MsbImage(msgspec.Struct, frozen=True, kw_only=True):
     """A canonical reference, as its most recently updated spelling says.
 
-    ``typed`` is that spelling, ``row`` its record, and ``rows`` has the records of all spellings.
+    ``typed`` is that spelling, ``row`` its record, and ``rows`` has the records of all spellings; the
+    reference was created with the first of them.
     """
 
     reference: str
@@ -481,7 +482,10 @@ class _Reader:
             other = found.get(canonical)
             if other is not None:
                 newest = max(image, other, key=lambda each: (each.updated_at_ns or 0, each.row))
-                image = msgspec.structs.replace(newest, rows=image.rows | other.rows)
+                created = [time for time in (created_at, other.created_at_ns) if time is not None]
+                image = msgspec.structs.replace(
+                    newest, rows=image.rows | other.rows, created_at_ns=min(created, default=None)
+                )
             found[canonical] = image
         return found
 

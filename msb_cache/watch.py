@@ -1,5 +1,8 @@
-"""Stay, and record what msb does as it happens. Looking costs two file statuses and two queries, so little
-that it is done twice a second; nothing is held open in msb's database between two looks."""
+"""Stay, and record what msb does as it happens.
+
+A look costs two file statuses and a few small queries, so little that there are two a second; between two
+looks nothing is held open in msb's database.
+"""
 
 from __future__ import annotations
 

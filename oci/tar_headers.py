@@ -12,6 +12,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 BLOCK = 512
@@ -135,6 +136,7 @@ def _text(raw: bytes) -> bytes:
     return raw.partition(b"\0")[0]
 
 
+@lru_cache(maxsize=1024)  # an archive has few owners and modes, and many members with the same ones
 def number(raw: bytes, what: str) -> int:
     """A numeric field: octal, or GNU's big-endian two's complement when the first byte's high bit is set."""
     if raw[0] & 0x80:

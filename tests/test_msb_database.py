@@ -137,12 +137,14 @@ def test_a_sandbox_whose_root_is_no_image_holds_none(home: MsbHome) -> None:
 
 def test_of_two_spellings_the_most_recently_updated_wins(home: MsbHome) -> None:
     one = home.load("python:3.12", "one")
+    (first,) = read(home.path).images.values()
     two = home.load("docker.io/library/python:3.12", "two", "z")
     (image,) = read(home.path).images.values()
     assert (image.manifest_digest, image.typed, len(image.rows)) == (two, "docker.io/library/python:3.12", 2)
     home.touch("python:3.12")
-    (image,) = read(home.path).images.values()
-    assert (image.manifest_digest, image.typed, len(image.rows)) == (one, "python:3.12", 2)
+    (later,) = read(home.path).images.values()
+    assert (later.manifest_digest, later.typed, later.rows) == (one, "python:3.12", image.rows)
+    assert later.created_at_ns == image.created_at_ns == first.created_at_ns
 
 
 NS = 1_790_000_000_123_456_789
