@@ -3,7 +3,8 @@
 set -eu
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/msb-cache-demo.XXXXXX")
-trap 'rm -rf "$work"' EXIT INT TERM
+registry=''
+trap '[ -z "$registry" ] || kill "$registry" 2>/dev/null; rm -rf "$work"' EXIT INT TERM
 export MSB_HOME="$work/home"
 
 bold='' plain=''
@@ -38,6 +39,23 @@ say "Who removed it, when, and what went with it?"
 run history python:3.12
 run prunes
 run prunes show "$(msb-cache prunes --format json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["operation"])')"
+
+if command -v docker-registry >/dev/null && command -v skopeo >/dev/null; then
+  say "Pull it from a registry, here one on this machine; the second time nothing is fetched"
+  port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+  printf 'version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n' >"$work/registry.yml"
+  printf 'storage: {filesystem: {rootdirectory: %s/registry}}\nhttp: {addr: "127.0.0.1:%s"}\n' "$work" "$port" >>"$work/registry.yml"
+  docker-registry serve "$work/registry.yml" >/dev/null 2>&1 &
+  registry=$!
+  tries=0
+  until python3 -c "import urllib.request; urllib.request.urlopen('http://127.0.0.1:$port/v2/')" 2>/dev/null; do
+    tries=$((tries + 1)); [ "$tries" -lt 50 ] || { echo "the registry does not start" >&2; exit 1; }
+    sleep 0.1
+  done
+  skopeo copy --quiet --dest-tls-verify=false "docker-archive:$work/python.tar" "docker://localhost:$port/python:3.12"
+  run pull "localhost:$port/python:3.12"
+  run pull --policy always "localhost:$port/python:3.12"
+fi
 
 say "The log is whole, and the index and the disk are what it says"
 run verify

@@ -150,7 +150,7 @@ class _Gzip:
             data = self._pending or self._source.read(_INPUT_BYTES)
             if not data:
                 raise InvalidImageError(f"{self._what} is truncated")
-            produced = self._decoder.decompress(data, size)
+            produced: bytes = self._decoder.decompress(data, size)
             self._pending = self._decoder.unused_data if self._decoder.eof else self._decoder.unconsumed_tail
             if produced:
                 return produced

@@ -1,0 +1,83 @@
+"""The same pull by msb and by us, from a real registry: equal inspect output."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msb_cache import ImageCache
+from tests.imagebuilder import directory, file, image, layer, oci_archive
+from tests.oci.test_registry_peers import Peers
+
+pytestmark = pytest.mark.peer
+
+CONFIG = {"Env": ["A=1"], "Cmd": ["/bin/sh"], "WorkingDir": "/w", "Labels": {"k": "v"}}
+BUILT = image(
+    [
+        layer([directory("etc"), file("etc/name", b"n" * 9000)], "gzip"),
+        layer([file("top", b"t" * 70_000)], "gzip"),
+    ],
+    "app:1",
+    config=CONFIG,
+)
+
+
+@pytest.fixture
+def peers(require_peer: Callable[[str], str], tmp_path: Path) -> Peers:
+    return Peers(require_peer("docker-registry"), require_peer("skopeo"), tmp_path)
+
+
+def ours(cache: ImageCache, reference: str) -> dict[str, Any]:
+    detail = cache.inspect(reference)
+    assert detail.config is not None
+    config = {name: getattr(detail.config, name) for name in ("digest", "env", "cmd", "entrypoint")}
+    config |= {name: getattr(detail.config, name) for name in ("working_dir", "user", "labels")}
+    layers = [
+        {
+            "diff_id": each.diff_id,
+            "blob_digest": each.blob_digest,
+            "media_type": each.media_type,
+            "compressed_size_bytes": each.compressed_size_bytes,
+            "position": each.position,
+        }
+        for each in detail.layers
+    ]
+    handle = detail.handle
+    return {
+        "reference": handle.reference,
+        "digest": handle.manifest_digest,
+        "size_bytes": handle.size_bytes,
+        "layer_count": handle.layer_count,
+        "config": config,
+        "layers": layers,
+    }
+
+
+def test_both_pull_the_same(peers: Peers, msb: str, tmp_path: Path) -> None:
+    (tmp_path / "app.tar").write_bytes(oci_archive(BUILT))
+    with peers.running() as host, ImageCache(tmp_path / "ours") as cache:
+        reference = f"{host}/team/app:1"
+        peers.push(f"oci-archive:{tmp_path / 'app.tar'}", reference)
+        cache.pull(reference)
+        environment = {"MSB_HOME": str(tmp_path / "theirs"), "HOME": str(tmp_path)}
+
+        def run(*words: str) -> str:
+            command = [msb, *words]
+            done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+            return done.stdout
+
+        run("pull", "-q", "--insecure", reference)
+        theirs = json.loads(run("image", "inspect", reference, "--format", "json"))
+        found = ours(cache, reference)
+        for key in ("reference", "digest", "size_bytes", "layer_count"):
+            assert found[key] == theirs[key], key
+        assert found["config"] == {key: theirs["config"][key] for key in found["config"]}
+        for mine, other in zip(found["layers"], theirs["layers"], strict=True):
+            assert mine == {key: other[key] for key in mine}
+        names = {path.name for path in (tmp_path / "theirs/cache/layers").glob("*.erofs")}
+        assert names == {path.name for path in (cache.home / "cache/layers").glob("*.erofs")}
