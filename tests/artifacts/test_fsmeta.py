@@ -16,7 +16,6 @@ from msb_cache.artifacts.erofs.reader import read_image
 from msb_cache.artifacts.fsmeta import merge, write_fsmeta
 from msb_cache.artifacts.layer import LayerImage, write_layer
 from msb_cache.artifacts.tree import Node, walk
-from msb_cache.errors import InvalidImageError
 from tests.artifacts.strategies import layers as random_layers
 from tests.artifacts.support import Member, directory, flatten, hardlink, symlink
 
@@ -176,6 +175,8 @@ def test_large_files_are_one_chunk(tmp_path: Path) -> None:
     assert {name: found[name].size for name in sizes} == sizes
 
 
-def test_no_layers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidImageError, match="without layers"):
-        write_fsmeta(tmp_path / "fsmeta", [])
+def test_without_layers_there_is_an_empty_root(tmp_path: Path) -> None:
+    assert write_fsmeta(tmp_path / "fsmeta", []) == 8192
+    found = read_image(tmp_path / "fsmeta")
+    assert found.root.children == {}
+    assert found.devices == ()

@@ -219,7 +219,7 @@ def test_from_a_directory(tmp_path: Path) -> None:
             "is not a docker save archive",
         ),
         (gzip.compress(docker_archive(sample()), mtime=0)[:-20], "is truncated"),
-        (b"\x1f\x8bgarbage", "is damaged"),
+        (b"\x1f\x8b" + b"garbage" * 100, "is damaged"),
         (docker_archive(sample())[:-11_000], "is truncated"),
         (tar_of({"manifest.json": b"{}"}), "manifest.json cannot be read"),
         (tar_of({"manifest.json": b"[]"}), "holds no image"),
