@@ -73,6 +73,7 @@ def add(
     *,
     workers: int,
     reuse: Reuse | None,
+    abandon: Callable[[], None] = lambda: None,
 ) -> list[projected.HandleRow]:
     """Add images in one operation: all of them, or none if anything about one is wrong.
 
@@ -85,6 +86,7 @@ def add(
         workers: how many layers to convert at the same time.
         reuse: called with each layer whose image the cache already has, in a worker's thread; None: no
             layer image is reused, all are made anew.
+        abandon: called as soon as one layer has failed, to end what the others still wait for.
 
     Returns:
         A handle for each reference, in the given order.
@@ -101,7 +103,7 @@ def add(
         reached("add.locked")
         staging = operation.staging()
         layers = _Layers()
-        staged = _stage_layers(ledger, additions, layers, staging, workers, reuse)
+        staged = _stage_layers(ledger, additions, layers, staging, workers, reuse, abandon)
         staged += _stage_repairs(ledger, layers, repairs, additions, staging)
         for addition in additions:
             staged += _stage_image(ledger, addition, layers, staging)
@@ -208,6 +210,7 @@ def _stage_layers(
     staging: Path,
     workers: int,
     reuse: Reuse | None,
+    abandon: Callable[[], None],
 ) -> list[_Staged]:
     wanted = {layer.diff_id: layer for addition in additions for layer in addition.image.layers}
     stop = Event()
@@ -235,6 +238,7 @@ def _stage_layers(
                 future.result()
         except BaseException:
             stop.set()  # the others end at their next entry
+            abandon()
             for future in futures:
                 future.cancel()
             raise

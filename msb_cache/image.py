@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from msb_cache.cache import ImageCache
     from msb_cache.models import ImageDetail, ImageHandle, ImagePruneReport
+    from msb_cache.oci.credentials import Credential
+    from msb_cache.oci.registry_options import RegistryOptions
+    from msb_cache.pulling import Policy, Progress
 
 _Result = TypeVar("_Result")
 
@@ -78,6 +81,33 @@ class Image:
         return await Image.load_local(_ambient("load"), input_path, tag=tag)
 
     @staticmethod
+    async def pull(
+        reference: str,
+        *,
+        platform: str | None = None,
+        policy: Policy = "missing",
+        force: bool = False,
+        credential: Credential | None = None,
+        options: RegistryOptions | None = None,
+        progress: Progress | None = None,
+    ) -> ImageHandle:
+        """Pull an image from its registry; see :meth:`~msb_cache.cache.ImageCache.pull`.
+
+        *progress* is called from the threads that fetch layers. Raises ImagePullFailedError when the
+        registry cannot or will not give the image.
+        """
+        return await Image.pull_local(
+            _ambient("pull"),
+            reference,
+            platform=platform,
+            policy=policy,
+            force=force,
+            credential=credential,
+            options=options,
+            progress=progress,
+        )
+
+    @staticmethod
     async def save(
         reference: str | Sequence[str],
         *,
@@ -123,6 +153,33 @@ class Image:
         """Like :meth:`load`, in the cache of *backend*."""
         source = sys.stdin.buffer if input_path == "-" else input_path
         return await _on_thread(backend, lambda cache: cache.load(source, tag=tag))
+
+    @staticmethod
+    async def pull_local(
+        backend: LocalBackend,
+        reference: str,
+        *,
+        platform: str | None = None,
+        policy: Policy = "missing",
+        force: bool = False,
+        credential: Credential | None = None,
+        options: RegistryOptions | None = None,
+        progress: Progress | None = None,
+    ) -> ImageHandle:
+        """Like :meth:`pull`, into the cache of *backend*."""
+
+        def pull(cache: ImageCache) -> ImageHandle:
+            return cache.pull(
+                reference,
+                platform=platform,
+                policy=policy,
+                force=force,
+                credential=credential,
+                options=options,
+                progress=progress,
+            )
+
+        return await _on_thread(backend, pull)
 
     @staticmethod
     async def save_local(

@@ -14,7 +14,7 @@ from msb_cache import logs
 from msb_cache.adding import Addition, Reuse, add
 from msb_cache.artifacts import files
 from msb_cache.artifacts.layout import Layout
-from msb_cache.errors import ImageNotFoundError, MicrosandboxError
+from msb_cache.errors import ImageNotFoundError, InvalidImageError, MicrosandboxError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import NewEvent
@@ -87,43 +87,67 @@ def _fetch(
     progress: Progress | None,
     note: Note | None,
 ) -> None:
+    credential = find_credential(wanted.reference.registry, explicit=wanted.credential)
+    resumed: set[str] = set()
+
+    def watch(seen: LayerProgress) -> None:
+        if seen.event == "resumed":
+            resumed.add(seen.layer)
+        if progress is not None:
+            progress(seen)
+
+    def attempt() -> None:
+        with Registry(wanted.reference, wanted.options, credential) as registry:
+            _fetch_from(registry, ledger, wanted, source, began, watch, note)
+
+    _collect_stale(ledger.layout)
+    try:
+        attempt()
+    except InvalidImageError:
+        if not resumed:
+            raise
+        # What a killed process or a power loss left was damaged, and is deleted now.
+        attempt()
+
+
+def _fetch_from(
+    registry: Registry,
+    ledger: Ledger,
+    wanted: Wanted,
+    source: ev.Source,
+    began: int,
+    progress: Progress,
+    note: Note | None,
+) -> None:
     reference, layout = wanted.reference, ledger.layout
-    credential = find_credential(reference.registry, explicit=wanted.credential)
-    with Registry(reference, wanted.options, credential) as registry:
-        resolved = registry.resolve(reference, wanted.platform)
-        logs.info("pull.resolved", reference=reference.familiar, digest=resolved.manifest_digest)
-        reached("pull.resolved")
-        if not wanted.force and _complete(ledger, resolved):
-            _record_cached(ledger, reference, resolved.manifest_digest, source, began)
-            return
-        _collect_stale(layout)
+    resolved = registry.resolve(reference, wanted.platform)
+    logs.info("pull.resolved", reference=reference.familiar, digest=resolved.manifest_digest)
+    reached("pull.resolved")
+    if not wanted.force and _complete(ledger, resolved):
+        _record_cached(ledger, reference, resolved.manifest_digest, source, began)
+    else:
         with Operation(layout) as operation:
             image = registry.image(resolved, partials=_partials(layout), progress=progress)
-            for sentence in registry.notes:
-                if note is not None:
-                    note(sentence)
-            addition = Addition(image, (reference,))
-            try:
-                add(
-                    ledger,
-                    operation,
-                    [addition],
-                    source,
-                    began,
-                    workers=wanted.jobs,
-                    reuse=None if wanted.force else _saying_exists(progress),
-                )
-            except BaseException:
-                registry.close()  # ends what other threads still wait for
-                raise
+            add(
+                ledger,
+                operation,
+                [Addition(image, (reference,))],
+                source,
+                began,
+                workers=wanted.jobs,
+                reuse=None if wanted.force else _saying_exists(progress),
+                abandon=registry.close,
+            )
+    for sentence in registry.notes:
+        if note is not None:
+            note(sentence)
 
 
-def _saying_exists(progress: Progress | None) -> Reuse:
+def _saying_exists(progress: Progress) -> Reuse:
     """Return what happens with a layer that is already here: it is not fetched, its digest is known."""
 
     def reuse(layer: SourceLayer) -> None:
-        if progress is not None:
-            progress(LayerProgress(layer.blob_digest, "exists", layer.size, layer.size))
+        progress(LayerProgress(layer.blob_digest, "exists", layer.size, layer.size))
 
     return reuse
 

@@ -29,7 +29,9 @@ from msb_cache import (
     UnsupportedError,
     with_backend,
 )
+from msb_cache.oci.registry_options import RegistryOptions
 from tests.imagebuilder import docker_archive, sample
+from tests.registry_server import RegistryServer
 
 run = asyncio.run
 
@@ -311,3 +313,30 @@ def test_a_handle_of_no_cache_says_so() -> None:
         run(handle().inspect())
     with pytest.raises(InvalidConfigError, match="not made by a cache"):
         run(handle().remove())
+
+
+def test_pull(tmp_path: Path) -> None:
+    options = RegistryOptions(timeout=5, retries=1, backoff=0.01)
+    seen: list[str] = []
+    with RegistryServer() as server:
+        reference = server.add(sample())
+        backend = LocalBackend(home=tmp_path / "pulled")
+
+        async def program() -> ImageHandle:
+            await Image.pull_local(
+                backend, reference, options=options, progress=lambda e: seen.append(e.event)
+            )
+            with with_backend(backend):
+                return await Image.pull(reference, policy="never")
+
+        assert run(program()).manifest_digest == sample().digest
+    assert "done" in seen
+
+
+def test_pull_in_the_cloud_is_not_supported() -> None:
+    async def program() -> None:
+        with with_backend(CloudBackend(url="https://cloud.example", api_key="k")):
+            await Image.pull("python")
+
+    with pytest.raises(UnsupportedError):
+        run(program())

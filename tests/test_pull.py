@@ -271,6 +271,18 @@ def check_clean_home(cache: ImageCache) -> None:
     assert Layout(cache.home).interrupted_operations() == []
 
 
+def test_a_damaged_partial_file_is_fetched_anew(server: RegistryServer, cache: ImageCache) -> None:
+    reference = server.add(ONE)
+    folder = cache.home / "cache/tmp/downloads"
+    folder.mkdir(parents=True)
+    damaged = folder / f"{SHARED.digest.removeprefix('sha256:')}.partial"
+    damaged.write_bytes(bytes(100_000))
+    pull(cache, reference)
+    assert partials(cache) == []
+    check_clean_home(cache)
+    assert cache.events(types=["image.pull_failed"]) == []
+
+
 def test_two_pulls_at_once_fetch_once(server: RegistryServer, cache: ImageCache) -> None:
     reference = server.add(ONE)
     errors: list[BaseException] = []
