@@ -5,7 +5,7 @@ A marker is an HTML comment on the last line before the block that is not empty:
 * ``<!-- docs: not run: REASON -->`` — the block is not executed, and why.
 * ``<!-- docs: file NAME -->`` — the block is written to NAME in the home, for later blocks.
 * ``<!-- docs: terminal, typing "y" -->`` — the console block runs on a terminal that gets this line.
-* ``<!-- docs: needs sqlite3 -->`` — the console block runs only where that program is installed.
+* ``<!-- docs: needs sqlite3 -->`` — the block runs only where that program is installed.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from types import TracebackType
 from tests.docs.images import write_archives
 from tests.docs.markdown import Block, blocks
 from tests.docs.normalise import OPERATION, masked, shown
+from tests.docs.registry import DOCUMENTED, DocumentedRegistry
 
 CHILD = Path(__file__).with_name("child.py")
 
@@ -33,8 +34,11 @@ class Session:
         self._python: subprocess.Popen[str] | None = None
         self._real: dict[str, str] = {}
         self._documented: dict[str, str] = {}
+        self._registry: DocumentedRegistry | None = None
+        self._programs = self.home / ".programs"
+        self._programs.mkdir()
         self.environment = {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}:{self._programs}",
             "HOME": str(self.home),
             "TZ": "UTC",
             "LANG": "C.UTF-8",
@@ -50,13 +54,21 @@ class Session:
     ) -> None:
         if self._python is not None:
             self._python.communicate()
+        if self._registry is not None:
+            self._registry.__exit__(kind, error, trace)
         shutil.rmtree(self.home)
+
+    def provide(self, program: str, path: str) -> None:
+        """Put a program on the path of later commands, if it is not there under this name."""
+        if shutil.which(program, path=self.environment["PATH"]) is None:
+            (self._programs / program).symlink_to(path)
 
     def console(self, block: Block) -> str:
         """Run a console block's commands; its text with what they really print."""
         text = ""
         for command in _commands(block):
-            text += _typed(command) + self._run(OPERATION.sub(self._real_id, command), block)
+            real = self._with_registry(OPERATION.sub(self._real_id, command))
+            text += _typed(command) + self._run(real, block)
         return text
 
     def python(self, source: str) -> str:
@@ -72,9 +84,9 @@ class Session:
             )
         assert self._python.stdin is not None
         assert self._python.stdout is not None
-        print(json.dumps(source), file=self._python.stdin, flush=True)
+        print(json.dumps(self._with_registry(source)), file=self._python.stdin, flush=True)
         printed: str = json.loads(self._python.stdout.readline())
-        return shown(printed, self.home)
+        return self._shown(printed)
 
     def bind(self, documented: str, real: str) -> None:
         """Remember which of the document's ids stand for which real ones."""
@@ -90,6 +102,19 @@ class Session:
         text: str = match[0]  # type: ignore[index]
         return self._real.get(text, text)
 
+    def _with_registry(self, text: str) -> str:
+        """What a block says, with the port of a registry that is started when one is first named."""
+        if DOCUMENTED not in text:
+            return text
+        if self._registry is None:
+            self._registry = DocumentedRegistry()
+            self._registry.__enter__()
+        return text.replace(DOCUMENTED, self._registry.host)
+
+    def _shown(self, output: str) -> str:
+        text = shown(output, self.home)
+        return text if self._registry is None else text.replace(self._registry.host, DOCUMENTED)
+
     def _run(self, command: str, block: Block) -> str:
         if block.marker == "terminal, typing":
             output = _on_terminal(command, block.argument, self.home, self.environment)
@@ -104,23 +129,30 @@ class Session:
                 timeout=120,
             )
             output = done.stdout.decode()
-        text = shown(output, self.home)
+        text = self._shown(output)
         return text if not text or text.endswith("\n") else text + "\n"
 
 
-def run(markdown: str, require: Callable[[str], object]) -> Iterator[tuple[Block, str, str]]:
+def run(markdown: str, require: Callable[[str], str | None]) -> Iterator[tuple[Block, str, str]]:
     """Yield each block whose text can be checked, the text it has, and the text it must have.
 
-    ``require`` is called with a program that a block needs and may skip the document.
+    ``require`` gives the path of a program that a block needs; without one, the block is left out.
     """
     found = blocks(markdown)
+    left_out = None
     with Session() as session:
         for number, block in enumerate(found):
             following = found[number + 1] if number + 1 < len(found) else None
             if block.marker == "not run":
                 continue
             if block.marker == "needs":
-                require(block.argument)
+                path = require(block.argument)
+                if path is None:
+                    left_out = number
+                    continue
+                session.provide(block.argument, path)
+            if block.language == "text" and block.follows and left_out == number - 1:
+                continue
             if block.marker == "file":
                 (session.home / block.argument).write_text(block.text)
             elif block.language == "console":

@@ -5,6 +5,7 @@ An output that differs only in what differs from run to run is left as it is. Na
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -15,9 +16,11 @@ from tests.docs.runner import run, same
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def _require(program: str) -> None:
-    if shutil.which(program) is None:
+def _require(program: str) -> str:
+    found = (os.environ.get("MSB_CACHE_TEST_MSB") if program == "msb" else None) or shutil.which(program)
+    if found is None:
         sys.exit(f"{program} is missing, and a document needs it")
+    return found
 
 
 def update(path: Path) -> int:
