@@ -103,8 +103,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 130
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "msb-cache"
-        hint = _hint(error) or f"see `{command} --help`"
-        output.error(f"{error.format_message().rstrip('.')}; {hint}")
+        known = _hint(error)
+        message = (error.message if known else error.format_message()).rstrip(".")
+        separator = " " if message.endswith("?") else "; "
+        output.error(f"{message}{separator}{known or f'see `{command} --help`'}")
         return error.exit_code
     except click.ClickException as error:
         output.error(error.format_message())

@@ -106,7 +106,7 @@ def _print_result(reference: str, pulled: Any) -> None:
     if pulled.previous_digest is not None:
         done("Moved", f"{reference}  {output.short(pulled.previous_digest)} → {digest}")
     elif not pulled.changed:
-        done("Up to date", f"{reference}  {digest}")
+        done("Unchanged", f"{reference}  {digest}")
     else:
         new = f"{output.size(pulled.bytes_fetched)} new"
         reused = f", {output.size(pulled.bytes_reused)} already here" if pulled.bytes_reused else ""

@@ -98,7 +98,7 @@ def add(
     ledger.prepare()
     for folder in layout.folders.values():
         make_private(folder)
-    repairs = _repairs(ledger, additions)
+    repairs = _repairs(ledger, additions, anew=reuse is None)
     with LockSet(lock_path(path) for path in _paths(ledger, additions, repairs)):
         reached("add.locked")
         staging = operation.staging()
@@ -159,7 +159,7 @@ def _paths(ledger: Ledger, additions: Sequence[Addition], repairs: Mapping[str, 
     return paths
 
 
-def _repairs(ledger: Ledger, additions: Sequence[Addition]) -> dict[str, list[str]]:
+def _repairs(ledger: Ledger, additions: Sequence[Addition], *, anew: bool) -> dict[str, list[str]]:
     """Return other manifests, and their layers, that have a layer which must be converted again.
 
     Their fsmeta holds block addresses within the damaged layer image; the new image can have others,
@@ -173,7 +173,7 @@ def _repairs(ledger: Ledger, additions: Sequence[Addition]) -> dict[str, list[st
             return found
         for diff_id in diff_ids:
             needing = projected.manifests_with(connection, diff_id)
-            if needing and _reusable(ledger.layout.layer(diff_id)) is None:
+            if needing and (anew or _reusable(ledger.layout.layer(diff_id)) is None):
                 for digest in set(needing) - own:
                     found[digest] = [layer.diff_id for layer in projected.layers(connection, digest)]
     return found

@@ -123,7 +123,7 @@ def _fetch_from(
     resolved = registry.resolve(reference, wanted.platform)
     logs.info("pull.resolved", reference=reference.familiar, digest=resolved.manifest_digest)
     reached("pull.resolved")
-    if not wanted.force and _complete(ledger, resolved):
+    if not wanted.force and _complete(ledger, wanted, resolved):
         _record_cached(ledger, reference, resolved.manifest_digest, source, began)
     else:
         with Operation(layout) as operation:
@@ -156,23 +156,27 @@ def _cached(ledger: Ledger, wanted: Wanted) -> str | None:
     """Return the digest the reference points at, if it is cached for the wanted platform."""
     with ledger.snapshot() as connection:
         row = None if connection is None else images.handle(connection, wanted.reference.canonical)
-    if row is None or not _files_exist(ledger, row.manifest_digest):
+    if row is None or not _fits(row, wanted.platform) or not _files_exist(ledger, row.manifest_digest):
         return None
-    if wanted.platform is not None:
-        found = None if row.architecture is None else Platform.of(row.os or "linux", row.architecture)
-        asked = Platform.of(wanted.platform.os, wanted.platform.architecture)
-        if found is None or (found.os, found.architecture) != (asked.os, asked.architecture):
-            return None
     return row.manifest_digest
 
 
-def _complete(ledger: Ledger, resolved: Resolved) -> bool:
+def _fits(row: images.HandleRow, platform: Platform | None) -> bool:
+    """Whether a cached image is for the platform that was asked for, if any was."""
+    if platform is None:
+        return True
+    found = Platform.of(row.os or "linux", row.architecture or "unknown")
+    return (found.os, found.architecture) == (platform.os, platform.architecture)
+
+
+def _complete(ledger: Ledger, wanted: Wanted, resolved: Resolved) -> bool:
     """Whether the reference already points at the resolved manifest and all of its files are there."""
     with ledger.snapshot() as connection:
         row = None if connection is None else images.handle(connection, resolved.reference.canonical)
     return (
         row is not None
         and row.manifest_digest == resolved.manifest_digest
+        and _fits(row, wanted.platform)
         and files.exists(ledger.layout.metadata(row.reference))
         and _files_exist(ledger, row.manifest_digest)
     )

@@ -19,6 +19,7 @@ from msb_cache import (
     ImagePullFailedError,
     InvalidConfigError,
     InvalidImageError,
+    PlatformNotFoundError,
     steps,
 )
 from msb_cache.artifacts.layout import Layout
@@ -140,6 +141,23 @@ def test_force_fetches_everything_anew(server: RegistryServer, cache: ImageCache
     assert requested(server) == ["manifests", "blobs", "blobs", "blobs"]
     assert path.read_bytes() == whole
     assert last(cache).bytes_reused == 0
+
+
+def test_force_with_a_layer_that_another_image_needs(server: RegistryServer, cache: ImageCache) -> None:
+    pull(cache, server.add(ONE, tag="one"))
+    two = server.add(TWO, tag="two")
+    pull(cache, two)
+    pull(cache, two, force=True)
+    assert last(cache).bytes_reused == 0
+    check_clean_home(cache)
+
+
+def test_a_cached_image_of_another_platform_does_not_do(server: RegistryServer, cache: ImageCache) -> None:
+    reference = server.add(ONE)
+    pull(cache, reference)
+    for policy in ("missing", "always"):
+        with pytest.raises(PlatformNotFoundError, match="linux/s390x"):
+            pull(cache, reference, platform="linux/s390x", policy=policy)
 
 
 def test_a_shared_layer_is_fetched_once(server: RegistryServer, cache: ImageCache) -> None:
