@@ -76,13 +76,11 @@ class Layout:
     def lone_locks(self) -> Iterator[Path]:
         """Yield lock files in the artifact folders whose artifact does not exist."""
         for kind, folder in self.folders.items():
-            try:
-                names = sorted(os.listdir(folder))
-            except FileNotFoundError:
-                continue
+            names = _names(folder)
+            present = set(names)
             for name in names:
                 artifact = name.removesuffix(".lock")
-                if artifact != name and _FILE[kind].fullmatch(artifact) and artifact not in names:
+                if artifact != name and _FILE[kind].fullmatch(artifact) and artifact not in present:
                     yield folder / name
 
     def operation_lock(self, operation: str) -> Path:
@@ -98,29 +96,18 @@ class Layout:
 
     def staged_operations(self) -> list[str]:
         """Return the operations that have a staging folder."""
-        try:
-            names = os.listdir(self.staging_root)
-        except FileNotFoundError:
-            return []
-        return sorted(name for name in names if _OPERATION.fullmatch(name))
+        return [name for name in _names(self.staging_root) if _OPERATION.fullmatch(name)]
 
     def interrupted_operations(self) -> list[str]:
         """Return the operations that left a lock file or a staging folder: running now, or cut short."""
         names = set(self.staged_operations())
-        try:
-            names.update(name.removesuffix(".lock") for name in os.listdir(self.operations))
-        except FileNotFoundError:
-            pass
+        names.update(name.removesuffix(".lock") for name in _names(self.operations))
         return sorted(name for name in names if _OPERATION.fullmatch(name))
 
     def files(self) -> Iterator[tuple[ArtifactKind, str, Path]]:
         """Yield every file on disk that has an artifact's name: kind, digest or file name, and path."""
         for kind, folder in self.folders.items():
-            try:
-                names = sorted(os.listdir(folder))
-            except FileNotFoundError:
-                continue
-            for name in names:
+            for name in _names(folder):
                 if match := _FILE[kind].fullmatch(name):
                     yield kind, name if kind == "metadata" else f"sha256:{match[1]}", folder / name
 
@@ -142,14 +129,17 @@ class Layout:
     def foreign_files(self) -> Iterator[Path]:
         """Yield what lies in the artifact folders and is neither an artifact nor a lock."""
         for kind, folder in self.folders.items():
-            try:
-                names = sorted(os.listdir(folder))
-            except FileNotFoundError:
-                continue
-            for name in names:
+            for name in _names(folder):
                 known = name.removesuffix(".lock")
                 if not _FILE[kind].fullmatch(known) and name != ".msb-leases":
                     yield folder / name
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
 
 
 def lock_path(path: Path) -> Path:
