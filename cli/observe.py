@@ -56,9 +56,9 @@ def sync(home: str | None, force: bool, format_: str) -> None:
 @format_option
 @click.pass_obj
 def watch(home: str | None, format_: str) -> None:
-    """Stay, and record and show what happens as it happens; end with Ctrl-C.
+    """Record and show what happens as it happens.
 
-    With --format json one line for each event.
+    Stays until Ctrl-C. With --format json one line for each event.
     """
     asked: list[int] = []
 
