@@ -29,6 +29,7 @@ BUILT = image(
 
 @pytest.fixture
 def peers(require_peer: Callable[[str], str], tmp_path: Path) -> Peers:
+    require_peer("root")  # skopeo gives the files of an oci-archive their owners
     return Peers(require_peer("docker-registry"), require_peer("skopeo"), tmp_path)
 
 
