@@ -281,9 +281,8 @@ def _stage_image(ledger: Ledger, addition: Addition, layers: _Layers, staging: P
     document = metadata.render(_metadata(image))
     for reference in addition.references:
         target = staging / layout.metadata(reference.canonical).name
-        if not target.exists():
-            files.write(target, document)
-            staged.append(_Staged("metadata", reference.canonical, target))
+        files.write(target, document)
+        staged.append(_Staged("metadata", reference.canonical, target))
     return staged
 
 

@@ -62,8 +62,8 @@ def pull(ledger: Ledger, wanted: Wanted, *, progress: Progress | None, note: Not
     """
     began = time.monotonic_ns()
     source = ev.Source(kind="registry", name=wanted.reference.registry)
-    cached = None if wanted.force else _cached(ledger, wanted)
-    if cached is not None and wanted.policy != "always":
+    cached = None if wanted.force or wanted.policy == "always" else _cached(ledger, wanted)
+    if cached is not None:
         _record_cached(ledger, wanted.reference, cached, source, began)
         return
     if wanted.policy == "never":
@@ -171,15 +171,8 @@ def _fits(row: images.HandleRow, platform: Platform | None) -> bool:
 
 def _complete(ledger: Ledger, wanted: Wanted, resolved: Resolved) -> bool:
     """Whether the reference already points at the resolved manifest and all of its files are there."""
-    with ledger.snapshot() as connection:
-        row = None if connection is None else images.handle(connection, resolved.reference.canonical)
-    return (
-        row is not None
-        and row.manifest_digest == resolved.manifest_digest
-        and _fits(row, wanted.platform)
-        and files.exists(ledger.layout.metadata(row.reference))
-        and _files_exist(ledger, row.manifest_digest)
-    )
+    metadata = ledger.layout.metadata(wanted.reference.canonical)
+    return _cached(ledger, wanted) == resolved.manifest_digest and files.exists(metadata)
 
 
 def _files_exist(ledger: Ledger, digest: str) -> bool:
