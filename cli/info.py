@@ -62,6 +62,4 @@ def _print(found: HomeInfo) -> None:
     line("Layers", f"{found.layers:,}, {output.size(found.layer_bytes)} as EROFS images")
     line("Holds", f"{found.holds:,}")
     if found.unfinished:
-        line(
-            "Unfinished", f"{', '.join(found.unfinished)}: running, or for the next writing command to finish"
-        )
+        line("Unfinished", f"{', '.join(found.unfinished)} (running, or for the next command that writes)")

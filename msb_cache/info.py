@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from msb_cache.errors import MsbProgramError
 from msb_cache.ledger import Ledger
@@ -87,7 +87,7 @@ def info(ledger: Ledger) -> HomeInfo:
         )
 
 
-def _counts(connection: sqlite3.Connection) -> dict[str, int | str | None]:
+def _counts(connection: sqlite3.Connection) -> dict[str, Any]:
     cursor = connection.execute(
         "SELECT (SELECT coalesce(max(seq), 0) FROM events) AS events, "
         "(SELECT subject FROM events WHERE seq = 1) AS log_id, "

@@ -147,6 +147,8 @@ def _load(program: MsbProgram, source: Path | BinaryIO, tag: Reference | None) -
                 found.append(Reference.parse(name[0]).canonical)
             except InvalidReferenceError:
                 logs.warning("msb.named_no_reference", said=name[0][:200])
+    if not found:
+        raise InvalidImageError(f"msb found no image in {what}")
     return found
 
 

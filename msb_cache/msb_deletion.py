@@ -283,7 +283,7 @@ def _orphans(layout: Layout, state: IndexState, theirs: MsbState) -> Iterator[ev
             status = path.lstat()
         except FileNotFoundError:
             continue
-        if max(status.st_mtime, status.st_ctime) < limit:
+        if status.st_mtime < limit:
             yield ev.PlannedArtifact(kind=kind, subject=subject, bytes=files.measure(path))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from msb_cache import logs
 from msb_cache.errors import HomeOwnedByMicrosandboxError, MsbProgramError
 
-_SELECTS_A_BACKEND = ("MSB_BACKEND", "MSB_PROFILE", "MSB_API_URL", "MSB_API_KEY")
+_NOT_PASSED_ON = ("MSB_BACKEND", "MSB_PROFILE", "MSB_API_URL", "MSB_API_KEY", "MSB_PATH")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _LOGIN = re.compile(r"//[^/@\s]*@")
 _QUERY = re.compile(r"(https?://[^\s?]+)\?[^\s,;]*")
@@ -36,8 +36,8 @@ class Finished:
     def problem(self) -> str:
         """What msb says went wrong, without logins and without the queries of addresses."""
         said = [line.removeprefix("error: ") for line in self.lines if line.startswith("error: ")]
-        text = _QUERY.sub(r"\1", _LOGIN.sub("//", said[0] if said else f"exit code {self.code}"))
-        return text[:_LONGEST_REASON]
+        said += self.lines[-1:] or [f"exit code {self.code}"]
+        return _QUERY.sub(r"\1", _LOGIN.sub("//", said[0]))[:_LONGEST_REASON]
 
 
 class MsbProgram:
@@ -57,7 +57,7 @@ class MsbProgram:
         Raises:
             MsbProgramError: it cannot be started.
         """
-        environment = {key: value for key, value in os.environ.items() if key not in _SELECTS_A_BACKEND}
+        environment = {key: value for key, value in os.environ.items() if key not in _NOT_PASSED_ON}
         environment |= {"MSB_BACKEND": "local", "MSB_HOME": str(self._home), "NO_COLOR": "1"}
         try:
             process = subprocess.Popen(

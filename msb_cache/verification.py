@@ -30,8 +30,8 @@ class DiskProblem:
 
     ``problem`` is ``missing``, ``size`` (the index knows another), ``damaged`` (it cannot be read as what
     it is), ``extra`` (the index does not name it: ``prune --orphans`` collects it), ``foreign`` (no file of a
-    cache), ``unfinished`` (files that msb was stopped while deleting) or ``unclear`` (the log does not name it,
-    and whether msb does cannot be told). Sizes in bytes.
+    cache), ``unfinished`` (files that msb was stopped while deleting) or ``unclear`` (the log does not name
+    it, and whether msb does cannot be told). Sizes in bytes.
     """
 
     problem: str

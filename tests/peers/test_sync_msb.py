@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -22,98 +18,9 @@ from msb_cache.cli.output import rfc3339
 from msb_cache.eventstore import events as ev
 from msb_cache.oci.reference import Reference
 from msb_cache.projections import known
-from tests.imagebuilder import docker_archive, file, image, layer
+from tests.peers.realmsb import IMAGES, Msb, copied
 
 pytestmark = pytest.mark.peer
-
-BASE = layer([file("etc/name", b"base\n")])
-CONFIG = {
-    "Env": ["PATH=/bin", "A=b"],
-    "Cmd": ["/bin/sh", "-c", "echo hi"],
-    "Entrypoint": ["/bin/env"],
-    "WorkingDir": "/w",
-    "User": "1:2",
-    "Labels": {"k": "v"},
-}
-IMAGES = {
-    "app": image([BASE, layer([file("app", b"app" * 5000)])], "app:1", config=CONFIG),
-    "next": image([BASE, layer([file("app", b"next" * 5000)])], "app:1", config=CONFIG),
-    "two": image([BASE, layer([file("two", b"two" * 5000)])], "example.org/team/two:2", "two:latest"),
-    "alone": image([layer([file("alone", b"alone" * 5000)])], "alone:1"),
-}
-
-
-class Msb:
-    """The real msb with a home."""
-
-    def __init__(self, program: str, home: Path, archives: Path) -> None:
-        self.program, self.home, self.archives = program, home, archives
-
-    def __call__(self, *arguments: str, fails: bool = False) -> str:
-        done = subprocess.run(
-            [self.program, *arguments],
-            env={**os.environ, "MSB_HOME": str(self.home)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            stdin=subprocess.DEVNULL,
-        )
-        assert fails or done.returncode == 0, (arguments, done.stderr)
-        return done.stdout
-
-    def json(self, *arguments: str) -> Any:
-        return json.loads(self(*arguments, "--format", "json") or "[]")
-
-    def load(self, name: str) -> None:
-        self("load", "-q", "-i", str(self.archives / f"{name}.tar"))
-
-    def create(self, reference: str, name: str) -> None:
-        """Make a sandbox; here its boot fails, and it stays behind, stopped."""
-        self("create", reference, "--name", name, "--memory", "64M", "--root-disk", "256M", fails=True)
-
-
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("archives")
-    for name, built in IMAGES.items():
-        (folder / f"{name}.tar").write_bytes(docker_archive(built))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def prepared(msb: str, archives: Path) -> Iterator[Path]:
-    """A home that msb made: making a sandbox takes it seven seconds here."""
-    with _short() as home:
-        real = Msb(msb, home, archives)
-        for name in ("app", "two", "alone"):
-            real.load(name)
-        real.create("app:1", "dev")
-        real.create("two", "ops")
-        yield home
-
-
-@contextmanager
-def _short() -> Iterator[Path]:
-    # msb makes sockets below a home, whose paths have at most 107 bytes.
-    with TemporaryDirectory(prefix="msb-", dir="/tmp") as folder:
-        yield Path(folder) / "h"
-
-
-@pytest.fixture
-def real(msb: str, prepared: Path, archives: Path) -> Iterator[Msb]:
-    with _short() as home:
-        _copied(prepared, home)
-        yield Msb(msb, home, archives)
-
-
-def _copied(home: Path, target: Path) -> None:
-    subprocess.run(["cp", "-a", "--sparse=always", str(home), str(target)], check=True)
-
-
-@pytest.fixture
-def cache(real: Msb) -> Iterator[ImageCache]:
-    with ImageCache(real.home) as found:
-        yield found
 
 
 def told(report: SyncReport) -> list[str]:
@@ -338,7 +245,7 @@ def test_any_operations_end_with_both_indexes_alike(
     home = real.home
     operations = [*before, creation, *after]
     shutil.rmtree(home)
-    _copied(prepared, home)
+    copied(prepared, home)
     actions: dict[str, Callable[..., object]] = {
         "load": real.load,
         "remove": lambda name: real("image", "rm", name, fails=True),
