@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from msb_cache import ImageCache, SyncReport, msb_database
+from msb_cache import ImageCache, ImageInUseError, ImageNotFoundError, SyncReport, msb_database
 from msb_cache.cli.output import rfc3339
 from msb_cache.eventstore import events as ev
 from msb_cache.oci.reference import Reference
@@ -215,6 +216,11 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("remove"), st.sampled_from(["app:1", "two", "example.org/team/two:2", "alone:1"])),
     st.tuples(st.just("drop"), st.sampled_from(["dev", "ops"])),
     st.tuples(st.just("prune")),
+    st.tuples(st.just("our load"), st.sampled_from([*IMAGES])),
+    st.tuples(
+        st.just("our remove"), st.sampled_from(["app:1", "two", "alone:1"]), st.sampled_from(["", "force"])
+    ),
+    st.tuples(st.just("our prune"), st.sampled_from(["whole", "confirmed"])),
     st.tuples(st.just("sync")),
     st.tuples(st.just("list")),
 )
@@ -254,6 +260,11 @@ def test_any_operations_end_with_both_indexes_alike(
         "prune": lambda: real("image", "prune", "--yes", fails=True),
     }
     with ImageCache(home) as cache:
+        actions |= {
+            "our load": lambda name: cache.load(real.archives / f"{name}.tar"),
+            "our remove": lambda name, force: _remove(cache, name, force=force == "force"),
+            "our prune": lambda way: cache.prune(confirm=None if way == "whole" else lambda shown: True),
+        }
         for name, *arguments in operations:
             note(f"{name} {' '.join(arguments)}")
             if name in ("sync", "list"):
@@ -270,6 +281,11 @@ def _create(real: Msb, reference: str, name: str) -> None:
     sandboxes = {each["name"] for each in real.json("ls")}
     if reference in images and name not in sandboxes:  # else it would be pulled
         real.create(reference, name)
+
+
+def _remove(cache: ImageCache, name: str, *, force: bool) -> None:
+    with suppress(ImageNotFoundError, ImageInUseError):
+        cache.remove(name, force=force)
 
 
 def _alike(cache: ImageCache, home: Path) -> None:
