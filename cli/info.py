@@ -49,7 +49,7 @@ def _print(found: HomeInfo) -> None:
 
     line("Home", str(found.home))
     line("Engine", f"{found.engine} ({found.why})")
-    if found.program is not None:
+    if found.engine == "msb" and found.program is not None:
         line("msb", f"{found.program_version or 'unknown version'} at {found.program}")
     if found.engine == "msb":
         line("Last sync", output.local_time(found.synced_at))

@@ -70,6 +70,8 @@ def pull(
         raise click.BadParameter(f"{ca_certs} is no file", param_hint="--ca-certs")
     credential = _credential(username, password_stdin)
     with open_cache(home) as cache, _progress(quiet) as progress:
+        if cache.kept_by_msb and not quiet:
+            click.echo(f"  msb pulls {output.printable(reference)} …", err=True)
         handle = cache.pull(
             reference,
             platform=platform,

@@ -110,6 +110,11 @@ class ImageCache:
         """The home's absolute path."""
         return self._layout.home
 
+    @property
+    def kept_by_msb(self) -> bool:
+        """Whether msb keeps this home, so that it is msb that pulls, loads, removes and prunes."""
+        return self._ledger.owned_by_msb
+
     def close(self) -> None:
         """Close the database."""
         self._ledger.close()
