@@ -63,6 +63,7 @@ def _run(command: Sequence[str], folder: Path) -> Run:
         os.sync()  # what earlier runs wrote is not waited for in this one
         began = time.monotonic()
         environment = {**os.environ, "MSB_HOME": home, "HOME": home}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every start compiles the program anew
         with subprocess.Popen(
             command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         ) as process:
