@@ -22,6 +22,7 @@ lint: $(INSTALLED) ## check style, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy examples/build_image.py
+	$(BIN)/mypy benchmarks
 	$(BIN)/lint-imports --no-logo
 
 clean: ## delete everything that was built, the environment included

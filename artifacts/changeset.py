@@ -8,7 +8,7 @@ A layer is converted once, whatever lies below it, so nothing here looks at anot
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from msb_cache.artifacts.erofs import format as fmt
@@ -89,10 +89,10 @@ class Entry(Protocol):
     def xattrs(self) -> Mapping[bytes, bytes]:
         """Extended attributes by their full names."""
 
-    def copy_to(self, fd: int, offset: int) -> None:
-        """Write the member's ``size`` bytes at ``offset``; holes are left out.
+    def copy_to(self, put: Callable[[memoryview, int], None], offset: int) -> None:
+        """Hand the member's ``size`` bytes to ``put``, with the place of each piece from ``offset`` on.
 
-        The file must be fresh there, and the next entry not yet taken.
+        Holes are left out. The pieces stay as they are. The next entry must not yet be taken.
         """
 
 

@@ -15,6 +15,7 @@ from msb_cache.artifacts.changeset import ChangeSet, Entry
 from msb_cache.artifacts.erofs import format as fmt
 from msb_cache.artifacts.erofs.reader import read_image
 from msb_cache.artifacts.erofs.writer import encode, superblock
+from msb_cache.artifacts.gather import GatheringWriter
 from msb_cache.artifacts.tree import Node, quoted
 from msb_cache.errors import CorruptArtifactError, InvalidImageError
 
@@ -47,7 +48,7 @@ def write_layer(entries: Iterable[Entry], path: Path) -> LayerImage:
 
 
 def _write(entries: Iterable[Entry], file: BinaryIO) -> LayerImage:
-    fd = file.fileno()
+    data = GatheringWriter(file.fileno())
     changes = ChangeSet()
     block = 1
     for entry in entries:
@@ -60,8 +61,9 @@ def _write(entries: Iterable[Entry], file: BinaryIO) -> LayerImage:
                 f"The layer is larger than {fmt.MAX_BLOCKS * fmt.BLOCK} bytes (at {quoted(entry.path)})."
             )
         node.block = block
-        entry.copy_to(fd, block * fmt.BLOCK)
+        entry.copy_to(data.put, block * fmt.BLOCK)
         block += count
+    data.flush()
     root = changes.finish()
     metadata = encode(root, block)
     blocks = block + len(metadata.data) // fmt.BLOCK

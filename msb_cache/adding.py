@@ -214,6 +214,12 @@ def _stage_layers(
 ) -> list[_Staged]:
     wanted = {layer.diff_id: layer for addition in additions for layer in addition.image.layers}
     stop = Event()
+    failures: list[BaseException] = []
+
+    def give_up(cause: BaseException) -> None:
+        failures.append(cause)  # before the others fail because of it
+        stop.set()  # they end at their next entry
+        abandon()
 
     def stage(layer: SourceLayer) -> _Staged | None:
         path = ledger.layout.layer(layer.diff_id)
@@ -224,7 +230,7 @@ def _stage_layers(
             logs.debug("layer.reused", diff_id=layer.diff_id)
             return None
         target = staging / path.name
-        layers.images[layer.diff_id] = _convert(layer, target, stop)
+        layers.images[layer.diff_id] = _convert(layer, target, stop, give_up)
         layers.converted.add(layer.diff_id)
         logs.info("layer.converted", diff_id=layer.diff_id, bytes=layers.images[layer.diff_id].size_bytes)
         reached("add.layer")
@@ -236,19 +242,24 @@ def _stage_layers(
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
-        except BaseException:
-            stop.set()  # the others end at their next entry
-            abandon()
+        except BaseException as error:
+            give_up(error)
             for future in futures:
                 future.cancel()
-            raise
+            raise failures[0] from None
     return [staged for future in futures if (staged := future.result()) is not None]
 
 
-def _convert(layer: SourceLayer, target: Path, stop: Event) -> LayerImage:
+def _convert(
+    layer: SourceLayer, target: Path, stop: Event, give_up: Callable[[BaseException], None]
+) -> LayerImage:
     with layer.open() as stream:
-        written = write_layer(_until(stop, stream.entries()), target)
-        stream.verify()
+        try:
+            written = write_layer(_until(stop, stream.entries()), target)
+            stream.verify()
+        except BaseException as error:
+            give_up(error)  # now, for leaving the stream waits until its last read has returned
+            raise
     files.sync(target)
     return written
 

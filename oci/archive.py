@@ -23,7 +23,7 @@ from msb_cache.oci.archive_selection import Selection
 from msb_cache.oci.compression import CHUNK_BYTES, ByteSource, decompressed, sniff
 from msb_cache.oci.image import SourceImage
 from msb_cache.oci.platform import Platform
-from msb_cache.oci.tar_headers import BLOCK, TarProblem, parse_header
+from msb_cache.oci.tar_headers import BLOCK, Fields, TarProblem, parse_header
 
 _ACCEPTED = "a docker save archive, an OCI layout, or one of these compressed with gzip, zstd, bzip2 or xz"
 
@@ -137,7 +137,7 @@ def _check_tar_head(head: bytes, what: str) -> None:
         return
     try:
         if len(head) == BLOCK:
-            parse_header(head)
+            parse_header(head, Fields())
             return
     except TarProblem:
         pass

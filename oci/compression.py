@@ -25,7 +25,8 @@ except ImportError:  # a processor it is not made for; the same interface, and t
     deflate = zlib
 
 CHUNK_BYTES = 1 << 20
-_INPUT_BYTES = 128 << 10
+#: With less, threads take turns more often, and each turn is a wait for the interpreter lock.
+_INPUT_BYTES = 512 << 10
 
 #: Bytes that one stream may expand to. The largest layers in use (models, disk images) are tens of GB.
 MAX_OUTPUT_BYTES = 512 << 30

@@ -13,7 +13,14 @@ from types import TracebackType
 from typing import Protocol, runtime_checkable
 
 from msb_cache.errors import InvalidImageError
-from msb_cache.oci.compression import CHUNK_BYTES, LAYER_COMPRESSIONS, MAGIC_BYTES, decompressed, sniff
+from msb_cache.oci.compression import (
+    CHUNK_BYTES,
+    LAYER_COMPRESSIONS,
+    MAGIC_BYTES,
+    ByteSource,
+    decompressed,
+    sniff,
+)
 from msb_cache.oci.digest import digest_of
 from msb_cache.oci.documents import (
     Descriptor,
@@ -24,6 +31,7 @@ from msb_cache.oci.documents import (
     layer_media_type,
 )
 from msb_cache.oci.platform import Platform
+from msb_cache.oci.readahead import ReadAhead
 from msb_cache.oci.reference import Reference
 from msb_cache.oci.tar import TarEntry, TarReader
 
@@ -80,6 +88,7 @@ class LayerStream:
         self._layer = layer
         self._what = f"layer {layer.blob_digest}"
         self._blob = _Hashed(layer.open_blob(), layer.size, self._what)
+        self._ahead: ReadAhead | None = None
         try:
             head = self._blob.peek(MAGIC_BYTES)
             compression = sniff(head)
@@ -87,9 +96,10 @@ class LayerStream:
                 raise InvalidImageError(
                     f"{self._what} is compressed with {compression}, which layers may not be"
                 )
-            self._content: _Hashed | _HashedContent = self._blob
-            if compression != "none":
-                self._content = _HashedContent(decompressed(self._blob, compression, self._what).read)
+            self._ahead = ReadAhead(decompressed(self._blob, compression, self._what))
+            # Expanding takes longest and has its thread; the content is hashed where it is used.
+            self._expanded = None if compression == "none" else _HashedContent(self._ahead)
+            self._content: ByteSource = self._expanded or self._ahead
         except BaseException as error:
             self._end(error)
             raise
@@ -107,6 +117,8 @@ class LayerStream:
 
     def _end(self, error: BaseException | None) -> None:
         try:
+            if self._ahead is not None:
+                self._ahead.close()
             if isinstance(error, InvalidImageError):
                 self._blob.settle(False)
         finally:
@@ -131,7 +143,7 @@ class LayerStream:
         blob_digest = self._blob.digest()
         if blob_digest != layer.blob_digest:
             raise InvalidImageError(f"{self._what} is damaged: its bytes have the digest {blob_digest}")
-        diff_id = self._content.digest()
+        diff_id = blob_digest if self._expanded is None else self._expanded.digest()
         if diff_id != layer.diff_id:
             raise InvalidImageError(
                 f"{self._what} is not what its config says: "
@@ -185,12 +197,12 @@ class _Hashed:
 class _HashedContent:
     """A decompressed stream, hashed."""
 
-    def __init__(self, read: Callable[[int], bytes]) -> None:
-        self._read = read
+    def __init__(self, source: ByteSource) -> None:
+        self._source = source
         self._hash = hashlib.sha256()
 
     def read(self, size: int, /) -> bytes:
-        data = self._read(size)
+        data = self._source.read(size)
         self._hash.update(data)
         return data
 

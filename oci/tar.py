@@ -9,8 +9,7 @@ Go differ, Go's reader is followed.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from msb_cache.errors import InvalidImageError
 from msb_cache.oci.compression import CHUNK_BYTES, ByteSource
@@ -37,7 +36,7 @@ _MAX_SPARSE_BLOCKS = MAX_EXTENSION_BYTES // BLOCK
 _ZEROS = bytes(BLOCK)
 
 
-class TarEntry:
+class TarEntry(Fields):
     """One member of a tar; its content can be taken until the reader moves on.
 
     ``path`` and ``link`` are bytes as stored; ``type`` is ``file``, ``directory``, ``symlink``, ``hardlink``,
@@ -52,64 +51,36 @@ class TarEntry:
         "_rest",
         "_segments",
         "_serial",
-        "device",
-        "gid",
-        "link",
-        "mode",
-        "mtime",
-        "mtime_ns",
-        "path",
-        "size",
         "type",
-        "uid",
-        "xattrs",
     )
 
-    path: bytes
     type: str
-    mode: int
-    uid: int
-    gid: int
-    mtime: int
-    mtime_ns: int
-    size: int
-    link: bytes
-    device: tuple[int, int]
-    xattrs: Mapping[bytes, bytes]
 
-    def __init__(self, reader: TarReader, serial: int, fields: Fields, segments: Segments | None) -> None:
+    def __init__(self, reader: TarReader, serial: int) -> None:
         self._reader = reader
         self._serial = serial
-        self._segments = segments
+        self._segments: Segments | None = None
         self._rest: tuple[Iterator[bytes], bytearray] | None = None
-        self.path = fields.path
-        self.type = TYPES[fields.type]
-        self.mode = fields.mode
-        self.uid = fields.uid
-        self.gid = fields.gid
-        self.mtime = fields.mtime
-        self.mtime_ns = fields.mtime_ns
-        self.size = 0 if fields.type in HEADER_ONLY else fields.size
-        self.link = fields.link
-        self.device = fields.device
-        self.xattrs = fields.xattrs
 
     @property
     def sparse(self) -> bool:
         """Whether the content is stored in pieces, with holes between them."""
         return self._segments is not None
 
-    def copy_to(self, fd: int, offset: int) -> None:
-        """Write the content to ``fd`` from byte ``offset`` on; holes of a sparse file are left unwritten."""
+    def copy_to(self, put: Callable[[memoryview, int], None], offset: int) -> None:
+        """Hand the content to ``put`` piece by piece, each with its place, where the first is ``offset``.
+
+        Holes of a sparse file are left out. The pieces are of immutable bytes.
+        """
         self._take()
+        if self._segments is None and (whole := self._reader._whole(self.size)) is not None:
+            put(whole, offset)
+            return
         for at, length in self._data_segments():
             position = offset + at
-            for chunk in self._reader._take(length):
-                view = memoryview(chunk)
-                while view:
-                    written = os.pwrite(fd, view, position)
-                    view = view[written:]
-                    position += written
+            for piece in self._reader._take(length):
+                put(piece, position)
+                position += len(piece)
 
     def chunks(self) -> Iterator[bytes]:
         """The content in pieces of at most CHUNK_BYTES, holes as zeros."""
@@ -168,6 +139,7 @@ class TarReader:
         self._source = source
         self._what = what
         self._buffer = b""
+        self._view = memoryview(b"")  # of the buffer
         self._start = 0  # of the unread part of the buffer
         self._fetched = 0
         self._source_skip = getattr(source, "skip", None)
@@ -190,52 +162,62 @@ class TarReader:
 
     def _next(self) -> TarEntry | None:
         self._serial += 1
-        extension = Extension()
-        while True:
-            self._skip(self._left)
-            block = self._block() if self._skip_padding() else None
-            self._left = self._padding = 0
-            if block is None:
-                if extension.used:
-                    raise TarProblem("is truncated")
-                return None
-            fields = parse_header(block)
-            if fields.type in b"xgLK":
-                self._read_extension(fields, extension)
+        entry = TarEntry(self, self._serial)
+        extension: Extension | None = None
+        while (block := self._next_block()) is not None:
+            parse_header(block, entry)
+            flag = entry.flag
+            if flag in b"xgLK":
+                extension = self._read_extension(entry, extension)
                 continue
-            extension.apply(fields)
-            if fields.type not in TYPES:
-                shown = chr(fields.type) if 32 < fields.type < 127 else f"\\x{fields.type:02x}"
+            if extension is not None:
+                extension.apply(entry)
+            # Before POSIX a directory was a file whose name ends with a slash.
+            if flag == 0 and entry.path.endswith(b"/"):
+                flag = entry.flag = ord("5")
+            kind = TYPES.get(flag)
+            if kind is None:
+                shown = chr(flag) if 32 < flag < 127 else f"\\x{flag:02x}"
                 raise TarProblem(f"has a member of the unsupported type '{shown}'")
-            if fields.type not in HEADER_ONLY:
-                self._left = fields.size
-                self._padding = -fields.size % BLOCK
-            segments = self._segments(block, fields, extension)
+            entry.type = kind
+            if flag in HEADER_ONLY:
+                entry.size = 0
+            else:
+                self._left = entry.size
+                self._padding = -entry.size % BLOCK
+            if flag == ord("S") or (extension is not None and extension.sparse is not None):
+                entry._segments = self._segments(block, entry, extension)
             self._taken = False
-            return TarEntry(self, self._serial, fields, segments)
+            return entry
+        if extension is not None:
+            raise TarProblem("is truncated")
+        return None
 
-    def _read_extension(self, fields: Fields, extension: Extension) -> None:
-        limit = MAX_NAME_BYTES if fields.type in b"LK" else MAX_EXTENSION_BYTES
+    def _read_extension(self, fields: Fields, extension: Extension | None) -> Extension | None:
+        """What is known of the next member, with what this header's data adds."""
+        limit = MAX_NAME_BYTES if fields.flag in b"LK" else MAX_EXTENSION_BYTES
         if fields.size > limit:
             raise TarProblem(f"has an extension header of {fields.size} bytes; at most {limit} are accepted")
         data = self._exactly(fields.size)
         self._padding = -fields.size % BLOCK
-        if fields.type == ord("x"):
-            extension.pax = parse_pax(data)
-        elif fields.type == ord("g"):
+        if fields.flag == ord("g"):
             parse_pax(data)
-        elif fields.type == ord("L"):
+            return extension
+        extension = extension or Extension()
+        if fields.flag == ord("x"):
+            extension.pax = parse_pax(data)
+        elif fields.flag == ord("L"):
             extension.path = data.partition(b"\0")[0]
         else:
             extension.link = data.partition(b"\0")[0]
-        extension.used = extension.used or fields.type != ord("g")
+        return extension
 
-    def _segments(self, block: bytes, fields: Fields, extension: Extension) -> Segments | None:
+    def _segments(self, block: bytes, fields: Fields, extension: Extension | None) -> Segments | None:
         """Where a sparse file's data lies, as (offset, length), or None.
 
         Sets ``fields.size`` to the file's.
         """
-        if fields.type == ord("S"):
+        if fields.flag == ord("S"):
             table = [block[386:482]]
             extended = block[482]
             while extended:
@@ -245,7 +227,7 @@ class TarReader:
                 table.append(more[:504])
                 extended = more[504]
             segments, fields.size = old_sparse_segments(table, block)
-        elif extension.sparse is not None and fields.type not in HEADER_ONLY:
+        elif extension is not None and extension.sparse is not None and fields.flag not in HEADER_ONLY:
             version, fields.size, inline = extension.sparse
             segments = sparse_map_segments(inline if version == 0 else self._sparse_map())
         else:
@@ -276,9 +258,22 @@ class TarReader:
 
     def _fill(self) -> bool:
         self._buffer = self._source.read(CHUNK_BYTES)
+        self._view = memoryview(self._buffer)
         self._start = 0
         self._fetched += len(self._buffer)
         return bool(self._buffer)
+
+    def _next_block(self) -> bytes | None:
+        """The header block behind what is left of the current member, or None at the archive's end."""
+        end = self._start + self._left + self._padding + BLOCK
+        if end <= len(self._buffer):
+            self._start = end - BLOCK
+        else:
+            self._skip(self._left)
+            if not self._skip_padding():
+                return None
+        self._left = self._padding = 0
+        return self._block()
 
     def _block(self) -> bytes | None:
         """The next header block, or None at the archive's end."""
@@ -307,6 +302,15 @@ class TarReader:
             return self._buffer[start : start + size]
         return b"".join(bytes(chunk) for chunk in self._pieces(size))
 
+    def _whole(self, size: int) -> memoryview | None:
+        """All of the current member's content, if the buffer has it."""
+        start, end = self._start, self._start + size
+        if end > len(self._buffer):
+            return None
+        self._start = end
+        self._left = 0
+        return self._view[start:end]
+
     def _take(self, size: int) -> Iterator[memoryview]:
         """The next ``size`` bytes of the current member's content."""
         serial = self._serial
@@ -322,7 +326,7 @@ class TarReader:
                 # Reached from copy_to and chunks too, outside the iterator that turns problems into errors.
                 raise InvalidImageError(f"{self._what} is truncated")
             step = min(size, len(self._buffer) - self._start)
-            piece = memoryview(self._buffer)[self._start : self._start + step]
+            piece = self._view[self._start : self._start + step]
             self._start += step
             size -= step
             yield piece

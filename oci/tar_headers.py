@@ -9,11 +9,12 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from struct import Struct
 from urllib.parse import unquote_to_bytes
+from zlib import adler32
 
 BLOCK = 512
 #: Type flags that are read, and what they are. ``S`` is a GNU sparse file, ``7`` a contiguous one.
@@ -34,22 +35,38 @@ HEADER_ONLY = frozenset(b"123456")
 
 Segments = list[tuple[int, int]]
 
+#: Name, owners (mode to gid), size, mtime, checksum, type, link, magic, devices, prefix, end; the owners'
+#: names are left out.
+_HEADER = Struct("100s24s12s12s8sB100s6s66x16s155s12s")
 _MAX_NUMBER = (1 << 63) - 1
 _OCTAL = re.compile(rb"[0-7]+")
-_DECIMAL = re.compile(rb"[0-9]{1,19}")
-_TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?")
 _NO_XATTRS: Mapping[bytes, bytes] = {}
+_NO_DEVICE = (0, 0)
+_APPLIED = frozenset((b"mtime", b"path", b"linkpath", b"size", b"uid", b"gid"))
 
 
 class TarProblem(Exception):
     """What is wrong with a tar, as the end of a sentence that begins with its name."""
 
 
-@dataclass(slots=True)
 class Fields:
-    """One member header's fields, decoded."""
+    """One member header's fields, decoded; ``flag`` is its type as stored."""
 
-    type: int
+    __slots__ = (
+        "device",
+        "flag",
+        "gid",
+        "link",
+        "mode",
+        "mtime",
+        "mtime_ns",
+        "path",
+        "size",
+        "uid",
+        "xattrs",
+    )
+
+    flag: int
     path: bytes
     mode: int
     uid: int
@@ -66,7 +83,6 @@ class Fields:
 class Extension:
     """What the extension headers before a member say about it."""
 
-    used: bool = False
     path: bytes = b""
     link: bytes = b""
     pax: dict[bytes, bytes] = field(default_factory=dict)
@@ -75,56 +91,52 @@ class Extension:
 
     def apply(self, fields: Fields) -> None:
         """Let the records override the header's fields; GNU long names win over PAX ones, as in Go."""
-        if self.pax:
-            _apply_pax(self.pax, fields)
+        if self.pax and _apply_pax(self.pax, fields):
+            fields.xattrs = _xattrs(self.pax)
             self.sparse = _pax_sparse(self.pax, fields)
         if self.path:
             fields.path = self.path
         if self.link:
             fields.link = self.link
-        # Before POSIX a directory was a file whose name ends with a slash.
-        if fields.type == 0 and fields.path.endswith(b"/"):
-            fields.type = ord("5")
 
 
-def parse_header(block: bytes) -> Fields:
-    """Decode one member header, whose checksum must hold; raises TarProblem."""
-    _check_checksum(block)
-    magic = block[257:263]
-    path = _text(block[0:100])
-    device = (0, 0)
-    type = block[156]
-    if magic == b"ustar\0":
-        star = block[508:512] == b"tar\0"
-        prefix = _text(block[345:476] if star else block[345:500])
-        if prefix:
-            path = prefix + b"/" + path
-    if type in b"34":
-        device = (_device(block[329:337]), _device(block[337:345]))
-    size = number(block[124:136], "size")
-    if size < 0:
+def parse_header(block: bytes, fields: Fields) -> None:
+    """Decode one member header, whose checksum must hold, into ``fields``; raises TarProblem."""
+    name, owners, size, mtime, checksum, flag, link, magic, devices, prefix, end = _HEADER.unpack(block)
+    _check_checksum(block, checksum)
+    fields.flag = flag
+    fields.path = name.partition(b"\0")[0]
+    if prefix[0] and magic == b"ustar\0":
+        # star has times where POSIX has the prefix's last bytes.
+        above = prefix[:131] if end[8:] == b"tar\0" else prefix
+        fields.path = above.partition(b"\0")[0] + b"/" + fields.path
+    fields.device = (_device(devices[:8]), _device(devices[8:])) if flag in b"34" else _NO_DEVICE
+    fields.size = number(size, "size")
+    if fields.size < 0:
         raise TarProblem("has a member of negative size")
-    return Fields(
-        type,
-        path,
-        number(block[100:108], "mode") & 0o7777,
-        owner(number(block[108:116], "uid")),
-        owner(number(block[116:124], "gid")),
-        size,
-        number(block[136:148], "mtime"),
-        0,
-        _text(block[157:257]),
-        device,
-        _NO_XATTRS,
+    fields.mode, fields.uid, fields.gid = _owners(owners)
+    fields.mtime = number(mtime, "mtime")
+    fields.mtime_ns = 0
+    fields.link = link.partition(b"\0")[0] if link[0] else b""
+    fields.xattrs = _NO_XATTRS
+
+
+@lru_cache(maxsize=1024)  # an archive has few modes and owners, and many members with the same ones
+def _owners(raw: bytes) -> tuple[int, int, int]:
+    """Mode, user ID and group ID."""
+    return (
+        number(raw[:8], "mode") & 0o7777,
+        owner(number(raw[8:16], "uid")),
+        owner(number(raw[16:], "gid")),
     )
 
 
-def _check_checksum(block: bytes) -> None:
-    stored = number(block[148:156], "checksum")
+def _check_checksum(block: bytes, checksum: bytes) -> None:
+    stored = number(checksum, "checksum")
     # Adler-32's low half is 1 + the sum of the bytes modulo 65521, which 256 bytes cannot exceed: six times
     # as fast as sum(), and every member needs one.
-    total = (zlib.adler32(block[:256]) & 0xFFFF) + (zlib.adler32(block[256:]) & 0xFFFF) - 2
-    total += 8 * 32 - sum(block[148:156])
+    total = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - (adler32(checksum) & 0xFFFF)
+    total += 8 * 32 - 1
     if stored == total:
         return
     signed = sum(byte - 256 if byte > 127 else byte for byte in block[:148] + block[156:]) + 8 * 32
@@ -132,11 +144,6 @@ def _check_checksum(block: bytes) -> None:
         raise TarProblem("has a damaged member header (its checksum is wrong)")
 
 
-def _text(raw: bytes) -> bytes:
-    return raw.partition(b"\0")[0]
-
-
-@lru_cache(maxsize=1024)  # an archive has few owners and modes, and many members with the same ones
 def number(raw: bytes, what: str) -> int:
     """A numeric field: octal, or GNU's big-endian two's complement when the first byte's high bit is set."""
     if raw[0] & 0x80:
@@ -146,7 +153,13 @@ def number(raw: bytes, what: str) -> int:
         if not -_MAX_NUMBER <= value <= _MAX_NUMBER:
             raise TarProblem(f"has a member whose {what} is out of range")
         return value
-    text = raw.strip(b" \0")
+    text = raw.rstrip(b" \0")
+    if text.isdigit():  # nearly every field there is
+        try:
+            return int(text, 8)
+        except ValueError:
+            pass  # an 8 or a 9: refused below
+    text = text.lstrip(b" \0")
     if _OCTAL.fullmatch(text):
         return int(text, 8)
     # A field may end with NUL and hold anything behind it.
@@ -182,7 +195,7 @@ def parse_pax(data: bytes) -> dict[bytes, bytes]:
     while position < end:
         space = data.find(b" ", position, position + 20)
         length = data[position:space] if space > 0 else b""
-        if not _DECIMAL.fullmatch(length):
+        if not length.isdigit():
             raise TarProblem("has a damaged extended header")
         stop = position + int(length)
         if stop > end or stop <= space + 1 or data[stop - 1] != 0x0A:
@@ -202,11 +215,15 @@ def parse_pax(data: bytes) -> dict[bytes, bytes]:
     return records
 
 
-def _apply_pax(records: Mapping[bytes, bytes], fields: Fields) -> None:
+def _apply_pax(records: Mapping[bytes, bytes], fields: Fields) -> bool:
+    """Whether there are records beside those of POSIX that were applied."""
+    others = False
     for key, value in records.items():
-        if not value:
+        if key not in _APPLIED:
+            others = True
+        elif not value:
             continue  # an empty value says: as in the header
-        if key == b"mtime":
+        elif key == b"mtime":
             fields.mtime, fields.mtime_ns = pax_time(value)
         elif key == b"path":
             fields.path = value
@@ -216,9 +233,9 @@ def _apply_pax(records: Mapping[bytes, bytes], fields: Fields) -> None:
             fields.size = _decimal(value, "size")
         elif key == b"uid":
             fields.uid = owner(_decimal(value, "uid"))
-        elif key == b"gid":
+        else:
             fields.gid = owner(_decimal(value, "gid"))
-    fields.xattrs = _xattrs(records)
+    return others
 
 
 def _xattrs(records: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
@@ -244,7 +261,7 @@ def _xattrs(records: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
 
 
 def _decimal(value: bytes, what: str) -> int:
-    if not _DECIMAL.fullmatch(value) or int(value) > _MAX_NUMBER:
+    if not value.isdigit() or len(value) > 19 or int(value) > _MAX_NUMBER:
         raise TarProblem(f"has a member whose {what} is not a number")
     return int(value)
 
@@ -254,12 +271,15 @@ def pax_time(value: bytes) -> tuple[int, int]:
 
     Further digits are cut.
     """
-    match = _TIME.fullmatch(value)
-    if match is None or int(match[2]) > _MAX_NUMBER:
+    negative = value.startswith(b"-")
+    whole, _, fraction = value[negative:].partition(b".")
+    if not whole.isdigit() or len(whole) > 19 or (fraction and not fraction.isdigit()):
         raise TarProblem("has a member whose mtime is not a number")
-    seconds = int(match[2])
-    nanoseconds = int((match[3] or b"")[:9].ljust(9, b"0"))
-    if match[1]:
+    seconds = int(whole)
+    if seconds > _MAX_NUMBER:
+        raise TarProblem("has a member whose mtime is not a number")
+    nanoseconds = int(fraction[:9].ljust(9, b"0"))
+    if negative:
         return divmod(-(seconds * 10**9 + nanoseconds), 10**9)
     return seconds, nanoseconds
 
@@ -276,7 +296,7 @@ def _pax_sparse(records: Mapping[bytes, bytes], fields: Fields) -> tuple[int, in
         version = 0
     else:
         raise TarProblem("has a sparse file of an unknown format version")
-    if fields.type in HEADER_ONLY:
+    if fields.flag in HEADER_ONLY:
         return None
     name = records.get(b"GNU.sparse.name")
     if name:

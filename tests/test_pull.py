@@ -336,6 +336,20 @@ def test_stale_partial_files_are_collected(server: RegistryServer, cache: ImageC
     assert partials(cache) == [fresh.name]
 
 
+def test_a_refused_layer_does_not_wait_for_its_rest(server: RegistryServer, cache: ImageCache) -> None:
+    noise = random.Random(8).randbytes(500_000)
+    refused = layer([file("../up"), file("noise", noise)], "gzip")
+    other = layer([file("other", noise[::-1])], "gzip")
+    reference = server.add(image([other, refused]))
+    for each in (other, refused):
+        server.on(each.digest, stall(100_000), stall(0), always=True)
+    # What is wrong is the refused layer, not that the other's and its own rest were given up because of it.
+    with pytest.raises(InvalidImageError, match="points upwards"):
+        pull(cache, reference, options=RegistryOptions(timeout=0.2, retries=1000, backoff=0.01))
+    assert server.count(refused.digest) <= 2
+    assert f"{refused.digest.removeprefix('sha256:')}.partial" not in partials(cache)
+
+
 def test_many_layers_side_by_side(server: RegistryServer, cache: ImageCache) -> None:
     layers = [layer([file(f"f{number}", bytes([number]) * 2000)], "gzip") for number in range(12)]
     pull(cache, server.add(image(layers)), jobs=4)

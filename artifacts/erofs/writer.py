@@ -16,6 +16,11 @@ from msb_cache.errors import InvalidImageError
 
 _DIRENT = fmt.DIRENT.size
 _INODE = fmt.INODE.size
+_pack_inode = fmt.INODE.pack_into
+# Looked up for every inode and name.
+_SLOT = fmt.SLOT
+_BLOCK = fmt.BLOCK
+_KIND = 0o170000  # S_IFMT
 
 
 class Metadata(NamedTuple):
@@ -67,10 +72,10 @@ class _Directory:
 
     __slots__ = ("ends", "names", "parent", "size")
 
-    def __init__(self, node: Node, parent: int) -> None:
+    def __init__(self, node: Node, parent: _Inode | None) -> None:
         children = node.children or {}
         self.names = sorted([b".", b"..", *children])
-        self.parent = parent
+        self.parent = parent  # None: the root, which is its own
         self.ends: list[int] = []
         used = _DIRENT * len(self.names) + sum(map(len, self.names))
         if used > fmt.BLOCK:
@@ -104,7 +109,7 @@ class _Encoder:
         self._first_block = first_block
         self._blocks = bytearray()
         self._inodes: list[_Inode] = []
-        self._index: dict[int, int] = {}  # id of a node → its place in _inodes
+        self._index: dict[int, _Inode] = {}  # by the node's id
         self._end = 0
 
     def encode(self, root: Node) -> Metadata:
@@ -122,12 +127,10 @@ class _Encoder:
 
     def _place_tree(self, root: Node) -> None:
         """Give every inode its offset: a directory's entries lie together, as ``ls -l`` wants them."""
-        self._place(root, _Directory(root, 0))
-        stack = [0]
-        inodes, index, place = self._inodes, self._index, self._place
+        stack = [self._place(root, _Directory(root, None))]
+        index, place = self._index, self._place
         while stack:
-            place_of_parent = stack.pop()
-            parent = inodes[place_of_parent]
+            parent = stack.pop()
             children = parent.node.children
             assert children is not None  # noqa: S101
             assert parent.directory is not None  # noqa: S101
@@ -138,13 +141,15 @@ class _Encoder:
                     continue  # "." and ".."
                 if child.children is not None:
                     parent.links += 1
-                    subdirectories.append(place(child, _Directory(child, place_of_parent)))
+                    subdirectories.append(place(child, _Directory(child, parent)))
                 else:
                     known = index.get(id(child))
-                    inodes[place(child, None) if known is None else known].links += 1
+                    if known is None:
+                        known = place(child, None)
+                    known.links += 1
             stack.extend(reversed(subdirectories))
 
-    def _place(self, node: Node, directory: _Directory | None) -> int:
+    def _place(self, node: Node, directory: _Directory | None) -> _Inode:
         inode = _Inode(node, directory)
         if node.xattrs or node.opaque:
             inode.xattrs = _xattrs(node)
@@ -159,21 +164,20 @@ class _Encoder:
         if tail and need + tail <= fmt.BLOCK:
             inode.inline = True
             need += tail
-        offset = self._end + fmt.SLOT - 1 & -fmt.SLOT
-        room = fmt.BLOCK - offset % fmt.BLOCK
+        offset = self._end + _SLOT - 1 & -_SLOT
+        room = _BLOCK - offset % _BLOCK
         # Linux wants inline data inside one block; keeping whole inodes together costs little more.
-        if room < need <= fmt.BLOCK:
+        if room < need <= _BLOCK:
             offset += room
         inode.offset = offset
         self._end = offset + need
-        place = len(self._inodes)
         self._inodes.append(inode)
-        self._index[id(node)] = place
-        return place
+        self._index[id(node)] = inode
+        return inode
 
     def _write(self, meta: bytearray, inode: _Inode, number: int) -> None:
         node = inode.node
-        kind = stat.S_IFMT(node.mode)
+        kind = node.mode & _KIND
         layout, size, union = fmt.EXTENDED_PLAIN, 0, 0
         tail = b""
         if kind == stat.S_IFREG:
@@ -195,11 +199,21 @@ class _Encoder:
             union = fmt.encode_rdev(node.rdev)
         count = (len(inode.xattrs) - fmt.XATTR_HEADER.size) // 4 + 1 if inode.xattrs else 0
         offset = inode.offset
-        fmt.INODE.pack_into(
+        _pack_inode(
             meta,
             offset,
-            *(layout, count, node.mode, 0, size, union, number),
-            *(node.uid, node.gid, node.mtime, node.mtime_ns, inode.links),
+            layout,
+            count,
+            node.mode,
+            0,
+            size,
+            union,
+            number,
+            node.uid,
+            node.gid,
+            node.mtime,
+            node.mtime_ns,
+            inode.links,
         )
         if inode.xattrs or tail:
             payload = inode.xattrs + tail
@@ -216,7 +230,7 @@ class _Encoder:
         children = inode.node.children
         assert directory is not None  # noqa: S101
         assert children is not None  # noqa: S101
-        inodes, index, pack = self._inodes, self._index, fmt.DIRENT.pack
+        index, pack, types = self._index, fmt.DIRENT.pack, fmt.FILE_TYPE
         parts: list[bytes] = []
         start = 0
         for end in directory.ends:
@@ -226,11 +240,10 @@ class _Encoder:
                 if name == b".":
                     target = inode
                 elif name == b"..":
-                    target = inodes[directory.parent]
+                    target = directory.parent or inode
                 else:
-                    target = inodes[index[id(children[name])]]
-                kind = fmt.FILE_TYPE[target.node.mode & 0o170000]
-                parts.append(pack(target.offset // fmt.SLOT, position, kind))
+                    target = index[id(children[name])]
+                parts.append(pack(target.offset // _SLOT, position, types[target.node.mode & _KIND]))
                 position += len(name)
             parts += names
             if end != len(directory.names):

@@ -13,7 +13,7 @@ import os
 import stat
 import subprocess
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,9 @@ class Member:
     def size(self) -> int:
         return len(self.data) if self.claimed is None else self.claimed
 
-    def copy_to(self, fd: int, offset: int) -> None:
+    def copy_to(self, put: Callable[[memoryview, int], None], offset: int) -> None:
         if self.data:
-            os.pwrite(fd, self.data, offset)
+            put(memoryview(self.data), offset)
 
 
 def directory(path: bytes, **more: Any) -> Member:
@@ -97,11 +97,11 @@ class TarMember(Member):
             claimed=info.size,
         )
 
-    def copy_to(self, fd: int, offset: int) -> None:
+    def copy_to(self, put: Callable[[memoryview, int], None], offset: int) -> None:
         file = self._archive.extractfile(self._info)
         assert file is not None
         while data := file.read(1 << 20):
-            os.pwrite(fd, data, offset)
+            put(memoryview(data), offset)
             offset += len(data)
 
 

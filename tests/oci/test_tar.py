@@ -1,10 +1,12 @@
 import base64
 import io
 import os
+import re
 import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +210,30 @@ def test_it_agrees_with_tarfile(pairs: list[tuple[Member, bytes]], format: int, 
     assert [e[5] * 10**9 + e[6] for e in found] == expected_ns
 
 
+def outcome(data: bytes, step: int) -> list[tuple[Any, ...]] | str:
+    try:
+        return described(data, step)
+    except InvalidImageError as error:
+        return str(error)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(members, st.binary(max_size=1500)), min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(0, 8000), st.integers(0, 255)), max_size=2),
+    st.integers(1, 3000),
+)
+def test_it_does_not_matter_how_the_bytes_arrive(
+    pairs: list[tuple[Member, bytes]], flips: list[tuple[int, int]], step: int
+) -> None:
+    """Members that lie in one chunk are read in fewer steps than those that are cut."""
+    built = [replace(each, data=data if each.type == "file" else b"") for each, data in pairs]
+    archive = bytearray(layer_tar(built))
+    for place, value in flips:
+        archive[place % len(archive)] = value
+    assert outcome(bytes(archive), step) == outcome(bytes(archive), 1 << 20)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_flipped_bytes_are_read_or_refused(data: st.DataObject) -> None:
@@ -319,6 +345,47 @@ def test_no_numbers(raw: bytes) -> None:
 
 
 @settings(max_examples=100)
+def number_by_the_rule(raw: bytes) -> int | None:
+    """Octal digits between spaces and NULs, else what stands before the first NUL."""
+    for text in (raw.strip(b" \0"), raw.partition(b"\0")[0].strip(b" ")):
+        if re.fullmatch(rb"[0-7]+", text):
+            return int(text, 8)
+    return None if text else 0
+
+
+@settings(max_examples=500)
+@given(st.text(" \x00\x000011778_+-xo", min_size=8, max_size=12).map(str.encode))
+def test_numbers_follow_the_rule(raw: bytes) -> None:
+    expected = number_by_the_rule(raw)
+    if expected is None:
+        with pytest.raises(TarProblem, match="is not a number"):
+            number(raw, "size")
+    else:
+        assert number(raw, "size") == expected
+
+
+def time_by_the_rule(text: bytes) -> tuple[int, int] | None:
+    match = re.fullmatch(rb"(-?[0-9]{1,19})(?:\.([0-9]*))?", text)
+    if match is None or abs(int(match[1])) >= 1 << 63:
+        return None
+    digits = (match[2] or b"")[:9].decode()
+    return divmod(int(Decimal(f"{match[1].decode()}.{digits}") * 10**9), 10**9)
+
+
+@settings(max_examples=500)
+@given(
+    st.text("-..0199_+ ", max_size=24).map(str.encode)
+    | st.decimals(-(10**12), 10**12, places=11).map(lambda value: f"{value:f}".encode())
+)
+def test_times_follow_the_rule(text: bytes) -> None:
+    expected = time_by_the_rule(text)
+    if expected is None:
+        with pytest.raises(TarProblem, match="is not a number"):
+            pax_time(text)
+    else:
+        assert pax_time(text) == expected
+
+
 @given(st.integers(-(1 << 55), (1 << 55)), st.sampled_from([8, 12]))
 def test_numbers_agree_with_tarfile(value: int, digits: int) -> None:
     assert number(bytes(tarfile.itn(value, digits, tarfile.GNU_FORMAT)), "x") == value
@@ -601,7 +668,7 @@ def test_copy_to_writes_at_the_offset_and_leaves_holes(tmp_path: Path) -> None:
     data = member(b"a", b"hello") + second + member(b"s", b"A" * 600)
     with target.open("w+b") as out:
         for entry, offset in zip(entries(data, 100), (10, 4096), strict=True):
-            entry.copy_to(out.fileno(), offset)
+            entry.copy_to(lambda piece, at: os.pwrite(out.fileno(), piece, at), offset)
         assert os.fstat(out.fileno()).st_blocks * 512 < 100_000
     found = target.read_bytes()
     assert found[10:15] == b"hello"
@@ -623,10 +690,10 @@ def test_content_is_taken_once_and_before_the_next_entry() -> None:
     first = next(reader)
     assert b"".join(first.chunks()) == b"1"
     with pytest.raises(RuntimeError, match="already taken"):
-        first.copy_to(0, 0)
+        first.copy_to(print, 0)
     second = next(reader)
     with pytest.raises(RuntimeError, match="moved on"):
-        first.copy_to(0, 0)
+        first.copy_to(print, 0)
     assert second.read() == b"2"
 
 
