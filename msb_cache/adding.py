@@ -95,7 +95,6 @@ def add(
         InvalidImageError: a digest does not fit, a layer cannot be converted.
     """
     layout = ledger.layout
-    ledger.prepare()
     for folder in layout.folders.values():
         make_private(folder)
     repairs = _repairs(ledger, additions, anew=reuse is None)
@@ -239,6 +238,7 @@ def _stage_layers(
     with ThreadPoolExecutor(workers, thread_name_prefix="msb-cache-layer") as pool:
         futures = [pool.submit(stage, layer) for layer in wanted.values()]
         try:
+            ledger.prepare()  # before anything is published; for a new database that takes a while
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
