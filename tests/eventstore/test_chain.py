@@ -90,7 +90,9 @@ def test_a_missing_row_is_found(tmp_path: Path) -> None:
     tamper(ledger.layout.database, "DELETE FROM events WHERE seq = 3")
     with ledger.snapshot() as connection:
         assert connection is not None
-        assert chain.verify(connection) == chain.Break(3, "event 3 is missing; the next one is event 4")
+        assert chain.verify(connection) == chain.Break(
+            3, "event 3 is missing; the next one is event 4", "missing"
+        )
 
 
 def test_a_changed_column_type_is_found(tmp_path: Path) -> None:
@@ -112,7 +114,9 @@ def test_a_log_that_does_not_begin_as_one_is_refused(tmp_path: Path) -> None:
         connection.execute("DELETE FROM events")
         marks = ", ".join("?" * 11)
         connection.execute(f"INSERT INTO events VALUES ({marks})", [*row, chain.link(chain.GENESIS, row)])
-        assert chain.verify(connection) == chain.Break(1, "event 1 is 'image.pulled', not 'log.created'")
+        assert chain.verify(connection) == chain.Break(
+            1, "event 1 is 'image.pulled', not 'log.created'", "beginning"
+        )
     connection.close()
 
 
