@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from msb_cache.adding import Addition
     from msb_cache.deletion import Confirm, Preview
     from msb_cache.eventstore.checkpoint import Checkpoint
+    from msb_cache.explaining import IdleImage, Reasons
     from msb_cache.importing import ImportReport
     from msb_cache.oci.credentials import Credential
     from msb_cache.oci.image import SourceImage
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from msb_cache.projections.replay import State, Step
     from msb_cache.pulling import Policy, Progress
     from msb_cache.replaying import Comparison, Log
+    from msb_cache.restoring import RestorePlan
     from msb_cache.sync import SyncReport
     from msb_cache.verification import Verification
 
@@ -282,6 +284,50 @@ class ImageCache:
                 if report is not None:
                     return report
         raise OperationNotFoundError(f"no deletion has the id {operation}; `msb-cache prunes` lists them")
+
+    def why(self, target: str) -> Reasons:
+        """Explain why an image, manifest or layer is here, or gone.
+
+        Args:
+            target: a reference; or a digest of a manifest or layer (diff ID or blob), or its beginning.
+
+        Raises:
+            ImageNotFoundError: no event is about it (names like it are offered), or several digests begin so.
+            InvalidReferenceError: it is neither.
+        """
+        from msb_cache.explaining import never_seen, why
+
+        self._observe()
+        with self._ledger.snapshot() as connection:
+            if connection is None:
+                raise never_seen(target)
+            return why(connection, self._ledger.store(connection), target)
+
+    def idle(self, *, at_least_ns: int = 0) -> builtins.list[IdleImage]:
+        """Return images by how long nobody has used them, longest first, with the events that say so.
+
+        Args:
+            at_least_ns: only those idle for as long or longer, in ns.
+        """
+        from msb_cache.explaining import idle
+
+        self._observe()
+        with self._ledger.snapshot() as connection:
+            if connection is None:
+                return []
+            return idle(connection, self._ledger.store(connection), self._ledger.clock(), at_least_ns)
+
+    def restore_plan(self, operation: str) -> RestorePlan:
+        """Return which commands would bring back what one deletion deleted, and what cannot be had again.
+
+        Args, Raises: as for ``deletion``.
+        """
+        from msb_cache.restoring import restore_plan
+
+        report = self.deletion(operation)
+        with self._ledger.snapshot() as connection:
+            assert connection is not None  # noqa: S101
+            return restore_plan(connection, self._ledger.store(connection), report)
 
     def verify(self, against: str | None = None) -> Verification:
         """Check the hash chain, the projections against a fold of the log, and the disk against the index.
