@@ -22,6 +22,7 @@ MAX_NOTE = 4096
 """Characters of a note that are looked at; one has about 200."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_VERSIONED = re.compile(r"msb-cache checkpoint [0-9]{1,9}")
 _LINES = (
     ("log", re.compile(r"log ([0-9a-f]{32})")),
     ("size", re.compile(r"size ([1-9][0-9]{0,17})")),
@@ -56,7 +57,7 @@ def parse(note: str) -> Checkpoint:
     """
     lines = note[:MAX_NOTE].removesuffix("\n").split("\n")
     if lines[0] != TITLE:
-        if lines[0].startswith("msb-cache checkpoint "):
+        if _VERSIONED.fullmatch(lines[0]):
             raise LogError("the note is a checkpoint of a version that this msb-cache does not know")
         raise LogError(f"the note is no checkpoint: its first line is not {TITLE!r}")
     if len(lines) != len(_LINES) + 1:

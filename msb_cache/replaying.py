@@ -65,16 +65,14 @@ class Log:
             LogError: the log does not reach that position.
         """
         replay, log_id = Replay(), ""
-        event = None
         for event in self._events(until):
             log_id = log_id or event.subject
             replay.step(event)
-        seq = 0 if event is None else event.seq
-        if event is None or (until is not None and seq < until):
-            raise LogError(f"the log ends at event {seq}" if seq else "the log is empty")
+        if until is not None and event.seq < until:
+            raise LogError(f"the log ends at event {event.seq}")
         return State(
             log_id=log_id,
-            seq=seq,
+            seq=event.seq,
             hash=event.hash.hex(),
             fold_version=FOLD_VERSION,
             tables=replay.tables(),
@@ -113,6 +111,7 @@ class Log:
 
     def _events(self, until: int | None) -> Iterator[StoredEvent]:
         checker: Checker | None = Checker()
+        event = None
         for row, stored in self._rows():
             event = self._decode((row, stored))
             if until is not None and event.seq > until:
@@ -122,6 +121,8 @@ class Log:
                 checker = None
                 self._broken(found)
             yield event
+        if event is None:
+            raise LogError("the log is empty")
 
 
 @contextmanager
