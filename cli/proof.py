@@ -130,7 +130,7 @@ def replay(
     wanted: str | None,
     format_: str,
 ) -> int:
-    """Step through the log, showing what each event does to the index.
+    """Show what each event does to the index.
 
     Rows that an event adds, changes or takes out are shown before and after. With --format json there is
     one line for each event.
