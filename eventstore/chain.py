@@ -27,7 +27,7 @@ COLUMNS = (
 )
 """The hashed columns, in the order in which they are hashed."""
 
-_INTEGERS = {"seq", "version", "occurred_at", "recorded_at"}
+_TYPES = (int, str, str, int, str, str, int, int, str, str)
 _RECORDED_AT = COLUMNS.index("recorded_at")
 
 GENESIS = bytes(32)
@@ -183,11 +183,13 @@ def _diagnose(
     return Break(seq, f"{told}, nor does the next one: {what}", "changed")
 
 
-def misfit(row: Sequence[Value]) -> str | None:
+def misfit(row: Sequence[object]) -> str | None:
     """Return which hashed column has another type than a log's, as part of a sentence; None: all fit."""
-    for column, value in zip(COLUMNS, row, strict=True):
-        if not isinstance(value, int if column in _INTEGERS else str):
-            return f"its {column} is {'no integer' if column in _INTEGERS else 'no text'}"
+    if tuple(map(type, row)) == _TYPES:
+        return None
+    for column, value, wanted in zip(COLUMNS, row, _TYPES, strict=True):
+        if type(value) is not wanted:
+            return f"its {column} is {'no integer' if wanted is int else 'no text'}"
     return None
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from msb_cache.errors import CorruptLogError, LogError
-from msb_cache.eventstore.chain import COLUMNS, GENESIS, Value, link
+from msb_cache.eventstore.chain import COLUMNS, GENESIS, Value, link, misfit
 from msb_cache.eventstore.events import Event, LogCreated
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.upcasting import CATALOGUE, Catalogue
@@ -107,6 +107,9 @@ def decode_row(row: Sequence[Any], decode: Callable[[str, int, str], Event]) -> 
         UnknownEventError, CorruptLogError: it cannot be decoded.
     """
     seq, identifier, type_, version, subject, op, occurred, recorded, actor_text, data, digest = row
+    odd = misfit(row[:-1])
+    if odd is not None or type(digest) is not bytes:
+        raise CorruptLogError(f"event {seq!r} is damaged: {odd or 'its hash is no blob'}")
     return StoredEvent(
         seq=seq,
         id=identifier,

@@ -14,7 +14,6 @@ import msgspec
 
 from msb_cache.errors import CorruptLogError, InvalidReferenceError
 from msb_cache.eventstore import events as ev
-from msb_cache.eventstore.chain import misfit
 from msb_cache.eventstore.export import Row
 from msb_cache.eventstore.store import StoredEvent, decode_row
 from msb_cache.eventstore.upcasting import CATALOGUE
@@ -39,9 +38,6 @@ def admit(row: Row) -> StoredEvent:
         CorruptLogError: it is no event that msb-cache writes; names its position.
     """
     columns, stored = row
-    odd = misfit(columns)
-    if odd is not None:
-        raise CorruptLogError(f"event {columns[0]!r} is damaged: {odd}")
     event = decode_row((*columns, stored), CATALOGUE.decode)
     problem = next(_problems(event), None)
     if problem is not None:

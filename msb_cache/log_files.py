@@ -88,17 +88,35 @@ def read_state(path: Path) -> State:
         raise CorruptLogError(f"{path} is neither a database nor a state of msb-cache: {error}") from None
     if written.kind != STATE_KIND:
         raise CorruptLogError(f"{path} is no state of msb-cache")
-    widths = {table: len(columns(row_type)) for table, row_type in ROW_TYPE.items()}
-    for table, rows in written.tables.items():
-        if any(len(row) != widths.get(table) for row in rows):
-            raise CorruptLogError(f"{path} holds rows of {table[:100]!r} that this msb-cache does not have")
-    return State(
-        log_id=written.log_id,
-        seq=written.seq,
-        hash=written.hash,
-        fold_version=written.fold_version,
-        tables=written.tables,
+    return _checked(
+        State(
+            log_id=written.log_id,
+            seq=written.seq,
+            hash=written.hash,
+            fold_version=written.fold_version,
+            tables=written.tables,
+        ),
+        path,
     )
+
+
+def _checked(state: State, path: Path) -> State:
+    """Return a state whose rows have the columns they must have, and nothing in them but text and numbers."""
+    widths = {table: len(columns(row_type)) for table, row_type in ROW_TYPE.items()}
+    for table, rows in state.tables.items():
+        width = widths.get(table)
+        for row in rows:
+            if len(row) != width or not all(map(_plain, row)):
+                raise CorruptLogError(
+                    f"{path} holds rows of {table[:100]!r} that this msb-cache does not have"
+                )
+    return state
+
+
+def _plain(value: object) -> bool:
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return value is None or isinstance(value, str)
 
 
 class _WrittenState(msgspec.Struct, kw_only=True):
@@ -117,13 +135,14 @@ def _stored_state(connection: sqlite3.Connection, path: Path) -> State:
     if first is None or not all(isinstance(value, int) for value in (version, seq)):
         raise CorruptLogError(f"{path} has no log in it")
     known = last is not None and isinstance(last[0], bytes)
-    return State(
+    state = State(
         log_id=str(first[0]),
         seq=seq,
         hash=last[0].hex() if known else None,
         fold_version=version,
         tables={table: [*stored_rows(connection, row_type)] for table, row_type in ROW_TYPE.items()},
     )
+    return _checked(state, path)
 
 
 def _is_database(path: Path) -> bool:

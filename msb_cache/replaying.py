@@ -64,6 +64,8 @@ class Log:
         Raises:
             LogError: the log does not reach that position.
         """
+        if until is not None and until < 1:
+            raise LogError("a state is that of event 1 or a later one")
         replay, log_id = Replay(), ""
         for event in self._events(until):
             log_id = log_id or event.subject

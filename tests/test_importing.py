@@ -17,29 +17,18 @@ from hypothesis import strategies as st
 
 from msb_cache import CorruptLogError, HomeOwnedByMicrosandboxError, ImageCache, LogError, MicrosandboxError
 from msb_cache.artifacts.layout import Layout
-from msb_cache.database import open_database
 from msb_cache.eventstore import chain, export
 from msb_cache.eventstore import events as ev
-from msb_cache.eventstore.store import EventStore, NewEvent
+from msb_cache.eventstore.store import NewEvent
+from tests.carrying import OPERATION, USED, forged, linked, lived_in
 from tests.cli.support import APP, TOOL
 from tests.imagebuilder import docker_archive
-from tests.logs import ACTOR, digest
-
-OPERATION = "01a208e6-ab10-7741-a5e9-d0d4e76814bf"
+from tests.logs import digest
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A home with a bit of everything in its log."""
-    home = tmp_path / "original"
-    with ImageCache(home) as cache:
-        cache.load(io.BytesIO(docker_archive(APP)))
-        cache.load(io.BytesIO(docker_archive(TOOL)))
-        cache.use("app:1", holder="sandbox:dev")
-        cache.remove("app:latest")
-        cache.hold("app:1", "sandbox:dev")
-        cache.prune()
-    return home
+    return lived_in(tmp_path / "original")
 
 
 def exported(home: Path) -> bytes:
@@ -212,20 +201,6 @@ def test_any_changed_byte_is_refused_or_says_the_same(
 
 # -- a chain that verifies, of events that msb-cache does not write ------------------------------------
 
-
-def forged(tmp_path: Path, *events: NewEvent, operation: str = OPERATION, **columns: Any) -> bytes:
-    """An export of a log with these events, whose last row has these columns, linked as it must be."""
-    connection = open_database(Layout(tmp_path / "forge"), create=True)
-    assert connection is not None
-    connection.execute("BEGIN")
-    EventStore(connection).append(events, operation=operation, actor=ACTOR)
-    rows = [list(row) for row, _ in chain.raw_rows(connection)]
-    connection.close()
-    rows[-1] = [columns.get(name, value) for name, value in zip(chain.COLUMNS, rows[-1], strict=True)]
-    return _linked(rows)
-
-
-USED = NewEvent(ev.ImageUsed(manifest_digest=digest(1)), "docker.io/library/app:1")
 REMOVED = ev.ImageRemoved(manifest_digest=digest(1), cause="external")
 
 
@@ -324,17 +299,9 @@ def test_columns_that_msb_cache_does_not_write(tmp_path: Path, columns: dict[str
 def test_an_id_that_was_there_before(tmp_path: Path) -> None:
     rows = [list(row) for row, _ in export.read(io.BytesIO(forged(tmp_path, USED)))]
     rows[1][1] = rows[0][1]
-    assert "only ever appended" in refused(tmp_path, _linked(rows))
+    assert "only ever appended" in refused(tmp_path, linked(rows))
 
 
 def test_sizes_whose_sum_no_column_holds(tmp_path: Path) -> None:
     layers = (_layer(size=2**50),) * 9000
     assert "too large" in refused(tmp_path, forged(tmp_path, NewEvent(_added(layers=layers), digest(1))))
-
-
-def _linked(rows: list[list[Any]]) -> bytes:
-    data, previous = b"", chain.GENESIS
-    for row in rows:
-        previous = chain.link(previous, row)
-        data += export.line_of(tuple(row), previous)
-    return data

@@ -24,23 +24,15 @@ from msb_cache.projections import FOLD_VERSION
 from msb_cache.projections.replay import Replay, State, divergences, steps
 from msb_cache.projections.rows import ROW_TYPES
 from msb_cache.projections.tables import stored_rows
-from tests.cli.support import APP, TOOL
+from tests.carrying import USED, forged, lived_in
+from tests.cli.support import APP
 from tests.imagebuilder import docker_archive
 from tests.logs import ACTOR, digest, layer, manifest_added, pulled
-from tests.test_importing import USED, forged
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A home with a bit of everything in its log."""
-    home = tmp_path / "home"
-    with ImageCache(home) as cache:
-        cache.load(io.BytesIO(docker_archive(APP)))
-        cache.load(io.BytesIO(docker_archive(TOOL)))
-        cache.use("app:1", holder="sandbox:dev")
-        cache.hold("app:1", "sandbox:dev")
-        cache.prune()
-    return home
+    return lived_in(tmp_path / "home")
 
 
 def index(home: Path) -> dict[tuple[str, Any], tuple[Any, ...]]:
@@ -127,8 +119,9 @@ def test_a_state_is_the_index_at_a_position(home: Path) -> None:
         assert state.rows() == index(home)
         assert state.fold_version == FOLD_VERSION
         assert cache.replay_state(until=1).rows() == {}
-        with pytest.raises(LogError, match="the log ends at event"):
-            cache.replay_state(until=1000)
+        for until in (0, 1000):
+            with pytest.raises(LogError, match="event"):
+                cache.replay_state(until=until)
     stored = read_state(Layout(home).database)
     assert (stored.log_id, stored.seq, stored.hash) == (state.log_id, state.seq, state.hash)
     assert stored.rows() == state.rows()
@@ -169,6 +162,13 @@ def test_a_wrong_row_is_led_back_to_its_event(
     assert isinstance(compared.step.event.data, type_)
     assert compared.step.event.seq == compared.divergences[0].seq == seq_of(home, type_)
     assert table in {changed.table for changed in compared.step.changes}
+
+
+@pytest.mark.parametrize("value", ["x'00ff'", "1.5"])
+def test_a_state_of_other_types(home: Path, value: str) -> None:
+    change(home, f"UPDATE layer SET erofs_bytes = {value}")
+    with ImageCache(home) as cache, pytest.raises(CorruptLogError, match="rows of 'layer'"):
+        cache.compare_state(Layout(home).database)
 
 
 def test_a_row_that_no_event_made(home: Path) -> None:
@@ -413,6 +413,11 @@ def test_events_that_would_harm_are_refused(tmp_path: Path) -> None:
             '{"kind":"msb-cache state","log_id":"","seq":1,"hash":null,"fold_version":2,'
             '"tables":{"x":[[1]]}}',
             "rows of 'x'",
+        ),
+        (
+            '{"kind":"msb-cache state","log_id":"","seq":1,"hash":null,"fold_version":2,'
+            '"tables":{"layer":[["a",' + "9" * 5000 + ",1]]}}",
+            "state",
         ),
     ],
     ids=lambda value: value[:30],

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from msb_cache.eventstore import chain
 from tests.cli.conftest import Call
 from tests.cli.support import execute, fingerprint, sentence, sql
 
@@ -107,6 +108,24 @@ class TestVerify:
         found = call("verify", "--format", "json").json["chain"]
         assert (found["valid"], found["broken_at"], found["kind"]) == (False, 3, "changed")
         assert "event 3 does not match" in sentence(call("checkpoint").err)
+
+    @pytest.mark.parametrize("column", chain.COLUMNS[1:])
+    def test_a_column_of_another_type(self, home: Path, call: Call, column: str) -> None:
+        """Whatever reads the event says so in a sentence; verify names the column."""
+        sql(
+            home,
+            "DROP TRIGGER events_no_update",
+            f"UPDATE events SET {column} = CAST(seq AS BLOB) WHERE type = 'image.pulled'",
+        )
+        for command in ("events", "replay", "history app:1", "why app:1", "last-used", "export", "rebuild"):
+            done = call(*command.split())
+            assert done.code in (0, 1, 3)
+            if done.code:
+                sentence(done.err)
+        done = call("verify")
+        assert done.code == 1
+        assert "was changed: its " in done.out
+        assert f"its {column} is no" in done.out
 
     @pytest.mark.parametrize("content", [b"", b"hello", bytes(1000), "µ".encode() * 5000])
     def test_what_is_no_note(self, home: Path, call: Call, tmp_path: Path, content: bytes) -> None:
