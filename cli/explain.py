@@ -224,7 +224,7 @@ def _print_fate(fate: Fate | None) -> None:
         _line("A prune now", "deletes it (rule: unused, nothing holds it)")
         return
     by = [output.short(name) if name.startswith("sha256:") else name for name in _familiar(fate.by)]
-    _line("A prune now", f"keeps it ({fate.rule} by {_listed(by)})")
+    _line("A prune now", f"keeps it ({fate.rule}{f' by {_listed(by)}' if by else ''})")
 
 
 def _reasons_fields(found: Reasons) -> dict[str, Any]:

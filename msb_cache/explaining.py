@@ -29,8 +29,8 @@ _NAMES_OFFERED = 3
 class Fate:
     """What a prune would do now, and why.
 
-    ``rule`` is ``unused`` for what goes; else ``held``, ``referenced`` or ``needed``, and ``by`` names the
-    holders, references or manifests that keep it.
+    ``rule`` is ``unused`` for what goes; ``needed`` for a layer, by manifests; else what ``plan`` says, such
+    as ``held`` or ``referenced``. ``by`` names the holders, references or manifests that keep it.
     """
 
     goes: bool
@@ -377,10 +377,10 @@ class _Asking:
             self._plan_now = plan_prune(load(self._connection))
         return self._plan_now
 
-    def _fate_of_reference(self, reference: str, digest: str) -> Fate:
+    def _fate_of_reference(self, reference: str, digest: str) -> Fate | None:
         if (reference, digest) in self._plan().references:
             return Fate(True, "unused")
-        return Fate(False, "held", tuple(images.holders(self._connection, digest)))
+        return self._kept_back(reference)
 
     def _fate_of_manifest(self, digest: str) -> Fate:
         if digest in self._plan().manifests:
@@ -389,7 +389,11 @@ class _Asking:
         if holders:
             return Fate(False, "held", holders)
         now, _ = self._references(digest)
-        return Fate(False, "referenced", now)
+        return self._kept_back(digest) or Fate(False, "referenced", now)
+
+    def _kept_back(self, subject: str) -> Fate | None:
+        kept = next((kept for kept in self._plan().kept if kept.subject == subject), None)
+        return None if kept is None else Fate(False, kept.rule, kept.by)
 
 
 def _last_use(connection: sqlite3.Connection, store: EventStore, row: HandleRow) -> StoredEvent | None:

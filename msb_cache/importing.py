@@ -18,7 +18,7 @@ from typing import BinaryIO
 from msb_cache.artifacts import files
 from msb_cache.artifacts.layout import Layout, make_private, sync_folder
 from msb_cache.database import open_database
-from msb_cache.errors import CorruptLogError, LogError
+from msb_cache.errors import CorruptLogError, HomeOwnedByMicrosandboxError, LogError
 from msb_cache.eventstore.chain import COLUMNS, Checker
 from msb_cache.eventstore.export import Row, read
 from msb_cache.eventstore.store import StoredEvent
@@ -60,7 +60,11 @@ def import_log(ledger: Ledger, source: BinaryIO) -> ImportReport:
         HomeOwnedByMicrosandboxError: msb owns the home.
     """
     layout = ledger.layout
-    ledger.check_ours()
+    if ledger.owned_by_msb:
+        raise HomeOwnedByMicrosandboxError(
+            f"{layout.home} belongs to msb, whose images a log from elsewhere does not describe; "
+            "import into another --home"
+        )
     with ledger.snapshot() as connection:
         if connection is not None:
             raise _has_one(layout)
