@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -143,15 +144,24 @@ def rebuild(home: str | None, format_: str) -> int:
 
 
 @click.command()
+@click.option(
+    "--against",
+    "path",
+    type=click.Path(),
+    metavar="NOTE",
+    help="A checkpoint that the log must extend; - reads stdin.",
+)
 @format_option
 @click.pass_obj
-def verify(home: str | None, format_: str) -> int:
+def verify(home: str | None, path: str | None, format_: str) -> int:
     """Check the log, the index and the disk.
 
-    That is the log's hash chain, the index against the log, and the disk against the index.
+    That is the log's hash chain, the index against the log, and the disk against the index. With --against
+    also that the log begins with all that it said when `checkpoint` made the note.
     """
+    note = None if path is None else _read_note(path)
     with open_cache(home) as cache:
-        found = cache.verify()
+        found = cache.verify(note)
     if format_ == "json":
         output.json(_verification_fields(found))
     else:
@@ -160,6 +170,17 @@ def verify(home: str | None, format_: str) -> int:
 
 
 COMMANDS = (history, events, prunes, rebuild, verify)
+
+
+def _read_note(path: str) -> str:
+    from msb_cache.eventstore.checkpoint import MAX_NOTE
+
+    if path == "-":
+        data = b"" if sys.stdin is None else sys.stdin.buffer.read(MAX_NOTE)
+    else:
+        with open(path, "rb") as file:
+            data = file.read(MAX_NOTE)
+    return data.decode("ascii", "replace")
 
 
 def print_events(events: Sequence[StoredEvent]) -> None:
@@ -332,13 +353,22 @@ def _verification_fields(found: Verification) -> dict[str, Any]:
 
     chain: dict[str, Any]
     if isinstance(found.chain, Break):
-        chain = {"valid": False, "broken_at": found.chain.seq, "problem": found.chain.problem}
+        broken = found.chain
+        chain = {"valid": False, "broken_at": broken.seq, "kind": broken.kind, "problem": broken.problem}
     else:
         head = found.chain.head.hex()
         chain = {"valid": True, "events": found.chain.events, "head": head, "log_id": found.chain.log_id}
+    against = None
+    if found.note is not None:
+        against = {
+            "size": found.note.size,
+            "extended": not found.contradiction,
+            "problem": found.contradiction,
+        }
     return {
         "sound": found.sound,
         "chain": chain,
+        "against": against,
         "unreadable": found.unreadable,
         "differences": [_difference_fields(difference) for difference in found.differences],
         "files": found.files,
@@ -361,10 +391,16 @@ def _print_verification(found: Verification) -> None:
 
     good, bad = click.style("✓", fg="green"), click.style("✗", fg="red")
     if isinstance(found.chain, Break):
-        click.echo(f"  {bad} log      {found.chain.problem}")
+        click.echo(f"  {bad} log      {output.printable(found.chain.problem)}")
     else:
         head = f", head {found.chain.head.hex()[:12]}" if found.chain.events else ""
         click.echo(f"  {good} log      {output.plural(found.chain.events, 'event')}{head}")
+    if found.note is not None:
+        noted = f"the note of {output.plural(found.note.size, 'event')}"
+        if found.contradiction:
+            click.echo(f"  {bad} note     {output.printable(found.contradiction)}")
+        else:
+            click.echo(f"  {good} note     the log begins with {noted}")
     if found.unreadable:
         click.echo(f"  {bad} index    cannot be compared: {found.unreadable}")
     elif found.differences:

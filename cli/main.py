@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from msb_cache import errors
-from msb_cache.cli import audit, images, info, observe, output, pull
+from msb_cache.cli import audit, explain, images, info, observe, output, proof, pull
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -83,7 +83,15 @@ def cli(ctx: click.Context, home: str | None, no_sync: bool, log_level: str | No
         configure(log_level, log_format)
 
 
-for command in (*pull.COMMANDS, *images.COMMANDS, *audit.COMMANDS, *observe.COMMANDS, *info.COMMANDS):
+for command in (
+    *pull.COMMANDS,
+    *images.COMMANDS,
+    *explain.COMMANDS,
+    *audit.COMMANDS,
+    *proof.COMMANDS,
+    *observe.COMMANDS,
+    *info.COMMANDS,
+):
     cli.add_command(command)
 
 

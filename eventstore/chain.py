@@ -1,4 +1,4 @@
-"""The hash chain: the canonical encoding of a stored row, and the check of a whole log.
+"""The hash chain: the canonical encoding of a stored row, and the check of a whole log, row by row.
 
 Nothing here decodes an event. The hash covers the bytes that are stored, so a log stays verifiable
 by programs that do not know its event types. docs/event-log.md describes the encoding for strangers.
@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Literal
 
 COLUMNS = (
     "seq",
@@ -25,6 +26,9 @@ COLUMNS = (
     "data",
 )
 """The hashed columns, in the order in which they are hashed."""
+
+_TYPES = (int, str, str, int, str, str, int, int, str, str)
+_RECORDED_AT = COLUMNS.index("recorded_at")
 
 GENESIS = bytes(32)
 """What stands for the previous hash in event 1."""
@@ -64,12 +68,23 @@ def link(previous: bytes, row: Sequence[Value]) -> bytes:
     return sha256(previous + encode(row)).digest()
 
 
+BreakKind = Literal["missing", "beginning", "changed", "hash", "moved", "time", "unreadable", "truncated"]
+"""What can be told of a break; ``truncated`` is found by those who know how long the log was."""
+
+
 @dataclass(frozen=True)
 class Break:
-    """The first place where a log does not verify: the position, and one sentence on what is wrong."""
+    """The first place where a log does not verify: the position, one sentence on what is wrong, the kind.
+
+    ``missing``: no event stands there. ``beginning``: event 1 does not begin a log. ``changed``: a column
+    of the event, or what stands before it, is not what was hashed. ``hash``: only its stored hash is wrong.
+    ``moved``: the event that belongs there stands elsewhere. ``time``: it was recorded before the one
+    before it. ``unreadable``: a column is no UTF-8 text. ``truncated``: the log's end is gone.
+    """
 
     seq: int
     problem: str
+    kind: BreakKind
 
 
 @dataclass(frozen=True)
@@ -81,27 +96,101 @@ class Verified:
     log_id: str | None
 
 
+class Checker:
+    """Follows a log row by row, from wherever its rows come.
+
+    Attributes:
+        seq: the position of the last row that was in order; 0 before the first.
+        head: that row's hash.
+        log_id: what event 1 says; None before it.
+    """
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self.head = GENESIS
+        self.log_id: str | None = None
+        self._recorded_at: Value = 0
+
+    def check(self, row: Sequence[Value], stored: object) -> Break | None:
+        """Check the next row (its hashed columns) and its hash; None when it is in order."""
+        seq, expected = row[0], self.seq + 1
+        if seq != expected:
+            return Break(expected, f"event {expected} is missing; the next one is event {seq!r}", "missing")
+        if expected == 1 and row[2] != "log.created":
+            return Break(1, f"event 1 is {row[2]!r}, not 'log.created'", "beginning")
+        if link(self.head, row) != stored:
+            return Break(expected, f"the hash of event {expected} does not match its contents", "changed")
+        recorded_at = row[_RECORDED_AT]
+        if (
+            isinstance(recorded_at, int)
+            and isinstance(self._recorded_at, int)
+            and recorded_at < self._recorded_at
+        ):
+            return Break(expected, f"event {expected} was recorded before event {self.seq}", "time")
+        assert isinstance(stored, bytes)  # noqa: S101
+        if expected == 1:
+            self.log_id = row[4] if isinstance(row[4], str) else None
+        self.seq, self.head, self._recorded_at = expected, stored, recorded_at
+        return None
+
+
 def verify(connection: sqlite3.Connection) -> Verified | Break:
     """Check every row of the log: positions without a gap, the chain, and that it begins as a log does.
 
-    Reads raw columns only. A break names the first row from which the log can no longer be trusted.
+    Reads raw columns only. A break names the first row from which the log can no longer be trusted, and
+    says what the hashes around it tell.
     """
-    previous = GENESIS
-    expected = 1
-    log_id: str | None = None
-    for row, stored in raw_rows(connection):
-        seq = row[0]
-        if seq != expected:
-            return Break(expected, f"event {expected} is missing; the next one is event {seq!r}")
-        if expected == 1:
-            if row[2] != "log.created":
-                return Break(1, f"event 1 is {row[2]!r}, not 'log.created'")
-            log_id = row[4] if isinstance(row[4], str) else None
-        if link(previous, row) != stored:
-            return Break(expected, f"the hash of event {expected} does not match its contents")
-        previous = stored
-        expected += 1
-    return Verified(expected - 1, previous, log_id)
+    checker = Checker()
+    try:
+        for row, stored in raw_rows(connection):
+            found = checker.check(row, stored)
+            if found is not None:
+                return _diagnose(connection, checker.head, row, stored) if found.kind == "changed" else found
+    except sqlite3.OperationalError as error:
+        if "decode" not in str(error):
+            raise
+        seq = checker.seq + 1
+        return Break(seq, f"event {seq} holds text that is no UTF-8", "unreadable")
+    return Verified(checker.seq, checker.head, checker.log_id)
+
+
+def _diagnose(
+    connection: sqlite3.Connection, previous: bytes, row: tuple[Value, ...], stored: object
+) -> Break:
+    """Say what can be told of a row whose hash does not match: the rows after it know more."""
+    seq = row[0]
+    assert isinstance(seq, int)  # noqa: S101
+    odd = misfit(row)
+    if odd is not None:
+        return Break(seq, f"event {seq} was changed: {odd}", "changed")
+    following = next(raw_rows(connection, seq), None)
+    if following is not None and link(link(previous, row), following[0]) == following[1]:
+        return Break(seq, f"the stored hash of event {seq} was changed; its contents were not", "hash")
+    for other, other_hash in raw_rows(connection, seq):
+        if link(previous, (seq, *other[1:])) == other_hash:
+            problem = f"the event that belongs at position {seq} stands at {other[0]!r}"
+            return Break(seq, f"{problem}: events were put in or exchanged", "moved")
+    told = f"event {seq} does not match its hash"
+    if following is not None and isinstance(stored, bytes) and link(stored, following[0]) == following[1]:
+        before = "" if seq == 1 else f", or event {seq - 1} was changed and its hash made anew"
+        return Break(
+            seq, f"{told}: a column of it was changed (which one, no hash can tell){before}", "changed"
+        )
+    if following is None:
+        what = "it was changed (which column, no hash can tell), or events before it were taken out"
+        return Break(seq, f"{told}: {what}", "changed")
+    what = "the log was rewritten from there on, or events before it were taken out"
+    return Break(seq, f"{told}, nor does the next one: {what}", "changed")
+
+
+def misfit(row: Sequence[object]) -> str | None:
+    """Return which hashed column has another type than a log's, as part of a sentence; None: all fit."""
+    if tuple(map(type, row)) == _TYPES:
+        return None
+    for column, value, wanted in zip(COLUMNS, row, _TYPES, strict=True):
+        if type(value) is not wanted:
+            return f"its {column} is {'no integer' if wanted is int else 'no text'}"
+    return None
 
 
 def raw_rows(connection: sqlite3.Connection, after: int = 0) -> Iterator[tuple[tuple[Value, ...], bytes]]:

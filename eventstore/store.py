@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from msb_cache.errors import CorruptLogError, LogError
-from msb_cache.eventstore.chain import COLUMNS, GENESIS, Value, link
+from msb_cache.eventstore.chain import COLUMNS, GENESIS, Value, link, misfit
 from msb_cache.eventstore.events import Event, LogCreated
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.upcasting import CATALOGUE, Catalogue
@@ -96,8 +96,33 @@ def _decode_actor(text: str) -> Actor:
     # A log has few actors and runs of events share theirs.
     try:
         return _actor_decoder.decode(text)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise CorruptLogError(f"the log holds a damaged actor: {error}") from None
+
+
+def decode_row(row: Sequence[Any], decode: Callable[[str, int, str], Event]) -> StoredEvent:
+    """Return a stored row (its columns and its hash) as the event it holds.
+
+    Raises:
+        UnknownEventError, CorruptLogError: it cannot be decoded.
+    """
+    seq, identifier, type_, version, subject, op, occurred, recorded, actor_text, data, digest = row
+    odd = misfit(row[:-1])
+    if odd is not None or type(digest) is not bytes:
+        raise CorruptLogError(f"event {seq!r} is damaged: {odd or 'its hash is no blob'}")
+    return StoredEvent(
+        seq=seq,
+        id=identifier,
+        type=type_,
+        version=version,
+        subject=subject,
+        operation=op,
+        occurred_at_ns=occurred,
+        recorded_at_ns=recorded,
+        actor=_decode_actor(actor_text),
+        data=decode(type_, version, data),
+        hash=digest,
+    )
 
 
 class EventStore:
@@ -252,20 +277,7 @@ class EventStore:
             arguments.append(limit)
         decode = self._catalogue.decode
         for row in self._connection.execute(query, arguments):
-            seq, identifier, type_, version, subject, op, occurred, recorded, actor_text, data, digest = row
-            yield StoredEvent(
-                seq=seq,
-                id=identifier,
-                type=type_,
-                version=version,
-                subject=subject,
-                operation=op,
-                occurred_at_ns=occurred,
-                recorded_at_ns=recorded,
-                actor=_decode_actor(actor_text),
-                data=decode(type_, version, data),
-                hash=digest,
-            )
+            yield decode_row(row, decode)
 
     def position_at(self, time_ns: int) -> int:
         """Return the last position recorded at or before ``time_ns``, 0 when there is none.

@@ -55,7 +55,7 @@ class Catalogue:
             if decode is not None:
                 return decode(data)
             return self._lift(type_, version, data)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise CorruptLogError(f"the log holds a damaged {type_} event: {error}") from None
 
     def _lift(self, type_: str, version: int, data: str) -> Event:

@@ -47,6 +47,9 @@ from msb_cache.recovery import recover
 if TYPE_CHECKING:
     from msb_cache.adding import Addition
     from msb_cache.deletion import Confirm, Delete, Preview
+    from msb_cache.eventstore.checkpoint import Checkpoint
+    from msb_cache.explaining import IdleImage, Reasons
+    from msb_cache.importing import ImportReport
     from msb_cache.info import HomeInfo
     from msb_cache.oci.credentials import Credential
     from msb_cache.oci.image import SourceImage
@@ -55,8 +58,11 @@ if TYPE_CHECKING:
     from msb_cache.projections.deletions import DeletionReport, DeletionSummary
     from msb_cache.projections.history import HistoryEvent
     from msb_cache.projections.live import Difference
+    from msb_cache.projections.replay import State, Step
     from msb_cache.projections.state import IndexState
     from msb_cache.pulling import Policy, Progress
+    from msb_cache.replaying import Comparison, Log
+    from msb_cache.restoring import RestorePlan
     from msb_cache.sync import SyncReport
     from msb_cache.verification import Verification
 
@@ -288,12 +294,164 @@ class ImageCache:
                     return report
         raise OperationNotFoundError(f"no deletion has the id {operation}; `msb-cache prunes` lists them")
 
-    def verify(self) -> Verification:
-        """Check the hash chain, the projections against a fold of the log, and the disk against the index."""
-        from msb_cache.verification import verify
+    def why(self, target: str) -> Reasons:
+        """Explain why an image, manifest or layer is here, or gone.
+
+        Args:
+            target: a reference; or a digest of a manifest or layer (diff ID or blob), or its beginning.
+
+        Raises:
+            ImageNotFoundError: no event is about it (names like it are offered), or several digests begin so.
+            InvalidReferenceError: it is neither.
+        """
+        from msb_cache.explaining import never_seen, why
 
         self._observe()
-        return verify(self._ledger)
+        with self._ledger.snapshot() as connection:
+            if connection is None:
+                raise never_seen(target)
+            return why(connection, self._ledger.store(connection), target)
+
+    def idle(self, *, at_least_ns: int = 0) -> builtins.list[IdleImage]:
+        """Return images by how long nobody has used them, longest first, with the events that say so.
+
+        Args:
+            at_least_ns: only those idle for as long or longer, in ns.
+        """
+        from msb_cache.explaining import idle
+
+        self._observe()
+        with self._ledger.snapshot() as connection:
+            if connection is None:
+                return []
+            return idle(connection, self._ledger.store(connection), self._ledger.clock(), at_least_ns)
+
+    def restore_plan(self, operation: str) -> RestorePlan:
+        """Return which commands would bring back what one deletion deleted, and what cannot be had again.
+
+        Args, Raises: as for ``deletion``.
+        """
+        from msb_cache.restoring import restore_plan
+
+        report = self.deletion(operation)
+        with self._ledger.snapshot() as connection:
+            assert connection is not None  # noqa: S101
+            return restore_plan(connection, self._ledger.store(connection), report)
+
+    def verify(self, against: str | None = None) -> Verification:
+        """Check the hash chain, the projections against a fold of the log, and the disk against the index.
+
+        Args:
+            against: the text of a checkpoint made before; the log must extend it.
+
+        Raises:
+            LogError: ``against`` is no checkpoint.
+        """
+        from msb_cache.eventstore.checkpoint import parse
+        from msb_cache.verification import verify
+
+        note = None if against is None else parse(against)
+        self._observe()
+        return verify(self._ledger, note)
+
+    def checkpoint(self) -> Checkpoint:
+        """Return what fixes the log as it is now; its ``note`` is text to keep elsewhere, for ``verify``.
+
+        Raises:
+            CorruptLogError: the log does not verify.
+            LogError: there is none.
+        """
+        from msb_cache.verification import take_checkpoint
+
+        self._observe()
+        return take_checkpoint(self._ledger)
+
+    def export(self, target: str | os.PathLike[str] | BinaryIO, *, since_seq: int = 0) -> int:
+        """Write the log as JSON Lines (docs/event-log.md), and return the number of events.
+
+        Args:
+            target: a file, replaced only when the export is whole, or an open binary stream.
+            since_seq: only events behind this position.
+
+        Raises:
+            LogError: there is no log, or it ends before that position.
+        """
+        from msb_cache.exporting import export_log
+
+        self._observe()
+        return export_log(self._ledger, target, since_seq=since_seq)
+
+    def import_log(self, source: BinaryIO) -> ImportReport:
+        """Take in a whole export, ids, times and hashes included, where there is no log yet; or nothing.
+
+        Files of images are no part of it: ``list`` shows what the log says, ``verify`` what is missing.
+
+        Raises:
+            LogError: this home has a log.
+            CorruptLogError, UnknownEventError: the export is damaged, changed, or not from msb-cache.
+            HomeOwnedByMicrosandboxError: msb owns the home.
+        """
+        from msb_cache.importing import import_log
+
+        return import_log(self._ledger, source)
+
+    def replay(
+        self,
+        *,
+        log: str | os.PathLike[str] | None = None,
+        after: int = 0,
+        until: int | None = None,
+        note: Note | None = None,
+    ) -> Iterator[Step]:
+        """Yield each event with the rows of the projections that it changes, folding from the beginning.
+
+        Args:
+            log: a database of msb-cache, or an export, to read instead of this home's log.
+            after: only events behind this position.
+            until: only events up to this position.
+            note: gets a sentence if the log does not verify; the replay goes on.
+
+        Raises:
+            LogError: there is no log, or it cannot be read.
+        """
+        with self._log(log, note) as found:
+            yield from found.steps(after=after, until=until)
+
+    def replay_state(
+        self,
+        *,
+        log: str | os.PathLike[str] | None = None,
+        until: int | None = None,
+        note: Note | None = None,
+    ) -> State:
+        """Return all rows of the projections as a log says at a position (None: at its end).
+
+        Args, Raises: as for ``replay``.
+        """
+        with self._log(log, note) as found:
+            return found.state(until)
+
+    def compare_state(
+        self,
+        state: str | os.PathLike[str],
+        *,
+        log: str | os.PathLike[str] | None = None,
+        note: Note | None = None,
+    ) -> Comparison:
+        """Find the first event after which the fold of a log and a given state differ for good.
+
+        Args:
+            state: a database of msb-cache, for the rows it has; or a state written by ``replay --state``.
+            log, note: as for ``replay``.
+
+        Raises:
+            LogError: the state cannot be read, or is of another log, release or position.
+        """
+        from msb_cache.log_files import read_state
+
+        wanted = read_state(Path(state))
+        with self._log(log, note) as found:
+            return found.compare(wanted)
 
     def info(self) -> HomeInfo:
         """Return which engine changes this cache and why, and how much there is."""
@@ -634,6 +792,18 @@ class ImageCache:
             return live.rebuild(transaction.connection, store, fold, head.seq if head else 0)
 
     # -- helpers ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def _log(self, path: str | os.PathLike[str] | None, note: Note | None) -> Iterator[Log]:
+        from msb_cache.replaying import opened
+
+        if path is None:
+            self._observe()
+        say = note or (lambda sentence: None)
+        with opened(
+            self._ledger, path, lambda found: say(f"the log does not verify: {found.problem}")
+        ) as log:
+            yield log
 
     def _observe(self) -> None:
         if not self._sync_first or not self._ledger.owned_by_msb:

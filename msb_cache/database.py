@@ -65,7 +65,13 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _schema_version(connection: sqlite3.Connection, path: Path) -> int:
+def schema_version(connection: sqlite3.Connection, path: Path) -> int:
+    """Return a database's schema version.
+
+    Raises:
+        NewerDatabaseError: a newer release wrote it.
+        CorruptLogError: it is not a database of ours.
+    """
     # One statement, so that another process's migration cannot come between the three numbers.
     version, application, tables = connection.execute(
         "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
@@ -83,7 +89,7 @@ def _schema_version(connection: sqlite3.Connection, path: Path) -> int:
 
 def _current(connection: sqlite3.Connection, path: Path) -> bool:
     """Whether the schema is this release's, and the projections are its fold of the whole log."""
-    if _schema_version(connection, path) < SCHEMA_VERSION:
+    if schema_version(connection, path) < SCHEMA_VERSION:
         return False
     # One statement, so that another process's commit cannot come between the two numbers.
     head, version, seq = connection.execute(
@@ -105,7 +111,7 @@ def _migrate(layout: Layout) -> None:
         try:
             if _current(connection, layout.database):
                 return  # another process was first
-            if _schema_version(connection, layout.database) < SCHEMA_VERSION:
+            if schema_version(connection, layout.database) < SCHEMA_VERSION:
                 # First of all, so that a database with tables but without it is somebody else's.
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute("PRAGMA journal_mode = WAL")

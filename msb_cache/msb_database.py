@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sqlite3
 import stat
-import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote
+from typing import Any, TypeVar
 
 import msgspec
 
+from msb_cache import foreign_database
 from msb_cache.errors import InvalidReferenceError, MsbDatabaseError
 from msb_cache.eventstore.events import ImageConfig
 from msb_cache.oci.digest import digest_problem, shown
@@ -36,15 +32,8 @@ MAX_PATH = 480
 MAX_JSON = 512 * 1024
 MAX_LAYERS = 4096
 MAX_ROWS = 2_000_000
-MAX_VALUE = 8 * 1024 * 1024
-"""Bytes of any value that is looked at; a row with a larger one is left out."""
 MAX_NOTES = 20
 
-_MAGIC = b"SQLite format 3\0"
-_BUSY_SECONDS = 5.0
-_COPY_ATTEMPTS = 40
-_MTIME_TICK = 20_000_000
-"""Nanoseconds: two writes that close together can leave the same modification time."""
 _MAX_NS = 2**63 - 1
 _TIME = re.compile(
     r"(\d{4}-\d\d-\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,18}))?)? ?(?:Z|z|UTC|([+-])(\d\d):?(\d\d)?)?"
@@ -132,7 +121,7 @@ def exists(path: Path) -> bool:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
         with open(path, "rb") as file:
-            return file.read(len(_MAGIC)) == _MAGIC
+            return file.read(len(foreign_database.MAGIC)) == foreign_database.MAGIC
     except OSError:
         return False
 
@@ -148,116 +137,13 @@ def read(path: Path) -> MsbState:
     """
     try:
         notes: list[str] = []
-        with _opened(path) as connection:
+        with foreign_database.opened(path) as connection:
             found = {table: _rows(connection, table, names, notes) for table, names in _COLUMNS.items()}
     except (OSError, sqlite3.Error) as error:
         raise MsbDatabaseError(f"cannot read {path}: {error}") from None
     if found["image_ref"] is None or found["manifest"] is None:
         raise MsbDatabaseError(f"{path} has no images of microsandbox in it that this msb-cache can read")
     return _Reader({table: rows for table, rows in found.items() if rows is not None}, notes).state()
-
-
-# -- opening ------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open the database, or a copy of it where opening it would leave files behind, in one read."""
-    if _shared(path):
-        # A read-only connection to a database in WAL mode uses the -wal and -shm that are there, and
-        # leaves them there. It keeps nobody from writing.
-        address = f"file:{quote(os.fsencode(path))}?mode=ro"
-        try:
-            connection = _begin(address)
-        except sqlite3.OperationalError:
-            pass  # such as a -shm that only a writer can mend
-        else:
-            with closing(connection):
-                yield connection
-            return
-    folder = Path(tempfile.mkdtemp(prefix="msb-cache-"))
-    try:
-        copy = folder / "msb.db"
-        _copy(path, copy)
-        with closing(_begin(f"file:{quote(os.fsencode(copy))}")) as connection:
-            yield connection
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _shared(path: Path) -> bool:
-    """Whether the database is ours and open to others already."""
-    try:
-        found = [os.stat(f"{path}{suffix}") for suffix in ("", "-wal", "-shm")]
-    except OSError:
-        return False
-    return all(stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() for status in found)
-
-
-def _begin(address: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
-    try:
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
-        connection.execute("PRAGMA trusted_schema = OFF")
-        connection.execute("PRAGMA query_only = ON")
-        connection.execute("BEGIN")
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-class _Status(NamedTuple):
-    inode: int
-    size: int
-    mtime_ns: int
-
-
-def _copy(path: Path, target: Path) -> None:
-    """Copy the database and its write-ahead log, both as they were at one moment.
-
-    In WAL mode the database file changes only when a checkpoint copies pages out of the log, and what a
-    checkpoint copies stands in the log until that is begun anew. So the two belong together if the log
-    has not changed meanwhile, or has only grown while the database file stayed as it was.
-    """
-    wal = Path(f"{path}-wal")
-    for attempt in range(_COPY_ATTEMPTS):
-        began = time.time_ns()
-        before, log = _status(path), _content(wal)
-        with _regular(path) as source, target.open("wb") as copied:
-            shutil.copyfileobj(source, copied, 1024 * 1024)
-        after, log_after = _status(path), _content(wal)
-        same = before == after and abs(began - before.mtime_ns) > _MTIME_TICK
-        if (same and log_after[: len(log)] == log) or (log and log_after == log):
-            if log:
-                Path(f"{target}-wal").write_bytes(log)
-            return
-        time.sleep(min(0.005 * (attempt + 1), 0.05))
-    raise MsbDatabaseError(f"{path} changes faster than it can be read; try again")
-
-
-def _status(path: Path) -> _Status:
-    found = os.stat(path)
-    return _Status(found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        with _regular(path) as file:
-            content: bytes = file.read()
-            return content
-    except FileNotFoundError:
-        return b""
-
-
-def _regular(path: Path) -> Any:
-    # Not blocking, so that a pipe in the file's place is refused and not waited for.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise MsbDatabaseError(f"{path} is no regular file")
-    return os.fdopen(descriptor, "rb")
 
 
 # -- tables -------------------------------------------------------------------------------------------
@@ -285,11 +171,7 @@ _COLUMNS = {
 
 def _rows(connection: sqlite3.Connection, table: str, names: Sequence[str], notes: list[str]) -> Rows | None:
     """Return a table's rows; None when the schema has no such table."""
-    # Of views and virtual tables, a file from elsewhere could make anything.
-    stored = connection.execute(
-        "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ? AND sql LIKE 'CREATE TABLE%'", (table,)
-    ).fetchone()
-    if stored is None:
+    if not foreign_database.has_table(connection, table):
         return None
     present = {str(row[1]).lower() for row in connection.execute(f"PRAGMA table_info({table})")}
     columns = ", ".join(_column(name, present) for name in names)
@@ -596,7 +478,7 @@ def _text(value: Any, most: int = MAX_TEXT) -> str | None:
 
 def _image_of(config: Any) -> str | None:
     """Return the reference that a sandbox's configuration names, as it was typed."""
-    if not isinstance(config, str) or len(config) > MAX_VALUE:
+    if not isinstance(config, str) or len(config) > foreign_database.MAX_VALUE:
         return None
     try:
         image = _sandbox_config(config).image

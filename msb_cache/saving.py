@@ -8,20 +8,18 @@ an image that is removed meanwhile ends in an error, never in a wrong archive.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 
+from msb_cache import outputs
 from msb_cache.artifacts import files, metadata
 from msb_cache.artifacts.export import write_layer_tar
 from msb_cache.artifacts.layout import Layout
 from msb_cache.errors import CorruptArtifactError
-from msb_cache.eventstore.ids import uuid7
 from msb_cache.oci.archive_writer import SavedImage, SavedLayer, write_docker, write_oci
 from msb_cache.oci.reference import Reference
 from msb_cache.projections.images import HandleRow
@@ -72,7 +70,7 @@ def save(
         own = [_layer(layout, layer.diff_id, layers) for layer in found.layers]
         images.append(SavedImage(references, _config(found.raw_config_json, own), own))
     write = write_docker if format == "docker" else write_oci
-    with _opened(target) as out:
+    with outputs.opened(target) as out:
         write(out, images)
 
 
@@ -92,30 +90,3 @@ def _config(raw: str, layers: Sequence[SavedLayer]) -> bytes:
     config = msgspec.json.decode(raw, type=dict[str, Any])
     config["rootfs"] = {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]}
     return msgspec.json.encode(config, order="sorted")
-
-
-@contextmanager
-def _opened(target: str | os.PathLike[str] | BinaryIO) -> Iterator[BinaryIO]:
-    if not isinstance(target, str | os.PathLike):
-        yield target
-        target.flush()
-        return
-    path = Path(os.path.realpath(target))  # what a link leads to is replaced, not the link
-    if path.exists() and not path.is_file():
-        with open(path, "wb") as out:  # a device or a pipe: written to, not replaced
-            yield out
-        return
-    # Beside its place, so that it can be renamed into it; its name is nobody's business.
-    part = path.with_name(f".{path.name[:100]}.{uuid7()}.part")
-    try:
-        with open(part, "xb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(part, path)
-    except BaseException as error:
-        if isinstance(error, OSError) and error.filename == str(part):
-            raise OSError(error.errno, error.strerror, os.fspath(target)) from None
-        with suppress(OSError):
-            part.unlink()
-        raise

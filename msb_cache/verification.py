@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from msb_cache.artifacts import files, metadata
 from msb_cache.artifacts.erofs.reader import read_image
+from msb_cache.artifacts.layout import Layout
 from msb_cache.artifacts.locks import is_free
-from msb_cache.errors import CorruptArtifactError, LogError, MsbDatabaseError
-from msb_cache.eventstore import chain
+from msb_cache.errors import CorruptArtifactError, CorruptLogError, LogError, MsbDatabaseError
+from msb_cache.eventstore import chain, checkpoint
+from msb_cache.eventstore.checkpoint import Checkpoint
 from msb_cache.ledger import Ledger
+from msb_cache.log_files import as_it_is
 from msb_cache.projections import live
 from msb_cache.projections.rows import LayerRow, ManifestRow
 from msb_cache.projections.state import IndexState, load
@@ -43,7 +47,11 @@ class DiskProblem:
 
 @dataclass
 class Verification:
-    """What was checked and what was found wrong. ``sound`` is the verdict."""
+    """What was checked and what was found wrong. ``sound`` is the verdict.
+
+    ``note`` is what the log was compared with, if anything, and ``contradiction`` says why the log does
+    not extend it.
+    """
 
     home: Path
     chain: chain.Verified | chain.Break
@@ -52,33 +60,44 @@ class Verification:
     files: int = 0
     unreadable: str | None = None
     owned_by_msb: bool = False
+    note: Checkpoint | None = None
+    contradiction: str | None = None
 
     @property
     def sound(self) -> bool:
-        """Whether the log verifies, the projections are its fold, and nothing is missing or damaged.
+        """Whether the log verifies and extends the note, the index is its fold, and no file is broken.
 
         Extra files waste space but break no promise, so they do not count.
         """
         broken = [problem for problem in self.disk if problem.problem in BROKEN]
-        unsound = isinstance(self.chain, chain.Break) or self.differences or broken or self.unreadable
-        return not unsound
+        unsound = isinstance(self.chain, chain.Break) or self.differences or broken
+        return not (unsound or self.unreadable or self.contradiction)
 
 
-def verify(ledger: Ledger) -> Verification:
-    """Check everything; reads only."""
+def verify(ledger: Ledger, note: Checkpoint | None = None) -> Verification:
+    """Check everything; reads only.
+
+    Args:
+        ledger: the home.
+        note: a checkpoint that was taken of this log before; the log must extend it.
+    """
     home = ledger.layout.home
-    with ledger.snapshot() as connection:
+    with ExitStack() as stack:
+        connection = _opened(ledger, stack)
         if connection is None:
-            empty = chain.Verified(0, chain.GENESIS, None)
-            extra = list(_extra(ledger, set(), _EMPTY))
-            return Verification(home, empty, disk=extra, owned_by_msb=ledger.owned_by_msb)
-        found = Verification(home, chain.verify(connection), owned_by_msb=ledger.owned_by_msb)
-        try:
-            found.differences = live.compare(connection, live.fold_until(ledger.store(connection)))
-        except LogError as error:
-            found.unreadable = str(error)
-        expected = _expected(ledger, connection)
-        state = load(connection)
+            found = Verification(home, chain.Verified(0, chain.GENESIS, None))
+            expected: dict[Path, tuple[str, int | None]] = {}
+        else:
+            found = Verification(home, _check(connection))
+            try:
+                found.differences = live.compare(connection, live.fold_until(ledger.store(connection)))
+            except LogError as error:
+                found.unreadable = str(error)
+            expected = expected_files(ledger.layout, connection)
+        found.owned_by_msb = ledger.owned_by_msb
+        if note is not None:
+            found.note = note
+            found.contradiction = checkpoint.contradiction(connection, note, found.chain)
     found.files = len(expected)
     for path, (kind, size) in expected.items():
         measured = files.measure(path)
@@ -88,8 +107,50 @@ def verify(ledger: Ledger) -> Verification:
             found.disk.append(DiskProblem("size", kind, path, size, measured))
         elif not _reads(kind, path):
             found.disk.append(DiskProblem("damaged", kind, path, size, measured))
-    found.disk.extend(_extra(ledger, set(expected), state))
+    found.disk.extend(_extra(ledger, set(expected)))
     return found
+
+
+def take_checkpoint(ledger: Ledger) -> Checkpoint:
+    """Return the checkpoint of the log as it is now, after checking it.
+
+    Raises:
+        CorruptLogError: it does not verify.
+        LogError: there is none.
+    """
+    with ledger.snapshot() as connection:
+        if connection is None:
+            raise LogError(f"{ledger.layout.home} has no log yet")
+        found = chain.verify(connection)
+        if isinstance(found, chain.Break):
+            raise CorruptLogError(f"{found.problem}; a checkpoint is only made of a log that verifies")
+        return checkpoint.take(connection, found)
+
+
+def _opened(ledger: Ledger, stack: ExitStack) -> sqlite3.Connection | None:
+    try:
+        return stack.enter_context(ledger.snapshot())
+    except CorruptLogError:
+        # Everybody else refuses a log whose end is gone. Here that is a finding, and what is left is checked.
+        connection = stack.enter_context(as_it_is(ledger.layout.database))
+        if _cut_off(connection) is None:
+            raise
+        return connection
+
+
+def _check(connection: sqlite3.Connection) -> chain.Verified | chain.Break:
+    found = chain.verify(connection)
+    return found if isinstance(found, chain.Break) else _cut_off(connection) or found
+
+
+def _cut_off(connection: sqlite3.Connection) -> chain.Break | None:
+    """Return where the log's end is gone: the index has been further."""
+    (head,) = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+    _, position = live.position(connection)
+    if position <= head:
+        return None
+    problem = f"its end is gone: it ends at event {head}, and the index has had {position}"
+    return chain.Break(head + 1, problem, "truncated")
 
 
 def _reads(kind: str, path: Path) -> bool:
@@ -104,19 +165,19 @@ def _reads(kind: str, path: Path) -> bool:
     return True
 
 
-def _named_by_msb(ledger: Ledger, state: IndexState) -> set[Path] | None:
-    """Return the files that msb's index needs as well; None when that cannot be told."""
+def _named_by_msb(ledger: Ledger) -> set[Path] | None:
+    """Return the files that msb's index names; None when that cannot be told."""
     from msb_cache import msb_database, msb_deletion
 
     try:
         theirs = msb_database.read(ledger.layout.msb_database)
     except MsbDatabaseError:
         return None
-    return msb_deletion.named_files(ledger.layout, state, theirs)
+    return msb_deletion.named_files(ledger.layout, _EMPTY, theirs)
 
 
-def _expected(ledger: Ledger, connection: sqlite3.Connection) -> dict[Path, tuple[str, int | None]]:
-    layout = ledger.layout
+def expected_files(layout: Layout, connection: sqlite3.Connection) -> dict[Path, tuple[str, int | None]]:
+    """Return every file that the index names, with its kind and its size in bytes where that is known."""
     expected: dict[Path, tuple[str, int | None]] = {}
     for reference in load(connection).references:
         expected[layout.metadata(reference)] = ("metadata", None)
@@ -130,8 +191,8 @@ def _expected(ledger: Ledger, connection: sqlite3.Connection) -> dict[Path, tupl
     return expected
 
 
-def _extra(ledger: Ledger, expected: set[Path], state: IndexState) -> Iterator[DiskProblem]:
-    named = _named_by_msb(ledger, state) if ledger.owned_by_msb else set()
+def _extra(ledger: Ledger, expected: set[Path]) -> Iterator[DiskProblem]:
+    named = _named_by_msb(ledger) if ledger.owned_by_msb else set()
     problem = "unclear" if named is None else "extra"
     for kind, _, path in ledger.layout.files():
         if path not in expected and path not in (named or ()):

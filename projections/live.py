@@ -83,6 +83,12 @@ def rebuild(
     return differences
 
 
+def position(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Return the fold's version and the last position that the tables were folded to; 0, 0 for neither."""
+    row = connection.execute("SELECT fold_version, seq FROM projection_state").fetchone()
+    return row or (0, 0)
+
+
 def _set_position(connection: sqlite3.Connection, seq: int) -> None:
     connection.execute(
         "INSERT INTO projection_state (id, fold_version, seq) VALUES (1, ?, ?) "

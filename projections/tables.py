@@ -86,6 +86,12 @@ class Table(Generic[R]):
         """Yield the rows held in memory: for a fold from the beginning, all there are."""
         return (row for row in self._rows.values() if row is not None)
 
+    def take_changes(self) -> list[tuple[Key, R | None]]:
+        """Return the rows put or deleted since the last time, None for a deleted one; forgets them."""
+        changes = [(key, self._rows[key]) for key in self._changed]
+        self._changed.clear()
+        return changes
+
     def flush(self, connection: sqlite3.Connection) -> None:
         """Write what changed since the last flush."""
         present: list[Key] = []

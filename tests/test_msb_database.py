@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msb_cache import MsbDatabaseError, msb_database
+from msb_cache import MsbDatabaseError, foreign_database, msb_database
 from msb_cache.msb_database import MsbState, read
 from tests.logs import digest
 from tests.msbhome import SCHEMAS, MsbHome, stamp
@@ -382,8 +382,10 @@ def test_another_users_database_is_not_opened(home: MsbHome, monkeypatch: pytest
     user = os.geteuid()
     monkeypatch.setattr("os.geteuid", lambda: user + 1)
     connected: list[str] = []
-    begin = msb_database._begin
-    monkeypatch.setattr(msb_database, "_begin", lambda address: connected.append(address) or begin(address))
+    begin = foreign_database._begin
+    monkeypatch.setattr(
+        foreign_database, "_begin", lambda address: connected.append(address) or begin(address)
+    )
     assert len(read(home.path).images) == 1
     assert not any(str(home.path) in address for address in connected)
     assert (shm.read_bytes(), os.stat(shm).st_mtime_ns) == before
@@ -426,7 +428,7 @@ def test_every_reading_is_one_moment(
     home.connection.execute("UPDATE layer SET compressed_size_bytes = 0")
     home.close()
     if way == "copied":
-        monkeypatch.setattr(msb_database, "_shared", lambda path: False)
+        monkeypatch.setattr(foreign_database, "_shared", lambda path: False)
     seen: list[int] = []
     refused: list[str] = []
     command = [sys.executable, "-c", WRITER, str(home.path), manner]
@@ -495,7 +497,7 @@ def test_a_copy_is_one_moment(
         copy(source, target, length)
 
     monkeypatch.setattr("shutil.copyfileobj", interfere)
-    monkeypatch.setattr(msb_database, "_shared", lambda path: False)
+    monkeypatch.setattr(foreign_database, "_shared", lambda path: False)
     state = read(home.path)
     (updated,) = {image.updated_at_ns for image in state.images.values()}
     (size,) = {layer.size for manifest in state.manifests.values() for layer in manifest.layers}

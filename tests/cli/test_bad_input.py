@@ -39,6 +39,7 @@ WRITING = {
     "hold": "hold app:1 sandbox:dev",
     "release": "release sandbox:dev",
     "rebuild": "rebuild",
+    "import": "import {archive}",
 }
 READING = {
     "list": "list",
@@ -51,6 +52,15 @@ READING = {
     "prunes show": "prunes show 0190",
     "verify": "verify",
     "prune --dry-run": "prune -n",
+    "why": "why app:1",
+    "why a digest": "why sha256:0123456789ab",
+    "last-used": "last-used",
+    "restore-plan": "prunes restore-plan 0190",
+    "checkpoint": "checkpoint",
+    "export": "export",
+    "export to a file": "export -o {tmp}/exported.jsonl",
+    "replay": "replay",
+    "replay --state": "replay --state",
 }
 FAILED, USAGE, NOT_FOUND = 1, 2, 3
 
@@ -80,6 +90,17 @@ class TestArguments:
             (USAGE, ["events", "-n", "0"], "0"),
             (USAGE, ["events", "-n", "many"], "many"),
             (USAGE, ["prunes", "-n", "-3"], "-3"),
+            (USAGE, ["why"], "REF|DIGEST"),
+            (USAGE, ["prunes", "restore-plan"], "ID"),
+            (USAGE, ["last-used", "--idle-for", "ages"], "30 days"),
+            (USAGE, ["last-used", "--idle-for", ""], "30 days"),
+            (USAGE, ["last-used", "--idle-for", "99999999999 days"], "30 days"),
+            (USAGE, ["export", "--since-seq", "-1"], "-1"),
+            (USAGE, ["export", "-o", ""], "--output"),
+            (USAGE, ["import"], "FILE"),
+            (USAGE, ["replay", "--from", "0"], "0"),
+            (USAGE, ["replay", "--state", "--from", "2"], "--to"),
+            (USAGE, ["replay", "--until-diff", "x", "--to", "2"], "--until-diff"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else None,
     )
@@ -113,7 +134,9 @@ class TestArguments:
         ],
         ids=lambda value: ascii(value[:20]),
     )
-    @pytest.mark.parametrize("command", ["inspect", "history", "remove", "use", "save", "hold", "load"])
+    @pytest.mark.parametrize(
+        "command", ["inspect", "history", "why", "remove", "use", "save", "hold", "load"]
+    )
     def test_no_reference(
         self, home: Path, call: Call, tmp_path: Path, command: str, reference: str, says: str
     ) -> None:
@@ -130,7 +153,7 @@ class TestArguments:
         assert not (tmp_path / "out.tar").exists()
         assert fingerprint(home) == before
 
-    @pytest.mark.parametrize("command", ["inspect", "history", "remove", "use", "save", "hold"])
+    @pytest.mark.parametrize("command", ["inspect", "history", "why", "remove", "use", "save", "hold"])
     def test_not_in_the_cache(self, home: Path, call: Call, tmp_path: Path, command: str) -> None:
         before = fingerprint(home)
         more = {"hold": ["sandbox:dev"], "save": ["-o", str(tmp_path / "out.tar")]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -85,12 +86,137 @@ def test_every_changed_column_is_found_at_its_row(tmp_path: Path, seq: int, colu
     assert stranger_checks(ledger.layout.database) == f"broken at {seq}"
 
 
+Rewrite = Callable[[list[list[chain.Value]]], None]
+
+
+def rewritten(tmp_path: Path, change: Rewrite) -> chain.Verified | chain.Break:
+    """What is found in a log whose rows (the hash last) were changed freely."""
+    ledger = new_ledger(tmp_path, some_events())
+    ledger.close()
+    connection = sqlite3.connect(ledger.layout.database, isolation_level=None)
+    rows = [list(row) for row in connection.execute("SELECT * FROM events ORDER BY seq")]
+    change(rows)
+    for trigger in ("no_update", "no_delete", "in_order"):
+        connection.execute(f"DROP TRIGGER events_{trigger}")
+    connection.execute("DELETE FROM events")
+    marks = ", ".join("?" * len(rows[0]))
+    connection.executemany(f"INSERT INTO events VALUES ({marks})", rows)
+    found = chain.verify(connection)
+    connection.close()
+    return found
+
+
+def renumber(rows: list[list[chain.Value]]) -> None:
+    for seq, row in enumerate(rows, 1):
+        row[0] = seq
+
+
+def link_again(rows: list[list[chain.Value]], start: int = 0) -> None:
+    previous = rows[start - 1][-1] if start else chain.GENESIS
+    for row in rows[start:]:
+        assert isinstance(previous, bytes)
+        row[-1] = previous = chain.link(previous, row[:-1])
+
+
+def swap(rows: list[list[chain.Value]]) -> None:
+    rows[2], rows[4] = rows[4], rows[2]
+    renumber(rows)
+
+
+def put_in(rows: list[list[chain.Value]]) -> None:
+    rows.insert(2, [*rows[1][:1], "new id", *rows[1][2:]])
+    renumber(rows)
+
+
+def take_out(rows: list[list[chain.Value]]) -> None:
+    del rows[2]
+    renumber(rows)
+
+
+def take_out_last_but_one(rows: list[list[chain.Value]]) -> None:
+    del rows[-2]
+    renumber(rows)
+
+
+def behead(rows: list[list[chain.Value]]) -> None:
+    del rows[0]
+    renumber(rows)
+
+
+def change_one_and_its_hash(rows: list[list[chain.Value]]) -> None:
+    rows[2][4] = "somebody else"
+    rows[2][-1] = chain.link(rows[1][-1], rows[2][:-1])  # type: ignore[arg-type]
+
+
+def change_one(rows: list[list[chain.Value]]) -> None:
+    rows[2][4] = "somebody else"
+
+
+def change_the_last(rows: list[list[chain.Value]]) -> None:
+    rows[-1][4] = "somebody else"
+
+
+def change_a_hash(rows: list[list[chain.Value]]) -> None:
+    rows[2][-1] = bytes(32)
+
+
+def go_back_in_time(rows: list[list[chain.Value]]) -> None:
+    rows[3][7] = 5
+    link_again(rows)
+
+
+def make_it_bytes(rows: list[list[chain.Value]]) -> None:
+    rows[3][9] = str(rows[3][9]).encode()
+
+
+@pytest.mark.parametrize(
+    ("change", "seq", "kind", "says"),
+    [
+        (swap, 3, "moved", "stands at 5"),
+        (put_in, 3, "moved", "stands at 4: events were put in"),
+        (take_out, 3, "changed", "events before it were taken out"),
+        (take_out_last_but_one, 6, "changed", "events before it were taken out"),
+        (behead, 1, "beginning", "event 1 is 'image.pulled'"),
+        (change_one, 3, "changed", "which one, no hash can tell"),
+        (change_one_and_its_hash, 4, "changed", "or event 3 was changed and its hash made anew"),
+        (change_the_last, 7, "changed", "which column, no hash can tell"),
+        (change_a_hash, 3, "hash", "the stored hash of event 3 was changed; its contents were not"),
+        (go_back_in_time, 4, "time", "event 4 was recorded before event 3"),
+        (make_it_bytes, 4, "changed", "its data is no text"),
+    ],
+)
+def test_what_can_be_told(tmp_path: Path, change: Rewrite, seq: int, kind: str, says: str) -> None:
+    found = rewritten(tmp_path, change)
+    assert isinstance(found, chain.Break)
+    assert (found.seq, found.kind) == (seq, kind)
+    assert says in found.problem
+
+
+def test_a_whole_new_chain_is_a_sound_log(tmp_path: Path) -> None:
+    def change(rows: list[list[chain.Value]]) -> None:
+        rows[2][4] = "somebody else"
+        link_again(rows)
+
+    assert isinstance(rewritten(tmp_path, change), chain.Verified)
+
+
+def test_text_that_is_none(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path, some_events())
+    tamper(ledger.layout.database, "UPDATE events SET subject = CAST(X'fffe' AS TEXT) WHERE seq = 4")
+    with ledger.snapshot() as connection:
+        assert connection is not None
+        found = chain.verify(connection)
+    assert found == chain.Break(4, "event 4 holds text that is no UTF-8", "unreadable")
+
+
 def test_a_missing_row_is_found(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path, some_events())
     tamper(ledger.layout.database, "DELETE FROM events WHERE seq = 3")
     with ledger.snapshot() as connection:
         assert connection is not None
-        assert chain.verify(connection) == chain.Break(3, "event 3 is missing; the next one is event 4")
+        assert chain.verify(connection) == chain.Break(
+            3, "event 3 is missing; the next one is event 4", "missing"
+        )
 
 
 def test_a_changed_column_type_is_found(tmp_path: Path) -> None:
@@ -112,7 +238,9 @@ def test_a_log_that_does_not_begin_as_one_is_refused(tmp_path: Path) -> None:
         connection.execute("DELETE FROM events")
         marks = ", ".join("?" * 11)
         connection.execute(f"INSERT INTO events VALUES ({marks})", [*row, chain.link(chain.GENESIS, row)])
-        assert chain.verify(connection) == chain.Break(1, "event 1 is 'image.pulled', not 'log.created'")
+        assert chain.verify(connection) == chain.Break(
+            1, "event 1 is 'image.pulled', not 'log.created'", "beginning"
+        )
     connection.close()
 
 

@@ -1,0 +1,390 @@
+"""Commands that answer why: why, last-used, and how to bring back what a prune deleted."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.audit import prunes
+from msb_cache.cli.common import format_option, open_cache
+
+if TYPE_CHECKING:
+    from msb_cache.eventstore.store import StoredEvent
+    from msb_cache.explaining import (
+        Fate,
+        IdleImage,
+        ImageReasons,
+        LayerReasons,
+        Loss,
+        ManifestReasons,
+        Reasons,
+    )
+    from msb_cache.restoring import RestorePlan
+
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 7 * 86400}
+_DURATION = re.compile(r"([0-9]{1,6}) ?(second|minute|hour|day|week)s?")
+_LISTED = 5  # names in a line; of the others the number
+
+
+@click.command()
+@click.argument("target", metavar="REF|DIGEST")
+@format_option
+@click.pass_obj
+def why(home: str | None, target: str, format_: str) -> None:
+    """Say why an image, manifest or layer is here, or gone.
+
+    Who brought it, when and from where; who holds it; what shares its layers; what a prune would do to it.
+    Or what took it away, whose command that was, by which policy, and how much it freed.
+
+    A DIGEST is that of a manifest or a layer (diff ID or blob), or its beginning: sha256: and six digits.
+    """
+    with open_cache(home) as cache:
+        found = cache.why(target)
+    if format_ == "json":
+        output.json(_reasons_fields(found))
+    else:
+        _print_reasons(found)
+
+
+@click.command("last-used")
+@click.option(
+    "--idle-for",
+    "idle_for",
+    metavar="TIME",
+    help='Only those idle for as long, such as "30 days" or "12 hours".',
+)
+@format_option
+@click.pass_obj
+def last_used(home: str | None, idle_for: str | None, format_: str) -> None:
+    """List images by how long nobody has used them, longest first.
+
+    With the event that says so: a load or pull, a use, or what was seen of msb.
+    """
+    least = 0 if idle_for is None else _duration(idle_for)
+    with open_cache(home) as cache:
+        found = cache.idle(at_least_ns=least)
+    if format_ == "json":
+        output.json([_idle_fields(image) for image in found])
+    elif found:
+        output.table(
+            ("REFERENCE", "DIGEST", "IDLE", "LAST USED", "BECAUSE", "WHO"),
+            [_idle_row(image) for image in found],
+        )
+    else:
+        click.echo("No such images." if idle_for else "No images are cached.", err=True)
+
+
+@prunes.command("restore-plan")
+@click.argument("operation", metavar="ID")
+@format_option
+@click.pass_obj
+def restore_plan(home: str | None, operation: str, format_: str) -> None:
+    """Print the commands that bring back what one prune or removal deleted.
+
+    A shell can run what is printed. Nothing is run or changed here.
+    """
+    with open_cache(home) as cache:
+        plan = cache.restore_plan(operation)
+    if format_ == "json":
+        output.json(_plan_fields(plan, home))
+    else:
+        _print_plan(plan, home)
+
+
+COMMANDS = (why, last_used)
+
+
+# -- why ----------------------------------------------------------------------------------------------
+
+
+def _print_reasons(found: Reasons) -> None:
+    from msb_cache.explaining import ImageReasons, ManifestReasons
+
+    if isinstance(found, ImageReasons):
+        _print_image(found)
+    elif isinstance(found, ManifestReasons):
+        _print_manifest(found)
+    else:
+        _print_layer(found)
+
+
+def _line(name: str, value: str) -> None:
+    click.echo(f"  {name + ':':<14} {output.printable(value)}".rstrip())
+
+
+def _familiar(names: Sequence[str]) -> list[str]:
+    from msb_cache.cache import familiar
+
+    return [familiar(name) for name in names]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _by(event: StoredEvent) -> str:
+    """When, what in a few words, and who."""
+    from msb_cache.cli.describe import describe, who
+
+    line = describe(event)
+    told = f"{line.what} {line.details}".rstrip()
+    return f"{output.local_time(event.occurred_at_ns)}  {told}, {who(event.actor)} (event {event.seq})"
+
+
+def _print_image(found: ImageReasons) -> None:
+    from msb_cache.cache import familiar
+
+    name = output.printable(familiar(found.reference))
+    if found.failure is not None:
+        click.echo(f"{name} was never here: no pull of it succeeded.")
+        _line("Last failure", _by(found.failure))
+        return
+    state = "is here" if found.here else "is gone"
+    click.echo(f"{name} {click.style(state, bold=True)}.")
+    _line("Manifest" if found.here else "Was", found.manifest_digest or "-")
+    if found.arrived is not None:
+        _line("Came", _by(found.arrived))
+    if found.pointed is not None:
+        _line("Moved", _by(found.pointed))
+    if found.used is not None and found.used != (found.pointed or found.arrived):
+        _line("Last used", _by(found.used))
+    if found.loss is not None:
+        _print_loss(found.loss)
+        return
+    for event in found.holds:
+        _line("Held", _by(event))
+    if found.shares:
+        shared = [
+            f"{familiar(each.reference)} ({each.layers} of {output.plural(found.layer_count or 0, 'layer')})"
+            for each in found.shares
+        ]
+        _line("Shares with", _listed(shared))
+    _print_fate(found.fate)
+
+
+def _print_manifest(found: ManifestReasons) -> None:
+    state = "is here" if found.here else "is gone"
+    click.echo(f"The manifest {found.digest} {click.style(state, bold=True)}.")
+    _line("Came", _by(found.added))
+    if found.references:
+        _line("References", _listed(_familiar(found.references)))
+    if found.earlier:
+        _line("Earlier", _listed(_familiar(found.earlier)))
+    for event in found.holds:
+        _line("Held", _by(event))
+    if found.loss is not None:
+        _print_loss(found.loss)
+    _print_fate(found.fate)
+
+
+def _print_layer(found: LayerReasons) -> None:
+    state = "is here" if found.here else "is gone"
+    click.echo(f"The layer {found.diff_id} {click.style(state, bold=True)}.")
+    for owner in found.manifests:
+        names = _listed(_familiar(owner.references)) or "no reference"
+        _line("Needed by" if owner.here else "Was part of", f"{output.short(owner.digest)}  {names}")
+    if found.loss is not None:
+        _print_loss(found.loss)
+    _print_fate(found.fate)
+
+
+def _print_loss(loss: Loss) -> None:
+    from msb_cache.cli.describe import who
+
+    event, deletion = loss.event, loss.deletion
+    if deletion is None:
+        _line("Went", f"{output.local_time(event.occurred_at_ns)}  by another program, {who(event.actor)}")
+    else:
+        kind = deletion.counters.kind
+        _line("Went", f"{output.local_time(event.occurred_at_ns)}  by a {kind}, {who(deletion.actor)}")
+        _line("Policy", ", ".join(f"{key}={_told(value)}" for key, value in deletion.policy.items()))
+    freed = output.size(loss.bytes)
+    if loss.layers_kept:
+        freed += f"; {output.plural(loss.layers_kept, 'layer')} stayed"
+    _line("Freed", freed)
+    if deletion is not None:
+        _line("More", f"msb-cache prunes show {deletion.operation[:13]}")
+        _line("Bring back", f"msb-cache prunes restore-plan {deletion.operation[:13]}")
+
+
+def _told(value: Any) -> str:
+    return " ".join(_familiar(value)) if isinstance(value, list) else str(value).lower()
+
+
+def _print_fate(fate: Fate | None) -> None:
+    if fate is None:
+        return
+    if fate.goes:
+        _line("A prune now", "deletes it (rule: unused, nothing holds it)")
+        return
+    by = [output.short(name) if name.startswith("sha256:") else name for name in _familiar(fate.by)]
+    _line("A prune now", f"keeps it ({fate.rule}{f' by {_listed(by)}' if by else ''})")
+
+
+def _reasons_fields(found: Reasons) -> dict[str, Any]:
+    from msb_cache.cli.describe import fields
+    from msb_cache.explaining import ImageReasons, ManifestReasons
+
+    def event(one: StoredEvent | None) -> dict[str, Any] | None:
+        return None if one is None else fields(one)
+
+    end = {"prune": _fate_fields(found.fate), "gone": _loss_fields(found.loss)}
+    if isinstance(found, ImageReasons):
+        return {
+            "kind": "image",
+            "reference": _familiar([found.reference])[0],
+            "here": found.here,
+            "digest": found.manifest_digest,
+            "layer_count": found.layer_count,
+            "arrived": event(found.arrived),
+            "pointed": event(found.pointed),
+            "used": event(found.used),
+            "holds": [fields(hold) for hold in found.holds],
+            "shares": [
+                {"reference": _familiar([each.reference])[0], "layers": each.layers} for each in found.shares
+            ],
+            "pull_failed": event(found.failure),
+            **end,
+        }
+    if isinstance(found, ManifestReasons):
+        return {
+            "kind": "manifest",
+            "digest": found.digest,
+            "here": found.here,
+            "arrived": event(found.added),
+            "references": _familiar(found.references),
+            "earlier_references": _familiar(found.earlier),
+            "holds": [fields(hold) for hold in found.holds],
+            **end,
+        }
+    owners = [
+        {"digest": each.digest, "here": each.here, "references": _familiar(each.references)}
+        for each in found.manifests
+    ]
+    return {"kind": "layer", "diff_id": found.diff_id, "here": found.here, "manifests": owners, **end}
+
+
+def _fate_fields(fate: Fate | None) -> dict[str, Any] | None:
+    if fate is None:
+        return None
+    return {"deletes": fate.goes, "rule": fate.rule, "by": _familiar(fate.by)}
+
+
+def _loss_fields(loss: Loss | None) -> dict[str, Any] | None:
+    import msgspec
+
+    from msb_cache.cli.describe import fields
+
+    if loss is None:
+        return None
+    deletion = loss.deletion
+    return {
+        "event": fields(loss.event),
+        "operation": None if deletion is None else deletion.operation,
+        "kind": None if deletion is None else deletion.counters.kind,
+        "policy": None if deletion is None else deletion.policy,
+        "actor": None if deletion is None else msgspec.to_builtins(deletion.actor),
+        "bytes_freed": loss.bytes,
+        "layers_kept": loss.layers_kept,
+    }
+
+
+# -- last-used ------------------------------------------------------------------------------------------
+
+
+def _duration(text: str) -> int:
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise click.BadParameter(
+            f'{output.printable(text[:100])!r} is no length of time; write "30 days" or "12 hours"',
+            param_hint="--idle-for",
+        )
+    return int(match[1]) * _SECONDS[match[2]] * 10**9
+
+
+def _idle_time(ns: int) -> str:
+    seconds = ns // 10**9
+    for unit in ("day", "hour", "minute"):
+        if seconds >= _SECONDS[unit]:
+            return output.plural(seconds // _SECONDS[unit], unit)
+    return "under a minute"
+
+
+def _because(event: StoredEvent) -> str:
+    from msb_cache.cli.describe import describe
+
+    line = describe(event)
+    return f"{line.what} {line.details}".rstrip()
+
+
+def _idle_row(image: IdleImage) -> tuple[str, ...]:
+    from msb_cache.cli.describe import who
+
+    event = image.event
+    told = ("-", "-", "-")
+    if event is not None:
+        told = (output.local_time(event.occurred_at_ns), _because(event), who(event.actor))
+    name = _familiar([image.reference])[0]
+    return name, output.short(image.manifest_digest), _idle_time(image.idle_ns), *told
+
+
+def _idle_fields(image: IdleImage) -> dict[str, Any]:
+    from msb_cache.cli.describe import fields
+
+    return {
+        "reference": _familiar([image.reference])[0],
+        "digest": image.manifest_digest,
+        "idle_ns": image.idle_ns,
+        "event": None if image.event is None else fields(image.event),
+    }
+
+
+# -- restore-plan -----------------------------------------------------------------------------------------
+
+
+def _command(arguments: Sequence[str], home: str | None) -> list[str]:
+    return ["msb-cache", *(() if home is None else ("--home", home)), *arguments]
+
+
+def _print_plan(plan: RestorePlan, home: str | None) -> None:
+    click.echo(f"# What {plan.kind} {plan.operation} deleted, and how to have it again")
+    for image in plan.images:
+        click.echo()
+        click.echo(f"# {output.printable(image.reference or 'no reference')}  {image.manifest_digest}")
+        for sentence in image.notes:
+            click.echo(f"#   {output.printable(sentence)}")
+        if image.arguments:
+            click.echo(shlex.join(_command(image.arguments, home)))
+        elif image.certainty == "none":
+            click.echo("#   it cannot be brought back")
+    if plan.lost:
+        click.echo()
+        click.echo(
+            f"# {output.plural(len(plan.lost), 'file')} that no image accounts for cannot be brought back:"
+        )
+    for file in plan.lost:
+        click.echo(f"#   {file.kind} {output.printable(file.subject)}")
+
+
+def _plan_fields(plan: RestorePlan, home: str | None) -> dict[str, Any]:
+    return {
+        "operation": plan.operation,
+        "kind": plan.kind,
+        "images": [
+            {
+                "reference": image.reference,
+                "digest": image.manifest_digest,
+                "certainty": image.certainty,
+                "command": _command(image.arguments, home) if image.arguments else None,
+                "notes": list(image.notes),
+            }
+            for image in plan.images
+        ],
+        "lost": [{"kind": file.kind, "subject": file.subject} for file in plan.lost],
+    }

@@ -1,0 +1,303 @@
+"""Commands that prove and carry the log: checkpoint, export, import, replay."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.common import done, format_option, note, on_terminal, open_cache, quiet_option
+
+if TYPE_CHECKING:
+    from msb_cache.projections.replay import Change, Divergence, State, Step
+    from msb_cache.projections.tables import Key
+    from msb_cache.replaying import Comparison
+
+_POSITION = click.IntRange(0, 2**63 - 1)
+
+
+@click.command()
+@format_option
+@click.pass_obj
+def checkpoint(home: str | None, format_: str) -> None:
+    """Print a note that fixes the log as it is now.
+
+    Keep it where nobody who can write this home can write: `verify --against NOTE` proves later that the
+    log still begins with all of what it says now.
+    """
+    with open_cache(home) as cache:
+        found = cache.checkpoint()
+    if format_ == "json":
+        output.json(
+            {
+                "log_id": found.log_id,
+                "size": found.size,
+                "head": found.head.hex(),
+                "recorded_at": output.rfc3339(found.recorded_at_ns),
+                "note": found.note,
+            }
+        )
+    else:
+        click.echo(found.note, nl=False)
+
+
+@click.command()
+@click.option("-o", "--output", "path", type=click.Path(), help="The file; without it, stdout.")
+@click.option("--since-seq", type=_POSITION, default=0, metavar="N", help="Only events behind this position.")
+@quiet_option("Print nothing but errors.")
+@click.pass_obj
+def export(home: str | None, path: str | None, since_seq: int, quiet: bool) -> None:
+    """Write the log as JSON Lines.
+
+    One event a line, with every column and the hash, so that anybody can check it. `import` reads it.
+    """
+    if path is not None and not path:
+        raise click.BadParameter("it is empty", param_hint="--output")
+    with open_cache(home) as cache:
+        count = cache.export(sys.stdout.buffer if path is None else path, since_seq=since_seq)
+    if not quiet and path is not None:
+        done("Exported", f"{path}  {output.plural(count, 'event')}")
+
+
+@click.command("import")
+@click.argument("path", type=click.Path(), metavar="FILE")
+@format_option
+@click.pass_obj
+def import_(home: str | None, path: str, format_: str) -> None:
+    """Take in an exported log where there is none.
+
+    FILE is what `export` wrote; - reads stdin. The log keeps its ids, times and hashes. It is refused
+    whole if anything in it is wrong.
+
+    The files of images are no part of a log. `list` shows what the log says; pulling or loading an image
+    again makes its files.
+    """
+    if path == "-" and (sys.stdin is None or on_terminal(sys.stdin)):
+        raise click.UsageError("nothing to import: name a file, or pipe one in")
+    with open_cache(home) as cache:
+        if path == "-":
+            report = cache.import_log(sys.stdin.buffer)
+        else:
+            with open(path, "rb") as file:
+                report = cache.import_log(file)
+        here = cache.home
+    if format_ == "json":
+        output.json(
+            {
+                "log_id": report.log_id,
+                "events": report.events,
+                "head": report.head.hex(),
+                "files": report.files,
+                "files_missing": report.files_missing,
+            }
+        )
+        return
+    done("Imported", f"{output.plural(report.events, 'event')}, head {report.head.hex()[:12]}")
+    if report.files_missing:
+        note(
+            f"{report.files_missing:,} of the {report.files:,} files that the log names are not in "
+            f"{output.printable(str(here))}; `msb-cache verify` lists them, pulling or loading an image "
+            "again makes its own"
+        )
+
+
+@click.command()
+@click.option(
+    "--log", type=click.Path(), metavar="FILE", help="Another log: an msb-cache.db, or an export; only read."
+)
+@click.option("--from", "first", type=click.IntRange(1, 2**63 - 1), metavar="N", help="Begin at this event.")
+@click.option("--to", "last", type=click.IntRange(1, 2**63 - 1), metavar="N", help="End with this event.")
+@click.option("--state", is_flag=True, help="Print all rows there are at the end, as JSON, and no events.")
+@click.option(
+    "--until-diff",
+    "wanted",
+    type=click.Path(),
+    metavar="STATE",
+    help="Find the event after which this state (a database, or what --state wrote) is not the log's.",
+)
+@format_option
+@click.pass_obj
+def replay(
+    home: str | None,
+    log: str | None,
+    first: int | None,
+    last: int | None,
+    state: bool,
+    wanted: str | None,
+    format_: str,
+) -> int:
+    """Show what each event does to the index.
+
+    Rows that an event adds, changes or takes out are shown before and after. With --format json there is
+    one line for each event.
+    """
+    if wanted is not None and (state or first is not None or last is not None):
+        raise click.UsageError("--until-diff stands alone: the state says how far to go")
+    if state and first is not None:
+        raise click.UsageError("--state is of one position: give it with --to, without --from")
+    with open_cache(home) as cache:
+        if wanted is not None:
+            compared = cache.compare_state(wanted, log=log, note=_note)
+            _show_comparison(compared, format_)
+            return 1 if compared.divergences else 0
+        if state:
+            _print_state(cache.replay_state(log=log, until=last, note=_note))
+            return 0
+        shown = 0
+        for step in cache.replay(log=log, after=(first or 1) - 1, until=last, note=_note):
+            shown += 1
+            if format_ == "json":
+                click.echo(json.dumps(_step_fields(step), ensure_ascii=False))
+            else:
+                _print_step(step)
+    if not shown:
+        click.echo("No such events.", err=True)
+    return 0
+
+
+COMMANDS = (checkpoint, export, import_, replay)
+
+
+def _note(sentence: str) -> None:
+    note(output.printable(sentence))
+
+
+# -- rows ---------------------------------------------------------------------------------------------
+
+
+def _names(table: str) -> Sequence[str]:
+    from msb_cache.projections.replay import ROW_TYPE
+    from msb_cache.projections.tables import columns
+
+    return columns(ROW_TYPE[table])
+
+
+def _key_length(table: str) -> int:
+    from msb_cache.projections.replay import ROW_TYPE
+
+    return ROW_TYPE[table].key_length
+
+
+def _fields(table: str, row: Key | None) -> dict[str, Any] | None:
+    return None if row is None else dict(zip(_names(table), row, strict=True))
+
+
+def _shown(value: Any) -> str:
+    return "-" if value is None else output.printable(str(value))
+
+
+def _print_step(step: Step) -> None:
+    from msb_cache.cli.audit import event_row
+
+    seq, when, kind, subject, details, who = map(output.printable, event_row(step.event))
+    head = click.style(f"{seq:>5}  {when}  {kind}", bold=True)
+    click.echo(f"{head}  {subject}  {details}  {who}".rstrip())
+    for change in step.changes:
+        _print_change(change)
+
+
+def _print_change(change: Change) -> None:
+    names, length = _names(change.table), _key_length(change.table)
+    key = " ".join(_shown(part) for part in change.key)
+    mark, colour = ("~", "yellow")
+    if change.before is None or change.after is None:
+        mark, colour = ("+", "green") if change.before is None else ("-", "red")
+    click.echo(f"       {click.style(mark, fg=colour)} {change.table} {key}")
+    for position, name in enumerate(names):
+        if position < length:
+            continue
+        if change.before is None or change.after is None:
+            row = change.after or change.before or ()
+            if row[position] is not None:
+                click.echo(f"           {name}: {_shown(row[position])}")
+        elif change.before[position] != change.after[position]:
+            click.echo(
+                f"           {name}: {_shown(change.before[position])} → {_shown(change.after[position])}"
+            )
+
+
+def _step_fields(step: Step) -> dict[str, Any]:
+    from msb_cache.cli.describe import fields
+
+    changes = [
+        {
+            "table": change.table,
+            "key": list(change.key),
+            "before": _fields(change.table, change.before),
+            "after": _fields(change.table, change.after),
+        }
+        for change in step.changes
+    ]
+    return {**fields(step.event), "changes": changes}
+
+
+# -- states -------------------------------------------------------------------------------------------
+
+
+def _print_state(state: State) -> None:
+    from msb_cache.log_files import STATE_KIND
+
+    output.json(
+        {
+            "kind": STATE_KIND,
+            "log_id": state.log_id,
+            "seq": state.seq,
+            "hash": state.hash,
+            "fold_version": state.fold_version,
+            "tables": state.tables,
+        }
+    )
+
+
+def _show_comparison(compared: Comparison, format_: str) -> None:
+    if format_ == "json":
+        output.json(
+            {
+                "seq": compared.seq,
+                "first": None if compared.step is None else _step_fields(compared.step),
+                "differences": [
+                    {
+                        "since": found.seq or None,
+                        "table": found.table,
+                        "key": list(found.key),
+                        "log": _fields(found.table, found.folded),
+                        "state": _fields(found.table, found.state),
+                    }
+                    for found in compared.divergences
+                ],
+            }
+        )
+        return
+    if not compared.divergences:
+        click.echo(f"At event {compared.seq} the state is exactly what the log says.")
+        return
+    if compared.step is not None:
+        click.echo(f"The state went wrong at event {compared.step.event.seq}, which does this:")
+        _print_step(compared.step)
+        click.echo()
+    click.echo(
+        f"{output.plural(len(compared.divergences), 'row')} not as the log says at event {compared.seq}:"
+    )
+    for found in compared.divergences:
+        _print_divergence(found)
+
+
+def _print_divergence(found: Divergence) -> None:
+    key = " ".join(_shown(part) for part in found.key)
+    since = f"since event {found.seq}" if found.seq else "no event made such a row"
+    click.echo(f"  {found.table} {key}, {since}")
+    for name, ours, theirs in _columns(found):
+        click.echo(f"      {name}: the log says {ours}, the state {theirs}")
+
+
+def _columns(found: Divergence) -> list[tuple[str, str, str]]:
+    if found.folded is None:
+        return [("row", "there is none", "has one")]
+    if found.state is None:
+        return [("row", "there is one", "has none")]
+    cells = zip(_names(found.table), found.folded, found.state, strict=True)
+    return [(name, _shown(ours), _shown(theirs)) for name, ours, theirs in cells if ours != theirs]

@@ -1,0 +1,164 @@
+"""Open an SQLite database that is somebody else's: read-only, in one read, and without leaving a trace.
+
+It may come from anywhere, be written to by others meanwhile, and lie where nothing can be written. What
+its tables hold is for the caller to know.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+MAGIC = b"SQLite format 3\0"
+"""How every SQLite database begins."""
+
+MAX_VALUE = 8 * 1024 * 1024
+"""Bytes of any value that is looked at; SQLite hands out no larger one."""
+
+_BUSY_SECONDS = 5.0
+_COPY_ATTEMPTS = 40
+_MTIME_TICK = 20_000_000
+"""Nanoseconds: two writes that close together can leave the same modification time."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a database, or a copy of it where opening it would leave files behind, in one read.
+
+    Raises:
+        OSError, sqlite3.Error: it cannot be read.
+    """
+    if _shared(path):
+        # A read-only connection to a database in WAL mode uses the -wal and -shm that are there, and
+        # leaves them there. It keeps nobody from writing.
+        address = f"file:{quote(os.fsencode(path))}?mode=ro"
+        try:
+            connection = _begin(address)
+        except sqlite3.OperationalError:
+            pass  # such as a -shm that only a writer can mend
+        else:
+            with closing(connection):
+                yield connection
+            return
+    folder = Path(tempfile.mkdtemp(prefix="msb-cache-"))
+    try:
+        copy = folder / "copy.db"
+        _copy(path, copy)
+        with closing(_begin(f"file:{quote(os.fsencode(copy))}")) as connection:
+            yield connection
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _shared(path: Path) -> bool:
+    """Whether the database is ours and open to others already."""
+    try:
+        found = [os.stat(f"{path}{suffix}") for suffix in ("", "-wal", "-shm")]
+    except OSError:
+        return False
+    return all(stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() for status in found)
+
+
+def _begin(address: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
+    try:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class _Status(NamedTuple):
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+def _copy(path: Path, target: Path) -> None:
+    """Copy the database and its write-ahead log, both as they were at one moment.
+
+    In WAL mode the database file changes only when a checkpoint copies pages out of the log, and what a
+    checkpoint copies stands in the log until that is begun anew. So the two belong together if the log
+    has not changed meanwhile, or has only grown while the database file stayed as it was.
+    """
+    wal = Path(f"{path}-wal")
+    for attempt in range(_COPY_ATTEMPTS):
+        began = time.time_ns()
+        before, log = _status(path), _content(wal)
+        with regular(path) as source, target.open("wb") as copied:
+            shutil.copyfileobj(source, copied, 1024 * 1024)
+        after, log_after = _status(path), _content(wal)
+        same = before == after and abs(began - before.mtime_ns) > _MTIME_TICK
+        if (same and log_after[: len(log)] == log) or (log and log_after == log):
+            if log:
+                Path(f"{target}-wal").write_bytes(log)
+            return
+        time.sleep(min(0.005 * (attempt + 1), 0.05))
+    raise OSError("it changes faster than it can be read; try again")
+
+
+def _status(path: Path) -> _Status:
+    found = os.stat(path)
+    return _Status(found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with regular(path) as file:
+            content: bytes = file.read()
+            return content
+    except FileNotFoundError:
+        return b""
+
+
+def regular(path: Path) -> Any:
+    """Open a regular file for reading bytes, and nothing else.
+
+    Raises:
+        OSError: it cannot be opened, or is something else.
+    """
+    # Not blocking, so that a pipe in the file's place is refused and not waited for.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("it is no regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def check_columns(connection: sqlite3.Connection, table: str, columns: Sequence[str]) -> None:
+    """Check that a table is one and stores these columns, computing none.
+
+    Raises:
+        sqlite3.DataError: it is no such table.
+    """
+    stored = set()
+    if has_table(connection, table):
+        stored = {row[1] for row in connection.execute(f"PRAGMA table_xinfo({table})") if row[6] == 0}
+    missing = [column for column in columns if column not in stored]
+    if missing:
+        raise sqlite3.DataError(f"it has no table {table} with a column {missing[0]}")
+
+
+def has_table(connection: sqlite3.Connection, table: str) -> bool:
+    """Return whether the schema has this table, as a table: of a view, a file could make anything."""
+    return (
+        connection.execute(
+            "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ? AND sql LIKE 'CREATE TABLE%'",
+            (table,),
+        ).fetchone()
+        is not None
+    )

@@ -1,0 +1,159 @@
+"""Import an exported log into a home that has none: all of it, or nothing is left behind.
+
+The log comes with its ids, times and hashes; nothing is appended. It is built beside its place, checked
+line by line, and put there in one step. Files of images are no part of a log: those that its index names
+may be here or not, and the report says how many are missing.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from msb_cache.artifacts import files
+from msb_cache.artifacts.layout import Layout, make_private, sync_folder
+from msb_cache.database import open_database
+from msb_cache.errors import CorruptLogError, HomeOwnedByMicrosandboxError, LogError
+from msb_cache.eventstore.chain import COLUMNS, Checker
+from msb_cache.eventstore.export import Row, read
+from msb_cache.eventstore.store import StoredEvent
+from msb_cache.foreign_events import admit
+from msb_cache.ledger import Ledger
+from msb_cache.operations import Operation
+from msb_cache.projections import live
+from msb_cache.verification import expected_files
+
+_BATCH = 2000
+"""Events folded together: enough to write tables in bulk, few enough to keep in memory."""
+
+_BATCH_BYTES = 16 * 1024 * 1024
+_NAMES = (*COLUMNS, "hash")
+_INSERT = f"INSERT INTO events ({', '.join(_NAMES)}) VALUES ({', '.join('?' * len(_NAMES))})"  # noqa: S608
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What was imported: the log, and how many files its index names and how many of them are missing."""
+
+    log_id: str
+    events: int
+    head: bytes
+    files: int
+    files_missing: int
+
+
+def import_log(ledger: Ledger, source: BinaryIO) -> ImportReport:
+    """Import a whole export.
+
+    Args:
+        ledger: a home of ours without a log.
+        source: the export, read once from beginning to end.
+
+    Raises:
+        LogError: the home has a log.
+        CorruptLogError, UnknownEventError: the export is refused; says why and where.
+        HomeOwnedByMicrosandboxError: msb owns the home.
+    """
+    layout = ledger.layout
+    if ledger.owned_by_msb:
+        raise HomeOwnedByMicrosandboxError(
+            f"{layout.home} belongs to msb, whose images a log from elsewhere does not describe; "
+            "import into another --home"
+        )
+    with ledger.snapshot() as connection:
+        if connection is not None:
+            raise _has_one(layout)
+    with _leaving_nothing(layout), Operation(layout) as operation:
+        built = Layout(operation.staging())
+        report = _build(built, ledger, source)
+        make_private(layout.db)
+        ledger.check_ours()
+        try:
+            os.link(built.database, layout.database)  # unlike a rename, it replaces nothing
+        except FileExistsError:
+            raise _has_one(layout) from None
+        sync_folder(layout.db)
+    return report
+
+
+def _has_one(layout: Layout) -> LogError:
+    return LogError(f"{layout.home} has a log already; import into another --home")
+
+
+def _build(built: Layout, ledger: Ledger, source: BinaryIO) -> ImportReport:
+    connection = open_database(built, create=True)
+    assert connection is not None  # noqa: S101
+    try:
+        # Nobody sees this file before it is whole, so it needs no journal to go back with.
+        for pragma in ("journal_mode = DELETE", "journal_mode = OFF", "synchronous = OFF"):
+            connection.execute(f"PRAGMA {pragma}")
+        connection.execute("BEGIN")
+        checker = Checker()
+        try:
+            for batch in _batches(read(source)):
+                _take(connection, batch, checker)
+        except sqlite3.IntegrityError as error:
+            raise CorruptLogError(
+                f"the export is no log of msb-cache before event {checker.seq}: {error}"
+            ) from None
+        except OverflowError:
+            raise CorruptLogError("the export is no log of msb-cache: its sizes are too large") from None
+        connection.execute("COMMIT")
+        if checker.log_id is None:
+            raise CorruptLogError("there is no event in it, so there is no log to import")
+        expected = expected_files(ledger.layout, connection)
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA journal_mode = WAL")
+    finally:
+        connection.close()
+    _sync(built.database)
+    missing = sum(not files.exists(path) for path in expected)
+    return ImportReport(checker.log_id, checker.seq, checker.head, len(expected), missing)
+
+
+def _take(connection: sqlite3.Connection, batch: list[Row], checker: Checker) -> None:
+    events: list[StoredEvent] = []
+    for row, stored in batch:
+        found = checker.check(row, stored)
+        if found is not None:
+            raise CorruptLogError(f"the export does not verify: {found.problem}")
+        events.append(admit((row, stored)))
+    connection.executemany(_INSERT, [(*row, stored) for row, stored in batch])
+    live.apply(connection, events)
+
+
+def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += len(str(row[0][-1]))
+        if len(batch) == _BATCH or size > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _leaving_nothing(layout: Layout) -> Iterator[None]:
+    """Take the folders away again that a refused import has made."""
+    folders = (layout.staging_root, layout.cache, layout.operations, layout.db, layout.home)
+    made = [folder for folder in folders if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise

@@ -1,0 +1,39 @@
+"""Write to a file that is replaced only when the new one is whole, or to a stream as it comes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from msb_cache.eventstore.ids import uuid7
+
+
+@contextmanager
+def opened(target: str | os.PathLike[str] | BinaryIO) -> Iterator[BinaryIO]:
+    """Open what is to be written: a path, or a binary stream that is open already and stays so."""
+    if not isinstance(target, str | os.PathLike):
+        yield target
+        target.flush()
+        return
+    path = Path(os.path.realpath(target))  # what a link leads to is replaced, not the link
+    if path.exists() and not path.is_file():
+        with open(path, "wb") as out:  # a device or a pipe: written to, not replaced
+            yield out
+        return
+    # Beside its place, so that it can be renamed into it; its name is nobody's business.
+    part = path.with_name(f".{path.name[:100]}.{uuid7()}.part")
+    try:
+        with open(part, "xb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(part, path)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename == str(part):
+            raise OSError(error.errno, error.strerror, os.fspath(target)) from None
+        with suppress(OSError):
+            part.unlink()
+        raise
