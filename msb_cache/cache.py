@@ -9,14 +9,14 @@ from __future__ import annotations
 import builtins
 import os
 import re
-import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Unpack
 
+from msb_cache import finding
 from msb_cache.artifacts.layout import Layout
 from msb_cache.errors import (
     BusyError,
@@ -29,6 +29,7 @@ from msb_cache.errors import (
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import Actor, Clock, NewEvent, StoredEvent
+from msb_cache.finding import familiar as familiar
 from msb_cache.ledger import Ledger, as_text
 from msb_cache.models import (
     ImageConfigDetail,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from msb_cache.projections.history import HistoryEvent
     from msb_cache.projections.live import Difference
     from msb_cache.pulling import Policy, Progress
+    from msb_cache.selection import Filters, Reader
     from msb_cache.sync import SyncReport
     from msb_cache.verification import Verification
 
@@ -136,7 +138,7 @@ class ImageCache:
         """
         self._observe()
         with self._ledger.snapshot() as connection:
-            return self._handle(_find(connection, reference))
+            return self._handle(finding.image(connection, reference))
 
     def inspect(self, reference: str) -> ImageDetail:
         """Return an image's handle, configuration and layers (bottom to top).
@@ -148,7 +150,7 @@ class ImageCache:
 
         self._observe()
         with self._ledger.snapshot() as connection:
-            row = _find(connection, reference)
+            row = finding.image(connection, reference)
             assert connection is not None  # noqa: S101
             config = images.config(connection, row.manifest_digest)
             layers = images.layers(connection, row.manifest_digest)
@@ -171,73 +173,92 @@ class ImageCache:
         """Return who holds the manifest that a reference points at now, by name."""
         self._observe()
         with self._ledger.snapshot() as connection:
-            row = _find(connection, reference)
+            row = finding.image(connection, reference)
             assert connection is not None  # noqa: S101
             return images.holders(connection, row.manifest_digest)
 
-    def history(self, reference: str) -> builtins.list[HistoryEvent]:
+    def history(self, reference: str, **filters: Unpack[Filters]) -> builtins.list[HistoryEvent]:
         """Return everything that happened to an image, oldest first, also when it is gone.
 
         That is: every event on the reference; holds, releases and deletions of each manifest it ever
         pointed at; and what became of their layers.
 
-        Raises:
-            ImageNotFoundError: the log knows no such reference.
-            InvalidReferenceError: the text is no reference.
-        """
-        from msb_cache.projections.history import history
-
-        parsed = Reference.parse(reference)
-        self._observe()
-        with self._ledger.snapshot() as connection:
-            events = []
-            if connection is not None:
-                events = [*history(connection, self._ledger.store(connection), parsed.canonical)]
-        if not events:
-            raise ImageNotFoundError(f"the log knows no image {parsed.familiar}")
-        return events
-
-    def events(
-        self,
-        *,
-        after: int = 0,
-        types: Iterable[str] | None = None,
-        subject: str | None = None,
-        operation: str | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-    ) -> builtins.list[StoredEvent]:
-        """Return the log's events that fit every given condition, in position order.
-
         Args:
-            after: only positions greater than this.
-            types: only these event types, such as ``image.pulled``.
-            subject: only events about this canonical reference, digest or operation.
-            operation: only events of this operation; a unique prefix of its id will do.
-            reverse: newest first.
-            limit: at most this many.
+            reference: a reference; one with wildcards (``*``, ``?``), for the images that match; or a digest,
+                or a unique beginning of one, for what concerned that manifest.
+            filters: what the events must fit; see ``Filters``.
 
         Raises:
+            ImageNotFoundError: the log knows no such image.
+            InvalidReferenceError: the text is no reference, or several digests begin with it.
+            InvalidConfigError: a filter makes no sense.
             OperationNotFoundError: no operation has that id, or several begin with it.
         """
+        return [*self.iter_history(reference, **filters)]
+
+    def iter_history(self, reference: str, **filters: Unpack[Filters]) -> Iterator[HistoryEvent]:
+        """Yield what ``history`` returns, read in pages; the log may be written to meanwhile."""
+        from msb_cache.finding import in_log
+        from msb_cache.selection import Query, pages
+
+        query = Query(filters, self._ledger.clock())
         self._observe()
         with self._ledger.snapshot() as connection:
-            if connection is None:
-                return []
-            store = self._ledger.store(connection)
-            subjects = None if subject is None else [subject]
-            if operation is not None:
-                operation = _operation(connection, operation)
-            return [
-                *store.read(
-                    after=after,
-                    types=types,
-                    subjects=subjects,
-                    operation=operation,
-                    reverse=reverse,
-                    limit=limit,
-                )
-            ]
+            in_log(connection, reference)
+        return pages(self._ledger, query, query.history_of(reference))
+
+    def events(self, **filters: Unpack[Filters]) -> builtins.list[StoredEvent]:
+        """Return the log's events that fit every given condition, in position order; see ``Filters``.
+
+        Raises:
+            ImageNotFoundError, InvalidReferenceError, InvalidConfigError, OperationNotFoundError: as for
+                ``history``.
+        """
+        return [*self.iter_events(**filters)]
+
+    def iter_events(self, **filters: Unpack[Filters]) -> Iterator[StoredEvent]:
+        """Yield what ``events`` returns, read in pages; the log may be written to meanwhile."""
+        from msb_cache.selection import Query, pages
+
+        query = Query(filters, self._ledger.clock())
+        self._observe()
+        return pages(self._ledger, query, query.events)
+
+    def follow(
+        self,
+        reference: str | None = None,
+        *,
+        stopped: Callable[[], bool] = lambda: False,
+        interval: float = 0.5,
+        **filters: Unpack[Filters],
+    ) -> Iterator[StoredEvent]:
+        """Yield events as ``iter_events`` or, with a reference, ``iter_history``; then stay for what comes.
+
+        Without ``since`` or ``after``, the last ten come first. A home without a log is waited for.
+
+        Args:
+            reference: whose history to follow; None: all events.
+            stopped: asked after each look whether to end.
+            interval: seconds between two looks.
+            filters: as for ``events``; ``until`` and ``reverse`` make no sense here.
+
+        Raises:
+            InvalidConfigError: ``until`` or ``reverse`` was given; else as for ``history``.
+        """
+        from msb_cache.finding import in_log
+        from msb_cache.selection import Query, follow
+        from msb_cache.watch import looks
+
+        if filters.get("until") is not None or filters.get("reverse"):
+            raise InvalidConfigError("what is followed has no end and comes oldest first")
+        query = Query(filters, self._ledger.clock())
+        if reference is not None:
+            with self._ledger.snapshot() as connection:
+                in_log(connection, reference)
+        note = self._note or (lambda sentence: None)
+        turns = looks(self._recorded, stopped=stopped, note=note, interval=interval)
+        read: Reader[StoredEvent] = query.events if reference is None else query.history_of(reference)
+        return follow(self._ledger, query, read, turns)
 
     def deletions(self, *, limit: int | None = None) -> builtins.list[DeletionSummary]:
         """Return past removals and prunes, newest first: who, by which policy, and the counters."""
@@ -450,7 +471,7 @@ class ImageCache:
         wanted = [references] if isinstance(references, str) else [*references]
         self._observe()
         with self._ledger.snapshot() as connection:
-            rows = [_find(connection, reference) for reference in wanted]
+            rows = [finding.image(connection, reference) for reference in wanted]
         save(self._layout, rows, target, format=format)
 
     def use(self, reference: str, *, holder: str | None = None) -> ImageHandle:
@@ -468,7 +489,7 @@ class ImageCache:
         self._begin_writing()
         self.get(reference)  # nothing is made for an image that is not there
         with self._ledger.transaction(uuid7()) as transaction:
-            row = _find(transaction.connection, reference)
+            row = finding.reference(transaction.connection, reference)
             used = ev.ImageUsed(manifest_digest=row.manifest_digest, holder=holder)
             transaction.append([NewEvent(used, row.reference)])
         return self.get(row.reference)
@@ -487,7 +508,7 @@ class ImageCache:
         self._begin_writing()
         self.get(reference)  # nothing is made for an image that is not there
         with self._ledger.transaction(uuid7()) as transaction:
-            row = _find(transaction.connection, reference)
+            row = finding.image(transaction.connection, reference)
             if holder not in images.holders(transaction.connection, row.manifest_digest):
                 held = ev.ImageHeld(holder=holder, reference=row.reference)
                 transaction.append([NewEvent(held, row.manifest_digest)])
@@ -526,7 +547,7 @@ class ImageCache:
 
         self._begin_writing()
         with self._ledger.snapshot() as connection:
-            canonical = _find(connection, reference).reference
+            canonical = finding.reference(connection, reference).reference
 
         def planner(state: IndexState, within: Plan | None) -> Plan:
             if canonical not in state.references:
@@ -603,12 +624,16 @@ class ImageCache:
 
     # -- helpers ---------------------------------------------------------------------------------
 
-    def _observe(self) -> None:
+    def _recorded(self) -> str | None:
+        """Record what msb did, if it keeps this home; return a sentence if that cannot be done."""
         if not self._sync_first or not self._ledger.owned_by_msb:
-            return
+            return None
         from msb_cache.sync import sync_before_reading
 
-        sentence = sync_before_reading(self._ledger)
+        return sync_before_reading(self._ledger)
+
+    def _observe(self) -> None:
+        sentence = self._recorded()
         if sentence is not None and sentence != self._noted and self._note is not None:
             self._note(sentence)
         self._noted = sentence
@@ -645,23 +670,6 @@ class ImageCache:
         )
 
 
-def familiar(canonical: str) -> str:
-    """Return the form in which a stored reference is shown to people: ``python:3.12``."""
-    return Reference.parse(canonical).familiar if canonical.startswith("docker.io/") else canonical
-
-
-def _find(connection: sqlite3.Connection | None, text: str) -> HandleRow:
-    reference = Reference.parse(text)
-    row = None
-    if connection is not None:
-        row = images.handle(connection, reference.canonical)
-        if row is None and reference.digest is not None:
-            row = images.handle_by_digest(connection, reference.name, reference.tag, reference.digest)
-    if row is None:
-        raise ImageNotFoundError(f"image not found: {reference.familiar}")
-    return row
-
-
 def _platform(text: str) -> Platform:
     from msb_cache.oci.platform import Platform
 
@@ -680,18 +688,6 @@ def _naming(source: object) -> Iterator[None]:
         if error.filename is None and isinstance(source, str | os.PathLike):
             error.filename = os.fspath(source)
         raise
-
-
-def _operation(connection: sqlite3.Connection, prefix: str) -> str:
-    from msb_cache.projections import deletions
-
-    found = []
-    if _OPERATION_PREFIX.fullmatch(prefix):
-        found = deletions.operations_with(connection, prefix)
-    if len(found) != 1:
-        problem = "several operations begin with" if found else "no operation has the id"
-        raise OperationNotFoundError(f"{problem} {as_text(prefix[:100])!r}")
-    return found[0]
 
 
 def _name(found: Sequence[SourceImage], extra: Reference | None) -> list[list[Reference]]:
