@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from msb_cache import errors
-from msb_cache.cli import audit, images, observe, output, pull
+from msb_cache.cli import audit, history, images, observe, output, past, pull
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -82,7 +82,14 @@ def cli(ctx: click.Context, home: str | None, no_sync: bool, log_level: str | No
         configure(log_level, log_format)
 
 
-for command in (*pull.COMMANDS, *images.COMMANDS, *audit.COMMANDS, *observe.COMMANDS):
+for command in (
+    *pull.COMMANDS,
+    *images.COMMANDS,
+    *past.COMMANDS,
+    *history.COMMANDS,
+    *audit.COMMANDS,
+    *observe.COMMANDS,
+):
     cli.add_command(command)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import os
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,9 +51,11 @@ if TYPE_CHECKING:
     from msb_cache.oci.image import SourceImage
     from msb_cache.oci.platform import Platform
     from msb_cache.oci.registry_options import RegistryOptions
+    from msb_cache.past import AsOf, Changes, Contents, Hold
     from msb_cache.projections.deletions import DeletionReport, DeletionSummary
     from msb_cache.projections.history import HistoryEvent
     from msb_cache.projections.live import Difference
+    from msb_cache.projections.past import Past
     from msb_cache.pulling import Policy, Progress
     from msb_cache.selection import Filters, Reader
     from msb_cache.sync import SyncReport
@@ -81,7 +84,8 @@ class ImageCache:
         actor: who is recorded in the log; None: this process's user and program.
         clock: nanoseconds since the epoch, UTC.
         sync: record what msb did before reading; else only ``sync()`` does.
-        note: gets a sentence when that cannot be done, and reading goes on with what the log has.
+        note: gets a sentence when that cannot be done, and reading goes on with what the log has; also when a
+            question is about a time before the log.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class ImageCache:
         self._sync_first = sync
         self._note = note
         self._noted: str | None = None
+        self._past: Past | None = None
 
     @property
     def home(self) -> Path:
@@ -110,6 +115,9 @@ class ImageCache:
 
     def close(self) -> None:
         """Close the database."""
+        if self._past is not None:
+            self._past.close()
+            self._past = None
         self._ledger.close()
 
     def __enter__(self) -> ImageCache:
@@ -122,34 +130,57 @@ class ImageCache:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def list(self) -> builtins.list[ImageHandle]:
-        """Return every cached image by creation time, newest first."""
+    def list(self, *patterns: str, as_of: AsOf | None = None) -> builtins.list[ImageHandle]:
+        """Return cached images by creation time, newest first.
+
+        Args:
+            patterns: only images that one of these means: a reference, with wildcards (``*``, ``?``) or
+                without, or a digest; none: all.
+            as_of: the images at this moment of the past; None: now. See ``AsOf``.
+
+        Raises:
+            ImageNotFoundError: nothing matches a pattern.
+            InvalidReferenceError: one is no reference.
+            InvalidConfigError: the moment is none, or in the future.
+        """
         self._observe()
-        with self._ledger.snapshot() as connection:
+        with self._index(as_of) as connection:
             rows = [] if connection is None else images.handles(connection)
+            if patterns:
+                chosen = {name for text in patterns for name in finding.in_index(connection, text)}
+                rows = [row for row in rows if row.reference in chosen]
         return [self._handle(row) for row in rows]
 
     def get(self, reference: str) -> ImageHandle:
-        """Return the image with this reference, in canonical or familiar form.
+        """Return an image.
+
+        Args:
+            reference: in canonical or familiar form; or a manifest's digest, or at least four digits of its
+                beginning, if no image has that name.
 
         Raises:
             ImageNotFoundError: it is not in the cache.
-            InvalidReferenceError: the text is no reference.
+            InvalidReferenceError: the text is no reference, or several digests begin with it.
         """
         self._observe()
         with self._ledger.snapshot() as connection:
             return self._handle(finding.image(connection, reference))
 
-    def inspect(self, reference: str) -> ImageDetail:
+    def inspect(self, reference: str, *, as_of: AsOf | None = None) -> ImageDetail:
         """Return an image's handle, configuration and layers (bottom to top).
+
+        Args:
+            reference: the image, as for ``get``.
+            as_of: how it was at this moment of the past; None: now. See ``AsOf``.
 
         Raises:
             ImageNotFoundError, InvalidReferenceError: as for ``get``.
+            InvalidConfigError: the moment is none, or in the future.
         """
         import msgspec
 
         self._observe()
-        with self._ledger.snapshot() as connection:
+        with self._index(as_of) as connection:
             row = finding.image(connection, reference)
             assert connection is not None  # noqa: S101
             config = images.config(connection, row.manifest_digest)
@@ -169,13 +200,46 @@ class ImageCache:
             )
         return ImageDetail(self._handle(row), detail, [ImageLayerDetail(*layer) for layer in layers])
 
-    def holders(self, reference: str) -> builtins.list[str]:
-        """Return who holds the manifest that a reference points at now, by name."""
+    def holders(self, reference: str, *, as_of: AsOf | None = None) -> builtins.list[str]:
+        """Return who holds the manifest that a reference points at, now or ``as_of`` a moment, by name."""
         self._observe()
-        with self._ledger.snapshot() as connection:
+        with self._index(as_of) as connection:
             row = finding.image(connection, reference)
             assert connection is not None  # noqa: S101
             return images.holders(connection, row.manifest_digest)
+
+    def holds(self, reference: str | None = None, *, as_of: AsOf | None = None) -> builtins.list[Hold]:
+        """Return who holds what, since when and by which reference, by holder.
+
+        Args:
+            reference: only holds of this manifest: a reference to it, or its digest, also when no reference
+                points at it any more; None: all holds.
+            as_of: at this moment of the past; None: now. See ``AsOf``.
+
+        Raises:
+            ImageNotFoundError, InvalidReferenceError, InvalidConfigError: as for ``inspect``.
+        """
+        from msb_cache.past import holds
+
+        self._observe()
+        with self._index(as_of) as connection:
+            digest = None if reference is None else finding.manifest(connection, reference)
+            return [] if connection is None else holds(connection, digest)
+
+    def diff(self, before: AsOf, after: AsOf | None = None) -> Changes:
+        """Return what came, went, moved, was held and released between two moments, and the change in bytes.
+
+        Args:
+            before: a moment of the past; see ``AsOf``.
+            after: another, also an earlier one; None: now.
+
+        Raises:
+            InvalidConfigError: a moment is none, or in the future.
+        """
+        from msb_cache.past import changes
+
+        self._observe()
+        return changes(self._contents(before), self._contents(after))
 
     def history(self, reference: str, **filters: Unpack[Filters]) -> builtins.list[HistoryEvent]:
         """Return everything that happened to an image, oldest first, also when it is gone.
@@ -608,6 +672,7 @@ class ImageCache:
 
     def rebuild(self) -> builtins.list[Difference]:
         """Fold the whole log again into the projections; return how they differed. It must be none."""
+        from msb_cache import snapshots
         from msb_cache.projections import live
 
         self._begin_writing()
@@ -620,9 +685,53 @@ class ImageCache:
             fold = live.fold_until(store)
         with self._ledger.transaction(uuid7()) as transaction:
             store = self._ledger.store(transaction.connection)
-            return live.rebuild(transaction.connection, store, fold, head.seq if head else 0)
+            differences = live.rebuild(transaction.connection, store, fold, head.seq if head else 0)
+        if differences:
+            snapshots.forget(self._ledger)
+        return differences
 
     # -- helpers ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def _index(self, as_of: AsOf | None) -> Iterator[sqlite3.Connection | None]:
+        """Read the index now, or as it was; None when the home has no log yet."""
+        with self._ledger.snapshot() as connection:
+            if as_of is None:
+                yield connection
+            else:
+                yield self._index_at(connection, self._position(connection, as_of))
+
+    def _position(self, connection: sqlite3.Connection | None, as_of: AsOf) -> int:
+        from msb_cache.past import position_of
+
+        store = None if connection is None else self._ledger.store(connection)
+        position = position_of(store, as_of, self._ledger.clock())
+        if position == 0 and self._note is not None:
+            self._note("the log begins later than that; there was nothing")
+        return position
+
+    def _index_at(self, connection: sqlite3.Connection | None, position: int) -> sqlite3.Connection | None:
+        from msb_cache.snapshots import index_at
+
+        if connection is None:
+            return None
+        if self._past is None or self._past.position != position:
+            if self._past is not None:
+                self._past.close()
+            self._past = index_at(self._ledger, connection, position)
+        return self._past.connection
+
+    def _contents(self, as_of: AsOf | None) -> Contents:
+        from msb_cache.past import Contents, contents
+
+        with self._ledger.snapshot() as connection:
+            if as_of is not None:
+                position = self._position(connection, as_of)
+                index = self._index_at(connection, position)
+            else:
+                head = None if connection is None else self._ledger.store(connection).head()
+                position, index = 0 if head is None else head.seq, connection
+            return Contents(position, {}, {}, 0) if index is None else contents(index, position)
 
     def _recorded(self) -> str | None:
         """Record what msb did, if it keeps this home; return a sentence if that cannot be done."""

@@ -88,6 +88,17 @@ def manifest(connection: sqlite3.Connection | None, text: str) -> str:
     return _only(digests, text, "in the cache")
 
 
+def in_index(connection: sqlite3.Connection | None, text: str) -> list[str]:
+    """Return the canonical references in the index that the text means, with wildcards or without.
+
+    Raises:
+        ImageNotFoundError, InvalidReferenceError: as for ``image``.
+    """
+    if is_pattern(text):
+        return matching(text, [] if connection is None else images.references(connection))
+    return [row.reference for row in _images(connection, text)]
+
+
 def in_log(connection: sqlite3.Connection | None, text: str) -> tuple[list[str], str | None]:
     """Return the references that the text ever meant and, if it is a digest, the whole digest.
 

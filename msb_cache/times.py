@@ -31,7 +31,7 @@ Moment = str | datetime
 _LONGEST = 60  # characters; what people type is shorter
 _LARGEST_COUNT = 10**9
 _LATEST_NS = 2**63 - 1
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _TIME = r"(?:\s+(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d))?)?"
 _DAY = re.compile(rf"(?P<day>today|yesterday|last\s+(?:{'|'.join(_WEEKDAYS)})){_TIME}", re.IGNORECASE)
@@ -107,14 +107,14 @@ def _ago(count: int, unit: str, now_ns: int, zone: tzinfo) -> int | None:
 
     back = relativedelta(**{f"{unit}s": count})  # type: ignore[arg-type]
     seconds, fraction = divmod(now_ns, 10**9)
-    local = (_EPOCH + timedelta(seconds=seconds)).astimezone(zone)
+    local = (EPOCH + timedelta(seconds=seconds)).astimezone(zone)
     return _ns(_in_zone(local.replace(tzinfo=None, fold=0) - back, zone)) + fraction
 
 
 def _day(found: re.Match[str], now_ns: int, zone: tzinfo) -> int:
     from dateutil.relativedelta import relativedelta
 
-    today = (_EPOCH + timedelta(seconds=now_ns // 10**9)).astimezone(zone)
+    today = (EPOCH + timedelta(seconds=now_ns // 10**9)).astimezone(zone)
     midnight = today.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None, fold=0)
     name = found["day"].lower().split()[-1]
     if name in _WEEKDAYS:
@@ -169,5 +169,5 @@ def _local_zone() -> tzinfo:
 
 
 def _ns(moment: datetime) -> int:
-    since = moment.astimezone(UTC) - _EPOCH
+    since = moment.astimezone(UTC) - EPOCH
     return (since.days * 86400 + since.seconds) * 10**9 + since.microseconds * 1000

@@ -44,6 +44,15 @@ class LayerDetailRow(NamedTuple):
     position: int
 
 
+class HoldDetailRow(NamedTuple):
+    """Who holds a manifest, since when (ns since the epoch, UTC) and by which canonical reference."""
+
+    holder: str
+    manifest_digest: str
+    since: int
+    reference: str | None
+
+
 def handles(connection: sqlite3.Connection) -> list[HandleRow]:
     """Return every image in the cache, newest first."""
     rows = connection.execute(_HANDLE + "ORDER BY i.created_at DESC, i.seq DESC")
@@ -114,6 +123,11 @@ def digests_in_log(connection: sqlite3.Connection, prefix: str, limit: int) -> l
 def is_subject(connection: sqlite3.Connection, subject: str) -> bool:
     """Return whether the log has an event about this."""
     return _any(connection, "SELECT 1 FROM events WHERE subject = ? LIMIT 1", subject)
+
+
+def references(connection: sqlite3.Connection) -> list[str]:
+    """Return every canonical reference in the index, in order."""
+    return [name for (name,) in connection.execute("SELECT reference FROM image ORDER BY reference")]
 
 
 def known_references(connection: sqlite3.Connection) -> list[str]:
@@ -188,6 +202,25 @@ def holders(connection: sqlite3.Connection, manifest_digest: str) -> list[str]:
         "SELECT holder FROM hold WHERE manifest_digest = ? ORDER BY holder", (manifest_digest,)
     )
     return [holder for (holder,) in rows]
+
+
+def holds(connection: sqlite3.Connection, manifest_digest: str | None) -> list[HoldDetailRow]:
+    """Return the holds of a manifest, or (None) all, by holder."""
+    where = "" if manifest_digest is None else "WHERE manifest_digest = ? "
+    rows = connection.execute(
+        f"SELECT holder, manifest_digest, since, reference FROM hold {where}ORDER BY holder, since, seq",  # noqa: S608
+        () if manifest_digest is None else (manifest_digest,),
+    )
+    return [HoldDetailRow(*row) for row in rows]
+
+
+def total_bytes(connection: sqlite3.Connection) -> int:
+    """Return what the files of all layers and manifests measure, those left out whose size is unknown."""
+    (total,) = connection.execute(
+        "SELECT (SELECT coalesce(sum(erofs_bytes), 0) FROM layer) "
+        "+ (SELECT coalesce(sum(coalesce(fsmeta_bytes, 0) + coalesce(vmdk_bytes, 0)), 0) FROM manifest)"
+    ).fetchone()
+    return int(total)
 
 
 def held_by(connection: sqlite3.Connection, holder: str) -> list[str]:
