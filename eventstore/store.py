@@ -227,14 +227,14 @@ class EventStore:
         """
         chosen = None if types is None else list(dict.fromkeys(types))
         indexed = subjects is not None or operation is not None
-        if chosen is not None and len(chosen) != 1 and not indexed and limit is not None:
+        if chosen is not None and len(chosen) != 1 and not indexed:
             # The index by type has each type in position order, but not several: they are merged.
             streams = [
                 self.read(after=after, until=until, types=[name], where=where, reverse=reverse, limit=limit)
                 for name in chosen
             ]
             merged = heapq.merge(*streams, key=lambda event: event.seq, reverse=reverse)
-            yield from islice(merged, limit)
+            yield from merged if limit is None else islice(merged, limit)
             return
         conditions, arguments = where.sql()
         for condition, value in (
@@ -253,8 +253,8 @@ class EventStore:
             arguments.append(about[0] if single else _encode(about).decode())
         if chosen is not None:
             # An operation (with subjects) or subjects choose the index: a type can have a million events.
-            # All events of several types are read in one sweep. A unary plus keeps SQLite from another index.
-            plus = "+" if indexed or len(chosen) != 1 else ""
+            # A unary plus keeps SQLite from choosing another one.
+            plus = "+" if indexed else ""
             conditions.append(f"{plus}type IN ({', '.join('?' * len(chosen))})")
             arguments.extend(chosen)
         query = f"SELECT {_ALL} FROM events WHERE {' AND '.join(conditions) or '1'} ORDER BY seq"  # noqa: S608

@@ -316,6 +316,7 @@ class ImageCache:
         if filters.get("until") is not None or filters.get("reverse"):
             raise InvalidConfigError("what is followed has no end and comes oldest first")
         query = Query(filters, self._ledger.clock())
+        self._observe()
         if reference is not None:
             with self._ledger.snapshot() as connection:
                 in_log(connection, reference)

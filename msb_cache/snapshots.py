@@ -35,7 +35,7 @@ _BYTES_PER_EVENT = 256  # ids, hash and index entries alone are more
 _LARGEST = 1 << 30  # bytes of one, expanded
 _MAGIC = b"msb-cache fold 1\n"
 _DIGEST_BYTES = 32
-_NAME = re.compile(r"(\d{1,19})-(\d{1,9})-([0-9a-f]{64})\.fold")
+_NAME = re.compile(r"(\d{1,19})-(\d{1,9})-([0-9a-f]{64})\.fold(?:\.\d+\.tmp)?")
 
 
 class Snapshot(NamedTuple):
@@ -60,13 +60,14 @@ def index_at(ledger: Ledger, connection: sqlite3.Connection, position: int) -> P
     from msb_cache.projections.past import Past
 
     store, folder = ledger.store(connection), ledger.layout.snapshots
-    known = _known(connection, folder)
+    keeping = not ledger.owned_by_msb and _may_write(ledger.layout.db)
     past = None
-    for snapshot in reversed(known):
+    for snapshot in reversed(_known(connection, folder)):
         if snapshot.seq <= position and past is None:
             past = _load(connection, snapshot)
+            if past is None and keeping:
+                _delete(snapshot.path)  # so that a good one can take its place
     past = past or Past(connection)
-    keeping = not ledger.owned_by_msb and _may_write(ledger.layout.db)
     while past.position < position:
         past.advance(connection, store, min(position, (past.position // STEP + 1) * STEP))
         if keeping and past.position % STEP == 0:
@@ -102,7 +103,7 @@ def keep(ledger: Ledger, connection: sqlite3.Connection) -> None:
 def forget(ledger: Ledger) -> None:
     """Delete every snapshot: the index that they were taken from was wrong."""
     for _, path in _files(ledger.layout.snapshots):
-        path.unlink(missing_ok=True)
+        _delete(path)
 
 
 def _keep(live: sqlite3.Connection, index: sqlite3.Connection, seq: int, folder: Path) -> bool:
@@ -117,11 +118,16 @@ def _keep(live: sqlite3.Connection, index: sqlite3.Connection, seq: int, folder:
     if sum(snapshot.size for snapshot in known) + len(data) > head * _BYTES_PER_EVENT:
         return True
     try:
-        _write(folder / _name(live, seq), data, {snapshot.path.name for snapshot in known})
+        _write(folder / _name(live, seq), data)
     except OSError as error:
         logs.warning("a snapshot of the index cannot be kept", folder=str(folder), reason=error.strerror)
         return False
     logs.debug("kept a snapshot of the index", seq=seq, bytes=len(data))
+    of_this_log = {snapshot.path for snapshot in known}
+    for match, path in _files(folder):
+        # Later ones may be of events that this process does not see yet.
+        if int(match[1]) < seq and path not in of_this_log:
+            _delete(path)
     return True
 
 
@@ -130,7 +136,7 @@ def _known(live: sqlite3.Connection, folder: Path) -> list[Snapshot]:
     found = []
     for match, path in _files(folder):
         seq, version, head = int(match[1]), int(match[2]), match[3]
-        if version != FOLD_VERSION:
+        if version != FOLD_VERSION or path.suffix == ".tmp":
             continue
         row = live.execute("SELECT hash FROM events WHERE seq = ?", (seq,)).fetchone()
         if row is not None and row[0].hex() == head:
@@ -171,12 +177,9 @@ def _encode(index: sqlite3.Connection) -> bytes:
     return zstandard.ZstdCompressor().compress(encode_rows(index))
 
 
-def _write(path: Path, data: bytes, known: set[str]) -> None:
-    """Put a snapshot in place at once, and delete those that nobody can use any more."""
+def _write(path: Path, data: bytes) -> None:
+    """Put a snapshot in place at once."""
     make_private(path.parent)
-    for _, other in _files(path.parent):
-        if other.name not in known:
-            other.unlink(missing_ok=True)
     staged = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         # Not synced: what a power loss makes of it does not fit its checksum.
@@ -184,6 +187,13 @@ def _write(path: Path, data: bytes, known: set[str]) -> None:
         staged.rename(path)
     finally:
         staged.unlink(missing_ok=True)
+
+
+def _delete(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        logs.warning("a snapshot of the index cannot be deleted", path=str(path), reason=error.strerror)
 
 
 def _load(live: sqlite3.Connection, snapshot: Snapshot) -> Past | None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import EventStore
 from msb_cache.projections.fold import Fold
 from msb_cache.projections.rows import (
@@ -30,21 +29,6 @@ from msb_cache.projections.tables import Key, Table, Tables, columns, stored_row
 
 _KEPT: tuple[type[Row], ...] = (ImageRow, ManifestRow, ManifestLayerRow, LayerRow, HoldRow)
 """What the past is asked for. The other tables only grow, so the live ones tell what they had."""
-
-_TYPES = tuple(
-    event.type
-    for event in (
-        ev.ManifestAdded,
-        ev.ImagePulled,
-        ev.ImageUsed,
-        ev.ImageHeld,
-        ev.ImageReleased,
-        ev.ImageRemoved,
-        ev.DeletionStarted,
-        ev.ManifestDeleted,
-    )
-)
-"""The event types that change one of those tables."""
 
 Rows = tuple[list[Key], ...]
 """The rows of each of those tables, in their order, as tuples in column order."""
@@ -109,7 +93,7 @@ class Past:
         tables.deletion = _Decided(live, self.position)
         tables.deletion_outcome = Table(DeletionOutcomeRow, None)
         tables.pointed_at = Table(PointedAtRow, None)
-        Fold(tables).apply(store.read(after=self.position, until=until, types=_TYPES))
+        Fold(tables).apply(store.read(after=self.position, until=until))
         self.connection.execute("BEGIN")
         for table in (tables.image, tables.manifest, tables.manifest_layer, tables.layer, tables.hold):
             table.flush(self.connection)

@@ -69,9 +69,7 @@ def test_each_filter_is_what_it_says(long: Path, call: Call) -> None:
         f"--operation {operation}": lambda event: event["operation"] == operation,
         f"--digest {TOOL.digest}": lambda event: TOOL.digest in json.dumps(event),
         f"--digest {TOOL.digest[7:13]}": lambda event: TOOL.digest in json.dumps(event),
-        f"--digest {TOOL.layers[0].digest}": lambda event: (
-            TOOL.layers[0].digest in json.dumps(event)
-        ),
+        f"--digest {TOOL.layers[0].digest}": lambda event: TOOL.layers[0].digest in json.dumps(event),
         "--grep TEAM/tool": lambda event: "team/tool" in json.dumps(event),
         "--subject app:1": lambda event: event["subject"] == "docker.io/library/app:1",
         "--subject app:*": lambda event: event["subject"].startswith("docker.io/library/app:"),
@@ -89,11 +87,13 @@ def test_each_filter_is_what_it_says(long: Path, call: Call) -> None:
         assert seqs(call, "events", *words.split(), "--reverse") == expected[::-1], words
         assert seqs(call, "events", *words.split(), "-n", 2) == expected[:2], words
         assert seqs(call, "events", *words.split(), "-n", 2, "--reverse") == expected[::-1][:2], words
+        if words.startswith("--subject"):
+            continue
         # The same filter on a history.
         own = seqs(call, "history", "app:1")
-        assert seqs(call, "history", "app:1", *[w for w in words.split() if w]) == [
-            seq for seq in own if seq in expected
-        ], words
+        assert seqs(call, "history", "app:1", *words.split()) == [seq for seq in own if seq in expected], (
+            words
+        )
     assert len(seqs(call, "events", "--grep", 'it\'s "due"')) == len(events)
 
 
