@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         ImageLayerDetail,
         ImagePruneReport,
     )
+    from msb_cache.past import Changes, Hold, Moved
     from msb_cache.projections.history import HistoryEvent
     from msb_cache.sync import SyncReport
 
@@ -59,10 +60,12 @@ __all__ = [
     "Actor",
     "BackendKind",
     "BusyError",
+    "Changes",
     "CloudBackend",
     "CorruptArtifactError",
     "CorruptLogError",
     "HistoryEvent",
+    "Hold",
     "HomeOwnedByMicrosandboxError",
     "Image",
     "ImageArchiveFormat",
@@ -81,6 +84,7 @@ __all__ = [
     "LocalBackend",
     "LogError",
     "MicrosandboxError",
+    "Moved",
     "MsbDatabaseError",
     "NewerDatabaseError",
     "OperationNotFoundError",
@@ -119,6 +123,7 @@ _MODULES = {
         "ImageLayerDetail",
         "ImagePruneReport",
     ),
+    "msb_cache.past": ("Changes", "Hold", "Moved"),
     "msb_cache.projections.history": ("HistoryEvent",),
     "msb_cache.sync": ("SyncReport",),
 }

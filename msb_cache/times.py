@@ -48,7 +48,7 @@ def parse_time(text: str, now_ns: int, zone: tzinfo | None = None) -> int:
         zone: where times without an offset are meant; None: the local zone.
 
     Returns:
-        Nanoseconds since the epoch, UTC.
+        Nanoseconds since the epoch, UTC; what 64 bits cannot hold (after 2262) is the last that they can.
 
     Raises:
         InvalidConfigError: the text is no such time.
@@ -58,14 +58,14 @@ def parse_time(text: str, now_ns: int, zone: tzinfo | None = None) -> int:
         found = _parse(words, now_ns, zone or _local_zone()) if len(words) <= _LONGEST else None
     except (ValueError, OverflowError):
         found = None
-    if found is None or not -_LATEST_NS <= found <= _LATEST_NS:
+    if found is None:
         from msb_cache.oci.digest import shown
 
         raise InvalidConfigError(
             f"{shown(text)} is no time; write 2026-11-23, 2026-11-23T14:05:00+01:00, 'yesterday 14:00', "
             "'last monday' or '2 days ago'"
         )
-    return found
+    return max(-_LATEST_NS, min(found, _LATEST_NS))
 
 
 def as_ns(moment: Moment, now_ns: int) -> int:

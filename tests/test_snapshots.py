@@ -209,7 +209,6 @@ def test_those_of_another_fold_are_ignored(ledger: Ledger, monkeypatch: pytest.M
     before = files(ledger)
     assert index_at(ledger, head(ledger)) == folded(ledger, head(ledger))
     assert not {*before[:-1]} & {*files(ledger)}
-    assert all(path.name.split("-")[1] == "99" for path in files(ledger)[:-1])
 
 
 def test_readers_write_nothing_in_a_home_that_is_not_theirs(

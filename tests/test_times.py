@@ -174,6 +174,11 @@ def test_the_local_zone_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> 
         time.tzset()
 
 
+def test_what_64_bits_cannot_hold_is_the_last_that_they_can() -> None:
+    assert parse_time("2999-01-01", NOW) == parse_time("9999-12-31T23:59", NOW) == 2**63 - 1
+    assert parse_time("1500-01-01", NOW) == 1 - 2**63
+
+
 def test_positions() -> None:
     assert position_in("@0") == 0
     assert position_in(" @123 ") == 123

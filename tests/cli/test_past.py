@@ -188,6 +188,7 @@ def test_a_home_without_a_log(own_home: Path, call: Call) -> None:
         ("@9999999999999999999", r"the log has no event 9999999999999999999"),
         ("@" + "9" * 50, "is no time"),
         ("2200-01-01", "is in the future"),
+        ("2999-01-01", "is in the future"),
         ("2026-99-99", "is no time"),
         ("yesterday\n", "is no time"),
     ],
