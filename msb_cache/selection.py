@@ -216,6 +216,8 @@ def follow(ledger: Ledger, query: Query, read: Reader[E], looks: Iterable[None])
                 position = end
             elif position is None:
                 position = query.first(store)
+            elif position == end:
+                continue
         for event in (*reversed(latest), *_read(ledger, read, Span(position, end, left))):
             if left is not None:
                 left -= 1
@@ -228,7 +230,7 @@ def follow(ledger: Ledger, query: Query, read: Reader[E], looks: Iterable[None])
 def _read(ledger: Ledger, read: Reader[E], span: Span) -> Iterator[E]:
     """Yield what fits in a span, in pages; later ones are larger, for some selections are sorted for each."""
     size, left = _FIRST_PAGE, span.limit
-    while span.after < span.until and left != 0:
+    while left != 0:
         size = size if left is None else min(size, left)
         with ledger.snapshot() as connection:
             if connection is None:

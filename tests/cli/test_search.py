@@ -200,6 +200,7 @@ def test_wildcards_in_lists(home: Path, call: Call) -> None:
         (NOT_FOUND, ["events", "--digest", "0000"], "no such digest"),
         (NOT_FOUND, ["events", "--operation", "00000000"], "no operation has the id"),
         (NOT_FOUND, ["history", "app:1", "--operation", "zz"], "no operation has the id"),
+        (NOT_FOUND, ["events", "--since", "now", "--operation", "zz"], "no operation has the id"),
         (NOT_FOUND, ["history", "nothing:*"], "no image matches 'nothing:*'"),
         (NOT_FOUND, ["list", "nothing:*"], "no image matches 'nothing:*'"),
         (NOT_FOUND, ["list", "app:2"], "image not found: app:2"),
