@@ -1,7 +1,7 @@
 """Measure what the past costs in a home: ``python benchmarks/past.py HOME [--positions 30] [--seed 1]``.
 
-Prints the CPU time of folding the whole log, that of listing the images as of random positions, their ratio, and
-what the snapshots take beside the database.
+Prints the CPU time of folding the whole log, that of listing the images as of random positions, their ratio,
+and what the snapshots take beside the database.
 """
 
 from __future__ import annotations
@@ -50,9 +50,8 @@ def main() -> None:
     print(f"fold of {head.seq:,} events: {fold:.2f} s")
     print(f"list as of a position: median {times[len(times) // 2]:.3f} s, at most {times[-1]:.3f} s")
     print(f"at most {times[-1] / fold:.2f} of the fold")
-    print(
-        f"{len(files)} snapshots: {sum(files):,} bytes; database: {ledger.layout.database.stat().st_size:,} bytes"
-    )
+    database = ledger.layout.database.stat().st_size
+    print(f"{len(files)} snapshots: {sum(files):,} bytes; database: {database:,} bytes")
 
 
 if __name__ == "__main__":
