@@ -25,6 +25,10 @@ _FILE = {
     "metadata": re.compile(r"[0-9a-f]{64}\.json"),
 }
 
+_OF_MSB = frozenset({".msb-leases"})
+_LOCK_OF_MSB = re.compile(r"[0-9a-f]{64}\.lock")
+"""Beside its metadata files msb locks a manifest by name, without the file's ending."""
+
 
 class Layout:
     """The paths of one home. Making one touches no file."""
@@ -132,8 +136,14 @@ class Layout:
         for kind, folder in self.folders.items():
             for name in _names(folder):
                 known = name.removesuffix(".lock")
-                if not _FILE[kind].fullmatch(known) and name != ".msb-leases":
+                if not (_FILE[kind].fullmatch(known) or name in _OF_MSB or _LOCK_OF_MSB.fullmatch(name)):
                     yield folder / name
+
+    def interrupted_deletions(self) -> Iterator[Path]:
+        """Yield the folders in which msb keeps what it has begun to delete; its next deletion ends them."""
+        for name in _names(self.cache / ".image-deletions"):
+            if name.startswith("delete-"):
+                yield self.cache / ".image-deletions" / name
 
 
 def _names(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ from msb_cache.cli.common import format_option, open_cache
 from msb_cache.cli.history import subject
 
 if TYPE_CHECKING:
-    from msb_cache.projections.deletions import DeletionReport, DeletionSummary
+    from msb_cache.projections.deletions import ArtifactReport, DeletionReport, DeletionSummary
     from msb_cache.verification import Verification
 
 
@@ -116,6 +116,7 @@ def _deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]
     found: dict[str, Any] = {
         "operation": report.operation,
         "kind": row.kind,
+        "engine": row.engine,
         "policy": report.policy,
         "actor": msgspec.to_builtins(report.actor),
         "started_at": output.rfc3339(row.started_at),
@@ -146,7 +147,7 @@ def _deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]
 
 def _print_deletion(report: DeletionReport) -> None:
     from msb_cache.cache import familiar
-    from msb_cache.cli.describe import who
+    from msb_cache.cli.describe import kept_because, who
 
     row = report.counters
 
@@ -156,6 +157,8 @@ def _print_deletion(report: DeletionReport) -> None:
     line("Operation", report.operation)
     line("Kind", row.kind)
     line("Policy", ", ".join(f"{key}={_value(value)}" for key, value in report.policy.items()))
+    if row.engine == "msb":
+        line("Engine", "msb")
     line("By", who(report.actor))
     line("Started", output.local_time(row.started_at))
     line("Finished", output.local_time(row.finished_at))
@@ -176,7 +179,7 @@ def _print_deletion(report: DeletionReport) -> None:
                     artifact.outcome or "unknown",
                     output.size(artifact.bytes if artifact.outcome == "deleted" else artifact.planned_bytes),
                     familiar(artifact.subject),
-                    artifact.reason or ("found gone while recovering" if artifact.recovered else ""),
+                    _artifact_note(artifact),
                 )
                 for artifact in report.artifacts
             ],
@@ -185,9 +188,15 @@ def _print_deletion(report: DeletionReport) -> None:
     if report.kept:
         click.echo(f"\nKept ({len(report.kept)})")
         for kept in report.kept:
-            by = f" by {', '.join(map(familiar, kept.holders))}" if kept.holders else ""
-            by += f" and {kept.more} more" if kept.more else ""
-            click.echo(f"  {output.printable(subject(kept.subject))}   {kept.rule}{output.printable(by)}")
+            because = kept_because(kept.rule, kept.holders, kept.more)
+            click.echo(f"  {output.printable(subject(kept.subject))}   {output.printable(because)}")
+
+
+def _artifact_note(artifact: ArtifactReport) -> str:
+    if artifact.recovered:
+        return "found gone while recovering"
+    by = f" by {', '.join(artifact.holders)}" if artifact.holders else ""
+    return f"{artifact.reason or ''}{by}"
 
 
 def _value(value: Any) -> str:
@@ -276,9 +285,13 @@ def _print_verification(found: Verification) -> None:
     for problem in extra:
         what = "no image names it; `msb-cache prune --orphans` deletes it"
         if found.owned_by_msb:
-            what = "the log names no image of it; it may be msb's"
+            what = "neither msb nor the log names it; `msb-cache prune --orphans` deletes it after an hour"
         if problem.problem == "foreign":
             what = "not a file of the cache"
+        elif problem.problem == "unclear":
+            what = "the log names no image of it; it may be msb's"
+        elif problem.problem == "unfinished":
+            what = "msb was stopped while deleting; its next deletion goes on with that"
         click.echo(f"      {_place(found, problem)}: {what}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msb_cache.cli.output import plural, printable, short, size
@@ -80,10 +80,14 @@ def _outcome(
     if isinstance(data, ev.ArtifactKept):
         reasons = {
             "busy": "another process works with it",
-            "needed": "an image needs it again",
+            "needed": "an image needs it",
             "owned": "the home had become msb's",
+            "held": "in use",
+            "left": "msb left it behind",
         }
         reason = reasons[data.reason]
+        if data.holders:
+            reason += f" by {', '.join(data.holders)}"
         return Line(f"{data.kind} kept", "yellow", subject, reason)
     if isinstance(data, ev.ArtifactDeleteFailed):
         return Line(f"{data.kind} stuck", "red", subject, data.reason)
@@ -109,6 +113,20 @@ def _other(event: StoredEvent, data: ev.Event) -> Line:
     if isinstance(data, ev.LogCreated):
         return Line("log created", "white", "-", f"format {data.format}")
     return Line(event.type, "white", "-", "")
+
+
+def kept_because(rule: str, by: Sequence[str], more: int = 0) -> str:
+    """Return why a deletion keeps something: its rule in words, and those it is kept for."""
+    from msb_cache.cache import familiar
+
+    names = ", ".join(short(name) if name.startswith("sha256:") else familiar(name) for name in by)
+    if more:
+        names += f" and {more} more"
+    if rule == "unknown":
+        return "msb does not know it"
+    if rule == "shared":
+        return f"shares layers with {names}, which msb does not know"
+    return f"{rule} by {names}" if names else rule
 
 
 def who(actor: Actor) -> str:

@@ -395,11 +395,13 @@ def _print_preview(shown: Preview, *, err: bool = False) -> None:
         click.echo(f"Deletes {', '.join(parts)}: {output.size(shown.bytes or 0)}", err=err)
         output.columns(((familiar(name), output.short(digest)) for name, digest in plan.references), err=err)
     if plan.kept:
+        from msb_cache.cli.describe import kept_because
+
         click.echo(f"Keeps {len(plan.kept)}", err=err)
         rows = (
             (
                 output.short(kept.subject) if kept.subject.startswith("sha256:") else familiar(kept.subject),
-                f"{kept.rule} by {', '.join(kept.by)}",
+                kept_because(kept.rule, kept.by),
             )
             for kept in plan.kept
         )

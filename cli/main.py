@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from msb_cache import errors
-from msb_cache.cli import audit, history, images, observe, output, past, pull
+from msb_cache.cli import audit, history, images, info, observe, output, past, pull
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -89,6 +89,7 @@ for command in (
     *history.COMMANDS,
     *audit.COMMANDS,
     *observe.COMMANDS,
+    *info.COMMANDS,
 ):
     cli.add_command(command)
 
@@ -119,8 +120,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         output.error(error.format_message())
         return error.exit_code
     except errors.MicrosandboxError as error:
-        hold = "; `msb-cache release HOLDER` ends a hold, `remove --force` drops the reference only"
-        output.error(f"{error}{hold if isinstance(error, errors.ImageInUseError) else ''}")
+        output.error(f"{error}{_release_hint(error)}")
         return _exit_code(error)
     except BrokenPipeError:
         # Whoever read our output has gone; writing more, also at exit, would only fail again.
@@ -130,6 +130,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
         output.error(_sentence(error))
         return EXIT_FAILED
     return result if isinstance(result, int) else 0
+
+
+def _release_hint(error: errors.MicrosandboxError) -> str:
+    """Return what ends a use, where that is what is in the way."""
+    if not isinstance(error, errors.ImageInUseError):
+        return ""
+    ends = (
+        "`msb rm NAME` deletes a sandbox" if error.seen_in_msb else "`msb-cache release HOLDER` ends a hold"
+    )
+    return f"; {ends}, `remove --force` drops the reference only"
 
 
 def _exit_code(error: errors.MicrosandboxError) -> int:

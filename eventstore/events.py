@@ -19,6 +19,9 @@ ArtifactKind = Literal["manifest", "metadata", "layer", "fsmeta", "vmdk"]
 
 DeletionKind = Literal["remove", "prune"]
 
+Engine = Literal["msb-cache", "msb"]
+"""Which program deletes the files: ours, or microsandbox's own in a home that it keeps."""
+
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of all events."""
@@ -175,7 +178,8 @@ class KeptBack(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class DeletionStarted(Event, frozen=True, kw_only=True):
     """The decision to delete, recorded before anything is touched. Subject: the operation.
 
-    A long list is split over ``parts`` events of the same transaction; ``part`` counts from 1.
+    A long list is split over ``parts`` events of the same transaction; ``part`` counts from 1. With the
+    ``engine`` msb it is an intent: what leaves the index, and when, msb decides.
     """
 
     type: ClassVar[str] = "deletion.started"
@@ -185,6 +189,7 @@ class DeletionStarted(Event, frozen=True, kw_only=True):
     kept: tuple[KeptBack, ...] = ()
     part: int = 1
     parts: int = 1
+    engine: Engine = "msb-cache"
 
 
 class ArtifactDeleted(Event, frozen=True, kw_only=True):
@@ -241,17 +246,22 @@ class VmdkDeleted(ArtifactDeleted, frozen=True, kw_only=True):
 class ArtifactKept(Event, frozen=True, kw_only=True):
     """A planned artifact was not deleted after all. Subject: as for its deletion.
 
-    ``busy``: another process had it locked; ``needed``: an image needs it again; ``owned``: the home
-    had become msb's.
+    ``busy``: another process had it locked; ``needed``: an image needs it; ``owned``: the home had become
+    msb's; ``held``: msb found it in use, by ``holders`` if they are known; ``left``: msb took its record
+    out and left the file behind.
     """
 
     type: ClassVar[str] = "artifact.kept"
     kind: ArtifactKind
-    reason: Literal["busy", "needed", "owned"]
+    reason: Literal["busy", "needed", "owned", "held", "left"]
+    holders: tuple[str, ...] = ()
 
 
 class ArtifactDeleteFailed(Event, frozen=True, kw_only=True):
-    """The operating system refused to delete a planned artifact. Subject: as for its deletion."""
+    """A planned artifact could not be deleted. Subject: as for its deletion.
+
+    ``errno`` is the operating system's; 0: it was msb that failed, and ``reason`` is what it said.
+    """
 
     type: ClassVar[str] = "artifact.delete_failed"
     kind: ArtifactKind

@@ -174,6 +174,13 @@ def m0003_observed(db: Database) -> None:
     db.execute("PRAGMA user_version = 3")
 
 
+@migrations()
+def m0004_engine(db: Database) -> None:
+    """Add which program a deletion is carried out by."""
+    db.execute("ALTER TABLE deletion ADD COLUMN engine TEXT NOT NULL DEFAULT 'msb-cache'")
+    db.execute("PRAGMA user_version = 4")
+
+
 def _run(db: Database, script: str) -> None:
     # Not executescript: it would commit the migration's transaction before running.
     statement = ""

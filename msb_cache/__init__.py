@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         LogError,
         MicrosandboxError,
         MsbDatabaseError,
+        MsbProgramError,
         NewerDatabaseError,
         OperationNotFoundError,
         PlatformNotFoundError,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     )
     from msb_cache.eventstore.store import Actor, StoredEvent
     from msb_cache.image import Image
+    from msb_cache.info import HomeInfo
     from msb_cache.models import (
         ImageArchiveFormat,
         ImageConfigDetail,
@@ -66,6 +68,7 @@ __all__ = [
     "CorruptLogError",
     "HistoryEvent",
     "Hold",
+    "HomeInfo",
     "HomeOwnedByMicrosandboxError",
     "Image",
     "ImageArchiveFormat",
@@ -86,6 +89,7 @@ __all__ = [
     "MicrosandboxError",
     "Moved",
     "MsbDatabaseError",
+    "MsbProgramError",
     "NewerDatabaseError",
     "OperationNotFoundError",
     "PlatformNotFoundError",
@@ -115,6 +119,7 @@ _MODULES = {
     "msb_cache.cache": ("ImageCache",),
     "msb_cache.eventstore.store": ("Actor", "StoredEvent"),
     "msb_cache.image": ("Image",),
+    "msb_cache.info": ("HomeInfo",),
     "msb_cache.models": (
         "ImageArchiveFormat",
         "ImageConfigDetail",

@@ -21,10 +21,12 @@ from msb_cache import finding
 from msb_cache.artifacts.layout import Layout
 from msb_cache.errors import (
     BusyError,
+    HomeOwnedByMicrosandboxError,
     ImageInUseError,
     ImageNotFoundError,
     InvalidConfigError,
     InvalidImageError,
+    MsbProgramError,
     OperationNotFoundError,
 )
 from msb_cache.eventstore import events as ev
@@ -46,7 +48,8 @@ from msb_cache.recovery import recover
 
 if TYPE_CHECKING:
     from msb_cache.adding import Addition
-    from msb_cache.deletion import Confirm, Preview
+    from msb_cache.deletion import Confirm, Delete, Preview
+    from msb_cache.info import HomeInfo
     from msb_cache.oci.credentials import Credential
     from msb_cache.oci.image import SourceImage
     from msb_cache.oci.platform import Platform
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from msb_cache.projections.history import HistoryEvent
     from msb_cache.projections.live import Difference
     from msb_cache.projections.past import Past
+    from msb_cache.projections.state import IndexState
     from msb_cache.pulling import Policy, Progress
     from msb_cache.selection import Filters, Reader
     from msb_cache.sync import SyncReport
@@ -372,6 +376,13 @@ class ImageCache:
         self._observe()
         return verify(self._ledger)
 
+    def info(self) -> HomeInfo:
+        """Return which engine changes this cache and why, and how much there is."""
+        from msb_cache.info import info
+
+        self._observe()
+        return info(self._ledger)
+
     def sync(self, *, force: bool = False) -> SyncReport:
         """Record what msb did in this home since the last time; in a home of our own, nothing.
 
@@ -425,11 +436,6 @@ class ImageCache:
             InvalidImageError: the archive is damaged, lies about a digest, or is no archive.
             InvalidReferenceError: ``tag``, or a name in the archive, is no reference.
         """
-        from msb_cache.adding import add
-        from msb_cache.oci.archive import open_archive
-        from msb_cache.oci.image import SourceLayer
-        from msb_cache.operations import Operation
-
         began = time.monotonic_ns()
         extra = None if tag is None else Reference.parse(tag)
         wanted = None if platform is None else _platform(platform)
@@ -439,6 +445,17 @@ class ImageCache:
             origin = ev.Source(kind="archive", name=as_text(os.path.abspath(os.fsdecode(source))))
         else:
             opened, origin = source, ev.Source(kind="archive", name="-")
+        if self._ledger.owned_by_msb:
+            from msb_cache import msb_adding
+
+            with _naming(source):
+                rows = msb_adding.load(self._ledger, opened, origin, extra, wanted)
+            return [self._handle(row) for row in rows]
+        from msb_cache.adding import add
+        from msb_cache.oci.archive import open_archive
+        from msb_cache.oci.image import SourceLayer
+        from msb_cache.operations import Operation
+
         with (
             _naming(source),
             Operation(self._layout) as operation,
@@ -506,7 +523,12 @@ class ImageCache:
         if policy not in ("missing", "always", "never") or jobs < 1:
             raise InvalidConfigError("the policy is missing, always or never, and jobs is at least 1")
         self._begin_writing()
-        pull(self._ledger, wanted, progress=progress, note=note)
+        if self._ledger.owned_by_msb:
+            from msb_cache import msb_adding
+
+            msb_adding.pull(self._ledger, wanted)
+        else:
+            pull(self._ledger, wanted, progress=progress, note=note)
         return self.get(wanted.reference.canonical)
 
     def save(
@@ -553,7 +575,7 @@ class ImageCache:
             _check_holder(holder)
         self._begin_writing()
         self.get(reference)  # nothing is made for an image that is not there
-        with self._ledger.transaction(uuid7()) as transaction:
+        with self._ledger.attest(uuid7()) as transaction:
             row = finding.reference(transaction.connection, reference)
             used = ev.ImageUsed(manifest_digest=row.manifest_digest, holder=holder)
             transaction.append([NewEvent(used, row.reference)])
@@ -572,7 +594,7 @@ class ImageCache:
         _check_holder(holder)
         self._begin_writing()
         self.get(reference)  # nothing is made for an image that is not there
-        with self._ledger.transaction(uuid7()) as transaction:
+        with self._ledger.attest(uuid7()) as transaction:
             row = finding.image(transaction.connection, reference)
             if holder not in images.holders(transaction.connection, row.manifest_digest):
                 held = ev.ImageHeld(holder=holder, reference=row.reference)
@@ -590,7 +612,7 @@ class ImageCache:
         with self._ledger.snapshot() as connection:
             if connection is None or not images.held_by(connection, holder):
                 return []
-        with self._ledger.transaction(uuid7()) as transaction:
+        with self._ledger.attest(uuid7()) as transaction:
             digests = images.held_by(transaction.connection, holder)
             transaction.append([NewEvent(ev.ImageReleased(holder=holder), digest) for digest in digests])
         return digests
@@ -606,11 +628,10 @@ class ImageCache:
             ImageInUseError: it is held, and not forced.
             BusyError: another deletion runs.
         """
-        from msb_cache.deletion import delete
         from msb_cache.plan import Plan, plan_remove
-        from msb_cache.projections.state import IndexState
 
         self._begin_writing()
+        self._observe()
         with self._ledger.snapshot() as connection:
             canonical = finding.reference(connection, reference).reference
 
@@ -619,14 +640,18 @@ class ImageCache:
                 raise ImageNotFoundError(f"image not found: {familiar(canonical)}")
             holders = state.holders.get(state.references[canonical])
             if holders and not force:
-                raise ImageInUseError(f"{familiar(canonical)} is in use by {_listed(holders)}")
+                raise self._in_use(canonical, holders)
+            _check_reachable(state, canonical)
             return plan_remove(state, [canonical], force=force, within=within)
 
         policy = {"references": [canonical], "force": force}
         for _ in range(_ATTEMPTS):
-            operation, shown = delete(self._ledger, planner, kind="remove", policy=policy)
+            operation, shown = self._delete(self._ledger, planner, kind="remove", policy=policy)
             if operation is not None:
-                return self._report(operation, shown)
+                report = self._report(operation, shown)
+                if not report.image_refs_removed:
+                    self._raise_refused(operation, canonical)
+                return report
             # It moved to another image between plan and decision: plan again.
         raise BusyError(f"{familiar(canonical)} keeps changing; try again")
 
@@ -643,7 +668,6 @@ class ImageCache:
         Raises:
             BusyError: another deletion runs.
         """
-        from msb_cache.deletion import delete
         from msb_cache.plan import plan_prune
 
         if dry_run:
@@ -653,7 +677,7 @@ class ImageCache:
         policy: dict[str, object] = {"rule": "unused"}
         if orphans:
             policy["orphans"] = True
-        operation, shown = delete(
+        operation, shown = self._delete(
             self._ledger,
             lambda state, within: plan_prune(state, within=within),
             kind="prune",
@@ -665,10 +689,13 @@ class ImageCache:
 
     def preview_prune(self, *, orphans: bool = False) -> Preview:
         """Return what a prune would delete and keep now, with measured sizes."""
-        from msb_cache.deletion import preview
         from msb_cache.plan import plan_prune
 
         self._observe()
+        if self._ledger.owned_by_msb:
+            from msb_cache.msb_deletion import preview
+        else:
+            from msb_cache.deletion import preview
         return preview(self._ledger, lambda state, within: plan_prune(state, within=within), orphans=orphans)
 
     def rebuild(self) -> builtins.list[Difference]:
@@ -684,7 +711,7 @@ class ImageCache:
             store = self._ledger.store(connection)
             head = store.head()
             fold = live.fold_until(store)
-        with self._ledger.transaction(uuid7()) as transaction:
+        with self._ledger.attest(uuid7()) as transaction:
             store = self._ledger.store(transaction.connection)
             differences = live.rebuild(transaction.connection, store, fold, head.seq if head else 0)
         if differences:
@@ -749,8 +776,33 @@ class ImageCache:
         self._noted = sentence
 
     def _begin_writing(self) -> None:
-        self._ledger.check_ours()
         recover(self._ledger)
+
+    @property
+    def _delete(self) -> Delete:
+        """What deletes in this home: our own engine, or msb."""
+        if self._ledger.owned_by_msb:
+            from msb_cache.msb_deletion import delete
+        else:
+            from msb_cache.deletion import delete
+        return delete
+
+    def _in_use(self, canonical: str, holders: Sequence[str]) -> ImageInUseError:
+        by = f" by {_listed(holders)}" if holders else ""
+        error = ImageInUseError(f"{familiar(canonical)} is in use{by}")
+        error.seen_in_msb = self._ledger.owned_by_msb
+        return error
+
+    def _raise_refused(self, operation: str, canonical: str) -> None:
+        """Say why a reference that msb was asked to remove is still there."""
+        for artifact in self.deletion(operation).artifacts:
+            if (artifact.kind, artifact.subject) != ("metadata", canonical):
+                continue
+            name = familiar(canonical)
+            if artifact.outcome == "kept":
+                raise self._in_use(canonical, artifact.holders)
+            if artifact.outcome == "failed":
+                raise MsbProgramError(f"msb could not remove {name}: {artifact.reason}")
 
     def _handle(self, row: HandleRow) -> ImageHandle:
         reference, size, digest, architecture, os_name, layers, created, used = row
@@ -778,6 +830,20 @@ class ImageCache:
             artifacts_failed=row.failed,
             operation=operation,
         )
+
+
+def _check_reachable(state: IndexState, canonical: str) -> None:
+    """Refuse to remove what msb, which keeps the home, does not know or would take from others."""
+    from msb_cache.plan import UNKNOWN, Bounds
+
+    kept = Bounds(state)(canonical, state.references[canonical])
+    if kept is not None:
+        why = (
+            "it came here before msb, which keeps this home and does not know it"
+            if kept.rule == UNKNOWN
+            else "msb, which keeps this home, would delete layers of images that it does not know"
+        )
+        raise HomeOwnedByMicrosandboxError(f"{familiar(canonical)} is not removed: {why}")
 
 
 def _platform(text: str) -> Platform:

@@ -8,12 +8,13 @@ that is cut short anywhere can be finished by the next process (see ``recovery``
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -35,6 +36,7 @@ Planner = Callable[[IndexState, Plan | None], Plan]
 """Makes the plan from the index; the second argument restricts it to a plan that was shown."""
 
 _OUTCOMES: dict[str, type[ev.ArtifactDeleted]] = {
+    "manifest": ev.ManifestDeleted,
     "metadata": ev.MetadataDeleted,
     "fsmeta": ev.FsmetaDeleted,
     "vmdk": ev.VmdkDeleted,
@@ -67,12 +69,8 @@ class Preview:
 
     def orphaned(self) -> set[tuple[str, str]]:
         """Return the kind and subject of each file that would go and no image names."""
-        plan = self.plan
-        own: set[tuple[str, str]] = {("metadata", reference) for reference, _ in plan.references}
-        own |= {(kind, digest) for digest in plan.manifests for kind in ("manifest", "fsmeta", "vmdk")}
-        own |= {("layer", diff_id) for diff_id, _ in plan.layers}
         found: set[tuple[str, str]] = {(artifact.kind, artifact.subject) for artifact in self.artifacts}
-        return found - own
+        return found - names(self.plan)
 
     def count(self, kind: str) -> int:
         """Return how many artifacts of a kind would go."""
@@ -82,13 +80,36 @@ class Preview:
 Confirm = Callable[[Preview], bool]
 
 
+class Delete(Protocol):
+    """Decides and deletes: :func:`delete` here, and its counterpart for homes that msb keeps."""
+
+    def __call__(
+        self,
+        ledger: Ledger,
+        planner: Planner,
+        *,
+        kind: ev.DeletionKind,
+        policy: dict[str, Any],
+        orphans: bool = False,
+        confirm: Confirm | None = None,
+    ) -> tuple[str | None, Preview]:
+        """Return the operation, None when nothing was deleted, and what was shown before."""
+
+
+def names(plan: Plan) -> set[tuple[str, str]]:
+    """Return the kind and subject of everything that a plan deletes."""
+    found: set[tuple[str, str]] = {("metadata", reference) for reference, _ in plan.references}
+    found |= {(kind, digest) for digest in plan.manifests for kind in ("manifest", "fsmeta", "vmdk")}
+    return found | {("layer", diff_id) for diff_id, _ in plan.layers}
+
+
 def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Preview:
     """Plan and measure; changes nothing and appends nothing."""
     with ledger.snapshot() as connection:
         state = _EMPTY if connection is None else load(connection)
         busy = set() if connection is None else set(deletions.left_busy(connection))
     plan = planner(state, None)
-    artifacts = list(_artifacts(ledger.layout, plan))
+    artifacts = list(planned(ledger.layout, plan))
     if orphans or busy:
         known = {(artifact.kind, artifact.subject) for artifact in artifacts}
         for artifact in _unnamed(ledger.layout, state):
@@ -129,7 +150,7 @@ def delete(
     if (shown.plan.empty and not shown.artifacts) or (confirm is not None and not confirm(shown)):
         return None, shown
     # Not before: a question that waits for its answer must not keep others from deleting.
-    with _one_at_a_time(ledger.layout) as operation:
+    with one_at_a_time(ledger.layout) as operation:
         reached("delete.planned")
         with ledger.transaction(operation.id) as transaction:
             artifacts = _decide(transaction, operation.id, planner, shown, kind, policy)
@@ -204,10 +225,8 @@ class Needs:
         with self._ledger.snapshot() as connection:
             if connection is None:
                 return False
-            if kind == "layer":
-                return images.has_layer(connection, subject)
             if kind != "metadata":
-                return images.has_manifest(connection, subject)
+                return needed(connection, kind, subject)
             if images.has_image(connection, subject):
                 return True
             path = self._ledger.layout.artifact(kind, subject)
@@ -222,6 +241,12 @@ class Needs:
             return path in self._metadata
 
 
+def needed(connection: sqlite3.Connection, kind: str, subject: str) -> bool:
+    """Return whether the index needs a layer image (kind ``layer``), or a file or record of a manifest."""
+    has = images.has_layer if kind == "layer" else images.has_manifest
+    return has(connection, subject)
+
+
 def _decide(
     transaction: Transaction,
     operation: str,
@@ -232,12 +257,12 @@ def _decide(
 ) -> list[ev.PlannedArtifact] | None:
     state = load(transaction.connection)
     plan = planner(state, shown.plan)
-    artifacts = _still_wanted(plan, state, shown)
+    artifacts = still_wanted(plan, state, shown)
     if plan.empty and not artifacts:
         return None
     deleted_files = [artifact for artifact in artifacts if artifact.kind != "manifest"]
-    kept = [_kept_back(each) for each in plan.kept]
-    events = [NewEvent(event, operation) for event in _started(kind, policy, artifacts, kept)]
+    kept = [kept_back(each) for each in plan.kept]
+    events = [NewEvent(event, operation) for event in started(kind, policy, artifacts, kept)]
     for reference, digest in plan.references:
         forced = kind == "remove" and digest in state.holders
         events.append(NewEvent(ev.ImageRemoved(manifest_digest=digest, cause=kind, forced=forced), reference))
@@ -246,18 +271,21 @@ def _decide(
     return deleted_files
 
 
-def _kept_back(kept: Kept) -> ev.KeptBack:
+def kept_back(kept: Kept) -> ev.KeptBack:
+    """Return what the log says of something that a plan keeps."""
     return ev.KeptBack(
         subject=kept.subject, rule=kept.rule, holders=kept.by[:_HOLDERS], more=max(0, len(kept.by) - _HOLDERS)
     )
 
 
-def _started(
+def started(
     kind: ev.DeletionKind,
     policy: dict[str, Any],
     artifacts: Sequence[ev.PlannedArtifact],
     kept: Sequence[ev.KeptBack],
+    engine: ev.Engine = "msb-cache",
 ) -> list[ev.DeletionStarted]:
+    """Return the decision as one event, or as parts that each fit into one."""
     parts: list[tuple[list[ev.PlannedArtifact], list[ev.KeptBack]]] = [([], [])]
     room = _PART_BYTES
     items: list[ev.PlannedArtifact | ev.KeptBack] = [*artifacts, *kept]
@@ -279,12 +307,13 @@ def _started(
             kept=tuple(back),
             part=number,
             parts=len(parts),
+            engine=engine,
         )
         for number, (planned, back) in enumerate(parts, start=1)
     ]
 
 
-def _artifacts(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
+def planned(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
     """Yield what a plan deletes, in the order in which it goes: what refers before what is referred to."""
     for reference, _ in plan.references:
         yield from _file("metadata", reference, layout)
@@ -323,7 +352,7 @@ def _expected_metadata(layout: Layout, state: IndexState) -> set[Path]:
     return {layout.metadata(reference) for reference in state.references}
 
 
-def _still_wanted(plan: Plan, state: IndexState, shown: Preview) -> list[ev.PlannedArtifact]:
+def still_wanted(plan: Plan, state: IndexState, shown: Preview) -> list[ev.PlannedArtifact]:
     """Return what of the shown artifacts goes: the decided plan's, and files the index still lacks."""
     references = {reference for reference, _ in plan.references}
     manifests, layers = set(plan.manifests), {diff_id for diff_id, _ in plan.layers}
@@ -367,9 +396,14 @@ def _dispose(
     recovered = recovering and size is None
     if recovered:
         size = artifact.bytes
-    if kind == "layer":
+    return deleted(artifact, size, recovered=recovered)
+
+
+def deleted(artifact: ev.PlannedArtifact, size: int | None, *, recovered: bool = False) -> ev.ArtifactDeleted:
+    """Return the event that says that a planned artifact is gone."""
+    if artifact.kind == "layer":
         return ev.LayerDeleted(bytes=size, recovered=recovered, manifests=artifact.manifests)
-    return _OUTCOMES[kind](bytes=size, recovered=recovered)
+    return _OUTCOMES[artifact.kind](bytes=size, recovered=recovered)
 
 
 def _record(ledger: Ledger, operation: str, outcomes: list[NewEvent]) -> None:
@@ -377,7 +411,7 @@ def _record(ledger: Ledger, operation: str, outcomes: list[NewEvent]) -> None:
         if folder.is_dir():
             sync_folder(folder)
     reached("delete.recording")
-    with ledger.conclude(operation) as transaction:
+    with ledger.attest(operation) as transaction:
         transaction.append(outcomes)
 
 
@@ -390,7 +424,8 @@ def _tidy_locks(layout: Layout) -> None:
 
 
 @contextmanager
-def _one_at_a_time(layout: Layout) -> Iterator[Operation]:
+def one_at_a_time(layout: Layout) -> Iterator[Operation]:
+    """Begin a deletion's operation while no other deletion runs in this home; raises BusyError."""
     make_private(layout.db)
     with Operation(layout) as operation, Lock(layout.prune_lock) as lock:
         if not lock.acquire(wait=_PRUNE_WAIT):

@@ -20,9 +20,10 @@ class ImageNotFoundError(MicrosandboxError):
 
 
 class ImageInUseError(MicrosandboxError):
-    """A sandbox or snapshot still needs the image."""
+    """A sandbox or snapshot still needs the image; ``seen_in_msb``: it is msb that knows the holder."""
 
     code = "image-in-use"
+    seen_in_msb = False
 
 
 class ImagePullFailedError(MicrosandboxError):
@@ -113,3 +114,9 @@ class CorruptArtifactError(MicrosandboxError):
     """A file in the cache directory is not what the index says it is."""
 
     code = "corrupt-artifact"
+
+
+class MsbProgramError(MicrosandboxError):
+    """``msb`` was asked to do something in a home that it keeps, and failed; the message has its words."""
+
+    code = "msb-program"

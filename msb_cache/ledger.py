@@ -58,16 +58,21 @@ class Transaction:
         self.appended: tuple[int, int] | None = None
         """The positions before and of what was appended here; None: nothing was."""
 
-    def append(self, events: Sequence[NewEvent], *, operation: str | None = None) -> list[StoredEvent]:
+    def append(
+        self, events: Sequence[NewEvent], *, operation: str | None = None, actor: Actor | None = None
+    ) -> list[StoredEvent]:
         """Append events and apply them to the projections.
 
         Args:
             events: in their order.
             operation: an earlier operation that they belong to; None: this transaction's.
+            actor: who is recorded; None: this transaction's.
         """
         if not events:
             return []
-        stored = self._store.append(events, operation=operation or self._operation, actor=self._actor)
+        stored = self._store.append(
+            events, operation=operation or self._operation, actor=actor or self._actor
+        )
         live.apply(self.connection, stored)
         before = stored[0].seq - 1 if self.appended is None else self.appended[0]
         self.appended = before, stored[-1].seq
@@ -146,8 +151,8 @@ class Ledger:
             yield transaction
 
     @contextmanager
-    def conclude(self, operation: str) -> Iterator[Transaction]:
-        """Write how a decided deletion went, whoever owns the home by now: what happened is a fact."""
+    def attest(self, operation: str) -> Iterator[Transaction]:
+        """Write what is true whoever keeps the cache: how a deletion went, that an image is used or held."""
         with self._transaction(operation, self.actor, lambda: None) as transaction:
             yield transaction
 
@@ -194,8 +199,8 @@ class Ledger:
         """
         if self.owned_by_msb:
             raise HomeOwnedByMicrosandboxError(
-                f"{self.layout.home} belongs to msb ({self.layout.msb_database.name} is there), so it is "
-                "not changed; use msb for that, or another --home"
+                f"{self.layout.home} belongs to msb since a moment ago ({self.layout.msb_database.name} is "
+                "there now); nothing was changed, try again"
             )
 
     def _check_theirs(self) -> None:

@@ -83,8 +83,8 @@ class MsbManifest(msgspec.Struct, frozen=True, kw_only=True):
 class MsbImage(msgspec.Struct, frozen=True, kw_only=True):
     """A canonical reference, as its most recently updated spelling says.
 
-    ``typed`` is that spelling, ``row`` its record, and ``rows`` has the records of all spellings; the
-    reference was created with the first of them.
+    ``typed`` is that spelling, ``row`` its record, and ``rows`` has the records of all ``spellings``, which
+    point at ``digests``; the reference was created with the first of them.
     """
 
     reference: str
@@ -92,6 +92,8 @@ class MsbImage(msgspec.Struct, frozen=True, kw_only=True):
     manifest_digest: str
     row: str
     rows: frozenset[str]
+    spellings: frozenset[str]
+    digests: frozenset[str]
     created_at_ns: int | None
     updated_at_ns: int | None
 
@@ -476,6 +478,8 @@ class _Reader:
                 manifest_digest=digest,
                 row=row,
                 rows=frozenset((row,)),
+                spellings=frozenset((typed,)),
+                digests=frozenset((digest,)),
                 created_at_ns=created_at,
                 updated_at_ns=self._time(updated),
             )
@@ -484,7 +488,11 @@ class _Reader:
                 newest = max(image, other, key=lambda each: (each.updated_at_ns or 0, each.row))
                 created = [time for time in (created_at, other.created_at_ns) if time is not None]
                 image = msgspec.structs.replace(
-                    newest, rows=image.rows | other.rows, created_at_ns=min(created, default=None)
+                    newest,
+                    rows=image.rows | other.rows,
+                    spellings=image.spellings | other.spellings,
+                    digests=image.digests | other.digests,
+                    created_at_ns=min(created, default=None),
                 )
             found[canonical] = image
         return found

@@ -14,11 +14,17 @@ from msb_cache.projections.state import IndexState
 
 HELD = "held"
 REFERENCED = "referenced"
+UNKNOWN = "unknown"
+SHARED = "shared"
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A reference or manifest that stays, and why: ``held`` by holders, or ``referenced`` by others."""
+    """A reference or manifest that stays, and why.
+
+    ``held`` by holders, ``referenced`` by others; in a home that msb keeps also ``unknown`` to msb, or
+    ``shared``: its layers are those of images that msb does not know.
+    """
 
     subject: str
     rule: str
@@ -57,23 +63,50 @@ def plan_prune(state: IndexState, *, within: Plan | None = None) -> Plan:
         state: the index.
         within: a plan that was shown before; nothing outside of it goes, and less may.
     """
-    references = [
-        (reference, digest)
-        for reference, digest in state.references.items()
-        if digest not in state.holders and (within is None or (reference, digest) in within.references)
-    ]
-    kept = [
-        Kept(reference, HELD, tuple(state.holders[digest]))
-        for reference, digest in state.references.items()
-        if digest in state.holders
-    ]
+    bounds = Bounds(state)
+
+    def keeps(subject: str, digest: str) -> Kept | None:
+        if digest in state.holders:
+            return Kept(subject, HELD, tuple(state.holders[digest]))
+        return bounds(subject, digest)
+
+    references, kept = [], []
+    for reference, digest in state.references.items():
+        kept_back = keeps(reference, digest)
+        if kept_back is not None:
+            kept.append(kept_back)
+        elif within is None or (reference, digest) in within.references:
+            references.append((reference, digest))
     pointed_at = set(state.references.values())
     kept += [
         Kept(digest, HELD, tuple(state.holders[digest]))
         for digest in state.manifests
         if digest in state.holders and digest not in pointed_at
     ]
-    return _complete(state, references, state.manifests, state.layers, kept, within)
+    candidates = [digest for digest in state.manifests if keeps(digest, digest) is None]
+    return _complete(state, references, candidates, state.layers, kept, within)
+
+
+class Bounds:
+    """Says what in this home is out of reach of whoever deletes here; in a home of ours nothing is."""
+
+    def __init__(self, state: IndexState) -> None:
+        self._fixed = state.fixed
+        self._manifests = state.manifests
+        digests = {state.references.get(name, name) for name in state.fixed}
+        self._layers = {diff_id: digest for digest in digests for diff_id in state.manifests.get(digest, ())}
+
+    def __call__(self, subject: str, digest: str) -> Kept | None:
+        """Return what keeps ``subject``, which is or points at the manifest ``digest``; None: nothing."""
+        if subject in self._fixed or digest in self._fixed:
+            return Kept(subject, UNKNOWN)
+        if self._layers:
+            # msb would take the layers away from the images that it does not know.
+            own = self._manifests.get(digest, ())
+            by = {self._layers[diff_id] for diff_id in own if diff_id in self._layers}
+            if by:
+                return Kept(subject, SHARED, tuple(sorted(by)))
+        return None
 
 
 def plan_remove(

@@ -64,7 +64,7 @@ def pull(ledger: Ledger, wanted: Wanted, *, progress: Progress | None, note: Not
     source = ev.Source(kind="registry", name=wanted.reference.registry)
     cached = None if wanted.force or wanted.policy == "always" else _cached(ledger, wanted)
     if cached is not None:
-        _record_cached(ledger, wanted.reference, cached, source, began)
+        record_cached(ledger, wanted.reference, cached, source, began)
         return
     if wanted.policy == "never":
         raise ImageNotFoundError(
@@ -124,7 +124,7 @@ def _fetch_from(
     logs.info("pull.resolved", reference=reference.familiar, digest=resolved.manifest_digest)
     reached("pull.resolved")
     if not wanted.force and _complete(ledger, wanted, resolved):
-        _record_cached(ledger, reference, resolved.manifest_digest, source, began)
+        record_cached(ledger, reference, resolved.manifest_digest, source, began)
     else:
         with Operation(layout) as operation:
             image = registry.image(resolved, partials=_partials(layout), progress=progress)
@@ -188,8 +188,9 @@ def _files_exist(ledger: Ledger, digest: str) -> bool:
     )
 
 
-def _record_cached(ledger: Ledger, reference: Reference, digest: str, source: ev.Source, began: int) -> None:
-    with ledger.transaction(uuid7()) as transaction:
+def record_cached(ledger: Ledger, reference: Reference, digest: str, source: ev.Source, began: int) -> None:
+    """Append ``image.pulled`` for an image that is here already; ``began`` is by ``time.monotonic_ns``."""
+    with ledger.attest(uuid7()) as transaction:
         row = images.handle(transaction.connection, reference.canonical)
         if row is None or row.manifest_digest != digest:
             raise ImageNotFoundError(f"{reference.familiar} changed while it was pulled; try again")

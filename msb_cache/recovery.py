@@ -1,7 +1,8 @@
 """Finish or undo what a killed process left: run at the start of every command that writes.
 
 Only a process that gets an operation's lock without waiting touches it: a slow or stopped owner still
-holds that lock. A deletion is finished, an addition that did not commit is undone.
+holds that lock. A deletion is finished, an addition that did not commit is undone; in a home that msb keeps
+no file is touched, and what became of a deletion is only found out and recorded.
 """
 
 from __future__ import annotations
@@ -74,8 +75,13 @@ def _finish_deletion(ledger: Ledger, operation: str) -> None:
         # Asked again under the lock: its owner may have finished meanwhile.
         if connection is None or operation not in deletions.unfinished(connection):
             return
-        pending = deletions.pending(connection, ledger.store(connection), operation)
         (row,) = deletions.find(connection, operation)
+        pending = deletions.pending(connection, ledger.store(connection), operation)
+    if row.engine == "msb":
+        from msb_cache.msb_deletion import conclude
+
+        conclude(ledger, operation, recovering=True)
+        return
     execute(ledger, operation, pending, recovering=True, partial=bool(row.kept or row.failed))
 
 
@@ -87,8 +93,9 @@ def _undo_addition(ledger: Ledger, operation: str) -> None:
         published = msgspec.json.decode((staging / JOURNAL).read_bytes(), type=list[Published])
     except (FileNotFoundError, msgspec.MsgspecError):
         published = []  # killed before it published anything
-    for artifact in published:
-        _unpublish(ledger, artifact, staging)
+    if not ledger.owned_by_msb:  # else they are msb's to judge, and `prune --orphans` finds them
+        for artifact in published:
+            _unpublish(ledger, artifact, staging)
     shutil.rmtree(staging)
 
 

@@ -10,7 +10,10 @@ import os
 import sqlite3
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from msb_cache import logs
@@ -18,12 +21,17 @@ from msb_cache.errors import MicrosandboxError, MsbDatabaseError
 from msb_cache.eventstore.ids import uuid7
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from msb_cache.artifacts.layout import Layout
-    from msb_cache.eventstore.store import NewEvent, StoredEvent
+    from msb_cache.eventstore.store import Actor, NewEvent, StoredEvent
     from msb_cache.ledger import Ledger, Transaction
-    from msb_cache.observation import Measure
+    from msb_cache.msb_database import MsbState
+    from msb_cache.observation import Differences, Measure
+    from msb_cache.projections.deletions import Claim
+    from msb_cache.projections.known import Known
+
+    Explain = Callable[[Sequence[NewEvent], Known, MsbState], list[tuple[NewEvent, bool]]]
 
 _TICK = 100_000_000
 """Nanoseconds: a file written this short a time ago can change again and keep its modification time."""
@@ -62,6 +70,20 @@ class SyncReport:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Acting:
+    """What this process has just had msb do.
+
+    Attributes:
+        operation: the id under which that is recorded, as done by us.
+        explain: says of each difference, in our words and in order, whether it came of that; None: only what
+            the operation has claimed did.
+    """
+
+    operation: str
+    explain: Explain | None = None
+
+
 def stamp(layout: Layout) -> Stamp | None:
     """Return the present stamp of msb's database, None when there is none."""
     try:
@@ -75,13 +97,16 @@ def stamp(layout: Layout) -> Stamp | None:
     return Stamp(db.st_ino, db.st_size, db.st_mtime_ns, wal.st_ino, wal.st_size, wal.st_mtime_ns)
 
 
-def sync(ledger: Ledger, *, force: bool = False, wait: float | None = None) -> SyncReport:
+def sync(
+    ledger: Ledger, *, force: bool = False, wait: float | None = None, acting: Acting | None = None
+) -> SyncReport:
     """Record what msb did since the last sync, as one operation.
 
     Args:
         ledger: the home.
         force: compare even if msb's database looks unchanged.
         wait: seconds to wait for another process that writes; None: as long as any writing command.
+        acting: what this process had msb do just now.
 
     Raises:
         MsbDatabaseError: msb's database cannot be read; nothing was recorded.
@@ -94,7 +119,7 @@ def sync(ledger: Ledger, *, force: bool = False, wait: float | None = None) -> S
         return SyncReport()
     if not msb_database.exists(path):
         raise MsbDatabaseError(f"{path} is no database, or msb has not filled it yet")
-    return _sync(ledger, force, wait)
+    return _sync(ledger, force, wait, acting)
 
 
 def sync_before_reading(ledger: Ledger) -> str | None:
@@ -134,12 +159,12 @@ def _waiting(connection: sqlite3.Connection) -> bool:
     return found is not None
 
 
-def _sync(ledger: Ledger, force: bool, wait: float | None) -> SyncReport:
+def _sync(ledger: Ledger, force: bool, wait: float | None, acting: Acting | None) -> SyncReport:
     from msgspec.structs import replace
 
     from msb_cache import msb_database
     from msb_cache.observation import differences
-    from msb_cache.projections import known
+    from msb_cache.projections import deletions, known
     from msb_cache.steps import reached
 
     layout = ledger.layout
@@ -158,7 +183,16 @@ def _sync(ledger: Ledger, force: bool, wait: float | None) -> SyncReport:
         ours = known.load(connection)
         events = _settle(transaction, measure, began)
         found = differences(ours, theirs, measure)
-        events += transaction.append(found.events)
+        claims = deletions.claims(connection, ledger.store(connection))
+        if claims:
+            found = _append_claimed(transaction, found, claims, ours, acting, ledger.actor)
+        if acting is None or acting.explain is None:
+            events += transaction.append(found.events)
+        else:
+            for done, run in groupby(acting.explain(found.events, ours, theirs), key=itemgetter(1)):
+                batch = [event for event, _ in run]
+                by = (acting.operation, ledger.actor) if done else (None, None)
+                events += transaction.append(batch, operation=by[0], actor=by[1])
         _keep(connection, found.leftovers, operation, began)
         if now is not None:
             _remember(connection, now, began)
@@ -167,6 +201,50 @@ def _sync(ledger: Ledger, force: bool, wait: float | None) -> SyncReport:
     logs.info("synced", operation=operation, events=len(events), adopted=adopted)
     recorded = tuple(event for event in events if event.type != "log.created")
     return SyncReport(operation if recorded else None, adopted, recorded, theirs.notes)
+
+
+def _append_claimed(
+    transaction: Transaction,
+    found: Differences,
+    claims: Mapping[tuple[str, str], Claim],
+    known: Known,
+    acting: Acting | None,
+    actor: Actor,
+) -> Differences:
+    """Append what running deletions had msb take out of its index, as theirs; return the rest.
+
+    What became of the files is not said here: that is theirs to find out when msb is done.
+    """
+    from msgspec.structs import replace
+
+    from msb_cache.eventstore import events as ev
+    from msb_cache.eventstore.store import NewEvent
+
+    held = {digest for digest, _ in known.holds}
+    mine: dict[str, list[NewEvent]] = {}
+    rest: list[NewEvent] = []
+    for event in found.events:
+        data = event.event
+        if isinstance(data, ev.ImageRemoved):
+            claim = claims.get(("metadata", event.subject))
+            if claim is not None:
+                forced = claim.forced and data.manifest_digest in held
+                data = replace(data, cause=claim.kind, forced=forced)
+        else:
+            claim = claims.get((data.kind, event.subject)) if isinstance(data, ev.ArtifactDeleted) else None
+        if claim is None:
+            rest.append(event)
+        elif isinstance(data, ev.ImageRemoved | ev.ManifestDeleted):
+            mine.setdefault(claim.operation, []).append(NewEvent(data, event.subject))
+    for operation, events in mine.items():
+        ours = acting is not None and acting.operation == operation
+        transaction.append(events, operation=operation, actor=actor if ours else None)
+    leftovers = [event for event in found.leftovers if (_kind(event), event.subject) not in claims]
+    return found._replace(events=rest, leftovers=leftovers)
+
+
+def _kind(deleted: NewEvent) -> str:
+    return deleted.event.kind  # type: ignore[attr-defined, no-any-return]
 
 
 def _measure(layout: Layout) -> Measure:
@@ -206,7 +284,7 @@ def _keep(connection: sqlite3.Connection, leftovers: Sequence[NewEvent], operati
         "VALUES (?, ?, ?, ?, ?, ?)",
         [
             (
-                event.event.kind,  # type: ignore[attr-defined]
+                _kind(event),
                 event.subject,
                 event.event.bytes,  # type: ignore[attr-defined]
                 getattr(event.event, "manifests", 1),

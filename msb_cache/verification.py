@@ -9,13 +9,16 @@ from pathlib import Path
 
 from msb_cache.artifacts import files, metadata
 from msb_cache.artifacts.erofs.reader import read_image
-from msb_cache.errors import CorruptArtifactError, LogError
+from msb_cache.artifacts.locks import is_free
+from msb_cache.errors import CorruptArtifactError, LogError, MsbDatabaseError
 from msb_cache.eventstore import chain
 from msb_cache.ledger import Ledger
 from msb_cache.projections import live
 from msb_cache.projections.rows import LayerRow, ManifestRow
-from msb_cache.projections.state import load
+from msb_cache.projections.state import IndexState, load
 from msb_cache.projections.tables import columns, stored_rows
+
+_EMPTY = IndexState({}, {}, frozenset(), {})
 
 BROKEN = ("missing", "size", "damaged")
 """The problems with files that the index needs."""
@@ -26,8 +29,9 @@ class DiskProblem:
     """One thing about the disk that the index does not expect.
 
     ``problem`` is ``missing``, ``size`` (the index knows another), ``damaged`` (it cannot be read as what
-    it is), ``extra`` (the index does not name it: ``prune --orphans`` collects it) or ``foreign`` (no file
-    of a cache). Sizes in bytes.
+    it is), ``extra`` (the index does not name it: ``prune --orphans`` collects it), ``foreign`` (no file of a
+    cache), ``unfinished`` (files that msb was stopped while deleting) or ``unclear`` (the log does not name
+    it, and whether msb does cannot be told). Sizes in bytes.
     """
 
     problem: str
@@ -66,7 +70,7 @@ def verify(ledger: Ledger) -> Verification:
     with ledger.snapshot() as connection:
         if connection is None:
             empty = chain.Verified(0, chain.GENESIS, None)
-            extra = list(_extra(ledger, set()))
+            extra = list(_extra(ledger, set(), _EMPTY))
             return Verification(home, empty, disk=extra, owned_by_msb=ledger.owned_by_msb)
         found = Verification(home, chain.verify(connection), owned_by_msb=ledger.owned_by_msb)
         try:
@@ -74,6 +78,7 @@ def verify(ledger: Ledger) -> Verification:
         except LogError as error:
             found.unreadable = str(error)
         expected = _expected(ledger, connection)
+        state = load(connection)
     found.files = len(expected)
     for path, (kind, size) in expected.items():
         measured = files.measure(path)
@@ -83,7 +88,7 @@ def verify(ledger: Ledger) -> Verification:
             found.disk.append(DiskProblem("size", kind, path, size, measured))
         elif not _reads(kind, path):
             found.disk.append(DiskProblem("damaged", kind, path, size, measured))
-    found.disk.extend(_extra(ledger, set(expected)))
+    found.disk.extend(_extra(ledger, set(expected), state))
     return found
 
 
@@ -97,6 +102,17 @@ def _reads(kind: str, path: Path) -> bool:
     except (CorruptArtifactError, OSError):
         return False
     return True
+
+
+def _named_by_msb(ledger: Ledger, state: IndexState) -> set[Path] | None:
+    """Return the files that msb's index needs as well; None when that cannot be told."""
+    from msb_cache import msb_database, msb_deletion
+
+    try:
+        theirs = msb_database.read(ledger.layout.msb_database)
+    except MsbDatabaseError:
+        return None
+    return msb_deletion.named_files(ledger.layout, state, theirs)
 
 
 def _expected(ledger: Ledger, connection: sqlite3.Connection) -> dict[Path, tuple[str, int | None]]:
@@ -114,9 +130,14 @@ def _expected(ledger: Ledger, connection: sqlite3.Connection) -> dict[Path, tupl
     return expected
 
 
-def _extra(ledger: Ledger, expected: set[Path]) -> Iterator[DiskProblem]:
+def _extra(ledger: Ledger, expected: set[Path], state: IndexState) -> Iterator[DiskProblem]:
+    named = _named_by_msb(ledger, state) if ledger.owned_by_msb else set()
+    problem = "unclear" if named is None else "extra"
     for kind, _, path in ledger.layout.files():
-        if path not in expected:
-            yield DiskProblem("extra", kind, path, None, files.measure(path))
+        if path not in expected and path not in (named or ()):
+            yield DiskProblem(problem, kind, path, None, files.measure(path))
     for path in ledger.layout.foreign_files():
         yield DiskProblem("foreign", "file", path, None, files.measure(path))
+    for path in ledger.layout.interrupted_deletions():
+        if is_free(path / "active.lock"):
+            yield DiskProblem("unfinished", "folder", path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import Actor, EventStore
@@ -30,6 +30,15 @@ class ArtifactReport:
     bytes: int | None = None
     recovered: bool = False
     reason: str | None = None
+    holders: tuple[str, ...] = ()
+
+
+class Claim(NamedTuple):
+    """A deletion that msb carries out wants this artifact gone, and does not know yet whether it is."""
+
+    operation: str
+    kind: ev.DeletionKind
+    forced: bool
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,28 @@ def pending(connection: sqlite3.Connection, store: EventStore, operation: str) -
     ]
 
 
+def claims(connection: sqlite3.Connection, store: EventStore) -> dict[tuple[str, str], Claim]:
+    """Return, by kind and subject, what unfinished deletions have asked msb to delete.
+
+    What of it disappears from msb's index is their doing, whoever sees it first. A reference stands under
+    its ``metadata``.
+    """
+    found: dict[tuple[str, str], Claim] = {}
+    unfinished = connection.execute(
+        "SELECT operation FROM deletion WHERE finished_at IS NULL AND engine = 'msb' ORDER BY seq"
+    ).fetchall()
+    for (operation,) in unfinished:
+        for event in store.read(operation=operation, types=[ev.DeletionStarted.type]):
+            if isinstance(event.data, ev.DeletionStarted):
+                kind, forced = event.data.kind, event.data.policy.get("force") is True
+                break
+        else:
+            continue
+        for artifact in pending(connection, store, operation):
+            found.setdefault((artifact.kind, artifact.subject), Claim(operation, kind, forced))
+    return found
+
+
 def report(connection: sqlite3.Connection, store: EventStore, operation: str) -> DeletionReport | None:
     """Fold one operation's events into its report; None when no deletion has that id."""
     row = connection.execute(f"{_SELECT} WHERE operation = ?", (operation,)).fetchone()
@@ -153,6 +184,6 @@ def _settle(
     if isinstance(data, ev.ArtifactDeleted):
         entry.outcome, entry.bytes, entry.recovered = "deleted", data.bytes, data.recovered
     elif isinstance(data, ev.ArtifactKept):
-        entry.outcome, entry.reason = "kept", data.reason
+        entry.outcome, entry.reason, entry.holders = "kept", data.reason, data.holders
     else:
         entry.outcome, entry.reason = "failed", data.reason

@@ -137,7 +137,12 @@ class Fold:
     def _deletion_started(self, event: StoredEvent, data: ev.DeletionStarted) -> None:
         deletion = self.tables.deletion.get(event.operation)
         if deletion is None:
-            deletion = DeletionRow(event.operation, data.kind, event.seq, event.occurred_at_ns)
+            deletion = DeletionRow(
+                event.operation, data.kind, event.seq, event.occurred_at_ns, engine=data.engine
+            )
+        if data.engine == "msb":
+            self.tables.deletion.put(deletion)
+            return  # msb may refuse: what goes is in the events that say it went
         # A layer leaves the index with the decision, not with its file: whoever loads it again
         # between the two adds it anew, and the file's deletion must not take that record out.
         for artifact in data.artifacts:
@@ -155,12 +160,14 @@ class Fold:
                 tables.manifest_layer.delete(event.subject, position)
             tables.manifest.delete(event.subject)
         deletion = self._outcome(event, "manifest", "deleted")
-        if deletion is None:
-            # Somebody else deleted it: no decision of ours has taken its layers out.
+        if deletion is None or deletion.engine == "msb":
+            # msb deleted it: no decision of ours has taken its layers out.
             for layer in layers:
-                if layer is not None and not tables.manifest_layer.has_layer(layer.diff_id):
-                    tables.layer.delete(layer.diff_id)
-        elif manifest is not None:
+                if layer is None or tables.manifest_layer.has_layer(layer.diff_id):
+                    continue
+                if tables.layer.delete(layer.diff_id) and deletion is not None:
+                    deletion.layers_removed += 1
+        if deletion is not None and manifest is not None:
             deletion.manifests_removed += 1
 
     def _artifact_deleted(self, event: StoredEvent, data: ev.ArtifactDeleted) -> None:

@@ -117,6 +117,7 @@ class DeletionRow(Row):
     bytes_reclaimed: int | None = None
     kept: int = 0
     failed: int = 0
+    engine: str = "msb-cache"
 
 
 class DeletionOutcomeRow(Row):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,14 @@ class IndexState:
         manifests: manifest digest to its layers' diff IDs, bottom to top.
         layers: the diff IDs that have an index record.
         holders: manifest digest to the names of those that hold it; only held ones.
+        fixed: references and manifest digests that whoever deletes in this home does not know.
     """
 
     references: Mapping[str, str]
     manifests: Mapping[str, Sequence[str]]
     layers: frozenset[str]
     holders: Mapping[str, Sequence[str]]
+    fixed: frozenset[str] = frozenset()
 
 
 def load(connection: sqlite3.Connection) -> IndexState:
@@ -47,3 +49,12 @@ def load(connection: sqlite3.Connection) -> IndexState:
         layers=frozenset(diff_id for (diff_id,) in connection.execute("SELECT diff_id FROM layer")),
         holders=holders,
     )
+
+
+def load_observed(connection: sqlite3.Connection) -> IndexState:
+    """Read the index in a home that msb keeps: what was never seen in msb's own index is ``fixed``."""
+    unseen = connection.execute(
+        "SELECT reference FROM image WHERE msb_row IS NULL UNION ALL "
+        "SELECT digest FROM manifest WHERE msb_row IS NULL"
+    )
+    return replace(load(connection), fixed=frozenset(name for (name,) in unseen))

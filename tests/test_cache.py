@@ -26,7 +26,7 @@ from msb_cache import (
 )
 from msb_cache.artifacts.layout import Layout
 from msb_cache.cache import familiar
-from msb_cache.deletion import _started
+from msb_cache.deletion import started
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import Actor
 from msb_cache.oci.reference import Reference
@@ -329,33 +329,38 @@ def test_nobody_else_can_read_the_home(cache: ImageCache) -> None:
             assert mode & 0o077 == 0, path
 
 
-def test_a_home_of_msb_is_read_only_for_us(cache: ImageCache, tmp_path: Path) -> None:
+def test_without_msb_a_home_of_msb_is_read_only(cache: ImageCache, no_msb: None, tmp_path: Path) -> None:
     cache.load(archive(ONE))
     (cache.home / "db/msb.db").touch()
-    before = files_below(cache.home, locks=True)
+    before = files_below(cache.home / "cache", locks=True)
     for write in (
         lambda: cache.load(archive(TWO)),
+        lambda: cache.pull("one:1"),
         lambda: cache.remove("one:1"),
         cache.prune,
         lambda: cache.prune(orphans=True),
-        lambda: cache.use("one:1"),
-        lambda: cache.hold("one:1", "sandbox:dev"),
-        lambda: cache.release("sandbox:dev"),
-        cache.rebuild,
     ):
-        with pytest.raises(HomeOwnedByMicrosandboxError, match="belongs to msb"):
+        with pytest.raises(HomeOwnedByMicrosandboxError, match="kept by msb, which is not installed"):
             write()
     assert cache.get("one:1").reference == "one:1"
     assert cache.history("one:1")
     cache.save("one:1", tmp_path / "saved.tar")
-    cache.close()
-    assert files_below(cache.home, locks=True).keys() - before.keys() <= {
-        "db/msb-cache.db-wal",
-        "db/msb-cache.db-shm",
-    }
+    assert files_below(cache.home / "cache", locks=True) == before
 
 
-def test_no_log_is_made_in_a_home_of_msb(cache: ImageCache) -> None:
+def test_what_only_the_log_knows_can_be_said_in_a_home_of_msb(cache: ImageCache) -> None:
+    cache.load(archive(ONE))
+    (cache.home / "db/msb.db").touch()
+    before = files_below(cache.home / "cache", locks=True)
+    cache.use("one:1", holder="sandbox:dev")
+    cache.hold("one:1", "sandbox:dev")
+    assert cache.holders("one:1") == ["sandbox:dev"]
+    assert len(cache.release("sandbox:dev")) == 1
+    assert cache.rebuild() == []
+    assert files_below(cache.home / "cache", locks=True) == before
+
+
+def test_no_log_is_made_in_a_home_of_msb(cache: ImageCache, no_msb: None) -> None:
     (cache.home / "db").mkdir(parents=True)
     (cache.home / "db/msb.db").touch()
     with pytest.raises(HomeOwnedByMicrosandboxError):
@@ -488,7 +493,7 @@ def test_long_lists_are_split_into_parts(cache: ImageCache) -> None:
     (kept,) = cache.deletion(report.operation).kept
     assert (len(kept.holders), kept.more) == (20, 40)
     planned = [ev.PlannedArtifact(kind="layer", subject="x" * 5000) for _ in range(2000)]
-    parts = _started("prune", {}, planned, [])
+    parts = started("prune", {}, planned, [])
     assert [part.part for part in parts] == [1, 2, 3, 4]
     assert all(part.parts == 4 for part in parts)
     assert [artifact for part in parts for artifact in part.artifacts] == planned

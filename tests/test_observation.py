@@ -66,6 +66,8 @@ def image(
         manifest_digest=to,
         row=f"image_ref:{row}",
         rows=frozenset(f"image_ref:{number}" for number in (row, *others)),
+        spellings=frozenset((reference,)),
+        digests=frozenset((to,)),
         created_at_ns=created,
         updated_at_ns=updated,
     )

@@ -403,13 +403,15 @@ class TestHomes:
         assert "Traceback" not in done.err
         assert not own_home.exists()
 
-    @pytest.mark.parametrize("command", WRITING)
-    def test_msb_owns_it(self, home: Path, call: Call, command: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("command", ["load", "remove", "remove by force", "prune", "prune orphans"])
+    def test_msb_keeps_it_and_is_not_there(
+        self, home: Path, call: Call, command: str, tmp_path: Path, no_msb: None
+    ) -> None:
         (home / "db" / "msb.db").touch()
         before = fingerprint(home)
-        done = call(*_words(WRITING[command], tmp_path))
+        done = call("--no-sync", *_words(WRITING[command], tmp_path))
         assert (done.code, done.raw) == (FAILED, b"")
-        assert "belongs to msb" in sentence(done.err)
+        assert "kept by msb, which is not installed here" in sentence(done.err)
         assert fingerprint(home) == before
 
     @pytest.mark.parametrize("command", READING)

@@ -2,118 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from msb_cache import ImageCache, SyncReport, msb_database
+from msb_cache import ImageCache, ImageInUseError, ImageNotFoundError, SyncReport, msb_database
 from msb_cache.cli.output import rfc3339
 from msb_cache.eventstore import events as ev
 from msb_cache.oci.reference import Reference
 from msb_cache.projections import known
-from tests.imagebuilder import docker_archive, file, image, layer
+from tests.peers.realmsb import IMAGES, Msb, copied
 
 pytestmark = pytest.mark.peer
-
-BASE = layer([file("etc/name", b"base\n")])
-CONFIG = {
-    "Env": ["PATH=/bin", "A=b"],
-    "Cmd": ["/bin/sh", "-c", "echo hi"],
-    "Entrypoint": ["/bin/env"],
-    "WorkingDir": "/w",
-    "User": "1:2",
-    "Labels": {"k": "v"},
-}
-IMAGES = {
-    "app": image([BASE, layer([file("app", b"app" * 5000)])], "app:1", config=CONFIG),
-    "next": image([BASE, layer([file("app", b"next" * 5000)])], "app:1", config=CONFIG),
-    "two": image([BASE, layer([file("two", b"two" * 5000)])], "example.org/team/two:2", "two:latest"),
-    "alone": image([layer([file("alone", b"alone" * 5000)])], "alone:1"),
-}
-
-
-class Msb:
-    """The real msb with a home."""
-
-    def __init__(self, program: str, home: Path, archives: Path) -> None:
-        self.program, self.home, self.archives = program, home, archives
-
-    def __call__(self, *arguments: str, fails: bool = False) -> str:
-        done = subprocess.run(
-            [self.program, *arguments],
-            env={**os.environ, "MSB_HOME": str(self.home)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            stdin=subprocess.DEVNULL,
-        )
-        assert fails or done.returncode == 0, (arguments, done.stderr)
-        return done.stdout
-
-    def json(self, *arguments: str) -> Any:
-        return json.loads(self(*arguments, "--format", "json") or "[]")
-
-    def load(self, name: str) -> None:
-        self("load", "-q", "-i", str(self.archives / f"{name}.tar"))
-
-    def create(self, reference: str, name: str) -> None:
-        """Make a sandbox; here its boot fails, and it stays behind, stopped."""
-        self("create", reference, "--name", name, "--memory", "64M", "--root-disk", "256M", fails=True)
-
-
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("archives")
-    for name, built in IMAGES.items():
-        (folder / f"{name}.tar").write_bytes(docker_archive(built))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def prepared(msb: str, archives: Path) -> Iterator[Path]:
-    """A home that msb made: making a sandbox takes it seven seconds here."""
-    with _short() as home:
-        real = Msb(msb, home, archives)
-        for name in ("app", "two", "alone"):
-            real.load(name)
-        real.create("app:1", "dev")
-        real.create("two", "ops")
-        yield home
-
-
-@contextmanager
-def _short() -> Iterator[Path]:
-    # msb makes sockets below a home, whose paths have at most 107 bytes.
-    with TemporaryDirectory(prefix="msb-", dir="/tmp") as folder:
-        yield Path(folder) / "h"
-
-
-@pytest.fixture
-def real(msb: str, prepared: Path, archives: Path) -> Iterator[Msb]:
-    with _short() as home:
-        _copied(prepared, home)
-        yield Msb(msb, home, archives)
-
-
-def _copied(home: Path, target: Path) -> None:
-    subprocess.run(["cp", "-a", "--sparse=always", str(home), str(target)], check=True)
-
-
-@pytest.fixture
-def cache(real: Msb) -> Iterator[ImageCache]:
-    with ImageCache(real.home) as found:
-        yield found
 
 
 def told(report: SyncReport) -> list[str]:
@@ -308,6 +216,11 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("remove"), st.sampled_from(["app:1", "two", "example.org/team/two:2", "alone:1"])),
     st.tuples(st.just("drop"), st.sampled_from(["dev", "ops"])),
     st.tuples(st.just("prune")),
+    st.tuples(st.just("our load"), st.sampled_from([*IMAGES])),
+    st.tuples(
+        st.just("our remove"), st.sampled_from(["app:1", "two", "alone:1"]), st.sampled_from(["", "force"])
+    ),
+    st.tuples(st.just("our prune"), st.sampled_from(["whole", "confirmed"])),
     st.tuples(st.just("sync")),
     st.tuples(st.just("list")),
 )
@@ -338,7 +251,7 @@ def test_any_operations_end_with_both_indexes_alike(
     home = real.home
     operations = [*before, creation, *after]
     shutil.rmtree(home)
-    _copied(prepared, home)
+    copied(prepared, home)
     actions: dict[str, Callable[..., object]] = {
         "load": real.load,
         "remove": lambda name: real("image", "rm", name, fails=True),
@@ -347,6 +260,11 @@ def test_any_operations_end_with_both_indexes_alike(
         "prune": lambda: real("image", "prune", "--yes", fails=True),
     }
     with ImageCache(home) as cache:
+        actions |= {
+            "our load": lambda name: cache.load(real.archives / f"{name}.tar"),
+            "our remove": lambda name, force: _remove(cache, name, force=force == "force"),
+            "our prune": lambda way: cache.prune(confirm=None if way == "whole" else lambda shown: True),
+        }
         for name, *arguments in operations:
             note(f"{name} {' '.join(arguments)}")
             if name in ("sync", "list"):
@@ -363,6 +281,11 @@ def _create(real: Msb, reference: str, name: str) -> None:
     sandboxes = {each["name"] for each in real.json("ls")}
     if reference in images and name not in sandboxes:  # else it would be pulled
         real.create(reference, name)
+
+
+def _remove(cache: ImageCache, name: str, *, force: bool) -> None:
+    with suppress(ImageNotFoundError, ImageInUseError):
+        cache.remove(name, force=force)
 
 
 def _alike(cache: ImageCache, home: Path) -> None:

@@ -1,0 +1,65 @@
+"""The info command: which engine a home has, and why, and how much there is."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.common import format_option, open_cache
+
+if TYPE_CHECKING:
+    from msb_cache.info import HomeInfo
+
+_TIMES = ("began_at", "synced_at")
+
+
+@click.command()
+@format_option
+@click.pass_obj
+def info(home: str | None, format_: str) -> None:
+    """Show whose cache this is, what changes it, and how much there is.
+
+    In a home that msb keeps, pull, load, remove and prune act through msb itself.
+    """
+    with open_cache(home) as cache:
+        found = cache.info()
+    if format_ == "json":
+        output.json({field.name: _plain(field.name, getattr(found, field.name)) for field in fields(found)})
+    else:
+        _print(found)
+
+
+COMMANDS = (info,)
+
+
+def _plain(name: str, value: Any) -> Any:
+    if name in _TIMES:
+        return output.rfc3339(value)
+    if isinstance(value, tuple):
+        return list(value)
+    return value if value is None or isinstance(value, int) else str(value)
+
+
+def _print(found: HomeInfo) -> None:
+    def line(name: str, value: str) -> None:
+        click.echo(f"{name + ':':<12} {output.printable(value)}")
+
+    line("Home", str(found.home))
+    line("Engine", f"{found.engine} ({found.why})")
+    if found.program is not None:
+        line("msb", f"{found.program_version or 'unknown version'} at {found.program}")
+    if found.engine == "msb":
+        line("Last sync", output.local_time(found.synced_at))
+    line("Log", str(found.database))
+    if found.schema is None:
+        line("Events", "none yet")
+        return
+    line("Events", f"{found.events:,} since {output.local_time(found.began_at)}, log {found.log_id}")
+    line("Images", f"{found.images:,} ({output.plural(found.manifests, 'manifest')})")
+    line("Layers", f"{found.layers:,}, {output.size(found.layer_bytes)} as EROFS images")
+    line("Holds", f"{found.holds:,}")
+    if found.unfinished:
+        line("Unfinished", f"{', '.join(found.unfinished)} (running, or for the next command that writes)")

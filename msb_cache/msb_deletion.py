@@ -1,0 +1,360 @@
+"""Delete in a home that msb keeps: our plan chooses and is recorded, msb deletes, and what went is recorded.
+
+msb alone knows who starts a sandbox now, so it has the last word: what it refuses is kept, and said so. Only
+files that no record names are deleted here, under msb's own locks.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from msb_cache import logs, msb_database
+from msb_cache.artifacts import files
+from msb_cache.artifacts.layout import Layout, lock_path
+from msb_cache.artifacts.locks import Lock, is_free
+from msb_cache.deletion import (
+    Confirm,
+    Planner,
+    Preview,
+    deleted,
+    kept_back,
+    names,
+    needed,
+    one_at_a_time,
+    planned,
+    started,
+)
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.store import NewEvent
+from msb_cache.ledger import Ledger, Transaction
+from msb_cache.msb_database import MsbHold, MsbState
+from msb_cache.msb_program import MsbProgram, per_argument, require_program
+from msb_cache.plan import Plan
+from msb_cache.projections import deletions, images
+from msb_cache.projections.state import IndexState, load_observed
+from msb_cache.steps import reached
+from msb_cache.sync import Acting, sync
+
+ORPHAN_SECONDS = 3600
+"""A file that no record names is deleted only when it has been as it is for this long."""
+
+_CHUNK = 100
+"""References that msb is asked to remove in one run; what became of them is recorded after each."""
+_MANY_FILES = 200
+_EMPTY = IndexState({}, {}, frozenset(), {})
+
+Holds = Mapping[tuple[str, str], MsbHold]
+
+
+def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Preview:
+    """Plan and measure; changes nothing and appends nothing. The caller has synced."""
+    with ledger.snapshot() as connection:
+        state = _EMPTY if connection is None else load_observed(connection)
+    plan = planner(state, None)
+    found = [*_named(ledger.layout, plan)]
+    if orphans:
+        found += _orphans(ledger.layout, state, msb_database.read(ledger.layout.msb_database))
+    return Preview(plan, tuple(found))
+
+
+def delete(
+    ledger: Ledger,
+    planner: Planner,
+    *,
+    kind: ev.DeletionKind,
+    policy: dict[str, Any],
+    orphans: bool = False,
+    confirm: Confirm | None = None,
+) -> tuple[str | None, Preview]:
+    """Decide, and have msb delete; parameters and result as for ``deletion.delete``.
+
+    Raises:
+        HomeOwnedByMicrosandboxError: there is no msb to do it.
+        MsbProgramError: msb cannot be run.
+        BusyError: another deletion runs in this home.
+    """
+    program = require_program(ledger.layout.home)
+    sync(ledger)
+    shown = preview(ledger, planner, orphans=orphans)
+    if (shown.plan.empty and not shown.artifacts) or (confirm is not None and not confirm(shown)):
+        return None, shown
+    with one_at_a_time(ledger.layout) as operation:
+        sync(ledger)
+        reached("msb.planned")
+        with ledger.record(operation.id) as transaction:
+            plan = _decide(transaction, operation.id, planner, shown, kind, policy)
+        if plan is None:
+            return None, shown
+        reached("msb.decided")
+        logs.info("deletion.decided", operation=operation.id, kind=kind, engine="msb")
+        run = _Run(ledger, program, operation.id, force=policy.get("force") is True)
+        try:
+            if kind == "prune" and confirm is None and run.is_everything(plan):
+                run.prune()
+            else:
+                run.remove([reference for reference, _ in plan.references])
+                if plan.manifests and run.only_these_are_left(plan):
+                    run.prune()
+            if orphans:
+                _collect(ledger, operation.id, shown)
+        finally:
+            conclude(ledger, operation.id, run.refused)
+        return operation.id, shown
+
+
+def _decide(
+    transaction: Transaction,
+    operation: str,
+    planner: Planner,
+    shown: Preview,
+    kind: ev.DeletionKind,
+    policy: dict[str, Any],
+) -> Plan | None:
+    """Append the intent; None when nothing of what was shown is left to delete."""
+    state = load_observed(transaction.connection)
+    plan = planner(state, shown.plan)
+    chosen = names(plan) | shown.orphaned()
+    wanted = [artifact for artifact in shown.artifacts if (artifact.kind, artifact.subject) in chosen]
+    if plan.empty and not wanted:
+        return None
+    kept = [kept_back(each) for each in plan.kept]
+    events = started(kind, policy, wanted, kept, engine="msb")
+    transaction.append([NewEvent(event, operation) for event in events])
+    return plan
+
+
+def _named(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
+    """Yield what a plan deletes. Every reference is named, by its metadata, even if that has no file."""
+    found = [*planned(layout, plan)]
+    measured = {artifact.subject for artifact in found if artifact.kind == "metadata"}
+    for reference, _ in plan.references:
+        if reference not in measured:
+            yield ev.PlannedArtifact(kind="metadata", subject=reference)
+    yield from found
+
+
+class _Run:
+    """What msb is asked to do for one operation, and what it refused."""
+
+    def __init__(self, ledger: Ledger, program: MsbProgram, operation: str, *, force: bool) -> None:
+        self._ledger = ledger
+        self._program = program
+        self._acting = Acting(operation)
+        self._force = force
+        self.refused: dict[str, str] = {}
+
+    def is_everything(self, plan: Plan) -> bool:
+        """Whether the plan is what msb's own prune deletes: one run of that does, and costs far less."""
+        state = self._state()
+        references, manifests = _prunable(state)
+        return references == {reference for reference, _ in plan.references} and manifests <= {
+            *plan.manifests,
+            *(digest for _, digest in plan.references),
+        }
+
+    def only_these_are_left(self, plan: Plan) -> bool:
+        """Whether msb's own prune would delete planned manifests now, and nothing else.
+
+        It has no other way to delete a manifest that no reference points at.
+        """
+        references, manifests = _prunable(self._state())
+        return not references and bool(manifests) and manifests <= set(plan.manifests)
+
+    def prune(self) -> None:
+        """Have msb delete all that nobody uses."""
+        finished = self._program.run("image", "prune", "--yes", "--quiet")
+        reached("msb.ran")
+        sync(self._ledger, force=True, acting=self._acting)
+        if finished.code:
+            logs.warning("msb.failed", problem=finished.problem)
+            self.refused[""] = finished.problem
+
+    def remove(self, references: Sequence[str]) -> None:
+        """Have msb delete references, each under every spelling that it knows."""
+        spellings = self._state().images
+        wanted = [
+            (name, typed) for name in references if name in spellings for typed in spellings[name].spellings
+        ]
+        flags = ["--force"] if self._force else []
+        for start in range(0, len(wanted), _CHUNK):
+            chunk = wanted[start : start + _CHUNK]
+            names = [typed for _, typed in chunk]
+            finished = self._program.run("image", "remove", *flags, "--", *names)
+            reached("msb.ran")
+            for (reference, _), said in zip(chunk, per_argument(finished, names, "Removed"), strict=True):
+                if said is not None:
+                    self.refused[reference] = said
+            sync(self._ledger, force=True, acting=self._acting)
+
+    def _state(self) -> MsbState:
+        return msb_database.read(self._ledger.layout.msb_database)
+
+
+def _prunable(state: MsbState) -> tuple[set[str], set[str]]:
+    """Return the references and the manifests that msb's own prune would delete."""
+    held = {digest for digest, _ in state.holds}
+    references = {name for name, image in state.images.items() if not held.intersection(image.digests)}
+    reached_by_others = {
+        digest for name, image in state.images.items() if name not in references for digest in image.digests
+    }
+    return references, state.manifests.keys() - held - reached_by_others
+
+
+def conclude(
+    ledger: Ledger, operation: str, refused: Mapping[str, str] | None = None, *, recovering: bool = False
+) -> None:
+    """Say what became of everything that a deletion has asked msb for, and finish it. Deletes nothing.
+
+    Args:
+        ledger: the home.
+        operation: the operation, whose lock the caller holds.
+        refused: what msb said, by reference; under an empty name of the run as a whole.
+        recovering: the process that asked is gone.
+    """
+    sync(ledger, force=True, acting=None if recovering else Acting(operation))
+    holds = msb_database.read(ledger.layout.msb_database).holds if ledger.owned_by_msb else {}
+    reached("msb.concluding")
+    with ledger.attest(operation) as transaction:
+        connection = transaction.connection
+        pending = deletions.pending(connection, ledger.store(connection), operation)
+        (row,) = deletions.find(connection, operation)
+        outcomes = []
+        for artifact in pending:
+            event = _outcome(ledger.layout, transaction, artifact, holds, refused or {}, recovering)
+            outcomes.append(NewEvent(event, artifact.subject))
+        whole = not (row.kept or row.failed) and all(
+            isinstance(outcome.event, ev.ArtifactDeleted) for outcome in outcomes
+        )
+        finished = ev.DeletionFinished(outcome="completed" if whole else "partial", recovered=recovering)
+        transaction.append([*outcomes, NewEvent(finished, operation)])
+    reached("msb.finished")
+    logs.info("deletion.finished", operation=operation, outcome=finished.outcome)
+
+
+def _outcome(
+    layout: Layout,
+    transaction: Transaction,
+    artifact: ev.PlannedArtifact,
+    holds: Holds,
+    refused: Mapping[str, str],
+    recovering: bool,
+) -> ev.Event:
+    kind, subject, connection = artifact.kind, artifact.subject, transaction.connection
+    if kind == "metadata":
+        row = images.handle(connection, subject)
+        if row is not None:
+            return _refusal(row.manifest_digest, holds, refused.get(subject, refused.get("")))
+    elif needed(connection, kind, subject):
+        return ev.ArtifactKept(kind=kind, reason="needed")
+    if kind == "manifest":
+        return ev.ManifestDeleted(recovered=True)  # gone before this deletion could say so
+    if files.exists(layout.artifact(kind, subject)):
+        return ev.ArtifactKept(kind=kind, reason="left")
+    return deleted(artifact, artifact.bytes, recovered=recovering)
+
+
+def _refusal(digest: str, holds: Holds, said: str | None) -> ev.Event:
+    """Say why a reference is still there: msb knows a holder, or what it said."""
+    holders = sorted(holder for held, holder in holds if held == digest)
+    if holders or said is None:
+        return ev.ArtifactKept(
+            kind="metadata", reason="held" if holders else "needed", holders=tuple(holders)
+        )
+    return ev.ArtifactDeleteFailed(kind="metadata", errno=0, reason=said)
+
+
+# -- files that no record names ---------------------------------------------------------------------------
+
+
+def _orphans(layout: Layout, state: IndexState, theirs: MsbState) -> Iterator[ev.PlannedArtifact]:
+    """Yield files that neither index names, that nobody has locked, and that have been there for an hour."""
+    named = named_files(layout, state, theirs)
+    limit = time.time() - ORPHAN_SECONDS
+    for kind, subject, path in layout.files():
+        if named is None or path in named or not all(map(is_free, _locks(path))):
+            continue
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            continue
+        if status.st_mtime < limit:
+            yield ev.PlannedArtifact(kind=kind, subject=subject, bytes=files.measure(path))
+
+
+def named_files(layout: Layout, state: IndexState, theirs: MsbState) -> set[Path] | None:
+    """Return the paths of what our index or msb's names; None: somebody holds what has no record."""
+    if any(digest not in theirs.manifests for digest, _ in theirs.holds):
+        return None  # any layer could be that manifest's
+    found = {layout.metadata(reference) for reference in (*state.references, *theirs.images)}
+    for digest in (*state.manifests, *theirs.manifests):
+        found |= {layout.fsmeta(digest), layout.vmdk(digest)}
+    layers = {*state.layers}.union(*state.manifests.values())
+    layers.update(layer.diff_id for manifest in theirs.manifests.values() for layer in manifest.layers)
+    return found | {layout.layer(diff_id) for diff_id in layers}
+
+
+def _locks(path: Path) -> tuple[Path, Path]:
+    """Return the locks that msb takes for an artifact: the lease of whoever uses it, its writer's lock."""
+    lease = sha256(os.fsencode(path.name)).hexdigest()
+    return path.parent / ".msb-leases" / f"{lease}.lock", lock_path(path)
+
+
+def _collect(ledger: Ledger, operation: str, shown: Preview) -> None:
+    """Delete shown files that still no record names, while nobody can come to use them."""
+    orphaned = shown.orphaned()
+    wanted = [artifact for artifact in shown.artifacts if (artifact.kind, artifact.subject) in orphaned]
+    for start in range(0, len(wanted), _MANY_FILES):
+        _collect_some(ledger, operation, wanted[start : start + _MANY_FILES])
+
+
+def _collect_some(ledger: Ledger, operation: str, wanted: Sequence[ev.PlannedArtifact]) -> None:
+    layout = ledger.layout
+    outcomes: list[NewEvent] = []
+    with ExitStack() as held:
+        locked = []
+        for artifact in wanted:
+            if _lock(layout.artifact(artifact.kind, artifact.subject), held):
+                locked.append(artifact)
+            else:
+                outcomes.append(
+                    NewEvent(ev.ArtifactKept(kind=artifact.kind, reason="busy"), artifact.subject)
+                )
+        sync(ledger, force=True)
+        theirs = msb_database.read(layout.msb_database)
+        with ledger.snapshot() as connection:
+            state = _EMPTY if connection is None else load_observed(connection)
+        named = named_files(layout, state, theirs)
+        for artifact in locked:
+            event: ev.Event
+            if named is None or layout.artifact(artifact.kind, artifact.subject) in named:
+                event = ev.ArtifactKept(kind=artifact.kind, reason="needed")
+            else:
+                event = _unlink(layout, artifact)
+            outcomes.append(NewEvent(event, artifact.subject))
+    with ledger.record(operation) as transaction:
+        transaction.append(outcomes)
+
+
+def _lock(path: Path, held: ExitStack) -> bool:
+    """Take an artifact's locks, as msb does before it deletes; they are given up when ``held`` ends."""
+    for lock_file in _locks(path):
+        if lock_file.parent.is_dir():
+            lock = held.enter_context(Lock(lock_file))
+            if not lock.acquire():
+                return False
+    return True
+
+
+def _unlink(layout: Layout, artifact: ev.PlannedArtifact) -> ev.Event:
+    try:
+        size = files.delete(layout.artifact(artifact.kind, artifact.subject))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        return ev.ArtifactDeleteFailed(kind=artifact.kind, errno=error.errno or 0, reason=reason)
+    return deleted(artifact, size)

@@ -1,0 +1,49 @@
+"""Homes that the real msb made, for the tests here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from msb_cache import ImageCache
+from tests.imagebuilder import docker_archive
+from tests.peers.realmsb import IMAGES, Msb, copied, short_home
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with an archive of each image."""
+    folder = tmp_path_factory.mktemp("archives")
+    for name, built in IMAGES.items():
+        (folder / f"{name}.tar").write_bytes(docker_archive(built))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(msb: str, archives: Path) -> Iterator[Path]:
+    """Yield a home that msb made: making a sandbox takes it seven seconds here."""
+    with short_home() as home:
+        real = Msb(msb, home, archives)
+        for name in ("app", "two", "alone"):
+            real.load(name)
+        real.create("app:1", "dev")
+        real.create("two", "ops")
+        yield home
+
+
+@pytest.fixture
+def real(msb: str, prepared: Path, archives: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Msb]:
+    """Yield msb with a copy of that home; msb-cache finds the same msb."""
+    monkeypatch.setenv("MSB_PATH", msb)  # not passed on to msb, to which it means something else
+    with short_home() as home:
+        copied(prepared, home)
+        yield Msb(msb, home, archives)
+
+
+@pytest.fixture
+def cache(real: Msb) -> Iterator[ImageCache]:
+    """Yield the cache of that home."""
+    with ImageCache(real.home) as found:
+        yield found

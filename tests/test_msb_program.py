@@ -1,0 +1,127 @@
+"""Finding msb, running it, and reading what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from msb_cache import HomeOwnedByMicrosandboxError, MsbProgramError
+from msb_cache.msb_program import Finished, MsbProgram, find_program, per_argument, require_program
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function that makes a program of a shell script."""
+
+    def make(text: str) -> Path:
+        path = tmp_path / "msb"
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+        return path
+
+    return make
+
+
+def test_the_named_one_comes_first(
+    script: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_msb: None
+) -> None:
+    assert find_program(tmp_path) is None
+    with pytest.raises(HomeOwnedByMicrosandboxError, match="install microsandbox, or name the program"):
+        require_program(tmp_path)
+
+    package = tmp_path / "site" / "microsandbox"
+    (package / "_bundled" / "bin").mkdir(parents=True)
+    bundled = package / "_bundled" / "bin" / "msb"
+    bundled.write_text("#!/bin/sh\n")
+
+    class Spec:
+        submodule_search_locations = (str(package),)
+
+    monkeypatch.setattr("msb_cache.msb_program.find_spec", lambda name: Spec)
+    assert find_program(tmp_path) is None  # no program: it cannot be run
+    bundled.chmod(0o755)
+    assert require_program(tmp_path).path == bundled
+
+    on_path = script("exit 0")
+    monkeypatch.setenv("PATH", str(on_path.parent))
+    assert require_program(tmp_path).path == on_path
+    named = tmp_path / "other"
+    named.write_text("#!/bin/sh\n")
+    monkeypatch.setenv("MSB_PATH", str(named))
+    with pytest.raises(MsbProgramError, match="MSB_PATH names no program"):
+        find_program(tmp_path)
+    named.chmod(0o755)
+    assert require_program(tmp_path).path == named
+
+
+def test_what_a_run_gets(
+    script: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MSB_API_KEY", "secret")
+    monkeypatch.setenv("MSB_PATH", "/nowhere")
+    program = MsbProgram(script('env; cat; echo "  ✓ Removed  x" >&2; exit 3'), tmp_path / "home")
+    finished = program.run("image", "ls", source=iter([b"piped ", b"in"]))
+    assert finished.code == 3
+    assert f"MSB_HOME={tmp_path}/home\n" in finished.output
+    assert "MSB_BACKEND=local\n" in finished.output
+    assert "secret" not in finished.output
+    assert "MSB_PATH" not in finished.output
+    assert finished.output.endswith("piped in")
+    assert finished.lines == ("✓ Removed  x",)
+    assert program.run("x").output.count("piped") == 0  # it does not read our standard input
+
+
+def test_a_run_that_stops_reading(script: Callable[[str], Path], tmp_path: Path) -> None:
+    program = MsbProgram(script("echo 'error: enough' >&2; exit 1"), tmp_path)
+    finished = program.run("load", source=iter([b"x" * 65536] * 100))
+    assert finished.problem == "enough"
+
+
+def test_a_source_that_fails_ends_the_run(script: Callable[[str], Path], tmp_path: Path) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"some"
+        raise ValueError("cut off")
+
+    with pytest.raises(ValueError, match="cut off"):
+        MsbProgram(script("cat; sleep 100"), tmp_path).run("load", source=broken())
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        (["error: image not found: x:1", "error: some images failed to remove"], "image not found: x:1"),
+        (["microsandbox: installation is incomplete"], "microsandbox: installation is incomplete"),
+        ([], "exit code 7"),
+        (["error: url http://me:secret@host/v2/x?sig=abc, no"], "url http://host/v2/x, no"),
+        (["error: " + "long " * 500], ("long " * 500)[:500]),
+    ],
+)
+def test_the_problem_is_what_it_says_without_secrets(lines: list[str], problem: str) -> None:
+    assert Finished(7, "", tuple(lines)).problem == problem
+
+
+REMOVED, FAILED = "✓ Removed             x", "error: some images failed to remove"
+
+
+@pytest.mark.parametrize(
+    ("code", "lines", "said"),
+    [
+        (0, [REMOVED, REMOVED], [None, None]),
+        (1, [REMOVED, "error: in use", FAILED], [None, "in use"]),
+        (1, ["error: not found: b", REMOVED, FAILED], ["not found: b", None]),
+        (1, ["error: no database"], ["no database", "no database"]),  # it did not come to any of them
+        (1, [], ["exit code 1", "exit code 1"]),
+        (0, ["a release that says nothing"], [None, None]),
+    ],
+)
+def test_what_it_says_of_each(code: int, lines: list[str], said: list[str | None]) -> None:
+    assert per_argument(Finished(code, "", tuple(lines)), ["a", "b"], "Removed") == said
+
+
+def test_version(script: Callable[[str], Path], tmp_path: Path) -> None:
+    assert MsbProgram(script("echo msb 0.7.11"), tmp_path).version() == "0.7.11"
+    assert MsbProgram(script("echo hello"), tmp_path).version() is None
+    with pytest.raises(MsbProgramError, match="cannot run"):
+        MsbProgram(tmp_path / "nothing", tmp_path).version()
