@@ -146,12 +146,12 @@ def json(value: Any) -> None:
 
 def json_array(values: Iterable[Any]) -> None:
     """Print values as one indented JSON array, as they come."""
-    import json as encoder
+    from msgspec.json import encode, format
 
     before = "[\n"
     values = iter(values)
     while screenful := [*islice(values, SCREENFUL)]:
-        texts = [encoder.dumps(value, indent=2, ensure_ascii=False) for value in screenful]
+        texts = [format(encode(value), indent=2).decode() for value in screenful]
         # Within strings a newline is escaped, so every one here is between lines.
         indented = ["  " + text.replace("\n", "\n  ") for text in texts]
         click.echo(before + ",\n".join(indented), nl=False)

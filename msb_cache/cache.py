@@ -65,7 +65,6 @@ if TYPE_CHECKING:
     from msb_cache.sync import SyncReport
     from msb_cache.verification import Verification
 
-_HOLDER = re.compile(r"(sandbox|snapshot):[^\x00-\x1f\x7f\ud800-\udfff]{1,500}")
 _ATTEMPTS = 5
 _LOAD_WORKERS = 2  # layers are hashed and written outside of the interpreter's lock
 _OPERATION_PREFIX = re.compile(r"[0-9a-f-]{4,36}")
@@ -572,7 +571,7 @@ class ImageCache:
             ImageNotFoundError, InvalidReferenceError: as for ``get``.
         """
         if holder is not None:
-            _check_holder(holder)
+            finding.check_holder(holder)
         self._begin_writing()
         self.get(reference)  # nothing is made for an image that is not there
         with self._ledger.attest(uuid7()) as transaction:
@@ -591,7 +590,7 @@ class ImageCache:
         Raises:
             ImageNotFoundError, InvalidReferenceError: as for ``get``.
         """
-        _check_holder(holder)
+        finding.check_holder(holder)
         self._begin_writing()
         self.get(reference)  # nothing is made for an image that is not there
         with self._ledger.attest(uuid7()) as transaction:
@@ -607,7 +606,7 @@ class ImageCache:
         Returns:
             The digests of the manifests it held; none is no error.
         """
-        _check_holder(holder)
+        finding.check_holder(holder)
         self._begin_writing()
         with self._ledger.snapshot() as connection:
             if connection is None or not images.held_by(connection, holder):
@@ -888,13 +887,6 @@ def _additions(found: Sequence[SourceImage], names: Sequence[Sequence[Reference]
     for image, group in zip(found, names, strict=True):
         merged.setdefault(image.manifest_digest, (image, []))[1].extend(group)
     return [Addition(image, tuple(group)) for image, group in merged.values()]
-
-
-def _check_holder(holder: str) -> None:
-    if not _HOLDER.fullmatch(holder):
-        raise InvalidConfigError(
-            f"{as_text(holder[:100])!r} is no holder; write sandbox:NAME or snapshot:NAME (or its path)"
-        )
 
 
 def _listed(names: Sequence[str], most: int = 3) -> str:

@@ -10,13 +10,14 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 
-from msb_cache.errors import ImageNotFoundError, InvalidReferenceError
+from msb_cache.errors import ImageNotFoundError, InvalidConfigError, InvalidReferenceError
 from msb_cache.oci.digest import shown
 from msb_cache.oci.reference import Reference
 from msb_cache.projections import images
 from msb_cache.projections.images import HandleRow
 
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})")
+_HOLDER = re.compile(r"(sandbox|snapshot):[^\x00-\x1f\x7f\ud800-\udfff]{1,500}")
 _PATTERN = re.compile(r"[A-Za-z0-9._:/@\[\]*?-]{1,300}")
 _CANDIDATES = 5  # that an error lists
 
@@ -40,6 +41,18 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     if not _PATTERN.fullmatch(pattern):
         raise InvalidReferenceError(f"{shown(pattern)} is no image reference with wildcards")
     return lambda canonical: _matches(pattern, canonical) or _matches(pattern, familiar(canonical))
+
+
+def check_holder(text: str) -> None:
+    """Refuse what is not the name of a holder.
+
+    Raises:
+        InvalidConfigError: it is none.
+    """
+    if not _HOLDER.fullmatch(text):
+        raise InvalidConfigError(
+            f"{shown(text[:100])} is no holder; write sandbox:NAME or snapshot:NAME (or its path)"
+        )
 
 
 def digest_prefix(text: str) -> str | None:

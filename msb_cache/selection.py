@@ -109,10 +109,12 @@ class Query:
         limit = filters.get("limit")
         self.limit = None if limit is None else _number(limit, "limit")
         self.reverse = filters.get("reverse", False)
+        if (holder := filters.get("holder")) is not None:
+            finding.check_holder(holder)
         self._where = Where(
             actor=_text(filters.get("actor")),
             host=_text(filters.get("host")),
-            holder=_text(filters.get("holder")),
+            holder=holder,
             text=_text(filters.get("grep")),
             occurred_from_ns=time(filters.get("occurred_since")),
             occurred_until_ns=time(filters.get("occurred_until")),

@@ -108,8 +108,8 @@ class Past:
 class _Decided(Table[DeletionRow]):
     """Which deletions had been decided by a position. The live table has them all: none is ever taken out.
 
-    The counters are those of today. The fold of the past asks only whether there is a row, and for its engine,
-    which stays what it was when the deletion began.
+    The counters are those of today. The fold of the past asks only whether there is a row, and for its
+    engine, which stays what it was when the deletion began.
     """
 
     def __init__(self, live: sqlite3.Connection, position: int) -> None:

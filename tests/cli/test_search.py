@@ -209,6 +209,7 @@ def test_wildcards_in_lists(home: Path, call: Call) -> None:
         (USAGE, ["list", "bad pattern*"], "is no image reference with wildcards"),
         (USAGE, ["history", "a\x1b*"], "is no image reference with wildcards"),
         (USAGE, ["list", "*" * 400], "is no image reference with wildcards"),
+        (USAGE, ["events", "--holder", "dev"], "'dev' is no holder; write sandbox:NAME"),
         (USAGE, ["events", "--grep", ""], "1 to 1000 characters"),
         (USAGE, ["events", "--grep", "x" * 2000], "1 to 1000 characters"),
         (USAGE, ["events", "-n", "-1"], "-1"),
