@@ -118,9 +118,7 @@ class ImageCache:
 
     def close(self) -> None:
         """Close the database."""
-        if self._past is not None:
-            self._past.close()
-            self._past = None
+        self._forget_past()
         self._ledger.close()
 
     def __enter__(self) -> ImageCache:
@@ -743,10 +741,14 @@ class ImageCache:
         if connection is None:
             return None
         if self._past is None or self._past.position != position:
-            if self._past is not None:
-                self._past.close()
+            self._forget_past()
             self._past = index_at(self._ledger, connection, position)
         return self._past.connection
+
+    def _forget_past(self) -> None:
+        if self._past is not None:
+            self._past.close()
+            self._past = None
 
     def _contents(self, as_of: AsOf | None) -> Contents:
         from msb_cache.past import Contents, contents
