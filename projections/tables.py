@@ -109,6 +109,7 @@ class ManifestLayers(Table[ManifestLayerRow]):
     def __init__(self, connection: sqlite3.Connection | None) -> None:
         super().__init__(ManifestLayerRow, connection)
         self._by_layer: dict[str, set[Key]] = {}
+        self._asked: set[str] = set()
 
     def put(self, row: ManifestLayerRow) -> None:
         """Add the row, or replace the one with its key."""
@@ -124,15 +125,21 @@ class ManifestLayers(Table[ManifestLayerRow]):
 
     def has_layer(self, diff_id: str) -> bool:
         """Return whether some manifest has this layer."""
-        if self._by_layer.get(diff_id):
-            return True
-        if self._connection is None:
-            return False
-        keys = self._connection.execute(
-            "SELECT manifest_digest, position FROM manifest_layer WHERE diff_id = ?", (diff_id,)
-        ).fetchall()
-        # Rows changed here and not written yet stand before the stored ones.
-        return any((row := self.get(*key)) is not None and row.diff_id == diff_id for key in keys)
+        if not self._by_layer.get(diff_id) and self._connection is not None and diff_id not in self._asked:
+            self._load(self._connection, diff_id)
+        return bool(self._by_layer.get(diff_id))
+
+    def _load(self, connection: sqlite3.Connection, diff_id: str) -> None:
+        """Take in every stored row with this layer: many manifests can have it, and go one by one."""
+        self._asked.add(diff_id)
+        known = self._by_layer.setdefault(diff_id, set())
+        query = f"SELECT {', '.join(columns(ManifestLayerRow))} FROM manifest_layer WHERE diff_id = ?"  # noqa: S608
+        for stored in connection.execute(query, (diff_id,)).fetchall():
+            key = stored[: self._key_length]
+            # Rows changed here and not written yet stand before the stored ones.
+            row = self._rows.setdefault(key, ManifestLayerRow(*stored))
+            if row is not None and row.diff_id == diff_id:
+                known.add(key)
 
     def _forget(self, key: Key) -> None:
         row = self._rows.get(key)
