@@ -42,6 +42,7 @@ class Layout:
         self.migrate_lock = self.db / "migrate.lock"
         self.prune_lock = self.db / "prune.lock"
         self.operations = self.db / "operations"
+        self.snapshots = self.db / "snapshots"
         self.staging_root = self.cache / "tmp"
         self.folders: dict[ArtifactKind, Path] = {
             "metadata": self.cache / "manifests",

@@ -1,74 +1,19 @@
-"""Commands that ask the log: history, events, prunes, rebuild, verify."""
+"""Commands that check the log and report what it says of deletions: prunes, rebuild, verify."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from msb_cache.cli import output
 from msb_cache.cli.common import format_option, open_cache
+from msb_cache.cli.history import subject
 
 if TYPE_CHECKING:
-    from msb_cache.eventstore.store import StoredEvent
     from msb_cache.projections.deletions import ArtifactReport, DeletionReport, DeletionSummary
     from msb_cache.verification import Verification
-
-
-@click.command()
-@click.argument("reference", metavar="REF")
-@format_option
-@click.pass_obj
-def history(home: str | None, reference: str, format_: str) -> None:
-    """Show everything that ever happened to an image.
-
-    Oldest first, also when the image is gone.
-
-    That is loads, pulls, uses, holds, retags and removals, and each file that went and its size.
-    """
-    from msb_cache.cli.describe import fields
-
-    with open_cache(home) as cache:
-        events = cache.history(reference)
-    if format_ == "json":
-        output.json([fields(event) for event in events])
-    else:
-        _print_timeline(events)
-
-
-@click.command()
-@click.option("--type", "types", multiple=True, metavar="TYPE", help="Only this event type; repeatable.")
-@click.option("--operation", metavar="ID", help="Only events of this operation.")
-@click.option("-n", "--limit", type=click.IntRange(1, 2**63 - 1), help="At most this many.")
-@click.option("--reverse", is_flag=True, help="Newest first.")
-@format_option
-@click.pass_obj
-def events(
-    home: str | None,
-    types: tuple[str, ...],
-    operation: str | None,
-    limit: int | None,
-    reverse: bool,
-    format_: str,
-) -> None:
-    """Show the event log."""
-    from msb_cache.cli.describe import fields
-    from msb_cache.eventstore.upcasting import CATALOGUE
-
-    for name in types:
-        if name not in CATALOGUE.type_names:
-            known = ", ".join(CATALOGUE.type_names)
-            raise click.BadParameter(f"{name!r} is no event type; there are: {known}", param_hint="--type")
-    with open_cache(home) as cache:
-        found = cache.events(types=types or None, operation=operation, limit=limit, reverse=reverse)
-    if format_ == "json":
-        output.json([fields(event) for event in found])
-    elif found:
-        print_events(found)
-    else:
-        click.echo("No such events.", err=True)
 
 
 @click.group(invoke_without_command=True)
@@ -169,7 +114,7 @@ def verify(home: str | None, path: str | None, format_: str) -> int:
     return 0 if found.sound else 1
 
 
-COMMANDS = (history, events, prunes, rebuild, verify)
+COMMANDS = (prunes, rebuild, verify)
 
 
 def _read_note(path: str) -> str:
@@ -181,56 +126,6 @@ def _read_note(path: str) -> str:
         with open(path, "rb") as file:
             data = file.read(MAX_NOTE)
     return data.decode("ascii", "replace")
-
-
-def print_events(events: Sequence[StoredEvent]) -> None:
-    """Print a table of events, one line each."""
-    output.table(
-        ("SEQ", "WHEN", "TYPE", "SUBJECT", "DETAILS", "WHO"),
-        [event_row(event) for event in events],
-        right=(0,),
-    )
-
-
-def event_row(event: StoredEvent) -> tuple[str, ...]:
-    """Return an event's cells in such a table."""
-    from msb_cache.cli.describe import describe, who
-
-    return (
-        str(event.seq),
-        output.local_time(event.occurred_at_ns),
-        event.type,
-        _subject(event.subject),
-        describe(event).details,
-        who(event.actor),
-    )
-
-
-def _print_timeline(events: list[Any]) -> None:
-    from msb_cache.cli.describe import describe, who
-
-    lines = [(event, describe(event)) for event in events]
-    widths = [max(len(line[column]) for _, line in lines) for column in (0, 2, 3)]
-    widths[2] = min(widths[2], 48)  # one long reason must not push everybody's name away
-    before = ("", "")
-    for event, line in lines:
-        when = output.local_time(event.occurred_at_ns)
-        # What one command did stands together: its time and its author are shown once. What was observed
-        # happened at times of its own.
-        group = (event.operation, when if event.actor.observed else "")
-        repeated = before == group
-        before = group
-        what = click.style(line.what.ljust(widths[0]), fg=line.colour, bold=not event.shared)
-        details = output.printable(line.details).ljust(widths[2])
-        author = "" if repeated else who(event.actor)
-        shown = " " * len(when) if repeated else click.style(when, dim=True)
-        click.echo(f"{shown}  {what}  {line.digest.ljust(widths[1])}  {details}  {author}".rstrip())
-
-
-def _subject(subject: str) -> str:
-    from msb_cache.cache import familiar
-
-    return output.short(subject) if subject.startswith("sha256:") else familiar(subject)
 
 
 def _deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]:
@@ -315,7 +210,7 @@ def _print_deletion(report: DeletionReport) -> None:
         click.echo(f"\nKept ({len(report.kept)})")
         for kept in report.kept:
             because = kept_because(kept.rule, kept.holders, kept.more)
-            click.echo(f"  {output.printable(_subject(kept.subject))}   {output.printable(because)}")
+            click.echo(f"  {output.printable(subject(kept.subject))}   {output.printable(because)}")
 
 
 def _artifact_note(artifact: ArtifactReport) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import IO, Any, TypeVar
 
 import click
@@ -19,6 +22,22 @@ def open_cache(home: str | None, *, reason: str | None = None) -> ImageCache:
     """Open the cache of ``--home`` (None: the environment's); the log keeps this program and the reason."""
     sync = not click.get_current_context().find_root().params.get("no_sync", False)
     return ImageCache(home, actor=current_actor("msb-cache", reason), sync=sync, note=note)
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Catch SIGINT and SIGTERM in the block; what is given says whether one came, for a clean end."""
+    asked: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def on_terminal(stream: IO[str] | None) -> bool:

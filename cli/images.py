@@ -17,6 +17,7 @@ from msb_cache.cli.common import (
     quiet_option,
     reason_option,
 )
+from msb_cache.cli.filters import as_of_option
 from msb_cache.errors import ImageInUseError, ImageNotFoundError
 
 if TYPE_CHECKING:
@@ -94,13 +95,18 @@ def save(home: str | None, references: tuple[str, ...], path: str | None, format
 
 
 @click.command("list")
+@click.argument("patterns", nargs=-1, metavar="[REF]...")
+@as_of_option
 @format_option
 @quiet_option("Print references only.")
 @click.pass_obj
-def list_(home: str | None, format_: str, quiet: bool) -> None:
-    """List cached images, newest first.  [alias: ls]"""
+def list_(home: str | None, patterns: tuple[str, ...], as_of: str | None, format_: str, quiet: bool) -> None:
+    """List cached images, newest first.  [alias: ls]
+
+    Of REFs, which may have wildcards as in 'ghcr.io/acme/*', only the images that they mean.
+    """
     with open_cache(home) as cache:
-        handles = cache.list()
+        handles = cache.list(*patterns, as_of=as_of)
     if quiet:
         for handle in handles:
             click.echo(handle.reference)
@@ -124,13 +130,17 @@ def list_(home: str | None, format_: str, quiet: bool) -> None:
 
 @click.command()
 @click.argument("reference", metavar="REF")
+@as_of_option
 @format_option
 @click.pass_obj
-def inspect(home: str | None, reference: str, format_: str) -> None:
-    """Show an image's configuration, layers and holders."""
+def inspect(home: str | None, reference: str, as_of: str | None, format_: str) -> None:
+    """Show an image's configuration, layers and holders.
+
+    REF is a reference, or a digest or its beginning.
+    """
     with open_cache(home) as cache:
-        detail = cache.inspect(reference)
-        holders = cache.holders(reference)
+        detail = cache.inspect(reference, as_of=as_of)
+        holders = cache.holders(reference, as_of=as_of)
     if format_ == "json":
         output.json(_detail_fields(detail, holders))
     else:

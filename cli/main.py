@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from msb_cache import errors
-from msb_cache.cli import audit, explain, images, info, observe, output, proof, pull
+from msb_cache.cli import audit, explain, history, images, info, observe, output, past, proof, pull
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -86,7 +86,9 @@ def cli(ctx: click.Context, home: str | None, no_sync: bool, log_level: str | No
 for command in (
     *pull.COMMANDS,
     *images.COMMANDS,
+    *past.COMMANDS,
     *explain.COMMANDS,
+    *history.COMMANDS,
     *audit.COMMANDS,
     *proof.COMMANDS,
     *observe.COMMANDS,

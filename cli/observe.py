@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 from collections import Counter
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import format_option, note, open_cache
+from msb_cache.cli.common import format_option, note, open_cache, stopping
 
 if TYPE_CHECKING:
-    from msb_cache.eventstore.store import StoredEvent
     from msb_cache.sync import SyncReport
 
 
@@ -45,7 +42,7 @@ def sync(home: str | None, force: bool, format_: str) -> None:
     elif report.adopted and report.operation is not None:
         _print_adopted(report)
     elif report.events:
-        from msb_cache.cli.audit import print_events
+        from msb_cache.cli.history import print_events
 
         print_events(report.events)
     else:
@@ -60,19 +57,10 @@ def watch(home: str | None, format_: str) -> None:
 
     Stays until Ctrl-C. With --format json one line for each event.
     """
-    asked: list[int] = []
+    from msb_cache.cli.history import print_as_they_come
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with open_cache(home) as cache:
-            for event in cache.watch(stopped=lambda: bool(asked)):
-                click.echo(_json_line(event) if format_ == "json" else _line(event))
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with stopping() as stopped, open_cache(home) as cache:
+        print_as_they_come(cache.watch(stopped=stopped), format_)
 
 
 COMMANDS = (sync, watch)
@@ -87,18 +75,3 @@ def _print_adopted(report: SyncReport) -> None:
     ]
     click.echo(f"Adopted what msb has here: {', '.join(parts)}.")
     click.echo(f"`msb-cache events --operation {report.operation}` lists it.", err=True)
-
-
-def _line(event: StoredEvent) -> str:
-    from msb_cache.cli.audit import event_row
-
-    _, when, kind, subject, details, who = map(output.printable, event_row(event))
-    return f"{when}  {kind:<16}  {subject}  {details}  {who}".rstrip()
-
-
-def _json_line(event: StoredEvent) -> str:
-    import json
-
-    from msb_cache.cli.describe import fields
-
-    return json.dumps(fields(event), ensure_ascii=False)

@@ -7,11 +7,14 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import click
 
 _NARROWEST = 12  # characters a column keeps, whatever the terminal
+SCREENFUL = 100
+"""Rows after which a table of any length is as wide as it will be."""
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -28,6 +31,11 @@ def size(count: int | None) -> str:
 def local_time(ns: int | None) -> str:
     """Return a time (ns since the epoch) in the local zone: ``2026-11-23 13:57:52``."""
     return "-" if ns is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ns // 10**9))
+
+
+def local_time_with_offset(ns: int) -> str:
+    """Return a time (ns since the epoch) in the local zone with its offset: ``2026-11-23 13:57:52 +0100``."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(ns // 10**9))
 
 
 def rfc3339(ns: int | None) -> str | None:
@@ -59,9 +67,9 @@ def error(sentence: str) -> None:
     click.echo(f"{click.style('error:', fg='red', bold=True)} {printable(sentence)}", err=True, color=colour)
 
 
-def _fit(widths: list[int], rows: list[list[str]], gap: int) -> int:
+def _fit(widths: list[int], gap: int) -> int:
     """Narrow the widest columns until a row fits the terminal; return the gap between columns."""
-    if sys.stdout is None or not sys.stdout.isatty():
+    if not _on_terminal():
         return gap
     room = shutil.get_terminal_size().columns
     if sum(widths) + gap * (len(widths) - 1) <= room:
@@ -69,28 +77,55 @@ def _fit(widths: list[int], rows: list[list[str]], gap: int) -> int:
     gap = 2
     while sum(widths) + gap * (len(widths) - 1) > room and max(widths) > _NARROWEST:
         widths[widths.index(max(widths))] -= 1
-    for row in rows:
-        for column, cell in enumerate(row):
-            if len(cell) > widths[column]:
-                keep = widths[column] - 1
-                row[column] = f"{cell[: keep - keep // 2]}…{cell[len(cell) - keep // 2 :]}"
     return gap
+
+
+def _on_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def _shortened(cell: str, width: int) -> str:
+    if len(cell) <= width:
+        return cell
+    keep = width - 1
+    return f"{cell[: keep - keep // 2]}…{cell[len(cell) - keep // 2 :]}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
     """Print aligned columns; those in ``right`` are aligned to the right."""
-    lines = [list(header), *([printable(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    gap = " " * _fit(widths, lines, 3)
-    text = []
-    for number, line in enumerate(lines):
-        cells = [
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        joined = gap.join(cells).rstrip()
-        text.append(click.style(joined, bold=True) if number == 0 else joined)
-    click.echo("\n".join(text))
+    lines = [[printable(cell) for cell in row] for row in rows]
+    _print_rows(header, lines, (), right)
+
+
+def long_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+    """Print a table of any length as its rows come; the first screenful gives the columns their widths."""
+    lines = ([printable(cell) for cell in row] for row in rows)
+    _print_rows(header, [*islice(lines, SCREENFUL)], lines, right)
+
+
+def _print_rows(
+    header: Sequence[str], first: list[list[str]], rest: Iterable[list[str]], right: Sequence[int]
+) -> None:
+    widths = [max(len(line[column]) for line in (header, *first)) for column in range(len(header))]
+    gap = " " * _fit(widths, 3)
+    narrow = _on_terminal()
+
+    def joined(line: Sequence[str]) -> str:
+        cells = []
+        for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
+            shown = _shortened(cell, width) if narrow else cell
+            cells.append(shown.rjust(width) if column in right else shown.ljust(width))
+        return gap.join(cells).rstrip()
+
+    click.echo("\n".join([click.style(joined(header), bold=True), *map(joined, first)]))
+    lines(joined(line) for line in rest)
+
+
+def lines(texts: Iterable[str]) -> None:
+    """Print lines as they come, a screenful at a time."""
+    texts = iter(texts)
+    while screenful := [*islice(texts, SCREENFUL)]:
+        click.echo("\n".join(screenful))
 
 
 def columns(rows: Iterable[Sequence[str]], *, err: bool = False) -> None:
@@ -107,3 +142,18 @@ def json(value: Any) -> None:
     import json as encoder
 
     click.echo(encoder.dumps(value, indent=2, ensure_ascii=False))
+
+
+def json_array(values: Iterable[Any]) -> None:
+    """Print values as one indented JSON array, as they come."""
+    from msgspec.json import encode, format
+
+    before = "[\n"
+    values = iter(values)
+    while screenful := [*islice(values, SCREENFUL)]:
+        texts = [format(encode(value), indent=2).decode() for value in screenful]
+        # Within strings a newline is escaped, so every one here is between lines.
+        indented = ["  " + text.replace("\n", "\n  ") for text in texts]
+        click.echo(before + ",\n".join(indented), nl=False)
+        before = ",\n"
+    click.echo("[]" if before == "[\n" else "\n]")

@@ -191,7 +191,7 @@ def _shown(value: Any) -> str:
 
 
 def _print_step(step: Step) -> None:
-    from msb_cache.cli.audit import event_row
+    from msb_cache.cli.history import event_row
 
     seq, when, kind, subject, details, who = map(output.printable, event_row(step.event))
     head = click.style(f"{seq:>5}  {when}  {kind}", bold=True)

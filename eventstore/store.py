@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,6 +19,7 @@ from msb_cache.eventstore.chain import COLUMNS, GENESIS, Value, link, misfit
 from msb_cache.eventstore.events import Event, LogCreated
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.upcasting import CATALOGUE, Catalogue
+from msb_cache.eventstore.where import ANYTHING, Where
 
 FORMAT = 1
 """The log format that ``log.created`` names: the columns and the hash encoding."""
@@ -228,8 +231,7 @@ class EventStore:
         types: Iterable[str] | None = None,
         subjects: Iterable[str] | None = None,
         operation: str | None = None,
-        occurred_from_ns: int | None = None,
-        occurred_until_ns: int | None = None,
+        where: Where = ANYTHING,
         reverse: bool = False,
         limit: int | None = None,
     ) -> Iterator[StoredEvent]:
@@ -241,34 +243,45 @@ class EventStore:
             types: only these event types.
             subjects: only events about these.
             operation: only events of this operation.
-            occurred_from_ns: only what occurred at or after this time (nanoseconds since the epoch).
-            occurred_until_ns: only what occurred at or before this time.
+            where: what else an event must fit; no index serves it, so it is asked of each event in turn.
             reverse: newest first.
             limit: at most this many.
 
         Raises:
             UnknownEventError, CorruptLogError: on reaching an event that cannot be decoded.
         """
-        conditions: list[str] = []
-        arguments: list[int | str] = []
-        # An operation (with subjects) or subjects choose the index: a type can have a million events.
-        # A unary plus keeps SQLite from choosing another one.
-        plus = "" if subjects is None and operation is None else "+"
+        chosen = None if types is None else list(dict.fromkeys(types))
+        indexed = subjects is not None or operation is not None
+        if chosen is not None and len(chosen) != 1 and not indexed:
+            # The index by type has each type in position order, but not several: they are merged.
+            streams = [
+                self.read(after=after, until=until, types=[name], where=where, reverse=reverse, limit=limit)
+                for name in chosen
+            ]
+            merged = heapq.merge(*streams, key=lambda event: event.seq, reverse=reverse)
+            yield from merged if limit is None else islice(merged, limit)
+            return
+        conditions, arguments = where.sql()
         for condition, value in (
             ("seq > ?", after or None),
             ("seq <= ?", until),
             ("operation = ?", operation),
-            ("occurred_at >= ?", occurred_from_ns),
-            ("occurred_at <= ?", occurred_until_ns),
         ):
             if value is not None:
                 conditions.append(condition)
                 arguments.append(value)
-        for column, chosen in (("subject", subjects), (f"{plus}type", types)):
-            if chosen is not None:
-                chosen = list(chosen)
-                conditions.append(f"{column} IN ({', '.join('?' * len(chosen))})")
-                arguments.extend(chosen)
+        if subjects is not None:
+            about = list(subjects)
+            # One subject comes out of its index in position order; several have to be sorted.
+            single = len(about) == 1
+            conditions.append("subject = ?" if single else "subject IN (SELECT value FROM json_each(?))")
+            arguments.append(about[0] if single else _encode(about).decode())
+        if chosen is not None:
+            # An operation (with subjects) or subjects choose the index: a type can have a million events.
+            # A unary plus keeps SQLite from choosing another one.
+            plus = "+" if indexed else ""
+            conditions.append(f"{plus}type IN ({', '.join('?' * len(chosen))})")
+            arguments.extend(chosen)
         query = f"SELECT {_ALL} FROM events WHERE {' AND '.join(conditions) or '1'} ORDER BY seq"  # noqa: S608
         if reverse:
             query += " DESC"
@@ -278,6 +291,14 @@ class EventStore:
         decode = self._catalogue.decode
         for row in self._connection.execute(query, arguments):
             yield decode_row(row, decode)
+
+    def fits(self, seq: int, where: Where) -> bool:
+        """Return whether the event at this position fits."""
+        conditions, arguments = where.sql()
+        if not conditions:
+            return True
+        query = f"SELECT 1 FROM events WHERE seq = ? AND {' AND '.join(conditions)}"  # noqa: S608
+        return self._connection.execute(query, [seq, *arguments]).fetchone() is not None
 
     def position_at(self, time_ns: int) -> int:
         """Return the last position recorded at or before ``time_ns``, 0 when there is none.

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         ImageLayerDetail,
         ImagePruneReport,
     )
+    from msb_cache.past import Changes, Hold, Moved
     from msb_cache.projections.history import HistoryEvent
     from msb_cache.sync import SyncReport
 
@@ -61,10 +62,12 @@ __all__ = [
     "Actor",
     "BackendKind",
     "BusyError",
+    "Changes",
     "CloudBackend",
     "CorruptArtifactError",
     "CorruptLogError",
     "HistoryEvent",
+    "Hold",
     "HomeInfo",
     "HomeOwnedByMicrosandboxError",
     "Image",
@@ -84,6 +87,7 @@ __all__ = [
     "LocalBackend",
     "LogError",
     "MicrosandboxError",
+    "Moved",
     "MsbDatabaseError",
     "MsbProgramError",
     "NewerDatabaseError",
@@ -124,6 +128,7 @@ _MODULES = {
         "ImageLayerDetail",
         "ImagePruneReport",
     ),
+    "msb_cache.past": ("Changes", "Hold", "Moved"),
     "msb_cache.projections.history": ("HistoryEvent",),
     "msb_cache.sync": ("SyncReport",),
 }

@@ -11,12 +11,13 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Unpack
 
+from msb_cache import finding
 from msb_cache.artifacts.layout import Layout
 from msb_cache.errors import (
     BusyError,
@@ -31,6 +32,7 @@ from msb_cache.errors import (
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import Actor, Clock, NewEvent, StoredEvent
+from msb_cache.finding import familiar as familiar
 from msb_cache.ledger import Ledger, as_text
 from msb_cache.models import (
     ImageConfigDetail,
@@ -55,18 +57,20 @@ if TYPE_CHECKING:
     from msb_cache.oci.image import SourceImage
     from msb_cache.oci.platform import Platform
     from msb_cache.oci.registry_options import RegistryOptions
+    from msb_cache.past import AsOf, Changes, Contents, Hold
     from msb_cache.projections.deletions import DeletionReport, DeletionSummary
     from msb_cache.projections.history import HistoryEvent
     from msb_cache.projections.live import Difference
+    from msb_cache.projections.past import Past
     from msb_cache.projections.replay import State, Step
     from msb_cache.projections.state import IndexState
     from msb_cache.pulling import Policy, Progress
     from msb_cache.replaying import Comparison, Log
     from msb_cache.restoring import RestorePlan
+    from msb_cache.selection import Filters, Reader
     from msb_cache.sync import SyncReport
     from msb_cache.verification import Verification
 
-_HOLDER = re.compile(r"(sandbox|snapshot):[^\x00-\x1f\x7f\ud800-\udfff]{1,500}")
 _ATTEMPTS = 5
 _LOAD_WORKERS = 2  # layers are hashed and written outside of the interpreter's lock
 _OPERATION_PREFIX = re.compile(r"[0-9a-f-]{4,36}")
@@ -89,7 +93,8 @@ class ImageCache:
         actor: who is recorded in the log; None: this process's user and program.
         clock: nanoseconds since the epoch, UTC.
         sync: record what msb did before reading; else only ``sync()`` does.
-        note: gets a sentence when that cannot be done, and reading goes on with what the log has.
+        note: gets a sentence when that cannot be done, and reading goes on with what the log has; also when a
+            question is about a time before the log.
     """
 
     def __init__(
@@ -110,6 +115,7 @@ class ImageCache:
         self._sync_first = sync
         self._note = note
         self._noted: str | None = None
+        self._past: Past | None = None
 
     @property
     def home(self) -> Path:
@@ -123,6 +129,7 @@ class ImageCache:
 
     def close(self) -> None:
         """Close the database."""
+        self._forget_past()
         self._ledger.close()
 
     def __enter__(self) -> ImageCache:
@@ -135,35 +142,58 @@ class ImageCache:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def list(self) -> builtins.list[ImageHandle]:
-        """Return every cached image by creation time, newest first."""
+    def list(self, *patterns: str, as_of: AsOf | None = None) -> builtins.list[ImageHandle]:
+        """Return cached images by creation time, newest first.
+
+        Args:
+            patterns: only images that one of these means: a reference, with wildcards (``*``, ``?``) or
+                without, or a digest; none: all.
+            as_of: the images at this moment of the past; None: now. See ``AsOf``.
+
+        Raises:
+            ImageNotFoundError: nothing matches a pattern.
+            InvalidReferenceError: one is no reference.
+            InvalidConfigError: the moment is none, or in the future.
+        """
         self._observe()
-        with self._ledger.snapshot() as connection:
+        with self._index(as_of) as connection:
             rows = [] if connection is None else images.handles(connection)
+            if patterns:
+                chosen = {name for text in patterns for name in finding.in_index(connection, text)}
+                rows = [row for row in rows if row.reference in chosen]
         return [self._handle(row) for row in rows]
 
     def get(self, reference: str) -> ImageHandle:
-        """Return the image with this reference, in canonical or familiar form.
+        """Return an image.
+
+        Args:
+            reference: in canonical or familiar form; or a manifest's digest, or at least four digits of its
+                beginning, if no image has that name.
 
         Raises:
             ImageNotFoundError: it is not in the cache.
-            InvalidReferenceError: the text is no reference.
+            InvalidReferenceError: the text is no reference, or several digests begin with it.
         """
         self._observe()
         with self._ledger.snapshot() as connection:
-            return self._handle(_find(connection, reference))
+            return self._handle(finding.image(connection, reference))
 
-    def inspect(self, reference: str) -> ImageDetail:
+    def inspect(self, reference: str, *, as_of: AsOf | None = None) -> ImageDetail:
         """Return an image's handle, configuration and layers (bottom to top).
+
+        Args:
+            reference: the image, as for ``get``.
+            as_of: how it was at this moment of the past; None: now. See ``AsOf``.
 
         Raises:
             ImageNotFoundError, InvalidReferenceError: as for ``get``.
+            InvalidConfigError: the moment is none, or in the future.
         """
         import msgspec
 
         self._observe()
-        with self._ledger.snapshot() as connection:
-            row = _find(connection, reference)
+        with self._index(as_of) as connection:
+            row = finding.image(connection, reference)
             assert connection is not None  # noqa: S101
             config = images.config(connection, row.manifest_digest)
             layers = images.layers(connection, row.manifest_digest)
@@ -182,77 +212,130 @@ class ImageCache:
             )
         return ImageDetail(self._handle(row), detail, [ImageLayerDetail(*layer) for layer in layers])
 
-    def holders(self, reference: str) -> builtins.list[str]:
-        """Return who holds the manifest that a reference points at now, by name."""
+    def holders(self, reference: str, *, as_of: AsOf | None = None) -> builtins.list[str]:
+        """Return who holds the manifest that a reference points at, now or ``as_of`` a moment, by name."""
         self._observe()
-        with self._ledger.snapshot() as connection:
-            row = _find(connection, reference)
+        with self._index(as_of) as connection:
+            row = finding.image(connection, reference)
             assert connection is not None  # noqa: S101
             return images.holders(connection, row.manifest_digest)
 
-    def history(self, reference: str) -> builtins.list[HistoryEvent]:
+    def holds(self, reference: str | None = None, *, as_of: AsOf | None = None) -> builtins.list[Hold]:
+        """Return who holds what, since when and by which reference, by holder.
+
+        Args:
+            reference: only holds of this manifest: a reference to it, or its digest, also when no reference
+                points at it any more; None: all holds.
+            as_of: at this moment of the past; None: now. See ``AsOf``.
+
+        Raises:
+            ImageNotFoundError, InvalidReferenceError, InvalidConfigError: as for ``inspect``.
+        """
+        from msb_cache.past import holds
+
+        self._observe()
+        with self._index(as_of) as connection:
+            digest = None if reference is None else finding.manifest(connection, reference)
+            return [] if connection is None else holds(connection, digest)
+
+    def diff(self, before: AsOf, after: AsOf | None = None) -> Changes:
+        """Return what came, went, moved, was held and released between two moments, and the change in bytes.
+
+        Args:
+            before: a moment of the past; see ``AsOf``.
+            after: another, also an earlier one; None: now.
+
+        Raises:
+            InvalidConfigError: a moment is none, or in the future.
+        """
+        from msb_cache.past import changes
+
+        self._observe()
+        return changes(self._contents(before), self._contents(after))
+
+    def history(self, reference: str, **filters: Unpack[Filters]) -> builtins.list[HistoryEvent]:
         """Return everything that happened to an image, oldest first, also when it is gone.
 
         That is: every event on the reference; holds, releases and deletions of each manifest it ever
         pointed at; and what became of their layers.
 
-        Raises:
-            ImageNotFoundError: the log knows no such reference.
-            InvalidReferenceError: the text is no reference.
-        """
-        from msb_cache.projections.history import history
-
-        parsed = Reference.parse(reference)
-        self._observe()
-        with self._ledger.snapshot() as connection:
-            events = []
-            if connection is not None:
-                events = [*history(connection, self._ledger.store(connection), parsed.canonical)]
-        if not events:
-            raise ImageNotFoundError(f"the log knows no image {parsed.familiar}")
-        return events
-
-    def events(
-        self,
-        *,
-        after: int = 0,
-        types: Iterable[str] | None = None,
-        subject: str | None = None,
-        operation: str | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-    ) -> builtins.list[StoredEvent]:
-        """Return the log's events that fit every given condition, in position order.
-
         Args:
-            after: only positions greater than this.
-            types: only these event types, such as ``image.pulled``.
-            subject: only events about this canonical reference, digest or operation.
-            operation: only events of this operation; a unique prefix of its id will do.
-            reverse: newest first.
-            limit: at most this many.
+            reference: a reference; one with wildcards (``*``, ``?``), for the images that match; or a digest,
+                or a unique beginning of one, for what concerned that manifest.
+            filters: what the events must fit; see ``Filters``.
 
         Raises:
+            ImageNotFoundError: the log knows no such image.
+            InvalidReferenceError: the text is no reference, or several digests begin with it.
+            InvalidConfigError: a filter makes no sense.
             OperationNotFoundError: no operation has that id, or several begin with it.
         """
+        return [*self.iter_history(reference, **filters)]
+
+    def iter_history(self, reference: str, **filters: Unpack[Filters]) -> Iterator[HistoryEvent]:
+        """Yield what ``history`` returns, read in pages; the log may be written to meanwhile."""
+        from msb_cache.finding import in_log
+        from msb_cache.selection import Query, pages
+
+        query = Query(filters, self._ledger.clock())
         self._observe()
         with self._ledger.snapshot() as connection:
-            if connection is None:
-                return []
-            store = self._ledger.store(connection)
-            subjects = None if subject is None else [subject]
-            if operation is not None:
-                operation = _operation(connection, operation)
-            return [
-                *store.read(
-                    after=after,
-                    types=types,
-                    subjects=subjects,
-                    operation=operation,
-                    reverse=reverse,
-                    limit=limit,
-                )
-            ]
+            in_log(connection, reference)
+        return pages(self._ledger, query, query.history_of(reference))
+
+    def events(self, **filters: Unpack[Filters]) -> builtins.list[StoredEvent]:
+        """Return the log's events that fit every given condition, in position order; see ``Filters``.
+
+        Raises:
+            ImageNotFoundError, InvalidReferenceError, InvalidConfigError, OperationNotFoundError: as for
+                ``history``.
+        """
+        return [*self.iter_events(**filters)]
+
+    def iter_events(self, **filters: Unpack[Filters]) -> Iterator[StoredEvent]:
+        """Yield what ``events`` returns, read in pages; the log may be written to meanwhile."""
+        from msb_cache.selection import Query, pages
+
+        query = Query(filters, self._ledger.clock())
+        self._observe()
+        return pages(self._ledger, query, query.events)
+
+    def follow(
+        self,
+        reference: str | None = None,
+        *,
+        stopped: Callable[[], bool] = lambda: False,
+        interval: float = 0.5,
+        **filters: Unpack[Filters],
+    ) -> Iterator[StoredEvent]:
+        """Yield events as ``iter_events`` or, with a reference, ``iter_history``; then stay for what comes.
+
+        Without ``since`` or ``after``, the last ten come first. A home without a log is waited for.
+
+        Args:
+            reference: whose history to follow; None: all events.
+            stopped: asked after each look whether to end.
+            interval: seconds between two looks.
+            filters: as for ``events``; ``until`` and ``reverse`` make no sense here.
+
+        Raises:
+            InvalidConfigError: ``until`` or ``reverse`` was given; else as for ``history``.
+        """
+        from msb_cache.finding import in_log
+        from msb_cache.selection import Query, follow
+        from msb_cache.watch import looks
+
+        if filters.get("until") is not None or filters.get("reverse"):
+            raise InvalidConfigError("what is followed has no end and comes oldest first")
+        query = Query(filters, self._ledger.clock())
+        self._observe()
+        if reference is not None:
+            with self._ledger.snapshot() as connection:
+                in_log(connection, reference)
+        note = self._note or (lambda sentence: None)
+        turns = looks(self._recorded, stopped=stopped, note=note, interval=interval)
+        read: Reader[StoredEvent] = query.events if reference is None else query.history_of(reference)
+        return follow(self._ledger, query, read, turns)
 
     def deletions(self, *, limit: int | None = None) -> builtins.list[DeletionSummary]:
         """Return past removals and prunes, newest first: who, by which policy, and the counters."""
@@ -635,7 +718,7 @@ class ImageCache:
         wanted = [references] if isinstance(references, str) else [*references]
         self._observe()
         with self._ledger.snapshot() as connection:
-            rows = [_find(connection, reference) for reference in wanted]
+            rows = [finding.image(connection, reference) for reference in wanted]
         save(self._layout, rows, target, format=format)
 
     def use(self, reference: str, *, holder: str | None = None) -> ImageHandle:
@@ -649,11 +732,11 @@ class ImageCache:
             ImageNotFoundError, InvalidReferenceError: as for ``get``.
         """
         if holder is not None:
-            _check_holder(holder)
+            finding.check_holder(holder)
         self._begin_writing()
         self.get(reference)  # nothing is made for an image that is not there
         with self._ledger.attest(uuid7()) as transaction:
-            row = _find(transaction.connection, reference)
+            row = finding.reference(transaction.connection, reference)
             used = ev.ImageUsed(manifest_digest=row.manifest_digest, holder=holder)
             transaction.append([NewEvent(used, row.reference)])
         return self.get(row.reference)
@@ -668,11 +751,11 @@ class ImageCache:
         Raises:
             ImageNotFoundError, InvalidReferenceError: as for ``get``.
         """
-        _check_holder(holder)
+        finding.check_holder(holder)
         self._begin_writing()
         self.get(reference)  # nothing is made for an image that is not there
         with self._ledger.attest(uuid7()) as transaction:
-            row = _find(transaction.connection, reference)
+            row = finding.image(transaction.connection, reference)
             if holder not in images.holders(transaction.connection, row.manifest_digest):
                 held = ev.ImageHeld(holder=holder, reference=row.reference)
                 transaction.append([NewEvent(held, row.manifest_digest)])
@@ -684,7 +767,7 @@ class ImageCache:
         Returns:
             The digests of the manifests it held; none is no error.
         """
-        _check_holder(holder)
+        finding.check_holder(holder)
         self._begin_writing()
         with self._ledger.snapshot() as connection:
             if connection is None or not images.held_by(connection, holder):
@@ -710,7 +793,7 @@ class ImageCache:
         self._begin_writing()
         self._observe()
         with self._ledger.snapshot() as connection:
-            canonical = _find(connection, reference).reference
+            canonical = finding.reference(connection, reference).reference
 
         def planner(state: IndexState, within: Plan | None) -> Plan:
             if canonical not in state.references:
@@ -777,6 +860,7 @@ class ImageCache:
 
     def rebuild(self) -> builtins.list[Difference]:
         """Fold the whole log again into the projections; return how they differed. It must be none."""
+        from msb_cache import snapshots
         from msb_cache.projections import live
 
         self._begin_writing()
@@ -789,7 +873,10 @@ class ImageCache:
             fold = live.fold_until(store)
         with self._ledger.attest(uuid7()) as transaction:
             store = self._ledger.store(transaction.connection)
-            return live.rebuild(transaction.connection, store, fold, head.seq if head else 0)
+            differences = live.rebuild(transaction.connection, store, fold, head.seq if head else 0)
+        if differences:
+            snapshots.forget(self._ledger)
+        return differences
 
     # -- helpers ---------------------------------------------------------------------------------
 
@@ -805,12 +892,61 @@ class ImageCache:
         ) as log:
             yield log
 
-    def _observe(self) -> None:
+    @contextmanager
+    def _index(self, as_of: AsOf | None) -> Iterator[sqlite3.Connection | None]:
+        """Read the index now, or as it was; None when the home has no log yet."""
+        with self._ledger.snapshot() as connection:
+            if as_of is None:
+                yield connection
+            else:
+                yield self._index_at(connection, self._position(connection, as_of))
+
+    def _position(self, connection: sqlite3.Connection | None, as_of: AsOf) -> int:
+        from msb_cache.past import position_of
+
+        store = None if connection is None else self._ledger.store(connection)
+        position = position_of(store, as_of, self._ledger.clock())
+        if position == 0 and self._note is not None:
+            self._note("the log begins later than that; there was nothing")
+        return position
+
+    def _index_at(self, connection: sqlite3.Connection | None, position: int) -> sqlite3.Connection | None:
+        from msb_cache.snapshots import index_at
+
+        if connection is None:
+            return None
+        if self._past is None or self._past.position != position:
+            self._forget_past()
+            self._past = index_at(self._ledger, connection, position)
+        return self._past.connection
+
+    def _forget_past(self) -> None:
+        if self._past is not None:
+            self._past.close()
+            self._past = None
+
+    def _contents(self, as_of: AsOf | None) -> Contents:
+        from msb_cache.past import Contents, contents
+
+        with self._ledger.snapshot() as connection:
+            if as_of is not None:
+                position = self._position(connection, as_of)
+                index = self._index_at(connection, position)
+            else:
+                head = None if connection is None else self._ledger.store(connection).head()
+                position, index = 0 if head is None else head.seq, connection
+            return Contents(position, {}, {}, 0) if index is None else contents(index, position)
+
+    def _recorded(self) -> str | None:
+        """Record what msb did, if it keeps this home; return a sentence if that cannot be done."""
         if not self._sync_first or not self._ledger.owned_by_msb:
-            return
+            return None
         from msb_cache.sync import sync_before_reading
 
-        sentence = sync_before_reading(self._ledger)
+        return sync_before_reading(self._ledger)
+
+    def _observe(self) -> None:
+        sentence = self._recorded()
         if sentence is not None and sentence != self._noted and self._note is not None:
             self._note(sentence)
         self._noted = sentence
@@ -872,23 +1008,6 @@ class ImageCache:
         )
 
 
-def familiar(canonical: str) -> str:
-    """Return the form in which a stored reference is shown to people: ``python:3.12``."""
-    return Reference.parse(canonical).familiar if canonical.startswith("docker.io/") else canonical
-
-
-def _find(connection: sqlite3.Connection | None, text: str) -> HandleRow:
-    reference = Reference.parse(text)
-    row = None
-    if connection is not None:
-        row = images.handle(connection, reference.canonical)
-        if row is None and reference.digest is not None:
-            row = images.handle_by_digest(connection, reference.name, reference.tag, reference.digest)
-    if row is None:
-        raise ImageNotFoundError(f"image not found: {reference.familiar}")
-    return row
-
-
 def _check_reachable(state: IndexState, canonical: str) -> None:
     """Refuse to remove what msb, which keeps the home, does not know or would take from others."""
     from msb_cache.plan import UNKNOWN, Bounds
@@ -923,18 +1042,6 @@ def _naming(source: object) -> Iterator[None]:
         raise
 
 
-def _operation(connection: sqlite3.Connection, prefix: str) -> str:
-    from msb_cache.projections import deletions
-
-    found = []
-    if _OPERATION_PREFIX.fullmatch(prefix):
-        found = deletions.operations_with(connection, prefix)
-    if len(found) != 1:
-        problem = "several operations begin with" if found else "no operation has the id"
-        raise OperationNotFoundError(f"{problem} {as_text(prefix[:100])!r}")
-    return found[0]
-
-
 def _name(found: Sequence[SourceImage], extra: Reference | None) -> list[list[Reference]]:
     """Return each image's references; a name given twice belongs to the last image, as in docker."""
     names = [list(image.references) for image in found]
@@ -957,13 +1064,6 @@ def _additions(found: Sequence[SourceImage], names: Sequence[Sequence[Reference]
     for image, group in zip(found, names, strict=True):
         merged.setdefault(image.manifest_digest, (image, []))[1].extend(group)
     return [Addition(image, tuple(group)) for image, group in merged.values()]
-
-
-def _check_holder(holder: str) -> None:
-    if not _HOLDER.fullmatch(holder):
-        raise InvalidConfigError(
-            f"{as_text(holder[:100])!r} is no holder; write sandbox:NAME or snapshot:NAME (or its path)"
-        )
 
 
 def _listed(names: Sequence[str], most: int = 3) -> str:

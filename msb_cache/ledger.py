@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from msb_cache import snapshots
 from msb_cache.artifacts.layout import Layout
 from msb_cache.database import BUSY_SECONDS, open_database
 from msb_cache.errors import (
@@ -54,6 +55,8 @@ class Transaction:
         self._store = store
         self._operation = operation
         self._actor = actor
+        self.appended: tuple[int, int] | None = None
+        """The positions before and of what was appended here; None: nothing was."""
 
     def append(
         self, events: Sequence[NewEvent], *, operation: str | None = None, actor: Actor | None = None
@@ -71,6 +74,8 @@ class Transaction:
             events, operation=operation or self._operation, actor=actor or self._actor
         )
         live.apply(self.connection, stored)
+        before = stored[0].seq - 1 if self.appended is None else self.appended[0]
+        self.appended = before, stored[-1].seq
         return stored
 
 
@@ -168,7 +173,8 @@ class Ledger:
                     connection.execute(f"PRAGMA busy_timeout = {int(wait * 1000)}")
                 connection.execute("BEGIN IMMEDIATE")
                 check()
-                yield Transaction(connection, self.store(connection), operation, actor)
+                transaction = Transaction(connection, self.store(connection), operation, actor)
+                yield transaction
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -177,6 +183,8 @@ class Ledger:
             finally:
                 if wait is not None:
                     connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+        if transaction.appended is not None and snapshots.may_be_due(*transaction.appended):
+            snapshots.keep(self, connection)
 
     @property
     def owned_by_msb(self) -> bool:

@@ -33,16 +33,35 @@ def watch(
         interval: seconds between two looks.
     """
     position = _position(ledger)
-    noted = None
-    while True:
-        began = time.monotonic()
-        sentence = sync_before_reading(ledger)
-        if sentence is not None and sentence != noted:
-            note(sentence)
-        noted = sentence
+    for _ in looks(lambda: sync_before_reading(ledger), stopped=stopped, note=note, interval=interval):
         for event in _since(ledger, position):
             position = event.seq
             yield event
+
+
+def looks(
+    prepare: Callable[[], str | None],
+    *,
+    stopped: Callable[[], bool],
+    note: Callable[[str], None],
+    interval: float = INTERVAL,
+) -> Iterator[None]:
+    """Yield each time it is time to look, until ``stopped`` says so.
+
+    Args:
+        prepare: done before each look; returns a sentence if it cannot be, and the look is made all the same.
+        stopped: asked after each look whether to end.
+        note: gets such a sentence, once until it changes.
+        interval: seconds between two looks.
+    """
+    noted = None
+    while True:
+        began = time.monotonic()
+        sentence = prepare()
+        if sentence is not None and sentence != noted:
+            note(sentence)
+        noted = sentence
+        yield
         if stopped():
             return
         # Where a comparison is long (thousands of images) and msb writes all the time, it leaves room.

@@ -1,4 +1,4 @@
-"""Everything that happened to one image, across retags, removals and re-pulls.
+"""Everything that happened to an image, or several, across retags, removals and re-pulls.
 
 The log's own index by subject serves the events; the ``pointed_at`` projection says which manifests a
 reference ever pointed at, and since when. So a history costs what it shows, however long the log is,
@@ -10,8 +10,10 @@ from __future__ import annotations
 import heapq
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+import msgspec
 from msgspec.structs import asdict
 
 from msb_cache.eventstore import events as ev
@@ -27,6 +29,7 @@ _OF_MANIFEST = (
     ev.ArtifactDeleteFailed.type,
 )
 _OF_LAYER = (ev.LayerDeleted.type, ev.ArtifactKept.type, ev.ArtifactDeleteFailed.type)
+_FEW, _MANY = 50, 500
 
 
 class HistoryEvent(StoredEvent, frozen=True, kw_only=True):
@@ -35,57 +38,142 @@ class HistoryEvent(StoredEvent, frozen=True, kw_only=True):
     shared: bool = False
 
 
-def history(
-    connection: sqlite3.Connection, store: EventStore, reference: str, *, until: int | None = None
-) -> Iterator[HistoryEvent]:
-    """Yield a canonical reference's history in position order.
+class Scope(NamedTuple):
+    """Whose history it is: these references, or, with a digest, what concerned that manifest alone.
 
-    It holds: the events on the reference; for every manifest it ever pointed at, holds, releases and
-    deletion outcomes from the moment it first pointed there; and layer outcomes of the operations that
-    removed this reference or those manifests, of layers it had by then.
+    Both in canonical form. With a digest, ``references`` are those that ever pointed at it.
     """
-    pointed_at = connection.execute(
-        "SELECT manifest_digest, seq FROM pointed_at WHERE reference = ? AND seq <= ? ORDER BY seq",
-        (reference, sys.maxsize if until is None else until),
-    ).fetchall()
-    streams = [store.read(subjects=[reference], until=until)]
-    streams += [
-        store.read(subjects=[digest], types=_OF_MANIFEST, after=seq, until=until)
-        for digest, seq in pointed_at
-    ]
-    layers: dict[str, set[str]] = {}
-    removed_in: set[str] = set()
+
+    references: Sequence[str]
+    digest: str | None = None
+
+
+def history(
+    connection: sqlite3.Connection,
+    store: EventStore,
+    scope: Scope,
+    *,
+    after: int = 0,
+    until: int | None = None,
+) -> Iterator[HistoryEvent]:
+    """Yield a history in position order, between two positions (``after`` itself is left out).
+
+    It holds: the events on the references; for every manifest they ever pointed at, holds, releases and
+    deletion outcomes from the moment one first pointed there; and layer outcomes of the operations that
+    removed these references or those manifests, of layers they had by then.
+    """
+    history_ = _History(connection, store, scope, until)
     pending: list[HistoryEvent] = []
-    for event in heapq.merge(*streams, key=lambda event: event.seq):
+    if after:
+        # What removed an image before may still delete its layers now.
+        for event in sorted(history_.removals(after), key=lambda event: event.seq):
+            pending += history_.outcomes(event, after)
+    pending.sort(key=lambda entry: entry.seq)
+    for event in heapq.merge(*history_.streams(after), key=lambda event: event.seq):
+        if not history_.concerns(event):
+            continue
         yield from _until(pending, event.seq)
         yield HistoryEvent(**asdict(event))
-        if isinstance(event.data, ev.ImageRemoved | ev.ManifestDeleted) and event.operation not in removed_in:
-            removed_in.add(event.operation)
-            outcomes = store.read(
-                subjects=_diff_ids(store, [digest for digest, seq in pointed_at if seq < event.seq], layers),
-                types=_OF_LAYER,
-                operation=event.operation,
-                after=event.seq,
-                until=until,
-            )
-            pending = sorted([*pending, *map(_layer_entry, outcomes)], key=lambda entry: entry.seq)
+        outcomes = history_.outcomes(event, event.seq)
+        if outcomes:
+            pending = sorted([*pending, *outcomes], key=lambda entry: entry.seq)
     yield from pending
+
+
+class _History:
+    """One history's manifests and layers, as far as it was read."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, store: EventStore, scope: Scope, until: int | None
+    ) -> None:
+        self._store = store
+        self._scope = scope
+        self._until = until
+        self._pointed_at = _pointed_at(connection, scope, until)
+        self._of_manifest = _OF_MANIFEST if scope.digest is None else (*_OF_MANIFEST, ev.ManifestAdded.type)
+        self._layers: dict[str, set[str]] = {}
+        self._removed_in: set[str] = set()
+
+    def streams(self, after: int) -> Iterator[Iterator[StoredEvent]]:
+        """Yield what has to be merged: the references' events, and the manifests'."""
+        read, until = self._store.read, self._until
+        for references in _chunks(self._scope.references):
+            yield read(subjects=references, after=after, until=until)
+        for digests in _chunks([*self._pointed_at]):
+            first = max(after, min(self._pointed_at[digest] for digest in digests))
+            yield self._once_pointed_at(
+                read(subjects=digests, types=self._of_manifest, after=first, until=until)
+            )
+
+    def removals(self, until: int) -> Iterator[StoredEvent]:
+        """Yield what removed a reference or a manifest up to a position."""
+        removed, deleted = [ev.ImageRemoved.type], [ev.ManifestDeleted.type]
+        for references in _chunks(self._scope.references):
+            yield from filter(
+                self.concerns, self._store.read(subjects=references, types=removed, until=until)
+            )
+        for digests in _chunks([*self._pointed_at]):
+            yield from self._once_pointed_at(self._store.read(subjects=digests, types=deleted, until=until))
+
+    def concerns(self, event: StoredEvent) -> bool:
+        """Return whether an event on one of the references is part of the history."""
+        digest, data = self._scope.digest, event.data
+        return digest is None or digest in (
+            event.subject,
+            getattr(data, "manifest_digest", None),
+            getattr(data, "previous_digest", None),
+        )
+
+    def outcomes(self, event: StoredEvent, after: int) -> list[HistoryEvent]:
+        """Return what became of the layers, after a position, if this event removed an image; once only."""
+        removed = isinstance(event.data, ev.ImageRemoved | ev.ManifestDeleted)
+        if not removed or event.operation in self._removed_in:
+            return []
+        self._removed_in.add(event.operation)
+        found = self._store.read(
+            subjects=self._diff_ids([name for name, seq in self._pointed_at.items() if seq < event.seq]),
+            types=_OF_LAYER,
+            operation=event.operation,
+            after=max(event.seq, after),
+            until=self._until,
+        )
+        return [*map(_layer_entry, found)]
+
+    def _once_pointed_at(self, events: Iterator[StoredEvent]) -> Iterator[StoredEvent]:
+        return (event for event in events if event.seq > self._pointed_at[event.subject])
+
+    def _diff_ids(self, digests: list[str]) -> set[str]:
+        """Return the layers those manifests ever had; the index may no longer know, the log does."""
+        unknown = [digest for digest in digests if digest not in self._layers]
+        for digest in unknown:
+            self._layers[digest] = set()
+        for event in self._store.read(subjects=unknown, types=[ev.ManifestAdded.type]) if unknown else ():
+            if isinstance(event.data, ev.ManifestAdded):
+                self._layers[event.subject].update(layer.diff_id for layer in event.data.layers)
+        return {diff_id for digest in digests for diff_id in self._layers[digest]}
+
+
+def _pointed_at(connection: sqlite3.Connection, scope: Scope, until: int | None) -> dict[str, int]:
+    """Return the manifests in a scope, each with the position at which a reference first pointed there."""
+    if scope.digest is not None:
+        return {scope.digest: 0}
+    rows = connection.execute(
+        "SELECT manifest_digest, min(seq) AS first FROM pointed_at "
+        "WHERE reference IN (SELECT value FROM json_each(?)) AND seq <= ? GROUP BY 1 ORDER BY first",
+        (msgspec.json.encode(scope.references).decode(), sys.maxsize if until is None else until),
+    )
+    return dict(rows.fetchall())
+
+
+def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    # One name comes out of the log in order and at once. Thousands are sorted, in a few queries.
+    size = 1 if len(names) <= _FEW else _MANY
+    return (names[start : start + size] for start in range(0, len(names), size))
 
 
 def _until(pending: list[HistoryEvent], seq: int) -> Iterator[HistoryEvent]:
     while pending and pending[0].seq < seq:
         yield pending.pop(0)
-
-
-def _diff_ids(store: EventStore, digests: list[str], known: dict[str, set[str]]) -> set[str]:
-    """Return the layers those manifests ever had; the index may no longer know, the log does."""
-    unknown = [digest for digest in digests if digest not in known]
-    for digest in unknown:
-        known[digest] = set()
-    for event in store.read(subjects=unknown, types=[ev.ManifestAdded.type]) if unknown else ():
-        if isinstance(event.data, ev.ManifestAdded):
-            known[event.subject].update(layer.diff_id for layer in event.data.layers)
-    return {diff_id for digest in digests for diff_id in known[digest]}
 
 
 def _layer_entry(event: StoredEvent) -> HistoryEvent:

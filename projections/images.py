@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
+_AFTER_HEX = "g"  # comes after every hexadecimal digit
 _HANDLE = """
 SELECT i.reference, m.size_bytes, i.manifest_digest, m.architecture, m.os, m.layer_count,
        i.created_at, i.last_used_at
@@ -43,6 +44,15 @@ class LayerDetailRow(NamedTuple):
     position: int
 
 
+class HoldDetailRow(NamedTuple):
+    """Who holds a manifest, since when (ns since the epoch, UTC) and by which canonical reference."""
+
+    holder: str
+    manifest_digest: str
+    since: int
+    reference: str | None
+
+
 def handles(connection: sqlite3.Connection) -> list[HandleRow]:
     """Return every image in the cache, newest first."""
     rows = connection.execute(_HANDLE + "ORDER BY i.created_at DESC, i.seq DESC")
@@ -59,11 +69,82 @@ def handle_by_digest(
     connection: sqlite3.Connection, name: str, tag: str | None, digest: str
 ) -> HandleRow | None:
     """Return an image of the repository ``name`` (and tag) that points at this manifest digest now."""
-    query, prefix = _HANDLE + "WHERE i.manifest_digest = ? ORDER BY i.created_at DESC, i.seq DESC", f"{name}:"
-    for row in map(HandleRow._make, connection.execute(query, (digest,))):
+    prefix = f"{name}:"
+    for row in handles_of(connection, digest):
         if row.reference == f"{prefix}{tag}" or (tag is None and row.reference.startswith(prefix)):
             return row
     return None
+
+
+def handles_of(connection: sqlite3.Connection, digest: str) -> list[HandleRow]:
+    """Return the images that point at this manifest digest now, newest first."""
+    query = _HANDLE + "WHERE i.manifest_digest = ? ORDER BY i.created_at DESC, i.seq DESC"
+    return [HandleRow(*row) for row in connection.execute(query, (digest,))]
+
+
+def digests_with(connection: sqlite3.Connection, prefix: str, limit: int) -> list[str]:
+    """Return at most ``limit`` manifest digests in the index that begin with ``prefix``, in order."""
+    within = (prefix, prefix + _AFTER_HEX)
+    rows = connection.execute(
+        "SELECT digest FROM manifest WHERE digest >= ? AND digest < ? "
+        "UNION SELECT manifest_digest FROM image WHERE manifest_digest >= ? AND manifest_digest < ? "
+        "UNION SELECT manifest_digest FROM hold WHERE manifest_digest >= ? AND manifest_digest < ? "
+        "ORDER BY 1 LIMIT ?",
+        (*within, *within, *within, limit),
+    )
+    return [digest for (digest,) in rows]
+
+
+def digests_in_log(connection: sqlite3.Connection, prefix: str, limit: int) -> list[str]:
+    """Return at most ``limit`` digests that begin with ``prefix``, of all that the log has events about.
+
+    A manifest or layer that only the index has by that digest, because it was never deleted, counts too.
+    """
+    found = {
+        diff_id
+        for (diff_id,) in connection.execute(
+            "SELECT diff_id FROM layer WHERE diff_id >= ? AND diff_id < ? LIMIT ?",
+            (prefix, prefix + _AFTER_HEX, limit),
+        )
+    }
+    at = prefix
+    for _ in range(limit):
+        # From one to the next: a digest can have a million events.
+        row = connection.execute(
+            "SELECT min(subject) FROM events WHERE subject >= ? AND subject < ?", (at, prefix + _AFTER_HEX)
+        ).fetchone()
+        if row[0] is None:
+            break
+        found.add(row[0])
+        at = row[0] + "\x00"
+    return sorted(found)[:limit]
+
+
+def is_subject(connection: sqlite3.Connection, subject: str) -> bool:
+    """Return whether the log has an event about this."""
+    return _any(connection, "SELECT 1 FROM events WHERE subject = ? LIMIT 1", subject)
+
+
+def references(connection: sqlite3.Connection) -> list[str]:
+    """Return every canonical reference in the index, in order."""
+    return [name for (name,) in connection.execute("SELECT reference FROM image ORDER BY reference")]
+
+
+def known_references(connection: sqlite3.Connection) -> list[str]:
+    """Return every canonical reference that was ever pulled, or tried to be, in order."""
+    rows = connection.execute(
+        "SELECT reference FROM pointed_at UNION SELECT subject FROM events WHERE type = 'image.pull_failed' "
+        "ORDER BY 1"
+    )
+    return [reference for (reference,) in rows]
+
+
+def references_of(connection: sqlite3.Connection, digest: str) -> list[str]:
+    """Return every canonical reference that ever pointed at a manifest, in order."""
+    rows = connection.execute(
+        "SELECT reference FROM pointed_at WHERE manifest_digest = ? ORDER BY reference", (digest,)
+    )
+    return [reference for (reference,) in rows]
 
 
 def config(connection: sqlite3.Connection, manifest_digest: str) -> ConfigRow | None:
@@ -121,6 +202,25 @@ def holders(connection: sqlite3.Connection, manifest_digest: str) -> list[str]:
         "SELECT holder FROM hold WHERE manifest_digest = ? ORDER BY holder", (manifest_digest,)
     )
     return [holder for (holder,) in rows]
+
+
+def holds(connection: sqlite3.Connection, manifest_digest: str | None) -> list[HoldDetailRow]:
+    """Return the holds of a manifest, or (None) all, by holder."""
+    where = "" if manifest_digest is None else "WHERE manifest_digest = ? "
+    rows = connection.execute(
+        f"SELECT holder, manifest_digest, since, reference FROM hold {where}ORDER BY holder, since, seq",  # noqa: S608
+        () if manifest_digest is None else (manifest_digest,),
+    )
+    return [HoldDetailRow(*row) for row in rows]
+
+
+def total_bytes(connection: sqlite3.Connection) -> int:
+    """Return what the files of all layers and manifests measure, those left out whose size is unknown."""
+    (total,) = connection.execute(
+        "SELECT (SELECT coalesce(sum(erofs_bytes), 0) FROM layer) "
+        "+ (SELECT coalesce(sum(coalesce(fsmeta_bytes, 0) + coalesce(vmdk_bytes, 0)), 0) FROM manifest)"
+    ).fetchone()
+    return int(total)
 
 
 def held_by(connection: sqlite3.Connection, holder: str) -> list[str]:

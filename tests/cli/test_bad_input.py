@@ -74,7 +74,7 @@ class TestArguments:
             (USAGE, ["bogus"], "bogus"),
             (USAGE, ["list", "--bogus"], "--bogus"),
             (USAGE, ["--bogus", "list"], "--bogus"),
-            (USAGE, ["list", "extra"], "extra"),
+            (USAGE, ["list", "--as-of"], "--as-of"),
             (USAGE, ["list", "--format", "xml"], "'table', 'json'"),
             (USAGE, ["inspect"], "REF"),
             (USAGE, ["remove"], "REF"),

@@ -22,7 +22,7 @@ OPERATION = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}(?:-[0-9a-f]{4}-[0-9a-f]{4}-[0
 _PADDING = re.compile(r" +$", re.MULTILINE)
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _MASKS = (
-    (re.compile(r"\b20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)?"), "<time>"),
+    (re.compile(r"\b20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?(\+00:00| \+0000|Z)?"), "<time>"),
     (re.compile(r"\b1[6-9]\d{17}\b"), "<ns>"),
     (re.compile(r'("duration_ns": ?)\d+'), r"\1<duration>"),
     (OPERATION, "<id>"),

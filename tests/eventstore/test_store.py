@@ -11,6 +11,7 @@ import pytest
 from msb_cache.errors import CorruptLogError, LogError, UnknownEventError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import MAX_DATA, EventStore, NewEvent, StoredEvent
+from msb_cache.eventstore.where import Where
 from msb_cache.ledger import Ledger
 from tests.logs import ACTOR, PYTHON, digest, new_ledger, pulled, some_events
 
@@ -61,13 +62,60 @@ def test_an_empty_append_writes_nothing(tmp_path: Path) -> None:
         ({"reverse": True, "limit": 2}, [7, 6]),
         ({"limit": 0}, []),
         (
-            {"occurred_from_ns": 1_800_000_002_000_000_000, "occurred_until_ns": 1_800_000_003_000_000_000},
+            {
+                "where": Where(
+                    occurred_from_ns=1_800_000_002_000_000_000, occurred_until_ns=1_800_000_003_000_000_000
+                )
+            },
             [4, 5],
         ),
     ],
 )
 def test_read_conditions(tmp_path: Path, conditions: dict[str, object], expected: list[int]) -> None:
     assert [event.seq for event in read(tmp_path, **conditions)] == expected
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (Where(actor="alice"), [1, 2, 3, 4, 5, 6, 7]),
+        (Where(actor="alice@host"), [1, 2, 3, 4, 5, 6, 7]),
+        (Where(actor="alice@other"), []),
+        (Where(actor="ali"), []),
+        (Where(host="host"), [1, 2, 3, 4, 5, 6, 7]),
+        (Where(host="hos"), []),
+        (Where(holder="sandbox:dev"), [4, 5]),
+        (Where(digest=digest(1)), [2, 3, 4, 5, 6, 7]),
+        (Where(digest=digest(2)), []),
+        (Where(text="PYTHON:3"), [2, 3, 6, 7]),
+        (Where(text="python_3"), []),  # no wildcard of SQL
+        (Where(text="%"), []),
+        (Where(text="\\"), []),
+        (Where(text="sandbox:x"), [6]),
+        (Where(text='"archive"'), []),  # the text, not the JSON around it
+        (Where(text="archive"), [2]),
+        (Where(holder="sandbox:dev", text="released"), []),
+        (Where(occurred_from_ns=1_800_000_002_000_000_000, holder="sandbox:dev"), [4, 5]),
+        (Where(occurred_until_ns=1_799_999_999_999_999_999), []),
+    ],
+)
+def test_conditions_without_an_index(tmp_path: Path, where: Where, expected: list[int]) -> None:
+    ledger = new_ledger(tmp_path, some_events())
+    with ledger.snapshot() as connection:
+        assert connection is not None
+        store = ledger.store(connection)
+        assert [event.seq for event in store.read(where=where)] == expected
+        assert [seq for seq in range(9) if store.fits(seq, where)] == expected
+
+
+def test_text_is_found_as_it_was_written(tmp_path: Path) -> None:
+    failed = ev.ImagePullFailed(reason='it said "no\\way" — ÄÖ')
+    ledger = new_ledger(tmp_path, [NewEvent(failed, PYTHON)])
+    with ledger.snapshot() as connection:
+        assert connection is not None
+        store = ledger.store(connection)
+        for text in ('said "NO', "no\\way", "— ÄÖ"):
+            assert [event.seq for event in store.read(where=Where(text=text))] == [2]
 
 
 def test_recorded_at_never_goes_back(tmp_path: Path) -> None:

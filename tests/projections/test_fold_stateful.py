@@ -16,7 +16,7 @@ from msb_cache.eventstore import chain
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.ledger import Ledger
-from msb_cache.projections import images, known, live
+from msb_cache.projections import images, known, live, past
 from msb_cache.projections.deletions import deletions
 from tests.logs import ACTOR, digest, layer, manifest_added, pulled
 
@@ -54,6 +54,7 @@ class Folding(RuleBasedStateMachine):
         self.held: set[tuple[str, str]] = set()
         self.settled: set[tuple[str, str, str]] = set()
         self.deleted: dict[str, int | None] = {}  # operation: bytes reclaimed
+        self.was: dict[int, bytes] = {}  # position: the index as it was there
 
     def tick(self) -> int:
         self.now += 7
@@ -65,6 +66,7 @@ class Folding(RuleBasedStateMachine):
             operation = f"operation-{self.operations}"
         with self.ledger.transaction(operation) as transaction:
             stored = transaction.append(events)
+            self.was[stored[-1].seq] = past.encode_rows(transaction.connection)
         return stored[-1].recorded_at_ns
 
     @rule(manifest=manifests)
@@ -201,6 +203,24 @@ class Folding(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.ledger.close()
+
+    @rule(places=st.tuples(st.integers(0, 100), st.integers(0, 100)))
+    def look_back(self, places: tuple[int, int]) -> None:
+        """The index at any position is what it was then, folded from the beginning or from a snapshot."""
+        positions = sorted(self.was)
+        if not positions:
+            return
+        first, last = sorted(positions[place % len(positions)] for place in places)
+        with self.ledger.snapshot() as connection:
+            assert connection is not None
+            store = self.ledger.store(connection)
+            for start in (
+                past.Past(connection),
+                past.Past(connection, first, past.decode_rows(self.was[first])),
+            ):
+                start.advance(connection, store, last)
+                assert past.encode_rows(start.connection) == self.was[last]
+                start.close()
 
     @invariant()
     def live_tables_are_the_fold(self) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent, StoredEvent
 from msb_cache.ledger import Ledger
-from msb_cache.projections.history import history
+from msb_cache.projections.history import Scope, history
 from tests.logs import digest, layer, manifest_added, new_ledger, pulled
 
 A, B = "docker.io/library/a:1", "docker.io/library/b:1"
@@ -112,11 +112,17 @@ def test_history_is_what_a_reading_of_the_whole_log_finds(
         store = ledger.store(connection)
         everything = list(store.read())
         for reference in (A, B):
-            found = [event.seq for event in history(connection, store, reference)]
+            found = [event.seq for event in history(connection, store, Scope([reference]))]
             assert found == brute_force(everything, reference)
             half = len(everything) // 2
-            until = [event.seq for event in history(connection, store, reference, until=half)]
+            until = [event.seq for event in history(connection, store, Scope([reference]), until=half)]
             assert until == brute_force(everything[:half], reference)
+            # Read in two parts it is the same: what removed an image before still deletes layers after.
+            later = [event.seq for event in history(connection, store, Scope([reference]), after=half)]
+            assert later == [seq for seq in found if seq > half]
+        both = [event.seq for event in history(connection, store, Scope([A, B]))]
+        assert both == sorted(both)
+        assert set(both) >= {*brute_force(everything, A), *brute_force(everything, B)}
     ledger.close()
 
 
@@ -127,7 +133,7 @@ def test_shared_layers_are_marked(tmp_path: Path) -> None:
     )
     with ledger.snapshot() as connection:
         assert connection is not None
-        events = list(history(connection, ledger.store(connection), A))
+        events = list(history(connection, ledger.store(connection), Scope([A])))
     layers = [
         (event.type, event.shared) for event in events if event.type in ("layer.deleted", "artifact.kept")
     ]
@@ -138,7 +144,7 @@ def test_an_unknown_reference_has_no_history(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path, [NewEvent(pulled(M[0]), A)])
     with ledger.snapshot() as connection:
         assert connection is not None
-        assert list(history(connection, ledger.store(connection), B)) == []
+        assert list(history(connection, ledger.store(connection), Scope([B]))) == []
 
 
 def test_a_history_costs_no_row_beside_its_events(tmp_path: Path) -> None:
@@ -155,7 +161,7 @@ def test_a_history_costs_no_row_beside_its_events(tmp_path: Path) -> None:
             "EXPLAIN QUERY PLAN SELECT seq FROM events WHERE subject IN (?) AND +type IN (?) ORDER BY seq",
             ("a", "b"),
         ).fetchall()
-        assert len(list(history(connection, ledger.store(connection), A))) == 21
+        assert len(list(history(connection, ledger.store(connection), Scope([A])))) == 21
     assert rows["events"] == 22
     assert sum(count for name, count in rows.items() if name not in ("events", "_sqlite_migrations")) == 3
     assert "events_by_subject" in plan[0][-1]

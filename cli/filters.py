@@ -1,0 +1,56 @@
+"""Options that choose events and moments, the same in every command that has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from msb_cache.selection import Filters
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--since", metavar="TIME", help="Only what was recorded at or after this time."),
+    click.option("--until", metavar="TIME", help="Only what was recorded at or before this time."),
+    click.option("--occurred", is_flag=True, help="--since and --until mean when it occurred."),
+    click.option("--type", "types", multiple=True, metavar="TYPE", help="Only this event type; repeatable."),
+    click.option("--actor", metavar="USER", help="Only what this user did; USER or USER@HOST."),
+    click.option("--host", metavar="HOST", help="Only what was done on this machine."),
+    click.option("--holder", metavar="HOLDER", help="Only holds, releases and uses of this holder."),
+    click.option("--digest", metavar="DIGEST", help="Only what names this manifest, layer or blob."),
+    click.option("--operation", metavar="ID", help="Only events of this operation."),
+    click.option("--grep", metavar="TEXT", help="Only with this text in subject, data or actor."),
+    click.option("-n", "--limit", type=click.IntRange(1, 2**63 - 1), help="At most this many."),
+    click.option("--reverse", is_flag=True, help="Newest first."),
+    click.option(
+        "--follow", is_flag=True, help="Stay and show what comes; without --since after the last ten."
+    ),
+)
+
+
+def filter_options(command: F) -> F:
+    """Add the options that choose events; the command gets them by keyword, for ``chosen``."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def chosen(given: dict[str, Any]) -> Filters:
+    """Return what those options ask for; ``follow`` is the command's own business."""
+    filters: dict[str, Any] = {name: value for name, value in given.items() if value not in (None, ())}
+    filters.pop("follow", None)
+    if filters.pop("occurred", False):
+        for name in ("since", "until"):
+            if name in filters:
+                filters[f"occurred_{name}"] = filters.pop(name)
+    return filters  # type: ignore[return-value]
+
+
+def as_of_option(command: F) -> F:
+    """Add ``--as-of TIME|@SEQ``."""
+    return click.option(
+        "--as-of", metavar="TIME|@SEQ", help="As it was at this time, or after this event of the log."
+    )(command)

@@ -1,0 +1,119 @@
+"""Commands about holders, and about the index as it was: holders, diff."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.common import format_option, open_cache
+from msb_cache.cli.filters import as_of_option
+
+if TYPE_CHECKING:
+    from msb_cache.past import Changes, Hold
+
+
+@click.command()
+@click.argument("reference", metavar="[REF]", required=False)
+@as_of_option
+@format_option
+@click.pass_obj
+def holders(home: str | None, reference: str | None, as_of: str | None, format_: str) -> None:
+    """Show who holds what, since when and by which reference.
+
+    REF is a reference, or a manifest's digest or its beginning; without one, all holders.
+    """
+    with open_cache(home) as cache:
+        holds = cache.holds(reference, as_of=as_of)
+    if format_ == "json":
+        output.json([_hold_fields(hold) for hold in holds])
+    elif holds:
+        rows = [
+            (
+                hold.holder,
+                output.short(hold.manifest_digest),
+                hold.reference or "-",
+                output.local_time(hold.since_ns),
+            )
+            for hold in holds
+        ]
+        output.table(("HOLDER", "DIGEST", "REFERENCE", "SINCE"), rows)
+    else:
+        click.echo("Nobody holds anything." if reference is None else "Nobody holds it.", err=True)
+
+
+@click.command()
+@click.argument("before", metavar="TIME|@SEQ")
+@click.argument("after", metavar="[TIME|@SEQ]", required=False)
+@format_option
+@click.pass_obj
+def diff(home: str | None, before: str, after: str | None, format_: str) -> None:
+    """Show what changed in the cache between two moments, or since one.
+
+    That is images that came (+), went (-) or moved to another digest (~), holds that came and went, and by
+    how many bytes the cache grew or shrank. The second moment is now, unless it is given.
+    """
+    with open_cache(home) as cache:
+        changes = cache.diff(before, after)
+    if format_ == "json":
+        output.json(_changes_fields(changes))
+    else:
+        _print_changes(changes)
+
+
+COMMANDS = (holders, diff)
+
+
+def _hold_fields(hold: Hold) -> dict[str, Any]:
+    return {
+        "holder": hold.holder,
+        "digest": hold.manifest_digest,
+        "reference": hold.reference,
+        "since": output.rfc3339(hold.since_ns),
+    }
+
+
+def _changes_fields(changes: Changes) -> dict[str, Any]:
+    return {
+        "from_seq": changes.from_position,
+        "to_seq": changes.to_position,
+        "added": [{"reference": name, "digest": digest} for name, digest in changes.added],
+        "removed": [{"reference": name, "digest": digest} for name, digest in changes.removed],
+        "moved": [
+            {
+                "reference": moved.reference,
+                "previous_digest": moved.previous_digest,
+                "digest": moved.manifest_digest,
+            }
+            for moved in changes.moved
+        ],
+        "held": [_hold_fields(hold) for hold in changes.held],
+        "released": [_hold_fields(hold) for hold in changes.released],
+        "bytes_before": changes.bytes_before,
+        "bytes_after": changes.bytes_after,
+        "bytes_changed": changes.bytes_changed,
+    }
+
+
+def _print_changes(changes: Changes) -> None:
+    short = output.short
+    rows = [
+        *(("+", "image", name, short(digest)) for name, digest in changes.added),
+        *(("-", "image", name, short(digest)) for name, digest in changes.removed),
+        *(
+            ("~", "image", each.reference, f"{short(each.previous_digest)} → {short(each.manifest_digest)}")
+            for each in changes.moved
+        ),
+        *(("+", "hold", hold.holder, short(hold.manifest_digest)) for hold in changes.held),
+        *(("-", "hold", hold.holder, short(hold.manifest_digest)) for hold in changes.released),
+    ]
+    if rows:
+        output.columns(rows)
+    else:
+        click.echo("Nothing has changed.", err=True)
+    change, before, after = changes.bytes_changed, changes.bytes_before, changes.bytes_after
+    click.echo(
+        f"From @{changes.from_position} to @{changes.to_position}: {output.size(before)} before, "
+        f"{output.size(after)} after ({'-' if change < 0 else '+'}{output.size(abs(change))})"
+    )

@@ -1,0 +1,224 @@
+"""What a person's word for an image means: a reference, a wildcard, a digest or the beginning of one.
+
+An exact reference always wins over a digest. In the index a word means an image that is there; in the log,
+anything that ever was.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+
+from msb_cache.errors import ImageNotFoundError, InvalidConfigError, InvalidReferenceError
+from msb_cache.oci.digest import shown
+from msb_cache.oci.reference import Reference
+from msb_cache.projections import images
+from msb_cache.projections.images import HandleRow
+
+_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})")
+_HOLDER = re.compile(r"(sandbox|snapshot):[^\x00-\x1f\x7f\ud800-\udfff]{1,500}")
+_PATTERN = re.compile(r"[A-Za-z0-9._:/@\[\]*?-]{1,300}")
+_CANDIDATES = 5  # that an error lists
+
+
+def familiar(canonical: str) -> str:
+    """Return the form in which a stored reference is shown to people: ``python:3.12``."""
+    return Reference.parse(canonical).familiar if canonical.startswith("docker.io/") else canonical
+
+
+def is_pattern(text: str) -> bool:
+    """Return whether the text has a wildcard: ``*`` for any characters, ``?`` for one."""
+    return "*" in text or "?" in text
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """Return a test whether a canonical reference matches, in its canonical or its familiar form.
+
+    Raises:
+        InvalidReferenceError: the pattern has characters that no reference has.
+    """
+    if not _PATTERN.fullmatch(pattern):
+        raise InvalidReferenceError(f"{shown(pattern)} is no image reference with wildcards")
+    return lambda canonical: _matches(pattern, canonical) or _matches(pattern, familiar(canonical))
+
+
+def check_holder(text: str) -> None:
+    """Refuse what is not the name of a holder.
+
+    Raises:
+        InvalidConfigError: it is none.
+    """
+    if not _HOLDER.fullmatch(text):
+        raise InvalidConfigError(
+            f"{shown(text[:100])} is no holder; write sandbox:NAME or snapshot:NAME (or its path)"
+        )
+
+
+def digest_prefix(text: str) -> str | None:
+    """Return the beginning of a digest that the text can be, ``sha256:`` added; None if it can be none."""
+    found = _DIGEST.fullmatch(text)
+    return None if found is None else f"sha256:{found[1]}"
+
+
+def image(connection: sqlite3.Connection | None, text: str) -> HandleRow:
+    """Return the image in the index that the text means; of several references to one manifest, the newest.
+
+    Raises:
+        ImageNotFoundError: there is none.
+        InvalidReferenceError: the text is neither a reference nor a digest, or several digests begin with it.
+    """
+    return _images(connection, text)[0]
+
+
+def reference(connection: sqlite3.Connection | None, text: str) -> HandleRow:
+    """Return the image in the index whose reference the text means, for what is done to a reference.
+
+    Raises:
+        ImageNotFoundError: there is none.
+        InvalidReferenceError: as for ``image``, or several references point at the digest.
+    """
+    found = _images(connection, text)
+    if len(found) > 1:
+        names = _listed([familiar(row.reference) for row in found])
+        raise InvalidReferenceError(f"{shown(text)} is the digest of several references, {names}; name one")
+    return found[0]
+
+
+def manifest(connection: sqlite3.Connection | None, text: str) -> str:
+    """Return the digest of the manifest in the index that the text means, with a reference or without.
+
+    Raises:
+        ImageNotFoundError, InvalidReferenceError: as for ``image``.
+    """
+    prefix = digest_prefix(text)
+    row = None if connection is None else _by_reference(connection, text)
+    if row is not None:
+        return row.manifest_digest
+    digests = []
+    if connection is not None and prefix is not None:
+        digests = images.digests_with(connection, prefix, _CANDIDATES + 1)
+    return _only(digests, text, "in the cache")
+
+
+def in_index(connection: sqlite3.Connection | None, text: str) -> list[str]:
+    """Return the canonical references in the index that the text means, with wildcards or without.
+
+    Raises:
+        ImageNotFoundError, InvalidReferenceError: as for ``image``.
+    """
+    if is_pattern(text):
+        return matching(text, [] if connection is None else images.references(connection))
+    return [row.reference for row in _images(connection, text)]
+
+
+def in_log(connection: sqlite3.Connection | None, text: str) -> tuple[list[str], str | None]:
+    """Return the references that the text ever meant and, if it is a digest, the whole digest.
+
+    Raises:
+        ImageNotFoundError: the log knows nothing of it.
+        InvalidReferenceError: as for ``image``.
+    """
+    if is_pattern(text):
+        return matching(text, [] if connection is None else images.known_references(connection)), None
+    parsed = _parsed(text)
+    if connection is not None and parsed is not None and images.is_subject(connection, parsed.canonical):
+        return [parsed.canonical], None
+    if connection is None or digest_prefix(text) is None:
+        raise ImageNotFoundError(f"the log knows no image {text if parsed is None else parsed.familiar}")
+    digest = digest_in_log(connection, text)
+    return images.references_of(connection, digest), digest
+
+
+def digest_in_log(connection: sqlite3.Connection, text: str) -> str:
+    """Return the digest of a manifest or layer in the log, from a unique beginning of it.
+
+    Raises:
+        ImageNotFoundError: the log knows none.
+        InvalidReferenceError: the text is no beginning of a digest, or of several.
+    """
+    prefix = digest_prefix(text)
+    if prefix is None:
+        raise InvalidReferenceError(
+            f"{shown(text)} is no digest; write sha256: and at least four lower-case hexadecimal digits"
+        )
+    return _only(images.digests_in_log(connection, prefix, _CANDIDATES + 1), text, "in the log")
+
+
+def matching(pattern: str, references: Iterable[str]) -> list[str]:
+    """Return the canonical references that match, at least one.
+
+    Raises:
+        ImageNotFoundError: none does.
+    """
+    fits = matcher(pattern)
+    found = [name for name in references if fits(name)]
+    if not found:
+        raise ImageNotFoundError(f"no image matches {shown(pattern)}")
+    return found
+
+
+def _images(connection: sqlite3.Connection | None, text: str) -> list[HandleRow]:
+    row = None if connection is None else _by_reference(connection, text)
+    if row is not None:
+        return [row]
+    parsed, prefix = _parsed(text), digest_prefix(text)
+    if connection is None or prefix is None:
+        name = text if parsed is None else parsed.familiar
+        raise ImageNotFoundError(f"image not found: {name}")
+    digest = _only(images.digests_with(connection, prefix, _CANDIDATES + 1), text, "in the cache")
+    found = images.handles_of(connection, digest)
+    if not found:
+        raise ImageNotFoundError(f"image not found: no reference points at {digest} any more")
+    return found
+
+
+def _by_reference(connection: sqlite3.Connection, text: str) -> HandleRow | None:
+    parsed = _parsed(text)
+    if parsed is None:
+        return None
+    row = images.handle(connection, parsed.canonical)
+    if row is None and parsed.digest is not None:
+        row = images.handle_by_digest(connection, parsed.name, parsed.tag, parsed.digest)
+    return row
+
+
+def _parsed(text: str) -> Reference | None:
+    """Return the reference; None for what can only be a digest, such as 64 digits alone."""
+    try:
+        return Reference.parse(text)
+    except InvalidReferenceError:
+        if digest_prefix(text) is None:
+            raise
+        return None
+
+
+def _only(digests: Sequence[str], text: str, where: str) -> str:
+    if len(digests) == 1:
+        return digests[0]
+    if not digests:
+        raise ImageNotFoundError(f"image not found: no reference {shown(text)} and no such digest is {where}")
+    raise InvalidReferenceError(f"several digests begin with {shown(text)}: {_listed(digests)}; give more")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = " and more" if len(names) > _CANDIDATES else ""
+    return ", ".join(names[:_CANDIDATES]) + more
+
+
+def _matches(pattern: str, text: str) -> bool:
+    # By hand, because a regular expression with many stars takes exponential time.
+    at, star, mark = 0, -1, 0
+    position = 0
+    while position < len(text):
+        if at < len(pattern) and pattern[at] in ("?", text[position]):
+            at, position = at + 1, position + 1
+        elif at < len(pattern) and pattern[at] == "*":
+            star, mark = at, position
+            at += 1
+        elif star >= 0:
+            mark += 1
+            at, position = star + 1, mark
+        else:
+            return False
+    return not pattern[at:].strip("*")

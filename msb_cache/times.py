@@ -1,0 +1,173 @@
+"""Times as people type them, and positions in the log: one small grammar, and nothing guessed.
+
+::
+
+    now
+    today | yesterday        [TIME]
+    last WEEKDAY             [TIME]      the latest one before today
+    COUNT UNIT ago                       seconds to years
+    an ISO 8601 date, or date and time   with or without an offset from UTC
+
+TIME is ``HH:MM`` or ``HH:MM:SS``. A day without one is its beginning. Without an offset, times are in the
+local zone. Days, weeks, months and years go back on the calendar, to the same time of day, and to the last
+day of a month that is too short; hours, minutes and seconds are elapsed time. A time of day that a change of
+clocks skips is moved on by what was skipped; of one that comes twice, the first is meant.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import TYPE_CHECKING
+
+from msb_cache.errors import InvalidConfigError
+
+if TYPE_CHECKING:
+    from dateutil.relativedelta import weekday
+
+Moment = str | datetime
+"""A time: text in this module's grammar, or an aware ``datetime``."""
+
+_LONGEST = 60  # characters; what people type is shorter
+_LARGEST_COUNT = 10**9
+_LATEST_NS = 2**63 - 1
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_TIME = r"(?:\s+(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d))?)?"
+_DAY = re.compile(rf"(?P<day>today|yesterday|last\s+(?:{'|'.join(_WEEKDAYS)})){_TIME}", re.IGNORECASE)
+_AGO = re.compile(r"(\d{1,10})\s+(second|minute|hour|day|week|month|year)s?\s+ago", re.IGNORECASE)
+_POSITION = re.compile(r"@([0-9]{1,19})")
+
+
+def parse_time(text: str, now_ns: int, zone: tzinfo | None = None) -> int:
+    """Return the time that ``text`` means.
+
+    Args:
+        text: in the grammar above.
+        now_ns: the present, in ns since the epoch, UTC.
+        zone: where times without an offset are meant; None: the local zone.
+
+    Returns:
+        Nanoseconds since the epoch, UTC; what 64 bits cannot hold (after 2262) is the last that they can.
+
+    Raises:
+        InvalidConfigError: the text is no such time.
+    """
+    words = text.strip()
+    try:
+        found = _parse(words, now_ns, zone or _local_zone()) if len(words) <= _LONGEST else None
+    except (ValueError, OverflowError):
+        found = None
+    if found is None:
+        from msb_cache.oci.digest import shown
+
+        raise InvalidConfigError(
+            f"{shown(text)} is no time; write 2026-11-23, 2026-11-23T14:05:00+01:00, 'yesterday 14:00', "
+            "'last monday' or '2 days ago'"
+        )
+    return max(-_LATEST_NS, min(found, _LATEST_NS))
+
+
+def as_ns(moment: Moment, now_ns: int) -> int:
+    """Return a time given as text or as an aware ``datetime`` in ns since the epoch, UTC.
+
+    Raises:
+        InvalidConfigError: the text is no time, or the ``datetime`` has no zone.
+    """
+    if isinstance(moment, str):
+        return parse_time(moment, now_ns)
+    if moment.tzinfo is None:
+        raise InvalidConfigError(f"{moment!r} has no time zone, so it is no time")
+    return _ns(moment)
+
+
+def position_in(text: str) -> int | None:
+    """Return the position that ``@123`` names; None when the text is no position."""
+    found = _POSITION.fullmatch(text.strip())
+    return None if found is None else int(found[1])
+
+
+def _parse(words: str, now_ns: int, zone: tzinfo) -> int | None:
+    if words.lower() == "now":
+        return now_ns
+    if ago := _AGO.fullmatch(words):
+        return _ago(int(ago[1]), ago[2].lower(), now_ns, zone)
+    if day := _DAY.fullmatch(words):
+        return _day(day, now_ns, zone)
+    return _iso(words, zone) if words[:4].isdigit() and words.isascii() else None
+
+
+def _ago(count: int, unit: str, now_ns: int, zone: tzinfo) -> int | None:
+    if count > _LARGEST_COUNT:
+        return None
+    elapsed = {"second": 1, "minute": 60, "hour": 3600}.get(unit)
+    if elapsed is not None:
+        return now_ns - count * elapsed * 10**9
+    from dateutil.relativedelta import relativedelta
+
+    back = relativedelta(**{f"{unit}s": count})  # type: ignore[arg-type]
+    seconds, fraction = divmod(now_ns, 10**9)
+    local = (EPOCH + timedelta(seconds=seconds)).astimezone(zone)
+    return _ns(_in_zone(local.replace(tzinfo=None, fold=0) - back, zone)) + fraction
+
+
+def _day(found: re.Match[str], now_ns: int, zone: tzinfo) -> int:
+    from dateutil.relativedelta import relativedelta
+
+    today = (EPOCH + timedelta(seconds=now_ns // 10**9)).astimezone(zone)
+    midnight = today.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None, fold=0)
+    name = found["day"].lower().split()[-1]
+    if name in _WEEKDAYS:
+        midnight += relativedelta(days=-1, weekday=_weekday(name))
+    elif name == "yesterday":
+        midnight -= timedelta(days=1)
+    hour, minute, second = (int(found[part] or 0) for part in ("hour", "minute", "second"))
+    return _ns(_in_zone(midnight.replace(hour=hour, minute=minute, second=second), zone))
+
+
+def _weekday(name: str) -> weekday:
+    from dateutil import relativedelta
+
+    return (
+        relativedelta.MO,
+        relativedelta.TU,
+        relativedelta.WE,
+        relativedelta.TH,
+        relativedelta.FR,
+        relativedelta.SA,
+        relativedelta.SU,
+    )[_WEEKDAYS.index(name)](-1)
+
+
+def _iso(words: str, zone: tzinfo) -> int:
+    from dateutil.parser import isoparse
+
+    # isoparse takes one separator of any kind and cuts a fraction after six digits; people write spaces, and
+    # the output of this program has nine digits, and a space before the offset.
+    separated = re.sub(r"\s+(?=[+-]\d)", "", re.sub(r"(?<=\d)\s+(?=\d)", "T", words, count=1))
+    nanoseconds = 0
+    if fraction := re.search(r"[.,](\d+)", separated):
+        if len(fraction[1]) > 9:
+            raise ValueError("no more than nine digits")
+        nanoseconds = int(fraction[1].ljust(9, "0")) % 1000
+    if not re.fullmatch(r"[\d:.,WT+Z-]+", separated):
+        raise ValueError("another separator than T or a space")
+    found = isoparse(separated)
+    return _ns(found if found.tzinfo is not None else _in_zone(found, zone)) + nanoseconds
+
+
+def _in_zone(naive: datetime, zone: tzinfo) -> datetime:
+    from dateutil import tz
+
+    return tz.resolve_imaginary(naive.replace(tzinfo=zone))
+
+
+def _local_zone() -> tzinfo:
+    from dateutil import tz
+
+    return tz.gettz() or tz.tzlocal()
+
+
+def _ns(moment: datetime) -> int:
+    since = moment.astimezone(UTC) - EPOCH
+    return (since.days * 86400 + since.seconds) * 10**9 + since.microseconds * 1000

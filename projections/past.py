@@ -1,0 +1,123 @@
+"""The index as it was at an earlier position: rows from a snapshot, or none, and the events since folded in.
+
+It lives in an SQLite database in memory with the tables that the live index has, so the questions of
+``images`` are asked of either in the same words. Where snapshots are kept is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from msb_cache.eventstore.store import EventStore
+from msb_cache.projections.fold import Fold
+from msb_cache.projections.rows import (
+    DeletionOutcomeRow,
+    DeletionRow,
+    HoldRow,
+    ImageRow,
+    LayerRow,
+    ManifestLayerRow,
+    ManifestRow,
+    PointedAtRow,
+    Row,
+)
+from msb_cache.projections.tables import Key, Table, Tables, columns, stored_rows
+
+_KEPT: tuple[type[Row], ...] = (ImageRow, ManifestRow, ManifestLayerRow, LayerRow, HoldRow)
+"""What the past is asked for. The other tables only grow, so the live ones tell what they had."""
+
+Rows = tuple[list[Key], ...]
+"""The rows of each of those tables, in their order, as tuples in column order."""
+
+
+def _tuple_of(row_type: type[Row]) -> Any:
+    return list[tuple.__class_getitem__(tuple(field.type for field in msgspec.structs.fields(row_type)))]  # type: ignore[misc]
+
+
+_decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder(
+    tuple.__class_getitem__(tuple(_tuple_of(row_type) for row_type in _KEPT))
+).decode
+
+
+def encode_rows(connection: sqlite3.Connection) -> bytes:
+    """Return a whole index, live or past, as MessagePack; within the caller's transaction."""
+    return msgspec.msgpack.encode([[*stored_rows(connection, row_type)] for row_type in _KEPT])
+
+
+def decode_rows(data: bytes) -> Rows:
+    """Return what ``encode_rows`` made, checked for its types.
+
+    Raises:
+        msgspec.MsgspecError: the data is something else.
+    """
+    rows: Rows = _decode(data)
+    return rows
+
+
+class Past:
+    """The index at a position; ``connection`` is asked like the live one.
+
+    Args:
+        live: the log's database, for the tables' schema.
+        position: where the rows were taken.
+        rows: of each kept table; none for the beginning of the log.
+
+    Raises:
+        sqlite3.IntegrityError: the rows contradict each other.
+    """
+
+    def __init__(self, live: sqlite3.Connection, position: int = 0, rows: Rows | None = None) -> None:
+        self.position = position
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        self.connection.execute("BEGIN")
+        for row_type, found in zip(_KEPT, rows or [[] for _ in _KEPT], strict=True):
+            for (statement,) in live.execute(
+                "SELECT sql FROM sqlite_master WHERE tbl_name = ? AND sql IS NOT NULL ORDER BY type DESC",
+                (row_type.table,),  # the table first, then its indexes
+            ):
+                self.connection.execute(statement)
+            names = columns(row_type)
+            self.connection.executemany(
+                f"INSERT INTO {row_type.table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",  # noqa: S608
+                found,
+            )
+        self.connection.execute("COMMIT")
+
+    def advance(self, live: sqlite3.Connection, store: EventStore, until: int) -> None:
+        """Fold the events up to a later position; ``live`` and ``store`` are of the log's database."""
+        tables = Tables(self.connection)
+        tables.deletion = _Decided(live, self.position)
+        tables.deletion_outcome = Table(DeletionOutcomeRow, None)
+        tables.pointed_at = Table(PointedAtRow, None)
+        Fold(tables).apply(store.read(after=self.position, until=until))
+        self.connection.execute("BEGIN")
+        for table in (tables.image, tables.manifest, tables.manifest_layer, tables.layer, tables.hold):
+            table.flush(self.connection)
+        self.connection.execute("COMMIT")
+        self.position = until
+
+    def close(self) -> None:
+        """Free the memory."""
+        self.connection.close()
+
+
+class _Decided(Table[DeletionRow]):
+    """Which deletions had been decided by a position. The live table has them all: none is ever taken out.
+
+    The counters are those of today. The fold of the past asks only whether there is a row, and for its
+    engine, which stays what it was when the deletion began.
+    """
+
+    def __init__(self, live: sqlite3.Connection, position: int) -> None:
+        super().__init__(DeletionRow, live)
+        self._position = position
+
+    def get(self, *key: Any) -> DeletionRow | None:
+        if key not in self._rows:
+            found = super().get(*key)
+            self._rows[key] = None if found is None or found.seq > self._position else found
+        return self._rows[key]
