@@ -136,7 +136,7 @@ class ArchivedImage:
 
 
 @contextmanager
-def _built_once(name: str) -> Iterator[Path]:
+def built_once(name: str) -> Iterator[Path]:
     """Yield the folder *name* of the image cache, locked against other workers and runs."""
     folder = IMAGES / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def python_image() -> Path:
         pytest.skip("images are built from this machine only on Linux")
     script = ROOT / "examples" / "build_image.py"
     key = hashlib.sha256(script.read_bytes() + repr((sys.version, sys.base_prefix)).encode()).hexdigest()[:16]
-    with _built_once("python") as folder:
+    with built_once("python") as folder:
         archive = folder / f"{key}.tar"
         if not archive.exists():
             for old in folder.glob("*.tar"):
@@ -179,7 +179,7 @@ def debian_image(require_peer: Callable[[str], str]) -> ArchivedImage:
     """Return a Debian of three layers, with whiteouts, made by debootstrap, umoci and skopeo."""
     for peer in ("root", "debootstrap", "umoci", "skopeo"):
         require_peer(peer)
-    with _built_once("debian-bookworm-1") as folder:
+    with built_once("debian-bookworm-1") as folder:
         image = ArchivedImage("debian:bookworm", folder / "docker.tar", folder / "oci.tar")
         if not (image.docker_archive.exists() and image.oci_archive.exists()):
             with tempfile.TemporaryDirectory(dir=folder) as work:

@@ -19,7 +19,8 @@ from msb_cache.cli.output import rfc3339
 from msb_cache.eventstore import events as ev
 from msb_cache.oci.reference import Reference
 from msb_cache.projections import known
-from tests.peers.realmsb import IMAGES, Msb, copied
+from tests.conftest import ArchivedImage
+from tests.peers.realmsb import IMAGES, Msb, copied, short_home
 
 pytestmark = pytest.mark.peer
 
@@ -109,6 +110,34 @@ def test_first_contact(real: Msb, cache: ImageCache) -> None:
     assert cache.sync(force=True) == SyncReport()
 
 
+def test_first_contact_with_real_images(
+    msb: str,
+    debian_image: ArchivedImage,
+    python_image: Path,
+    archives: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MSB_PATH", msb)
+    with short_home() as home, ImageCache(home) as cache:
+        real = Msb(msb, home, archives)
+        real.load("two")
+        for archive in (python_image, debian_image.oci_archive):
+            real("load", "-q", "-i", str(archive))
+        real.create("python:3.12", "py")
+        assert cache.sync().adopted
+        same(cache, real)
+        assert cache.holders("python:3.12") == ["sandbox:py"]
+        report = cache.prune()
+        assert not report.artifacts_failed
+        assert real.references() == {"python:3.12"}
+        real("rm", "py")
+        real("image", "rm", "python:3.12")
+        assert [event.type for event in cache.history("python:3.12")][:4] == [
+            *("image.pulled", "image.used", "image.held", "image.released")
+        ]
+        same(cache, real)
+
+
 def test_the_history_tells_exactly_what_msb_did(real: Msb, cache: ImageCache) -> None:
     cache.sync()
     real("rm", "dev")
@@ -152,6 +181,8 @@ def test_removed_and_pulled_again_between_two_syncs(real: Msb, cache: ImageCache
 
 
 def test_a_real_snapshot_holds(real: Msb, cache: ImageCache) -> None:
+    real("rm", "dev")
+    real.create("app:1", "dev")  # a sandbox remembers where its home was when it was made
     cache.sync()
     real("snapshot", "create", "ready", "--sandbox", "dev")
     real("rm", "dev")
