@@ -178,7 +178,7 @@ def main() -> None:
     written, began = 1, time.monotonic()  # the log's own first event
 
     def clock() -> int:
-        return now + written * 10**9
+        return int(now + written * 10**9)
 
     ledger = Ledger(Layout(arguments.home), clock=clock)
     while written < arguments.events:
