@@ -64,6 +64,7 @@ def pull(
     Short names mean Docker Hub. Logins come from --username with --password-stdin, else from Docker's
     configuration file and credential helpers. Registries on this machine may speak plain HTTP.
     """
+    from msb_cache.oci.reference import Reference
     from msb_cache.oci.registry_options import RegistryOptions
 
     if ca_certs is not None and not ca_certs.is_file():
@@ -83,7 +84,8 @@ def pull(
             progress=progress,
             note=None if quiet else note,
         )
-        event = cache.history(handle.reference)[-1]
+        subject = Reference.parse(handle.reference).canonical
+        (event,) = cache.events(subject=subject, types=["image.pulled"], reverse=True, limit=1)
     if not quiet:
         _print_result(handle.reference, event.data)
 
