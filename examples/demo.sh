@@ -37,6 +37,7 @@ run list
 
 say "Who removed it, when, and what went with it?"
 run history python:3.12
+run why python:3.12
 run prunes
 run prunes show "$(msb-cache prunes --format json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["operation"])')"
 
