@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from msb_cache.projections import FOLD_VERSION
 
 BUSY_SECONDS = 30.0
 """How long a statement waits for another process's transaction; ours are short."""
+
+_TURN_SECONDS = 0.1
+"""SQLite waits without looking at signals; so it is asked to wait for so long at a time."""
 
 
 def open_database(layout: Layout, *, create: bool) -> sqlite3.Connection | None:
@@ -39,16 +43,28 @@ def open_database(layout: Layout, *, create: bool) -> sqlite3.Connection | None:
             return None
         make_private(layout.db)
         _create_empty(path)
+    deadline = time.monotonic() + BUSY_SECONDS
     with _said_clearly(path):
-        connection = _connect(path)
-        try:
-            if not _current(connection, path):
-                connection.close()
-                _migrate(layout)
-                connection = _connect(path)
-        except BaseException:
+        while True:
+            try:
+                return _up_to_date(layout)
+            except sqlite3.OperationalError as error:
+                # SQLite does not wait for those who open or close the same database at this moment.
+                if not is_busy(error) or time.monotonic() >= deadline:
+                    raise
+                time.sleep(_TURN_SECONDS / 10)
+
+
+def _up_to_date(layout: Layout) -> sqlite3.Connection:
+    connection = _connect(layout.database)
+    try:
+        if not _current(connection, layout.database):
             connection.close()
-            raise
+            _migrate(layout)
+            connection = _connect(layout.database)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -63,6 +79,46 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
+
+
+def begin_writing(connection: sqlite3.Connection, seconds: float = BUSY_SECONDS) -> None:
+    """Begin a write transaction, waiting for that of another process; Ctrl-C ends the wait at once.
+
+    Raises:
+        sqlite3.OperationalError: after so many seconds another process still writes, or it cannot be begun.
+    """
+    deadline = time.monotonic() + seconds
+    connection.execute(f"PRAGMA busy_timeout = {int(min(seconds, _TURN_SECONDS) * 1000)}")
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if not is_busy(error) or time.monotonic() >= deadline:
+                    raise
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Return whether it failed only because another process has the database locked."""
+    return _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def in_words(error: sqlite3.Error) -> str:
+    """Return what SQLite says, and what to do where it is the disk that fails."""
+    advice = {
+        sqlite3.SQLITE_FULL: "; make room and try again",
+        sqlite3.SQLITE_IOERR: "; make sure that the disk has room and is sound, then try again",
+        sqlite3.SQLITE_READONLY: "; make sure that you may write there",
+    }
+    return f"{error}{advice.get(_primary_code(error), '')}"
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    # Errors of the module itself, such as the use of a closed connection, have none.
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 
 def schema_version(connection: sqlite3.Connection, path: Path) -> int:
@@ -129,7 +185,7 @@ def _fill_projections(connection: sqlite3.Connection) -> None:
     from msb_cache.eventstore.store import EventStore
     from msb_cache.projections import live
 
-    connection.execute("BEGIN IMMEDIATE")
+    begin_writing(connection)
     live.rebuild(connection, EventStore(connection))
     connection.execute("COMMIT")
 
@@ -140,5 +196,5 @@ def _said_clearly(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
-            raise LogError(f"cannot open {path}: {error}") from None
+            raise LogError(f"cannot open {path}: {in_words(error)}") from None
         raise CorruptLogError(f"{path} is damaged or is no SQLite database: {error}") from None
