@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from msb_cache import snapshots
 from msb_cache.artifacts.layout import Layout
-from msb_cache.database import BUSY_SECONDS, open_database
+from msb_cache.database import BUSY_SECONDS, open_database, writable
 from msb_cache.errors import (
     BusyError,
     CorruptLogError,
@@ -211,6 +211,8 @@ class Ledger:
         if self._connection is None:
             self._check_directory()
             self._connection = open_database(self.layout, create=create)
+        elif create and not writable(self.layout):
+            open_database(self.layout, create=True)  # says that it cannot be written to
         return self._connection
 
     def _check_directory(self) -> None:
