@@ -40,7 +40,7 @@ WRITING = (
     "use hello:1",
     "hold hello:1 sandbox:x",
     "rm -f hello:1",
-    "prune --yes",
+    "release sandbox:dev",
     "rebuild",
 )
 
