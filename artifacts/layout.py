@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from msb_cache.errors import InvalidImageError
+from msb_cache.errors import CorruptArtifactError, InvalidImageError
 
 ArtifactKind = Literal["metadata", "layer", "fsmeta", "vmdk"]
 
@@ -77,6 +77,22 @@ class Layout:
         if found is None:
             raise InvalidImageError(f"{kind[:100]!r} is no kind of artifact")
         return found(subject)
+
+    def check_inside(self) -> None:
+        """Refuse folders within ours that lead out of it: what is written or deleted there would not be ours.
+
+        ``cache`` itself may be a link, for instance to a larger disk: its owner put it there.
+
+        Raises:
+            CorruptArtifactError: one is a symbolic link.
+        """
+        downloads = self.staging_root / "downloads"
+        for folder in (*self.folders.values(), self.staging_root, downloads, self.operations, self.snapshots):
+            if folder.is_symlink():
+                raise CorruptArtifactError(
+                    f"{folder} is a symbolic link, so nothing is written or deleted behind it; "
+                    "put a folder in its place"
+                )
 
     def lone_locks(self) -> Iterator[Path]:
         """Yield lock files in the artifact folders whose artifact does not exist."""
