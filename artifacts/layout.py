@@ -8,25 +8,25 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from msb_cache.errors import InvalidImageError
+from msb_cache.errors import CorruptArtifactError, InvalidImageError
 
 ArtifactKind = Literal["metadata", "layer", "fsmeta", "vmdk"]
 
-_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
-_OPERATION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# Compiled when first used: a list of images needs none of them.
+_DIGEST = r"sha256:([0-9a-f]{64})"
+_OPERATION = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _FILE = {
-    "layer": re.compile(r"sha256_([0-9a-f]{64})\.erofs"),
-    "fsmeta": re.compile(r"sha256_([0-9a-f]{64})\.erofs"),
-    "vmdk": re.compile(r"sha256_([0-9a-f]{64})\.vmdk"),
-    "metadata": re.compile(r"[0-9a-f]{64}\.json"),
+    "layer": r"sha256_([0-9a-f]{64})\.erofs",
+    "fsmeta": r"sha256_([0-9a-f]{64})\.erofs",
+    "vmdk": r"sha256_([0-9a-f]{64})\.vmdk",
+    "metadata": r"[0-9a-f]{64}\.json",
 }
 
 _OF_MSB = frozenset({".msb-leases"})
-_LOCK_OF_MSB = re.compile(r"[0-9a-f]{64}\.lock")
+_LOCK_OF_MSB = r"[0-9a-f]{64}\.lock"
 """Beside its metadata files msb locks a manifest by name, without the file's ending."""
 
 
@@ -65,18 +65,36 @@ class Layout:
 
     def metadata(self, reference: str) -> Path:
         """Return where the metadata of this canonical reference lies."""
+        from hashlib import sha256  # a list of images needs none, and it loads OpenSSL
+
         return self.folders["metadata"] / f"{sha256(reference.encode()).hexdigest()}.json"
 
     def artifact(self, kind: str, subject: str) -> Path:
         """Return where an artifact lies; a metadata subject is a reference, or a bare file name."""
         if kind == "metadata":
-            if _FILE["metadata"].fullmatch(subject):
+            if re.fullmatch(_FILE["metadata"], subject):
                 return self.folders["metadata"] / subject
             return self.metadata(subject)
         found = {"layer": self.layer, "fsmeta": self.fsmeta, "vmdk": self.vmdk}.get(kind)
         if found is None:
             raise InvalidImageError(f"{kind[:100]!r} is no kind of artifact")
         return found(subject)
+
+    def check_inside(self) -> None:
+        """Refuse folders within ours that lead out of it: what is written or deleted there would not be ours.
+
+        ``cache`` itself may be a link, for instance to a larger disk: its owner put it there.
+
+        Raises:
+            CorruptArtifactError: one is a symbolic link.
+        """
+        downloads = self.staging_root / "downloads"
+        for folder in (*self.folders.values(), self.staging_root, downloads, self.operations, self.snapshots):
+            if folder.is_symlink():
+                raise CorruptArtifactError(
+                    f"{folder} is a symbolic link, so nothing is written or deleted behind it; "
+                    "put a folder in its place"
+                )
 
     def lone_locks(self) -> Iterator[Path]:
         """Yield lock files in the artifact folders whose artifact does not exist."""
@@ -85,12 +103,12 @@ class Layout:
             present = set(names)
             for name in names:
                 artifact = name.removesuffix(".lock")
-                if artifact != name and _FILE[kind].fullmatch(artifact) and artifact not in present:
+                if artifact != name and re.fullmatch(_FILE[kind], artifact) and artifact not in present:
                     yield folder / name
 
     def operation_lock(self, operation: str) -> Path:
         """Return the lock file of an operation that adds or deletes."""
-        if not _OPERATION.fullmatch(operation):
+        if not re.fullmatch(_OPERATION, operation):
             raise InvalidImageError(f"{operation!r} is not an operation id")
         return self.operations / f"{operation}.lock"
 
@@ -101,19 +119,19 @@ class Layout:
 
     def staged_operations(self) -> list[str]:
         """Return the operations that have a staging folder."""
-        return [name for name in _names(self.staging_root) if _OPERATION.fullmatch(name)]
+        return [name for name in _names(self.staging_root) if re.fullmatch(_OPERATION, name)]
 
     def interrupted_operations(self) -> list[str]:
         """Return the operations that left a lock file or a staging folder: running now, or cut short."""
         names = set(self.staged_operations())
         names.update(name.removesuffix(".lock") for name in _names(self.operations))
-        return sorted(name for name in names if _OPERATION.fullmatch(name))
+        return sorted(name for name in names if re.fullmatch(_OPERATION, name))
 
     def files(self) -> Iterator[tuple[ArtifactKind, str, Path]]:
         """Yield every file on disk that has an artifact's name: kind, digest or file name, and path."""
         for kind, folder in self.folders.items():
             for name in _names(folder):
-                if match := _FILE[kind].fullmatch(name):
+                if match := re.fullmatch(_FILE[kind], name):
                     yield kind, name if kind == "metadata" else f"sha256:{match[1]}", folder / name
 
     def sizes(self, kind: ArtifactKind) -> dict[str, int]:
@@ -125,7 +143,9 @@ class Layout:
         try:
             with os.scandir(self.folders[kind]) as entries:
                 for entry in entries:
-                    if (match := _FILE[kind].fullmatch(entry.name)) and entry.is_file(follow_symlinks=False):
+                    if (match := re.fullmatch(_FILE[kind], entry.name)) and entry.is_file(
+                        follow_symlinks=False
+                    ):
                         found[f"sha256:{match[1]}"] = entry.stat(follow_symlinks=False).st_size
         except FileNotFoundError:
             pass
@@ -136,7 +156,9 @@ class Layout:
         for kind, folder in self.folders.items():
             for name in _names(folder):
                 known = name.removesuffix(".lock")
-                if not (_FILE[kind].fullmatch(known) or name in _OF_MSB or _LOCK_OF_MSB.fullmatch(name)):
+                if not (
+                    re.fullmatch(_FILE[kind], known) or name in _OF_MSB or re.fullmatch(_LOCK_OF_MSB, name)
+                ):
                     yield folder / name
 
     def interrupted_deletions(self) -> Iterator[Path]:
@@ -181,7 +203,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _hex(digest: str) -> str:
-    match = _DIGEST.fullmatch(digest)
+    match = re.fullmatch(_DIGEST, digest)
     if match is None:
         raise InvalidImageError(f"{digest[:100]!r} is not a sha256 digest")
     return match[1]

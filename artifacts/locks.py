@@ -107,7 +107,7 @@ class Lock:
 def is_free(path: Path) -> bool:
     """Return whether nobody holds the lock; makes no lock file to find out."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return True
     try:

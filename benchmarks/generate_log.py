@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     life, chooser = Life(arguments.images, arguments.seed), random.Random(arguments.seed)
-    now = time.time_ns() - arguments.events * 10**9
+    now: int = time.time_ns() - arguments.events * 10**9
     written, began = 1, time.monotonic()  # the log's own first event
 
     def clock() -> int:

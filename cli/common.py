@@ -6,12 +6,13 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from msb_cache.cache import ImageCache
-from msb_cache.ledger import current_actor
+if TYPE_CHECKING:
+    from msb_cache.cache import ImageCache
+    from msb_cache.eventstore.store import Actor
 
 _LONGEST_REASON = 300
 
@@ -20,8 +21,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def open_cache(home: str | None, *, reason: str | None = None) -> ImageCache:
     """Open the cache of ``--home`` (None: the environment's); the log keeps this program and the reason."""
+    from msb_cache.cache import ImageCache
+    from msb_cache.ledger import current_actor
+
+    def who() -> Actor:
+        return current_actor("msb-cache", reason)
+
     sync = not click.get_current_context().find_root().params.get("no_sync", False)
-    return ImageCache(home, actor=current_actor("msb-cache", reason), sync=sync, note=note)
+    return ImageCache(home, actor=who, sync=sync, note=note)
 
 
 @contextmanager

@@ -96,7 +96,7 @@ def restore_plan(home: str | None, operation: str, format_: str) -> None:
         _print_plan(plan, home)
 
 
-COMMANDS = (why, last_used)
+COMMANDS = (why, last_used, prunes)  # with its subcommand, which is here
 
 
 # -- why ----------------------------------------------------------------------------------------------

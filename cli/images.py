@@ -22,7 +22,8 @@ from msb_cache.errors import ImageInUseError, ImageNotFoundError
 
 if TYPE_CHECKING:
     from msb_cache.deletion import Preview
-    from msb_cache.models import ImageDetail, ImageHandle, ImagePruneReport
+    from msb_cache.details import ImageDetail, ImagePruneReport
+    from msb_cache.models import ImageHandle
 
 
 @click.command()

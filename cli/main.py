@@ -9,31 +9,67 @@ import os
 import sqlite3
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import click
 
 from msb_cache import errors
-from msb_cache.cli import audit, explain, history, images, info, observe, output, past, proof, pull
+from msb_cache.cli import output
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_NOT_FOUND = 3
 EXIT_IN_USE = 4
 
+MODULES = {
+    "pull": "pull",
+    "load": "images",
+    "save": "images",
+    "list": "images",
+    "inspect": "images",
+    "remove": "images",
+    "prune": "images",
+    "use": "images",
+    "hold": "images",
+    "release": "images",
+    "holders": "past",
+    "diff": "past",
+    "why": "explain",
+    "last-used": "explain",
+    "history": "history",
+    "events": "history",
+    "prunes": "explain",
+    "rebuild": "audit",
+    "verify": "audit",
+    "checkpoint": "proof",
+    "export": "proof",
+    "import": "proof",
+    "replay": "proof",
+    "sync": "observe",
+    "watch": "observe",
+    "info": "info",
+}
+"""Every command, in the order of the help, and the module that has it: only the one asked for is imported."""
+
 ALIASES = {"ls": "list", "rm": "remove"}
 
 
 class Group(click.Group):
-    """A group that knows aliases, keeps its commands in their order, and turns errors into sentences."""
+    """A group that knows aliases, and imports a command when it is asked for."""
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Find a command by its name or alias."""
-        return super().get_command(ctx, ALIASES.get(name, name))
+        name = ALIASES.get(name, name)
+        # A name that is none is compared with all there are, for a suggestion.
+        for module in [MODULES[name]] if name in MODULES else dict.fromkeys(MODULES.values()):
+            for command in import_module(f"msb_cache.cli.{module}").COMMANDS:
+                self.add_command(command)
+        return super().get_command(ctx, name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order in which they were added."""
-        return list(self.commands)
+        """Return the commands in the order of the help."""
+        return list(MODULES)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -82,20 +118,6 @@ def cli(ctx: click.Context, home: str | None, no_sync: bool, log_level: str | No
         from msb_cache.cli.logging import configure
 
         configure(log_level, log_format)
-
-
-for command in (
-    *pull.COMMANDS,
-    *images.COMMANDS,
-    *past.COMMANDS,
-    *explain.COMMANDS,
-    *history.COMMANDS,
-    *audit.COMMANDS,
-    *proof.COMMANDS,
-    *observe.COMMANDS,
-    *info.COMMANDS,
-):
-    cli.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

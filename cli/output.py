@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -71,6 +70,8 @@ def _fit(widths: list[int], gap: int) -> int:
     """Narrow the widest columns until a row fits the terminal; return the gap between columns."""
     if not _on_terminal():
         return gap
+    import shutil  # its archive formats load six modules
+
     room = shutil.get_terminal_size().columns
     if sum(widths) + gap * (len(widths) - 1) <= room:
         return gap

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -24,6 +24,8 @@ from msb_cache.eventstore.where import ANYTHING, Where
 FORMAT = 1
 """The log format that ``log.created`` names: the columns and the hash encoding."""
 
+_LAST = 2**63 - 1
+
 MAX_DATA = 4 * 1024 * 1024
 """The most bytes one event's data may have; longer lists are split into numbered parts."""
 
@@ -31,6 +33,8 @@ Clock = Callable[[], int]
 
 _ALL = ", ".join((*COLUMNS, "hash"))
 _INSERT = f"INSERT INTO events ({_ALL}) VALUES ({', '.join('?' * (len(COLUMNS) + 1))})"  # noqa: S608
+_FACT = ("seq", "type", "version", "subject", "operation", "occurred_at", "data")
+_FACT_TYPES = (int, str, int, str, str, int, str)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encode = msgspec.json.Encoder().encode
 
@@ -81,6 +85,38 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
     def recorded_at(self) -> datetime:
         """When it was appended (UTC, microseconds); never before the previous event's."""
         return _EPOCH + timedelta(microseconds=self.recorded_at_ns // 1000)
+
+
+class Fact(Protocol):
+    """What a fold looks at: a :class:`StoredEvent`, or less of one."""
+
+    @property
+    def seq(self) -> int:
+        """The position."""
+
+    @property
+    def subject(self) -> str:
+        """What it is about."""
+
+    @property
+    def operation(self) -> str:
+        """The operation that it belongs to."""
+
+    @property
+    def occurred_at_ns(self) -> int:
+        """When it happened, in nanoseconds since the epoch, UTC."""
+
+    @property
+    def data(self) -> Event:
+        """What happened."""
+
+
+class _Folded(msgspec.Struct, frozen=True, gc=False):
+    seq: int
+    subject: str
+    operation: str
+    occurred_at_ns: int
+    data: Event
 
 
 class Head(NamedTuple):
@@ -291,6 +327,27 @@ class EventStore:
         decode = self._catalogue.decode
         for row in self._connection.execute(query, arguments):
             yield decode_row(row, decode)
+
+    def facts(self, *, after: int = 0, until: int | None = None) -> Iterator[Fact]:
+        """Yield what a fold needs of each event, in position order.
+
+        Half of ``read``'s time goes into columns that no fold looks at: who, when recorded, ids, hashes.
+
+        Args:
+            after: only positions greater than this.
+            until: only positions up to and including this.
+
+        Raises:
+            UnknownEventError, CorruptLogError: as ``read``, for the columns that are looked at.
+        """
+        query = f"SELECT {', '.join(_FACT)} FROM events WHERE seq > ? AND seq <= ? ORDER BY seq"  # noqa: S608
+        decode = self._catalogue.decode
+        for row in self._connection.execute(query, (after, _LAST if until is None else until)):
+            if tuple(map(type, row)) != _FACT_TYPES:
+                yield from self.read(after=row[0] - 1, until=row[0])  # which says what is wrong with it
+                continue
+            seq, type_, version, subject, operation, occurred, data = row
+            yield _Folded(seq, subject, operation, occurred, decode(type_, version, data))
 
     def fits(self, seq: int, where: Where) -> bool:
         """Return whether the event at this position fits."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         with_backend,
     )
     from msb_cache.cache import ImageCache
+    from msb_cache.details import ImageConfigDetail, ImageDetail, ImageLayerDetail, ImagePruneReport
     from msb_cache.errors import (
         BusyError,
         CorruptArtifactError,
@@ -44,14 +45,7 @@ if TYPE_CHECKING:
     from msb_cache.eventstore.store import Actor, StoredEvent
     from msb_cache.image import Image
     from msb_cache.info import HomeInfo
-    from msb_cache.models import (
-        ImageArchiveFormat,
-        ImageConfigDetail,
-        ImageDetail,
-        ImageHandle,
-        ImageLayerDetail,
-        ImagePruneReport,
-    )
+    from msb_cache.models import ImageArchiveFormat, ImageHandle
     from msb_cache.past import Changes, Hold, Moved
     from msb_cache.projections.history import HistoryEvent
     from msb_cache.sync import SyncReport
@@ -117,17 +111,16 @@ _MODULES = {
         "with_backend",
     ),
     "msb_cache.cache": ("ImageCache",),
-    "msb_cache.eventstore.store": ("Actor", "StoredEvent"),
-    "msb_cache.image": ("Image",),
-    "msb_cache.info": ("HomeInfo",),
-    "msb_cache.models": (
-        "ImageArchiveFormat",
+    "msb_cache.details": (
         "ImageConfigDetail",
         "ImageDetail",
-        "ImageHandle",
         "ImageLayerDetail",
         "ImagePruneReport",
     ),
+    "msb_cache.eventstore.store": ("Actor", "StoredEvent"),
+    "msb_cache.image": ("Image",),
+    "msb_cache.info": ("HomeInfo",),
+    "msb_cache.models": ("ImageArchiveFormat", "ImageHandle"),
     "msb_cache.past": ("Changes", "Hold", "Moved"),
     "msb_cache.projections.history": ("HistoryEvent",),
     "msb_cache.sync": ("SyncReport",),

@@ -30,27 +30,20 @@ from msb_cache.errors import (
     MsbProgramError,
     OperationNotFoundError,
 )
-from msb_cache.eventstore import events as ev
-from msb_cache.eventstore.ids import uuid7
-from msb_cache.eventstore.store import Actor, Clock, NewEvent, StoredEvent
 from msb_cache.finding import familiar as familiar
-from msb_cache.ledger import Ledger, as_text
-from msb_cache.models import (
-    ImageConfigDetail,
-    ImageDetail,
-    ImageHandle,
-    ImageLayerDetail,
-    ImagePruneReport,
-)
+from msb_cache.ledger import Ledger, Who, as_text
+from msb_cache.models import ImageHandle
 from msb_cache.oci.reference import Reference
 from msb_cache.projections import images
 from msb_cache.projections.images import HandleRow
-from msb_cache.recovery import recover
 
+# The rest is imported by what needs it: a list of images is there before the event types would be.
 if TYPE_CHECKING:
     from msb_cache.adding import Addition
     from msb_cache.deletion import Confirm, Delete, Preview
+    from msb_cache.details import ImageDetail, ImagePruneReport
     from msb_cache.eventstore.checkpoint import Checkpoint
+    from msb_cache.eventstore.store import Actor, Clock, StoredEvent
     from msb_cache.explaining import IdleImage, Reasons
     from msb_cache.importing import ImportReport
     from msb_cache.info import HomeInfo
@@ -75,7 +68,7 @@ if TYPE_CHECKING:
 _ATTEMPTS = 5
 _LOAD_WORKERS = 2  # layers are hashed and written outside of the interpreter's lock
 _OF_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
-_OPERATION_PREFIX = re.compile(r"[0-9a-f-]{4,36}")
+_OPERATION_PREFIX = r"[0-9a-f-]{4,36}"
 
 Note = Callable[[str], None]
 """Gets sentences for a person about something unusual that is no error."""
@@ -92,7 +85,8 @@ class ImageCache:
 
     Args:
         home: the home; None: the environment's, that is ``MSB_HOME``, else ``~/.microsandbox``.
-        actor: who is recorded in the log; None: this process's user and program.
+        actor: who is recorded in the log, or a function that says it when something is; None: this
+            process's user and program.
         clock: nanoseconds since the epoch, UTC.
         sync: record what msb did before reading; else only ``sync()`` does.
         note: gets a sentence when that cannot be done, and reading goes on with what the log has; also when a
@@ -103,7 +97,7 @@ class ImageCache:
         self,
         home: str | os.PathLike[str] | None = None,
         *,
-        actor: Actor | None = None,
+        actor: Actor | Who | None = None,
         clock: Clock = time.time_ns,
         sync: bool = True,
         note: Note | None = None,
@@ -193,6 +187,9 @@ class ImageCache:
         """
         import msgspec
 
+        from msb_cache.details import ImageConfigDetail, ImageDetail, ImageLayerDetail
+        from msb_cache.eventstore.events import ImageConfig
+
         self._observe()
         with self._index(as_of) as connection:
             row = finding.image(connection, reference)
@@ -201,7 +198,7 @@ class ImageCache:
             layers = images.layers(connection, row.manifest_digest)
         detail = None
         if config is not None:
-            fields = msgspec.json.decode(config.fields, type=ev.ImageConfig)
+            fields = msgspec.json.decode(config.fields, type=ImageConfig)
             detail = ImageConfigDetail(
                 digest=config.digest,
                 env=[*fields.env],
@@ -363,7 +360,7 @@ class ImageCache:
         """
         from msb_cache.projections import deletions
 
-        if not _OPERATION_PREFIX.fullmatch(operation):
+        if not re.fullmatch(_OPERATION_PREFIX, operation):
             shown = as_text(operation[:100])
             raise OperationNotFoundError(f"{shown!r} is no operation id; `msb-cache prunes` lists them")
         self._observe()
@@ -598,15 +595,17 @@ class ImageCache:
             InvalidImageError: the archive is damaged, lies about a digest, or is no archive.
             InvalidReferenceError: ``tag``, or a name in the archive, is no reference.
         """
+        from msb_cache.eventstore.events import Source
+
         began = time.monotonic_ns()
         extra = None if tag is None else Reference.parse(tag)
         wanted = None if platform is None else _platform(platform)
         self._begin_writing()
         if isinstance(source, str | os.PathLike):
             opened: Path | BinaryIO = Path(source)
-            origin = ev.Source(kind="archive", name=as_text(os.path.abspath(os.fsdecode(source))))
+            origin = Source(kind="archive", name=as_text(os.path.abspath(os.fsdecode(source))))
         else:
-            opened, origin = source, ev.Source(kind="archive", name="-")
+            opened, origin = source, Source(kind="archive", name="-")
         if self._ledger.owned_by_msb:
             from msb_cache import msb_adding
 
@@ -735,13 +734,17 @@ class ImageCache:
         Raises:
             ImageNotFoundError, InvalidReferenceError: as for ``get``.
         """
+        from msb_cache.eventstore.events import ImageUsed
+        from msb_cache.eventstore.ids import uuid7
+        from msb_cache.eventstore.store import NewEvent
+
         if holder is not None:
             finding.check_holder(holder)
         self._begin_writing()
         self.get(reference)  # nothing is made for an image that is not there
         with self._ledger.attest(uuid7()) as transaction:
             row = finding.reference(transaction.connection, reference)
-            used = ev.ImageUsed(manifest_digest=row.manifest_digest, holder=holder)
+            used = ImageUsed(manifest_digest=row.manifest_digest, holder=holder)
             transaction.append([NewEvent(used, row.reference)])
         return self.get(row.reference)
 
@@ -755,13 +758,17 @@ class ImageCache:
         Raises:
             ImageNotFoundError, InvalidReferenceError: as for ``get``.
         """
+        from msb_cache.eventstore.events import ImageHeld
+        from msb_cache.eventstore.ids import uuid7
+        from msb_cache.eventstore.store import NewEvent
+
         finding.check_holder(holder)
         self._begin_writing()
         self.get(reference)  # nothing is made for an image that is not there
         with self._ledger.attest(uuid7()) as transaction:
             row = finding.image(transaction.connection, reference)
             if holder not in images.holders(transaction.connection, row.manifest_digest):
-                held = ev.ImageHeld(holder=holder, reference=row.reference)
+                held = ImageHeld(holder=holder, reference=row.reference)
                 transaction.append([NewEvent(held, row.manifest_digest)])
         return self._handle(row)
 
@@ -771,6 +778,10 @@ class ImageCache:
         Returns:
             The digests of the manifests it held; none is no error.
         """
+        from msb_cache.eventstore.events import ImageReleased
+        from msb_cache.eventstore.ids import uuid7
+        from msb_cache.eventstore.store import NewEvent
+
         finding.check_holder(holder)
         self._begin_writing()
         with self._ledger.snapshot() as connection:
@@ -778,7 +789,7 @@ class ImageCache:
                 return []
         with self._ledger.attest(uuid7()) as transaction:
             digests = images.held_by(transaction.connection, holder)
-            transaction.append([NewEvent(ev.ImageReleased(holder=holder), digest) for digest in digests])
+            transaction.append([NewEvent(ImageReleased(holder=holder), digest) for digest in digests])
         return digests
 
     def remove(self, reference: str, *, force: bool = False) -> ImagePruneReport:
@@ -865,6 +876,7 @@ class ImageCache:
     def rebuild(self) -> builtins.list[Difference]:
         """Fold the whole log again into the projections; return how they differed. It must be none."""
         from msb_cache import snapshots
+        from msb_cache.eventstore.ids import uuid7
         from msb_cache.projections import live
 
         self._begin_writing()
@@ -956,6 +968,8 @@ class ImageCache:
         self._noted = sentence
 
     def _begin_writing(self) -> None:
+        from msb_cache.recovery import recover
+
         recover(self._ledger)
 
     @property
@@ -991,6 +1005,8 @@ class ImageCache:
         )
 
     def _report(self, operation: str | None, shown: Preview) -> ImagePruneReport:
+        from msb_cache.details import ImagePruneReport
+
         if operation is None:
             return ImagePruneReport(0, 0, 0, 0, 0, None)
         found = self.deletion(operation)
@@ -1078,6 +1094,8 @@ def _listed(names: Sequence[str], most: int = 3) -> str:
 
 
 def _as_report(preview: Preview) -> ImagePruneReport:
+    from msb_cache.details import ImagePruneReport
+
     plan = preview.plan
     return ImagePruneReport(
         image_refs_removed=len(plan.references),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,9 +27,12 @@ _TURN_SECONDS = 0.1
 def open_database(layout: Layout, *, create: bool) -> sqlite3.Connection | None:
     """Open the database, in autocommit mode, at this release's schema.
 
+    Where this user may not write, a private copy is opened: SQLite reads a write-ahead log only where it can
+    write beside it. The copy is as the log was then, and is gone when the connection is closed.
+
     Args:
         layout: the home.
-        create: make the database, and its folder, if there is none.
+        create: make the database, and its folder, if there is none; the connection is for writing.
 
     Returns:
         The connection; None when there is no database and ``create`` is false.
@@ -43,6 +48,10 @@ def open_database(layout: Layout, *, create: bool) -> sqlite3.Connection | None:
             return None
         make_private(layout.db)
         _create_empty(path)
+    if not writable(layout):
+        if create:
+            raise LogError(f"{layout.db} cannot be written to by this user; use another --home, or its owner")
+        return _open_copy(layout)
     deadline = time.monotonic() + BUSY_SECONDS
     with _said_clearly(path):
         while True:
@@ -65,6 +74,41 @@ def _up_to_date(layout: Layout) -> sqlite3.Connection:
     except BaseException:
         connection.close()
         raise
+    return connection
+
+
+def writable(layout: Layout) -> bool:
+    """Return whether this user may write to the home's database, or make one."""
+    path = layout.database
+    return os.access(layout.db, os.W_OK) and (os.access(path, os.W_OK) or not path.exists())
+
+
+def _open_copy(layout: Layout) -> sqlite3.Connection:
+    from msb_cache.foreign_database import copy
+
+    path = layout.database
+    folder = Path(tempfile.mkdtemp(prefix="msb-cache-"))
+    try:
+        private = Layout(folder)
+        private.db.mkdir()
+        with _said_clearly(path):
+            try:
+                copy(path, private.database)
+            except OSError as error:
+                raise LogError(f"cannot read {path}: {error.strerror or error}") from None
+            connection = _connect(private.database)
+            try:
+                if not _current(connection, path):
+                    connection.close()
+                    _migrate(private)
+                    connection = _connect(private.database)
+                connection.execute("PRAGMA journal_mode = DELETE")  # now it is all in one file, which is open
+                connection.execute("PRAGMA query_only = ON")
+            except BaseException:
+                connection.close()
+                raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return connection
 
 

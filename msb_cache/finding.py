@@ -16,9 +16,10 @@ from msb_cache.oci.reference import Reference
 from msb_cache.projections import images
 from msb_cache.projections.images import HandleRow
 
-_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})")
-_HOLDER = re.compile(r"(sandbox|snapshot):[^\x00-\x1f\x7f\ud800-\udfff]{1,500}")
-_PATTERN = re.compile(r"[A-Za-z0-9._:/@\[\]*?-]{1,300}")
+# Compiled when first used.
+_DIGEST = r"(?:sha256:)?([0-9a-f]{4,64})"
+_HOLDER = r"(sandbox|snapshot):[^\x00-\x1f\x7f\ud800-\udfff]{1,500}"
+_PATTERN = r"[A-Za-z0-9._:/@\[\]*?-]{1,300}"
 _CANDIDATES = 5  # that an error lists
 
 
@@ -38,7 +39,7 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     Raises:
         InvalidReferenceError: the pattern has characters that no reference has.
     """
-    if not _PATTERN.fullmatch(pattern):
+    if not re.fullmatch(_PATTERN, pattern):
         raise InvalidReferenceError(f"{shown(pattern)} is no image reference with wildcards")
     return lambda canonical: _matches(pattern, canonical) or _matches(pattern, familiar(canonical))
 
@@ -49,7 +50,7 @@ def check_holder(text: str) -> None:
     Raises:
         InvalidConfigError: it is none.
     """
-    if not _HOLDER.fullmatch(text):
+    if not re.fullmatch(_HOLDER, text):
         raise InvalidConfigError(
             f"{shown(text[:100])} is no holder; write sandbox:NAME or snapshot:NAME (or its path)"
         )
@@ -57,7 +58,7 @@ def check_holder(text: str) -> None:
 
 def digest_prefix(text: str) -> str | None:
     """Return the beginning of a digest that the text can be, ``sha256:`` added; None if it can be none."""
-    found = _DIGEST.fullmatch(text)
+    found = re.fullmatch(_DIGEST, text)
     return None if found is None else f"sha256:{found[1]}"
 
 

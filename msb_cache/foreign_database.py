@@ -51,9 +51,9 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
             return
     folder = Path(tempfile.mkdtemp(prefix="msb-cache-"))
     try:
-        copy = folder / "copy.db"
-        _copy(path, copy)
-        with closing(_begin(f"file:{quote(os.fsencode(copy))}")) as connection:
+        private = folder / "copy.db"
+        copy(path, private)
+        with closing(_begin(f"file:{quote(os.fsencode(private))}")) as connection:
             yield connection
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -88,12 +88,15 @@ class _Status(NamedTuple):
     mtime_ns: int
 
 
-def _copy(path: Path, target: Path) -> None:
+def copy(path: Path, target: Path) -> None:
     """Copy the database and its write-ahead log, both as they were at one moment.
 
     In WAL mode the database file changes only when a checkpoint copies pages out of the log, and what a
     checkpoint copies stands in the log until that is begun anew. So the two belong together if the log
     has not changed meanwhile, or has only grown while the database file stayed as it was.
+
+    Raises:
+        OSError: one cannot be read, or they change faster than that.
     """
     wal = Path(f"{path}-wal")
     for attempt in range(_COPY_ATTEMPTS):

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from msb_cache.cache import ImageCache
-    from msb_cache.models import ImageDetail, ImageHandle, ImagePruneReport
+    from msb_cache.details import ImageDetail, ImagePruneReport
+    from msb_cache.models import ImageHandle
     from msb_cache.oci.credentials import Credential
     from msb_cache.oci.registry_options import RegistryOptions
     from msb_cache.pulling import Policy, Progress

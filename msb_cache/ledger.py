@@ -9,22 +9,29 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from msb_cache import snapshots
 from msb_cache.artifacts.layout import Layout
-from msb_cache.database import BUSY_SECONDS, begin_writing, in_words, is_busy, open_database
+from msb_cache.database import BUSY_SECONDS, begin_writing, in_words, is_busy, open_database, writable
 from msb_cache.errors import (
     BusyError,
     CorruptLogError,
     HomeOwnedByMicrosandboxError,
     LogError,
 )
-from msb_cache.eventstore.store import Actor, Clock, EventStore, NewEvent, StoredEvent
-from msb_cache.projections import live
+
+# What only a read of events or an append needs is imported there: a list of images needs neither.
+if TYPE_CHECKING:
+    from msb_cache.eventstore.store import Actor, Clock, EventStore, NewEvent, StoredEvent
+
+Who = Callable[[], "Actor"]
+"""Says who is recorded; asked when something is."""
 
 
 def current_actor(program: str | None = None, reason: str | None = None) -> Actor:
     """Return who runs this process. ``program`` is a name; arguments are never part of it."""
+    from msb_cache.eventstore.store import Actor
+
     uid = os.getuid()
     try:
         user = pwd.getpwuid(uid).pw_name
@@ -70,6 +77,8 @@ class Transaction:
             operation: an earlier operation that they belong to; None: this transaction's.
             actor: who is recorded; None: this transaction's.
         """
+        from msb_cache.projections import live
+
         if not events:
             return []
         stored = self._store.append(
@@ -86,15 +95,28 @@ class Ledger:
 
     Args:
         layout: the home.
-        actor: who is recorded; None: the user and program of this process.
+        actor: who is recorded, or what says it; None: the user and program of this process.
         clock: nanoseconds since the epoch.
     """
 
-    def __init__(self, layout: Layout, *, actor: Actor | None = None, clock: Clock = time.time_ns) -> None:
+    def __init__(
+        self, layout: Layout, *, actor: Actor | Who | None = None, clock: Clock = time.time_ns
+    ) -> None:
         self.layout = layout
         self.clock = clock
-        self.actor = actor or current_actor()
+        self._actor: Actor | Who = actor or current_actor
         self._connection: sqlite3.Connection | None = None
+
+    @property
+    def actor(self) -> Actor:
+        """Who is recorded."""
+        if callable(self._actor):
+            self._actor = self._actor()
+        return self._actor
+
+    @actor.setter
+    def actor(self, actor: Actor) -> None:
+        self._actor = actor
 
     def close(self) -> None:
         """Close the database; using the ledger again opens it anew."""
@@ -104,6 +126,8 @@ class Ledger:
 
     def store(self, connection: sqlite3.Connection) -> EventStore:
         """Return the event store on a connection got from here."""
+        from msb_cache.eventstore.store import EventStore
+
         return EventStore(connection, clock=self.clock)
 
     @contextmanager
@@ -185,8 +209,11 @@ class Ledger:
                 elif connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-        if transaction.appended is not None and snapshots.may_be_due(*transaction.appended):
-            snapshots.keep(self, connection)
+        if transaction.appended is not None:
+            from msb_cache import snapshots
+
+            if snapshots.may_be_due(*transaction.appended):
+                snapshots.keep(self, connection)
 
     @property
     def owned_by_msb(self) -> bool:
@@ -213,6 +240,8 @@ class Ledger:
         if self._connection is None:
             self._check_directory()
             self._connection = open_database(self.layout, create=create)
+        elif create and not writable(self.layout):
+            open_database(self.layout, create=True)  # says that it cannot be written to
         return self._connection
 
     def _check_directory(self) -> None:

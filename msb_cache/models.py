@@ -1,8 +1,8 @@
-"""What a caller gets back: handles, details and prune reports, as immutable values.
+"""What a caller gets back for an image: a handle. Not what it has to ask for more (``details``).
 
-The names and attributes are those of microsandbox's Python SDK, so its programs keep working. These
-classes hold no connection and read nothing by themselves; only the two coroutines of
-:class:`ImageHandle` go back to the cache the handle came from.
+The names and attributes are those of microsandbox's Python SDK, so its programs keep working. A
+handle holds no connection and reads nothing by itself; only its two coroutines go back to the cache that
+it came from.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from msb_cache.backends import LocalBackend
+    from msb_cache.details import ImageDetail
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -85,69 +86,6 @@ class ImageHandle:
                 "use Image.inspect or Image.remove with its reference"
             )
         return LocalBackend(home=self.home)
-
-
-@dataclass(frozen=True, slots=True)
-class ImageConfigDetail:
-    """The parts of an image's OCI config that say how to run it."""
-
-    digest: str
-    env: list[str]
-    """``KEY=value`` entries, in the image's order."""
-    cmd: list[str] | None
-    entrypoint: list[str] | None
-    working_dir: str | None
-    user: str | None
-    labels: dict[str, str] | None
-    stop_signal: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ImageLayerDetail:
-    """One layer of an image."""
-
-    diff_id: str
-    """The digest of the uncompressed layer."""
-    blob_digest: str
-    """The digest of the layer as the registry or archive carries it."""
-    media_type: str | None
-    compressed_size_bytes: int | None
-    erofs_size_bytes: int | None
-    """The size of the layer's EROFS image in the cache."""
-    position: int
-    """0 is the bottom layer."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageDetail:
-    """Everything known about one cached image."""
-
-    handle: ImageHandle
-    config: ImageConfigDetail | None
-    """None when the image carries no config that could be read."""
-    layers: list[ImageLayerDetail]
-    """Bottom to top."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImagePruneReport:
-    """What a prune removed; the first three count index records, the next two files."""
-
-    image_refs_removed: int
-    manifests_removed: int
-    layers_removed: int
-    fsmeta_removed: int
-    vmdk_removed: int
-    bytes_reclaimed: int | None
-    """The sum of the deleted files' sizes; None when no file could be measured."""
-    skipped_in_use: int = 0
-    """How many candidates were kept because something came to need them meanwhile."""
-    orphans_removed: int = 0
-    """How many deleted files no image had named."""
-    artifacts_failed: int = 0
-    """How many files the operating system refused to delete."""
-    operation: str | None = None
-    """The id that groups this prune's events in the log; None when nothing was recorded."""
 
 
 def _datetime(ns: int | None) -> datetime | None:

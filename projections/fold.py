@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from msb_cache.eventstore import events as ev
-from msb_cache.eventstore.store import StoredEvent
+from msb_cache.eventstore.store import Fact
 from msb_cache.projections.rows import (
     DeletionOutcomeRow,
     DeletionRow,
@@ -33,7 +33,7 @@ class Fold:
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
-        self._handlers: dict[type[ev.Event], Callable[[StoredEvent, Any], None]] = {
+        self._handlers: dict[type[ev.Event], Callable[[Fact, Any], None]] = {
             ev.ManifestAdded: self._manifest_added,
             ev.ImagePulled: self._image_pulled,
             ev.ImageUsed: self._image_used,
@@ -51,7 +51,7 @@ class Fold:
             ev.DeletionFinished: self._deletion_finished,
         }
 
-    def apply(self, events: Iterable[StoredEvent]) -> int:
+    def apply(self, events: Iterable[Fact]) -> int:
         """Apply events in the given order; return the last one's position, 0 for none."""
         handlers, seq = self._handlers, 0
         for event in events:
@@ -61,7 +61,7 @@ class Fold:
             seq = event.seq
         return seq
 
-    def _manifest_added(self, event: StoredEvent, data: ev.ManifestAdded) -> None:
+    def _manifest_added(self, event: Fact, data: ev.ManifestAdded) -> None:
         tables, digest = self.tables, event.subject
         previous = tables.manifest.get(digest)
         if previous is not None:
@@ -94,7 +94,7 @@ class Fold:
             if row is None or row.erofs_bytes != layer.erofs_size:
                 tables.layer.put(LayerRow(layer.diff_id, layer.erofs_size, event.seq))
 
-    def _image_pulled(self, event: StoredEvent, data: ev.ImagePulled) -> None:
+    def _image_pulled(self, event: Fact, data: ev.ImagePulled) -> None:
         tables, reference = self.tables, event.subject
         row = tables.image.get(reference)
         if row is None:
@@ -108,13 +108,13 @@ class Fold:
         if tables.pointed_at.get(reference, data.manifest_digest) is None:
             tables.pointed_at.put(PointedAtRow(reference, data.manifest_digest, event.seq))
 
-    def _image_used(self, event: StoredEvent, data: ev.ImageUsed) -> None:
+    def _image_used(self, event: Fact, data: ev.ImageUsed) -> None:
         row = self.tables.image.get(event.subject)
         if row is not None and event.occurred_at_ns > row.last_used_at:
             row.last_used_at = event.occurred_at_ns
             self.tables.image.put(row)
 
-    def _image_held(self, event: StoredEvent, data: ev.ImageHeld) -> None:
+    def _image_held(self, event: Fact, data: ev.ImageHeld) -> None:
         hold = self.tables.hold
         row = hold.get(event.subject, data.holder)
         if row is None:
@@ -124,17 +124,17 @@ class Fold:
             row.msb_row = data.row
             hold.put(row)
 
-    def _image_released(self, event: StoredEvent, data: ev.ImageReleased) -> None:
+    def _image_released(self, event: Fact, data: ev.ImageReleased) -> None:
         self.tables.hold.delete(event.subject, data.holder)
 
-    def _image_removed(self, event: StoredEvent, data: ev.ImageRemoved) -> None:
+    def _image_removed(self, event: Fact, data: ev.ImageRemoved) -> None:
         removed = self.tables.image.delete(event.subject)
         deletion = self.tables.deletion.get(event.operation)
         if removed and deletion is not None:
             deletion.image_refs_removed += 1
             self.tables.deletion.put(deletion)
 
-    def _deletion_started(self, event: StoredEvent, data: ev.DeletionStarted) -> None:
+    def _deletion_started(self, event: Fact, data: ev.DeletionStarted) -> None:
         deletion = self.tables.deletion.get(event.operation)
         if deletion is None:
             deletion = DeletionRow(
@@ -150,7 +150,7 @@ class Fold:
                 deletion.layers_removed += 1
         self.tables.deletion.put(deletion)
 
-    def _manifest_deleted(self, event: StoredEvent, data: ev.ManifestDeleted) -> None:
+    def _manifest_deleted(self, event: Fact, data: ev.ManifestDeleted) -> None:
         tables = self.tables
         manifest = tables.manifest.get(event.subject)
         layers = []
@@ -170,7 +170,7 @@ class Fold:
         if deletion is not None and manifest is not None:
             deletion.manifests_removed += 1
 
-    def _artifact_deleted(self, event: StoredEvent, data: ev.ArtifactDeleted) -> None:
+    def _artifact_deleted(self, event: Fact, data: ev.ArtifactDeleted) -> None:
         deletion = self._outcome(event, data.kind, "deleted")
         if deletion is None:
             return
@@ -181,17 +181,17 @@ class Fold:
         if data.bytes is not None:
             deletion.bytes_reclaimed = (deletion.bytes_reclaimed or 0) + data.bytes
 
-    def _artifact_kept(self, event: StoredEvent, data: ev.ArtifactKept) -> None:
+    def _artifact_kept(self, event: Fact, data: ev.ArtifactKept) -> None:
         deletion = self._outcome(event, data.kind, "kept")
         if deletion is not None:
             deletion.kept += 1
 
-    def _artifact_delete_failed(self, event: StoredEvent, data: ev.ArtifactDeleteFailed) -> None:
+    def _artifact_delete_failed(self, event: Fact, data: ev.ArtifactDeleteFailed) -> None:
         deletion = self._outcome(event, data.kind, "failed")
         if deletion is not None:
             deletion.failed += 1
 
-    def _deletion_finished(self, event: StoredEvent, data: ev.DeletionFinished) -> None:
+    def _deletion_finished(self, event: Fact, data: ev.DeletionFinished) -> None:
         deletion = self.tables.deletion.get(event.operation)
         if deletion is not None:
             deletion.finished_at = event.occurred_at_ns
@@ -199,7 +199,7 @@ class Fold:
             deletion.recovered = int(data.recovered)
             self.tables.deletion.put(deletion)
 
-    def _outcome(self, event: StoredEvent, kind: str, outcome: str) -> DeletionRow | None:
+    def _outcome(self, event: Fact, kind: str, outcome: str) -> DeletionRow | None:
         deletion = self.tables.deletion.get(event.operation)
         if deletion is not None:
             self.tables.deletion_outcome.put(

@@ -28,7 +28,7 @@ def apply(connection: sqlite3.Connection, events: Sequence[StoredEvent]) -> None
 def fold_until(store: EventStore, until: int | None = None) -> Fold:
     """Return the fold of the log up to a position (None: its end), in memory, touching no table."""
     fold = Fold(Tables())
-    fold.apply(store.read(until=until))
+    fold.apply(store.facts(until=until))
     return fold
 
 
@@ -62,7 +62,7 @@ def compare(connection: sqlite3.Connection, fold: Fold) -> list[Difference]:
 def rebuild(
     connection: sqlite3.Connection, store: EventStore, fold: Fold | None = None, after: int = 0
 ) -> list[Difference]:
-    """Fold the whole log again and replace the tables, within the caller's transaction.
+    """Fold the whole log again and replace the tables if they differ, within the caller's transaction.
 
     Args:
         connection: in a write transaction.
@@ -74,10 +74,11 @@ def rebuild(
         How the tables differed from the fold before.
     """
     fold = fold or Fold(Tables())
-    fold.apply(store.read(after=after))
+    fold.apply(store.facts(after=after))
     differences = compare(connection, fold)
-    clear(connection)
-    fold.tables.flush(connection)
+    if differences:
+        clear(connection)
+        fold.tables.flush(connection)
     head = store.head()
     _set_position(connection, head.seq if head else 0)
     return differences

@@ -93,7 +93,7 @@ class Past:
         tables.deletion = _Decided(live, self.position)
         tables.deletion_outcome = Table(DeletionOutcomeRow, None)
         tables.pointed_at = Table(PointedAtRow, None)
-        Fold(tables).apply(store.read(after=self.position, until=until))
+        Fold(tables).apply(store.facts(after=self.position, until=until))
         self.connection.execute("BEGIN")
         for table in (tables.image, tables.manifest, tables.manifest_layer, tables.layer, tables.hold):
             table.flush(self.connection)

@@ -7,7 +7,8 @@ there is (a fold from the beginning). What changed is written in bulk at the end
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from msgspec.structs import astuple
@@ -44,6 +45,9 @@ class Table(Generic[R]):
         self._rows: dict[Key, R | None] = {}
         self._changed: set[Key] = set()
         names, self._key_length = columns(row_type), row_type.key_length
+        first, *more = names[: self._key_length]
+        field = attrgetter(first, *more)
+        self._key_of: Callable[[R], Key] = field if more else lambda row: (field(row),)
         where = " AND ".join(f"{name} = ?" for name in names[: self._key_length])
         self._select = f"SELECT {', '.join(names)} FROM {row_type.table} WHERE {where}"  # noqa: S608
         self._delete = f"DELETE FROM {row_type.table} WHERE {where}"  # noqa: S608
@@ -54,8 +58,14 @@ class Table(Generic[R]):
 
     def get(self, *key: Any) -> R | None:
         """Return the row with this key, or None. Whoever changes it must ``put`` it."""
-        if key in self._rows or self._connection is None or self._has_all(self._connection):
-            return self._rows.get(key)
+        row = self._rows.get(key)
+        if (
+            row is not None
+            or self._connection is None
+            or key in self._rows
+            or self._has_all(self._connection)
+        ):
+            return row
         found = self._connection.execute(self._select, key).fetchone()
         row = self._row_type(*found) if found else None
         self._rows[key] = row
@@ -70,7 +80,7 @@ class Table(Generic[R]):
 
     def put(self, row: R) -> None:
         """Add the row, or replace the one with its key."""
-        key = astuple(row)[: self._key_length]
+        key = self._key_of(row)
         self._rows[key] = row
         self._changed.add(key)
 

@@ -1,0 +1,118 @@
+"""What the machine needs for the same work without us: plain ``sqlite3`` and ``os``, nothing of ours.
+
+Each floor reads and writes the same rows and files, on the same file system, with the same pragmas.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Rows = Sequence[Sequence[Any]]
+
+EVENT_COLUMNS = "seq, id, type, version, subject, operation, occurred_at, recorded_at, actor, data, hash"
+HANDLE = (
+    "SELECT i.reference, m.size_bytes, i.manifest_digest, m.architecture, m.os, m.layer_count, "
+    "i.created_at, i.last_used_at FROM image i LEFT JOIN manifest m ON m.digest = i.manifest_digest "
+)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+def events_table(path: Path, source: Path) -> sqlite3.Connection:
+    """A new database with the source's events table and its indexes, without its triggers and rows."""
+    with_schema = sqlite3.connect(source)
+    schema = with_schema.execute(
+        "SELECT sql FROM sqlite_master WHERE tbl_name = 'events' AND type IN ('table', 'index') AND sql > '' "
+        "ORDER BY type DESC"
+    ).fetchall()
+    with_schema.close()
+    connection = connect(path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    for (statement,) in schema:
+        connection.execute(statement)
+    return connection
+
+
+def bare_table(path: Path) -> sqlite3.Connection:
+    connection = connect(path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("CREATE TABLE bare (seq INTEGER PRIMARY KEY, data TEXT NOT NULL)")
+    return connection
+
+
+def append_row(connection: sqlite3.Connection, data: str) -> None:
+    """One row in one durable transaction."""
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("INSERT INTO bare (data) VALUES (?)", (data,))
+    connection.execute("COMMIT")
+
+
+def insert_rows(connection: sqlite3.Connection, table: str, rows: Rows) -> None:
+    """Many rows in one durable transaction."""
+    connection.execute("BEGIN IMMEDIATE")
+    connection.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+    connection.execute("COMMIT")
+
+
+def decode_events(connection: sqlite3.Connection, decoders: Mapping[str, Callable[[str], object]]) -> int:
+    """SELECT every event and decode its data into its type; nothing is hashed, kept or folded."""
+    count = 0
+    for row in connection.execute(f"SELECT {EVENT_COLUMNS} FROM events ORDER BY seq"):
+        decoders[row[2]](row[9])
+        count += 1
+    return count
+
+
+def select_images(connection: sqlite3.Connection) -> Rows:
+    return connection.execute(HANDLE + "ORDER BY i.created_at DESC, i.seq DESC").fetchall()
+
+
+def select_image(connection: sqlite3.Connection, reference: str) -> Sequence[Any]:
+    row: Sequence[Any] = connection.execute(HANDLE + "WHERE i.reference = ?", (reference,)).fetchone()
+    return row
+
+
+def open_and_select_image(path: Path, reference: str) -> None:
+    connection = connect(path)
+    select_image(connection, reference)
+    connection.close()
+
+
+def read_index(path: Path) -> list[Rows]:
+    """Read what a plan to prune needs."""
+    connection = connect(path)
+    try:
+        return [
+            connection.execute(query).fetchall()
+            for query in (
+                "SELECT digest FROM manifest",
+                "SELECT manifest_digest, diff_id FROM manifest_layer",
+                "SELECT reference, manifest_digest FROM image",
+                "SELECT diff_id FROM layer",
+            )
+        ]
+    finally:
+        connection.close()
+
+
+def unlink(paths: Iterable[str]) -> None:
+    for path in paths:
+        os.unlink(path)
+
+
+def read_tables(path: Path, tables: Iterable[str]) -> list[Rows]:
+    """Every row of another program's tables, read-only."""
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return [connection.execute(f"SELECT * FROM {table}").fetchall() for table in tables]
+    finally:
+        connection.close()

@@ -1,0 +1,74 @@
+"""What a caller gets back from inspect and prune, as immutable values. Not handles: those are in ``models``.
+
+The names and attributes are those of microsandbox's Python SDK, so its programs keep working. Apart from
+handles, because making these classes would cost every list of images two milliseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from msb_cache.models import ImageHandle
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfigDetail:
+    """The parts of an image's OCI config that say how to run it."""
+
+    digest: str
+    env: list[str]
+    """``KEY=value`` entries, in the image's order."""
+    cmd: list[str] | None
+    entrypoint: list[str] | None
+    working_dir: str | None
+    user: str | None
+    labels: dict[str, str] | None
+    stop_signal: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLayerDetail:
+    """One layer of an image."""
+
+    diff_id: str
+    """The digest of the uncompressed layer."""
+    blob_digest: str
+    """The digest of the layer as the registry or archive carries it."""
+    media_type: str | None
+    compressed_size_bytes: int | None
+    erofs_size_bytes: int | None
+    """The size of the layer's EROFS image in the cache."""
+    position: int
+    """0 is the bottom layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDetail:
+    """Everything known about one cached image."""
+
+    handle: ImageHandle
+    config: ImageConfigDetail | None
+    """None when the image carries no config that could be read."""
+    layers: list[ImageLayerDetail]
+    """Bottom to top."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePruneReport:
+    """What a prune removed; the first three count index records, the next two files."""
+
+    image_refs_removed: int
+    manifests_removed: int
+    layers_removed: int
+    fsmeta_removed: int
+    vmdk_removed: int
+    bytes_reclaimed: int | None
+    """The sum of the deleted files' sizes; None when no file could be measured."""
+    skipped_in_use: int = 0
+    """How many candidates were kept because something came to need them meanwhile."""
+    orphans_removed: int = 0
+    """How many deleted files no image had named."""
+    artifacts_failed: int = 0
+    """How many files the operating system refused to delete."""
+    operation: str | None = None
+    """The id that groups this prune's events in the log; None when nothing was recorded."""
