@@ -47,7 +47,6 @@ def open_database(layout: Layout, *, create: bool) -> sqlite3.Connection | None:
         if not create:
             return None
         make_private(layout.db)
-        _create_empty(path)
     if not writable(layout):
         if create:
             raise LogError(f"{layout.db} cannot be written to by this user; use another --home, or its owner")
@@ -56,6 +55,8 @@ def open_database(layout: Layout, *, create: bool) -> sqlite3.Connection | None:
     with _said_clearly(path):
         while True:
             try:
+                if not path.exists():
+                    _make(layout)
                 return _up_to_date(layout)
             except sqlite3.OperationalError as error:
                 # SQLite does not wait for those who open or close the same database at this moment.
@@ -204,25 +205,44 @@ def _current(connection: sqlite3.Connection, path: Path) -> bool:
     return bool((version, seq) == (FOLD_VERSION, head))
 
 
+def _make(layout: Layout) -> None:
+    with Lock(layout.migrate_lock) as lock:
+        lock.acquire(wait=None)
+        if not layout.database.exists():
+            _create_empty(layout.database)
+            _bring_up(layout)
+
+
 def _migrate(layout: Layout) -> None:
     with Lock(layout.migrate_lock) as lock:
         lock.acquire(wait=None)
-        connection = _connect(layout.database)
-        try:
-            if _current(connection, layout.database):
-                return  # another process was first
-            if schema_version(connection, layout.database) < SCHEMA_VERSION:
-                # First of all, so that a database with tables but without it is somebody else's.
-                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                connection.execute("PRAGMA journal_mode = WAL")
-                from sqlite_utils import Database
+        # Whoever makes a database has this lock until it is whole. So an empty file was cut off, or its maker
+        # was killed; and before its first files, if there are none.
+        if layout.database.stat().st_size == 0 and any(layout.files()):
+            raise CorruptLogError(
+                f"{layout.database} is empty, and there are images in {layout.cache}: restore it from a "
+                "backup, or delete it to begin a new log"
+            )
+        _bring_up(layout)
 
-                from msb_cache.migrations.schema import migrations
 
-                migrations.apply(Database(connection))
-            _fill_projections(connection)
-        finally:
-            connection.close()
+def _bring_up(layout: Layout) -> None:
+    connection = _connect(layout.database)
+    try:
+        if _current(connection, layout.database):
+            return  # another process was first
+        if schema_version(connection, layout.database) < SCHEMA_VERSION:
+            # First of all, so that a database with tables but without it is somebody else's.
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            from sqlite_utils import Database
+
+            from msb_cache.migrations.schema import migrations
+
+            migrations.apply(Database(connection))
+        _fill_projections(connection)
+    finally:
+        connection.close()
 
 
 def _fill_projections(connection: sqlite3.Connection) -> None:
@@ -238,7 +258,11 @@ def _fill_projections(connection: sqlite3.Connection) -> None:
 def _said_clearly(path: Path) -> Iterator[None]:
     try:
         yield
+    except UnicodeDecodeError:
+        raise CorruptLogError(f"{path} is damaged: its schema is no text; restore it from a backup") from None
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
             raise LogError(f"cannot open {path}: {in_words(error)}") from None
-        raise CorruptLogError(f"{path} is damaged or is no SQLite database: {error}") from None
+        raise CorruptLogError(
+            f"{path} is damaged or is no SQLite database: {error}; restore it from a backup"
+        ) from None
