@@ -92,8 +92,12 @@ class Lock:
     def write(self, text: str) -> None:
         """Replace the lock file's content, to tell waiters who holds it."""
         assert self._descriptor is not None  # noqa: S101
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, text.encode(), 0)
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, text.encode(), 0)
+        except OSError as error:
+            error.filename = os.fspath(self.path)
+            raise
 
     def __enter__(self) -> Lock:
         return self

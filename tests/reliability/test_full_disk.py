@@ -1,7 +1,7 @@
 """A real file system that is full: a clear sentence, the cache as before, and all goes on once there is room.
 
-Every single write is tried in ``test_killed.py``, where strace lets it fail; here the kernel says it, with the
-space that is left varied.
+Every single write is tried in ``test_killed.py``, where strace lets it fail; here the kernel says it, and the
+space that is left varies.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tests.reliability.scenarios import LONE, check_whole, index_of
 
 BIG = image([layer([file(f"file{n}", os.urandom(40_000)) for n in range(12)])], "big:1")
 MOST = 8 << 20
+ROOMS = [kib << 10 for kib in (0, 8, 40, 72, 160, 300, 600, 1000, 3000)]
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def small(tmp_path: Path, require_peer: Callable[[str], str]) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip("no file system can be mounted here")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def leave(folder: Path, room: int) -> Path:
@@ -63,7 +64,7 @@ def test_full(small: Path, tmp_path: Path, command: str) -> None:
     }
     before = index_of(home)
     failures = 0
-    for room in (*range(0, 96 << 10, 8 << 10), *range(96 << 10, 1 << 20, 128 << 10)):
+    for room in ROOMS:
         filler = leave(small, room)
         done = execute(*arguments[command])
         if done.code != 0:
@@ -72,13 +73,12 @@ def test_full(small: Path, tmp_path: Path, command: str) -> None:
             said = sentence(done.err)
             assert "make room" in said or "has room" in said, said
             assert str(small) in said, said
-            if command != "prune":  # which may have decided, and then finishes later
-                assert index_of(home) == before
         filler.unlink()
+        if done.code != 0 and command != "prune":  # a prune may have decided, and is finished later
+            assert index_of(home) == before
         with ImageCache(home) as cache:
             cache.release("sandbox:nobody")
         check_whole(home)
-        assert not (small / "other" / "db" / "msb-cache.db").exists() or command == "import"
         if done.code == 0:
             break
     assert failures > 0
