@@ -309,7 +309,7 @@ class _Asking:
             return self._manifest(digest)
         owners = [manifest for manifest, layer in self._layers(digest) if layer.diff_id == digest]
         if owners or self._last(digest, ev.LayerDeleted) is not None:
-            return self._layer(digest, owners)
+            return self._layer(digest, list(dict.fromkeys(owners)))
         return self._blob(text)
 
     def _blob(self, text: str) -> Reasons | None:
