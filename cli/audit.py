@@ -34,7 +34,7 @@ def prunes(ctx: click.Context, limit: int | None, format_: str) -> None:
     rows = [
         (
             report.operation[:13],
-            output.local_time(report.counters.started_at),
+            output.local_time_with_offset(report.counters.started_at),
             report.counters.kind,
             str(report.counters.image_refs_removed),
             str(report.counters.layers_removed),
@@ -181,8 +181,8 @@ def _print_deletion(report: DeletionReport) -> None:
     if row.engine == "msb":
         line("Engine", "msb")
     line("By", who(report.actor))
-    line("Started", output.local_time(row.started_at))
-    line("Finished", output.local_time(row.finished_at))
+    line("Started", output.local_time_with_offset(row.started_at))
+    line("Finished", output.local_time_with_offset(row.finished_at))
     line("Outcome", (row.outcome or "unfinished") + (", finished by recovery" if row.recovered else ""))
     line("Freed", output.size(row.bytes_reclaimed))
     if report.images:

@@ -41,7 +41,8 @@ def why(home: str | None, target: str, format_: str) -> None:
     Who brought it, when and from where; who holds it; what shares its layers; what a prune would do to it.
     Or what took it away, whose command that was, by which policy, and how much it freed.
 
-    A DIGEST is that of a manifest or a layer (diff ID or blob), or its beginning: sha256: and six digits.
+    A DIGEST is that of a manifest or a layer (diff ID or blob), or a unique beginning of
+    it: at least four digits, with sha256: or without.
     """
     with open_cache(home) as cache:
         found = cache.why(target)
@@ -134,7 +135,8 @@ def _by(event: StoredEvent) -> str:
 
     line = describe(event)
     told = f"{line.what} {line.details}".rstrip()
-    return f"{output.local_time(event.occurred_at_ns)}  {told}, {who(event.actor)} (event {event.seq})"
+    when = output.local_time_with_offset(event.occurred_at_ns)
+    return f"{when}  {told}, {who(event.actor)} (event {event.seq})"
 
 
 def _print_image(found: ImageReasons) -> None:
@@ -198,11 +200,11 @@ def _print_loss(loss: Loss) -> None:
     from msb_cache.cli.describe import who
 
     event, deletion = loss.event, loss.deletion
+    when = output.local_time_with_offset(event.occurred_at_ns)
     if deletion is None:
-        _line("Went", f"{output.local_time(event.occurred_at_ns)}  by another program, {who(event.actor)}")
+        _line("Went", f"{when}  by another program, {who(event.actor)}")
     else:
-        kind = deletion.counters.kind
-        _line("Went", f"{output.local_time(event.occurred_at_ns)}  by a {kind}, {who(deletion.actor)}")
+        _line("Went", f"{when}  by a {deletion.counters.kind}, {who(deletion.actor)}")
         _line("Policy", ", ".join(f"{key}={_told(value)}" for key, value in deletion.policy.items()))
     freed = output.size(loss.bytes)
     if loss.layers_kept:
@@ -223,8 +225,10 @@ def _print_fate(fate: Fate | None) -> None:
     if fate.goes:
         _line("A prune now", "deletes it (rule: unused, nothing holds it)")
         return
-    by = [output.short(name) if name.startswith("sha256:") else name for name in _familiar(fate.by)]
-    _line("A prune now", f"keeps it ({fate.rule}{f' by {_listed(by)}' if by else ''})")
+    from msb_cache.cli.describe import kept_because
+
+    because = kept_because(fate.rule, fate.by[:_LISTED], max(len(fate.by) - _LISTED, 0))
+    _line("A prune now", f"keeps it ({because})")
 
 
 def _reasons_fields(found: Reasons) -> dict[str, Any]:
@@ -329,7 +333,7 @@ def _idle_row(image: IdleImage) -> tuple[str, ...]:
     event = image.event
     told = ("-", "-", "-")
     if event is not None:
-        told = (output.local_time(event.occurred_at_ns), _because(event), who(event.actor))
+        told = (output.local_time_with_offset(event.occurred_at_ns), _because(event), who(event.actor))
     name = _familiar([image.reference])[0]
     return name, output.short(image.manifest_digest), _idle_time(image.idle_ns), *told
 

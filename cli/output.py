@@ -32,9 +32,9 @@ def local_time(ns: int | None) -> str:
     return "-" if ns is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ns // 10**9))
 
 
-def local_time_with_offset(ns: int) -> str:
+def local_time_with_offset(ns: int | None) -> str:
     """Return a time (ns since the epoch) in the local zone with its offset: ``2026-11-23 13:57:52 +0100``."""
-    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(ns // 10**9))
+    return "-" if ns is None else time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(ns // 10**9))
 
 
 def rfc3339(ns: int | None) -> str | None:

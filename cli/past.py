@@ -34,7 +34,7 @@ def holders(home: str | None, reference: str | None, as_of: str | None, format_:
                 hold.holder,
                 output.short(hold.manifest_digest),
                 hold.reference or "-",
-                output.local_time(hold.since_ns),
+                output.local_time_with_offset(hold.since_ns),
             )
             for hold in holds
         ]

@@ -383,16 +383,18 @@ class ImageCache:
             target: a reference; or a digest of a manifest or layer (diff ID or blob), or its beginning.
 
         Raises:
-            ImageNotFoundError: no event is about it (names like it are offered), or several digests begin so.
-            InvalidReferenceError: it is neither.
+            ImageNotFoundError: no event is about it; names like it are offered.
+            InvalidReferenceError: it is neither, or several digests begin so.
         """
         from msb_cache.explaining import never_seen, why
+        from msb_cache.projections.state import load, load_observed
 
         self._observe()
+        index = load_observed if self._ledger.owned_by_msb else load
         with self._ledger.snapshot() as connection:
             if connection is None:
                 raise never_seen(target)
-            return why(connection, self._ledger.store(connection), target)
+            return why(connection, self._ledger.store(connection), target, index)
 
     def idle(self, *, at_least_ns: int = 0) -> builtins.list[IdleImage]:
         """Return images by how long nobody has used them, longest first, with the events that say so.

@@ -6,22 +6,23 @@ folded, and nothing is said that no event says.
 
 from __future__ import annotations
 
-import re
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from msb_cache import finding
 from msb_cache.errors import ImageNotFoundError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import EventStore, StoredEvent
+from msb_cache.eventstore.where import Where
+from msb_cache.oci.digest import shown
 from msb_cache.oci.reference import Reference
 from msb_cache.plan import Plan, plan_prune
 from msb_cache.projections import deletions, images
 from msb_cache.projections.deletions import DeletionSummary
 from msb_cache.projections.images import HandleRow
-from msb_cache.projections.state import load
+from msb_cache.projections.state import IndexState
 
-_DIGEST_PREFIX = re.compile(r"sha256:[0-9a-f]{6,64}")
 _NAMES_OFFERED = 3
 
 
@@ -139,18 +140,32 @@ class IdleImage:
     event: StoredEvent | None
 
 
-def why(connection: sqlite3.Connection, store: EventStore, target: str) -> Reasons:
-    """Explain a reference; or a digest of a manifest or layer, which may be shortened to six digits.
+def why(
+    connection: sqlite3.Connection,
+    store: EventStore,
+    target: str,
+    index: Callable[[sqlite3.Connection], IndexState],
+) -> Reasons:
+    """Explain a reference; or a digest of a manifest or layer (diff ID or blob), or its beginning.
+
+    Args:
+        connection: the index.
+        store: the log, on the same connection.
+        target: what is asked about.
+        index: reads the index as whoever prunes in this home sees it.
 
     Raises:
-        ImageNotFoundError: the log has never seen it (names like it are offered), or several digests
-            begin with it.
-        InvalidReferenceError: it is no reference.
+        ImageNotFoundError: the log has never seen it; names like it are offered.
+        InvalidReferenceError: it is neither, or several digests begin with it.
     """
-    asking = _Asking(connection, store)
-    if _DIGEST_PREFIX.fullmatch(target):
-        return asking.digest(target)
-    return asking.reference(Reference.parse(target))
+    asking = _Asking(connection, store, index)
+    parsed = finding.as_reference(target)
+    found = None if parsed is None else asking.reference(parsed)
+    if found is None and finding.digest_prefix(target) is not None:
+        found = asking.digest(target)
+    if found is None:
+        raise never_seen(target, images.known_references(connection))
+    return found
 
 
 def idle(
@@ -175,29 +190,39 @@ def idle(
 
 
 def never_seen(target: str, known: Iterable[str] = ()) -> ImageNotFoundError:
-    """Return the error about something that no event is about, with the known names most like it."""
+    """Return the error about something that no event is about, with the known names most like it.
+
+    Raises:
+        InvalidReferenceError: it is neither a reference nor the beginning of a digest.
+    """
     from difflib import get_close_matches
 
-    if _DIGEST_PREFIX.fullmatch(target):
-        return ImageNotFoundError(f"the log has never seen a manifest or layer {target}")
-    wanted = Reference.parse(target).familiar
-    names = [Reference.parse(name).familiar for name in known]
-    offered = get_close_matches(wanted, names, _NAMES_OFFERED, 0.5)
+    parsed = finding.as_reference(target)
+    if parsed is None or target.startswith("sha256:"):
+        return ImageNotFoundError(f"the log has never seen a manifest or layer {shown(target)}")
+    names = [finding.familiar(name) for name in known]
+    offered = get_close_matches(parsed.familiar, names, _NAMES_OFFERED, 0.5)
     meant = f"; did you mean {' or '.join(offered)}?" if offered else ""
-    return ImageNotFoundError(f"the log has never seen {wanted}{meant}")
+    return ImageNotFoundError(f"the log has never seen {parsed.familiar}{meant}")
 
 
 class _Asking:
     """One question, at one position."""
 
-    def __init__(self, connection: sqlite3.Connection, store: EventStore) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        store: EventStore,
+        index: Callable[[sqlite3.Connection], IndexState],
+    ) -> None:
         self._connection = connection
         self._store = store
+        self._index = index
         self._plan_now: Plan | None = None
 
     # -- references --------------------------------------------------------------------------------
 
-    def reference(self, asked: Reference) -> Reasons:
+    def reference(self, asked: Reference) -> Reasons | None:
         connection = self._connection
         row = images.handle(connection, asked.canonical)
         if row is None and asked.digest is not None:
@@ -212,8 +237,7 @@ class _Asking:
             return ImageReasons(asked.canonical, False, failure=failed)
         if asked.digest is not None and self._last(asked.digest, ev.ManifestAdded) is not None:
             return self._manifest(asked.digest)
-        known = connection.execute("SELECT DISTINCT reference FROM pointed_at").fetchall()
-        raise never_seen(asked.canonical, [name for (name,) in known])
+        return None
 
     def _present(self, row: HandleRow) -> ImageReasons:
         (seq,) = self._connection.execute(
@@ -276,33 +300,44 @@ class _Asking:
 
     # -- digests -------------------------------------------------------------------------------------
 
-    def digest(self, prefix: str) -> Reasons:
-        manifests: set[str] = set()
-        layers: dict[str, dict[str, None]] = {}
-        # Layers stand within the events of their manifests; the index may no longer know them.
-        rows = self._connection.execute(
-            "SELECT seq FROM events WHERE type = ? AND (substr(subject, 1, ?) = ? OR instr(data, ?))"
-            " ORDER BY seq",
-            (ev.ManifestAdded.type, len(prefix), prefix, prefix),
-        ).fetchall()
-        for (seq,) in rows:
-            event = self._at(seq)
-            if event is None or not isinstance(event.data, ev.ManifestAdded):
-                continue
-            if event.subject.startswith(prefix):
-                manifests.add(event.subject)
-            for layer in event.data.layers:
-                if layer.diff_id.startswith(prefix) or layer.blob_digest.startswith(prefix):
-                    layers.setdefault(layer.diff_id, {})[event.subject] = None
-        if len(manifests) + len(layers) > 1:
-            count = len(manifests) + len(layers)
-            raise ImageNotFoundError(f"{count} digests begin with {prefix}; give more of it")
-        if manifests:
-            return self._manifest(manifests.pop())
-        if layers:
-            ((diff_id, owners),) = layers.items()
-            return self._layer(diff_id, list(owners))
-        raise never_seen(prefix)
+    def digest(self, text: str) -> Reasons | None:
+        try:
+            digest = finding.digest_in_log(self._connection, text)
+        except ImageNotFoundError:
+            return self._blob(text)
+        if self._last(digest, ev.ManifestAdded) is not None:
+            return self._manifest(digest)
+        owners = [manifest for manifest, layer in self._layers(digest) if layer.diff_id == digest]
+        if owners or self._last(digest, ev.LayerDeleted) is not None:
+            return self._layer(digest, list(dict.fromkeys(owners)))
+        return self._blob(text)
+
+    def _blob(self, text: str) -> Reasons | None:
+        """Explain the layer that came as a blob; nothing in the log is about a blob by itself."""
+        prefix = finding.digest_prefix(text)
+        if prefix is None:
+            return None
+        found: dict[str, str] = {}
+        owners: list[str] = []
+        for manifest, layer in self._layers(prefix):
+            if prefix in (layer.blob_digest[: len(prefix)], layer.diff_id[: len(prefix)]):
+                found[layer.blob_digest] = layer.diff_id
+                owners.append(manifest)
+        if not found:
+            return None
+        if len(set(found.values())) > 1:
+            finding.only(sorted(found), text, "in the log")
+        return self._layer(next(iter(found.values())), list(dict.fromkeys(owners)))
+
+    def _layers(self, digest: str) -> Iterator[tuple[str, ev.Layer]]:
+        """Yield the layers of manifests that name the digest, or one that begins so, with the manifests'.
+
+        Layers stand within the events of their manifests; the index may no longer know them.
+        """
+        added = self._store.read(types=[ev.ManifestAdded.type], where=Where(digest=digest))
+        for event in added:
+            if isinstance(event.data, ev.ManifestAdded):
+                yield from ((event.subject, layer) for layer in event.data.layers)
 
     def _manifest(self, digest: str) -> ManifestReasons:
         here = images.has_manifest(self._connection, digest)
@@ -374,7 +409,7 @@ class _Asking:
 
     def _plan(self) -> Plan:
         if self._plan_now is None:
-            self._plan_now = plan_prune(load(self._connection))
+            self._plan_now = plan_prune(self._index(self._connection))
         return self._plan_now
 
     def _fate_of_reference(self, reference: str, digest: str) -> Fate | None:

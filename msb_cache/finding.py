@@ -62,6 +62,34 @@ def digest_prefix(text: str) -> str | None:
     return None if found is None else f"sha256:{found[1]}"
 
 
+def as_reference(text: str) -> Reference | None:
+    """Return the reference; None for what can only be a digest, such as 64 digits alone.
+
+    Raises:
+        InvalidReferenceError: it is neither.
+    """
+    try:
+        return Reference.parse(text)
+    except InvalidReferenceError:
+        if digest_prefix(text) is None:
+            raise
+        return None
+
+
+def only(digests: Sequence[str], text: str, where: str) -> str:
+    """Return the one digest that was found for a text.
+
+    Raises:
+        ImageNotFoundError: there is none.
+        InvalidReferenceError: there are several.
+    """
+    if len(digests) == 1:
+        return digests[0]
+    if not digests:
+        raise ImageNotFoundError(f"image not found: no reference {shown(text)} and no such digest is {where}")
+    raise InvalidReferenceError(f"several digests begin with {shown(text)}: {_listed(digests)}; give more")
+
+
 def image(connection: sqlite3.Connection | None, text: str) -> HandleRow:
     """Return the image in the index that the text means; of several references to one manifest, the newest.
 
@@ -99,7 +127,7 @@ def manifest(connection: sqlite3.Connection | None, text: str) -> str:
     digests = []
     if connection is not None and prefix is not None:
         digests = images.digests_with(connection, prefix, _CANDIDATES + 1)
-    return _only(digests, text, "in the cache")
+    return only(digests, text, "in the cache")
 
 
 def in_index(connection: sqlite3.Connection | None, text: str) -> list[str]:
@@ -122,7 +150,7 @@ def in_log(connection: sqlite3.Connection | None, text: str) -> tuple[list[str],
     """
     if is_pattern(text):
         return matching(text, [] if connection is None else images.known_references(connection)), None
-    parsed = _parsed(text)
+    parsed = as_reference(text)
     if connection is not None and parsed is not None and images.is_subject(connection, parsed.canonical):
         return [parsed.canonical], None
     if connection is None or digest_prefix(text) is None:
@@ -143,7 +171,7 @@ def digest_in_log(connection: sqlite3.Connection, text: str) -> str:
         raise InvalidReferenceError(
             f"{shown(text)} is no digest; write sha256: and at least four lower-case hexadecimal digits"
         )
-    return _only(images.digests_in_log(connection, prefix, _CANDIDATES + 1), text, "in the log")
+    return only(images.digests_in_log(connection, prefix, _CANDIDATES + 1), text, "in the log")
 
 
 def matching(pattern: str, references: Iterable[str]) -> list[str]:
@@ -163,11 +191,11 @@ def _images(connection: sqlite3.Connection | None, text: str) -> list[HandleRow]
     row = None if connection is None else _by_reference(connection, text)
     if row is not None:
         return [row]
-    parsed, prefix = _parsed(text), digest_prefix(text)
+    parsed, prefix = as_reference(text), digest_prefix(text)
     if connection is None or prefix is None:
         name = text if parsed is None else parsed.familiar
         raise ImageNotFoundError(f"image not found: {name}")
-    digest = _only(images.digests_with(connection, prefix, _CANDIDATES + 1), text, "in the cache")
+    digest = only(images.digests_with(connection, prefix, _CANDIDATES + 1), text, "in the cache")
     found = images.handles_of(connection, digest)
     if not found:
         raise ImageNotFoundError(f"image not found: no reference points at {digest} any more")
@@ -175,31 +203,13 @@ def _images(connection: sqlite3.Connection | None, text: str) -> list[HandleRow]
 
 
 def _by_reference(connection: sqlite3.Connection, text: str) -> HandleRow | None:
-    parsed = _parsed(text)
+    parsed = as_reference(text)
     if parsed is None:
         return None
     row = images.handle(connection, parsed.canonical)
     if row is None and parsed.digest is not None:
         row = images.handle_by_digest(connection, parsed.name, parsed.tag, parsed.digest)
     return row
-
-
-def _parsed(text: str) -> Reference | None:
-    """Return the reference; None for what can only be a digest, such as 64 digits alone."""
-    try:
-        return Reference.parse(text)
-    except InvalidReferenceError:
-        if digest_prefix(text) is None:
-            raise
-        return None
-
-
-def _only(digests: Sequence[str], text: str, where: str) -> str:
-    if len(digests) == 1:
-        return digests[0]
-    if not digests:
-        raise ImageNotFoundError(f"image not found: no reference {shown(text)} and no such digest is {where}")
-    raise InvalidReferenceError(f"several digests begin with {shown(text)}: {_listed(digests)}; give more")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -201,7 +201,7 @@ def _begun(ours: Known, theirs: MsbState) -> list[NewEvent]:
         updated = image.updated_at_ns
         if updated is not None and updated > last_used[reference]:
             happened(_USED, NewEvent(ev.ImageUsed(manifest_digest=image.manifest_digest), reference, updated))
-    found.sort(key=lambda entry: (entry[:3], _holder(entry[3])))
+    found.sort(key=lambda entry: (entry[:3], _holder(entry[3]), _manifest(entry[3])))
     return [event for *_, event in found]
 
 
@@ -243,6 +243,10 @@ def _used_by(hold: MsbHold, images: Mapping[str, MsbImage]) -> NewEvent | None:
 
 def _holder(event: NewEvent) -> str:
     return getattr(event.event, "holder", None) or ""
+
+
+def _manifest(event: NewEvent) -> str:
+    return getattr(event.event, "manifest_digest", None) or ""
 
 
 def _or_late(time: int | None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent, StoredEvent
 from msb_cache.log_files import read_state
 from msb_cache.projections import FOLD_VERSION
-from msb_cache.projections.replay import Replay, State, divergences, steps
+from msb_cache.projections.replay import Replay, State, divergences
 from msb_cache.projections.rows import ROW_TYPES
 from msb_cache.projections.tables import stored_rows
 from tests.carrying import USED, forged, lived_in
@@ -281,31 +282,35 @@ def state_of(log: list[StoredEvent], seq: int) -> State:
 @given(st.lists(events, min_size=1, max_size=30), st.data())
 @settings(deadline=None)
 def test_a_state_that_missed_one_event(chosen: list[NewEvent], data: st.DataObject) -> None:
-    """No event before the missed one is blamed, and if its own rows stayed wrong, it is."""
+    """Each row that went wrong is led back to where its columns were last right, as looking at all says."""
     log = stored(chosen)
     missed = data.draw(st.integers(1, len(log)))
     state = state_of([event for event in log if event.seq != missed], len(log))
     found = divergences(lambda: log, state)
-    whole = state_of(log, len(log)).rows()
+    given = state.rows()
+    past = [state_of(log[:seq], seq).rows() for seq in range(len(log) + 1)]
     assert {(each.table, each.key) for each in found} == {
-        place for place in whole.keys() | state.rows().keys() if whole.get(place) != state.rows().get(place)
-    }
-    assert all(each.seq >= missed for each in found if each.seq)
-    later = {
-        (changed.table, changed.key)
-        for step in steps(log)
-        if step.event.seq > missed
-        for changed in step.changes
-    }
-    own = {
-        (changed.table, changed.key)
-        for step in steps(log)
-        if step.event.seq == missed
-        for changed in step.changes
+        place for place in past[-1].keys() | given.keys() if past[-1].get(place) != given.get(place)
     }
     for each in found:
-        if (each.table, each.key) in own - later:
-            assert each.seq == missed
+        place = (each.table, each.key)
+        cells = [[row.get(place) for row in past], given.get(place)]
+        assert each.seq == min(blamed(*cells, column) for column in differing(each)), place
+
+
+def blamed(rows: Sequence[Any], wanted: Any, column: int) -> int:
+    """Return the event after which a column was last as wanted; if it never was, its last writer."""
+    values = [None if row is None else (row[column],) for row in rows]
+    want = None if wanted is None else (wanted[column],)
+    changed = [seq for seq in range(1, len(values)) if values[seq] != values[seq - 1]]
+    return max((seq for seq in changed if values[seq - 1] == want), default=max(changed, default=0))
+
+
+def differing(found: Any) -> list[int]:
+    ours, theirs = found.folded, found.state
+    if ours is None or theirs is None:
+        return [*range(len(ours or theirs))]
+    return [column for column in range(len(ours)) if ours[column] != theirs[column]]
 
 
 # -- files that are no log ----------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from tests.cli.conftest import Call
 from tests.cli.support import APP, APP_NEXT, BASE, TOOL, fingerprint, sentence, written
 from tests.imagebuilder import docker_archive
 from tests.logs import ACTOR
+from tests.msbhome import SCHEMAS
 from tests.registry_server import RegistryServer
 
 SHORT = APP.digest[:19]
@@ -90,7 +91,9 @@ class TestWhyHere:
         assert found["Earlier"] == "app:1, app:latest"
         assert found["A prune now"] == "keeps it (held by snapshot:x)"
 
-    @pytest.mark.parametrize("name", [BASE.diff_id, BASE.digest, BASE.diff_id[:13]])
+    @pytest.mark.parametrize(
+        "name", [BASE.diff_id, BASE.digest, BASE.diff_id[:13], BASE.digest[:11], BASE.digest[7:19]]
+    )
     def test_a_layer(self, home: Path, call: Call, name: str) -> None:
         call("hold", "app:1", "sandbox:dev")
         call("rm", "example.org/team/tool:2")
@@ -203,13 +206,30 @@ class TestWhyUnknown:
                 )
                 transaction.append([NewEvent(added, digest)])
         done = call("why", "sha256:eeeeeee")
-        assert done.code == 3
-        assert "2 digests begin with sha256:eeeeeee" in sentence(done.err)
+        assert (done.code, done.raw) == (2, b"")
+        assert "several digests begin with 'sha256:eeeeeee'" in sentence(done.err)
 
     def test_an_empty_home(self, own_home: Path, call: Call) -> None:
         for asked in ("app:1", "sha256:123456"):
             assert call("why", asked).code == 3
         assert not own_home.exists()
+
+
+class TestInAHomeThatMsbKeeps:
+    def test_a_prune_keeps_what_msb_does_not_know(self, home: Path, call: Call) -> None:
+        with closing(sqlite3.connect(Layout(home).msb_database)) as database:
+            database.executescript(SCHEMAS["0.7"])
+        found = lines(call("why", "app:1").out)
+        assert found["A prune now"] == "keeps it (msb does not know it)"
+        dry_run = call("prune", "--dry-run").out
+        assert any(
+            line.split() == ["app:1", *["msb", "does", "not", "know", "it"]] for line in dry_run.splitlines()
+        )
+        assert call("why", "app:1", "--format", "json").json["prune"] == {
+            "deletes": False,
+            "rule": "unknown",
+            "by": [],
+        }
 
 
 class TestLastUsed:
