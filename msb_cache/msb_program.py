@@ -53,7 +53,11 @@ class MsbProgram:
         self._home = home
 
     def run(
-        self, *arguments: str, source: Iterator[bytes] | None = None, seconds: float | None = None
+        self,
+        *arguments: str,
+        source: Iterator[bytes] | None = None,
+        seconds: float | None = None,
+        inherits: Sequence[int] = (),
     ) -> Finished:
         """Run it to its end.
 
@@ -61,6 +65,7 @@ class MsbProgram:
             arguments: the command line.
             source: what it reads from standard input, in pieces; None: nothing.
             seconds: how long it may take once it has read that; None: as long as it takes.
+            inherits: open files that stay open as long as it runs.
 
         Returns:
             How it ended; of what it wrote, the first 4 MiB.
@@ -79,6 +84,7 @@ class MsbProgram:
                     stdout=output,
                     stderr=errors,
                     env=environment,
+                    pass_fds=inherits,
                 )
             except OSError as error:
                 raise MsbProgramError(f"cannot run {self.path}: {error.strerror or error}") from None
