@@ -165,6 +165,9 @@ def test_msb_that_cannot_be_run(real: Msb, cache: ImageCache, monkeypatch: pytes
     assert report.artifacts_failed
     assert report.image_refs_removed == 0
     assert cache.deletions()[0].counters.outcome == "partial"
+    broken.write_text("#!/bin/sh\necho '  ✓ Removed  alone:1' >&2\n")
+    with pytest.raises(MsbProgramError, match="alone:1 is still there"):
+        cache.remove("alone:1")
     broken.write_text("no program")
     with pytest.raises(MsbProgramError, match="cannot run"):
         cache.remove("alone:1")
