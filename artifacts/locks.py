@@ -86,6 +86,12 @@ class Lock:
         here = os.fstat(descriptor)
         return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
 
+    @property
+    def descriptor(self) -> int:
+        """The open file that holds the lock: a program that inherits it keeps the lock until it ends, too."""
+        assert self._descriptor is not None  # noqa: S101
+        return self._descriptor
+
     def write(self, text: str) -> None:
         """Replace the lock file's content, to tell waiters who holds it."""
         assert self._descriptor is not None  # noqa: S101

@@ -991,8 +991,10 @@ class ImageCache:
             if (artifact.kind, artifact.subject) != ("metadata", canonical):
                 continue
             name = familiar(canonical)
-            if artifact.outcome == "kept":
+            if artifact.outcome == "kept" and artifact.holders:
                 raise self._in_use(canonical, artifact.holders)
+            if artifact.outcome == "kept":
+                raise MsbProgramError(f"msb said nothing against it, but {name} is still there; try again")
             if artifact.outcome == "failed":
                 raise MsbProgramError(f"msb could not remove {name}: {artifact.reason}")
 

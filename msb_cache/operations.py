@@ -27,6 +27,11 @@ class Operation:
         self._lock = Lock(layout.operation_lock(self.id))
         self._lock.acquire(wait=None)
 
+    @property
+    def descriptor(self) -> int:
+        """The operation's lock, for a program that does part of it and may outlive this process."""
+        return self._lock.descriptor
+
     def staging(self) -> Path:
         """Return the operation's own folder on the cache's file system, made at the first call."""
         folder = self._layout.staging(self.id)

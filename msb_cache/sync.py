@@ -171,9 +171,11 @@ def _sync(ledger: Ledger, force: bool, wait: float | None, acting: Acting | None
     with ledger.record(operation, actor=actor, wait=wait) as transaction:
         connection = transaction.connection
         last, now = _last(connection), stamp(layout)
-        if not force and last == now and not _waiting(connection):
-            return SyncReport()  # another process was first
         began = time.time_ns()
+        if not force and last == now:
+            # Another process was first, or only files are waited for.
+            settled = tuple(_settle(transaction, measure, began))
+            return SyncReport(operation if settled else None, events=settled)
         reached("sync.locked")
         theirs = msb_database.read(layout.msb_database)
         ours = known.load(connection)
