@@ -10,9 +10,12 @@ import fcntl
 import os
 import resource
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
+
+SAY_AFTER = 1.0
+"""Seconds after which somebody who waits for locks is told."""
 
 _open_descriptors: set[int] = set()
 
@@ -95,8 +98,12 @@ class Lock:
     def write(self, text: str) -> None:
         """Replace the lock file's content, to tell waiters who holds it."""
         assert self._descriptor is not None  # noqa: S101
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, text.encode(), 0)
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, text.encode(), 0)
+        except OSError as error:
+            error.filename = os.fspath(self.path)
+            raise
 
     def __enter__(self) -> Lock:
         return self
@@ -123,16 +130,27 @@ def is_free(path: Path) -> bool:
 
 
 class LockSet:
-    """Several locks, taken in sorted path order so that no two processes wait for each other."""
+    """Several locks, taken in sorted path order so that no two processes wait for each other.
 
-    def __init__(self, paths: Iterable[Path]) -> None:
+    Args:
+        paths: the lock files.
+        waiting: called once, with the lock file, when one is not to be had for a second.
+    """
+
+    def __init__(self, paths: Iterable[Path], waiting: Callable[[Path], None] = lambda path: None) -> None:
         self._locks = [Lock(path) for path in sorted(set(paths))]
+        self._waiting = waiting
 
     def __enter__(self) -> LockSet:
         _allow_descriptors(len(self._locks))
         try:
+            told = False
             for lock in self._locks:
-                lock.acquire(wait=None)
+                if not told and not lock.acquire(wait=SAY_AFTER):
+                    self._waiting(lock.path)
+                    told = True
+                if told:
+                    lock.acquire(wait=None)
         except BaseException:
             self.release()
             raise

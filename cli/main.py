@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import os
@@ -182,7 +183,8 @@ def _exit_code(error: errors.MicrosandboxError) -> int:
 def _sentence(error: OSError | sqlite3.Error) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        return f"{where}{error.strerror}"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return f"{where}{error.strerror}{'; make room and try again' if full else ''}"
     return str(error) or type(error).__name__
 
 

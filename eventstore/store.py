@@ -207,7 +207,7 @@ class EventStore:
         if not self._connection.in_transaction:
             raise LogError("events are appended within a transaction, and none is open")
         head = self.head()
-        now = self._clock()
+        now = max(0, self._clock())  # a log has no times before the epoch, whatever a wrong clock says
         if head is None:
             log_id = os.urandom(16).hex()
             events = [NewEvent(LogCreated(log_id=log_id, format=FORMAT), log_id), *events]

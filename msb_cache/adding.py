@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from threading import Event
 
@@ -22,7 +23,7 @@ from msb_cache.artifacts import files, metadata, vmdk
 from msb_cache.artifacts.erofs.reader import read_image
 from msb_cache.artifacts.fsmeta import write_fsmeta
 from msb_cache.artifacts.layer import LayerImage, read_layer, write_layer
-from msb_cache.artifacts.layout import lock_path, make_private, sync_folder
+from msb_cache.artifacts.layout import Layout, lock_path, make_private, sync_folder
 from msb_cache.artifacts.locks import LockSet
 from msb_cache.errors import BusyError, CorruptArtifactError, InvalidImageError
 from msb_cache.eventstore import events as ev
@@ -31,12 +32,13 @@ from msb_cache.ledger import Ledger, Transaction
 from msb_cache.oci.image import SourceImage, SourceLayer
 from msb_cache.oci.reference import Reference
 from msb_cache.oci.tar import TarEntry
-from msb_cache.operations import Operation
+from msb_cache.operations import Operation, others
 from msb_cache.projections import images as projected
 from msb_cache.recovery import Published, undo, write_journal
 from msb_cache.steps import reached
 
 Reuse = Callable[[SourceLayer], None]
+Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def add(
     workers: int,
     reuse: Reuse | None,
     abandon: Callable[[], None] = lambda: None,
+    note: Note | None = None,
 ) -> list[projected.HandleRow]:
     """Add images in one operation: all of them, or none if anything about one is wrong.
 
@@ -87,6 +90,7 @@ def add(
         reuse: called with each layer whose image the cache already has, in a worker's thread; None: no
             layer image is reused, all are made anew.
         abandon: called as soon as one layer has failed, to end what the others still wait for.
+        note: gets a sentence when another process has to be waited for.
 
     Returns:
         A handle for each reference, in the given order.
@@ -98,7 +102,13 @@ def add(
     for folder in layout.folders.values():
         make_private(folder)
     repairs = _repairs(ledger, additions, anew=reuse is None)
-    with LockSet(lock_path(path) for path in _paths(ledger, additions, repairs)):
+    operation.tell([reference for addition in additions for reference in addition.references])
+
+    def waiting(path: Path) -> None:
+        if note is not None:
+            note(_awaited(layout, operation, path))
+
+    with LockSet((lock_path(path) for path in _paths(ledger, additions, repairs)), waiting):
         reached("add.locked")
         staging = operation.staging()
         layers = _Layers()
@@ -109,6 +119,7 @@ def add(
         reached("add.staged")
         ledger.check_ours()
         published = _journal(ledger, staged, staging)
+        transaction = None
         try:
             _publish(ledger, staged)
             reached("add.published")
@@ -118,7 +129,10 @@ def add(
                 rows = _handles(transaction, additions)
                 reached("add.committing")
         except BaseException:
-            _take_back(ledger, operation, published, staging)
+            if transaction is not None and transaction.unclear:
+                operation.leave_to_recovery()
+            else:
+                _take_back(ledger, operation, published, staging)
             raise
         reached("add.committed")
         # What was repaired for a manifest that went meanwhile is nobody's.
@@ -128,6 +142,16 @@ def add(
         names = [reference.familiar for reference in addition.references]
         logs.info("image.added", references=names, digest=addition.image.manifest_digest)
     return rows
+
+
+def _awaited(layout: Layout, operation: Operation, path: Path) -> str:
+    """Return for whom is waited: nobody but the kernel knows who has a lock, so it is who may have it."""
+    running = [
+        f"operation {other}" + (f" ({', '.join(names)})" if names else "")
+        for other, names in islice(others(layout, operation), 3)
+    ]
+    by = " or ".join(running) or "another program"
+    return f"waiting for {by} to be done with {path.name.removesuffix('.lock')}"
 
 
 def _handles(transaction: Transaction, additions: Sequence[Addition]) -> list[projected.HandleRow]:

@@ -7,6 +7,7 @@ what each step does stands in those.
 from __future__ import annotations
 
 import builtins
+import errno
 import os
 import re
 import sqlite3
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 5
 _LOAD_WORKERS = 2  # layers are hashed and written outside of the interpreter's lock
+_OF_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 _OPERATION_PREFIX = r"[0-9a-f-]{4,36}"
 
 Note = Callable[[str], None]
@@ -609,7 +611,7 @@ class ImageCache:
         if self._ledger.owned_by_msb:
             from msb_cache import msb_adding
 
-            with _naming(source):
+            with _naming(source, self._layout.cache):
                 rows = msb_adding.load(self._ledger, opened, origin, extra, wanted)
             return [self._handle(row) for row in rows]
         from msb_cache.adding import add
@@ -618,7 +620,7 @@ class ImageCache:
         from msb_cache.operations import Operation
 
         with (
-            _naming(source),
+            _naming(source, self._layout.cache),
             Operation(self._layout) as operation,
             open_archive(opened, operation.staging(), wanted) as archive,
         ):
@@ -634,6 +636,7 @@ class ImageCache:
                 began,
                 workers=_LOAD_WORKERS,
                 reuse=SourceLayer.verify_only,
+                note=note,
             )
         return [self._handle(row) for row in rows]
 
@@ -689,7 +692,8 @@ class ImageCache:
 
             msb_adding.pull(self._ledger, wanted)
         else:
-            pull(self._ledger, wanted, progress=progress, note=note)
+            with _naming(None, self._layout.cache):
+                pull(self._ledger, wanted, progress=progress, note=note)
         return self.get(wanted.reference.canonical)
 
     def save(
@@ -1052,12 +1056,14 @@ def _platform(text: str) -> Platform:
 
 
 @contextmanager
-def _naming(source: object) -> Iterator[None]:
-    """Name the archive in an error of the operating system that names no file."""
+def _naming(source: object, target: Path) -> Iterator[None]:
+    """Name the archive, or what was written to, in an error of the operating system that names no file."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and isinstance(source, str | os.PathLike):
+        if error.filename is None and error.errno in _OF_WRITING:
+            error.filename = os.fspath(target)
+        elif error.filename is None and isinstance(source, str | os.PathLike):
             error.filename = os.fspath(source)
         raise
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from msb_cache.projections import FOLD_VERSION
 
 BUSY_SECONDS = 30.0
 """How long a statement waits for another process's transaction; ours are short."""
+
+_TURN_SECONDS = 0.1
+"""SQLite waits without looking at signals; so it is asked to wait for so long at a time."""
 
 
 def open_database(layout: Layout, *, create: bool) -> sqlite3.Connection | None:
@@ -43,21 +47,34 @@ def open_database(layout: Layout, *, create: bool) -> sqlite3.Connection | None:
         if not create:
             return None
         make_private(layout.db)
-        _create_empty(path)
     if not writable(layout):
         if create:
             raise LogError(f"{layout.db} cannot be written to by this user; use another --home, or its owner")
         return _open_copy(layout)
+    deadline = time.monotonic() + BUSY_SECONDS
     with _said_clearly(path):
-        connection = _connect(path)
-        try:
-            if not _current(connection, path):
-                connection.close()
-                _migrate(layout)
-                connection = _connect(path)
-        except BaseException:
+        while True:
+            try:
+                if not path.exists():
+                    _make(layout)
+                return _up_to_date(layout)
+            except sqlite3.OperationalError as error:
+                # SQLite does not wait for those who open or close the same database at this moment.
+                if not is_busy(error) or time.monotonic() >= deadline:
+                    raise
+                time.sleep(_TURN_SECONDS / 10)
+
+
+def _up_to_date(layout: Layout) -> sqlite3.Connection:
+    connection = _connect(layout.database)
+    try:
+        if not _current(connection, layout.database):
             connection.close()
-            raise
+            _migrate(layout)
+            connection = _connect(layout.database)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -109,6 +126,46 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def begin_writing(connection: sqlite3.Connection, seconds: float = BUSY_SECONDS) -> None:
+    """Begin a write transaction, waiting for that of another process; Ctrl-C ends the wait at once.
+
+    Raises:
+        sqlite3.OperationalError: after so many seconds another process still writes, or it cannot be begun.
+    """
+    deadline = time.monotonic() + seconds
+    connection.execute(f"PRAGMA busy_timeout = {int(min(seconds, _TURN_SECONDS) * 1000)}")
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if not is_busy(error) or time.monotonic() >= deadline:
+                    raise
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Return whether it failed only because another process has the database locked."""
+    return _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def in_words(error: sqlite3.Error) -> str:
+    """Return what SQLite says, and what to do where it is the disk that fails."""
+    advice = {
+        sqlite3.SQLITE_FULL: "; make room and try again",
+        sqlite3.SQLITE_IOERR: "; make sure that the disk has room and is sound, then try again",
+        sqlite3.SQLITE_READONLY: "; make sure that you may write there",
+    }
+    return f"{error}{advice.get(_primary_code(error), '')}"
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    # Errors of the module itself, such as the use of a closed connection, have none.
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
 def schema_version(connection: sqlite3.Connection, path: Path) -> int:
     """Return a database's schema version.
 
@@ -148,32 +205,51 @@ def _current(connection: sqlite3.Connection, path: Path) -> bool:
     return bool((version, seq) == (FOLD_VERSION, head))
 
 
+def _make(layout: Layout) -> None:
+    with Lock(layout.migrate_lock) as lock:
+        lock.acquire(wait=None)
+        if not layout.database.exists():
+            _create_empty(layout.database)
+            _bring_up(layout)
+
+
 def _migrate(layout: Layout) -> None:
     with Lock(layout.migrate_lock) as lock:
         lock.acquire(wait=None)
-        connection = _connect(layout.database)
-        try:
-            if _current(connection, layout.database):
-                return  # another process was first
-            if schema_version(connection, layout.database) < SCHEMA_VERSION:
-                # First of all, so that a database with tables but without it is somebody else's.
-                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                connection.execute("PRAGMA journal_mode = WAL")
-                from sqlite_utils import Database
+        # Whoever makes a database has this lock until it is whole. So an empty file was cut off, or its maker
+        # was killed; and before its first files, if there are none.
+        if layout.database.stat().st_size == 0 and any(layout.files()):
+            raise CorruptLogError(
+                f"{layout.database} is empty, and there are images in {layout.cache}: restore it from a "
+                "backup, or delete it to begin a new log"
+            )
+        _bring_up(layout)
 
-                from msb_cache.migrations.schema import migrations
 
-                migrations.apply(Database(connection))
-            _fill_projections(connection)
-        finally:
-            connection.close()
+def _bring_up(layout: Layout) -> None:
+    connection = _connect(layout.database)
+    try:
+        if _current(connection, layout.database):
+            return  # another process was first
+        if schema_version(connection, layout.database) < SCHEMA_VERSION:
+            # First of all, so that a database with tables but without it is somebody else's.
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            from sqlite_utils import Database
+
+            from msb_cache.migrations.schema import migrations
+
+            migrations.apply(Database(connection))
+        _fill_projections(connection)
+    finally:
+        connection.close()
 
 
 def _fill_projections(connection: sqlite3.Connection) -> None:
     from msb_cache.eventstore.store import EventStore
     from msb_cache.projections import live
 
-    connection.execute("BEGIN IMMEDIATE")
+    begin_writing(connection)
     live.rebuild(connection, EventStore(connection))
     connection.execute("COMMIT")
 
@@ -182,7 +258,11 @@ def _fill_projections(connection: sqlite3.Connection) -> None:
 def _said_clearly(path: Path) -> Iterator[None]:
     try:
         yield
+    except UnicodeDecodeError:
+        raise CorruptLogError(f"{path} is damaged: its schema is no text; restore it from a backup") from None
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
-            raise LogError(f"cannot open {path}: {error}") from None
-        raise CorruptLogError(f"{path} is damaged or is no SQLite database: {error}") from None
+            raise LogError(f"cannot open {path}: {in_words(error)}") from None
+        raise CorruptLogError(
+            f"{path} is damaged or is no SQLite database: {error}; restore it from a backup"
+        ) from None

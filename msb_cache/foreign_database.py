@@ -59,6 +59,29 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def damaged(path: Path, table: str, columns: Sequence[str]) -> Iterator[sqlite3.Connection]:
+    """Open a copy of a database for what can be read of one table, where it is too damaged for ``opened``.
+
+    Raises:
+        OSError, sqlite3.Error: nothing of it can be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="msb-cache-") as folder:
+        target = Path(folder) / "copy.db"
+        copy(path, target)
+        with closing(_connected(f"file:{quote(os.fsencode(target))}")) as connection:
+            # Else SQLite reads nothing if the file is too short or a line of the schema is none.
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute("BEGIN")
+            kinds = connection.execute(
+                "SELECT type FROM pragma_table_list WHERE name = ?", (table,)
+            ).fetchall()
+            if kinds != [("table",)]:
+                raise sqlite3.DataError(f"its table {table} cannot be found")
+            _check_stored(connection, table, columns)
+            yield connection
+
+
 def _shared(path: Path) -> bool:
     """Whether the database is ours and open to others already."""
     try:
@@ -69,17 +92,30 @@ def _shared(path: Path) -> bool:
 
 
 def _begin(address: str) -> sqlite3.Connection:
+    connection = _connected(address)
+    try:
+        _begin_reading(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connected(address: str) -> sqlite3.Connection:
     connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
     try:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA query_only = ON")
-        connection.execute("BEGIN")
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _begin_reading(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN")
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 class _Status(NamedTuple):
@@ -148,9 +184,13 @@ def check_columns(connection: sqlite3.Connection, table: str, columns: Sequence[
     Raises:
         sqlite3.DataError: it is no such table.
     """
-    stored = set()
-    if has_table(connection, table):
-        stored = {row[1] for row in connection.execute(f"PRAGMA table_xinfo({table})") if row[6] == 0}
+    if not has_table(connection, table):
+        raise sqlite3.DataError(f"it has no table {table} with a column {columns[0]}")
+    _check_stored(connection, table, columns)
+
+
+def _check_stored(connection: sqlite3.Connection, table: str, columns: Sequence[str]) -> None:
+    stored = {row[1] for row in connection.execute(f"PRAGMA table_xinfo({table})") if row[6] == 0}
     missing = [column for column in columns if column not in stored]
     if missing:
         raise sqlite3.DataError(f"it has no table {table} with a column {missing[0]}")

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from msb_cache.artifacts import files
 from msb_cache.artifacts.layout import Layout, make_private, sync_folder
-from msb_cache.database import open_database
+from msb_cache.database import in_words, open_database
 from msb_cache.errors import CorruptLogError, HomeOwnedByMicrosandboxError, LogError
 from msb_cache.eventstore.chain import COLUMNS, Checker
 from msb_cache.eventstore.export import Row, read
@@ -90,8 +90,9 @@ def _build(built: Layout, ledger: Ledger, source: BinaryIO) -> ImportReport:
     assert connection is not None  # noqa: S101
     try:
         # Nobody sees this file before it is whole, so it needs no journal to go back with.
-        for pragma in ("journal_mode = DELETE", "journal_mode = OFF", "synchronous = OFF"):
-            connection.execute(f"PRAGMA {pragma}")
+        for mode in ("delete", "off"):
+            _set_journal(connection, mode)
+        connection.execute("PRAGMA synchronous = OFF")
         connection.execute("BEGIN")
         checker = Checker()
         try:
@@ -108,12 +109,26 @@ def _build(built: Layout, ledger: Ledger, source: BinaryIO) -> ImportReport:
             raise CorruptLogError("there is no event in it, so there is no log to import")
         expected = expected_files(ledger.layout, connection)
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA journal_mode = WAL")
+        _set_journal(connection, "wal")
+    except sqlite3.OperationalError as error:
+        raise LogError(f"the log cannot be built in {built.home}: {in_words(error)}") from None
     finally:
         connection.close()
     _sync(built.database)
+    if files.measure(built.database.with_name(f"{built.database.name}-wal")):
+        raise LogError(
+            "the log cannot be built: its database could not be closed; make sure that the disk is sound"
+        )
     missing = sum(not files.exists(path) for path in expected)
     return ImportReport(checker.log_id, checker.seq, checker.head, len(expected), missing)
+
+
+def _set_journal(connection: sqlite3.Connection, mode: str) -> None:
+    # SQLite says no error where it cannot change the mode; then what is written lies beside the database.
+    if connection.execute(f"PRAGMA journal_mode = {mode}").fetchone() != (mode,):
+        raise LogError(
+            "the log cannot be built: the disk refused a write; make sure that it has room and is sound"
+        )
 
 
 def _take(connection: sqlite3.Connection, batch: list[Row], checker: Checker) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from msb_cache.artifacts.layout import Layout
-from msb_cache.database import BUSY_SECONDS, open_database, writable
+from msb_cache.database import BUSY_SECONDS, begin_writing, in_words, is_busy, open_database, writable
 from msb_cache.errors import (
     BusyError,
     CorruptLogError,
@@ -64,6 +64,8 @@ class Transaction:
         self._actor = actor
         self.appended: tuple[int, int] | None = None
         """The positions before and of what was appended here; None: nothing was."""
+        self.unclear = False
+        """Its commit failed or was broken off: whether it happened shows when the database is opened anew."""
 
     def append(
         self, events: Sequence[NewEvent], *, operation: str | None = None, actor: Actor | None = None
@@ -191,22 +193,22 @@ class Ledger:
     ) -> Iterator[Transaction]:
         connection = self._open(create=True)
         assert connection is not None  # noqa: S101
+        transaction = Transaction(connection, self.store(connection), operation, actor)
         with _said_clearly(self.layout):
             try:
-                if wait is not None:
-                    connection.execute(f"PRAGMA busy_timeout = {int(wait * 1000)}")
-                connection.execute("BEGIN IMMEDIATE")
+                begin_writing(connection, BUSY_SECONDS if wait is None else wait)
                 check()
-                transaction = Transaction(connection, self.store(connection), operation, actor)
                 yield transaction
+                transaction.unclear = True
                 connection.execute("COMMIT")
+                transaction.unclear = False
             except BaseException:
-                if connection.in_transaction:
+                if transaction.unclear:
+                    # The commit may stand in the write-ahead log all the same: only opening anew tells.
+                    self.close()
+                elif connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            finally:
-                if wait is not None:
-                    connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
         if transaction.appended is not None:
             from msb_cache import snapshots
 
@@ -255,11 +257,11 @@ def _said_clearly(layout: Layout) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        if "locked" in str(error) or "busy" in str(error):
+        if is_busy(error):
             raise BusyError(f"another process is writing to {path}; try again") from None
         if "malformed" in str(error):
             raise CorruptLogError(f"{path} is damaged: {error}") from None
-        raise LogError(f"cannot use {path}: {error}") from None
+        raise LogError(f"cannot use {path}: {in_words(error)}") from None
     except sqlite3.ProgrammingError:
         raise  # a mistake in the calling program, such as a use from another thread
     except sqlite3.DatabaseError as error:

@@ -18,6 +18,7 @@ from msb_cache import foreign_database
 from msb_cache.database import schema_version
 from msb_cache.errors import CorruptLogError, LogError
 from msb_cache.eventstore import chain, export
+from msb_cache.migrations import APPLICATION_ID
 from msb_cache.projections import live
 from msb_cache.projections.replay import ROW_TYPE, State
 from msb_cache.projections.tables import columns, stored_rows
@@ -37,7 +38,8 @@ def opened(path: Path) -> Iterator[Rows]:
     """Open a log and give what reads its rows, as they are stored and in their order.
 
     Args:
-        path: a database of msb-cache, or an export.
+        path: a database of msb-cache, or an export. Of a damaged one come the rows that can be read, and then
+            the error.
 
     Raises:
         NewerDatabaseError: a newer release wrote the database.
@@ -53,8 +55,38 @@ def opened(path: Path) -> Iterator[Rows]:
 
             yield lambda: _guarded(path, again())
         return
-    with _database(path) as connection:
-        yield lambda: _guarded(path, chain.raw_rows(connection))
+    with readable(path) as (connection, problem):
+
+        def rows() -> Iterator[export.Row]:
+            yield from _guarded(path, chain.raw_rows(connection))
+            if problem is not None:
+                raise problem
+
+        yield rows
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[tuple[sqlite3.Connection, CorruptLogError | None]]:
+    """Open a database of msb-cache in one read; if it is damaged, for what of its log can be read.
+
+    Yields:
+        The connection, and what is wrong with the database, None if it could be opened as it should.
+
+    Raises:
+        NewerDatabaseError, CorruptLogError, LogError: nothing of it can be read.
+    """
+    with ExitStack() as stack:
+        problem = None
+        try:
+            connection = stack.enter_context(_database(path))
+        except CorruptLogError as error:
+            problem = error
+            with _said_clearly(path):
+                remains = foreign_database.damaged(path, "events", (*chain.COLUMNS, "hash"))
+                connection = stack.enter_context(remains)
+                if connection.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
+                    raise error
+        yield connection, problem
 
 
 @contextmanager
@@ -187,7 +219,7 @@ def _check_tables(connection: sqlite3.Connection) -> None:
 def _said_clearly(path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise CorruptLogError(f"{path} is damaged, or no log of msb-cache: {error}") from None
     except OSError as error:
         raise LogError(f"cannot read {path}: {error.strerror or error}") from None

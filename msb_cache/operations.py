@@ -1,18 +1,25 @@
 """An operation that changes the cache's files: its id, its lock, and its staging folder.
 
 The lock is held from before anything is decided until everything is done. Whoever gets it without
-waiting knows that the operation's owner is gone (see ``recovery``).
+waiting knows that the operation's owner is gone (see ``recovery``). What stands in the lock's file is for
+people who wait, and nothing is decided by it.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from msb_cache.artifacts.layout import Layout, make_private
-from msb_cache.artifacts.locks import Lock
+from msb_cache.artifacts.locks import Lock, is_free
+from msb_cache.errors import InvalidReferenceError
 from msb_cache.eventstore.ids import uuid7
+from msb_cache.oci.reference import Reference
+
+_LONGEST_NAMES = 4096  # bytes of a lock file that are looked at
 
 
 class Operation:
@@ -38,6 +45,10 @@ class Operation:
         make_private(folder)
         return folder
 
+    def tell(self, references: Sequence[Reference]) -> None:
+        """Say to those who wait which references this operation is about."""
+        self._lock.write("\n".join(reference.canonical for reference in references)[:_LONGEST_NAMES])
+
     def leave_to_recovery(self) -> None:
         """Keep the staging folder and its journal: something could not be undone now."""
         self._unfinished = True
@@ -55,3 +66,27 @@ class Operation:
         if not self._unfinished:
             shutil.rmtree(self._layout.staging(self.id), ignore_errors=True)
         self._lock.release(unlink=not self._unfinished)
+
+
+def others(layout: Layout, own: Operation) -> Iterator[tuple[str, list[str]]]:
+    """Yield the operations that other processes run now, with the references they tell, in familiar form."""
+    for operation in layout.interrupted_operations():
+        lock = layout.operation_lock(operation)
+        if operation == own.id or is_free(lock):
+            continue
+        names = []
+        for line in _beginning(lock).splitlines():
+            try:
+                names.append(Reference.parse(line).familiar)
+            except InvalidReferenceError:
+                break  # cut off, or not ours: it is shown to people, so nothing else is
+        yield operation, names
+
+
+def _beginning(path: Path) -> str:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return ""  # it has just ended
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(_LONGEST_NAMES).decode(errors="replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from msb_cache.eventstore.ids import uuid7
+
+_OF_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @contextmanager
@@ -34,6 +37,8 @@ def opened(target: str | os.PathLike[str] | BinaryIO) -> Iterator[BinaryIO]:
     except BaseException as error:
         if isinstance(error, OSError) and error.filename == str(part):
             raise OSError(error.errno, error.strerror, os.fspath(target)) from None
+        if isinstance(error, OSError) and error.errno in _OF_WRITING and error.filename is None:
+            error.filename = os.fspath(target)
         with suppress(OSError):
             part.unlink()
         raise

@@ -137,6 +137,7 @@ def _fetch_from(
                 workers=wanted.jobs,
                 reuse=None if wanted.force else _saying_exists(progress),
                 abandon=registry.close,
+                note=note,
             )
     for sentence in registry.notes:
         if note is not None:

@@ -130,9 +130,12 @@ def take_checkpoint(ledger: Ledger) -> Checkpoint:
 def _opened(ledger: Ledger, stack: ExitStack) -> sqlite3.Connection | None:
     try:
         return stack.enter_context(ledger.snapshot())
-    except CorruptLogError:
+    except CorruptLogError as error:
         # Everybody else refuses a log whose end is gone. Here that is a finding, and what is left is checked.
-        connection = stack.enter_context(as_it_is(ledger.layout.database))
+        try:
+            connection = stack.enter_context(as_it_is(ledger.layout.database))
+        except CorruptLogError:
+            raise error from None
         if _cut_off(connection) is None:
             raise
         return connection

@@ -53,10 +53,15 @@ def compare(connection: sqlite3.Connection, fold: Fold) -> list[Difference]:
             continue
         differences.extend(
             Difference(row_type.table, key, live.get(key), folded.get(key))
-            for key in sorted(live.keys() | folded.keys())
+            for key in sorted(live.keys() | folded.keys(), key=_order)
             if live.get(key) != folded.get(key)
         )
     return differences
+
+
+def _order(key: Key) -> list[tuple[str, object]]:
+    # A damaged database can hold values of several types in one column.
+    return [(type(part).__name__, part) for part in key]
 
 
 def rebuild(

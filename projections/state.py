@@ -6,6 +6,9 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
+
+from msb_cache.errors import CorruptLogError
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,11 @@ class IndexState:
 
 
 def load(connection: sqlite3.Connection) -> IndexState:
-    """Read the index; the caller's transaction makes it one consistent position."""
+    """Read the index; the caller's transaction makes it one consistent position.
+
+    Raises:
+        CorruptLogError: it has rows that no fold makes, so the database is damaged.
+    """
     manifests: dict[str, list[str]] = {
         digest: [] for (digest,) in connection.execute("SELECT digest FROM manifest ORDER BY seq")
     }
@@ -39,16 +46,16 @@ def load(connection: sqlite3.Connection) -> IndexState:
     holders: defaultdict[str, list[str]] = defaultdict(list)
     for digest, holder in connection.execute("SELECT manifest_digest, holder FROM hold ORDER BY holder"):
         holders[digest].append(holder)
-    return IndexState(
-        references=dict(
-            connection.execute(
-                "SELECT reference, manifest_digest FROM image ORDER BY created_at DESC, seq DESC"
-            ).fetchall()
-        ),
-        manifests=manifests,
-        layers=frozenset(diff_id for (diff_id,) in connection.execute("SELECT diff_id FROM layer")),
-        holders=holders,
+    references = dict(
+        connection.execute(
+            "SELECT reference, manifest_digest FROM image ORDER BY created_at DESC, seq DESC"
+        ).fetchall()
     )
+    layers = frozenset(diff_id for (diff_id,) in connection.execute("SELECT diff_id FROM layer"))
+    named = (references, references.values(), layers, manifests, *manifests.values(), *holders.values())
+    if not all(type(name) is str for name in chain.from_iterable(named)):
+        raise CorruptLogError("the index is damaged; `msb-cache rebuild` makes it anew from the log")
+    return IndexState(references=references, manifests=manifests, layers=layers, holders=holders)
 
 
 def load_observed(connection: sqlite3.Connection) -> IndexState:

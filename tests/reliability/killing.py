@@ -1,0 +1,183 @@
+"""Cut a scenario short: at a step, at a moment, at a system call; and say what was acknowledged before.
+
+A process is forked where it is to be killed from within or by the clock. For system calls it is a new one
+under strace, which counts the calls of each thread, and kills the process or lets the call fail at one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from msb_cache import ImageCache, steps
+from tests.reliability.scenarios import SCENARIOS, Index, check_whole, index_of, perform
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+CHANGING = [
+    *("write", "pwrite64", "fsync", "fdatasync", "ftruncate", "fallocate", "flock"),
+    *("rename", "unlink", "unlinkat", "rmdir", "link", "mkdir"),
+]
+"""System calls before each of which a process may be killed: those that change files, or lock them."""
+
+WRITING = ["write", "pwrite64", "ftruncate", "fsync", "fdatasync", "rename", "link", "mkdir", "fallocate"]
+"""System calls that fail when a disk is full."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a run ended: how many commands it acknowledged, whether it was cut short, what it said."""
+
+    acknowledged: int
+    short: bool
+    said: str = ""
+
+
+class Bench:
+    """One scenario, prepared once and run from that state again and again."""
+
+    def __init__(self, name: str, folder: Path, prepared: Callable[[Path], object] | None = None) -> None:
+        self.name = name
+        self._pristine, self._work = folder / "pristine", folder / "work"
+        self._pristine.mkdir(parents=True)
+        SCENARIOS[name].prepare(self._pristine)
+        if prepared is not None:
+            prepared(self._pristine)
+        self.fresh()
+        # Of older schemas too, so not by opening what is to be migrated.
+        copy = folder / "copy"
+        shutil.copytree(self._pristine, copy)
+        self.states: list[Index] = [index_of(copy / "home")]
+        shutil.rmtree(copy)
+        self.steps: list[str] = []
+        steps.observer = self.steps.append
+        began = time.monotonic()
+        try:
+            perform(name, self._work, lambda number: self.states.append(index_of(self._work / "home")))
+        finally:
+            steps.observer = None
+        self.seconds = time.monotonic() - began
+        check_whole(self._work / "home", bare=SCENARIOS[name].bare)
+
+    def fresh(self) -> Path:
+        """Begin from the prepared state again."""
+        shutil.rmtree(self._work, ignore_errors=True)
+        shutil.copytree(self._pristine, self._work)
+        return self._work
+
+    def check(self, cut: Cut, where: str) -> None:
+        """What was acknowledged is there, nothing half, the next writer makes it whole, and all goes on.
+
+        Raises:
+            AssertionError: naming where it was cut.
+        """
+        home = self._work / "home"
+        try:
+            possible = self.states[cut.acknowledged : cut.acknowledged + 2]
+            assert index_of(home) in possible, "before recovery"
+            with ImageCache(home) as cache:
+                cache.release("sandbox:nobody")  # any command that writes
+            assert index_of(home) in possible, "after recovery"
+            check_whole(home, bare=SCENARIOS[self.name].bare)
+            with ImageCache(home) as cache:
+                cache.load(self._work / "lone.tar", tag="again:1")
+                cache.prune(orphans=True)
+            check_whole(home, bare=SCENARIOS[self.name].bare)
+        except Exception as error:
+            raise AssertionError(f"{self.name}, cut at {where} ({cut}): {error}") from error
+
+    # -- forked -------------------------------------------------------------------------------------------
+
+    def at_step(self, number: int) -> Cut:
+        """Kill the process at the n-th step that it reaches, from 1."""
+        count = 0
+
+        def observer(step: str) -> None:
+            nonlocal count
+            count += 1
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return self._forked(observer, None)
+
+    def at_moment(self, seconds: float) -> Cut:
+        """Kill the process after so many seconds."""
+        return self._forked(None, seconds)
+
+    def _forked(self, observer: Callable[[str], None] | None, seconds: float | None) -> Cut:
+        self.fresh()
+        reading, writing = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # others' threads do not matter to the child
+            child = os.fork()
+        if child == 0:
+            try:
+                steps.observer = observer
+                perform(self.name, self._work, lambda number: os.write(writing, b"."))
+                os._exit(0)
+            finally:
+                os._exit(1)
+        os.close(writing)
+        if seconds is not None:
+            time.sleep(seconds)
+            os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+        with os.fdopen(reading, "rb") as pipe:
+            acknowledged = len(pipe.read())
+        assert status == 0 or os.WIFSIGNALED(status), f"{self.name} failed by itself: {status}"
+        return Cut(acknowledged, status != 0)
+
+    # -- under strace -------------------------------------------------------------------------------------
+
+    def calls(self, strace: str, wanted: list[str]) -> dict[str, int]:
+        """How often one thread makes each system call, at most."""
+        with TemporaryDirectory() as folder:
+            self._traced(strace, wanted, ["-ff", "-o", f"{folder}/trace"])
+            most: dict[str, int] = {}
+            for trace in Path(folder).iterdir():
+                found = re.findall(r"^(\w+)\(", trace.read_text(errors="replace"), re.MULTILINE)
+                for call in set(found):
+                    most[call] = max(most.get(call, 0), found.count(call))
+        return most
+
+    def at_call(self, strace: str, call: str, number: int) -> Cut:
+        """Kill the process before a thread's n-th system call of this name."""
+        return self._injected(strace, call, f"signal=KILL:when={number}")
+
+    def failing(self, strace: str, call: str, number: int, error: str) -> Cut:
+        """Let a thread's n-th system call of this name, and all later ones, fail."""
+        return self._injected(strace, call, f"error={error}:when={number}+")
+
+    def _injected(self, strace: str, call: str, what: str) -> Cut:
+        return self._traced(strace, [call], ["-f", "-o", os.devnull, "-e", f"inject={call}:{what}"])
+
+    def _traced(self, strace: str, calls: list[str], options: list[str]) -> Cut:
+        self.fresh()
+        done = subprocess.run(
+            [
+                *(strace, "-qq", "-f", "-e", f"trace={','.join(calls)}", "-e", "signal=none"),
+                *options,
+                *(sys.executable, "-m", "tests.reliability.scenarios", self.name, str(self._work)),
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return Cut(len(done.stdout), done.returncode != 0, done.stderr)
+
+
+def spread(count: int, most: int, chance: random.Random) -> list[int]:
+    """Numbers from 1 to ``most``: all of them if there are no more than ``count``, else so many by chance."""
+    return list(range(1, most + 1)) if most <= count else sorted(chance.sample(range(1, most + 1), count))

@@ -1,0 +1,248 @@
+"""What is killed, starved and crowded: a few commands in a row on a prepared home, and what each leaves.
+
+A scenario is run whole once, which says how the index looks after each of its commands. After it was cut
+short somewhere, the index must look as after the last acknowledged command, or as after the one behind it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from msb_cache import ImageCache, snapshots
+from msb_cache.artifacts.layout import Layout, lock_path
+from msb_cache.errors import MicrosandboxError
+from msb_cache.eventstore.chain import Verified
+from msb_cache.migrations import APPLICATION_ID
+from msb_cache.migrations.schema import migrations
+from tests.imagebuilder import docker_archive, file, image, layer
+
+Command = Callable[[ImageCache, Path], object]
+
+SHARED = layer([file("shared", b"s" * 9000)])
+ONE = image([SHARED, layer([file("one", b"1" * 5000)], "gzip")], "one:1")
+TWO = image([SHARED, layer([file("two", b"2" * 5000)])], "two:1")
+MOVED = image([SHARED, layer([file("moved", b"3" * 5000)])], "one:1")
+LONE = image([layer([file("lone", b"4" * 5000)])], "lone:1")
+IMAGES = {"one": ONE, "two": TWO, "moved": MOVED, "lone": LONE}
+
+SETTINGS = "settings"
+"""A file in the folder of a scenario with what its commands need to know: the registry's reference."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Commands on a prepared home; ``prepare`` makes it, and files beside it, in a folder of its own.
+
+    ``bare``: the log comes without the files of its images.
+    """
+
+    prepare: Callable[[Path], None]
+    commands: tuple[Command, ...]
+    bare: bool = False
+
+
+Index = tuple[tuple[tuple[str, str | None], ...], tuple[tuple[str, str], ...]]
+"""References with their manifests, and holders with theirs."""
+
+
+def index_of(home: Path) -> Index:
+    """What a home says it has; reads only."""
+    with ImageCache(home) as cache:
+        handles = sorted((handle.reference, handle.manifest_digest) for handle in cache.list())
+        holds = sorted((hold.holder, hold.manifest_digest) for hold in cache.holds())
+    return tuple(handles), tuple(holds)
+
+
+def perform(name: str, folder: Path, told: Callable[[int], object]) -> None:
+    """Run a scenario's commands; ``told`` learns how many are done after each."""
+    if name == "snapshots":
+        snapshots.STEP = 4
+    for number, command in enumerate(SCENARIOS[name].commands, start=1):
+        with ImageCache(folder / "home") as cache:
+            command(cache, folder)
+        told(number)
+
+
+# -- what lies there before ---------------------------------------------------------------------------------
+
+
+def write_archives(folder: Path) -> None:
+    for name, built in IMAGES.items():
+        (folder / f"{name}.tar").write_bytes(docker_archive(built))
+
+
+def _empty(folder: Path) -> None:
+    write_archives(folder)
+    (folder / "home").mkdir()
+
+
+def _with(*names: str) -> Callable[[Path], None]:
+    def prepare(folder: Path) -> None:
+        _empty(folder)
+        with ImageCache(folder / "home") as cache:
+            for name in names:
+                cache.load(folder / f"{name}.tar")
+
+    return prepare
+
+
+def _held(folder: Path) -> None:
+    _with("one", "two", "lone")(folder)
+    with ImageCache(folder / "home") as cache:
+        cache.hold("two:1", "sandbox:dev")
+
+
+def _exported(folder: Path) -> None:
+    _held(folder)
+    with ImageCache(folder / "home") as cache:
+        cache.export(folder / "log.jsonl")
+    shutil.rmtree(folder / "home" / "db")
+    shutil.rmtree(folder / "home" / "cache")
+
+
+def _older(schema: int) -> Callable[[Path], None]:
+    def prepare(folder: Path) -> None:
+        _held(folder)
+        downgrade(Layout(folder / "home").database, schema)
+
+    return prepare
+
+
+def downgrade(path: Path, schema: int) -> None:
+    """Turn a database into what a release with this schema left: its log, and its tables empty."""
+    older = path.with_name("older.db")
+    following = [migration.name for migration in migrations.pending(Database(memory=True))][schema]
+    with closing(sqlite3.connect(older, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        migrations.apply(Database(connection), stop_before=following)
+        connection.execute("ATTACH DATABASE ? AS newer", (str(path),))
+        connection.execute("INSERT INTO events SELECT * FROM newer.events ORDER BY seq")
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    older.rename(path)
+
+
+# -- commands -----------------------------------------------------------------------------------------------
+
+
+def _load(name: str) -> Command:
+    return lambda cache, folder: cache.load(folder / f"{name}.tar")
+
+
+def _pull(policy: str) -> Command:
+    def pull(cache: ImageCache, folder: Path) -> None:
+        cache.pull((folder / SETTINGS).read_text(), policy=policy)  # type: ignore[arg-type]
+
+    return pull
+
+
+def _import(cache: ImageCache, folder: Path) -> None:
+    with (folder / "log.jsonl").open("rb") as export:
+        cache.import_log(export)
+
+
+def _hold(reference: str, holder: str) -> Command:
+    return lambda cache, folder: cache.hold(reference, holder)
+
+
+def _release(holder: str) -> Command:
+    return lambda cache, folder: cache.release(holder)
+
+
+def _remove(reference: str, *, force: bool = False) -> Command:
+    return lambda cache, folder: cache.remove(reference, force=force)
+
+
+def _prune(cache: ImageCache, folder: Path) -> None:
+    cache.prune()
+
+
+def _orphans(cache: ImageCache, folder: Path) -> None:
+    cache.prune(orphans=True)
+
+
+def _rebuild(cache: ImageCache, folder: Path) -> None:
+    assert cache.rebuild() == []
+
+
+def _use_often(cache: ImageCache, folder: Path) -> None:
+    for _ in range(6):
+        cache.use("one:1")
+
+
+def _look_back(cache: ImageCache, folder: Path) -> None:
+    cache.list(as_of=9)
+
+
+def _listed(cache: ImageCache, folder: Path) -> None:
+    cache.list()
+
+
+SCENARIOS = {
+    "load": Scenario(_with("one"), (_load("two"), _load("moved"), _load("two"))),
+    "load into an empty home": Scenario(_empty, (_load("one"), _load("two"))),
+    "pull": Scenario(_with("two"), (_pull("missing"), _pull("always"))),
+    "remove": Scenario(_held, (_remove("one:1"), _remove("two:1", force=True), _release("sandbox:dev"))),
+    "prune": Scenario(_held, (_prune, _release("sandbox:dev"), _orphans)),
+    "use and hold": Scenario(
+        _with("one"), (_hold("one:1", "sandbox:a"), _hold("one:1", "sandbox:b"), _release("sandbox:a"))
+    ),
+    "import": Scenario(_exported, (_import, _hold("one:1", "sandbox:a")), bare=True),
+    "rebuild": Scenario(_held, (_rebuild, _hold("one:1", "sandbox:a"), _rebuild)),
+    "snapshots": Scenario(_with("one"), (_use_often, _hold("one:1", "sandbox:a"), _use_often, _look_back)),
+    "migration from 1": Scenario(_older(1), (_listed, _hold("one:1", "sandbox:a"))),
+    "migration from 2": Scenario(_older(2), (_listed, _hold("one:1", "sandbox:a"))),
+    "migration from 3": Scenario(_older(3), (_listed, _hold("one:1", "sandbox:a"))),
+}
+
+
+# -- what must hold afterwards ------------------------------------------------------------------------------
+
+
+def check_whole(home: Path, *, bare: bool = False) -> None:
+    """The log sound, the index its fold, nothing half done, no file missing (but if ``bare``) or over."""
+    layout = Layout(home)
+    with ImageCache(home) as cache:
+        found = cache.verify()
+        assert isinstance(found.chain, Verified), found.chain
+        assert (found.differences, found.unreadable) == ([], None)
+        assert [problem for problem in found.disk if not bare or problem.problem != "missing"] == []
+        assert all(row.counters.finished_at is not None for row in cache.deletions())
+        assert cache.rebuild() == []
+    assert layout.interrupted_operations() == []
+    assert leaked(layout) == []
+
+
+def leaked(layout: Layout) -> list[str]:
+    """Files in a home that neither the index nor a lock of its files explains."""
+    named = {path for _, _, path in layout.files()}  # that the index names each of them, verify has checked
+    named |= {lock_path(path) for path in named} | {*layout.lone_locks()}
+    named |= {layout.database, layout.migrate_lock, layout.prune_lock}
+    named |= {layout.database.with_name(layout.database.name + suffix) for suffix in ("-wal", "-shm")}
+    return [
+        str(path.relative_to(layout.home))
+        for path in sorted(layout.home.rglob("*"))
+        if not path.is_dir()
+        and path not in named
+        and path.parent != layout.staging_root / "downloads"
+        and path.parent != layout.snapshots
+    ]
+
+
+if __name__ == "__main__":
+    # Said with another system call than what writes to disk, so that it arrives when those fail.
+    try:
+        perform(sys.argv[1], Path(sys.argv[2]), lambda number: os.writev(1, [b"."]))
+    except (MicrosandboxError, OSError) as error:
+        os.writev(2, [f"{type(error).__name__}: {error}".encode()])
+        os._exit(1)

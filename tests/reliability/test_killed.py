@@ -1,0 +1,78 @@
+"""Killed at any step, moment or system call, or out of disk at any write: nothing is lost, nothing leaks.
+
+The suite runs a few of each by chance. MSB_CACHE_TEST_CUTS=500 runs up to so many of each kind and scenario.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.registry_server import RegistryServer
+from tests.reliability.killing import CHANGING, WRITING, Bench, spread
+from tests.reliability.scenarios import ONE, SCENARIOS, SETTINGS
+
+CUTS = int(os.environ.get("MSB_CACHE_TEST_CUTS", "2"))
+SEED = int(os.environ.get("MSB_CACHE_TEST_SEED", str(random.randrange(1 << 32))))
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[str]:
+    """Yield a reference to an image in a registry on this machine."""
+    with RegistryServer() as server:
+        yield server.add(ONE)
+
+
+@pytest.fixture(params=list(SCENARIOS))
+def bench(request: pytest.FixtureRequest, tmp_path: Path, registry: str) -> Bench:
+    return Bench(request.param, tmp_path, lambda folder: (folder / SETTINGS).write_text(registry))
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    print(f"MSB_CACHE_TEST_SEED={SEED}")  # shown when a test fails
+    return random.Random(SEED)
+
+
+def test_killed_at_a_step(bench: Bench, chance: random.Random) -> None:
+    for number in spread(CUTS, len(bench.steps), chance):
+        cut = bench.at_step(number)
+        assert cut.short
+        bench.check(cut, f"step {number}, {bench.steps[number - 1]}")
+
+
+def test_killed_at_a_moment(bench: Bench, chance: random.Random) -> None:
+    for _ in range(CUTS):
+        seconds = chance.uniform(0, bench.seconds * 1.2)
+        bench.check(bench.at_moment(seconds), f"{seconds:.6f} s")
+
+
+def test_killed_at_a_system_call(
+    bench: Bench, chance: random.Random, require_peer: Callable[[str], str]
+) -> None:
+    strace = require_peer("strace")
+    points = _points(bench.calls(strace, CHANGING), chance)
+    for call, number in points:
+        cut = bench.at_call(strace, call, number)
+        bench.check(cut, f"{call} number {number}")
+
+
+def test_a_full_disk_at_a_system_call(
+    bench: Bench, chance: random.Random, require_peer: Callable[[str], str]
+) -> None:
+    strace = require_peer("strace")
+    for call, number in _points(bench.calls(strace, WRITING), chance):
+        cut = bench.failing(strace, call, number, "ENOSPC")
+        where = f"no space from {call} number {number} on"
+        bench.check(cut, where)
+        assert "Traceback" not in cut.said, where
+        assert not cut.short or "rror: " in cut.said, where
+
+
+def _points(calls: dict[str, int], chance: random.Random) -> list[tuple[str, int]]:
+    points = [(call, number) for call, count in sorted(calls.items()) for number in range(1, count + 1)]
+    return points if len(points) <= CUTS else chance.sample(points, CUTS)
