@@ -13,27 +13,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
 
-COLUMNS = (
-    "seq",
-    "id",
-    "type",
-    "version",
-    "subject",
-    "operation",
-    "occurred_at",
-    "recorded_at",
-    "actor",
-    "data",
-)
-"""The hashed columns, in the order in which they are hashed."""
+from msb_cache.eventstore.row import COLUMNS as COLUMNS
+from msb_cache.eventstore.row import GENESIS as GENESIS
+from msb_cache.eventstore.row import Value as Value
+from msb_cache.eventstore.row import misfit
 
-_TYPES = (int, str, str, int, str, str, int, int, str, str)
 _RECORDED_AT = COLUMNS.index("recorded_at")
-
-GENESIS = bytes(32)
-"""What stands for the previous hash in event 1."""
-
-Value = int | str | bytes | float | None
 
 _HEAD = struct.Struct(">cI")
 _INT = struct.Struct(">cIq")
@@ -181,16 +166,6 @@ def _diagnose(
         return Break(seq, f"{told}: {what}", "changed")
     what = "the log was rewritten from there on, or events before it were taken out"
     return Break(seq, f"{told}, nor does the next one: {what}", "changed")
-
-
-def misfit(row: Sequence[object]) -> str | None:
-    """Return which hashed column has another type than a log's, as part of a sentence; None: all fit."""
-    if tuple(map(type, row)) == _TYPES:
-        return None
-    for column, value, wanted in zip(COLUMNS, row, _TYPES, strict=True):
-        if type(value) is not wanted:
-            return f"its {column} is {'no integer' if wanted is int else 'no text'}"
-    return None
 
 
 def raw_rows(connection: sqlite3.Connection, after: int = 0) -> Iterator[tuple[tuple[Value, ...], bytes]]:
