@@ -32,17 +32,17 @@ def encode(row: Sequence[Value]) -> bytes:
     binary64 big-endian, ``n`` NULL (empty). Only ``i`` and ``t`` occur in a sound log; the others make
     a changed column type show as a changed hash instead of an error.
     """
-    parts = []
+    parts: list[bytes] = []
     for value in row:
         if isinstance(value, str):
             payload = value.encode("utf-8", "surrogatepass")
-            parts.append(_HEAD.pack(b"t", len(payload)) + payload)
+            parts += (_HEAD.pack(b"t", len(payload)), payload)
         elif isinstance(value, int):
             parts.append(_INT.pack(b"i", 8, value))
         elif value is None:
             parts.append(_HEAD.pack(b"n", 0))
         elif isinstance(value, bytes):
-            parts.append(_HEAD.pack(b"b", len(value)) + value)
+            parts += (_HEAD.pack(b"b", len(value)), value)
         else:
             parts.append(_HEAD.pack(b"f", 8) + struct.pack(">d", value))
     return b"".join(parts)

@@ -378,6 +378,7 @@ def _dispose(
     path = ledger.layout.artifact(kind, subject)
     lock = Lock(lock_path(path))
     size: int | None = None
+    gone = False
     try:
         if artifact.bytes is not None or path.parent.is_dir():
             if not lock.acquire(wait=wait):
@@ -388,11 +389,12 @@ def _dispose(
             if needs(kind, subject):
                 return ev.ArtifactKept(kind=kind, reason="needed")
             size = files.delete(path)
+            gone = True
     except OSError as error:
         reason = error.strerror or type(error).__name__
         return ev.ArtifactDeleteFailed(kind=kind, errno=error.errno or 0, reason=reason)
     finally:
-        lock.release(unlink=not os.path.lexists(path))
+        lock.release(unlink=gone or not os.path.lexists(path))
     recovered = recovering and size is None
     if recovered:
         size = artifact.bytes
