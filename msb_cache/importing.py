@@ -19,8 +19,9 @@ from msb_cache.artifacts import files
 from msb_cache.artifacts.layout import Layout, make_private, sync_folder
 from msb_cache.database import in_words, open_database
 from msb_cache.errors import CorruptLogError, HomeOwnedByMicrosandboxError, LogError
-from msb_cache.eventstore.chain import COLUMNS, Checker
+from msb_cache.eventstore.chain import Checker
 from msb_cache.eventstore.export import Row, read
+from msb_cache.eventstore.row import COLUMNS
 from msb_cache.eventstore.store import StoredEvent
 from msb_cache.foreign_events import admit
 from msb_cache.ledger import Ledger
