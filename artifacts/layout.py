@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from msb_cache.errors import CorruptArtifactError, InvalidImageError
+from msb_cache.errors import InvalidImageError
 
 ArtifactKind = Literal["metadata", "layer", "fsmeta", "vmdk"]
 
@@ -79,22 +79,6 @@ class Layout:
         if found is None:
             raise InvalidImageError(f"{kind[:100]!r} is no kind of artifact")
         return found(subject)
-
-    def check_inside(self) -> None:
-        """Refuse folders within ours that lead out of it: what is written or deleted there would not be ours.
-
-        ``cache`` itself may be a link, for instance to a larger disk: its owner put it there.
-
-        Raises:
-            CorruptArtifactError: one is a symbolic link.
-        """
-        downloads = self.staging_root / "downloads"
-        for folder in (*self.folders.values(), self.staging_root, downloads, self.operations, self.snapshots):
-            if folder.is_symlink():
-                raise CorruptArtifactError(
-                    f"{folder} is a symbolic link, so nothing is written or deleted behind it; "
-                    "put a folder in its place"
-                )
 
     def lone_locks(self) -> Iterator[Path]:
         """Yield lock files in the artifact folders whose artifact does not exist."""

@@ -29,7 +29,6 @@ class Operation:
         self.id = uuid7()
         self._unfinished = False
         self._layout = layout
-        layout.check_inside()
         make_private(layout.operations)
         self._lock = Lock(layout.operation_lock(self.id))
         self._lock.acquire(wait=None)

@@ -212,7 +212,6 @@ def _partials(layout: Layout) -> Path:
 
 def _collect_stale(layout: Layout) -> None:
     """Delete partial downloads that nobody went on with; one that is being written is locked."""
-    layout.check_inside()
     try:
         names = os.listdir(_partials(layout))
     except FileNotFoundError:
