@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msb_cache.artifacts.layout import Layout, make_private
 from msb_cache.artifacts.locks import Lock
@@ -14,19 +15,15 @@ from msb_cache.errors import CorruptLogError, LogError, NewerDatabaseError
 from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
 from msb_cache.projections import FOLD_VERSION
 
+if TYPE_CHECKING:
+    from msb_cache.read_only import Content
+
 BUSY_SECONDS = 30.0
 """How long a statement waits for another process's transaction; ours are short."""
 
 
-def open_database(layout: Layout, *, create: bool) -> sqlite3.Connection | None:
-    """Open the database, in autocommit mode, at this release's schema.
-
-    Args:
-        layout: the home.
-        create: make the database, and its folder, if there is none.
-
-    Returns:
-        The connection; None when there is no database and ``create`` is false.
+def open_database(layout: Layout) -> sqlite3.Connection:
+    """Open the database to write, in autocommit mode, at this release's schema; made if there is none.
 
     Raises:
         NewerDatabaseError: a newer release wrote it.
@@ -35,20 +32,58 @@ def open_database(layout: Layout, *, create: bool) -> sqlite3.Connection | None:
     """
     path = layout.database
     if not path.exists():
-        if not create:
-            return None
         make_private(layout.db)
         _create_empty(path)
     with _said_clearly(path):
-        connection = _connect(path)
+        return _opened(layout)
+
+
+def open_to_read(layout: Layout) -> tuple[sqlite3.Connection, Content | None] | None:
+    """Open the database to read it, also where this user can write nothing.
+
+    Returns:
+        None when there is no database; else the connection, in autocommit mode, and what the file is if the
+        connection cannot see later changes and cannot write.
+
+    Raises:
+        NewerDatabaseError, CorruptLogError: as for ``open_database``.
+        LogError: it cannot be opened, or an older release wrote it and it cannot be brought up to date.
+    """
+    path = layout.database
+    if not path.exists():
+        return None
+    with _said_clearly(path):
+        try:
+            return _opened(layout), None
+        except (PermissionError, sqlite3.OperationalError) as error:
+            from msb_cache import read_only
+
+            if isinstance(error, sqlite3.Error) and not read_only.is_refusal(error):
+                raise
+        connection, content = read_only.connect(path, BUSY_SECONDS)
         try:
             if not _current(connection, path):
-                connection.close()
-                _migrate(layout)
-                connection = _connect(path)
+                raise LogError(
+                    f"{path} was left by another release of msb-cache and cannot be written to by this user; "
+                    "run any command as its owner"
+                )
         except BaseException:
             connection.close()
             raise
+    return connection, content
+
+
+def _opened(layout: Layout) -> sqlite3.Connection:
+    path = layout.database
+    connection = _connect(path)
+    try:
+        if not _current(connection, path):
+            connection.close()
+            _migrate(layout)
+            connection = _connect(path)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

@@ -51,9 +51,9 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
             return
     folder = Path(tempfile.mkdtemp(prefix="msb-cache-"))
     try:
-        copy = folder / "copy.db"
-        _copy(path, copy)
-        with closing(_begin(f"file:{quote(os.fsencode(copy))}")) as connection:
+        target = folder / "copy.db"
+        copy(path, target)
+        with closing(_begin(f"file:{quote(os.fsencode(target))}")) as connection:
             yield connection
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -88,7 +88,7 @@ class _Status(NamedTuple):
     mtime_ns: int
 
 
-def _copy(path: Path, target: Path) -> None:
+def copy(path: Path, target: Path) -> None:
     """Copy the database and its write-ahead log, both as they were at one moment.
 
     In WAL mode the database file changes only when a checkpoint copies pages out of the log, and what a

@@ -86,8 +86,7 @@ def _has_one(layout: Layout) -> LogError:
 
 
 def _build(built: Layout, ledger: Ledger, source: BinaryIO) -> ImportReport:
-    connection = open_database(built, create=True)
-    assert connection is not None  # noqa: S101
+    connection = open_database(built)
     try:
         # Nobody sees this file before it is whole, so it needs no journal to go back with.
         for pragma in ("journal_mode = DELETE", "journal_mode = OFF", "synchronous = OFF"):

@@ -9,10 +9,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from msb_cache import snapshots
 from msb_cache.artifacts.layout import Layout
-from msb_cache.database import BUSY_SECONDS, open_database
+from msb_cache.database import BUSY_SECONDS, open_database, open_to_read
 from msb_cache.errors import (
     BusyError,
     CorruptLogError,
@@ -21,6 +22,9 @@ from msb_cache.errors import (
 )
 from msb_cache.eventstore.store import Actor, Clock, EventStore, NewEvent, StoredEvent
 from msb_cache.projections import live
+
+if TYPE_CHECKING:
+    from msb_cache.read_only import Content
 
 
 def current_actor(program: str | None = None, reason: str | None = None) -> Actor:
@@ -93,12 +97,14 @@ class Ledger:
         self.clock = clock
         self.actor = actor or current_actor()
         self._connection: sqlite3.Connection | None = None
+        self._content: Content | None = None
+        """What the database is, where the connection sees no changes and cannot write."""
 
     def close(self) -> None:
         """Close the database; using the ledger again opens it anew."""
         if self._connection is not None:
             self._connection.close()
-            self._connection = None
+            self._connection = self._content = None
 
     def store(self, connection: sqlite3.Connection) -> EventStore:
         """Return the event store on a connection got from here."""
@@ -107,11 +113,11 @@ class Ledger:
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection | None]:
         """Read one consistent position; None when the home has no log yet. Nothing is written."""
-        connection = self._open(create=False)
+        connection = self._reader()
         if connection is None:
             yield None
             return
-        with _said_clearly(self.layout):
+        with self._unchanged(), _said_clearly(self.layout):
             connection.execute("BEGIN")
             try:
                 yield connection
@@ -159,14 +165,13 @@ class Ledger:
     def prepare(self) -> None:
         """Open the database for writing, making it if there is none, before any file is published."""
         self.check_ours()
-        self._open(create=True)
+        self._writer()
 
     @contextmanager
     def _transaction(
         self, operation: str, actor: Actor, check: Callable[[], None], wait: float | None = None
     ) -> Iterator[Transaction]:
-        connection = self._open(create=True)
-        assert connection is not None  # noqa: S101
+        connection = self._writer()
         with _said_clearly(self.layout):
             try:
                 if wait is not None:
@@ -207,11 +212,38 @@ class Ledger:
         if not self.owned_by_msb:
             raise LogError(f"{self.layout.home} does not belong to msb")
 
-    def _open(self, *, create: bool) -> sqlite3.Connection | None:
+    def _reader(self) -> sqlite3.Connection | None:
+        if self._content is not None:
+            from msb_cache.read_only import content
+
+            if content(self.layout.database) != self._content:
+                self.close()
         if self._connection is None:
             self._check_directory()
-            self._connection = open_database(self.layout, create=create)
+            if (opened := open_to_read(self.layout)) is not None:
+                self._connection, self._content = opened
         return self._connection
+
+    def _writer(self) -> sqlite3.Connection:
+        if self._content is not None:
+            self.close()
+        if self._connection is None:
+            self._check_directory()
+            self._connection = open_database(self.layout)
+        return self._connection
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Refuse what was read of a file that changed meanwhile, where SQLite does not see to that."""
+        try:
+            yield
+        finally:
+            if self._content is not None:
+                from msb_cache.read_only import content
+
+                path = self.layout.database
+                if content(path)[:3] != self._content[:3]:
+                    raise BusyError(f"another process wrote to {path} while it was read; try again")
 
     def _check_directory(self) -> None:
         home = self.layout.home
@@ -230,6 +262,10 @@ def _said_clearly(layout: Layout) -> Iterator[None]:
             raise BusyError(f"another process is writing to {path}; try again") from None
         if "malformed" in str(error):
             raise CorruptLogError(f"{path} is damaged: {error}") from None
+        if "readonly" in str(error):
+            raise LogError(
+                f"{path} cannot be written to by this user; use an account that may, or another --home"
+            ) from None
         raise LogError(f"cannot use {path}: {error}") from None
     except sqlite3.ProgrammingError:
         raise  # a mistake in the calling program, such as a use from another thread
