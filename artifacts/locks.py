@@ -6,6 +6,7 @@ its last owner is gone, and no process id is ever consulted. Locks are never dow
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import resource
@@ -13,6 +14,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+
+from msb_cache.artifacts.files import private_mode
+from msb_cache.errors import LogError
 
 _open_descriptors: set[int] = set()
 
@@ -46,7 +50,7 @@ class Lock:
         deadline = None if wait is None else time.monotonic() + wait
         pause = 0.001
         while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            descriptor = _open(self.path)
             _open_descriptors.add(descriptor)
             try:
                 if deadline is None:
@@ -114,6 +118,16 @@ def is_free(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def _open(path: Path) -> int:
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(path, flags, private_mode(path.parent))
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise LogError(f"{path} is no lock file, but a link or a folder; delete it") from None
+        raise
 
 
 class LockSet:

@@ -952,6 +952,7 @@ class ImageCache:
         self._noted = sentence
 
     def _begin_writing(self) -> None:
+        self._ledger.check_writable()
         recover(self._ledger)
 
     @property

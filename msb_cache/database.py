@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msb_cache.artifacts.layout import Layout, make_private
+from msb_cache.artifacts import files
+from msb_cache.artifacts.layout import Layout, check_plain_file, make_private
 from msb_cache.artifacts.locks import Lock
 from msb_cache.errors import CorruptLogError, LogError, NewerDatabaseError
 from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
@@ -75,6 +75,7 @@ def open_to_read(layout: Layout) -> tuple[sqlite3.Connection, Content | None] | 
 
 def _opened(layout: Layout) -> sqlite3.Connection:
     path = layout.database
+    check_plain_file(path)
     connection = _connect(path)
     try:
         if not _current(connection, path):
@@ -90,7 +91,7 @@ def _opened(layout: Layout) -> sqlite3.Connection:
 def _create_empty(path: Path) -> None:
     # SQLite would make the file with the umask's permissions, and its -wal and -shm like the file.
     with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        files.create(path).close()
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -65,6 +65,7 @@ def import_log(ledger: Ledger, source: BinaryIO) -> ImportReport:
             f"{layout.home} belongs to msb, whose images a log from elsewhere does not describe; "
             "import into another --home"
         )
+    ledger.check_writable()
     with ledger.snapshot() as connection:
         if connection is not None:
             raise _has_one(layout)

@@ -9,10 +9,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msb_cache import snapshots
-from msb_cache.artifacts.layout import Layout
+from msb_cache.artifacts.layout import Layout, check_plain
 from msb_cache.database import BUSY_SECONDS, open_database, open_to_read
 from msb_cache.errors import (
     BusyError,
@@ -162,6 +163,20 @@ class Ledger:
         with self._transaction(operation, self.actor, lambda: None) as transaction:
             yield transaction
 
+    def check_writable(self) -> None:
+        """Refuse, before anything happens, a home in which this user cannot write, or not without leaving it.
+
+        Raises:
+            LogError: says what is in the way.
+        """
+        layout = self.layout
+        self._check_directory()
+        check_plain(layout, cache=not self.owned_by_msb)
+        nearest = next(path for path in (layout.db, *layout.db.parents) if os.path.lexists(path))
+        for path in (nearest, layout.database):
+            if os.path.lexists(path) and not os.access(path, os.W_OK, effective_ids=True):
+                raise _cannot_write(path)
+
     def prepare(self) -> None:
         """Open the database for writing, making it if there is none, before any file is published."""
         self.check_ours()
@@ -252,6 +267,10 @@ class Ledger:
             raise LogError(f"{home} can be no home of microsandbox: {nearest} is no directory")
 
 
+def _cannot_write(path: Path) -> LogError:
+    return LogError(f"{path} cannot be written to by this user; use an account that may, or another --home")
+
+
 @contextmanager
 def _said_clearly(layout: Layout) -> Iterator[None]:
     path = layout.database
@@ -263,9 +282,7 @@ def _said_clearly(layout: Layout) -> Iterator[None]:
         if "malformed" in str(error):
             raise CorruptLogError(f"{path} is damaged: {error}") from None
         if "readonly" in str(error):
-            raise LogError(
-                f"{path} cannot be written to by this user; use an account that may, or another --home"
-            ) from None
+            raise _cannot_write(path) from None
         raise LogError(f"cannot use {path}: {error}") from None
     except sqlite3.ProgrammingError:
         raise  # a mistake in the calling program, such as a use from another thread
