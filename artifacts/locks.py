@@ -6,6 +6,7 @@ its last owner is gone, and no process id is ever consulted. Locks are never dow
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import resource
@@ -13,6 +14,9 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
+
+from msb_cache.artifacts.files import private_mode
+from msb_cache.errors import LogError
 
 SAY_AFTER = 1.0
 """Seconds after which somebody who waits for locks is told."""
@@ -49,7 +53,7 @@ class Lock:
         deadline = None if wait is None else time.monotonic() + wait
         pause = 0.001
         while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            descriptor = _open(self.path)
             _open_descriptors.add(descriptor)
             try:
                 if deadline is None:
@@ -120,6 +124,10 @@ def is_free(path: Path) -> bool:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return True
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False  # no lock, but a link that somebody put there
+        raise
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -127,6 +135,16 @@ def is_free(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def _open(path: Path) -> int:
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(path, flags, private_mode(path.parent))
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise LogError(f"{path} is no lock file, but a link or a folder; delete it") from None
+        raise
 
 
 class LockSet:

@@ -972,6 +972,7 @@ class ImageCache:
     def _begin_writing(self) -> None:
         from msb_cache.recovery import recover
 
+        self._ledger.check_writable()
         recover(self._ledger)
 
     @property

@@ -66,6 +66,7 @@ def import_log(ledger: Ledger, source: BinaryIO) -> ImportReport:
             f"{layout.home} belongs to msb, whose images a log from elsewhere does not describe; "
             "import into another --home"
         )
+    ledger.check_writable()
     with ledger.snapshot() as connection:
         if connection is not None:
             raise _has_one(layout)
@@ -87,8 +88,7 @@ def _has_one(layout: Layout) -> LogError:
 
 
 def _build(built: Layout, ledger: Ledger, source: BinaryIO) -> ImportReport:
-    connection = open_database(built, create=True)
-    assert connection is not None  # noqa: S101
+    connection = open_database(built)
     try:
         # Nobody sees this file before it is whole, so it needs no journal to go back with.
         for mode in ("delete", "off"):
