@@ -173,5 +173,5 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -
 
 def test_a_directory_in_its_place_is_refused(tmp_path: Path) -> None:
     Layout(tmp_path).database.mkdir(parents=True)
-    with pytest.raises(LogError, match="cannot open"):
+    with pytest.raises(LogError, match="is no file"):
         open_database(Layout(tmp_path))
