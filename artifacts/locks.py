@@ -16,7 +16,6 @@ from pathlib import Path
 from types import TracebackType
 
 from msb_cache.artifacts.files import private_mode
-from msb_cache.errors import LogError
 
 SAY_AFTER = 1.0
 """Seconds after which somebody who waits for locks is told."""
@@ -143,7 +142,8 @@ def _open(path: Path) -> int:
         return os.open(path, flags, private_mode(path.parent))
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            raise LogError(f"{path} is no lock file, but a link or a folder; delete it") from None
+            problem = "it is no lock file, but a link or a folder; delete it"
+            raise OSError(error.errno, problem, str(path)) from None
         raise
 
 

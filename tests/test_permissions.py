@@ -167,9 +167,9 @@ def test_a_lock_file_that_is_none(home: Path, tmp_path: Path, make: Callable[[Pa
         path.unlink(missing_ok=True)
         make(path, victim)
     with ImageCache(home) as cache:
-        with pytest.raises(LogError, match="no lock file"):
+        with pytest.raises(OSError, match="no lock file"):
             cache.load(tmp_path / "app.tar")
-        with pytest.raises(LogError, match="no lock file"):
+        with pytest.raises(OSError, match="no lock file"):
             cache.prune()
         assert len(cache.list()) == 2
     assert victim.read_bytes() == b"precious"
