@@ -25,6 +25,9 @@ BUSY_SECONDS = 30.0
 _TURN_SECONDS = 0.1
 """SQLite waits without looking at signals; so it is asked to wait for so long at a time."""
 
+_MAKING = "making"
+"""Stands in the lock of migrations while a database is made."""
+
 
 def open_database(layout: Layout) -> sqlite3.Connection:
     """Open the database to write, in autocommit mode, at this release's schema; made if there is none.
@@ -199,21 +202,26 @@ def _make(layout: Layout) -> None:
     with Lock(layout.migrate_lock) as lock:
         lock.acquire(wait=None)
         if not layout.database.exists():
+            lock.write(_MAKING)
             _create_empty(layout.database)
             _bring_up(layout)
+            lock.write("")
 
 
 def _migrate(layout: Layout) -> None:
     with Lock(layout.migrate_lock) as lock:
         lock.acquire(wait=None)
-        # Whoever makes a database has this lock until it is whole. So an empty file was cut off, or its maker
-        # was killed; and before its first files, if there are none.
-        if layout.database.stat().st_size == 0 and any(layout.files()):
+        # Whoever makes a database has this lock until it is whole, and has said so in it if it was killed.
+        # Any other empty file was cut off; beside images that is not made up for in silence.
+        made = layout.migrate_lock.read_text(errors="replace") == _MAKING
+        if not made and layout.database.stat().st_size == 0 and any(layout.files()):
             raise CorruptLogError(
                 f"{layout.database} is empty, and there are images in {layout.cache}: restore it from a "
                 "backup, or delete it to begin a new log"
             )
         _bring_up(layout)
+        if made:
+            lock.write("")
 
 
 def _bring_up(layout: Layout) -> None:

@@ -87,7 +87,7 @@ def harm(data: bytes, kind: str, places: list[tuple[int, int]]) -> bytes:
 
 @given(damage=damage(), command=st.sampled_from(COMMANDS))
 @settings(
-    max_examples=int(os.environ.get("MSB_CACHE_TEST_DAMAGES", "60")),
+    max_examples=int(os.environ.get("MSB_CACHE_TEST_DAMAGES", "25")),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -198,6 +198,20 @@ def test_an_empty_database_of_a_killed_first_command_is_filled(tmp_path: Path) -
     with ImageCache(layout.home) as cache:
         cache.load(io.BytesIO(docker_archive(APP)))
     check_whole(layout.home)
+
+
+def test_an_empty_database_whose_making_was_killed_beside_images(tmp_path: Path) -> None:
+    layout = Layout(lived_in(tmp_path / "home"))
+    shutil.rmtree(layout.db)
+    layout.db.mkdir()
+    layout.database.touch()
+    layout.migrate_lock.write_text("making")
+    with ImageCache(layout.home) as cache:
+        assert cache.list() == []
+        cache.load(io.BytesIO(docker_archive(APP)))
+        cache.prune(orphans=True)
+    check_whole(layout.home)
+    assert layout.migrate_lock.read_bytes() == b""
 
 
 def test_files_without_a_database_are_no_hindrance(tmp_path: Path) -> None:
