@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -24,6 +24,9 @@ lint: $(INSTALLED) ## check style, types and the direction of imports
 	$(BIN)/mypy examples/build_image.py
 	$(BIN)/mypy benchmarks
 	$(BIN)/lint-imports --no-logo
+
+bench: $(INSTALLED) ## measure the speed against the floors (ARGS="--msb MSB" compares with msb)
+	@$(BIN)/python benchmarks/bench.py .cache/bench $(ARGS)
 
 clean: ## delete everything that was built, the environment included
 	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

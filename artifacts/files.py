@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 
 def measure(path: Path) -> int | None:
@@ -31,10 +32,38 @@ def delete(path: Path) -> int | None:
     return 0 if size is None else size
 
 
-def write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+def is_shared(folder: Path) -> bool:
+    """Return whether a group shares a folder: it may write there, and new files become the group's.
+
+    That is the setgid bit together with the group's right to write, which nobody sets by accident.
+    """
+    shared = stat.S_ISGID | stat.S_IWGRP
+    try:
+        return os.stat(folder).st_mode & shared == shared
+    except OSError:
+        return False
+
+
+def private_mode(folder: Path) -> int:
+    """Return the permissions of a new file: its owner's, and the group's where a group shares the folder."""
+    return 0o660 if is_shared(folder) else 0o600
+
+
+def create_readable(path: Path) -> BinaryIO:
+    """Open a new file that everybody who may enter the folder can read, as msb makes images of layers."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.fdopen(os.open(path, flags, private_mode(path.parent) | 0o044), "w+b")
+
+
+def create(path: Path) -> BinaryIO:
+    """Open a new file to write, with private permissions; raises OSError, also where anything lies there."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.fdopen(os.open(path, flags, private_mode(path.parent)), "wb")
+
+
+def write(path: Path, content: bytes) -> None:
     """Write a new file and make its content durable; the name's durability is the folder's matter."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-    with os.fdopen(descriptor, "wb") as file:
+    with create(path) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

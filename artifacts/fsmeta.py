@@ -6,6 +6,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from msb_cache.artifacts import files
 from msb_cache.artifacts.erofs import format as fmt
 from msb_cache.artifacts.erofs.writer import encode, superblock
 from msb_cache.artifacts.layer import LayerImage
@@ -108,7 +109,7 @@ def write_fsmeta(path: Path, layers: Sequence[LayerImage]) -> int:
     if mapped > fmt.NO_BLOCK:
         raise InvalidImageError("The image's layers together are larger than 16 TiB.")
     head = superblock(metadata, blocks, devices)
-    with open(path, "xb") as file:
+    with files.create_readable(path) as file:
         try:
             file.write(head)
             file.write(metadata.data)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from msb_cache.artifacts import files
 from msb_cache.artifacts.changeset import ChangeSet, Entry
 from msb_cache.artifacts.erofs import format as fmt
 from msb_cache.artifacts.erofs.reader import read_image
@@ -39,7 +40,7 @@ def write_layer(entries: Iterable[Entry], path: Path) -> LayerImage:
     Raises :class:`InvalidImageError` for a layer that no file system could hold or that tries to
     leave its root.
     """
-    with open(path, "x+b") as file:
+    with files.create_readable(path) as file:
         try:
             return _write(entries, file)
         except BaseException:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from msb_cache.errors import CorruptArtifactError, InvalidImageError
+from msb_cache.artifacts import files
+from msb_cache.errors import InvalidImageError, LogError
 
 ArtifactKind = Literal["metadata", "layer", "fsmeta", "vmdk"]
 
@@ -44,6 +46,7 @@ class Layout:
         self.operations = self.db / "operations"
         self.snapshots = self.db / "snapshots"
         self.staging_root = self.cache / "tmp"
+        self.downloads = self.staging_root / "downloads"
         self.folders: dict[ArtifactKind, Path] = {
             "metadata": self.cache / "manifests",
             "layer": self.cache / "layers",
@@ -79,22 +82,6 @@ class Layout:
         if found is None:
             raise InvalidImageError(f"{kind[:100]!r} is no kind of artifact")
         return found(subject)
-
-    def check_inside(self) -> None:
-        """Refuse folders within ours that lead out of it: what is written or deleted there would not be ours.
-
-        ``cache`` itself may be a link, for instance to a larger disk: its owner put it there.
-
-        Raises:
-            CorruptArtifactError: one is a symbolic link.
-        """
-        downloads = self.staging_root / "downloads"
-        for folder in (*self.folders.values(), self.staging_root, downloads, self.operations, self.snapshots):
-            if folder.is_symlink():
-                raise CorruptArtifactError(
-                    f"{folder} is a symbolic link, so nothing is written or deleted behind it; "
-                    "put a folder in its place"
-                )
 
     def lone_locks(self) -> Iterator[Path]:
         """Yield lock files in the artifact folders whose artifact does not exist."""
@@ -175,20 +162,72 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
+def check_plain(layout: Layout, *, cache: bool) -> None:
+    """Refuse a home in which a folder or the database is a symbolic link, or no folder.
+
+    Through a link, files that are no part of the home would be written and deleted. The home itself may be
+    one: whoever names it means what it leads to; and ``cache``, which its owner may have on a
+    larger disk. Nobody but those who may write in these folders can put a link there later, so this is asked
+    once, when a writing operation begins.
+
+    Args:
+        layout: the home.
+        cache: whether files in the cache are ours to write; in a home that msb keeps only ``db`` is.
+
+    Raises:
+        LogError: names the first one.
+    """
+    folders = [layout.db, layout.operations, layout.snapshots]
+    if cache:
+        folders += [layout.staging_root, layout.downloads, *layout.folders.values()]
+    for path in folders:
+        mode = _mode(path)
+        if mode is not None and not stat.S_ISDIR(mode):
+            raise LogError(_not_plain(path, mode, "folder"))
+    check_plain_file(layout.database)
+
+
+def check_plain_file(database: Path) -> None:
+    """Refuse a database that is reached through a link, or is no file; raises LogError."""
+    for path in (database, database.with_name(database.name + "-wal")):
+        mode = _mode(path)
+        if mode is not None and not stat.S_ISREG(mode):
+            raise LogError(_not_plain(path, mode, "file"))
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _not_plain(path: Path, mode: int, wanted: str) -> str:
+    if stat.S_ISLNK(mode):
+        return (
+            f"{path} is a symbolic link, and nothing is written through links inside a home; "
+            f"put the {wanted} itself there, or name another --home"
+        )
+    return f"{path} is no {wanted}; move it away and try again"
+
+
 def lock_path(path: Path) -> Path:
     """Return the lock file beside an artifact."""
     return path.with_name(path.name + ".lock")
 
 
 def make_private(folder: Path) -> None:
-    """Make a directory and those above it that are missing, readable by their owner only."""
+    """Make a directory and those above it that are missing, for their owner only, or for a group that shares.
+
+    What is there already keeps its owner, group and mode.
+    """
     missing = []
     while not folder.exists():
         missing.append(folder)
         folder = folder.parent
     for path in reversed(missing):
         try:
-            path.mkdir(mode=0o700)
+            path.mkdir(mode=0o770 if files.is_shared(path.parent) else 0o700)
         except FileExistsError:
             continue
 

@@ -6,6 +6,7 @@ its last owner is gone, and no process id is ever consulted. Locks are never dow
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import resource
@@ -13,6 +14,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
+
+from msb_cache.artifacts.files import private_mode
 
 SAY_AFTER = 1.0
 """Seconds after which somebody who waits for locks is told."""
@@ -49,7 +52,7 @@ class Lock:
         deadline = None if wait is None else time.monotonic() + wait
         pause = 0.001
         while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            descriptor = _open(self.path)
             _open_descriptors.add(descriptor)
             try:
                 if deadline is None:
@@ -89,6 +92,12 @@ class Lock:
         here = os.fstat(descriptor)
         return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
 
+    @property
+    def descriptor(self) -> int:
+        """The open file that holds the lock: a program that inherits it keeps the lock until it ends, too."""
+        assert self._descriptor is not None  # noqa: S101
+        return self._descriptor
+
     def write(self, text: str) -> None:
         """Replace the lock file's content, to tell waiters who holds it."""
         assert self._descriptor is not None  # noqa: S101
@@ -114,6 +123,10 @@ def is_free(path: Path) -> bool:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return True
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False  # no lock, but a link that somebody put there
+        raise
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -121,6 +134,17 @@ def is_free(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def _open(path: Path) -> int:
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(path, flags, private_mode(path.parent))
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            problem = "it is no lock file, but a link or a folder; delete it"
+            raise OSError(error.errno, problem, str(path)) from None
+        raise
 
 
 class LockSet:

@@ -71,7 +71,8 @@ def read(path: Path) -> Metadata:
         raise CorruptArtifactError(
             f"the metadata file {path.name} is missing; load the image again"
         ) from None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+        # msgspec lets what is not UTF-8 through as the ValueError that Python makes of it.
         raise CorruptArtifactError(f"the metadata file {path.name} cannot be read: {error}") from None
     if metadata is None:
         raise CorruptArtifactError(f"the metadata file {path.name} is over {MAX_BYTES} bytes")

@@ -1,4 +1,4 @@
-"""Runs commands in turns, each in an empty home, and prints what they took."""
+"""Times things in turns: functions in this process, and commands, each in an empty home."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,14 +35,47 @@ def arguments(description: str | None) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def compare(commands: Mapping[str, Sequence[str]], rounds: int, folder: Path) -> None:
-    """Print the medians of each command, and of the ratios of the first one to the others, by round."""
+class Paired(NamedTuple):
+    """Medians of seconds, and of the ratios by round: what else the machine does falls on both of a pair."""
+
+    ours: float
+    floor: float
+    ratio: float
+    rounds: int
+
+
+def paired(ours: Callable[[], object], floor: Callable[[], object], rounds: int) -> Paired:
+    """Time two things in turns, after one round that only warms what both read."""
+    pairs = [(_seconds(ours), _seconds(floor)) for _ in range(rounds + 1)][1:]
+    return medians(pairs)
+
+
+def medians(pairs: Sequence[tuple[float, float]]) -> Paired:
+    ratios = [ours / floor for ours, floor in pairs]
+    ours, floor = (statistics.median(each) for each in zip(*pairs, strict=True))
+    return Paired(ours, floor, statistics.median(ratios), len(pairs))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def turns(commands: Mapping[str, Sequence[str]], rounds: int, folder: Path) -> dict[str, list[Run]]:
+    """Run the commands in turns, each in an empty home."""
     runs: dict[str, list[Run]] = {name: [] for name in commands}
     for turn in range(rounds + 1):
         for name, command in commands.items():
             run = _run(command, folder)
             if turn:  # the first round only warms what both read
                 runs[name].append(run)
+    return runs
+
+
+def compare(commands: Mapping[str, Sequence[str]], rounds: int, folder: Path) -> None:
+    """Print the medians of each command, and of the ratios of the first one to the others, by round."""
+    runs = turns(commands, rounds, folder)
     print(f"{rounds} rounds on {os.cpu_count()} cores; medians")
     for name, found in runs.items():
         wall, cpu = (statistics.median(run[index] for run in found) for index in (0, 1))

@@ -13,27 +13,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
 
-COLUMNS = (
-    "seq",
-    "id",
-    "type",
-    "version",
-    "subject",
-    "operation",
-    "occurred_at",
-    "recorded_at",
-    "actor",
-    "data",
-)
-"""The hashed columns, in the order in which they are hashed."""
+from msb_cache.eventstore.row import COLUMNS as COLUMNS
+from msb_cache.eventstore.row import GENESIS as GENESIS
+from msb_cache.eventstore.row import Value as Value
+from msb_cache.eventstore.row import misfit
 
-_TYPES = (int, str, str, int, str, str, int, int, str, str)
 _RECORDED_AT = COLUMNS.index("recorded_at")
-
-GENESIS = bytes(32)
-"""What stands for the previous hash in event 1."""
-
-Value = int | str | bytes | float | None
 
 _HEAD = struct.Struct(">cI")
 _INT = struct.Struct(">cIq")
@@ -47,17 +32,17 @@ def encode(row: Sequence[Value]) -> bytes:
     binary64 big-endian, ``n`` NULL (empty). Only ``i`` and ``t`` occur in a sound log; the others make
     a changed column type show as a changed hash instead of an error.
     """
-    parts = []
+    parts: list[bytes] = []
     for value in row:
         if isinstance(value, str):
             payload = value.encode("utf-8", "surrogatepass")
-            parts.append(_HEAD.pack(b"t", len(payload)) + payload)
+            parts += (_HEAD.pack(b"t", len(payload)), payload)
         elif isinstance(value, int):
             parts.append(_INT.pack(b"i", 8, value))
         elif value is None:
             parts.append(_HEAD.pack(b"n", 0))
         elif isinstance(value, bytes):
-            parts.append(_HEAD.pack(b"b", len(value)) + value)
+            parts += (_HEAD.pack(b"b", len(value)), value)
         else:
             parts.append(_HEAD.pack(b"f", 8) + struct.pack(">d", value))
     return b"".join(parts)
@@ -181,16 +166,6 @@ def _diagnose(
         return Break(seq, f"{told}: {what}", "changed")
     what = "the log was rewritten from there on, or events before it were taken out"
     return Break(seq, f"{told}, nor does the next one: {what}", "changed")
-
-
-def misfit(row: Sequence[object]) -> str | None:
-    """Return which hashed column has another type than a log's, as part of a sentence; None: all fit."""
-    if tuple(map(type, row)) == _TYPES:
-        return None
-    for column, value, wanted in zip(COLUMNS, row, _TYPES, strict=True):
-        if type(value) is not wanted:
-            return f"its {column} is {'no integer' if wanted is int else 'no text'}"
-    return None
 
 
 def raw_rows(connection: sqlite3.Connection, after: int = 0) -> Iterator[tuple[tuple[Value, ...], bytes]]:

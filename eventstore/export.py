@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from msb_cache.errors import CorruptLogError
-from msb_cache.eventstore.chain import COLUMNS, Value, misfit
+from msb_cache.eventstore.row import COLUMNS, Value, misfit
 
 MAX_LINE = 16 * 1024 * 1024
 """Bytes of a line: the 4 MiB that an event's data may have, and room for how JSON writes text within text."""

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from msb_cache.errors import CorruptLogError, LogError
-from msb_cache.eventstore.chain import COLUMNS, GENESIS, Value, link, misfit
 from msb_cache.eventstore.events import Event, LogCreated
 from msb_cache.eventstore.ids import uuid7
+from msb_cache.eventstore.row import COLUMNS, GENESIS, Value, misfit
 from msb_cache.eventstore.upcasting import CATALOGUE, Catalogue
 from msb_cache.eventstore.where import ANYTHING, Where
 
@@ -204,6 +204,8 @@ class EventStore:
         Raises:
             LogError: no transaction is open, or an event's data is over 4 MiB. Nothing is appended.
         """
+        from msb_cache.eventstore.chain import link
+
         if not self._connection.in_transaction:
             raise LogError("events are appended within a transaction, and none is open")
         head = self.head()

@@ -30,9 +30,7 @@ class Catalogue:
     ) -> None:
         self._types = {cls.type: cls for cls in types}
         self._upcasters = dict(upcasters or {})
-        self._decoders = {
-            (cls.type, cls.version): msgspec.json.Decoder(cls).decode for cls in self._types.values()
-        }
+        self._decoders: dict[tuple[str, int], Callable[[str], Event]] = {}
         for cls in self._types.values():
             missing = [v for v in range(1, cls.version) if (cls.type, v) not in self._upcasters]
             if missing:
@@ -52,6 +50,9 @@ class Catalogue:
         """
         decode = self._decoders.get((type_, version))
         try:
+            if decode is None and (cls := self._types.get(type_)) is not None and cls.version == version:
+                # Made when first used: all of them would cost a command that needs two a millisecond.
+                decode = self._decoders[type_, version] = msgspec.json.Decoder(cls).decode
             if decode is not None:
                 return decode(data)
             return self._lift(type_, version, data)

@@ -972,6 +972,7 @@ class ImageCache:
     def _begin_writing(self) -> None:
         from msb_cache.recovery import recover
 
+        self._ledger.check_writable()
         recover(self._ledger)
 
     @property
@@ -995,8 +996,10 @@ class ImageCache:
             if (artifact.kind, artifact.subject) != ("metadata", canonical):
                 continue
             name = familiar(canonical)
-            if artifact.outcome == "kept":
+            if artifact.outcome == "kept" and artifact.holders:
                 raise self._in_use(canonical, artifact.holders)
+            if artifact.outcome == "kept":
+                raise MsbProgramError(f"msb said nothing against it, but {name} is still there; try again")
             if artifact.outcome == "failed":
                 raise MsbProgramError(f"msb could not remove {name}: {artifact.reason}")
 
@@ -1008,11 +1011,19 @@ class ImageCache:
 
     def _report(self, operation: str | None, shown: Preview) -> ImagePruneReport:
         from msb_cache.details import ImagePruneReport
+        from msb_cache.projections import deletions
 
         if operation is None:
             return ImagePruneReport(0, 0, 0, 0, 0, None)
-        found = self.deletion(operation)
-        row, orphans = found.counters, shown.orphaned()
+        with self._ledger.snapshot() as connection:
+            assert connection is not None  # noqa: S101
+            (row,) = deletions.find(connection, operation)
+        orphans, gone = shown.orphaned(), 0
+        if orphans:  # what became of each artifact takes a second read of the whole operation
+            gone = sum(
+                artifact.outcome == "deleted" and (artifact.kind, artifact.subject) in orphans
+                for artifact in self.deletion(operation).artifacts
+            )
         return ImagePruneReport(
             image_refs_removed=row.image_refs_removed,
             manifests_removed=row.manifests_removed,
@@ -1021,10 +1032,7 @@ class ImageCache:
             vmdk_removed=row.vmdk_removed,
             bytes_reclaimed=row.bytes_reclaimed,
             skipped_in_use=len(shown.plan.references) - row.image_refs_removed,
-            orphans_removed=sum(
-                artifact.outcome == "deleted" and (artifact.kind, artifact.subject) in orphans
-                for artifact in found.artifacts
-            ),
+            orphans_removed=gone,
             artifacts_failed=row.failed,
             operation=operation,
         )

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import sqlite3
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from msb_cache.artifacts.layout import Layout, make_private
+from msb_cache.artifacts import files
+from msb_cache.artifacts.layout import Layout, check_plain_file, make_private
 from msb_cache.artifacts.locks import Lock
 from msb_cache.errors import CorruptLogError, LogError, NewerDatabaseError
 from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
 from msb_cache.projections import FOLD_VERSION
+
+if TYPE_CHECKING:
+    from msb_cache.read_only import Content
 
 BUSY_SECONDS = 30.0
 """How long a statement waits for another process's transaction; ours are short."""
@@ -27,45 +29,68 @@ _MAKING = "making"
 """Stands in the lock of migrations while a database is made."""
 
 
-def open_database(layout: Layout, *, create: bool) -> sqlite3.Connection | None:
-    """Open the database, in autocommit mode, at this release's schema.
-
-    Where this user may not write, a private copy is opened: SQLite reads a write-ahead log only where it can
-    write beside it. The copy is as the log was then, and is gone when the connection is closed.
-
-    Args:
-        layout: the home.
-        create: make the database, and its folder, if there is none; the connection is for writing.
-
-    Returns:
-        The connection; None when there is no database and ``create`` is false.
+def open_database(layout: Layout) -> sqlite3.Connection:
+    """Open the database to write, in autocommit mode, at this release's schema; made if there is none.
 
     Raises:
         NewerDatabaseError: a newer release wrote it.
         CorruptLogError: the file is damaged or is not a database of ours.
         LogError: it cannot be opened.
     """
+    make_private(layout.db)
+    with _said_clearly(layout.database):
+        return _opened(layout, create=True)
+
+
+def open_to_read(layout: Layout) -> tuple[sqlite3.Connection, Content | None] | None:
+    """Open the database to read it, also where this user can write nothing.
+
+    Returns:
+        None when there is no database; else the connection, in autocommit mode, and what the file is if the
+        connection cannot see later changes and cannot write.
+
+    Raises:
+        NewerDatabaseError, CorruptLogError: as for ``open_database``.
+        LogError: it cannot be opened, or an older release wrote it and it cannot be brought up to date.
+    """
     path = layout.database
     if not path.exists():
-        if not create:
-            return None
-        make_private(layout.db)
-    if not writable(layout):
-        if create:
-            raise LogError(f"{layout.db} cannot be written to by this user; use another --home, or its owner")
-        return _open_copy(layout)
-    deadline = time.monotonic() + BUSY_SECONDS
+        return None
     with _said_clearly(path):
-        while True:
-            try:
-                if not path.exists():
-                    _make(layout)
-                return _up_to_date(layout)
-            except sqlite3.OperationalError as error:
-                # SQLite does not wait for those who open or close the same database at this moment.
-                if not is_busy(error) or time.monotonic() >= deadline:
-                    raise
-                time.sleep(_TURN_SECONDS / 10)
+        try:
+            return _opened(layout, create=False), None
+        except (PermissionError, sqlite3.OperationalError) as error:
+            from msb_cache import read_only
+
+            if isinstance(error, sqlite3.Error) and not read_only.is_refusal(error):
+                raise
+        connection, content = read_only.connect(path, BUSY_SECONDS)
+        try:
+            if not _current(connection, path):
+                raise LogError(
+                    f"{path} was left by another release of msb-cache and cannot be written to by this user; "
+                    "run any command as its owner"
+                )
+        except BaseException:
+            connection.close()
+            raise
+    return connection, content
+
+
+def _opened(layout: Layout, *, create: bool) -> sqlite3.Connection:
+    path = layout.database
+    check_plain_file(path)
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            if create and not path.exists():
+                _make(layout)
+            return _up_to_date(layout)
+        except sqlite3.OperationalError as error:
+            # SQLite does not wait for those who open or close the same database at this moment.
+            if not is_busy(error) or time.monotonic() >= deadline:
+                raise
+            time.sleep(_TURN_SECONDS / 10)
 
 
 def _up_to_date(layout: Layout) -> sqlite3.Connection:
@@ -81,45 +106,10 @@ def _up_to_date(layout: Layout) -> sqlite3.Connection:
     return connection
 
 
-def writable(layout: Layout) -> bool:
-    """Return whether this user may write to the home's database, or make one."""
-    path = layout.database
-    return os.access(layout.db, os.W_OK) and (os.access(path, os.W_OK) or not path.exists())
-
-
-def _open_copy(layout: Layout) -> sqlite3.Connection:
-    from msb_cache.foreign_database import copy
-
-    path = layout.database
-    folder = Path(tempfile.mkdtemp(prefix="msb-cache-"))
-    try:
-        private = Layout(folder)
-        private.db.mkdir()
-        with _said_clearly(path):
-            try:
-                copy(path, private.database)
-            except OSError as error:
-                raise LogError(f"cannot read {path}: {error.strerror or error}") from None
-            connection = _connect(private.database)
-            try:
-                if not _current(connection, path):
-                    connection.close()
-                    _migrate(private)
-                    connection = _connect(private.database)
-                connection.execute("PRAGMA journal_mode = DELETE")  # now it is all in one file, which is open
-                connection.execute("PRAGMA query_only = ON")
-            except BaseException:
-                connection.close()
-                raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return connection
-
-
 def _create_empty(path: Path) -> None:
     # SQLite would make the file with the umask's permissions, and its -wal and -shm like the file.
     with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        files.create(path).close()
 
 
 def _connect(path: Path) -> sqlite3.Connection:

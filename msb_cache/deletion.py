@@ -43,7 +43,7 @@ _OUTCOMES: dict[str, type[ev.ArtifactDeleted]] = {
 }
 _PRUNE_WAIT = 10.0  # seconds: a single removal is over long before
 _BUSY_WAIT = 0.5  # seconds for each artifact that somebody had locked
-_BATCH = 500
+_BATCH = 2000  # outcomes recorded together: each batch syncs the folders and the log once
 _PART_BYTES = 3 * 1024 * 1024  # of the 4 MiB that one event's data may have
 _HOLDERS = 20  # names kept of those that hold one image; of the others the number
 _EMPTY = IndexState({}, {}, frozenset(), {})
@@ -378,8 +378,9 @@ def _dispose(
     path = ledger.layout.artifact(kind, subject)
     lock = Lock(lock_path(path))
     size: int | None = None
+    gone = False
     try:
-        if path.parent.is_dir() or artifact.bytes is not None:
+        if artifact.bytes is not None or path.parent.is_dir():
             if not lock.acquire(wait=wait):
                 return ev.ArtifactKept(kind=kind, reason="busy")
             if ledger.owned_by_msb:
@@ -388,11 +389,12 @@ def _dispose(
             if needs(kind, subject):
                 return ev.ArtifactKept(kind=kind, reason="needed")
             size = files.delete(path)
+            gone = True
     except OSError as error:
         reason = error.strerror or type(error).__name__
         return ev.ArtifactDeleteFailed(kind=kind, errno=error.errno or 0, reason=reason)
     finally:
-        lock.release(unlink=not os.path.lexists(path))
+        lock.release(unlink=gone or not os.path.lexists(path))
     recovered = recovering and size is None
     if recovered:
         size = artifact.bytes

@@ -51,9 +51,9 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
             return
     folder = Path(tempfile.mkdtemp(prefix="msb-cache-"))
     try:
-        private = folder / "copy.db"
-        copy(path, private)
-        with closing(_begin(f"file:{quote(os.fsencode(private))}")) as connection:
+        target = folder / "copy.db"
+        copy(path, target)
+        with closing(_begin(f"file:{quote(os.fsencode(target))}")) as connection:
             yield connection
     finally:
         shutil.rmtree(folder, ignore_errors=True)

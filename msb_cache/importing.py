@@ -19,8 +19,9 @@ from msb_cache.artifacts import files
 from msb_cache.artifacts.layout import Layout, make_private, sync_folder
 from msb_cache.database import in_words, open_database
 from msb_cache.errors import CorruptLogError, HomeOwnedByMicrosandboxError, LogError
-from msb_cache.eventstore.chain import COLUMNS, Checker
+from msb_cache.eventstore.chain import Checker
 from msb_cache.eventstore.export import Row, read
+from msb_cache.eventstore.row import COLUMNS
 from msb_cache.eventstore.store import StoredEvent
 from msb_cache.foreign_events import admit
 from msb_cache.ledger import Ledger
@@ -65,6 +66,7 @@ def import_log(ledger: Ledger, source: BinaryIO) -> ImportReport:
             f"{layout.home} belongs to msb, whose images a log from elsewhere does not describe; "
             "import into another --home"
         )
+    ledger.check_writable()
     with ledger.snapshot() as connection:
         if connection is not None:
             raise _has_one(layout)
@@ -86,8 +88,7 @@ def _has_one(layout: Layout) -> LogError:
 
 
 def _build(built: Layout, ledger: Ledger, source: BinaryIO) -> ImportReport:
-    connection = open_database(built, create=True)
-    assert connection is not None  # noqa: S101
+    connection = open_database(built)
     try:
         # Nobody sees this file before it is whole, so it needs no journal to go back with.
         for mode in ("delete", "off"):

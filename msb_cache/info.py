@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from msb_cache.errors import MsbProgramError
+from msb_cache.errors import LogError, MsbProgramError
 from msb_cache.ledger import Ledger
 from msb_cache.migrations import SCHEMA_VERSION
 from msb_cache.msb_program import find_program
@@ -77,7 +77,7 @@ def info(ledger: Ledger) -> HomeInfo:
             home=layout.home,
             engine="msb" if owned else "msb-cache",
             why=why,
-            writable=not owned or program is not None,
+            writable=(not owned or program is not None) and _may_write(ledger),
             program=path,
             program_version=version,
             database=layout.database,
@@ -85,6 +85,14 @@ def info(ledger: Ledger) -> HomeInfo:
             unfinished=() if connection is None else tuple(deletions.unfinished(connection)),
             **counts,
         )
+
+
+def _may_write(ledger: Ledger) -> bool:
+    try:
+        ledger.check_writable()
+    except LogError:
+        return False
+    return True
 
 
 def _counts(connection: sqlite3.Connection) -> dict[str, Any]:

@@ -9,10 +9,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msb_cache.artifacts.layout import Layout
-from msb_cache.database import BUSY_SECONDS, begin_writing, in_words, is_busy, open_database, writable
+from msb_cache.artifacts.layout import Layout, check_plain
+from msb_cache.database import (
+    BUSY_SECONDS,
+    begin_writing,
+    in_words,
+    is_busy,
+    open_database,
+    open_to_read,
+)
 from msb_cache.errors import (
     BusyError,
     CorruptLogError,
@@ -26,6 +34,9 @@ if TYPE_CHECKING:
 
 Who = Callable[[], "Actor"]
 """Says who is recorded; asked when something is."""
+
+if TYPE_CHECKING:
+    from msb_cache.read_only import Content
 
 
 def current_actor(program: str | None = None, reason: str | None = None) -> Actor:
@@ -106,6 +117,8 @@ class Ledger:
         self.clock = clock
         self._actor: Actor | Who = actor or current_actor
         self._connection: sqlite3.Connection | None = None
+        self._content: Content | None = None
+        """What the database is, where the connection sees no changes and cannot write."""
 
     @property
     def actor(self) -> Actor:
@@ -122,7 +135,7 @@ class Ledger:
         """Close the database; using the ledger again opens it anew."""
         if self._connection is not None:
             self._connection.close()
-            self._connection = None
+            self._connection = self._content = None
 
     def store(self, connection: sqlite3.Connection) -> EventStore:
         """Return the event store on a connection got from here."""
@@ -133,11 +146,11 @@ class Ledger:
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection | None]:
         """Read one consistent position; None when the home has no log yet. Nothing is written."""
-        connection = self._open(create=False)
+        connection = self._reader()
         if connection is None:
             yield None
             return
-        with _said_clearly(self.layout):
+        with self._unchanged(), _said_clearly(self.layout):
             connection.execute("BEGIN")
             try:
                 yield connection
@@ -182,17 +195,30 @@ class Ledger:
         with self._transaction(operation, self.actor, lambda: None) as transaction:
             yield transaction
 
+    def check_writable(self) -> None:
+        """Refuse, before anything happens, a home in which this user cannot write, or not without leaving it.
+
+        Raises:
+            LogError: says what is in the way.
+        """
+        layout = self.layout
+        self._check_directory()
+        check_plain(layout, cache=not self.owned_by_msb)
+        nearest = next(path for path in (layout.db, *layout.db.parents) if os.path.lexists(path))
+        for path in (nearest, layout.database):
+            if os.path.lexists(path) and not os.access(path, os.W_OK, effective_ids=True):
+                raise _cannot_write(path)
+
     def prepare(self) -> None:
         """Open the database for writing, making it if there is none, before any file is published."""
         self.check_ours()
-        self._open(create=True)
+        self._writer()
 
     @contextmanager
     def _transaction(
         self, operation: str, actor: Actor, check: Callable[[], None], wait: float | None = None
     ) -> Iterator[Transaction]:
-        connection = self._open(create=True)
-        assert connection is not None  # noqa: S101
+        connection = self._writer()
         transaction = Transaction(connection, self.store(connection), operation, actor)
         with _said_clearly(self.layout):
             try:
@@ -236,19 +262,48 @@ class Ledger:
         if not self.owned_by_msb:
             raise LogError(f"{self.layout.home} does not belong to msb")
 
-    def _open(self, *, create: bool) -> sqlite3.Connection | None:
+    def _reader(self) -> sqlite3.Connection | None:
+        if self._content is not None:
+            from msb_cache.read_only import content
+
+            if content(self.layout.database) != self._content:
+                self.close()
         if self._connection is None:
             self._check_directory()
-            self._connection = open_database(self.layout, create=create)
-        elif create and not writable(self.layout):
-            open_database(self.layout, create=True)  # says that it cannot be written to
+            if (opened := open_to_read(self.layout)) is not None:
+                self._connection, self._content = opened
         return self._connection
+
+    def _writer(self) -> sqlite3.Connection:
+        if self._content is not None:
+            self.close()
+        if self._connection is None:
+            self._check_directory()
+            self._connection = open_database(self.layout)
+        return self._connection
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Refuse what was read of a file that changed meanwhile, where SQLite does not see to that."""
+        try:
+            yield
+        finally:
+            if self._content is not None:
+                from msb_cache.read_only import content
+
+                path = self.layout.database
+                if content(path)[:3] != self._content[:3]:
+                    raise BusyError(f"another process wrote to {path} while it was read; try again")
 
     def _check_directory(self) -> None:
         home = self.layout.home
         nearest = next(path for path in (home, *home.parents) if os.path.lexists(path))
         if not nearest.is_dir():
             raise LogError(f"{home} can be no home of microsandbox: {nearest} is no directory")
+
+
+def _cannot_write(path: Path) -> LogError:
+    return LogError(f"{path} cannot be written to by this user; use an account that may, or another --home")
 
 
 @contextmanager
@@ -261,6 +316,8 @@ def _said_clearly(layout: Layout) -> Iterator[None]:
             raise BusyError(f"another process is writing to {path}; try again") from None
         if "malformed" in str(error):
             raise CorruptLogError(f"{path} is damaged: {error}") from None
+        if "readonly" in str(error):
+            raise _cannot_write(path) from None
         raise LogError(f"cannot use {path}: {in_words(error)}") from None
     except sqlite3.ProgrammingError:
         raise  # a mistake in the calling program, such as a use from another thread

@@ -106,6 +106,8 @@ class MsbState(msgspec.Struct, frozen=True, kw_only=True):
         holds: who needs what, by manifest digest and holder.
         holder_kinds: the kinds of holders (``sandbox``, ``snapshot``) that this schema has.
         notes: sentences about what was left out.
+        complete: no reference, manifest or hold is among that; else what nothing here names may still be
+            needed.
     """
 
     images: Mapping[str, MsbImage]
@@ -113,6 +115,7 @@ class MsbState(msgspec.Struct, frozen=True, kw_only=True):
     holds: Mapping[tuple[str, str], MsbHold]
     holder_kinds: frozenset[str]
     notes: tuple[str, ...] = ()
+    complete: bool = True
 
 
 def exists(path: Path) -> bool:
@@ -230,6 +233,7 @@ class _Reader:
         self._tables = tables
         self._notes = [*notes]
         self._left_out = 0
+        self._complete = not notes
         self._digests: dict[Any, str] = {}  # of manifests, by msb's id
         self._days: dict[str, int] = {}
         self._canonical: dict[str, str | None] = {}
@@ -249,12 +253,18 @@ class _Reader:
             holds=holds,
             holder_kinds=frozenset(kind for kind, table in kinds.items() if table in self._tables),
             notes=tuple(self._notes),
+            complete=self._complete,
         )
 
     def _note(self, what: str) -> None:
         self._left_out += 1
         if self._left_out <= MAX_NOTES:
             self._notes.append(f"left out of msb.db: {what}")
+
+    def _miss(self, what: str) -> None:
+        """Leave out a record that reaches others."""
+        self._complete = False
+        self._note(what)
 
     def _manifests(self) -> dict[str, MsbManifest]:
         configs = {row[0]: row[1:] for row in self._tables.get("config", ())}
@@ -263,11 +273,11 @@ class _Reader:
         for row in self._tables["manifest"]:
             row_id, digest, media_type, config_digest, architecture, os_name, variant, created = row
             if not _is_digest(digest) or not isinstance(row_id, int):
-                self._note(f"a manifest whose digest is {_shown(digest)}")
+                self._miss(f"a manifest whose digest is {_shown(digest)}")
                 continue
             own = layers.get(row_id, ())
             if own is None or digest in found:
-                self._note(f"the manifest {digest}, whose layers make no sense")
+                self._miss(f"the manifest {digest}, whose layers make no sense")
                 continue
             config = configs.get(row_id)
             self._digests[row_id] = digest
@@ -350,7 +360,7 @@ class _Reader:
             canonical = self._reference(typed)
             digest = self._digests.get(manifest_id)
             if canonical is None or digest is None or not isinstance(row_id, int):
-                self._note(f"the reference {_shown(typed)}")
+                self._miss(f"the reference {_shown(typed)}")
                 continue
             created_at = self._time(created)
             row = f"image_ref:{row_id}@{'-' if created_at is None else created_at}"
@@ -387,7 +397,7 @@ class _Reader:
             name, config = sandboxes.get(sandbox_id, (None, None))
             digest = self._digests.get(manifest_id)
             if digest is None or not _is_name(name):
-                self._note(f"a hold by the sandbox {_shown(name)}")
+                self._miss(f"a hold by the sandbox {_shown(name)}")
                 continue
             created_at = self._time(created)
             yield MsbHold(
@@ -401,7 +411,7 @@ class _Reader:
     def _snapshots(self) -> Iterator[MsbHold]:
         for path, name, group, reference, digest, created in self._tables.get("snapshot_index", ()):
             if not _is_digest(digest) or not _is_name(path):
-                self._note(f"a hold by the snapshot {_shown(name or path)}")
+                self._miss(f"a hold by the snapshot {_shown(name or path)}")
                 continue
             # msb's own way to name a snapshot of a group.
             named = f"{group}:{name}" if group else name

@@ -33,8 +33,9 @@ from msb_cache.deletion import (
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.ledger import Ledger, Transaction
-from msb_cache.msb_database import MsbHold, MsbState
+from msb_cache.msb_database import MsbState
 from msb_cache.msb_program import MsbProgram, per_argument, require_program
+from msb_cache.operations import Operation
 from msb_cache.plan import Plan
 from msb_cache.projections import deletions, images
 from msb_cache.projections.state import IndexState, load_observed
@@ -48,8 +49,6 @@ _CHUNK = 100
 """References that msb is asked to remove in one run; what became of them is recorded after each."""
 _MANY_FILES = 200
 _EMPTY = IndexState({}, {}, frozenset(), {})
-
-Holds = Mapping[tuple[str, str], MsbHold]
 
 
 def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Preview:
@@ -93,7 +92,7 @@ def delete(
             return None, shown
         reached("msb.decided")
         logs.info("deletion.decided", operation=operation.id, kind=kind, engine="msb")
-        run = _Run(ledger, program, operation.id, force=policy.get("force") is True)
+        run = _Run(ledger, program, operation, force=policy.get("force") is True)
         try:
             if kind == "prune" and confirm is None and run.is_everything(plan):
                 run.prune()
@@ -142,10 +141,12 @@ def _named(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
 class _Run:
     """What msb is asked to do for one operation, and what it refused."""
 
-    def __init__(self, ledger: Ledger, program: MsbProgram, operation: str, *, force: bool) -> None:
+    def __init__(self, ledger: Ledger, program: MsbProgram, operation: Operation, *, force: bool) -> None:
         self._ledger = ledger
         self._program = program
-        self._acting = Acting(operation)
+        self._acting = Acting(operation.id)
+        # msb goes on when this process is killed: until it ends, nobody else may say how that went.
+        self._inherits = (operation.descriptor,)
         self._force = force
         self.refused: dict[str, str] = {}
 
@@ -153,22 +154,28 @@ class _Run:
         """Whether the plan is what msb's own prune deletes: one run of that does, and costs far less."""
         state = self._state()
         references, manifests = _prunable(state)
-        return references == {reference for reference, _ in plan.references} and manifests <= {
-            *plan.manifests,
-            *(digest for _, digest in plan.references),
-        }
+        return (
+            state.complete
+            and references == {reference for reference, _ in plan.references}
+            and manifests
+            <= {
+                *plan.manifests,
+                *(digest for _, digest in plan.references),
+            }
+        )
 
     def only_these_are_left(self, plan: Plan) -> bool:
         """Whether msb's own prune would delete planned manifests now, and nothing else.
 
         It has no other way to delete a manifest that no reference points at.
         """
-        references, manifests = _prunable(self._state())
-        return not references and bool(manifests) and manifests <= set(plan.manifests)
+        state = self._state()
+        references, manifests = _prunable(state)
+        return state.complete and not references and bool(manifests) and manifests <= set(plan.manifests)
 
     def prune(self) -> None:
         """Have msb delete all that nobody uses."""
-        finished = self._program.run("image", "prune", "--yes", "--quiet")
+        finished = self._program.run("image", "prune", "--yes", "--quiet", inherits=self._inherits)
         reached("msb.ran")
         sync(self._ledger, force=True, acting=self._acting)
         if finished.code:
@@ -176,16 +183,23 @@ class _Run:
             self.refused[""] = finished.problem
 
     def remove(self, references: Sequence[str]) -> None:
-        """Have msb delete references, each under every spelling that it knows."""
-        spellings = self._state().images
+        """Have msb delete references, each under every spelling that it knows, or under none.
+
+        Its spellings can point at different manifests, and one that is held keeps the reference.
+        """
+        state = self._state()
+        held = set() if self._force else {digest for digest, _ in state.holds}
         wanted = [
-            (name, typed) for name in references if name in spellings for typed in spellings[name].spellings
+            (name, typed)
+            for name in references
+            if name in state.images and not held.intersection(state.images[name].digests)
+            for typed in sorted(state.images[name].spellings)
         ]
         flags = ["--force"] if self._force else []
         for start in range(0, len(wanted), _CHUNK):
             chunk = wanted[start : start + _CHUNK]
             names = [typed for _, typed in chunk]
-            finished = self._program.run("image", "remove", *flags, "--", *names)
+            finished = self._program.run("image", "remove", *flags, "--", *names, inherits=self._inherits)
             reached("msb.ran")
             for (reference, _), said in zip(chunk, per_argument(finished, names, "Removed"), strict=True):
                 if said is not None:
@@ -218,7 +232,7 @@ def conclude(
         recovering: the process that asked is gone.
     """
     sync(ledger, force=True, acting=None if recovering else Acting(operation))
-    holds = msb_database.read(ledger.layout.msb_database).holds if ledger.owned_by_msb else {}
+    theirs = msb_database.read(ledger.layout.msb_database) if ledger.owned_by_msb else None
     reached("msb.concluding")
     with ledger.attest(operation) as transaction:
         connection = transaction.connection
@@ -226,7 +240,7 @@ def conclude(
         (row,) = deletions.find(connection, operation)
         outcomes = []
         for artifact in pending:
-            event = _outcome(ledger.layout, transaction, artifact, holds, refused or {}, recovering)
+            event = _outcome(ledger.layout, transaction, artifact, theirs, refused or {}, recovering)
             outcomes.append(NewEvent(event, artifact.subject))
         whole = not (row.kept or row.failed) and all(
             isinstance(outcome.event, ev.ArtifactDeleted) for outcome in outcomes
@@ -241,7 +255,7 @@ def _outcome(
     layout: Layout,
     transaction: Transaction,
     artifact: ev.PlannedArtifact,
-    holds: Holds,
+    theirs: MsbState | None,
     refused: Mapping[str, str],
     recovering: bool,
 ) -> ev.Event:
@@ -249,7 +263,7 @@ def _outcome(
     if kind == "metadata":
         row = images.handle(connection, subject)
         if row is not None:
-            return _refusal(row.manifest_digest, holds, refused.get(subject, refused.get("")))
+            return _refusal(subject, row.manifest_digest, theirs, refused.get(subject, refused.get("")))
     elif needed(connection, kind, subject):
         return ev.ArtifactKept(kind=kind, reason="needed")
     if kind == "manifest":
@@ -259,9 +273,11 @@ def _outcome(
     return deleted(artifact, artifact.bytes, recovered=recovering)
 
 
-def _refusal(digest: str, holds: Holds, said: str | None) -> ev.Event:
+def _refusal(reference: str, digest: str, theirs: MsbState | None, said: str | None) -> ev.Event:
     """Say why a reference is still there: msb knows a holder, or what it said."""
-    holders = sorted(holder for held, holder in holds if held == digest)
+    image = None if theirs is None else theirs.images.get(reference)
+    digests = {digest} if image is None else image.digests
+    holders = sorted({holder for held, holder in (theirs.holds if theirs else ()) if held in digests})
     if holders or said is None:
         return ev.ArtifactKept(
             kind="metadata", reason="held" if holders else "needed", holders=tuple(holders)
@@ -288,8 +304,8 @@ def _orphans(layout: Layout, state: IndexState, theirs: MsbState) -> Iterator[ev
 
 
 def named_files(layout: Layout, state: IndexState, theirs: MsbState) -> set[Path] | None:
-    """Return the paths of what our index or msb's names; None: somebody holds what has no record."""
-    if any(digest not in theirs.manifests for digest, _ in theirs.holds):
+    """Return the paths of what our index or msb's names; None: somebody may need what has no record here."""
+    if not theirs.complete or any(digest not in theirs.manifests for digest, _ in theirs.holds):
         return None  # any layer could be that manifest's
     found = {layout.metadata(reference) for reference in (*state.references, *theirs.images)}
     for digest in (*state.manifests, *theirs.manifests):

@@ -10,9 +10,12 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 from msb_cache import logs
 from msb_cache.errors import HomeOwnedByMicrosandboxError, MsbProgramError
@@ -22,6 +25,8 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _LOGIN = re.compile(r"//[^/@\s]*@")
 _QUERY = re.compile(r"(https?://[^\s?]+)\?[^\s,;]*")
 _LONGEST_REASON = 500
+_MOST_OUTPUT = 4 * 1024 * 1024
+_VERSION_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -47,54 +52,80 @@ class MsbProgram:
         self.path = path
         self._home = home
 
-    def run(self, *arguments: str, source: Iterator[bytes] | None = None) -> Finished:
+    def run(
+        self,
+        *arguments: str,
+        source: Iterator[bytes] | None = None,
+        seconds: float | None = None,
+        inherits: Sequence[int] = (),
+    ) -> Finished:
         """Run it to its end.
 
         Args:
             arguments: the command line.
             source: what it reads from standard input, in pieces; None: nothing.
+            seconds: how long it may take once it has read that; None: as long as it takes.
+            inherits: open files that stay open as long as it runs.
+
+        Returns:
+            How it ended; of what it wrote, the first 4 MiB.
 
         Raises:
-            MsbProgramError: it cannot be started.
+            MsbProgramError: it cannot be started, or does not end in time.
         """
         environment = {key: value for key, value in os.environ.items() if key not in _NOT_PASSED_ON}
         environment |= {"MSB_BACKEND": "local", "MSB_HOME": str(self._home), "NO_COLOR": "1"}
-        try:
-            process = subprocess.Popen(
-                [str(self.path), *arguments],
-                stdin=subprocess.DEVNULL if source is None else subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=environment,
-            )
-        except OSError as error:
-            raise MsbProgramError(f"cannot run {self.path}: {error.strerror or error}") from None
-        with process:
+        # Files, not pipes: it can write as much as it likes while it is still being fed.
+        with TemporaryFile() as output, TemporaryFile() as errors:
+            try:
+                process = subprocess.Popen(
+                    [str(self.path), *arguments],
+                    stdin=subprocess.DEVNULL if source is None else subprocess.PIPE,
+                    stdout=output,
+                    stderr=errors,
+                    env=environment,
+                    pass_fds=inherits,
+                )
+            except OSError as error:
+                raise MsbProgramError(f"cannot run {self.path}: {error.strerror or error}") from None
             try:
                 if source is not None:
                     _feed(process, source)
-                output, errors = process.communicate()
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise MsbProgramError(f"{self.path} has not ended after {seconds:g} seconds") from None
             except BaseException:
                 process.terminate()
+                process.wait()
                 raise
-        text = _ANSI.sub("", errors.decode(errors="replace"))
+            finally:
+                if process.stdin is not None:
+                    with suppress(BrokenPipeError):
+                        process.stdin.close()
+            said, text = _written(output), _ANSI.sub("", _written(errors))
         lines = tuple(line.strip() for line in text.splitlines() if line.strip())
         logs.debug("msb.ran", command=arguments[0], code=process.returncode)
-        return Finished(process.returncode, output.decode(errors="replace"), lines)
+        return Finished(process.returncode, said, lines)
 
     def version(self) -> str | None:
         """Return its version, such as ``0.7.11``; None when it does not say."""
-        found = re.search(r"\d+\.\d+\.\d+\S*", self.run("--version").output)
+        found = re.search(r"\d+\.\d+\.\d+\S*", self.run("--version", seconds=_VERSION_SECONDS).output)
         return found[0] if found else None
 
 
 def _feed(process: subprocess.Popen[bytes], pieces: Iterator[bytes]) -> None:
     assert process.stdin is not None  # noqa: S101
-    try:
+    with suppress(BrokenPipeError):  # it has seen enough, and says why
         for piece in pieces:
             process.stdin.write(piece)
-    except BrokenPipeError:
-        pass  # it has seen enough, and says why
+        process.stdin.close()
+
+
+def _written(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read(_MOST_OUTPUT).decode(errors="replace")
 
 
 def find_program(home: Path) -> MsbProgram | None:
@@ -107,9 +138,10 @@ def find_program(home: Path) -> MsbProgram | None:
     if named:
         if not os.access(named, os.X_OK) or os.path.isdir(named):
             raise MsbProgramError("MSB_PATH names no program that can be run")
-        return MsbProgram(Path(named), home)
+        # Absolute, because a bare name would be looked for on the PATH.
+        return MsbProgram(Path(named).absolute(), home)
     found = shutil.which("msb") or _bundled()
-    return None if found is None else MsbProgram(Path(found), home)
+    return None if found is None else MsbProgram(Path(found).absolute(), home)
 
 
 def require_program(home: Path) -> MsbProgram:

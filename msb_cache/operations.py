@@ -29,10 +29,14 @@ class Operation:
         self.id = uuid7()
         self._unfinished = False
         self._layout = layout
-        layout.check_inside()
         make_private(layout.operations)
         self._lock = Lock(layout.operation_lock(self.id))
         self._lock.acquire(wait=None)
+
+    @property
+    def descriptor(self) -> int:
+        """The operation's lock, for a program that does part of it and may outlive this process."""
+        return self._lock.descriptor
 
     def staging(self) -> Path:
         """Return the operation's own folder on the cache's file system, made at the first call."""

@@ -6,6 +6,7 @@ present.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,6 +83,10 @@ class Contents:
     bytes: int
 
 
+_BARE = re.compile(r"\d{1,3}|\d{5,7}", re.ASCII)
+"""Digits that are neither a year nor a date."""
+
+
 def position_of(store: EventStore | None, moment: AsOf, now_ns: int) -> int:
     """Return the last position at a moment; 0 when the log begins later.
 
@@ -96,6 +101,11 @@ def position_of(store: EventStore | None, moment: AsOf, now_ns: int) -> int:
             raise InvalidConfigError(f"the log has no event {position}; its last is {end}")
         return position
     assert not isinstance(moment, int)  # noqa: S101
+    if isinstance(moment, str) and _BARE.fullmatch(moment.strip()):
+        number = moment.strip()
+        raise InvalidConfigError(
+            f"{number!r} is no time; the position of event {number} is written @{number}"
+        )
     time_ns = as_ns(moment, now_ns)
     if time_ns > max(now_ns, 0 if head is None else head.recorded_at_ns):
         raise InvalidConfigError(f"{str(moment)!r} is in the future; what will be is not known")

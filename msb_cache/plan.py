@@ -70,12 +70,13 @@ def plan_prune(state: IndexState, *, within: Plan | None = None) -> Plan:
             return Kept(subject, HELD, tuple(state.holders[digest]))
         return bounds(subject, digest)
 
+    shown = None if within is None else set(within.references)
     references, kept = [], []
     for reference, digest in state.references.items():
         kept_back = keeps(reference, digest)
         if kept_back is not None:
             kept.append(kept_back)
-        elif within is None or (reference, digest) in within.references:
+        elif shown is None or (reference, digest) in shown:
             references.append((reference, digest))
     pointed_at = set(state.references.values())
     kept += [
@@ -117,10 +118,11 @@ def plan_remove(
     With ``force`` a reference goes although its manifest is held; the manifest then stays. A manifest
     goes when the last reference to it goes and nobody holds it, a layer with its last manifest.
     """
+    shown = None if within is None else set(within.references)
     going, kept = [], []
     for reference in dict.fromkeys(references):
         digest = state.references.get(reference)
-        if digest is None or (within is not None and (reference, digest) not in within.references):
+        if digest is None or (shown is not None and (reference, digest) not in shown):
             continue
         if digest in state.holders and not force:
             kept.append(Kept(reference, HELD, tuple(state.holders[digest])))

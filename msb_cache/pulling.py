@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from msb_cache import logs
 from msb_cache.adding import Addition, Reuse, add
 from msb_cache.artifacts import files
-from msb_cache.artifacts.layout import Layout
+from msb_cache.artifacts.layout import Layout, make_private
 from msb_cache.errors import ImageNotFoundError, InvalidImageError, MicrosandboxError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.ids import uuid7
@@ -127,7 +126,8 @@ def _fetch_from(
         record_cached(ledger, reference, resolved.manifest_digest, source, began)
     else:
         with Operation(layout) as operation:
-            image = registry.image(resolved, partials=_partials(layout), progress=progress)
+            make_private(layout.downloads)
+            image = registry.image(resolved, partials=layout.downloads, progress=progress)
             add(
                 ledger,
                 operation,
@@ -206,19 +206,14 @@ def record_cached(ledger: Ledger, reference: Reference, digest: str, source: ev.
         transaction.append([NewEvent(pulled, reference.canonical)])
 
 
-def _partials(layout: Layout) -> Path:
-    return layout.staging_root / "downloads"
-
-
 def _collect_stale(layout: Layout) -> None:
     """Delete partial downloads that nobody went on with; one that is being written is locked."""
-    layout.check_inside()
     try:
-        names = os.listdir(_partials(layout))
+        names = os.listdir(layout.downloads)
     except FileNotFoundError:
         return
     for name in names:
-        path = _partials(layout) / name
+        path = layout.downloads / name
         with suppress(FileNotFoundError):
             if name.endswith(".partial") and time.time() - path.lstat().st_mtime > STALE_SECONDS:
                 partial = Partial.open(path.parent, f"sha256:{name.removesuffix('.partial')}", 1 << 62)

@@ -46,7 +46,6 @@ def recover(ledger: Ledger) -> None:
     operations = sorted({*unfinished, *layout.interrupted_operations()})
     if not operations:
         return
-    layout.check_inside()
     make_private(layout.operations)
     for operation in operations:
         lock = Lock(layout.operation_lock(operation))

@@ -19,7 +19,7 @@ from msb_cache.eventstore.store import EventStore, StoredEvent
 from msb_cache.eventstore.upcasting import CATALOGUE
 from msb_cache.eventstore.where import Where
 from msb_cache.ledger import Ledger, as_text
-from msb_cache.projections import deletions, images
+from msb_cache.projections import images
 from msb_cache.projections.history import HistoryEvent, Scope, history
 from msb_cache.times import Moment, as_ns
 
@@ -255,6 +255,8 @@ def operation_in_log(connection: sqlite3.Connection, prefix: str) -> str:
     """
     found = []
     if _OPERATION_PREFIX.fullmatch(prefix):
+        from msb_cache.projections import deletions
+
         found = deletions.operations_with(connection, prefix)
     if len(found) != 1:
         problem = "several operations begin with" if found else "no operation has the id"

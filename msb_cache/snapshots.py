@@ -13,6 +13,7 @@ not on how long the log.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import sqlite3
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from msb_cache import logs
+from msb_cache.artifacts.files import create
 from msb_cache.artifacts.layout import make_private
 from msb_cache.projections import FOLD_VERSION
 
@@ -146,6 +148,8 @@ def _known(live: sqlite3.Connection, folder: Path) -> list[Snapshot]:
 
 
 def _files(folder: Path) -> Iterator[tuple[re.Match[str], Path]]:
+    if folder.is_symlink():  # what lies there is not ours to read or delete
+        return
     try:
         names = os.listdir(folder)
     except OSError:
@@ -179,11 +183,14 @@ def _encode(index: sqlite3.Connection) -> bytes:
 
 def _write(path: Path, data: bytes) -> None:
     """Put a snapshot in place at once."""
+    if path.parent.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path.parent))
     make_private(path.parent)
     staged = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         # Not synced: what a power loss makes of it does not fit its checksum.
-        staged.write_bytes(_MAGIC + _checksum(path.name, data) + data)
+        with create(staged) as file:
+            file.write(_MAGIC + _checksum(path.name, data) + data)
         staged.rename(path)
     finally:
         staged.unlink(missing_ok=True)

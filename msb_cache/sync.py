@@ -17,7 +17,6 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from msb_cache import logs
-from msb_cache.database import writable
 from msb_cache.errors import MicrosandboxError, MsbDatabaseError
 from msb_cache.eventstore.ids import uuid7
 
@@ -127,7 +126,7 @@ def sync_before_reading(ledger: Ledger) -> str | None:
     """Sync if it can be done at once; return a sentence for a person when it cannot."""
     if not ledger.owned_by_msb or _unchanged(ledger):
         return None
-    if not writable(ledger.layout):
+    if not _writable(ledger.layout):
         return f"{ledger.layout.db} cannot be written to: what msb did since the last sync is missing here"
     try:
         report = sync(ledger, wait=2.0)
@@ -136,6 +135,11 @@ def sync_before_reading(ledger: Ledger) -> str | None:
     for note in report.notes:
         logs.warning(note)
     return None
+
+
+def _writable(layout: Layout) -> bool:
+    database = layout.database
+    return os.access(layout.db, os.W_OK) and (os.access(database, os.W_OK) or not database.exists())
 
 
 def _unchanged(ledger: Ledger) -> bool:
@@ -171,9 +175,11 @@ def _sync(ledger: Ledger, force: bool, wait: float | None, acting: Acting | None
     with ledger.record(operation, actor=actor, wait=wait) as transaction:
         connection = transaction.connection
         last, now = _last(connection), stamp(layout)
-        if not force and last == now and not _waiting(connection):
-            return SyncReport()  # another process was first
         began = time.time_ns()
+        if not force and last == now:
+            # Another process was first, or only files are waited for.
+            settled = tuple(_settle(transaction, measure, began))
+            return SyncReport(operation if settled else None, events=settled)
         reached("sync.locked")
         theirs = msb_database.read(layout.msb_database)
         ours = known.load(connection)

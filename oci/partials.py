@@ -10,6 +10,8 @@ import os
 import stat
 from pathlib import Path
 
+_SHARED = stat.S_ISGID | stat.S_IWGRP
+
 
 class Partial:
     """An open and locked ``<hex>.partial``; ``size`` is how many of the blob's first bytes it holds."""
@@ -27,15 +29,19 @@ class Partial:
         More than ``limit`` bytes cannot be this blob's beginning and are dropped.
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # As in the cache's other folders: setgid and writable, so a group shares it on purpose.
+        shared = folder.stat().st_mode & _SHARED == _SHARED
         path = folder / f"{digest.partition(':')[2]}.partial"
         while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            descriptor = os.open(path, flags, 0o660 if shared else 0o600)
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise FileExistsError(17, "a partial download is not a regular file", str(path))
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _same(path, descriptor):
-                    os.fchmod(descriptor, 0o600)
+                    if not shared:
+                        os.fchmod(descriptor, 0o600)
                     partial = cls(path, descriptor)
                     if partial.size > limit:
                         partial.truncate(0)

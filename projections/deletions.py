@@ -144,7 +144,16 @@ def claims(connection: sqlite3.Connection, store: EventStore) -> dict[tuple[str,
                 break
         else:
             continue
+        removed = {
+            ("metadata", reference)
+            for (reference,) in connection.execute(
+                "SELECT subject FROM events WHERE operation = ? AND type = ?",
+                (operation, ev.ImageRemoved.type),
+            )
+        }
         for artifact in pending(connection, store, operation):
+            if (artifact.kind, artifact.subject) in removed:
+                continue  # if it came back and goes again, that is somebody else's doing
             found.setdefault((artifact.kind, artifact.subject), Claim(operation, kind, forced))
     return found
 

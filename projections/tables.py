@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from operator import attrgetter
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from msgspec.structs import astuple
 
@@ -35,6 +36,31 @@ def columns(row_type: type[Row]) -> tuple[str, ...]:
     return row_type.__struct_fields__
 
 
+class _Statements(NamedTuple):
+    """What a row type's table is asked and told; ``key_of`` returns a row's primary key."""
+
+    select: str
+    delete: str
+    insert: str
+    key_of: Callable[[Any], Key]
+
+
+@cache
+def _statements(row_type: type[Row]) -> _Statements:
+    # Made once: a fold of one event has eight tables, and most of them it never asks.
+    names = columns(row_type)
+    first, *more = names[: row_type.key_length]
+    field = attrgetter(first, *more)
+    where = " AND ".join(f"{name} = ?" for name in (first, *more))
+    verb = "INSERT" if row_type.insert_only else "INSERT OR REPLACE"
+    return _Statements(
+        f"SELECT {', '.join(names)} FROM {row_type.table} WHERE {where}",  # noqa: S608
+        f"DELETE FROM {row_type.table} WHERE {where}",  # noqa: S608
+        f"{verb} INTO {row_type.table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
+        field if more else lambda row: (field(row),),
+    )
+
+
 class Table(Generic[R]):
     """Rows of one type by primary key."""
 
@@ -44,39 +70,28 @@ class Table(Generic[R]):
         self._complete: bool | None = True if connection is None else None
         self._rows: dict[Key, R | None] = {}
         self._changed: set[Key] = set()
-        names, self._key_length = columns(row_type), row_type.key_length
-        first, *more = names[: self._key_length]
-        field = attrgetter(first, *more)
-        self._key_of: Callable[[R], Key] = field if more else lambda row: (field(row),)
-        where = " AND ".join(f"{name} = ?" for name in names[: self._key_length])
-        self._select = f"SELECT {', '.join(names)} FROM {row_type.table} WHERE {where}"  # noqa: S608
-        self._delete = f"DELETE FROM {row_type.table} WHERE {where}"  # noqa: S608
-        verb = "INSERT" if row_type.insert_only else "INSERT OR REPLACE"
-        self._insert = (
-            f"{verb} INTO {row_type.table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
-        )
+        self._stored: dict[Key, Key] = {}
+        self._key_length = row_type.key_length
+        self._select, self._delete, self._insert, self._key_of = _statements(row_type)
 
     def get(self, *key: Any) -> R | None:
         """Return the row with this key, or None. Whoever changes it must ``put`` it."""
         row = self._rows.get(key)
-        if (
-            row is not None
-            or self._connection is None
-            or key in self._rows
-            or self._has_all(self._connection)
-        ):
+        if row is not None or self._connection is None or self._complete or key in self._rows:
             return row
         found = self._connection.execute(self._select, key).fetchone()
-        row = self._row_type(*found) if found else None
-        self._rows[key] = row
+        if found is None:
+            self._complete = self._complete is None and self._is_empty(self._connection)
+            self._rows[key] = None
+            return None
+        self._stored[key] = found
+        row = self._rows[key] = self._row_type(*found)
         return row
 
-    def _has_all(self, connection: sqlite3.Connection) -> bool:
+    def _is_empty(self, connection: sqlite3.Connection) -> bool:
         # The first events of a log can be many, and none of them finds a row from before.
-        if self._complete is None:
-            first = connection.execute(f"SELECT 1 FROM {self._row_type.table} LIMIT 1")  # noqa: S608
-            self._complete = first.fetchone() is None
-        return self._complete
+        first = connection.execute(f"SELECT 1 FROM {self._row_type.table} LIMIT 1")  # noqa: S608
+        return first.fetchone() is None
 
     def put(self, row: R) -> None:
         """Add the row, or replace the one with its key."""
@@ -104,19 +119,33 @@ class Table(Generic[R]):
 
     def flush(self, connection: sqlite3.Connection) -> None:
         """Write what changed since the last flush."""
+        if not self._changed:
+            return
         present: list[Key] = []
         absent: list[Key] = []
         for key in sorted(self._changed):  # written in the order in which they are stored
-            row = self._rows[key]
+            row, stored = self._rows[key], self._stored.pop(key, None)
             if row is None:
                 absent.append(key)
-            else:
+            elif stored is None:
                 present.append(astuple(row))
+            else:
+                self._update(connection, key, stored, astuple(row))
         if absent:
             connection.executemany(self._delete, absent)
         if present:
             connection.executemany(self._insert, present)
         self._changed.clear()
+
+    def _update(self, connection: sqlite3.Connection, key: Key, stored: Key, row: Key) -> None:
+        """Write the columns that changed: a use of an image touches none of its indexes."""
+        names = columns(self._row_type)
+        changed = {name: new for name, old, new in zip(names, stored, row, strict=True) if old != new}
+        if changed:
+            assignments = ", ".join(f"{name} = ?" for name in changed)
+            where = " AND ".join(f"{name} = ?" for name in names[: self._key_length])
+            query = f"UPDATE {self._row_type.table} SET {assignments} WHERE {where}"  # noqa: S608
+            connection.execute(query, (*changed.values(), *key))
 
 
 class ManifestLayers(Table[ManifestLayerRow]):

@@ -34,8 +34,7 @@ def lived_in(home: Path) -> Path:
 
 def forged(tmp_path: Path, *events: NewEvent, operation: str = OPERATION, **columns: Any) -> bytes:
     """Return an export of a log with these events, whose last row has these columns, linked as it must be."""
-    connection = open_database(Layout(tmp_path / "forge"), create=True)
-    assert connection is not None
+    connection = open_database(Layout(tmp_path / "forge"))
     connection.execute("BEGIN")
     EventStore(connection).append(events, operation=operation, actor=ACTOR)
     rows = [list(row) for row, _ in chain.raw_rows(connection)]

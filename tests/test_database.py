@@ -12,7 +12,7 @@ import pytest
 from sqlite_utils import Database
 
 from msb_cache.artifacts.layout import Layout
-from msb_cache.database import open_database
+from msb_cache.database import open_database, open_to_read
 from msb_cache.errors import CorruptLogError, LogError, NewerDatabaseError
 from msb_cache.eventstore import chain
 from msb_cache.ledger import Ledger
@@ -23,13 +23,12 @@ from tests.logs import ACTOR, PYTHON, new_ledger, some_events
 
 
 def test_reading_makes_no_database(tmp_path: Path) -> None:
-    assert open_database(Layout(tmp_path / "none"), create=False) is None
+    assert open_to_read(Layout(tmp_path / "none")) is None
     assert not (tmp_path / "none").exists()
 
 
 def test_a_new_database_is_complete(tmp_path: Path) -> None:
-    connection = open_database(Layout(tmp_path), create=True)
-    assert connection is not None
+    connection = open_database(Layout(tmp_path))
     pragmas = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in PRAGMAS}
     assert pragmas == PRAGMAS
     assert len(migrations.pending(Database(connection))) == 0
@@ -144,7 +143,7 @@ def test_a_newer_database_is_refused(tmp_path: Path) -> None:
     connection.close()
     before = path.read_bytes()
     with pytest.raises(NewerDatabaseError, match="written by a newer msb-cache"):
-        open_database(Layout(tmp_path), create=True)
+        open_database(Layout(tmp_path))
     assert path.read_bytes() == before
 
 
@@ -156,7 +155,7 @@ def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
     connection.close()
     before = path.read_bytes()
     with pytest.raises(CorruptLogError, match="not one of msb-cache"):
-        open_database(Layout(tmp_path), create=True)
+        open_database(Layout(tmp_path))
     assert path.read_bytes() == before
 
 
@@ -168,11 +167,11 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises((CorruptLogError, LogError), match=r"msb-cache\.db"):
-        open_database(Layout(tmp_path), create=True)
+        open_database(Layout(tmp_path))
     assert path.read_bytes() == content
 
 
 def test_a_directory_in_its_place_is_refused(tmp_path: Path) -> None:
     Layout(tmp_path).database.mkdir(parents=True)
-    with pytest.raises(LogError, match="cannot open"):
-        open_database(Layout(tmp_path), create=True)
+    with pytest.raises(LogError, match="is no file"):
+        open_database(Layout(tmp_path))

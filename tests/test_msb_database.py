@@ -216,6 +216,7 @@ def test_a_row_that_makes_no_sense_is_left_out(home: MsbHome, change: str, said:
     assert list(state.images) == ["docker.io/library/good:1"]
     assert state.images["docker.io/library/good:1"].manifest_digest == good
     assert any(said in note for note in state.notes), state.notes
+    assert not state.complete
     assert all(note.isprintable() and len(note) < 400 for note in state.notes)
 
 
@@ -229,6 +230,7 @@ def test_a_configuration_that_makes_no_sense_is_left_out(home: MsbHome, column: 
     state = read(home.path)
     assert not getattr(state.manifests[one].config, column)
     assert len(state.notes) == 1
+    assert state.complete  # it reaches nothing
 
 
 def test_holders_whose_names_make_no_sense_are_left_out(home: MsbHome) -> None:
@@ -237,6 +239,7 @@ def test_holders_whose_names_make_no_sense_are_left_out(home: MsbHome) -> None:
         home.create("app:1", name)
     state = read(home.path)
     assert (dict(state.holds), len(state.notes)) == ({}, 3)
+    assert not state.complete
 
 
 def test_many_bad_rows_are_not_noted_one_by_one(home: MsbHome) -> None:

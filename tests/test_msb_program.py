@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -86,6 +87,39 @@ def test_a_source_that_fails_ends_the_run(script: Callable[[str], Path], tmp_pat
 
     with pytest.raises(ValueError, match="cut off"):
         MsbProgram(script("cat; sleep 100"), tmp_path).run("load", source=broken())
+
+
+def test_a_source_that_fails_is_what_is_reported(script: Callable[[str], Path], tmp_path: Path) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"some"
+        time.sleep(0.2)  # by now nobody reads it
+        raise ValueError("cut off")
+
+    with pytest.raises(ValueError, match="cut off"):
+        MsbProgram(script("exec true"), tmp_path).run("load", source=broken())
+
+
+def test_a_run_that_writes_much_while_it_is_fed(script: Callable[[str], Path], tmp_path: Path) -> None:
+    program = MsbProgram(script("head -c 6000000 /dev/zero >&2; head -c 6000000 /dev/zero; cat"), tmp_path)
+    finished = program.run("load", source=iter([b"x" * 65536] * 100))
+    assert finished.code == 0
+    assert len(finished.output) == 4 * 1024 * 1024
+
+
+def test_a_run_that_does_not_end(script: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(MsbProgramError, match=r"has not ended after 0\.1 seconds"):
+        MsbProgram(script("exec sleep 100"), tmp_path).run("--version", seconds=0.1)
+
+
+def test_a_named_program_without_a_folder_is_here(
+    script: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_msb: None
+) -> None:
+    here = script("echo 1.2.3")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MSB_PATH", here.name)
+    found = find_program(tmp_path)
+    assert found is not None
+    assert (found.path, found.version()) == (here, "1.2.3")
 
 
 @pytest.mark.parametrize(

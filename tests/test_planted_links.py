@@ -1,4 +1,4 @@
-"""Symbolic links that somebody planted in a home: nothing is written or deleted behind them."""
+"""Files of a cache that are links to others: nothing is written or deleted behind them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache import CorruptArtifactError, ImageCache
+from msb_cache import ImageCache, LogError
 from tests.imagebuilder import docker_archive, sample
-from tests.trees import files_below
 
 ONE, TWO = sample("one:1"), sample("two:1", seed="two")
-FOLDERS = ("cache/layers", "cache/fsmeta", "cache/vmdk", "cache/manifests", "cache/tmp", "db/operations")
 
 
 @pytest.fixture
@@ -21,30 +19,6 @@ def cache(tmp_path: Path) -> ImageCache:
     cache = ImageCache(tmp_path / "home")
     cache.load(io.BytesIO(docker_archive(ONE)))
     return cache
-
-
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_a_folder_that_leads_out(cache: ImageCache, tmp_path: Path, folder: str) -> None:
-    outside = tmp_path / "outside"
-    (cache.home / folder).rename(outside)
-    (cache.home / folder).symlink_to(outside)
-    before = files_below(tmp_path)
-    for write in (
-        lambda: cache.load(io.BytesIO(docker_archive(TWO))),
-        lambda: cache.remove("one:1"),
-        cache.prune,
-        lambda: cache.pull("localhost:1/two:1"),
-    ):
-        with pytest.raises(CorruptArtifactError, match="is a symbolic link"):
-            write()
-    cache.close()
-    after = files_below(tmp_path)
-    assert {name: after[name] for name in before if "/db/" not in name} == {
-        name: before[name] for name in before if "/db/" not in name
-    }
-    assert {name for name in after if name not in before} <= {"home/db/msb-cache.db"}
-    with cache:
-        assert [handle.reference for handle in cache.list()] == ["one:1"]
 
 
 def test_the_cache_itself_may_lie_elsewhere(cache: ImageCache, tmp_path: Path) -> None:
@@ -74,7 +48,7 @@ def test_a_file_that_leads_out(cache: ImageCache, tmp_path: Path, kind: str, loc
         cache.prune,
         lambda: cache.prune(orphans=True),
     ):
-        with suppress(OSError) if lock else nullcontext():  # a lock that leads elsewhere is none
+        with suppress(LogError) if lock else nullcontext():  # a lock that leads elsewhere is none
             write()
         assert victim.read_text() == "precious"
         assert victim.stat().st_mode & 0o777 == 0o644

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
-import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from msb_cache import ImageCache
-from msb_cache.artifacts.layout import Layout
 from tests.imagebuilder import docker_archive, sample
 from tests.trees import files_below
 
@@ -108,19 +104,4 @@ def test_writing_says_so(
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert "cannot be written to" in done.stderr or "Permission denied" in done.stderr
-    assert files_below(home, locks=True) == before
-
-
-def test_an_older_database_is_read_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = tmp_path / "home"
-    with ImageCache(home) as cache:
-        cache.load(io.BytesIO(docker_archive(sample("hello:1"))))
-    with closing(sqlite3.connect(Layout(home).database)) as connection:
-        connection.execute("UPDATE projection_state SET fold_version = 1")
-        connection.commit()
-    monkeypatch.setattr("msb_cache.database.writable", lambda layout: layout.home != home)
-    before = files_below(home, locks=True)
-    with ImageCache(home) as cache:
-        assert [handle.reference for handle in cache.list()] == ["hello:1"]
-        assert cache.verify().differences == []
     assert files_below(home, locks=True) == before

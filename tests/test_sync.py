@@ -312,6 +312,25 @@ def test_an_unchanged_database_is_not_read(
     assert (time.perf_counter() - began) / 20 < 0.005
 
 
+def test_files_are_waited_for_without_reading_it(
+    home: MsbHome, cache: ImageCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.sync()
+    home.remove("example.org/two:2", files=False)
+    settle()
+    first = cache.sync()
+    assert types(first) == ["image.removed", "manifest.deleted"]
+    with monkeypatch.context() as patch:
+        patch.setattr("msb_cache.msb_database.read", lambda path: pytest.fail("it was read"))
+        assert cache.sync() == SyncReport()
+        home.delete_files([digest("manifest two")], [])
+        later = cache.sync()
+        assert {"fsmeta.deleted", "vmdk.deleted"} <= set(types(later))
+        assert {event.operation for event in later.events} == {first.operation}
+    assert "manifest.added" not in types(cache.sync(force=True))
+    assert cache.rebuild() == []
+
+
 def test_a_change_within_the_clocks_tick_is_seen(
     home: MsbHome, cache: ImageCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -163,6 +165,9 @@ def test_msb_that_cannot_be_run(real: Msb, cache: ImageCache, monkeypatch: pytes
     assert report.artifacts_failed
     assert report.image_refs_removed == 0
     assert cache.deletions()[0].counters.outcome == "partial"
+    broken.write_text("#!/bin/sh\necho '  ✓ Removed  alone:1' >&2\n")
+    with pytest.raises(MsbProgramError, match="alone:1 is still there"):
+        cache.remove("alone:1")
     broken.write_text("no program")
     with pytest.raises(MsbProgramError, match="cannot run"):
         cache.remove("alone:1")
@@ -298,6 +303,96 @@ def test_killed_and_concluded(real: Msb, twin: Msb, step: str, way: str) -> None
             assert not connection.execute("SELECT 1 FROM deletion WHERE finished_at IS NULL").fetchall()
         alike(cache)
         assert cache.prune().image_refs_removed == (1 if there else 0)
+
+
+def test_killed_while_msb_goes_on(
+    real: Msb, cache: ImageCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.sync()
+    slow = tmp_path / "msb"
+    slow.write_text(f'#!/bin/sh\ntouch {tmp_path}/began\nsleep 1\nexec {real.program} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("MSB_PATH", str(slow))
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "from msb_cache.cli.main import main; main()",
+            "--home",
+            str(real.home),
+            "rm",
+            "alone:1",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (tmp_path / "began").exists():
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    cache.use("two")  # a command that writes would conclude what is left
+    assert "alone:1" in real.references()
+    assert cache.deletions()[0].counters.outcome is None
+    while "alone:1" in real.references():
+        time.sleep(0.05)
+    (removed,) = cache.events(types=["image.removed"])
+    assert removed.operation == cache.deletions()[0].operation
+    deadline = time.monotonic() + 30
+    while cache.deletions()[0].counters.outcome is None and time.monotonic() < deadline:
+        cache.use("two")
+    assert cache.deletions()[0].counters.outcome == "completed"
+    alike(cache)
+
+
+def test_what_comes_back_and_goes_again_is_not_ours(real: Msb, cache: ImageCache) -> None:
+    def others() -> None:
+        with ImageCache(real.home) as other:
+            other.sync()
+            real.load("alone")
+            other.sync()
+            real("image", "rm", "alone:1")
+            other.sync()
+
+    at("msb.ran", others)
+    report = cache.remove("alone:1")
+    assert report.image_refs_removed == 1
+    removed = [event.data for event in cache.events(types=["image.removed"])]
+    assert [event.cause for event in removed if isinstance(event, ev.ImageRemoved)] == ["remove", "external"]
+    alike(cache)
+
+
+@pytest.mark.parametrize("way", ["remove", "prune", "prune without asking"])
+def test_one_of_two_spellings_is_held(real: Msb, cache: ImageCache, way: str) -> None:
+    real("load", "-q", "-i", str(real.archives / "alone.tar"), "-t", "docker.io/library/app:1")
+    assert cache.get("app:1").manifest_digest == cache.get("alone:1").manifest_digest
+    assert cache.holders("app:1") == []  # the other spelling's image is
+    if way == "remove":
+        with pytest.raises(ImageInUseError, match=r"app:1 is in use by sandbox:dev$"):
+            cache.remove("app:1")
+    else:
+        cache.prune(confirm=None if "without" in way else (lambda shown: True))
+    assert {"app:1", "docker.io/library/app:1"} <= real.references()
+    assert cache.deletions()[0].counters.outcome == "partial"
+    alike(cache)
+
+
+# -- what only msb can read ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["d" * 64, f"x@sha512:{'a' * 128}"])
+def test_what_only_msb_can_read_stays(real: Msb, cache: ImageCache, name: str) -> None:
+    real("load", "-q", "-i", str(real.archives / "alone.tar"), "-t", name)
+    stray(real, "old")
+    for path in (real.home / "cache" / "manifests").iterdir():
+        os.utime(path, (time.time() - 7200,) * 2)
+    before = files_of(real.home)
+    assert cache.preview_prune(orphans=True).orphans == 0
+    assert cache.prune(orphans=True, confirm=lambda shown: True).image_refs_removed == 1
+    assert cache.prune().image_refs_removed == 0
+    assert name in real.references()
+    gone = before.keys() - files_of(real.home).keys()
+    assert gone == {str(cache._layout.metadata("docker.io/library/alone:1").relative_to(real.home / "cache"))}
+    assert "unclear" in {problem.problem for problem in cache.verify().disk}
 
 
 # -- files that no record names ---------------------------------------------------------------------------

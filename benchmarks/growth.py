@@ -1,0 +1,131 @@
+"""Measure what each item costs as a cache grows, and draw it.
+
+    python benchmarks/growth.py FOLDER [--most 100000] [--svg docs/growth.svg]
+
+Every index has ten events for each image. What is drawn is the time for each item against that with 1,000
+images: an image of a list, one get, one history, one append, an image of a plan to prune.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import homes
+
+from msb_cache import ImageCache
+from msb_cache.artifacts.layout import Layout
+from msb_cache.eventstore.ids import uuid7
+from msb_cache.ledger import Ledger
+from msb_cache.plan import plan_prune
+from msb_cache.projections import state
+
+SIZES = (100, 1_000, 10_000, 100_000)
+BASE = 1_000
+LIMIT = 1.5
+COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e")
+
+
+def costs(home: Path, images: int) -> dict[str, float]:
+    """Seconds for each item."""
+    wanted, ledger = homes.reference(images // 2), Ledger(Layout(home))
+    numbers = iter(range(10**9))
+
+    def append() -> None:
+        with ledger.transaction(uuid7()) as transaction:
+            transaction.append([homes.used(next(numbers) * 7919 % images)])
+
+    def plan() -> None:
+        with ledger.snapshot() as connection:
+            assert connection is not None
+            assert len(plan_prune(state.load(connection)).references) == images
+
+    many = max(3, min(100, 200_000 // images))
+    with ImageCache(home) as cache:
+        found = {
+            "list": _median(cache.list, many) / images,
+            "get": _median(lambda: cache.get(wanted), 2000),
+            "history": _median(lambda: cache.history(wanted), 200),
+            "append": _median(append, 400),
+            "prune plan": _median(plan, many) / images,
+        }
+    ledger.close()
+    return found
+
+
+def _median(work: Callable[[], object], rounds: int) -> float:
+    work()
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def svg(found: dict[int, dict[str, float]]) -> str:
+    """Lines over the number of images, each relative to its value at the base."""
+    left, right, top, bottom = 60, 640, 40, 340
+    sizes, highest = list(found), 2.0
+
+    def x(index: int) -> float:
+        return left + (right - left) * index / (len(sizes) - 1)
+
+    def y(ratio: float) -> float:
+        return bottom - (bottom - top) * min(ratio, highest) / highest
+
+    out = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 390" ',
+        'font-family="sans-serif" font-size="13">',
+        '<rect width="760" height="390" fill="white"/>',
+        f'<text x="{left}" y="22">time for each item, as a multiple of that with {BASE:,} images</text>',
+    ]
+    for mark in (0, 0.5, 1, 1.5, 2):
+        dash = ' stroke-dasharray="6 4"' if mark == LIMIT else ""
+        out.append(
+            f'<line x1="{left}" x2="{right}" y1="{y(mark)}" y2="{y(mark)}" stroke="#bbb"{dash}/>'
+            f'<text x="{left - 30}" y="{y(mark) + 4}">{mark}</text>'
+        )
+    for index, size in enumerate(sizes):
+        out.append(f'<text x="{x(index)}" y="{bottom + 22}" text-anchor="middle">{size:,}</text>')
+    out.append(f'<text x="{(left + right) / 2}" y="{bottom + 42}" text-anchor="middle">images</text>')
+    for number, (name, colour) in enumerate(zip(found[BASE], COLOURS, strict=True)):
+        points = [(x(i), y(found[size][name] / found[BASE][name])) for i, size in enumerate(sizes)]
+        line = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
+        out.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        out.append(f'<text x="{right + 15}" y="{top + 20 * number + 10}" fill="{colour}">{name}</text>')
+    return "\n".join([*out, "</svg>", ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--most", type=int, default=SIZES[-1])
+    parser.add_argument("--svg", type=Path)
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    found: dict[int, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        for size in SIZES:
+            if size <= options.most:
+                home = Path(folder) / str(size)
+                homes.index(home, size, uses=8)
+                found[size] = costs(home, size)
+    print("| work, for each item | " + " | ".join(f"{size:,}" for size in found) + " | growth from 1,000 |")
+    print("| --- |" + " ---: |" * (len(found) + 1))
+    for name in found[BASE]:
+        cells = " | ".join(f"{costs[name] * 1e6:.1f} µs" for costs in found.values())
+        growth = list(found.values())[-1][name] / found[BASE][name]
+        print(f"| {name} | {cells} | {growth:.2f} |")
+    if options.svg is not None:
+        options.svg.write_text(svg(found))
+
+
+if __name__ == "__main__":
+    main()

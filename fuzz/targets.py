@@ -1,0 +1,180 @@
+"""What is fuzzed: for each target a function of bytes that ends in an answer or in one of our own errors.
+
+Not for running them; ``run.py`` does. A target that lets any other exception through has found something.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from msb_cache.artifacts import metadata
+from msb_cache.artifacts.erofs import format as fmt
+from msb_cache.artifacts.erofs.reader import read_image
+from msb_cache.artifacts.fsmeta import write_fsmeta
+from msb_cache.artifacts.layer import read_layer, write_layer
+from msb_cache.artifacts.tree import Node, walk
+from msb_cache.errors import InvalidConfigError, MicrosandboxError
+from msb_cache.oci.archive import open_archive
+from msb_cache.oci.compression import decompressed, sniff
+from msb_cache.oci.documents import decode_config, decode_index, decode_manifest
+from msb_cache.oci.reference import Reference
+from msb_cache.oci.registry_auth import parse_challenges
+from msb_cache.oci.tar import TarReader
+from msb_cache.oci.tar_headers import BLOCK
+from msb_cache.times import parse_time
+
+LARGEST = 1 << 20
+"""Bytes of content that a target takes from an input: a short header can promise terabytes."""
+
+_NOW_NS = 1_764_000_000_123_456_789
+_MEMORY = "/dev/shm"
+_FOLDER = Path(tempfile.mkdtemp(prefix="msb-cache-fuzz-", dir=_MEMORY if os.path.isdir(_MEMORY) else None))
+
+
+def _with_checksums(data: bytes) -> bytes:
+    """Put right the checksums of tar headers: else no changed header would be read any further."""
+    mended = bytearray(data)
+    for start in range(0, len(data) - BLOCK + 1, BLOCK):
+        if mended[start + 257 : start + 262] == b"ustar":
+            mended[start + 148 : start + 156] = b" " * 8
+            mended[start + 148 : start + 156] = b"%06o\0 " % sum(mended[start : start + BLOCK])
+    return bytes(mended)
+
+
+def archive(data: bytes) -> None:
+    """Open an image archive and stream its layers."""
+    try:
+        with open_archive(io.BytesIO(_with_checksums(data)), _FOLDER / "spool") as opened:
+            for image in opened.images:
+                for layer in image.layers:
+                    with layer.open() as stream:
+                        for entry in stream.entries():
+                            if entry.size <= LARGEST:
+                                entry.read()
+                        stream.verify()
+    except MicrosandboxError:
+        pass
+
+
+def tar(data: bytes) -> None:
+    """Read the members of a tar, some with their content."""
+    try:
+        for entry in TarReader(io.BytesIO(_with_checksums(data))):
+            if entry.size <= LARGEST:
+                assert len(entry.read()) == entry.size
+    except MicrosandboxError:
+        pass
+
+
+def layer(data: bytes) -> None:
+    """Convert a layer; what is read back from its image, and from one of the merged tree, is the same."""
+    path, merged = _FOLDER / "layer.erofs", _FOLDER / "fsmeta.erofs"
+    for old in (path, merged):
+        old.unlink(missing_ok=True)
+    try:
+        entries = (e for e in TarReader(io.BytesIO(_with_checksums(data))) if e.size <= LARGEST)
+        written = write_layer(entries, path)
+        write_fsmeta(merged, [written])
+    except MicrosandboxError:
+        assert not merged.exists()
+        return
+    again = read_layer(path)
+    assert (again.blocks, again.size_bytes) == (written.blocks, written.size_bytes)
+    assert _described(again.root) == _described(written.root)
+    read_image(merged)
+
+
+def _described(root: Node) -> list[tuple[object, ...]]:
+    return [
+        (
+            *(path, node.mode, node.uid, node.gid, node.mtime, node.mtime_ns, node.rdev),
+            *(node.size, node.block, node.target, node.xattrs, node.opaque, node.implicit),
+        )
+        for path, node in walk(root)
+    ]
+
+
+def erofs(data: bytes) -> None:
+    """Read an EROFS image, whatever its bytes are."""
+    path = _FOLDER / "any.erofs"
+    path.write_bytes(_with_superblock_checksum(data))
+    try:
+        for _ in walk(read_image(path).root):
+            pass
+    except MicrosandboxError:
+        pass
+
+
+def _with_superblock_checksum(data: bytes) -> bytes:
+    if len(data) < fmt.BLOCK:
+        return data
+    first, at = data[: fmt.BLOCK], fmt.SUPERBLOCK_OFFSET + 4  # behind the magic number
+    return data[:at] + fmt.superblock_checksum(first).to_bytes(4, "little") + data[at + 4 :]
+
+
+def documents(data: bytes) -> None:
+    """Decode bytes as a manifest, an index and a config."""
+    decoders: tuple[Callable[[bytes], object], ...] = (decode_manifest, decode_index, decode_config)
+    for decode in decoders:
+        try:
+            decode(data)
+        except MicrosandboxError:
+            pass
+
+
+def metadata_file(data: bytes) -> None:
+    """Read a metadata file."""
+    path = _FOLDER / "metadata.json"
+    path.write_bytes(data)
+    try:
+        found = metadata.read(path)
+    except MicrosandboxError:
+        return
+    metadata.render(found)
+
+
+def compression(data: bytes) -> None:
+    """Expand a stream, up to a bound."""
+    try:
+        stream = decompressed(io.BytesIO(data), sniff(data), "it", limit=8 * LARGEST)
+        while stream.read(LARGEST):
+            pass
+    except MicrosandboxError:
+        pass
+
+
+def reference(data: bytes) -> None:
+    """Parse a reference; what is accepted says the same in both of its forms."""
+    text = data.decode("utf-8", "surrogateescape")
+    try:
+        found = Reference.parse(text)
+    except MicrosandboxError:
+        return
+    assert Reference.parse(found.canonical) == found
+    assert Reference.parse(found.familiar) == found
+
+
+def times(data: bytes) -> None:
+    """Parse a time that somebody typed."""
+    try:
+        assert -(2**63) <= parse_time(data.decode("utf-8", "surrogateescape"), _NOW_NS) < 2**63
+    except InvalidConfigError:
+        pass
+
+
+def challenges(data: bytes) -> None:
+    """Parse what a registry asks for in WWW-Authenticate."""
+    parse_challenges(data.decode("latin-1"))
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    target.__name__: target
+    for target in (
+        *(archive, tar, layer, erofs, documents),
+        *(metadata_file, compression, reference, times, challenges),
+    )
+}
