@@ -81,11 +81,14 @@ def readable(path: Path) -> Iterator[tuple[sqlite3.Connection, CorruptLogError |
             connection = stack.enter_context(_database(path))
         except CorruptLogError as error:
             problem = error
-            with _said_clearly(path):
+            try:
                 remains = foreign_database.damaged(path, "events", (*chain.COLUMNS, "hash"))
                 connection = stack.enter_context(remains)
-                if connection.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
-                    raise error
+                ours = connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+            except (OSError, sqlite3.Error):
+                ours = False  # what was wrong at first says more
+            if not ours:
+                raise error from None
         yield connection, problem
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache import ImageCache, LogError
+from msb_cache import ImageCache
 from tests.imagebuilder import docker_archive, sample
 
 ONE, TWO = sample("one:1"), sample("two:1", seed="two")
@@ -48,7 +48,7 @@ def test_a_file_that_leads_out(cache: ImageCache, tmp_path: Path, kind: str, loc
         cache.prune,
         lambda: cache.prune(orphans=True),
     ):
-        with suppress(LogError) if lock else nullcontext():  # a lock that leads elsewhere is none
+        with suppress(OSError) if lock else nullcontext():  # a lock that leads elsewhere is none
             write()
         assert victim.read_text() == "precious"
         assert victim.stat().st_mode & 0o777 == 0o644

@@ -43,7 +43,8 @@ def test_the_examples_of(path: Path, require_peer: Callable[[str], str]) -> None
         ]
         if attempt == 2 or all(documented == real for documented, real in compared):
             break
-    assert compared or path.name in ("architecture.md", "reliability.md")
+    # One has no examples, those of the others take minutes.
+    assert compared or path.name in ("architecture.md", "performance.md", "reliability.md")
     for documented, real in compared:
         assert documented == real, "python -m tests.docs.update rewrites outputs"
     if missing:
