@@ -91,7 +91,7 @@ def _undo_addition(ledger: Ledger, operation: str) -> None:
         return
     try:
         published = msgspec.json.decode((staging / JOURNAL).read_bytes(), type=list[Published])
-    except (FileNotFoundError, msgspec.MsgspecError):
+    except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
         published = []  # killed before it published anything
     if not ledger.owned_by_msb:  # else they are msb's to judge, and `prune --orphans` finds them
         for artifact in published:
