@@ -153,11 +153,9 @@ class ImageCache:
         """
         self._observe()
         with self._index(as_of) as connection:
-            rows = [] if connection is None else images.handles(connection)
-            if patterns:
-                chosen = {name for text in patterns for name in finding.in_index(connection, text)}
-                rows = [row for row in rows if row.reference in chosen]
-        return [self._handle(row) for row in rows]
+            chosen = {name for text in patterns for name in finding.in_index(connection, text)}
+            rows = () if connection is None else images.handles(connection)
+            return [self._handle(row) for row in rows if not patterns or row.reference in chosen]
 
     def get(self, reference: str) -> ImageHandle:
         """Return an image.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from typing import NamedTuple
 
 _AFTER_HEX = "g"  # comes after every hexadecimal digit
@@ -53,10 +54,9 @@ class HoldDetailRow(NamedTuple):
     reference: str | None
 
 
-def handles(connection: sqlite3.Connection) -> list[HandleRow]:
-    """Return every image in the cache, newest first."""
-    rows = connection.execute(_HANDLE + "ORDER BY i.created_at DESC, i.seq DESC")
-    return [HandleRow(*row) for row in rows]
+def handles(connection: sqlite3.Connection) -> Iterator[HandleRow]:
+    """Yield every image in the cache, newest first: there can be many, and few are kept as rows."""
+    return map(HandleRow._make, connection.execute(_HANDLE + "ORDER BY i.created_at DESC, i.seq DESC"))
 
 
 def handle(connection: sqlite3.Connection, reference: str) -> HandleRow | None:

@@ -235,7 +235,7 @@ class Folding(RuleBasedStateMachine):
         with self.ledger.snapshot() as connection:
             if connection is None:
                 return
-            rows = images.handles(connection)
+            rows = [*images.handles(connection)]
             assert {
                 row.reference: (row.manifest_digest, row.created_at, row.last_used_at) for row in rows
             } == self.images
