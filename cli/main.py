@@ -9,6 +9,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -124,7 +125,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 usage, 3 not found, 4 in use."""
     # A command ends soon, and what it makes in large numbers are trees that live as long.
     gc.set_threshold(100_000)
-    sys.exit(run(arguments))
+    code = run(arguments)
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except BrokenPipeError:
+        code = code or EXIT_FAILED  # whoever read our output has gone
+    except OSError as error:
+        code = code or EXIT_FAILED
+        with suppress(OSError):
+            output.error(f"the output could not be written: {error.strerror or error}")
+    # Everything is closed and written. Taking apart what is left in memory would only take time.
+    os._exit(code)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
