@@ -28,7 +28,19 @@ from msb_cache.oci.downloads import LayerProgress
 from msb_cache.oci.registry_options import RegistryOptions
 from msb_cache.pulling import STALE_SECONDS
 from tests.imagebuilder import docker_archive, file, image, index, layer
-from tests.registry_server import Auth, RegistryServer, answer, corrupt, drop, error, html, stall, truncate
+from tests.registry_server import (
+    Auth,
+    RegistryServer,
+    answer,
+    corrupt,
+    drop,
+    endless,
+    error,
+    html,
+    redirect,
+    stall,
+    truncate,
+)
 from tests.test_recovery import in_a_child, killing_at
 from tests.trees import files_below
 
@@ -222,6 +234,10 @@ FAULTS = {
     "always 500": (("blobs/", error(500, "UNKNOWN", "broken")), "500|fails"),
     "a corrupt layer": ((SHARED.digest, corrupt(1000)), "damaged"),
     "a short layer": ((SHARED.digest, truncate(1000)), "layer"),
+    "an endless manifest": (("manifests/", endless()), "more than 4194304 bytes"),
+    "an endless layer": ((SHARED.digest, endless(prefix=False)), "damaged"),
+    "redirects in a circle": (("manifests/", redirect("/v2/app/manifests/round")), "redirects in a circle"),
+    "a redirect to itself": ((SHARED.digest, redirect(f"/v2/app/blobs/{SHARED.digest}")), "redirect"),
 }
 
 
