@@ -8,7 +8,6 @@ that is cut short anywhere can be finished by the next process (see ``recovery``
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from msb_cache.ledger import Ledger, Transaction
 from msb_cache.operations import Operation
 from msb_cache.plan import Kept, Plan
 from msb_cache.projections import deletions, images
-from msb_cache.projections.state import IndexState, load
+from msb_cache.projections.state import EMPTY, IndexState, load
 from msb_cache.steps import reached
 
 Planner = Callable[[IndexState, Plan | None], Plan]
@@ -46,7 +45,6 @@ _BUSY_WAIT = 0.5  # seconds for each artifact that somebody had locked
 _BATCH = 2000  # outcomes recorded together: each batch syncs the folders and the log once
 _PART_BYTES = 3 * 1024 * 1024  # of the 4 MiB that one event's data may have
 _HOLDERS = 20  # names kept of those that hold one image; of the others the number
-_EMPTY = IndexState({}, {}, frozenset(), {})
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def names(plan: Plan) -> set[tuple[str, str]]:
 def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Preview:
     """Plan and measure; changes nothing and appends nothing."""
     with ledger.snapshot() as connection:
-        state = _EMPTY if connection is None else load(connection)
+        state = EMPTY if connection is None else load(connection)
         busy = set() if connection is None else set(deletions.left_busy(connection))
     plan = planner(state, None)
     artifacts = list(planned(ledger.layout, plan))
@@ -226,7 +224,7 @@ class Needs:
             if connection is None:
                 return False
             if kind != "metadata":
-                return needed(connection, kind, subject)
+                return images.needs(connection, kind, subject)
             if images.has_image(connection, subject):
                 return True
             path = self._ledger.layout.artifact(kind, subject)
@@ -239,12 +237,6 @@ class Needs:
                 self._metadata = _expected_metadata(self._ledger.layout, load(connection))
                 self._position = position
             return path in self._metadata
-
-
-def needed(connection: sqlite3.Connection, kind: str, subject: str) -> bool:
-    """Return whether the index needs a layer image (kind ``layer``), or a file or record of a manifest."""
-    has = images.has_layer if kind == "layer" else images.has_manifest
-    return has(connection, subject)
 
 
 def _decide(

@@ -31,12 +31,10 @@ from msb_cache.errors import (
 # What only a read of events or an append needs is imported there: a list of images needs neither.
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import Actor, Clock, EventStore, NewEvent, StoredEvent
+    from msb_cache.read_only import Content
 
 Who = Callable[[], "Actor"]
 """Says who is recorded; asked when something is."""
-
-if TYPE_CHECKING:
-    from msb_cache.read_only import Content
 
 
 def current_actor(program: str | None = None, reason: str | None = None) -> Actor:

@@ -25,7 +25,6 @@ from msb_cache.deletion import (
     deleted,
     kept_back,
     names,
-    needed,
     one_at_a_time,
     planned,
     started,
@@ -38,7 +37,7 @@ from msb_cache.msb_program import MsbProgram, per_argument, require_program
 from msb_cache.operations import Operation
 from msb_cache.plan import Plan
 from msb_cache.projections import deletions, images
-from msb_cache.projections.state import IndexState, load_observed
+from msb_cache.projections.state import EMPTY, IndexState, load_observed
 from msb_cache.steps import reached
 from msb_cache.sync import Acting, sync
 
@@ -48,13 +47,12 @@ ORPHAN_SECONDS = 3600
 _CHUNK = 100
 """References that msb is asked to remove in one run; what became of them is recorded after each."""
 _MANY_FILES = 200
-_EMPTY = IndexState({}, {}, frozenset(), {})
 
 
 def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Preview:
     """Plan and measure; changes nothing and appends nothing. The caller has synced."""
     with ledger.snapshot() as connection:
-        state = _EMPTY if connection is None else load_observed(connection)
+        state = EMPTY if connection is None else load_observed(connection)
     plan = planner(state, None)
     found = [*_named(ledger.layout, plan)]
     if orphans:
@@ -264,7 +262,7 @@ def _outcome(
         row = images.handle(connection, subject)
         if row is not None:
             return _refusal(subject, row.manifest_digest, theirs, refused.get(subject, refused.get("")))
-    elif needed(connection, kind, subject):
+    elif images.needs(connection, kind, subject):
         return ev.ArtifactKept(kind=kind, reason="needed")
     if kind == "manifest":
         return ev.ManifestDeleted(recovered=True)  # gone before this deletion could say so
@@ -344,7 +342,7 @@ def _collect_some(ledger: Ledger, operation: str, wanted: Sequence[ev.PlannedArt
         sync(ledger, force=True)
         theirs = msb_database.read(layout.msb_database)
         with ledger.snapshot() as connection:
-            state = _EMPTY if connection is None else load_observed(connection)
+            state = EMPTY if connection is None else load_observed(connection)
         named = named_files(layout, state, theirs)
         for artifact in locked:
             event: ev.Event

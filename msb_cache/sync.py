@@ -310,15 +310,15 @@ def _settle(transaction: Transaction, measure: Measure, now: int) -> list[Stored
         "SELECT kind, subject, bytes, manifests, operation, since FROM sync_leftover "
         "ORDER BY operation, kind, subject"
     ).fetchall():
-        needed = images.has_layer if kind == "layer" else images.has_manifest
+        needed = images.needs(connection, kind, subject)
         gone = measure(kind, subject) is None
-        if gone and not needed(connection, subject):
+        if gone and not needed:
             event: ev.Event
             if kind == "layer":
                 event = ev.LayerDeleted(bytes=size, manifests=manifests)
             else:
                 event = (ev.FsmetaDeleted if kind == "fsmeta" else ev.VmdkDeleted)(bytes=size)
             stored += transaction.append([NewEvent(event, subject)], operation=operation)
-        if gone or needed(connection, subject) or now - since > _WAIT_FOR_FILES:
+        if gone or needed or now - since > _WAIT_FOR_FILES:
             connection.execute("DELETE FROM sync_leftover WHERE kind = ? AND subject = ?", (kind, subject))
     return stored

@@ -19,10 +19,8 @@ from msb_cache.ledger import Ledger
 from msb_cache.log_files import as_it_is
 from msb_cache.projections import live
 from msb_cache.projections.rows import LayerRow, ManifestRow
-from msb_cache.projections.state import IndexState, load
+from msb_cache.projections.state import EMPTY, load
 from msb_cache.projections.tables import columns, stored_rows
-
-_EMPTY = IndexState({}, {}, frozenset(), {})
 
 BROKEN = ("missing", "size", "damaged")
 """The problems with files that the index needs."""
@@ -176,7 +174,7 @@ def _named_by_msb(ledger: Ledger) -> set[Path] | None:
         theirs = msb_database.read(ledger.layout.msb_database)
     except MsbDatabaseError:
         return None
-    return msb_deletion.named_files(ledger.layout, _EMPTY, theirs)
+    return msb_deletion.named_files(ledger.layout, EMPTY, theirs)
 
 
 def expected_files(layout: Layout, connection: sqlite3.Connection) -> dict[Path, tuple[str, int | None]]:

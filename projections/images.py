@@ -182,6 +182,11 @@ def has_layer(connection: sqlite3.Connection, diff_id: str) -> bool:
     return _any(connection, "SELECT 1 FROM manifest_layer WHERE diff_id = ? LIMIT 1", diff_id)
 
 
+def needs(connection: sqlite3.Connection, kind: str, subject: str) -> bool:
+    """Return whether the index needs a layer image (kind ``layer``), or a file or record of a manifest."""
+    return (has_layer if kind == "layer" else has_manifest)(connection, subject)
+
+
 def manifests_with(connection: sqlite3.Connection, diff_id: str) -> list[str]:
     """Return the manifests in the index that need this layer."""
     rows = connection.execute(

@@ -30,6 +30,10 @@ class IndexState:
     fixed: frozenset[str] = frozenset()
 
 
+EMPTY = IndexState({}, {}, frozenset(), {})
+"""That of a home without a log."""
+
+
 def load(connection: sqlite3.Connection) -> IndexState:
     """Read the index; the caller's transaction makes it one consistent position.
 
