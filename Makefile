@@ -25,7 +25,7 @@ lint: $(INSTALLED) ## check style, types and the direction of imports
 	$(BIN)/mypy benchmarks
 	$(BIN)/lint-imports --no-logo
 
-bench: $(INSTALLED) ## measure the speed against the floors (ARGS="--msb MSB" compares with msb)
+bench: $(INSTALLED) ## measure the speed against the floors and msb (ARGS="--only list" measures one work)
 	@$(BIN)/python benchmarks/bench.py .cache/bench $(ARGS)
 
 clean: ## delete everything that was built, the environment included

@@ -1,63 +1,23 @@
-"""Measure the speed of everything against the floor, and print one table.
+"""Measure the speed of everything against the floor and against msb, and print one table.
 
-    python benchmarks/bench.py FOLDER [--msb MSB] [--msb-cache PROGRAM]
+    python benchmarks/bench.py FOLDER [--only WORK] [--msb MSB] [--msb-cache PROGRAM] [--rounds N]
 
-FOLDER keeps a log of 1,000,000 events and, for load and pull, the image between runs. PROGRAM is a
-msb-cache installed from a wheel, for what starts processes; the default is the one beside this Python.
+FOLDER keeps a log of 1,000,000 events and, for load and pull, the image between runs. MSB is by default what
+is found on the PATH; without one its column is empty. PROGRAM is a msb-cache installed from a wheel; by
+default one is built and installed for the run.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import subprocess
+import shutil
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import timing
-import works
-from works import Measured
-
-
-def measure(folder: Path, msb: str | None, program: Path) -> Iterator[Measured]:
-    long = folder / "log-1000000"
-    if not long.exists():
-        generator = Path(__file__).with_name("generate_log.py")
-        subprocess.run([sys.executable, generator, long], check=True)
-    yield works.append(folder)
-    yield works.list_(folder)
-    yield works.get(folder)
-    yield works.open_and_get(folder)
-    yield from works.cold(folder, msb_cache=program)
-    yield from works.first_line(folder, long, msb_cache=program)
-    yield works.prune(folder)
-    yield works.rebuild(long)
-    yield works.as_of(long)
-    if msb is not None:
-        yield works.load(folder, msb=msb)
-        yield works.pull(folder, msb=msb)
-
-
-def show(lines: Iterable[Measured]) -> int:
-    """Print a line for each work as it is measured; return how many miss their target."""
-    print(f"{os.cpu_count()} cores; medians of so many rounds in turns, ratios by round\n")
-    print("| work | ours | floor | ratio | target | rounds | |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | --- |")
-    missed = 0
-    for work, (ours, floor, ratio, rounds), target in lines:
-        passed = ratio <= target
-        missed += not passed
-        verdict = "pass" if passed else "**not**"
-        times = f"{_time(ours)} | {_time(floor)} | {ratio:.2f} | {target:.2f}"
-        print(f"| {work} | {times} | {rounds} | {verdict} |", flush=True)
-    return missed
-
-
-def _time(seconds: float) -> str:
-    if seconds < 0.001:
-        return f"{seconds * 1e6:.1f} µs"
-    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+import table
+from setting import Setting
+from works import NEED_MSB, WORKS
 
 
 def main() -> None:
@@ -65,13 +25,35 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--msb", help="the program to compare load and pull with")
-    parser.add_argument("--msb-cache", type=Path, default=Path(timing.MSB_CACHE))
+    parser.add_argument("--only", action="append", choices=WORKS, metavar="WORK", help=", ".join(WORKS))
+    parser.add_argument(
+        "--msb", type=_program, default=shutil.which("msb"), help="the program to compare with"
+    )
+    parser.add_argument("--msb-cache", type=_program, help="our program, installed from a wheel")
+    parser.add_argument("--rounds", type=int, help="instead of each work's own number")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    missed = show(measure(options.folder.resolve(), options.msb, options.msb_cache))
+    missed = 0
+    with Setting(options.folder.resolve(), msb=options.msb, msb_cache=options.msb_cache) as setting:
+        print(f"{os.cpu_count()} cores; medians of so many rounds in turns, ratios by round\n")
+        print(f"{table.HEADER}\n{table.RULE}")
+        for name in options.only or WORKS:
+            if name in NEED_MSB and setting.msb is None:
+                print(f"{name} needs msb, which is not here", file=sys.stderr)
+                continue
+            rounds = {} if options.rounds is None else {"rounds": options.rounds}
+            row = WORKS[name](setting, **rounds)
+            missed += row.missed
+            print(table.line(row), flush=True)
     if missed:
         print(f"\n{missed} over the target", file=sys.stderr)
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{name} is no program")
+    return os.path.abspath(found)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,14 @@ HANDLE = (
     "i.created_at, i.last_used_at FROM image i LEFT JOIN manifest m ON m.digest = i.manifest_digest "
 )
 
+PRINT_IMAGES = f"""
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+for row in connection.execute({HANDLE + "ORDER BY i.created_at DESC, i.seq DESC"!r}):
+    print(*row)
+"""
+"""A whole program that prints the index at the path it is given."""
+
 
 def connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None)
@@ -85,23 +93,6 @@ def open_and_select_image(path: Path, reference: str) -> None:
     connection = connect(path)
     select_image(connection, reference)
     connection.close()
-
-
-def read_index(path: Path) -> list[Rows]:
-    """Read what a plan to prune needs."""
-    connection = connect(path)
-    try:
-        return [
-            connection.execute(query).fetchall()
-            for query in (
-                "SELECT digest FROM manifest",
-                "SELECT manifest_digest, diff_id FROM manifest_layer",
-                "SELECT reference, manifest_digest FROM image",
-                "SELECT diff_id FROM layer",
-            )
-        ]
-    finally:
-        connection.close()
 
 
 def unlink(paths: Iterable[str]) -> None:

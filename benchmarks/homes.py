@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import timing
 from generate_log import LAYER_TYPE, MANIFEST_TYPE, digest
 
+from msb_cache import ImageCache
 from msb_cache.artifacts.layout import Layout, lock_path, make_private
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.ids import uuid7
@@ -15,6 +20,30 @@ from msb_cache.eventstore.store import NewEvent
 from msb_cache.ledger import Ledger
 
 _BATCH = 2000  # images in one transaction
+_LAYERS = 2
+_TIME = "2026-11-23 10:04:35.285747457"
+
+MSB_TABLES = ("image_ref", "manifest", "config", "layer", "manifest_layer")
+_MSB_SCHEMA = """
+CREATE TABLE manifest (id integer NOT NULL PRIMARY KEY AUTOINCREMENT, digest text NOT NULL UNIQUE,
+    media_type text, config_digest text, architecture text, os text, variant text, layer_count integer,
+    total_size_bytes integer, created_at datetime_text);
+CREATE TABLE image_ref (id integer NOT NULL PRIMARY KEY AUTOINCREMENT, reference text NOT NULL UNIQUE,
+    manifest_id integer NOT NULL, created_at datetime_text, updated_at datetime_text,
+    FOREIGN KEY (manifest_id) REFERENCES manifest (id) ON DELETE CASCADE);
+CREATE TABLE config (id integer NOT NULL PRIMARY KEY AUTOINCREMENT, manifest_id integer NOT NULL UNIQUE,
+    digest text NOT NULL, env text, cmd text, entrypoint text, working_dir text, user text, labels text,
+    stop_signal text, created_at datetime_text,
+    FOREIGN KEY (manifest_id) REFERENCES manifest (id) ON DELETE CASCADE);
+CREATE TABLE layer (id integer NOT NULL PRIMARY KEY AUTOINCREMENT, diff_id text NOT NULL UNIQUE,
+    blob_digest text NOT NULL, media_type text, compressed_size_bytes integer, erofs_size_bytes integer,
+    created_at datetime_text, last_used_at datetime_text);
+CREATE TABLE manifest_layer (id integer NOT NULL PRIMARY KEY AUTOINCREMENT, manifest_id integer NOT NULL,
+    layer_id integer NOT NULL, position integer NOT NULL,
+    FOREIGN KEY (manifest_id) REFERENCES manifest (id) ON DELETE CASCADE,
+    FOREIGN KEY (layer_id) REFERENCES layer (id) ON DELETE RESTRICT);
+CREATE UNIQUE INDEX idx_manifest_layers_manifest_position ON manifest_layer (manifest_id, position);
+"""
 
 
 def reference(number: int) -> str:
@@ -46,7 +75,7 @@ def loaded(number: int) -> list[NewEvent]:
             size=1000,
             erofs_size=4096,
         )
-        for position in range(2)
+        for position in range(_LAYERS)
     )
     added = ev.ManifestAdded(
         media_type=MANIFEST_TYPE,
@@ -65,6 +94,72 @@ def loaded(number: int) -> list[NewEvent]:
 
 def used(number: int) -> NewEvent:
     return NewEvent(ev.ImageUsed(manifest_digest=digest("manifest", number)), reference(number))
+
+
+def msb_index(home: Path, images: int, msb: str | None) -> None:
+    """Make msb's database with the images of ``index``: its own one, else one with the tables of 0.7.11."""
+    path = Layout(home).msb_database
+    if msb is not None:
+        command = [msb, "image", "list", "--quiet"]
+        subprocess.run(command, env=timing.environment(home), stdout=subprocess.DEVNULL, check=True)
+    make_private(path.parent)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    if msb is None:
+        connection.executescript(_MSB_SCHEMA)
+    connection.execute("BEGIN")
+    for number in range(images):
+        _msb_image(connection, number)
+    connection.execute("COMMIT")
+    connection.close()
+
+
+def settle(home: Path) -> None:
+    """Record all that msb has, and that it stays so: what was just written is looked at again."""
+    with ImageCache(home) as cache:
+        assert cache.sync().adopted
+        time.sleep(0.2)
+        assert not cache.sync().events
+
+
+def _msb_image(connection: sqlite3.Connection, number: int) -> None:
+    def insert(table: str, **row: object) -> int:
+        marks = ", ".join("?" * len(row))
+        query = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})"
+        return int(connection.execute(query, tuple(row.values())).lastrowid or 0)
+
+    config = digest("config", number)
+    manifest = insert(
+        "manifest",
+        digest=digest("manifest", number),
+        media_type=MANIFEST_TYPE,
+        config_digest=config,
+        architecture="amd64",
+        os="linux",
+        layer_count=_LAYERS,
+        total_size_bytes=1000 * _LAYERS,
+        created_at=_TIME,
+    )
+    insert(
+        "config",
+        manifest_id=manifest,
+        digest=config,
+        env='["PATH=/usr/bin:/bin"]',
+        cmd='["serve"]',
+        created_at=_TIME,
+    )
+    for position in range(_LAYERS):
+        layer = insert(
+            "layer",
+            diff_id=digest("diff", number, position),
+            blob_digest=digest("blob", number, position),
+            media_type=LAYER_TYPE,
+            compressed_size_bytes=1000,
+            created_at=_TIME,
+            last_used_at=_TIME,
+        )
+        insert("manifest_layer", manifest_id=manifest, layer_id=layer, position=position)
+    insert("image_ref", reference=reference(number), manifest_id=manifest, created_at=_TIME, updated_at=_TIME)
 
 
 def files(home: Path, images: int) -> list[str]:
@@ -89,5 +184,5 @@ def _artifacts(layout: Layout, images: int) -> Iterator[Path]:
         yield layout.metadata(reference(number))
         yield layout.vmdk(manifest)
         yield layout.fsmeta(manifest)
-        for position in range(2):
+        for position in range(_LAYERS):
             yield layout.layer(digest("diff", number, position))

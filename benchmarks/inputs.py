@@ -13,6 +13,7 @@ import platform
 import shutil
 import socket
 import subprocess
+import sys
 import sysconfig
 import tarfile
 import time
@@ -43,8 +44,8 @@ def archive(folder: Path) -> Path:
 
 
 @contextmanager
-def registry(folder: Path) -> Iterator[str]:
-    """A running registry that has the image; yields the image's reference there."""
+def registry(folder: Path) -> Iterator[tuple[str, list[int]]]:
+    """A running registry that has the image; yields its reference there, and its layers' sizes in bytes."""
     source = archive(folder)
     storage = folder / "registry"
     filled = storage.exists()
@@ -68,13 +69,16 @@ def registry(folder: Path) -> Iterator[str]:
     ):
         try:
             _wait_for(host, process)
+            address = f"docker://{host}/{NAME}"
             if not filled:
-                destination = f"docker://{host}/{NAME}"
                 subprocess.run(
-                    ["skopeo", "copy", "--dest-tls-verify=false", f"docker-archive:{source}", destination],
+                    ["skopeo", "copy", "--dest-tls-verify=false", f"docker-archive:{source}", address],
+                    stdout=sys.stderr,
                     check=True,
                 )
-            yield f"{host}/{NAME}"
+            inspect = ["skopeo", "inspect", "--raw", "--tls-verify=false", address]
+            manifest = json.loads(subprocess.run(inspect, stdout=subprocess.PIPE, check=True).stdout)
+            yield f"{host}/{NAME}", [layer["size"] for layer in manifest["layers"]]
         except BaseException:
             if not filled:
                 shutil.rmtree(storage, ignore_errors=True)
@@ -101,7 +105,7 @@ def _debian(root: Path, layer: Path) -> None:
     if layer.exists():
         return
     shutil.rmtree(root, ignore_errors=True)
-    subprocess.run(["debootstrap", "--variant=minbase", "bookworm", root], check=True)
+    subprocess.run(["debootstrap", "--variant=minbase", "bookworm", root], stdout=sys.stderr, check=True)
     _tar(root, layer, ".", "--exclude=./var/cache/apt/archives/*.deb", "--exclude=./var/lib/apt/lists/*")
     shutil.rmtree(root)
 

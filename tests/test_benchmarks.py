@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import os
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +16,129 @@ ROOT = Path(__file__).parent.parent
 GROSS = 3.0  # times the target: what a busy machine does to a small measurement is less
 
 
-@pytest.fixture(scope="module")
-def works() -> Any:
+@pytest.fixture(scope="module", autouse=True)
+def importable() -> Iterator[None]:
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import works
-
-        yield works
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+    yield
+    sys.path.remove(str(ROOT / "benchmarks"))
 
 
-SMALL: dict[str, Callable[[Any, Path], Any]] = {
-    "append": lambda works, folder: works.append(folder, images=50, rounds=40),
-    "list": lambda works, folder: works.list_(folder, images=1000, rounds=7),
-    "get": lambda works, folder: works.get(folder, images=200, rounds=200),
-    "open and get": lambda works, folder: works.open_and_get(folder, images=200, rounds=30),
-    "prune": lambda works, folder: works.prune(folder, images=200, rounds=1),
+def measured(name: str, folder: Path, msb: str | None = None, **size: int) -> Any:
+    from setting import Setting
+    from works import WORKS
+
+    program = str(Path(sys.executable).with_name("msb-cache"))
+    with Setting(folder, msb=msb, msb_cache=program) as setting:
+        row = WORKS[name](setting, **size)
+    assert [*folder.glob("scratch-*")] == []
+    return row
+
+
+SMALL = {
+    "append": {"images": 50, "rounds": 40},
+    "list": {"images": 1000, "rounds": 7},
+    "get": {"images": 200, "rounds": 200},
+    "open": {"images": 200, "rounds": 30},
+    "list-cold": {"rounds": 3},
+    "list-cold-10000": {"images": 500, "rounds": 3},
+    "inspect-cold": {"rounds": 3},
+    "history-cold": {"rounds": 3},
+    "sync": {"images": 1000, "rounds": 7},
+    "sync-first": {"images": 300, "rounds": 3},
+    "prune": {"images": 200, "rounds": 1},
 }
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_small_measurement_is_not_grossly_over_its_target(works: Any, name: str, tmp_path: Path) -> None:
-    measured = SMALL[name](works, tmp_path)
-    assert measured.times.ratio <= GROSS * measured.target, measured
+def test_a_small_measurement_is_not_grossly_over_its_target(name: str, tmp_path: Path) -> None:
+    row = measured(name, tmp_path, **SMALL[name])
+    assert row.ratio <= GROSS * row.target, row
+    assert row.msb is None
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("inspect-cold", {"rounds": 1}),
+        ("prune", {"images": 30, "rounds": 1}),
+        ("prune-msb", {"images": 30, "rounds": 1}),
+    ],
+)
+def test_msb_does_the_same_work(name: str, size: dict[str, int], msb: str, tmp_path: Path) -> None:
+    row = measured(name, tmp_path, msb, **size)
+    assert row.msb.seconds > 0
+    assert row.msb.memory > 2**20
+
+
+def test_the_peak_of_a_command_is_not_that_of_whoever_starts_it(tmp_path: Path) -> None:
+    from timing import process
+
+    ballast = bytes(b"x" * 200_000_000)
+    small, large = (
+        process(sys.executable, "-c", f"b'x' * {size}", home=tmp_path)().memory for size in (1, 10**8)
+    )
+    assert small < len(ballast) / 2 <= large
+
+
+def test_a_command_that_fails_is_not_measured(tmp_path: Path) -> None:
+    from timing import process
+
+    with pytest.raises(SystemExit, match="no such reason"):
+        process(sys.executable, "-c", "raise SystemExit('no such reason')", home=tmp_path)()
+
+
+RUNS = {"ours": [0.2, 0.6, 0.4], "floor": [0.1, 0.2, 0.2], "msb": [1.0, 2.0, 3.0]}
+
+
+@pytest.mark.parametrize(
+    ("names", "target", "line"),
+    [
+        ("ours floor msb", 2.0, "| w | 400.0 ms | 200.0 ms | 2.00 s | 2.00 | 2.00 | 3 |  |  | pass |"),
+        ("ours floor", 1.5, "| w | 400.0 ms | 200.0 ms |  | 2.00 | 1.50 | 3 |  |  | **not** |"),
+        ("ours msb", 1.0, "| w | 400.0 ms |  | 2.00 s | 0.20 | 1.00 | 3 |  |  | pass |"),
+        ("ours", 1.0, "| w | 400.0 ms |  |  |  | 1.00 | 3 |  |  |  |"),
+    ],
+)
+def test_the_ratio_is_to_the_floor_else_to_msb(names: str, target: float, line: str) -> None:
+    import table
+    from timing import Run
+
+    runs = {name: [Run(seconds) for seconds in RUNS[name]] for name in names.split()}
+    assert table.line(table.measured("w", runs, target)) == line
+
+
+def test_a_table_tells_its_rows_by_columns() -> None:
+    import table
+
+    assert table.HEADER.count("|") == table.RULE.count("|") == 11
 
 
 def test_the_floors_use_nothing_of_ours() -> None:
-    source = (ROOT / "benchmarks" / "floors.py").read_text()
-    assert "msb_cache" not in source
-    assert "homes" not in source
+    tree = ast.parse((ROOT / "benchmarks" / "floors.py").read_text())
+    imported = {
+        name
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert imported == {"__future__", "collections.abc", "os", "pathlib", "sqlite3", "typing"}
+
+
+def test_the_table_is_what_the_program_prints(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "bench.py", tmp_path, "--only", "get", "--rounds", "3"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    first, _, header, _, row = done.stdout.splitlines()
+    assert first.startswith(f"{os.cpu_count()} cores")
+    assert header.startswith("| work | ours | floor | msb |")
+    assert row.startswith("| `get` on an open cache |")
+    assert "| 3 |" in row

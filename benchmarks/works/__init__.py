@@ -1,0 +1,37 @@
+"""The works that are measured, one function each: it takes the setting, and the rounds to measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from table import Measured
+
+from works import commands, images, index, prune, sync
+
+Work = Callable[..., Measured]
+
+WORKS: dict[str, Work] = {
+    "append": index.append,
+    "list": index.list_,
+    "get": index.get,
+    "open": index.open_and_get,
+    "list-cold": commands.list_,
+    "list-cold-10000": commands.list_many,
+    "inspect-cold": commands.inspect,
+    "history-cold": commands.history,
+    "history-first": commands.first_of_history,
+    "events-first": commands.first_of_events,
+    "sync": sync.unchanged,
+    "sync-first": sync.first,
+    "prune-10000": prune.many,
+    "prune": prune.own,
+    "prune-msb": prune.through_msb,
+    "rebuild": index.rebuild,
+    "as-of": index.as_of,
+    "load": images.load,
+    "pull": images.pull,
+}
+"""By the name that ``--only`` takes, in the order of the table."""
+
+NEED_MSB = {"prune-msb"}
+"""What msb itself does for us; the others only lack its column without it."""

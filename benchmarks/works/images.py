@@ -1,0 +1,49 @@
+"""Adding an image to an empty home."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import inputs
+import timing
+from setting import Setting
+from table import Measured, measured
+from timing import Contender, Run, turns
+
+
+def load(setting: Setting, *, rounds: int = 30) -> Measured:
+    source = inputs.archive(setting.folder)
+    commands = {"ours": [setting.program, "load", "-i", str(source)]}
+    if setting.msb is not None:
+        commands["msb"] = [setting.msb, "load", "--quiet", "-i", str(source)]
+    runs = _in_empty_homes(setting, commands, rounds)
+    return measured(f"load of a docker archive of {source.stat().st_size / 1e6:.0f} MB", runs, 0.5)
+
+
+def pull(setting: Setting, *, rounds: int = 30) -> Measured:
+    with inputs.registry(setting.folder) as (reference, sizes):
+        commands = {"ours": [setting.program, "pull", "--insecure", reference]}
+        if setting.msb is not None:
+            commands["msb"] = [setting.msb, "pull", "--insecure", "--quiet", reference]
+        runs = _in_empty_homes(setting, commands, rounds)
+    work = f"pull of {sum(sizes) / 1e6:.0f} MB in {len(sizes)} layers from loopback"
+    return measured(work, runs, 1.0)
+
+
+def _in_empty_homes(setting: Setting, commands: dict[str, list[str]], rounds: int) -> dict[str, list[Run]]:
+    def contender(command: list[str]) -> Contender:
+        def run() -> Run:
+            with setting.scratch() as home:
+                os.sync()  # what earlier runs wrote is not waited for in this one
+                took = timing.process(*command, home=home)()
+                _check(home)
+                return took
+
+        return run
+
+    return turns({name: contender(command) for name, command in commands.items()}, rounds)
+
+
+def _check(home: Path) -> None:
+    assert [*(home / "cache" / "vmdk").glob("*.vmdk")]

@@ -1,0 +1,80 @@
+"""Looking at what msb did, in a home that it keeps."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import floors
+import homes
+from setting import Setting
+from table import Measured, measured
+from timing import Run, timed, turns
+
+from msb_cache import ImageCache
+from msb_cache.artifacts.layout import Layout
+
+
+def unchanged(setting: Setting, *, images: int = 10_000, rounds: int = 200) -> Measured:
+    """Every command that reads opens the cache and looks; the floor reads what there is to compare."""
+    with setting.msb_home(images) as home:
+        path = Layout(home).msb_database
+        floors.read_tables(path, homes.MSB_TABLES)  # the first reader makes the write-ahead log anew
+        homes.settle(home)
+
+        def ours() -> None:
+            with ImageCache(home) as cache:
+                assert not cache.sync().events
+
+        contenders = {
+            "ours": timed(ours),
+            "floor": timed(lambda: floors.read_tables(path, homes.MSB_TABLES)),
+        }
+        runs = turns(contenders, rounds)
+    return measured(f"`sync` of an unchanged home of {images:,} images", runs, 0.1)
+
+
+def first(setting: Setting, *, images: int = 10_000, rounds: int = 30) -> Measured:
+    with setting.msb_home(images) as home:
+        layout = Layout(home)
+        homes.files(home, images)
+        appended: list[floors.Rows] = []
+
+        def ours() -> Run:
+            _forget(layout)
+            os.sync()
+            began = time.perf_counter()
+            with ImageCache(home) as cache:
+                report = cache.sync()
+            run = Run(time.perf_counter() - began)
+            assert report.adopted
+            assert len(report.events) == 2 * images
+            connection = floors.connect(layout.database)
+            appended[:] = [connection.execute(f"SELECT {floors.EVENT_COLUMNS} FROM events").fetchall()]
+            connection.close()
+            return run
+
+        def floor() -> Run:
+            path = layout.db / "floor.db"
+            table = floors.events_table(path, layout.database)
+            os.sync()
+            began = time.perf_counter()
+            floors.read_tables(layout.msb_database, homes.MSB_TABLES)
+            floors.insert_rows(table, "events", appended[0])
+            run = Run(time.perf_counter() - began)
+            table.close()
+            path.unlink()
+            return run
+
+        runs = turns({"ours": ours, "floor": floor}, rounds)
+    return measured(f"first `sync` of {images:,} images", runs, 3.0)
+
+
+def _forget(layout: Layout) -> None:
+    """Take everything of ours away from msb's home."""
+    for path in layout.db.iterdir():
+        if path.is_file() and not path.name.startswith(layout.msb_database.name):
+            path.unlink()
+    for folder in (layout.operations, layout.snapshots):
+        for path in folder.glob("*"):
+            path.unlink()
