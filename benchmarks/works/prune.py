@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import floors
@@ -80,8 +81,9 @@ def _in_own_home(setting: Setting, images: int, rounds: int, *, msb: str | None)
         return run
 
     contenders: dict[str, Contender] = {"ours": ours, "floor": floor}
-    with setting.msb_home(images) as theirs:
+    with ExitStack() as made:
         if msb is not None:
+            theirs = made.enter_context(setting.msb_home(images))
             homes.files(theirs, images)
             contenders["msb"] = _in_copy(setting, theirs, [msb, *_MSB_PRUNE])
         runs = turns(contenders, rounds, warm=False)
