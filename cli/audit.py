@@ -152,7 +152,7 @@ def _deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]
         "bytes_reclaimed": row.bytes_reclaimed,
     }
     if isinstance(report, DeletionReport):
-        from msb_cache.cache import familiar
+        from msb_cache.finding import familiar
 
         found["images"] = [
             {"reference": familiar(reference), "digest": data.manifest_digest, "forced": data.forced}
@@ -167,8 +167,8 @@ def _deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]
 
 
 def _print_deletion(report: DeletionReport) -> None:
-    from msb_cache.cache import familiar
     from msb_cache.cli.describe import kept_because, who
+    from msb_cache.finding import familiar
 
     row = report.counters
 

@@ -119,7 +119,7 @@ def _line(name: str, value: str) -> None:
 
 
 def _familiar(names: Sequence[str]) -> list[str]:
-    from msb_cache.cache import familiar
+    from msb_cache.finding import familiar
 
     return [familiar(name) for name in names]
 
@@ -140,7 +140,7 @@ def _by(event: StoredEvent) -> str:
 
 
 def _print_image(found: ImageReasons) -> None:
-    from msb_cache.cache import familiar
+    from msb_cache.finding import familiar
 
     name = output.printable(familiar(found.reference))
     if found.failure is not None:

@@ -206,7 +206,7 @@ def prune(
             if format_ == "json":
                 output.json(_preview_fields(shown))
             elif quiet:
-                from msb_cache.cache import familiar
+                from msb_cache.finding import familiar
 
                 for reference, _ in shown.plan.references:
                     click.echo(familiar(reference))
@@ -380,7 +380,7 @@ def _confirm(shown: Preview) -> bool:
 
 
 def _print_preview(shown: Preview, *, err: bool = False) -> None:
-    from msb_cache.cache import familiar
+    from msb_cache.finding import familiar
 
     plan = shown.plan
     if plan.empty and not shown.artifacts:
@@ -410,7 +410,7 @@ def _print_preview(shown: Preview, *, err: bool = False) -> None:
 
 
 def _preview_fields(shown: Preview) -> dict[str, Any]:
-    from msb_cache.cache import familiar
+    from msb_cache.finding import familiar
 
     plan = shown.plan
     return {

@@ -28,7 +28,7 @@ from msb_cache.artifacts.locks import LockSet
 from msb_cache.errors import BusyError, CorruptArtifactError, InvalidImageError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
-from msb_cache.ledger import Ledger, Transaction
+from msb_cache.ledger import Ledger, Note, Transaction
 from msb_cache.oci.image import SourceImage, SourceLayer
 from msb_cache.oci.reference import Reference
 from msb_cache.oci.tar import TarEntry
@@ -38,7 +38,6 @@ from msb_cache.recovery import Published, undo, write_journal
 from msb_cache.steps import reached
 
 Reuse = Callable[[SourceLayer], None]
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)

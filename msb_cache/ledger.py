@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 Who = Callable[[], "Actor"]
 """Says who is recorded; asked when something is."""
 
+Note = Callable[[str], None]
+"""Gets sentences for a person about something unusual that is no error."""
+
 
 def current_actor(program: str | None = None, reason: str | None = None) -> Actor:
     """Return who runs this process. ``program`` is a name; arguments are never part of it."""
