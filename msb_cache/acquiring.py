@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from msb_cache import finding
 from msb_cache.adding import Addition, add
+from msb_cache.artifacts.layout import leaving_no_folders
 from msb_cache.errors import InvalidConfigError, InvalidImageError
 from msb_cache.eventstore.events import Source
 from msb_cache.ledger import Note, as_text
@@ -56,6 +57,7 @@ def load(
     from msb_cache.oci.archive import open_archive
 
     with (
+        leaving_no_folders(layout),
         _naming(source, layout.cache),
         Operation(layout) as operation,
         open_archive(opened, operation.staging(), wanted) as archive,
@@ -88,7 +90,7 @@ def pull(session: Session, wanted: Wanted, *, progress: Progress | None, note: N
     else:
         from msb_cache import pulling
 
-        with _naming(None, session.layout.cache):
+        with leaving_no_folders(session.layout), _naming(None, session.layout.cache):
             pulling.pull(session.ledger, wanted, progress=progress, note=note)
     with session.index() as connection:
         return finding.image(connection, wanted.reference.canonical)

@@ -116,7 +116,7 @@ def add(
         for addition in additions:
             staged += _stage_image(ledger, addition, layers, staging)
         reached("add.staged")
-        ledger.check_ours()
+        ledger.open_to_write()  # not before: what is refused leaves no database behind
         published = _journal(ledger, staged, staging)
         transaction = None
         try:
@@ -261,7 +261,7 @@ def _stage_layers(
     with ThreadPoolExecutor(workers, thread_name_prefix="msb-cache-layer") as pool:
         futures = [pool.submit(stage, layer) for layer in wanted.values()]
         try:
-            ledger.prepare()  # before anything is published; for a new database that takes a while
+            ledger.prepare()
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()

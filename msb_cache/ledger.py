@@ -211,7 +211,16 @@ class Ledger:
                 raise _cannot_write(path)
 
     def prepare(self) -> None:
-        """Open the database for writing, making it if there is none, before any file is published."""
+        """Load now what making a database takes, if there is none: that is most of the time it costs."""
+        if not self.layout.database.exists():
+            from msb_cache.migrations import schema  # noqa: F401
+
+    def open_to_write(self) -> None:
+        """Open the database for writing, making it if there is none, before any file is published.
+
+        Raises:
+            HomeOwnedByMicrosandboxError: msb owns this cache.
+        """
         self.check_ours()
         self._writer()
 
