@@ -19,8 +19,11 @@ _LONGEST_REASON = 300
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def open_cache(home: str | None, *, reason: str | None = None) -> ImageCache:
-    """Open the cache of ``--home`` (None: the environment's); the log keeps this program and the reason."""
+def open_cache(home: str | None, *, reason: str | None = None, quiet: bool = False) -> ImageCache:
+    """Open the cache of ``--home`` (None: the environment's); the log keeps this program and the reason.
+
+    With ``quiet``, nothing but errors is said.
+    """
     from msb_cache.cache import ImageCache
     from msb_cache.ledger import current_actor
 
@@ -28,7 +31,7 @@ def open_cache(home: str | None, *, reason: str | None = None) -> ImageCache:
         return current_actor("msb-cache", reason)
 
     sync = not click.get_current_context().find_root().params.get("no_sync", False)
-    return ImageCache(home, actor=who, sync=sync, note=note)
+    return ImageCache(home, actor=who, sync=sync, note=None if quiet else note)
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def load(
     if path in (None, "-") and sys.stdin is None:
         raise click.UsageError("nothing to load: stdin is closed")
     source = sys.stdin.buffer if path is None or path == "-" else path
-    with open_cache(home) as cache:
+    with open_cache(home, quiet=quiet) as cache:
         handles = cache.load(source, tag=tag, platform=platform, note=None if quiet else note)
     if not quiet:
         for handle in handles:
@@ -89,7 +89,7 @@ def save(home: str | None, references: tuple[str, ...], path: str | None, format
     if path in (None, "-") and sys.stdout is None:
         raise click.UsageError("nowhere to write to: stdout is closed")
     target = sys.stdout.buffer if path is None or path == "-" else path
-    with open_cache(home) as cache:
+    with open_cache(home, quiet=quiet) as cache:
         cache.save(references, target, format=format_)
     if not quiet and path not in (None, "-"):
         done("Saved", str(path))
@@ -165,7 +165,7 @@ def remove(
     from msb_cache.cli.main import EXIT_FAILED, EXIT_IN_USE, EXIT_NOT_FOUND
 
     codes = []
-    with open_cache(home, reason=reason) as cache:
+    with open_cache(home, reason=reason, quiet=quiet) as cache:
         for reference in references:
             try:
                 report = cache.remove(reference, force=force)
@@ -200,7 +200,7 @@ def prune(
 
     That is: no sandbox and no snapshot. What was deleted, kept and why is recorded: see `msb-cache prunes`.
     """
-    with open_cache(home, reason=reason) as cache:
+    with open_cache(home, reason=reason, quiet=quiet) as cache:
         if dry_run:
             shown = cache.preview_prune(orphans=orphans)
             if format_ == "json":
@@ -235,7 +235,7 @@ def prune(
 @click.pass_obj
 def use(home: str | None, reference: str, holder: str | None, quiet: bool) -> None:
     """Record that an image was used, now. That does not hold it."""
-    with open_cache(home) as cache:
+    with open_cache(home, quiet=quiet) as cache:
         handle = cache.use(reference, holder=holder)
     if not quiet:
         done("Used", handle.reference)
@@ -251,7 +251,7 @@ def hold(home: str | None, reference: str, holder: str, quiet: bool) -> None:
 
     HOLDER is sandbox:NAME or snapshot:NAME (or its path).
     """
-    with open_cache(home) as cache:
+    with open_cache(home, quiet=quiet) as cache:
         handle = cache.hold(reference, holder)
     if not quiet:
         done("Held", f"{handle.reference} ({output.short(handle.manifest_digest)}) by {holder}")
@@ -263,7 +263,7 @@ def hold(home: str | None, reference: str, holder: str, quiet: bool) -> None:
 @click.pass_obj
 def release(home: str | None, holder: str, quiet: bool) -> None:
     """End every hold of a holder."""
-    with open_cache(home) as cache:
+    with open_cache(home, quiet=quiet) as cache:
         digests = cache.release(holder)
     if quiet:
         return

@@ -70,7 +70,7 @@ def pull(
     if ca_certs is not None and not ca_certs.is_file():
         raise click.BadParameter(f"{ca_certs} is no file", param_hint="--ca-certs")
     credential = _credential(username, password_stdin)
-    with open_cache(home) as cache, _progress(quiet) as progress:
+    with open_cache(home, quiet=quiet) as cache, _progress(quiet) as progress:
         if cache.kept_by_msb and not quiet:
             click.echo(f"  msb pulls {output.printable(reference)} …", err=True)
         handle = cache.pull(

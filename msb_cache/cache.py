@@ -63,7 +63,8 @@ class ImageCache:
         clock: nanoseconds since the epoch, UTC.
         sync: record what msb did before reading; else only ``sync()`` does.
         note: gets a sentence when that cannot be done, and reading goes on with what the log has; also when a
-            question is about a time before the log.
+            question is about a time before the log, and when another process that writes or deletes has to
+            be waited for.
     """
 
     def __init__(
@@ -80,8 +81,8 @@ class ImageCache:
 
             home = home_from_environment()
         self._layout = Layout(home)
-        self._ledger = Ledger(self._layout, actor=actor, clock=clock)
-        self._session = Session(self._ledger, sync=sync, note=note)
+        self._ledger = Ledger(self._layout, actor=actor, clock=clock, note=note)
+        self._session = Session(self._ledger, sync=sync)
 
     @property
     def home(self) -> Path:

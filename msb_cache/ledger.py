@@ -109,13 +109,20 @@ class Ledger:
         layout: the home.
         actor: who is recorded, or what says it; None: the user and program of this process.
         clock: nanoseconds since the epoch.
+        note: told when another process has to be waited for.
     """
 
     def __init__(
-        self, layout: Layout, *, actor: Actor | Who | None = None, clock: Clock = time.time_ns
+        self,
+        layout: Layout,
+        *,
+        actor: Actor | Who | None = None,
+        clock: Clock = time.time_ns,
+        note: Note | None = None,
     ) -> None:
         self.layout = layout
         self.clock = clock
+        self.note: Note = note or (lambda sentence: None)
         self._actor: Actor | Who = actor or current_actor
         self._connection: sqlite3.Connection | None = None
         self._content: Content | None = None
@@ -232,7 +239,7 @@ class Ledger:
         transaction = Transaction(connection, self.store(connection), operation, actor)
         with _said_clearly(self.layout):
             try:
-                begin_writing(connection, BUSY_SECONDS if wait is None else wait)
+                begin_writing(connection, BUSY_SECONDS if wait is None else wait, self._waiting)
                 check()
                 yield transaction
                 transaction.unclear = True
@@ -250,6 +257,9 @@ class Ledger:
 
             if snapshots.may_be_due(*transaction.appended):
                 snapshots.keep(self, connection)
+
+    def _waiting(self) -> None:
+        self.note(f"waiting for another process that is writing to {self.layout.database}")
 
     @property
     def owned_by_msb(self) -> bool:

@@ -81,7 +81,7 @@ def delete(
     shown = preview(ledger, planner, orphans=orphans)
     if (shown.plan.empty and not shown.artifacts) or (confirm is not None and not confirm(shown)):
         return None, shown
-    with one_at_a_time(ledger.layout) as operation:
+    with one_at_a_time(ledger) as operation:
         sync(ledger)
         reached("msb.planned")
         with ledger.record(operation.id) as transaction:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from msb_cache.finding import familiar
-from msb_cache.ledger import Ledger, Note
+from msb_cache.ledger import Ledger
 from msb_cache.models import ImageHandle
 from msb_cache.projections.images import HandleRow
 
@@ -27,14 +27,14 @@ class Session:
 
     Args:
         ledger: its log.
-        sync: record what msb did before reading.
-        note: gets a sentence when that cannot be done, and when a question is about a time before the log.
+        sync: record what msb did before reading. When that cannot be done, and when a question is about a
+            time before the log, the ledger's note says so.
     """
 
-    def __init__(self, ledger: Ledger, *, sync: bool, note: Note | None) -> None:
+    def __init__(self, ledger: Ledger, *, sync: bool) -> None:
         self.ledger = ledger
         self.layout = ledger.layout
-        self.note: Note = note or (lambda sentence: None)
+        self.note = ledger.note
         self._sync = sync
         self._noted: str | None = None
         self._past: Past | None = None

@@ -131,6 +131,41 @@ def test_what_stands_in_a_lock_of_an_operation_is_not_believed(tmp_path: Path) -
     assert notes == [f"waiting for operation {other} to be done with {layer_path.name}"]
 
 
+@pytest.mark.parametrize("command", [("rm", "one:1"), ("prune", "--yes")])
+def test_a_deletion_says_for_which_deletion_it_waits(tmp_path: Path, command: tuple[str, ...]) -> None:
+    home = tmp_path / "home"
+    with ImageCache(home) as cache:
+        cache.load(archive(tmp_path, ONE))
+    other = "01a208e6-ab10-7741-a5e9-d0d4e76814bf"
+    with Lock(Layout(home).prune_lock) as lock:
+        assert lock.acquire()
+        lock.write(other)
+        with running("--home", home, *command) as process, running("--home", home, *command, "-q") as quiet:
+            assert process.stderr is not None
+            line = process.stderr.readline().decode()
+            assert line == f"note: waiting for another deletion to end (operation {other})\n"
+            assert "waiting" not in stopped(quiet)
+            lock.release()
+            assert process.wait(20) == 0
+    check_whole(home)
+
+
+@pytest.mark.parametrize("command", [("use", "one:1"), ("rm", "one:1"), ("prune", "--yes")])
+def test_who_waits_for_a_transaction_says_so(tmp_path: Path, command: tuple[str, ...]) -> None:
+    home, database = tmp_path / "home", Layout(tmp_path / "home").database
+    with ImageCache(home) as cache:
+        cache.load(archive(tmp_path, ONE))
+    with closing(sqlite3.connect(database, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        with running("--home", home, *command) as process:
+            assert process.stderr is not None
+            line = process.stderr.readline().decode()
+            assert line == f"note: waiting for another process that is writing to {database}\n"
+            writer.execute("ROLLBACK")
+            assert process.wait(20) == 0
+    check_whole(home)
+
+
 # -- Ctrl-C -----------------------------------------------------------------------------------------------
 
 
