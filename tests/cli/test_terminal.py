@@ -147,7 +147,7 @@ class TestPruneAsks:
         with Lock(home / "db" / "prune.lock") as lock:
             lock.acquire()
             lock.write("01a208de-7af1-7b41-9b6b-151e9b4ceb8a")
-            refused = call("rm", "app:1")
+            refused = call("rm", "-q", "app:1")
         assert refused.code == 1
         assert "another deletion runs" in sentence(refused.err)
         assert "01a208de-7af1-7b41-9b6b-151e9b4ceb8a" in sentence(refused.err)
