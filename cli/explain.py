@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shlex
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     )
     from msb_cache.restoring import RestorePlan
 
-_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 7 * 86400}
-_DURATION = re.compile(r"([0-9]{1,6}) ?(second|minute|hour|day|week)s?")
+_SECONDS = {"day": 86400, "hour": 3600, "minute": 60}
 _LISTED = 5  # names in a line; of the others the number
 
 
@@ -56,8 +55,8 @@ def why(home: str | None, target: str, format_: str) -> None:
 @click.option(
     "--idle-for",
     "idle_for",
-    metavar="TIME",
-    help='Only those idle for as long, such as "30 days" or "12 hours".',
+    metavar="DURATION",
+    help='Only those idle for as long, such as "30 days", "12 hours" or "3 months".',
 )
 @format_option
 @click.pass_obj
@@ -66,7 +65,11 @@ def last_used(home: str | None, idle_for: str | None, format_: str) -> None:
 
     With the event that says so: a load or pull, a use, or what was seen of msb.
     """
-    least = 0 if idle_for is None else _duration(idle_for)
+    least = 0
+    if idle_for is not None:
+        from msb_cache.times import parse_duration
+
+        least = parse_duration(idle_for, time.time_ns())
     with open_cache(home) as cache:
         found = cache.idle(at_least_ns=least)
     if format_ == "json":
@@ -302,21 +305,11 @@ def _loss_fields(loss: Loss | None) -> dict[str, Any] | None:
 # -- last-used ------------------------------------------------------------------------------------------
 
 
-def _duration(text: str) -> int:
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise click.BadParameter(
-            f'{output.printable(text[:100])!r} is no length of time; write "30 days" or "12 hours"',
-            param_hint="--idle-for",
-        )
-    return int(match[1]) * _SECONDS[match[2]] * 10**9
-
-
 def _idle_time(ns: int) -> str:
     seconds = ns // 10**9
-    for unit in ("day", "hour", "minute"):
-        if seconds >= _SECONDS[unit]:
-            return output.plural(seconds // _SECONDS[unit], unit)
+    for unit, length in _SECONDS.items():
+        if seconds >= length:
+            return output.plural(seconds // length, unit)
     return "under a minute"
 
 

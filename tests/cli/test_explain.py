@@ -266,7 +266,15 @@ class TestLastUsed:
 
     @pytest.mark.parametrize(
         ("length", "count"),
-        [("30 days", 2), ("36days", 1), ("6 weeks", 0), ("1 week", 3), ("500 hours", 2), ("0 seconds", 3)],
+        [
+            ("30 days", 2),
+            ("36days", 1),
+            ("6 weeks", 0),
+            ("1 Week", 3),
+            ("1 month", 2),
+            ("500 hours", 2),
+            ("0 seconds", 3),
+        ],
     )
     def test_only_what_is_idle(self, aged: Path, call: Call, length: str, count: int) -> None:
         found = call("last-used", "--idle-for", length, "--format", "json").json
