@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from msb_cache.artifacts.layout import Layout, check_plain
 from msb_cache.database import (
-    BUSY_SECONDS,
     begin_writing,
     in_words,
     is_busy,
@@ -239,7 +238,10 @@ class Ledger:
         transaction = Transaction(connection, self.store(connection), operation, actor)
         with _said_clearly(self.layout):
             try:
-                begin_writing(connection, BUSY_SECONDS if wait is None else wait, self._waiting)
+                if wait is None:
+                    begin_writing(connection, waiting=self._waiting)
+                else:
+                    begin_writing(connection, wait)  # so short that its end is soon enough to hear of
                 check()
                 yield transaction
                 transaction.unclear = True
