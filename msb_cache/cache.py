@@ -308,12 +308,12 @@ class ImageCache:
             InvalidReferenceError: it is neither, or several digests begin so.
         """
         from msb_cache.explaining import never_seen, why
-        from msb_cache.projections.state import load, load_observed
+        from msb_cache.removing import pruned_index
 
         with self._session.log() as log:
             if log is None:
                 raise never_seen(target)
-            return why(*log, target, load_observed if self._ledger.owned_by_msb else load)
+            return why(*log, target, pruned_index(self._session))
 
     def idle(self, *, at_least_ns: int = 0) -> builtins.list[IdleImage]:
         """Return images by how long nobody has used them, longest first, with the events that say so.

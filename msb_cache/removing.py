@@ -5,7 +5,8 @@ What goes is decided in ``plan``; ``deletion`` and ``msb_deletion`` do it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Callable, Sequence
 
 from msb_cache import finding
 from msb_cache.deletion import Confirm, Delete, Preview
@@ -15,12 +16,13 @@ from msb_cache.errors import (
     HomeOwnedByMicrosandboxError,
     ImageInUseError,
     ImageNotFoundError,
+    MsbDatabaseError,
     MsbProgramError,
 )
 from msb_cache.finding import familiar
 from msb_cache.plan import UNKNOWN, Bounds, Plan, plan_prune, plan_remove
 from msb_cache.projections import deletions
-from msb_cache.projections.state import IndexState
+from msb_cache.projections.state import IndexState, load, load_observed
 from msb_cache.session import Session
 
 _ATTEMPTS = 5
@@ -35,7 +37,7 @@ def remove(session: Session, reference: str, *, force: bool) -> ImagePruneReport
     def planner(state: IndexState, within: Plan | None) -> Plan:
         if canonical not in state.references:
             raise ImageNotFoundError(f"image not found: {familiar(canonical)}")
-        holders = state.holders.get(state.references[canonical])
+        holders = state.holders_of(canonical)
         if holders and not force:
             raise _in_use(session, canonical, holders)
         _check_reachable(state, canonical)
@@ -73,6 +75,22 @@ def preview_prune(session: Session, *, orphans: bool) -> Preview:
     else:
         from msb_cache.deletion import preview
     return preview(session.ledger, _unused, orphans=orphans)
+
+
+def pruned_index(session: Session) -> Callable[[sqlite3.Connection], IndexState]:
+    """Return what reads the index as a prune in this home sees it."""
+    if not session.ledger.owned_by_msb:
+        return load
+    from msb_cache import msb_database, msb_deletion
+
+    def seen(connection: sqlite3.Connection) -> IndexState:
+        try:
+            theirs = msb_database.read(session.layout.msb_database)
+        except MsbDatabaseError:
+            return load_observed(connection)  # what that leaves out has been noted before the read
+        return msb_deletion.observed(connection, theirs)
+
+    return seen
 
 
 def as_report(preview: Preview) -> ImagePruneReport:
