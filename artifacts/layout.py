@@ -105,6 +105,11 @@ class Layout:
         self.operation_lock(operation)
         return self.staging_root / operation
 
+    def building(self, operation: str) -> Path:
+        """Return the folder in which an operation makes a database, on the log's own file system."""
+        self.operation_lock(operation)
+        return self.operations / operation
+
     def staged_operations(self) -> list[str]:
         """Return the operations that have a staging folder."""
         return [name for name in _names(self.staging_root) if re.fullmatch(_OPERATION, name)]

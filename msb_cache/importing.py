@@ -70,7 +70,7 @@ def import_log(ledger: Ledger, source: BinaryIO) -> ImportReport:
         if connection is not None:
             raise _has_one(layout)
     with leaving_no_folders(layout), Operation(layout) as operation:
-        built = Layout(operation.staging())
+        built = Layout(operation.building())  # not in the cache, which may lie on another disk
         report = _build(built, ledger, source)
         make_private(layout.db)
         ledger.check_ours()
