@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -53,6 +53,28 @@ def stopping() -> Iterator[Callable[[], bool]]:
 def on_terminal(stream: IO[str] | None) -> bool:
     """Return whether a standard stream is a terminal; a closed one is not."""
     return stream is not None and stream.isatty()
+
+
+def number(least: int) -> Callable[[str | int], int]:
+    """Return an option's type: a whole number, at least ``least``, and none that SQLite cannot hold."""
+
+    def parse(text: str | int) -> int:
+        with suppress(ValueError):
+            if least <= (found := int(text)) < 2**63:
+                return found
+        raise click.BadParameter(f"{str(text)[:100]!r} is no whole number from {least} on")
+
+    return parse
+
+
+def limit_option(command: F) -> F:
+    """Add ``-n/--limit N``."""
+    return click.option("-n", "--limit", type=number(1), metavar="N", help="At most this many.")(command)
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a command's help: lines to type, kept as they are."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def format_option(command: F) -> F:

@@ -11,7 +11,11 @@ import click
 
 from msb_cache.cli import output
 from msb_cache.cli.audit import prunes
-from msb_cache.cli.common import format_option, open_cache
+from msb_cache.cli.common import (
+    examples,
+    format_option,
+    open_cache,
+)
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
@@ -30,7 +34,7 @@ _SECONDS = {"day": 86400, "hour": 3600, "minute": 60}
 _LISTED = 5  # names in a line; of the others the number
 
 
-@click.command()
+@click.command(epilog=examples("msb-cache why app:1", "msb-cache why 695829d7"))
 @click.argument("target", metavar="REF|DIGEST")
 @format_option
 @click.pass_obj
@@ -51,7 +55,7 @@ def why(home: str | None, target: str, format_: str) -> None:
         _print_reasons(found)
 
 
-@click.command("last-used")
+@click.command("last-used", epilog=examples('msb-cache last-used --idle-for "30 days"'))
 @click.option(
     "--idle-for",
     "idle_for",
@@ -83,7 +87,11 @@ def last_used(home: str | None, idle_for: str | None, format_: str) -> None:
         click.echo("No such images." if idle_for else "No images are cached.", err=True)
 
 
-@prunes.command("restore-plan")
+@prunes.command(
+    "restore-plan",
+    short_help="Print the commands that bring it back.",
+    epilog=examples("msb-cache prunes restore-plan 01a20ede > again.sh"),
+)
 @click.argument("operation", metavar="ID")
 @format_option
 @click.pass_obj

@@ -10,6 +10,7 @@ import click
 from msb_cache.cli import output
 from msb_cache.cli.common import (
     done,
+    examples,
     format_option,
     note,
     on_terminal,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from msb_cache.models import ImageHandle
 
 
-@click.command()
+@click.command(epilog=examples("msb-cache load app.tar --tag app:dev", "docker save app:1 | msb-cache load"))
 @click.argument("archive", type=click.Path(), required=False)
 @click.option("-i", "--input", "path", type=click.Path(), help="The archive; without one, stdin.")
 @click.option("-t", "--tag", metavar="REF", help="One more reference for the first image.")
@@ -63,7 +64,7 @@ def load(
             done("Loaded", handle.reference)
 
 
-@click.command()
+@click.command(epilog=examples("msb-cache save app:1 -o app.tar", "msb-cache save app:1 | docker load"))
 @click.argument("references", nargs=-1, required=True, metavar="REF...")
 @click.option("-o", "--output", "path", type=click.Path(), help="The archive; without it, stdout.")
 @click.option(
@@ -95,7 +96,9 @@ def save(home: str | None, references: tuple[str, ...], path: str | None, format
         done("Saved", str(path))
 
 
-@click.command("list")
+@click.command(
+    "list", epilog=examples("msb-cache list 'ghcr.io/acme/*'", "msb-cache list --as-of 'yesterday 14:00'")
+)
 @click.argument("patterns", nargs=-1, metavar="[REF]...")
 @as_of_option
 @format_option
@@ -129,7 +132,7 @@ def list_(home: str | None, patterns: tuple[str, ...], as_of: str | None, format
         click.echo("No cached images.", err=True)
 
 
-@click.command()
+@click.command(epilog=examples("msb-cache inspect app:1", "msb-cache inspect 7678ec90 --format json"))
 @click.argument("reference", metavar="REF")
 @as_of_option
 @format_option
@@ -148,7 +151,7 @@ def inspect(home: str | None, reference: str, as_of: str | None, format_: str) -
         _print_detail(detail, holders)
 
 
-@click.command()
+@click.command(epilog=examples('msb-cache remove app:1 --reason "app:2 is out"'))
 @click.argument("references", nargs=-1, required=True, metavar="REF...")
 @click.option("-f", "--force", is_flag=True, help="Drop the reference even while the image is held.")
 @reason_option
@@ -185,7 +188,9 @@ def remove(
     return codes[0] if len(set(codes)) == 1 else EXIT_FAILED
 
 
-@click.command()
+@click.command(
+    epilog=examples("msb-cache prune --dry-run", 'msb-cache prune --yes --reason "the disk is full"')
+)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only show what would go; nothing is recorded.")
 @click.option("--orphans", is_flag=True, help="Also delete files that the index does not name.")
@@ -228,7 +233,7 @@ def prune(
     return max(_failures(report), default=0)
 
 
-@click.command()
+@click.command(epilog=examples("msb-cache use app:1 --holder sandbox:dev"))
 @click.argument("reference", metavar="REF")
 @click.option("--holder", metavar="HOLDER", help="Who used it: sandbox:NAME or snapshot:NAME.")
 @quiet_option("Print nothing but errors.")
@@ -241,7 +246,7 @@ def use(home: str | None, reference: str, holder: str | None, quiet: bool) -> No
         done("Used", handle.reference)
 
 
-@click.command()
+@click.command(epilog=examples("msb-cache hold app:1 sandbox:dev"))
 @click.argument("reference", metavar="REF")
 @click.argument("holder", metavar="HOLDER")
 @quiet_option("Print nothing but errors.")
@@ -257,7 +262,7 @@ def hold(home: str | None, reference: str, holder: str, quiet: bool) -> None:
         done("Held", f"{handle.reference} ({output.short(handle.manifest_digest)}) by {holder}")
 
 
-@click.command()
+@click.command(epilog=examples("msb-cache release sandbox:dev"))
 @click.argument("holder", metavar="HOLDER")
 @quiet_option("Print nothing but errors.")
 @click.pass_obj

@@ -18,6 +18,7 @@ import click
 
 from msb_cache import errors
 from msb_cache.cli import output
+from msb_cache.cli.common import examples
 from msb_cache.cli.entry import stop
 
 EXIT_FAILED = 1
@@ -82,7 +83,19 @@ class Group(click.Group):
         return command.name if command else None, command, rest
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
+    epilog=examples(
+        "msb-cache load app.tar",
+        "msb-cache list",
+        "msb-cache history app:1",
+        "msb-cache prune --dry-run",
+    )
+    + "\n\nEach command has its own: `msb-cache COMMAND --help`.",
+)
 @click.option(
     "--home",
     type=click.Path(),
@@ -121,6 +134,9 @@ def cli(ctx: click.Context, home: str | None, no_sync: bool, log_level: str | No
         from msb_cache.cli.logging import configure
 
         configure(log_level, log_format)
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(EXIT_USAGE)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -163,8 +179,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         command = error.ctx.command_path if error.ctx else "msb-cache"
         known = _hint(error)
         message = (error.message if known else error.format_message()).rstrip(".")
-        separator = " " if message.endswith("?") else "; "
-        output.error(f"{message}{separator}{known or f'see `{command} --help`'}")
+        more = known or f"see `{command} --help`"
+        output.error(message if message.endswith("?") else f"{message}; {more}")
         return error.exit_code
     except click.ClickException as error:
         output.error(error.format_message())
