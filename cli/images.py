@@ -381,7 +381,11 @@ def _words(words: list[str] | None) -> str | None:
 
 def _confirm(shown: Preview) -> bool:
     _print_preview(shown, err=True)  # beside the question, and out of the way of what a program reads
-    return click.confirm("\nDelete these?", err=True)
+    try:
+        return click.confirm("\nDelete these?", err=True)
+    except click.Abort:
+        click.echo(err=True)  # behind the question, and what the terminal shows of Ctrl-C
+        raise
 
 
 def _print_preview(shown: Preview, *, err: bool = False) -> None:

@@ -272,7 +272,8 @@ def deletion_in_log(
     """
     if not _OPERATION_PREFIX.fullmatch(prefix):
         raise OperationNotFoundError(
-            f"{as_text(prefix[:100])!r} is no operation id; `msb-cache prunes` lists them"
+            f"{as_text(prefix[:100])!r} is no operation id, nor four characters or more of one; "
+            "`msb-cache prunes` lists them"
         )
     found = [] if log is None else deletions.find(log[0], prefix)
     if len(found) > 1:

@@ -180,7 +180,12 @@ class TestWhyGone:
 class TestWhyUnknown:
     @pytest.mark.parametrize(
         ("asked", "offered"),
-        [("ap:1", "app:1"), ("app:2", "app:1"), ("example.org/team/tol:2", "example.org/team/tool:2")],
+        [
+            ("ap:1", "app:1"),
+            ("app:2", "app:1"),
+            ("example.org/team/tol:2", "example.org/team/tool:2"),
+            ("tool:1", "example.org/team/tool:2"),
+        ],
     )
     def test_names_like_it(self, home: Path, call: Call, asked: str, offered: str) -> None:
         call("prune", "-y")  # names of what is gone are offered as well
