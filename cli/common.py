@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -48,6 +49,8 @@ def stopping() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        if asked and on_terminal(sys.stderr):
+            click.echo(err=True)  # behind what the terminal shows of Ctrl-C
 
 
 def on_terminal(stream: IO[str] | None) -> bool:

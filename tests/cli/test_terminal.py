@@ -177,6 +177,12 @@ def test_lines_of_the_usual_commands_fit_80_columns_or_are_tables(home: Path) ->
             assert len(line) <= 80 or APP.digest in line or "MEDIA TYPE" in line or "application/" in line
 
 
+def test_what_follows_ends_its_line(home: Path) -> None:
+    talk = on_terminal(["events", "--follow"], [("image.pulled", b"\x03")])
+    assert (talk.code, talk.said[-1:]) == (0, "\n")
+    assert talk.said.splitlines()[-1].strip("^C") == ""
+
+
 MINUTE = r"\d{4}-\d\d-\d\d \d\d:\d\d"
 
 
