@@ -9,6 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -103,6 +104,11 @@ class Layout:
         """Return the folder in which an operation prepares its files, on the cache's own file system."""
         self.operation_lock(operation)
         return self.staging_root / operation
+
+    def building(self, operation: str) -> Path:
+        """Return the folder in which an operation makes a database, on the log's own file system."""
+        self.operation_lock(operation)
+        return self.operations / operation
 
     def staged_operations(self) -> list[str]:
         """Return the operations that have a staging folder."""
@@ -230,6 +236,29 @@ def make_private(folder: Path) -> None:
             path.mkdir(mode=0o770 if files.is_shared(path.parent) else 0o700)
         except FileExistsError:
             continue
+
+
+@contextmanager
+def leaving_no_folders(layout: Layout) -> Iterator[None]:
+    """Take away again the folders of a home that a refused command has made, if nothing lies in them."""
+    folders = (
+        layout.downloads,
+        layout.staging_root,
+        *layout.folders.values(),
+        layout.cache,
+        layout.operations,
+        layout.db,
+        layout.home,
+        *layout.home.parents,
+    )
+    made = [folder for folder in folders if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def sync_folder(folder: Path) -> None:

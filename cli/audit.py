@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import format_option, open_cache
+from msb_cache.cli.common import (
+    examples,
+    format_option,
+    limit_option,
+    open_cache,
+)
 from msb_cache.cli.history import subject
 
 if TYPE_CHECKING:
@@ -16,8 +21,13 @@ if TYPE_CHECKING:
     from msb_cache.verification import Verification
 
 
-@click.group(invoke_without_command=True)
-@click.option("-n", "--limit", type=click.IntRange(1, 2**63 - 1), help="At most this many.")
+@click.group(
+    invoke_without_command=True,
+    epilog=examples(
+        "msb-cache prunes -n 10", "msb-cache prunes show 01a20ede", "msb-cache prunes restore-plan 01a20ede"
+    ),
+)
+@limit_option
 @format_option
 @click.pass_context
 def prunes(ctx: click.Context, limit: int | None, format_: str) -> None:
@@ -51,7 +61,7 @@ def prunes(ctx: click.Context, limit: int | None, format_: str) -> None:
         click.echo("Nothing was ever pruned or removed.", err=True)
 
 
-@prunes.command()
+@prunes.command(short_help="Show what one prune or removal deleted and kept.")
 @click.argument("operation", metavar="ID")
 @format_option
 @click.pass_obj
@@ -88,7 +98,7 @@ def rebuild(home: str | None, format_: str) -> int:
     return 1 if differences else 0
 
 
-@click.command()
+@click.command(epilog=examples("msb-cache verify", "msb-cache verify --against note.txt"))
 @click.option(
     "--against",
     "path",
@@ -152,7 +162,7 @@ def _deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]
         "bytes_reclaimed": row.bytes_reclaimed,
     }
     if isinstance(report, DeletionReport):
-        from msb_cache.cache import familiar
+        from msb_cache.finding import familiar
 
         found["images"] = [
             {"reference": familiar(reference), "digest": data.manifest_digest, "forced": data.forced}
@@ -167,8 +177,8 @@ def _deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]
 
 
 def _print_deletion(report: DeletionReport) -> None:
-    from msb_cache.cache import familiar
     from msb_cache.cli.describe import kept_because, who
+    from msb_cache.finding import familiar
 
     row = report.counters
 

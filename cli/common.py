@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -19,8 +20,11 @@ _LONGEST_REASON = 300
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def open_cache(home: str | None, *, reason: str | None = None) -> ImageCache:
-    """Open the cache of ``--home`` (None: the environment's); the log keeps this program and the reason."""
+def open_cache(home: str | None, *, reason: str | None = None, quiet: bool = False) -> ImageCache:
+    """Open the cache of ``--home`` (None: the environment's); the log keeps this program and the reason.
+
+    With ``quiet``, nothing but errors is said.
+    """
     from msb_cache.cache import ImageCache
     from msb_cache.ledger import current_actor
 
@@ -28,7 +32,7 @@ def open_cache(home: str | None, *, reason: str | None = None) -> ImageCache:
         return current_actor("msb-cache", reason)
 
     sync = not click.get_current_context().find_root().params.get("no_sync", False)
-    return ImageCache(home, actor=who, sync=sync, note=note)
+    return ImageCache(home, actor=who, sync=sync, note=None if quiet else note)
 
 
 @contextmanager
@@ -45,11 +49,35 @@ def stopping() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        if asked and on_terminal(sys.stderr):
+            click.echo(err=True)  # behind what the terminal shows of Ctrl-C
 
 
 def on_terminal(stream: IO[str] | None) -> bool:
     """Return whether a standard stream is a terminal; a closed one is not."""
     return stream is not None and stream.isatty()
+
+
+def number(least: int) -> Callable[[str | int], int]:
+    """Return an option's type: a whole number, at least ``least``, and none that SQLite cannot hold."""
+
+    def parse(text: str | int) -> int:
+        with suppress(ValueError):
+            if least <= (found := int(text)) < 2**63:
+                return found
+        raise click.BadParameter(f"{str(text)[:100]!r} is no whole number from {least} on")
+
+    return parse
+
+
+def limit_option(command: F) -> F:
+    """Add ``-n/--limit N``."""
+    return click.option("-n", "--limit", type=number(1), metavar="N", help="At most this many.")(command)
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a command's help: lines to type, kept as they are."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def format_option(command: F) -> F:

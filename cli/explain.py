@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shlex
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,11 @@ import click
 
 from msb_cache.cli import output
 from msb_cache.cli.audit import prunes
-from msb_cache.cli.common import format_option, open_cache
+from msb_cache.cli.common import (
+    examples,
+    format_option,
+    open_cache,
+)
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
@@ -26,12 +30,11 @@ if TYPE_CHECKING:
     )
     from msb_cache.restoring import RestorePlan
 
-_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 7 * 86400}
-_DURATION = re.compile(r"([0-9]{1,6}) ?(second|minute|hour|day|week)s?")
+_SECONDS = {"day": 86400, "hour": 3600, "minute": 60}
 _LISTED = 5  # names in a line; of the others the number
 
 
-@click.command()
+@click.command(epilog=examples("msb-cache why app:1", "msb-cache why 695829d7"))
 @click.argument("target", metavar="REF|DIGEST")
 @format_option
 @click.pass_obj
@@ -52,12 +55,12 @@ def why(home: str | None, target: str, format_: str) -> None:
         _print_reasons(found)
 
 
-@click.command("last-used")
+@click.command("last-used", epilog=examples('msb-cache last-used --idle-for "30 days"'))
 @click.option(
     "--idle-for",
     "idle_for",
-    metavar="TIME",
-    help='Only those idle for as long, such as "30 days" or "12 hours".',
+    metavar="DURATION",
+    help='Only those idle for as long, such as "30 days", "12 hours" or "3 months".',
 )
 @format_option
 @click.pass_obj
@@ -66,7 +69,11 @@ def last_used(home: str | None, idle_for: str | None, format_: str) -> None:
 
     With the event that says so: a load or pull, a use, or what was seen of msb.
     """
-    least = 0 if idle_for is None else _duration(idle_for)
+    least = 0
+    if idle_for is not None:
+        from msb_cache.times import parse_duration
+
+        least = parse_duration(idle_for, time.time_ns())
     with open_cache(home) as cache:
         found = cache.idle(at_least_ns=least)
     if format_ == "json":
@@ -80,7 +87,11 @@ def last_used(home: str | None, idle_for: str | None, format_: str) -> None:
         click.echo("No such images." if idle_for else "No images are cached.", err=True)
 
 
-@prunes.command("restore-plan")
+@prunes.command(
+    "restore-plan",
+    short_help="Print the commands that bring it back.",
+    epilog=examples("msb-cache prunes restore-plan 01a20ede > again.sh"),
+)
 @click.argument("operation", metavar="ID")
 @format_option
 @click.pass_obj
@@ -119,7 +130,7 @@ def _line(name: str, value: str) -> None:
 
 
 def _familiar(names: Sequence[str]) -> list[str]:
-    from msb_cache.cache import familiar
+    from msb_cache.finding import familiar
 
     return [familiar(name) for name in names]
 
@@ -140,7 +151,7 @@ def _by(event: StoredEvent) -> str:
 
 
 def _print_image(found: ImageReasons) -> None:
-    from msb_cache.cache import familiar
+    from msb_cache.finding import familiar
 
     name = output.printable(familiar(found.reference))
     if found.failure is not None:
@@ -302,21 +313,11 @@ def _loss_fields(loss: Loss | None) -> dict[str, Any] | None:
 # -- last-used ------------------------------------------------------------------------------------------
 
 
-def _duration(text: str) -> int:
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise click.BadParameter(
-            f'{output.printable(text[:100])!r} is no length of time; write "30 days" or "12 hours"',
-            param_hint="--idle-for",
-        )
-    return int(match[1]) * _SECONDS[match[2]] * 10**9
-
-
 def _idle_time(ns: int) -> str:
     seconds = ns // 10**9
-    for unit in ("day", "hour", "minute"):
-        if seconds >= _SECONDS[unit]:
-            return output.plural(seconds // _SECONDS[unit], unit)
+    for unit, length in _SECONDS.items():
+        if seconds >= length:
+            return output.plural(seconds // length, unit)
     return "under a minute"
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from msb_cache.cli.common import limit_option
+
 if TYPE_CHECKING:
     from msb_cache.selection import Filters
 
@@ -23,7 +25,7 @@ _OPTIONS = (
     click.option("--digest", metavar="DIGEST", help="Only what names this manifest, layer or blob."),
     click.option("--operation", metavar="ID", help="Only events of this operation."),
     click.option("--grep", metavar="TEXT", help="Only with this text in subject, data or actor."),
-    click.option("-n", "--limit", type=click.IntRange(1, 2**63 - 1), help="At most this many."),
+    limit_option,
     click.option("--reverse", is_flag=True, help="Newest first."),
     click.option(
         "--follow", is_flag=True, help="Stay and show what comes; without --since after the last ten."

@@ -9,14 +9,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import format_option, open_cache, stopping
+from msb_cache.cli.common import (
+    examples,
+    format_option,
+    open_cache,
+    stopping,
+)
 from msb_cache.cli.filters import chosen, filter_options
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "msb-cache history app:1 --since 'last monday'",
+        "msb-cache history 'ghcr.io/acme/*' --type image.removed",
+    )
+)
 @click.argument("reference", metavar="REF")
 @filter_options
 @format_option
@@ -43,7 +53,12 @@ def history(home: str | None, /, reference: str, format_: str, follow: bool, **g
             _print_timeline(found)
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "msb-cache events --since '1 hour ago' --type image.removed",
+        "msb-cache events --follow --format json",
+    )
+)
 @click.option(
     "--subject", multiple=True, metavar="REF", help="Only about this image, digest or operation; repeatable."
 )

@@ -10,6 +10,7 @@ import click
 from msb_cache.cli import output
 from msb_cache.cli.common import (
     done,
+    examples,
     format_option,
     note,
     on_terminal,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from msb_cache.models import ImageHandle
 
 
-@click.command()
+@click.command(epilog=examples("msb-cache load app.tar --tag app:dev", "docker save app:1 | msb-cache load"))
 @click.argument("archive", type=click.Path(), required=False)
 @click.option("-i", "--input", "path", type=click.Path(), help="The archive; without one, stdin.")
 @click.option("-t", "--tag", metavar="REF", help="One more reference for the first image.")
@@ -56,14 +57,14 @@ def load(
     if path in (None, "-") and sys.stdin is None:
         raise click.UsageError("nothing to load: stdin is closed")
     source = sys.stdin.buffer if path is None or path == "-" else path
-    with open_cache(home) as cache:
+    with open_cache(home, quiet=quiet) as cache:
         handles = cache.load(source, tag=tag, platform=platform, note=None if quiet else note)
     if not quiet:
         for handle in handles:
             done("Loaded", handle.reference)
 
 
-@click.command()
+@click.command(epilog=examples("msb-cache save app:1 -o app.tar", "msb-cache save app:1 | docker load"))
 @click.argument("references", nargs=-1, required=True, metavar="REF...")
 @click.option("-o", "--output", "path", type=click.Path(), help="The archive; without it, stdout.")
 @click.option(
@@ -89,13 +90,15 @@ def save(home: str | None, references: tuple[str, ...], path: str | None, format
     if path in (None, "-") and sys.stdout is None:
         raise click.UsageError("nowhere to write to: stdout is closed")
     target = sys.stdout.buffer if path is None or path == "-" else path
-    with open_cache(home) as cache:
+    with open_cache(home, quiet=quiet) as cache:
         cache.save(references, target, format=format_)
     if not quiet and path not in (None, "-"):
         done("Saved", str(path))
 
 
-@click.command("list")
+@click.command(
+    "list", epilog=examples("msb-cache list 'ghcr.io/acme/*'", "msb-cache list --as-of 'yesterday 14:00'")
+)
 @click.argument("patterns", nargs=-1, metavar="[REF]...")
 @as_of_option
 @format_option
@@ -129,7 +132,7 @@ def list_(home: str | None, patterns: tuple[str, ...], as_of: str | None, format
         click.echo("No cached images.", err=True)
 
 
-@click.command()
+@click.command(epilog=examples("msb-cache inspect app:1", "msb-cache inspect 7678ec90 --format json"))
 @click.argument("reference", metavar="REF")
 @as_of_option
 @format_option
@@ -148,7 +151,7 @@ def inspect(home: str | None, reference: str, as_of: str | None, format_: str) -
         _print_detail(detail, holders)
 
 
-@click.command()
+@click.command(epilog=examples('msb-cache remove app:1 --reason "app:2 is out"'))
 @click.argument("references", nargs=-1, required=True, metavar="REF...")
 @click.option("-f", "--force", is_flag=True, help="Drop the reference even while the image is held.")
 @reason_option
@@ -165,7 +168,7 @@ def remove(
     from msb_cache.cli.main import EXIT_FAILED, EXIT_IN_USE, EXIT_NOT_FOUND
 
     codes = []
-    with open_cache(home, reason=reason) as cache:
+    with open_cache(home, reason=reason, quiet=quiet) as cache:
         for reference in references:
             try:
                 report = cache.remove(reference, force=force)
@@ -185,7 +188,9 @@ def remove(
     return codes[0] if len(set(codes)) == 1 else EXIT_FAILED
 
 
-@click.command()
+@click.command(
+    epilog=examples("msb-cache prune --dry-run", 'msb-cache prune --yes --reason "the disk is full"')
+)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only show what would go; nothing is recorded.")
 @click.option("--orphans", is_flag=True, help="Also delete files that the index does not name.")
@@ -200,13 +205,13 @@ def prune(
 
     That is: no sandbox and no snapshot. What was deleted, kept and why is recorded: see `msb-cache prunes`.
     """
-    with open_cache(home, reason=reason) as cache:
+    with open_cache(home, reason=reason, quiet=quiet) as cache:
         if dry_run:
             shown = cache.preview_prune(orphans=orphans)
             if format_ == "json":
                 output.json(_preview_fields(shown))
             elif quiet:
-                from msb_cache.cache import familiar
+                from msb_cache.finding import familiar
 
                 for reference, _ in shown.plan.references:
                     click.echo(familiar(reference))
@@ -228,20 +233,20 @@ def prune(
     return max(_failures(report), default=0)
 
 
-@click.command()
+@click.command(epilog=examples("msb-cache use app:1 --holder sandbox:dev"))
 @click.argument("reference", metavar="REF")
 @click.option("--holder", metavar="HOLDER", help="Who used it: sandbox:NAME or snapshot:NAME.")
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
 def use(home: str | None, reference: str, holder: str | None, quiet: bool) -> None:
     """Record that an image was used, now. That does not hold it."""
-    with open_cache(home) as cache:
+    with open_cache(home, quiet=quiet) as cache:
         handle = cache.use(reference, holder=holder)
     if not quiet:
         done("Used", handle.reference)
 
 
-@click.command()
+@click.command(epilog=examples("msb-cache hold app:1 sandbox:dev"))
 @click.argument("reference", metavar="REF")
 @click.argument("holder", metavar="HOLDER")
 @quiet_option("Print nothing but errors.")
@@ -251,19 +256,19 @@ def hold(home: str | None, reference: str, holder: str, quiet: bool) -> None:
 
     HOLDER is sandbox:NAME or snapshot:NAME (or its path).
     """
-    with open_cache(home) as cache:
+    with open_cache(home, quiet=quiet) as cache:
         handle = cache.hold(reference, holder)
     if not quiet:
         done("Held", f"{handle.reference} ({output.short(handle.manifest_digest)}) by {holder}")
 
 
-@click.command()
+@click.command(epilog=examples("msb-cache release sandbox:dev"))
 @click.argument("holder", metavar="HOLDER")
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
 def release(home: str | None, holder: str, quiet: bool) -> None:
     """End every hold of a holder."""
-    with open_cache(home) as cache:
+    with open_cache(home, quiet=quiet) as cache:
         digests = cache.release(holder)
     if quiet:
         return
@@ -376,11 +381,15 @@ def _words(words: list[str] | None) -> str | None:
 
 def _confirm(shown: Preview) -> bool:
     _print_preview(shown, err=True)  # beside the question, and out of the way of what a program reads
-    return click.confirm("\nDelete these?", err=True)
+    try:
+        return click.confirm("\nDelete these?", err=True)
+    except click.Abort:
+        click.echo(err=True)  # behind the question, and what the terminal shows of Ctrl-C
+        raise
 
 
 def _print_preview(shown: Preview, *, err: bool = False) -> None:
-    from msb_cache.cache import familiar
+    from msb_cache.finding import familiar
 
     plan = shown.plan
     if plan.empty and not shown.artifacts:
@@ -410,7 +419,7 @@ def _print_preview(shown: Preview, *, err: bool = False) -> None:
 
 
 def _preview_fields(shown: Preview) -> dict[str, Any]:
-    from msb_cache.cache import familiar
+    from msb_cache.finding import familiar
 
     plan = shown.plan
     return {

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _TIMES = ("began_at", "synced_at")
 
 
-@click.command()
+@click.command(short_help="Show whose cache this is, and how much there is.")
 @format_option
 @click.pass_obj
 def info(home: str | None, format_: str) -> None:

@@ -6,6 +6,7 @@ import errno
 import gc
 import io
 import os
+import signal
 import sqlite3
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ import click
 
 from msb_cache import errors
 from msb_cache.cli import output
+from msb_cache.cli.common import examples
+from msb_cache.cli.entry import stop
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -80,7 +83,19 @@ class Group(click.Group):
         return command.name if command else None, command, rest
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
+    epilog=examples(
+        "msb-cache load app.tar",
+        "msb-cache list",
+        "msb-cache history app:1",
+        "msb-cache prune --dry-run",
+    )
+    + "\n\nEach command has its own: `msb-cache COMMAND --help`.",
+)
 @click.option(
     "--home",
     type=click.Path(),
@@ -119,13 +134,23 @@ def cli(ctx: click.Context, home: str | None, no_sync: bool, log_level: str | No
         from msb_cache.cli.logging import configure
 
         configure(log_level, log_format)
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(EXIT_USAGE)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 usage, 3 not found, 4 in use."""
     # A command ends soon, and what it makes in large numbers are trees that live as long.
     gc.set_threshold(100_000)
-    code = run(arguments)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        if before is stop:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        code = run(arguments)
+        signal.signal(signal.SIGINT, before)
+    except KeyboardInterrupt:  # just before or behind the command, which answers its own
+        stop(signal.SIGINT, None)
     try:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
@@ -154,8 +179,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         command = error.ctx.command_path if error.ctx else "msb-cache"
         known = _hint(error)
         message = (error.message if known else error.format_message()).rstrip(".")
-        separator = " " if message.endswith("?") else "; "
-        output.error(f"{message}{separator}{known or f'see `{command} --help`'}")
+        more = known or f"see `{command} --help`"
+        output.error(message if message.endswith("?") else f"{message}; {more}")
         return error.exit_code
     except click.ClickException as error:
         output.error(error.format_message())

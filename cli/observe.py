@@ -25,7 +25,7 @@ def sync(home: str | None, force: bool, format_: str) -> None:
     there is recorded as one operation.
     """
     with open_cache(home) as cache:
-        report = cache.sync(force=force)
+        report, theirs = cache.sync(force=force), cache.kept_by_msb
     for sentence in report.notes:
         note(output.printable(sentence))
     if format_ == "json":
@@ -46,7 +46,7 @@ def sync(home: str | None, force: bool, format_: str) -> None:
 
         print_events(report.events)
     else:
-        click.echo("Nothing has changed.", err=True)
+        click.echo("Nothing has changed." if theirs else "msb does not keep this home.", err=True)
 
 
 @click.command()

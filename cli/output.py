@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
 import click
 
-_NARROWEST = 12  # characters a column keeps, whatever the terminal
+_NARROWEST = (10, 8)  # characters that a column of text keeps; the second where that is not enough
 SCREENFUL = 100
 """Rows after which a table of any length is as wide as it will be."""
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -66,30 +67,70 @@ def error(sentence: str) -> None:
     click.echo(f"{click.style('error:', fg='red', bold=True)} {printable(sentence)}", err=True, color=colour)
 
 
-def _fit(widths: list[int], gap: int) -> int:
-    """Narrow the widest columns until a row fits the terminal; return the gap between columns."""
+_WHOLE = (
+    (r"sha256:[0-9a-f]{12}", (slice(7, None),)),  # its digits name it, too
+    (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d( [+-]\d{4})?", (slice(16), slice(10))),
+    (r"[0-9a-f]{8}-[0-9a-f]{4}|[a-z]+\.[a-z_]+", (slice(None),)),  # an operation, the type of an event
+)
+"""What is of no use with its middle left out, and the parts of it that will do where there is little room."""
+
+Cut = Callable[[str], str]
+
+
+def _fit(header: Sequence[str], rows: list[list[str]]) -> tuple[list[int], list[Cut] | None, int]:
+    """Return each column's width, how its cells are cut (None: not at all), and the gap between columns."""
+    columns = [*zip(header, *rows, strict=True)]
+    widths = [max(map(len, column)) for column in columns]
     if not _on_terminal():
-        return gap
+        return widths, None, 3
     import shutil  # its archive formats load six modules
 
     room = shutil.get_terminal_size().columns
-    if sum(widths) + gap * (len(widths) - 1) <= room:
-        return gap
-    gap = 2
-    while sum(widths) + gap * (len(widths) - 1) > room and max(widths) > _NARROWEST:
-        widths[widths.index(max(widths))] -= 1
-    return gap
+    if sum(widths) + 3 * (len(widths) - 1) <= room:
+        return widths, None, 3
+    for level, narrowest in enumerate(_NARROWEST):
+        parts = [_part(column[1:], level) for column in columns]
+        widths = [
+            max([len(name), *(len(part(cell) if part else cell) for cell in cells)])
+            for part, (name, *cells) in zip(parts, columns, strict=True)
+        ]
+        texts = [index for index, part in enumerate(parts) if part is None]
+        over = sum(widths) + 2 * (len(widths) - 1) - room
+        while over > 0 and texts:
+            widest = max(texts, key=widths.__getitem__)
+            if widths[widest] <= narrowest:
+                break
+            widths[widest] -= 1
+            over -= 1
+        if over <= 0:
+            break
+    return widths, [part or _middle_out(width) for part, width in zip(parts, widths, strict=True)], 2
+
+
+def _part(cells: Sequence[str], level: int) -> Cut | None:
+    """Return what takes of each cell the part that will do; None if the cells are text."""
+    known = [cell for cell in cells if cell != "-"]
+    for pattern, parts in _WHOLE if known else ():
+        if all(re.fullmatch(pattern, cell) for cell in known):
+            part = parts[min(level, len(parts) - 1)]
+            return lambda cell: cell[part] if re.fullmatch(pattern, cell) else cell
+    return None
+
+
+def _middle_out(width: int) -> Cut:
+    def cut(cell: str) -> str:
+        if len(cell) <= width:
+            return cell
+        if cell.startswith("sha256:"):
+            return cell[7 : 7 + width]  # by its beginning it can be asked for
+        keep = width - 1
+        return f"{cell[: keep - keep // 2]}…{cell[len(cell) - keep // 2 :]}"
+
+    return cut
 
 
 def _on_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
-
-
-def _shortened(cell: str, width: int) -> str:
-    if len(cell) <= width:
-        return cell
-    keep = width - 1
-    return f"{cell[: keep - keep // 2]}…{cell[len(cell) - keep // 2 :]}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
@@ -107,19 +148,22 @@ def long_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: S
 def _print_rows(
     header: Sequence[str], first: list[list[str]], rest: Iterable[list[str]], right: Sequence[int]
 ) -> None:
-    widths = [max(len(line[column]) for line in (header, *first)) for column in range(len(header))]
-    gap = " " * _fit(widths, 3)
-    narrow = _on_terminal()
+    widths, cuts, space = _fit(header, first)
+    gap = " " * space
 
     def joined(line: Sequence[str]) -> str:
-        cells = []
-        for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
-            shown = _shortened(cell, width) if narrow else cell
-            cells.append(shown.rjust(width) if column in right else shown.ljust(width))
+        cells = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
         return gap.join(cells).rstrip()
 
-    click.echo("\n".join([click.style(joined(header), bold=True), *map(joined, first)]))
-    lines(joined(line) for line in rest)
+    def narrowed(line: Sequence[str]) -> str:
+        return joined([cut(cell) for cut, cell in zip(cuts or (), line, strict=True)])
+
+    row = joined if cuts is None else narrowed
+    click.echo("\n".join([click.style(joined(header), bold=True), *map(row, first)]))
+    lines(map(row, rest))
 
 
 def lines(texts: Iterable[str]) -> None:

@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import format_option, open_cache
+from msb_cache.cli.common import (
+    examples,
+    format_option,
+    open_cache,
+)
 from msb_cache.cli.filters import as_of_option
 
 if TYPE_CHECKING:
     from msb_cache.past import Changes, Hold
 
 
-@click.command()
+@click.command(epilog=examples("msb-cache holders app:1", "msb-cache holders --as-of '2 days ago'"))
 @click.argument("reference", metavar="[REF]", required=False)
 @as_of_option
 @format_option
@@ -43,7 +47,10 @@ def holders(home: str | None, reference: str | None, as_of: str | None, format_:
         click.echo("Nobody holds anything." if reference is None else "Nobody holds it.", err=True)
 
 
-@click.command()
+@click.command(
+    short_help="Show what changed in the cache between two moments.",
+    epilog=examples("msb-cache diff yesterday", "msb-cache diff @120 @150"),
+)
 @click.argument("before", metavar="TIME|@SEQ")
 @click.argument("after", metavar="[TIME|@SEQ]", required=False)
 @format_option

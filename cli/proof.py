@@ -10,17 +10,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import done, format_option, note, on_terminal, open_cache, quiet_option
+from msb_cache.cli.common import (
+    done,
+    examples,
+    format_option,
+    note,
+    number,
+    on_terminal,
+    open_cache,
+    quiet_option,
+)
 
 if TYPE_CHECKING:
     from msb_cache.projections.replay import Change, Divergence, State, Step
     from msb_cache.projections.tables import Key
     from msb_cache.replaying import Comparison
 
-_POSITION = click.IntRange(0, 2**63 - 1)
 
-
-@click.command()
+@click.command(epilog=examples("msb-cache checkpoint > note.txt"))
 @format_option
 @click.pass_obj
 def checkpoint(home: str | None, format_: str) -> None:
@@ -45,9 +52,9 @@ def checkpoint(home: str | None, format_: str) -> None:
         click.echo(found.note, nl=False)
 
 
-@click.command()
+@click.command(epilog=examples("msb-cache export -o log.jsonl", "msb-cache export --since-seq 1200"))
 @click.option("-o", "--output", "path", type=click.Path(), help="The file; without it, stdout.")
-@click.option("--since-seq", type=_POSITION, default=0, metavar="N", help="Only events behind this position.")
+@click.option("--since-seq", type=number(0), default=0, metavar="N", help="Only events behind this position.")
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
 def export(home: str | None, path: str | None, since_seq: int, quiet: bool) -> None:
@@ -63,7 +70,7 @@ def export(home: str | None, path: str | None, since_seq: int, quiet: bool) -> N
         done("Exported", f"{path}  {output.plural(count, 'event')}")
 
 
-@click.command("import")
+@click.command("import", epilog=examples("msb-cache --home elsewhere import log.jsonl"))
 @click.argument("path", type=click.Path(), metavar="FILE")
 @format_option
 @click.pass_obj
@@ -105,12 +112,18 @@ def import_(home: str | None, path: str, format_: str) -> None:
         )
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "msb-cache replay --from 120 --to 130",
+        "msb-cache replay --log log.jsonl --state > state.json",
+        "msb-cache replay --until-diff state.json",
+    )
+)
 @click.option(
     "--log", type=click.Path(), metavar="FILE", help="Another log: an msb-cache.db, or an export; only read."
 )
-@click.option("--from", "first", type=click.IntRange(1, 2**63 - 1), metavar="N", help="Begin at this event.")
-@click.option("--to", "last", type=click.IntRange(1, 2**63 - 1), metavar="N", help="End with this event.")
+@click.option("--from", "first", type=number(1), metavar="N", help="Begin at this event.")
+@click.option("--to", "last", type=number(1), metavar="N", help="End with this event.")
 @click.option("--state", is_flag=True, help="Print all rows there are at the end, as JSON, and no events.")
 @click.option(
     "--until-diff",

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import done, note, on_terminal, open_cache, quiet_option
+from msb_cache.cli.common import (
+    done,
+    examples,
+    note,
+    on_terminal,
+    open_cache,
+    quiet_option,
+)
 
 if TYPE_CHECKING:
     from msb_cache.oci.credentials import Credential
@@ -22,7 +29,13 @@ if TYPE_CHECKING:
 _MAX_PASSWORD = 64 * 1024
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "msb-cache pull python:3.12",
+        "msb-cache pull --policy always ghcr.io/acme/app:1",
+        'echo "$TOKEN" | msb-cache pull -u me --password-stdin ghcr.io/acme/app:1',
+    )
+)
 @click.argument("reference", metavar="REF")
 @click.option(
     "--platform", metavar="OS/ARCH", help="Which image of an index; default: linux on this machine."
@@ -42,7 +55,13 @@ _MAX_PASSWORD = 64 * 1024
     "--ca-certs", metavar="PEM", type=click.Path(path_type=Path), help="Trust these authorities too."
 )
 @click.option(
-    "-j", "--jobs", type=click.IntRange(1, 32), default=3, show_default=True, help="Layers fetched at a time."
+    "-j",
+    "--jobs",
+    type=click.IntRange(1, 32),
+    metavar="N",
+    default=3,
+    show_default=True,
+    help="Layers fetched at a time.",
 )
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
@@ -70,7 +89,7 @@ def pull(
     if ca_certs is not None and not ca_certs.is_file():
         raise click.BadParameter(f"{ca_certs} is no file", param_hint="--ca-certs")
     credential = _credential(username, password_stdin)
-    with open_cache(home) as cache, _progress(quiet) as progress:
+    with open_cache(home, quiet=quiet) as cache, _progress(quiet) as progress:
         if cache.kept_by_msb and not quiet:
             click.echo(f"  msb pulls {output.printable(reference)} …", err=True)
         handle = cache.pull(

@@ -6,7 +6,7 @@ a command that lists images never pays for what pulls them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # that of typing, whose import is the first thing that takes time
 
 if TYPE_CHECKING:
     from msb_cache.backends import (

@@ -28,7 +28,7 @@ from msb_cache.artifacts.locks import LockSet
 from msb_cache.errors import BusyError, CorruptArtifactError, InvalidImageError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
-from msb_cache.ledger import Ledger, Transaction
+from msb_cache.ledger import Ledger, Note, Transaction
 from msb_cache.oci.image import SourceImage, SourceLayer
 from msb_cache.oci.reference import Reference
 from msb_cache.oci.tar import TarEntry
@@ -38,7 +38,6 @@ from msb_cache.recovery import Published, undo, write_journal
 from msb_cache.steps import reached
 
 Reuse = Callable[[SourceLayer], None]
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def add(
         for addition in additions:
             staged += _stage_image(ledger, addition, layers, staging)
         reached("add.staged")
-        ledger.check_ours()
+        ledger.open_to_write()  # not before: what is refused leaves no database behind
         published = _journal(ledger, staged, staging)
         transaction = None
         try:
@@ -262,7 +261,7 @@ def _stage_layers(
     with ThreadPoolExecutor(workers, thread_name_prefix="msb-cache-layer") as pool:
         futures = [pool.submit(stage, layer) for layer in wanted.values()]
         try:
-            ledger.prepare()  # before anything is published; for a new database that takes a while
+            ledger.prepare()
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()

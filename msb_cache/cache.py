@@ -1,16 +1,13 @@
-"""ImageCache: every use case of the cache in one synchronous class, and nothing but the use cases.
+"""ImageCache: every use case of the cache in one synchronous class, and what each promises.
 
-It joins the log with its projections (``ledger``), the formats (``oci``) and the disk (``artifacts``);
-what each step does stands in those.
+What each does stands in a module of its own, imported when it is asked for: a list of images is there before
+the event types would be.
 """
 
 from __future__ import annotations
 
 import builtins
-import errno
 import os
-import re
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,27 +17,15 @@ from typing import TYPE_CHECKING, BinaryIO, Unpack
 
 from msb_cache import finding
 from msb_cache.artifacts.layout import Layout
-from msb_cache.errors import (
-    BusyError,
-    HomeOwnedByMicrosandboxError,
-    ImageInUseError,
-    ImageNotFoundError,
-    InvalidConfigError,
-    InvalidImageError,
-    MsbProgramError,
-    OperationNotFoundError,
-)
-from msb_cache.finding import familiar as familiar
-from msb_cache.ledger import Ledger, Who, as_text
+from msb_cache.errors import InvalidConfigError
+from msb_cache.ledger import Ledger, Note, Who
 from msb_cache.models import ImageHandle
 from msb_cache.oci.reference import Reference
 from msb_cache.projections import images
-from msb_cache.projections.images import HandleRow
+from msb_cache.session import Session
 
-# The rest is imported by what needs it: a list of images is there before the event types would be.
 if TYPE_CHECKING:
-    from msb_cache.adding import Addition
-    from msb_cache.deletion import Confirm, Delete, Preview
+    from msb_cache.deletion import Confirm, Preview
     from msb_cache.details import ImageDetail, ImagePruneReport
     from msb_cache.eventstore.checkpoint import Checkpoint
     from msb_cache.eventstore.store import Actor, Clock, StoredEvent
@@ -48,30 +33,18 @@ if TYPE_CHECKING:
     from msb_cache.importing import ImportReport
     from msb_cache.info import HomeInfo
     from msb_cache.oci.credentials import Credential
-    from msb_cache.oci.image import SourceImage
-    from msb_cache.oci.platform import Platform
     from msb_cache.oci.registry_options import RegistryOptions
-    from msb_cache.past import AsOf, Changes, Contents, Hold
+    from msb_cache.past import AsOf, Changes, Hold
     from msb_cache.projections.deletions import DeletionReport, DeletionSummary
     from msb_cache.projections.history import HistoryEvent
     from msb_cache.projections.live import Difference
-    from msb_cache.projections.past import Past
     from msb_cache.projections.replay import State, Step
-    from msb_cache.projections.state import IndexState
     from msb_cache.pulling import Policy, Progress
     from msb_cache.replaying import Comparison, Log
     from msb_cache.restoring import RestorePlan
     from msb_cache.selection import Filters, Reader
     from msb_cache.sync import SyncReport
     from msb_cache.verification import Verification
-
-_ATTEMPTS = 5
-_LOAD_WORKERS = 2  # layers are hashed and written outside of the interpreter's lock
-_OF_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
-_OPERATION_PREFIX = r"[0-9a-f-]{4,36}"
-
-Note = Callable[[str], None]
-"""Gets sentences for a person about something unusual that is no error."""
 
 
 class ImageCache:
@@ -90,7 +63,8 @@ class ImageCache:
         clock: nanoseconds since the epoch, UTC.
         sync: record what msb did before reading; else only ``sync()`` does.
         note: gets a sentence when that cannot be done, and reading goes on with what the log has; also when a
-            question is about a time before the log.
+            question is about a time before the log, and when another process that writes or deletes has to
+            be waited for.
     """
 
     def __init__(
@@ -107,11 +81,8 @@ class ImageCache:
 
             home = home_from_environment()
         self._layout = Layout(home)
-        self._ledger = Ledger(self._layout, actor=actor, clock=clock)
-        self._sync_first = sync
-        self._note = note
-        self._noted: str | None = None
-        self._past: Past | None = None
+        self._ledger = Ledger(self._layout, actor=actor, clock=clock, note=note)
+        self._session = Session(self._ledger, sync=sync)
 
     @property
     def home(self) -> Path:
@@ -125,8 +96,7 @@ class ImageCache:
 
     def close(self) -> None:
         """Close the database."""
-        self._forget_past()
-        self._ledger.close()
+        self._session.close()
 
     def __enter__(self) -> ImageCache:
         return self
@@ -151,11 +121,10 @@ class ImageCache:
             InvalidReferenceError: one is no reference.
             InvalidConfigError: the moment is none, or in the future.
         """
-        self._observe()
-        with self._index(as_of) as connection:
+        with self._session.index(as_of) as connection:
             chosen = {name for text in patterns for name in finding.in_index(connection, text)}
             rows = () if connection is None else images.handles(connection)
-            return [self._handle(row) for row in rows if not patterns or row.reference in chosen]
+            return [self._session.handle(row) for row in rows if not patterns or row.reference in chosen]
 
     def get(self, reference: str) -> ImageHandle:
         """Return an image.
@@ -168,9 +137,8 @@ class ImageCache:
             ImageNotFoundError: it is not in the cache.
             InvalidReferenceError: the text is no reference, or several digests begin with it.
         """
-        self._observe()
-        with self._ledger.snapshot() as connection:
-            return self._handle(finding.image(connection, reference))
+        with self._session.index() as connection:
+            return self._session.handle(finding.image(connection, reference))
 
     def inspect(self, reference: str, *, as_of: AsOf | None = None) -> ImageDetail:
         """Return an image's handle, configuration and layers (bottom to top).
@@ -183,36 +151,16 @@ class ImageCache:
             ImageNotFoundError, InvalidReferenceError: as for ``get``.
             InvalidConfigError: the moment is none, or in the future.
         """
-        import msgspec
+        from msb_cache.details import read_detail
 
-        from msb_cache.details import ImageConfigDetail, ImageDetail, ImageLayerDetail
-        from msb_cache.eventstore.events import ImageConfig
-
-        self._observe()
-        with self._index(as_of) as connection:
+        with self._session.index(as_of) as connection:
             row = finding.image(connection, reference)
             assert connection is not None  # noqa: S101
-            config = images.config(connection, row.manifest_digest)
-            layers = images.layers(connection, row.manifest_digest)
-        detail = None
-        if config is not None:
-            fields = msgspec.json.decode(config.fields, type=ImageConfig)
-            detail = ImageConfigDetail(
-                digest=config.digest,
-                env=[*fields.env],
-                cmd=None if fields.cmd is None else [*fields.cmd],
-                entrypoint=None if fields.entrypoint is None else [*fields.entrypoint],
-                working_dir=fields.working_dir,
-                user=fields.user,
-                labels=fields.labels,
-                stop_signal=fields.stop_signal,
-            )
-        return ImageDetail(self._handle(row), detail, [ImageLayerDetail(*layer) for layer in layers])
+            return read_detail(connection, self._session.handle(row), row.manifest_digest)
 
     def holders(self, reference: str, *, as_of: AsOf | None = None) -> builtins.list[str]:
         """Return who holds the manifest that a reference points at, now or ``as_of`` a moment, by name."""
-        self._observe()
-        with self._index(as_of) as connection:
+        with self._session.index(as_of) as connection:
             row = finding.image(connection, reference)
             assert connection is not None  # noqa: S101
             return images.holders(connection, row.manifest_digest)
@@ -230,8 +178,7 @@ class ImageCache:
         """
         from msb_cache.past import holds
 
-        self._observe()
-        with self._index(as_of) as connection:
+        with self._session.index(as_of) as connection:
             digest = None if reference is None else finding.manifest(connection, reference)
             return [] if connection is None else holds(connection, digest)
 
@@ -247,8 +194,8 @@ class ImageCache:
         """
         from msb_cache.past import changes
 
-        self._observe()
-        return changes(self._contents(before), self._contents(after))
+        self._session.observe()
+        return changes(self._session.contents(before), self._session.contents(after))
 
     def history(self, reference: str, **filters: Unpack[Filters]) -> builtins.list[HistoryEvent]:
         """Return everything that happened to an image, oldest first, also when it is gone.
@@ -271,13 +218,11 @@ class ImageCache:
 
     def iter_history(self, reference: str, **filters: Unpack[Filters]) -> Iterator[HistoryEvent]:
         """Yield what ``history`` returns, read in pages; the log may be written to meanwhile."""
-        from msb_cache.finding import in_log
         from msb_cache.selection import Query, pages
 
         query = Query(filters, self._ledger.clock())
-        self._observe()
-        with self._ledger.snapshot() as connection:
-            in_log(connection, reference)
+        with self._session.index() as connection:
+            finding.in_log(connection, reference)
         return pages(self._ledger, query, query.history_of(reference))
 
     def events(self, **filters: Unpack[Filters]) -> builtins.list[StoredEvent]:
@@ -294,7 +239,7 @@ class ImageCache:
         from msb_cache.selection import Query, pages
 
         query = Query(filters, self._ledger.clock())
-        self._observe()
+        self._session.observe()
         return pages(self._ledger, query, query.events)
 
     def follow(
@@ -318,34 +263,25 @@ class ImageCache:
         Raises:
             InvalidConfigError: ``until`` or ``reverse`` was given; else as for ``history``.
         """
-        from msb_cache.finding import in_log
         from msb_cache.selection import Query, follow
         from msb_cache.watch import looks
 
         if filters.get("until") is not None or filters.get("reverse"):
             raise InvalidConfigError("what is followed has no end and comes oldest first")
         query = Query(filters, self._ledger.clock())
-        self._observe()
-        if reference is not None:
-            with self._ledger.snapshot() as connection:
-                in_log(connection, reference)
-        note = self._note or (lambda sentence: None)
-        turns = looks(self._recorded, stopped=stopped, note=note, interval=interval)
+        with self._session.index() as connection:
+            if reference is not None:
+                finding.in_log(connection, reference)
+        turns = looks(self._session.recorded, stopped=stopped, note=self._session.note, interval=interval)
         read: Reader[StoredEvent] = query.events if reference is None else query.history_of(reference)
         return follow(self._ledger, query, read, turns)
 
     def deletions(self, *, limit: int | None = None) -> builtins.list[DeletionSummary]:
         """Return past removals and prunes, newest first: who, by which policy, and the counters."""
-        from msb_cache.projections import deletions
+        from msb_cache.projections.deletions import summaries
 
-        self._observe()
-        with self._ledger.snapshot() as connection:
-            if connection is None:
-                return []
-            store = self._ledger.store(connection)
-            rows = deletions.deletions(connection, limit=limit)
-            found = (deletions.summary(store, row) for row in rows)
-            return [summary for summary in found if summary is not None]
+        with self._session.log() as log:
+            return [] if log is None else summaries(*log, limit=limit)
 
     def deletion(self, operation: str) -> DeletionReport:
         """Return what one deletion decided, deleted and kept, and who ran it.
@@ -356,23 +292,10 @@ class ImageCache:
         Raises:
             OperationNotFoundError: no deletion has that id, or several begin with it.
         """
-        from msb_cache.projections import deletions
+        from msb_cache.selection import deletion_in_log
 
-        if not re.fullmatch(_OPERATION_PREFIX, operation):
-            shown = as_text(operation[:100])
-            raise OperationNotFoundError(f"{shown!r} is no operation id; `msb-cache prunes` lists them")
-        self._observe()
-        with self._ledger.snapshot() as connection:
-            found = [] if connection is None else deletions.find(connection, operation)
-            if len(found) > 1:
-                raise OperationNotFoundError(
-                    f"{len(found)} deletions begin with {operation}; give more of the id"
-                )
-            if found and connection is not None:
-                report = deletions.report(connection, self._ledger.store(connection), found[0].operation)
-                if report is not None:
-                    return report
-        raise OperationNotFoundError(f"no deletion has the id {operation}; `msb-cache prunes` lists them")
+        with self._session.log() as log:
+            return deletion_in_log(log, operation)
 
     def why(self, target: str) -> Reasons:
         """Explain why an image, manifest or layer is here, or gone.
@@ -385,14 +308,12 @@ class ImageCache:
             InvalidReferenceError: it is neither, or several digests begin so.
         """
         from msb_cache.explaining import never_seen, why
-        from msb_cache.projections.state import load, load_observed
+        from msb_cache.removing import pruned_index
 
-        self._observe()
-        index = load_observed if self._ledger.owned_by_msb else load
-        with self._ledger.snapshot() as connection:
-            if connection is None:
+        with self._session.log() as log:
+            if log is None:
                 raise never_seen(target)
-            return why(connection, self._ledger.store(connection), target, index)
+            return why(*log, target, pruned_index(self._session))
 
     def idle(self, *, at_least_ns: int = 0) -> builtins.list[IdleImage]:
         """Return images by how long nobody has used them, longest first, with the events that say so.
@@ -402,11 +323,8 @@ class ImageCache:
         """
         from msb_cache.explaining import idle
 
-        self._observe()
-        with self._ledger.snapshot() as connection:
-            if connection is None:
-                return []
-            return idle(connection, self._ledger.store(connection), self._ledger.clock(), at_least_ns)
+        with self._session.log() as log:
+            return [] if log is None else idle(*log, self._ledger.clock(), at_least_ns)
 
     def restore_plan(self, operation: str) -> RestorePlan:
         """Return which commands would bring back what one deletion deleted, and what cannot be had again.
@@ -414,11 +332,12 @@ class ImageCache:
         Args, Raises: as for ``deletion``.
         """
         from msb_cache.restoring import restore_plan
+        from msb_cache.selection import deletion_in_log
 
-        report = self.deletion(operation)
-        with self._ledger.snapshot() as connection:
-            assert connection is not None  # noqa: S101
-            return restore_plan(connection, self._ledger.store(connection), report)
+        with self._session.log() as log:
+            report = deletion_in_log(log, operation)
+            assert log is not None  # noqa: S101
+            return restore_plan(*log, report)
 
     def verify(self, against: str | None = None) -> Verification:
         """Check the hash chain, the projections against a fold of the log, and the disk against the index.
@@ -433,7 +352,7 @@ class ImageCache:
         from msb_cache.verification import verify
 
         note = None if against is None else parse(against)
-        self._observe()
+        self._session.observe()
         return verify(self._ledger, note)
 
     def checkpoint(self) -> Checkpoint:
@@ -445,7 +364,7 @@ class ImageCache:
         """
         from msb_cache.verification import take_checkpoint
 
-        self._observe()
+        self._session.observe()
         return take_checkpoint(self._ledger)
 
     def export(self, target: str | os.PathLike[str] | BinaryIO, *, since_seq: int = 0) -> int:
@@ -460,7 +379,7 @@ class ImageCache:
         """
         from msb_cache.exporting import export_log
 
-        self._observe()
+        self._session.observe()
         return export_log(self._ledger, target, since_seq=since_seq)
 
     def import_log(self, source: BinaryIO) -> ImportReport:
@@ -539,7 +458,7 @@ class ImageCache:
         """Return which engine changes this cache and why, and how much there is."""
         from msb_cache.info import info
 
-        self._observe()
+        self._session.observe()
         return info(self._ledger)
 
     def sync(self, *, force: bool = False) -> SyncReport:
@@ -567,8 +486,7 @@ class ImageCache:
         """
         from msb_cache.watch import watch
 
-        note = self._note or (lambda sentence: None)
-        return watch(self._ledger, stopped=stopped, note=note, interval=interval)
+        return watch(self._ledger, stopped=stopped, note=self._session.note, interval=interval)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -595,48 +513,10 @@ class ImageCache:
             InvalidImageError: the archive is damaged, lies about a digest, or is no archive.
             InvalidReferenceError: ``tag``, or a name in the archive, is no reference.
         """
-        from msb_cache.eventstore.events import Source
+        from msb_cache.acquiring import load
 
-        began = time.monotonic_ns()
-        extra = None if tag is None else Reference.parse(tag)
-        wanted = None if platform is None else _platform(platform)
-        self._begin_writing()
-        if isinstance(source, str | os.PathLike):
-            opened: Path | BinaryIO = Path(source)
-            origin = Source(kind="archive", name=as_text(os.path.abspath(os.fsdecode(source))))
-        else:
-            opened, origin = source, Source(kind="archive", name="-")
-        if self._ledger.owned_by_msb:
-            from msb_cache import msb_adding
-
-            with _naming(source, self._layout.cache):
-                rows = msb_adding.load(self._ledger, opened, origin, extra, wanted)
-            return [self._handle(row) for row in rows]
-        from msb_cache.adding import add
-        from msb_cache.oci.archive import open_archive
-        from msb_cache.oci.image import SourceLayer
-        from msb_cache.operations import Operation
-
-        with (
-            _naming(source, self._layout.cache),
-            Operation(self._layout) as operation,
-            open_archive(opened, operation.staging(), wanted) as archive,
-        ):
-            for sentence in archive.notes:
-                if note is not None:
-                    note(sentence)
-            names = _name(archive.images, extra)
-            rows = add(
-                self._ledger,
-                operation,
-                _additions(archive.images, names),
-                origin,
-                began,
-                workers=_LOAD_WORKERS,
-                reuse=SourceLayer.verify_only,
-                note=note,
-            )
-        return [self._handle(row) for row in rows]
+        rows = load(self._session, source, tag=tag, platform=platform, note=note)
+        return [self._session.handle(row) for row in rows]
 
     def pull(
         self,
@@ -670,29 +550,20 @@ class ImageCache:
             ImageNotFoundError: it is not cached, and the policy is ``never``.
             InvalidImageError: what the registry gives is not what it says.
         """
+        from msb_cache.acquiring import pull, wanted_platform
         from msb_cache.oci.registry_options import RegistryOptions
-        from msb_cache.pulling import Wanted, pull
+        from msb_cache.pulling import Wanted
 
         wanted = Wanted(
             Reference.parse(reference),
-            None if platform is None else _platform(platform),
+            None if platform is None else wanted_platform(platform),
             policy,
             force,
             credential,
             options or RegistryOptions(),
             jobs,
         )
-        if policy not in ("missing", "always", "never") or jobs < 1:
-            raise InvalidConfigError("the policy is missing, always or never, and jobs is at least 1")
-        self._begin_writing()
-        if self._ledger.owned_by_msb:
-            from msb_cache import msb_adding
-
-            msb_adding.pull(self._ledger, wanted)
-        else:
-            with _naming(None, self._layout.cache):
-                pull(self._ledger, wanted, progress=progress, note=note)
-        return self.get(wanted.reference.canonical)
+        return self._session.handle(pull(self._session, wanted, progress=progress, note=note))
 
     def save(
         self,
@@ -719,8 +590,7 @@ class ImageCache:
         if format not in ("docker", "oci"):
             raise InvalidConfigError(f"{format!r} is no archive format; use docker or oci")
         wanted = [references] if isinstance(references, str) else [*references]
-        self._observe()
-        with self._ledger.snapshot() as connection:
+        with self._session.index() as connection:
             rows = [finding.image(connection, reference) for reference in wanted]
         save(self._layout, rows, target, format=format)
 
@@ -734,19 +604,9 @@ class ImageCache:
         Raises:
             ImageNotFoundError, InvalidReferenceError: as for ``get``.
         """
-        from msb_cache.eventstore.events import ImageUsed
-        from msb_cache.eventstore.ids import uuid7
-        from msb_cache.eventstore.store import NewEvent
+        from msb_cache.holding import use
 
-        if holder is not None:
-            finding.check_holder(holder)
-        self._begin_writing()
-        self.get(reference)  # nothing is made for an image that is not there
-        with self._ledger.attest(uuid7()) as transaction:
-            row = finding.reference(transaction.connection, reference)
-            used = ImageUsed(manifest_digest=row.manifest_digest, holder=holder)
-            transaction.append([NewEvent(used, row.reference)])
-        return self.get(row.reference)
+        return self._session.handle(use(self._session, reference, holder))
 
     def hold(self, reference: str, holder: str) -> ImageHandle:
         """Keep the manifest a reference points at now until the holder releases it. Idempotent.
@@ -758,19 +618,9 @@ class ImageCache:
         Raises:
             ImageNotFoundError, InvalidReferenceError: as for ``get``.
         """
-        from msb_cache.eventstore.events import ImageHeld
-        from msb_cache.eventstore.ids import uuid7
-        from msb_cache.eventstore.store import NewEvent
+        from msb_cache.holding import hold
 
-        finding.check_holder(holder)
-        self._begin_writing()
-        self.get(reference)  # nothing is made for an image that is not there
-        with self._ledger.attest(uuid7()) as transaction:
-            row = finding.image(transaction.connection, reference)
-            if holder not in images.holders(transaction.connection, row.manifest_digest):
-                held = ImageHeld(holder=holder, reference=row.reference)
-                transaction.append([NewEvent(held, row.manifest_digest)])
-        return self._handle(row)
+        return self._session.handle(hold(self._session, reference, holder))
 
     def release(self, holder: str) -> builtins.list[str]:
         """End every hold of a holder.
@@ -778,19 +628,9 @@ class ImageCache:
         Returns:
             The digests of the manifests it held; none is no error.
         """
-        from msb_cache.eventstore.events import ImageReleased
-        from msb_cache.eventstore.ids import uuid7
-        from msb_cache.eventstore.store import NewEvent
+        from msb_cache.holding import release
 
-        finding.check_holder(holder)
-        self._begin_writing()
-        with self._ledger.snapshot() as connection:
-            if connection is None or not images.held_by(connection, holder):
-                return []
-        with self._ledger.attest(uuid7()) as transaction:
-            digests = images.held_by(transaction.connection, holder)
-            transaction.append([NewEvent(ImageReleased(holder=holder), digest) for digest in digests])
-        return digests
+        return release(self._session, holder)
 
     def remove(self, reference: str, *, force: bool = False) -> ImagePruneReport:
         """Remove a reference, its manifest if nothing else reaches it, and the layers nothing else needs.
@@ -803,32 +643,9 @@ class ImageCache:
             ImageInUseError: it is held, and not forced.
             BusyError: another deletion runs.
         """
-        from msb_cache.plan import Plan, plan_remove
+        from msb_cache.removing import remove
 
-        self._begin_writing()
-        self._observe()
-        with self._ledger.snapshot() as connection:
-            canonical = finding.reference(connection, reference).reference
-
-        def planner(state: IndexState, within: Plan | None) -> Plan:
-            if canonical not in state.references:
-                raise ImageNotFoundError(f"image not found: {familiar(canonical)}")
-            holders = state.holders.get(state.references[canonical])
-            if holders and not force:
-                raise self._in_use(canonical, holders)
-            _check_reachable(state, canonical)
-            return plan_remove(state, [canonical], force=force, within=within)
-
-        policy = {"references": [canonical], "force": force}
-        for _ in range(_ATTEMPTS):
-            operation, shown = self._delete(self._ledger, planner, kind="remove", policy=policy)
-            if operation is not None:
-                report = self._report(operation, shown)
-                if not report.image_refs_removed:
-                    self._raise_refused(operation, canonical)
-                return report
-            # It moved to another image between plan and decision: plan again.
-        raise BusyError(f"{familiar(canonical)} keeps changing; try again")
+        return remove(self._session, reference, force=force)
 
     def prune(
         self, *, dry_run: bool = False, orphans: bool = False, confirm: Confirm | None = None
@@ -843,274 +660,34 @@ class ImageCache:
         Raises:
             BusyError: another deletion runs.
         """
-        from msb_cache.plan import plan_prune
+        from msb_cache.removing import as_report, preview_prune, prune
 
         if dry_run:
-            return _as_report(self.preview_prune(orphans=orphans))
-        self._begin_writing()
-
-        policy: dict[str, object] = {"rule": "unused"}
-        if orphans:
-            policy["orphans"] = True
-        operation, shown = self._delete(
-            self._ledger,
-            lambda state, within: plan_prune(state, within=within),
-            kind="prune",
-            policy=policy,
-            orphans=orphans,
-            confirm=confirm,
-        )
-        return self._report(operation, shown)
+            return as_report(preview_prune(self._session, orphans=orphans))
+        return prune(self._session, orphans=orphans, confirm=confirm)
 
     def preview_prune(self, *, orphans: bool = False) -> Preview:
         """Return what a prune would delete and keep now, with measured sizes."""
-        from msb_cache.plan import plan_prune
+        from msb_cache.removing import preview_prune
 
-        self._observe()
-        if self._ledger.owned_by_msb:
-            from msb_cache.msb_deletion import preview
-        else:
-            from msb_cache.deletion import preview
-        return preview(self._ledger, lambda state, within: plan_prune(state, within=within), orphans=orphans)
+        return preview_prune(self._session, orphans=orphans)
 
     def rebuild(self) -> builtins.list[Difference]:
         """Fold the whole log again into the projections; return how they differed. It must be none."""
-        from msb_cache import snapshots
-        from msb_cache.eventstore.ids import uuid7
-        from msb_cache.projections import live
+        from msb_cache.verification import rebuild
 
-        self._begin_writing()
-        # The long part is done without keeping others from writing.
-        with self._ledger.snapshot() as connection:
-            if connection is None:
-                return []
-            store = self._ledger.store(connection)
-            head = store.head()
-            fold = live.fold_until(store)
-        with self._ledger.attest(uuid7()) as transaction:
-            store = self._ledger.store(transaction.connection)
-            differences = live.rebuild(transaction.connection, store, fold, head.seq if head else 0)
-        if differences:
-            snapshots.forget(self._ledger)
-        return differences
-
-    # -- helpers ---------------------------------------------------------------------------------
+        self._session.begin_writing()
+        return rebuild(self._ledger)
 
     @contextmanager
     def _log(self, path: str | os.PathLike[str] | None, note: Note | None) -> Iterator[Log]:
+        """Open the log to replay: a file's, or this home's."""
         from msb_cache.replaying import opened
 
         if path is None:
-            self._observe()
+            self._session.observe()
         say = note or (lambda sentence: None)
         with opened(
             self._ledger, path, lambda found: say(f"the log does not verify: {found.problem}")
         ) as log:
             yield log
-
-    @contextmanager
-    def _index(self, as_of: AsOf | None) -> Iterator[sqlite3.Connection | None]:
-        """Read the index now, or as it was; None when the home has no log yet."""
-        with self._ledger.snapshot() as connection:
-            if as_of is None:
-                yield connection
-            else:
-                yield self._index_at(connection, self._position(connection, as_of))
-
-    def _position(self, connection: sqlite3.Connection | None, as_of: AsOf) -> int:
-        from msb_cache.past import position_of
-
-        store = None if connection is None else self._ledger.store(connection)
-        position = position_of(store, as_of, self._ledger.clock())
-        if position == 0 and self._note is not None:
-            self._note("the log begins later than that; there was nothing")
-        return position
-
-    def _index_at(self, connection: sqlite3.Connection | None, position: int) -> sqlite3.Connection | None:
-        from msb_cache.snapshots import index_at
-
-        if connection is None:
-            return None
-        if self._past is None or self._past.position != position:
-            self._forget_past()
-            self._past = index_at(self._ledger, connection, position)
-        return self._past.connection
-
-    def _forget_past(self) -> None:
-        if self._past is not None:
-            self._past.close()
-            self._past = None
-
-    def _contents(self, as_of: AsOf | None) -> Contents:
-        from msb_cache.past import Contents, contents
-
-        with self._ledger.snapshot() as connection:
-            if as_of is not None:
-                position = self._position(connection, as_of)
-                index = self._index_at(connection, position)
-            else:
-                head = None if connection is None else self._ledger.store(connection).head()
-                position, index = 0 if head is None else head.seq, connection
-            return Contents(position, {}, {}, 0) if index is None else contents(index, position)
-
-    def _recorded(self) -> str | None:
-        """Record what msb did, if it keeps this home; return a sentence if that cannot be done."""
-        if not self._sync_first or not self._ledger.owned_by_msb:
-            return None
-        from msb_cache.sync import sync_before_reading
-
-        return sync_before_reading(self._ledger)
-
-    def _observe(self) -> None:
-        sentence = self._recorded()
-        if sentence is not None and sentence != self._noted and self._note is not None:
-            self._note(sentence)
-        self._noted = sentence
-
-    def _begin_writing(self) -> None:
-        from msb_cache.recovery import recover
-
-        self._ledger.check_writable()
-        recover(self._ledger)
-
-    @property
-    def _delete(self) -> Delete:
-        """What deletes in this home: our own engine, or msb."""
-        if self._ledger.owned_by_msb:
-            from msb_cache.msb_deletion import delete
-        else:
-            from msb_cache.deletion import delete
-        return delete
-
-    def _in_use(self, canonical: str, holders: Sequence[str]) -> ImageInUseError:
-        by = f" by {_listed(holders)}" if holders else ""
-        error = ImageInUseError(f"{familiar(canonical)} is in use{by}")
-        error.seen_in_msb = self._ledger.owned_by_msb
-        return error
-
-    def _raise_refused(self, operation: str, canonical: str) -> None:
-        """Say why a reference that msb was asked to remove is still there."""
-        for artifact in self.deletion(operation).artifacts:
-            if (artifact.kind, artifact.subject) != ("metadata", canonical):
-                continue
-            name = familiar(canonical)
-            if artifact.outcome == "kept" and artifact.holders:
-                raise self._in_use(canonical, artifact.holders)
-            if artifact.outcome == "kept":
-                raise MsbProgramError(f"msb said nothing against it, but {name} is still there; try again")
-            if artifact.outcome == "failed":
-                raise MsbProgramError(f"msb could not remove {name}: {artifact.reason}")
-
-    def _handle(self, row: HandleRow) -> ImageHandle:
-        reference, size, digest, architecture, os_name, layers, created, used = row
-        return ImageHandle(
-            familiar(reference), size, digest, architecture, os_name, layers or 0, created, used, self.home
-        )
-
-    def _report(self, operation: str | None, shown: Preview) -> ImagePruneReport:
-        from msb_cache.details import ImagePruneReport
-        from msb_cache.projections import deletions
-
-        if operation is None:
-            return ImagePruneReport(0, 0, 0, 0, 0, None)
-        with self._ledger.snapshot() as connection:
-            assert connection is not None  # noqa: S101
-            (row,) = deletions.find(connection, operation)
-        orphans, gone = shown.orphaned(), 0
-        if orphans:  # what became of each artifact takes a second read of the whole operation
-            gone = sum(
-                artifact.outcome == "deleted" and (artifact.kind, artifact.subject) in orphans
-                for artifact in self.deletion(operation).artifacts
-            )
-        return ImagePruneReport(
-            image_refs_removed=row.image_refs_removed,
-            manifests_removed=row.manifests_removed,
-            layers_removed=row.layers_removed,
-            fsmeta_removed=row.fsmeta_removed,
-            vmdk_removed=row.vmdk_removed,
-            bytes_reclaimed=row.bytes_reclaimed,
-            skipped_in_use=len(shown.plan.references) - row.image_refs_removed,
-            orphans_removed=gone,
-            artifacts_failed=row.failed,
-            operation=operation,
-        )
-
-
-def _check_reachable(state: IndexState, canonical: str) -> None:
-    """Refuse to remove what msb, which keeps the home, does not know or would take from others."""
-    from msb_cache.plan import UNKNOWN, Bounds
-
-    kept = Bounds(state)(canonical, state.references[canonical])
-    if kept is not None:
-        why = (
-            "it came here before msb, which keeps this home and does not know it"
-            if kept.rule == UNKNOWN
-            else "msb, which keeps this home, would delete layers of images that it does not know"
-        )
-        raise HomeOwnedByMicrosandboxError(f"{familiar(canonical)} is not removed: {why}")
-
-
-def _platform(text: str) -> Platform:
-    from msb_cache.oci.platform import Platform
-
-    try:
-        return Platform.parse(text)
-    except InvalidImageError as error:
-        raise InvalidConfigError(str(error)) from None
-
-
-@contextmanager
-def _naming(source: object, target: Path) -> Iterator[None]:
-    """Name the archive, or what was written to, in an error of the operating system that names no file."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and error.errno in _OF_WRITING:
-            error.filename = os.fspath(target)
-        elif error.filename is None and isinstance(source, str | os.PathLike):
-            error.filename = os.fspath(source)
-        raise
-
-
-def _name(found: Sequence[SourceImage], extra: Reference | None) -> list[list[Reference]]:
-    """Return each image's references; a name given twice belongs to the last image, as in docker."""
-    names = [list(image.references) for image in found]
-    if extra is not None and names:
-        names[0].insert(0, extra)
-    for index, group in enumerate(names):
-        later = {name for other in names[index + 1 :] for name in other}
-        if not group:
-            raise InvalidImageError(
-                f"the archive names no reference for {found[index].manifest_digest}; give one with --tag"
-            )
-        names[index] = [name for name in dict.fromkeys(group) if name not in later]
-    return names
-
-
-def _additions(found: Sequence[SourceImage], names: Sequence[Sequence[Reference]]) -> list[Addition]:
-    from msb_cache.adding import Addition
-
-    merged: dict[str, tuple[SourceImage, list[Reference]]] = {}
-    for image, group in zip(found, names, strict=True):
-        merged.setdefault(image.manifest_digest, (image, []))[1].extend(group)
-    return [Addition(image, tuple(group)) for image, group in merged.values()]
-
-
-def _listed(names: Sequence[str], most: int = 3) -> str:
-    text = ", ".join(names[:most])
-    return text if len(names) <= most else f"{text} and {len(names) - most} more"
-
-
-def _as_report(preview: Preview) -> ImagePruneReport:
-    from msb_cache.details import ImagePruneReport
-
-    plan = preview.plan
-    return ImagePruneReport(
-        image_refs_removed=len(plan.references),
-        manifests_removed=len(plan.manifests),
-        layers_removed=len(plan.layers),
-        fsmeta_removed=preview.count("fsmeta"),
-        vmdk_removed=preview.count("vmdk"),
-        bytes_reclaimed=preview.bytes,
-        orphans_removed=preview.orphans,
-    )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msb_cache.artifacts import files
 from msb_cache.artifacts.layout import Layout, check_plain_file, make_private
-from msb_cache.artifacts.locks import Lock
+from msb_cache.artifacts.locks import SAY_AFTER, Lock
 from msb_cache.errors import CorruptLogError, LogError, NewerDatabaseError
 from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
 from msb_cache.projections import FOLD_VERSION
@@ -119,13 +119,21 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def begin_writing(connection: sqlite3.Connection, seconds: float = BUSY_SECONDS) -> None:
+def begin_writing(
+    connection: sqlite3.Connection, seconds: float = BUSY_SECONDS, waiting: Callable[[], None] = lambda: None
+) -> None:
     """Begin a write transaction, waiting for that of another process; Ctrl-C ends the wait at once.
+
+    Args:
+        connection: the database, in autocommit mode.
+        seconds: how long to wait.
+        waiting: called once, when that takes longer than a second.
 
     Raises:
         sqlite3.OperationalError: after so many seconds another process still writes, or it cannot be begun.
     """
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
+    told = False
     connection.execute(f"PRAGMA busy_timeout = {int(min(seconds, _TURN_SECONDS) * 1000)}")
     try:
         while True:
@@ -133,8 +141,12 @@ def begin_writing(connection: sqlite3.Connection, seconds: float = BUSY_SECONDS)
                 connection.execute("BEGIN IMMEDIATE")
                 return
             except sqlite3.OperationalError as error:
-                if not is_busy(error) or time.monotonic() >= deadline:
+                waited = time.monotonic() - began
+                if not is_busy(error) or waited >= seconds:
                     raise
+                if waited >= SAY_AFTER and not told:
+                    waiting()
+                    told = True
     finally:
         connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 

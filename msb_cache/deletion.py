@@ -20,7 +20,7 @@ import msgspec
 from msb_cache import logs
 from msb_cache.artifacts import files
 from msb_cache.artifacts.layout import Layout, lock_path, make_private, sync_folder
-from msb_cache.artifacts.locks import Lock, is_free
+from msb_cache.artifacts.locks import SAY_AFTER, Lock, is_free
 from msb_cache.errors import BusyError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
@@ -148,7 +148,7 @@ def delete(
     if (shown.plan.empty and not shown.artifacts) or (confirm is not None and not confirm(shown)):
         return None, shown
     # Not before: a question that waits for its answer must not keep others from deleting.
-    with one_at_a_time(ledger.layout) as operation:
+    with one_at_a_time(ledger) as operation:
         reached("delete.planned")
         with ledger.transaction(operation.id) as transaction:
             artifacts = _decide(transaction, operation.id, planner, shown, kind, policy)
@@ -418,13 +418,21 @@ def _tidy_locks(layout: Layout) -> None:
 
 
 @contextmanager
-def one_at_a_time(layout: Layout) -> Iterator[Operation]:
+def one_at_a_time(ledger: Ledger) -> Iterator[Operation]:
     """Begin a deletion's operation while no other deletion runs in this home; raises BusyError."""
+    layout = ledger.layout
     make_private(layout.db)
     with Operation(layout) as operation, Lock(layout.prune_lock) as lock:
-        if not lock.acquire(wait=_PRUNE_WAIT):
-            running = layout.prune_lock.read_text(errors="replace")[:36] or "unknown"
-            raise BusyError(f"another deletion runs in {layout.home} (operation {running}); try again later")
+        if not lock.acquire(wait=SAY_AFTER):
+            ledger.note(f"waiting for another deletion to end (operation {_running(layout)})")
+            if not lock.acquire(wait=_PRUNE_WAIT - SAY_AFTER):
+                raise BusyError(
+                    f"another deletion runs in {layout.home} (operation {_running(layout)}); try again later"
+                )
         lock.write(operation.id)
         yield operation
         lock.write("")
+
+
+def _running(layout: Layout) -> str:
+    return layout.prune_lock.read_text(errors="replace")[:36] or "unknown"

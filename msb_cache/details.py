@@ -6,9 +6,14 @@ handles, because making these classes would cost every list of images two millis
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 
+import msgspec
+
+from msb_cache.eventstore.events import ImageConfig
 from msb_cache.models import ImageHandle
+from msb_cache.projections import images
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +77,23 @@ class ImagePruneReport:
     """How many files the operating system refused to delete."""
     operation: str | None = None
     """The id that groups this prune's events in the log; None when nothing was recorded."""
+
+
+def read_detail(connection: sqlite3.Connection, handle: ImageHandle, manifest_digest: str) -> ImageDetail:
+    """Return what an index, of now or of the past, knows about an image."""
+    config = images.config(connection, manifest_digest)
+    layers = [ImageLayerDetail(*layer) for layer in images.layers(connection, manifest_digest)]
+    if config is None:
+        return ImageDetail(handle, None, layers)
+    fields = msgspec.json.decode(config.fields, type=ImageConfig)
+    detail = ImageConfigDetail(
+        digest=config.digest,
+        env=[*fields.env],
+        cmd=None if fields.cmd is None else [*fields.cmd],
+        entrypoint=None if fields.entrypoint is None else [*fields.entrypoint],
+        working_dir=fields.working_dir,
+        user=fields.user,
+        labels=fields.labels,
+        stop_signal=fields.stop_signal,
+    )
+    return ImageDetail(handle, detail, layers)

@@ -201,7 +201,12 @@ def never_seen(target: str, known: Iterable[str] = ()) -> ImageNotFoundError:
     if parsed is None or target.startswith("sha256:"):
         return ImageNotFoundError(f"the log has never seen a manifest or layer {shown(target)}")
     names = [finding.familiar(name) for name in known]
-    offered = get_close_matches(parsed.familiar, names, _NAMES_OFFERED, 0.5)
+    # The right name in another registry or with another tag is nearer than one with a letter in common.
+    wanted = parsed.name.rpartition("/")[2]
+    same = [name for name in names if Reference.parse(name).name.rpartition("/")[2] == wanted]
+    found = get_close_matches(parsed.familiar, same, _NAMES_OFFERED, 0.0)
+    found += get_close_matches(parsed.familiar, names, _NAMES_OFFERED, 0.5)
+    offered = [*dict.fromkeys(found)][:_NAMES_OFFERED]
     meant = f"; did you mean {' or '.join(offered)}?" if offered else ""
     return ImageNotFoundError(f"the log has never seen {parsed.familiar}{meant}")
 

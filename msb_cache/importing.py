@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from msb_cache.artifacts import files
-from msb_cache.artifacts.layout import Layout, make_private, sync_folder
+from msb_cache.artifacts.layout import Layout, leaving_no_folders, make_private, sync_folder
 from msb_cache.database import in_words, open_database
 from msb_cache.errors import CorruptLogError, HomeOwnedByMicrosandboxError, LogError
 from msb_cache.eventstore.chain import Checker
@@ -70,8 +69,8 @@ def import_log(ledger: Ledger, source: BinaryIO) -> ImportReport:
     with ledger.snapshot() as connection:
         if connection is not None:
             raise _has_one(layout)
-    with _leaving_nothing(layout), Operation(layout) as operation:
-        built = Layout(operation.staging())
+    with leaving_no_folders(layout), Operation(layout) as operation:
+        built = Layout(operation.building())  # not in the cache, which may lie on another disk
         report = _build(built, ledger, source)
         make_private(layout.db)
         ledger.check_ours()
@@ -159,17 +158,3 @@ def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
 def _sync(path: Path) -> None:
     with open(path, "rb") as file:
         os.fsync(file.fileno())
-
-
-@contextmanager
-def _leaving_nothing(layout: Layout) -> Iterator[None]:
-    """Take the folders away again that a refused import has made."""
-    folders = (layout.staging_root, layout.cache, layout.operations, layout.db, layout.home)
-    made = [folder for folder in folders if not folder.exists()]
-    try:
-        yield
-    except BaseException:
-        for folder in made:
-            with suppress(OSError):
-                folder.rmdir()
-        raise

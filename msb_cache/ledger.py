@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from msb_cache.artifacts.layout import Layout, check_plain
 from msb_cache.database import (
-    BUSY_SECONDS,
     begin_writing,
     in_words,
     is_busy,
@@ -35,6 +34,9 @@ if TYPE_CHECKING:
 
 Who = Callable[[], "Actor"]
 """Says who is recorded; asked when something is."""
+
+Note = Callable[[str], None]
+"""Gets sentences for a person about something unusual that is no error."""
 
 
 def current_actor(program: str | None = None, reason: str | None = None) -> Actor:
@@ -106,13 +108,20 @@ class Ledger:
         layout: the home.
         actor: who is recorded, or what says it; None: the user and program of this process.
         clock: nanoseconds since the epoch.
+        note: told when another process has to be waited for.
     """
 
     def __init__(
-        self, layout: Layout, *, actor: Actor | Who | None = None, clock: Clock = time.time_ns
+        self,
+        layout: Layout,
+        *,
+        actor: Actor | Who | None = None,
+        clock: Clock = time.time_ns,
+        note: Note | None = None,
     ) -> None:
         self.layout = layout
         self.clock = clock
+        self.note: Note = note or (lambda sentence: None)
         self._actor: Actor | Who = actor or current_actor
         self._connection: sqlite3.Connection | None = None
         self._content: Content | None = None
@@ -208,7 +217,16 @@ class Ledger:
                 raise _cannot_write(path)
 
     def prepare(self) -> None:
-        """Open the database for writing, making it if there is none, before any file is published."""
+        """Load now what making a database takes, if there is none: that is most of the time it costs."""
+        if not self.layout.database.exists():
+            from msb_cache.migrations import schema  # noqa: F401
+
+    def open_to_write(self) -> None:
+        """Open the database for writing, making it if there is none, before any file is published.
+
+        Raises:
+            HomeOwnedByMicrosandboxError: msb owns this cache.
+        """
         self.check_ours()
         self._writer()
 
@@ -220,7 +238,10 @@ class Ledger:
         transaction = Transaction(connection, self.store(connection), operation, actor)
         with _said_clearly(self.layout):
             try:
-                begin_writing(connection, BUSY_SECONDS if wait is None else wait)
+                if wait is None:
+                    begin_writing(connection, waiting=self._waiting)
+                else:
+                    begin_writing(connection, wait)  # so short that its end is soon enough to hear of
                 check()
                 yield transaction
                 transaction.unclear = True
@@ -238,6 +259,9 @@ class Ledger:
 
             if snapshots.may_be_due(*transaction.appended):
                 snapshots.keep(self, connection)
+
+    def _waiting(self) -> None:
+        self.note(f"waiting for another process that is writing to {self.layout.database}")
 
     @property
     def owned_by_msb(self) -> bool:

@@ -7,9 +7,11 @@ files that no record names are deleted here, under msb's own locks.
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -33,13 +35,13 @@ from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.ledger import Ledger, Transaction
 from msb_cache.msb_database import MsbState
-from msb_cache.msb_program import MsbProgram, per_argument, require_program
+from msb_cache.msb_program import Finished, MsbProgram, per_argument, require_program
 from msb_cache.operations import Operation
 from msb_cache.plan import Plan
 from msb_cache.projections import deletions, images
 from msb_cache.projections.state import EMPTY, IndexState, load_observed
 from msb_cache.steps import reached
-from msb_cache.sync import Acting, sync
+from msb_cache.sync import Acting, sync, sync_and_read
 
 ORPHAN_SECONDS = 3600
 """A file that no record names is deleted only when it has been as it is for this long."""
@@ -49,14 +51,26 @@ _CHUNK = 100
 _MANY_FILES = 200
 
 
+def observed(connection: sqlite3.Connection, theirs: MsbState) -> IndexState:
+    """Return the index with what msb alone knows: under which other spellings references are held."""
+    state = load_observed(connection)
+    others = {
+        name: sorted(image.digests - {state.references[name]})
+        for name, image in theirs.images.items()
+        if len(image.digests) > 1 and name in state.references
+    }
+    return replace(state, others=others)
+
+
 def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Preview:
     """Plan and measure; changes nothing and appends nothing. The caller has synced."""
+    theirs = msb_database.read(ledger.layout.msb_database)
     with ledger.snapshot() as connection:
-        state = EMPTY if connection is None else load_observed(connection)
+        state = EMPTY if connection is None else observed(connection, theirs)
     plan = planner(state, None)
     found = [*_named(ledger.layout, plan)]
     if orphans:
-        found += _orphans(ledger.layout, state, msb_database.read(ledger.layout.msb_database))
+        found += _orphans(ledger.layout, state, theirs)
     return Preview(plan, tuple(found))
 
 
@@ -81,16 +95,18 @@ def delete(
     shown = preview(ledger, planner, orphans=orphans)
     if (shown.plan.empty and not shown.artifacts) or (confirm is not None and not confirm(shown)):
         return None, shown
-    with one_at_a_time(ledger.layout) as operation:
-        sync(ledger)
+    with one_at_a_time(ledger) as operation:
+        theirs = sync_and_read(ledger)
         reached("msb.planned")
         with ledger.record(operation.id) as transaction:
-            plan = _decide(transaction, operation.id, planner, shown, kind, policy)
+            assert theirs is not None  # noqa: S101
+            state = observed(transaction.connection, theirs)
+            plan = _decide(transaction, operation.id, state, planner, shown, kind, policy)
         if plan is None:
             return None, shown
         reached("msb.decided")
         logs.info("deletion.decided", operation=operation.id, kind=kind, engine="msb")
-        run = _Run(ledger, program, operation, force=policy.get("force") is True)
+        run = _Run(ledger, program, operation, theirs, force=policy.get("force") is True)
         try:
             if kind == "prune" and confirm is None and run.is_everything(plan):
                 run.prune()
@@ -99,22 +115,23 @@ def delete(
                 if plan.manifests and run.only_these_are_left(plan):
                     run.prune()
             if orphans:
+                run.theirs = None
                 _collect(ledger, operation.id, shown)
         finally:
-            conclude(ledger, operation.id, run.refused)
+            conclude(ledger, operation.id, run.refused, theirs=run.theirs)
         return operation.id, shown
 
 
 def _decide(
     transaction: Transaction,
     operation: str,
+    state: IndexState,
     planner: Planner,
     shown: Preview,
     kind: ev.DeletionKind,
     policy: dict[str, Any],
 ) -> Plan | None:
     """Append the intent; None when nothing of what was shown is left to delete."""
-    state = load_observed(transaction.connection)
     plan = planner(state, shown.plan)
     chosen = names(plan) | shown.orphaned()
     wanted = [artifact for artifact in shown.artifacts if (artifact.kind, artifact.subject) in chosen]
@@ -137,15 +154,27 @@ def _named(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
 
 
 class _Run:
-    """What msb is asked to do for one operation, and what it refused."""
+    """What msb is asked to do for one operation, what it refused, and what its database says since.
 
-    def __init__(self, ledger: Ledger, program: MsbProgram, operation: Operation, *, force: bool) -> None:
+    ``theirs`` is None while that is not known.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        program: MsbProgram,
+        operation: Operation,
+        theirs: MsbState,
+        *,
+        force: bool,
+    ) -> None:
         self._ledger = ledger
         self._program = program
         self._acting = Acting(operation.id)
         # msb goes on when this process is killed: until it ends, nobody else may say how that went.
         self._inherits = (operation.descriptor,)
         self._force = force
+        self.theirs: MsbState | None = theirs
         self.refused: dict[str, str] = {}
 
     def is_everything(self, plan: Plan) -> bool:
@@ -173,9 +202,7 @@ class _Run:
 
     def prune(self) -> None:
         """Have msb delete all that nobody uses."""
-        finished = self._program.run("image", "prune", "--yes", "--quiet", inherits=self._inherits)
-        reached("msb.ran")
-        sync(self._ledger, force=True, acting=self._acting)
+        finished = self._run("prune", "--yes", "--quiet")
         if finished.code:
             logs.warning("msb.failed", problem=finished.problem)
             self.refused[""] = finished.problem
@@ -197,29 +224,37 @@ class _Run:
         for start in range(0, len(wanted), _CHUNK):
             chunk = wanted[start : start + _CHUNK]
             names = [typed for _, typed in chunk]
-            finished = self._program.run("image", "remove", *flags, "--", *names, inherits=self._inherits)
-            reached("msb.ran")
+            finished = self._run("remove", *flags, "--", *names)
             for (reference, _), said in zip(chunk, per_argument(finished, names, "Removed"), strict=True):
                 if said is not None:
                     self.refused[reference] = said
-            sync(self._ledger, force=True, acting=self._acting)
+
+    def _run(self, *arguments: str) -> Finished:
+        """Have msb do it, and record what it did."""
+        self.theirs = None
+        finished = self._program.run("image", *arguments, inherits=self._inherits)
+        reached("msb.ran")
+        self.theirs = sync_and_read(self._ledger, acting=self._acting)
+        return finished
 
     def _state(self) -> MsbState:
-        return msb_database.read(self._ledger.layout.msb_database)
+        return self.theirs or msb_database.read(self._ledger.layout.msb_database)
 
 
 def _prunable(state: MsbState) -> tuple[set[str], set[str]]:
-    """Return the references and the manifests that msb's own prune would delete."""
+    """Return the references of which msb's own prune would delete a spelling, and the manifests it would."""
     held = {digest for digest, _ in state.holds}
-    references = {name for name, image in state.images.items() if not held.intersection(image.digests)}
-    reached_by_others = {
-        digest for name, image in state.images.items() if name not in references for digest in image.digests
-    }
-    return references, state.manifests.keys() - held - reached_by_others
+    references = {name for name, image in state.images.items() if not image.digests <= held}
+    return references, state.manifests.keys() - held
 
 
 def conclude(
-    ledger: Ledger, operation: str, refused: Mapping[str, str] | None = None, *, recovering: bool = False
+    ledger: Ledger,
+    operation: str,
+    refused: Mapping[str, str] | None = None,
+    *,
+    theirs: MsbState | None = None,
+    recovering: bool = False,
 ) -> None:
     """Say what became of everything that a deletion has asked msb for, and finish it. Deletes nothing.
 
@@ -227,10 +262,11 @@ def conclude(
         ledger: the home.
         operation: the operation, whose lock the caller holds.
         refused: what msb said, by reference; under an empty name of the run as a whole.
+        theirs: what msb's database said when msb had ended, if that is recorded; None: that is done first.
         recovering: the process that asked is gone.
     """
-    sync(ledger, force=True, acting=None if recovering else Acting(operation))
-    theirs = msb_database.read(ledger.layout.msb_database) if ledger.owned_by_msb else None
+    if theirs is None:
+        theirs = sync_and_read(ledger, acting=None if recovering else Acting(operation))
     reached("msb.concluding")
     with ledger.attest(operation) as transaction:
         connection = transaction.connection
@@ -339,11 +375,10 @@ def _collect_some(ledger: Ledger, operation: str, wanted: Sequence[ev.PlannedArt
                 outcomes.append(
                     NewEvent(ev.ArtifactKept(kind=artifact.kind, reason="busy"), artifact.subject)
                 )
-        sync(ledger, force=True)
-        theirs = msb_database.read(layout.msb_database)
+        theirs = sync_and_read(ledger)
         with ledger.snapshot() as connection:
             state = EMPTY if connection is None else load_observed(connection)
-        named = named_files(layout, state, theirs)
+        named = None if theirs is None else named_files(layout, state, theirs)
         for artifact in locked:
             event: ev.Event
             if named is None or layout.artifact(artifact.kind, artifact.subject) in named:

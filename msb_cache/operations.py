@@ -1,4 +1,4 @@
-"""An operation that changes the cache's files: its id, its lock, and its staging folder.
+"""An operation that changes files of a home: its id, its lock, and the folders in which it prepares them.
 
 The lock is held from before anything is decided until everything is done. Whoever gets it without
 waiting knows that the operation's owner is gone (see ``recovery``). What stands in the lock's file is for
@@ -44,6 +44,12 @@ class Operation:
         make_private(folder)
         return folder
 
+    def building(self) -> Path:
+        """Return the operation's own folder on the log's file system, made at the first call."""
+        folder = self._layout.building(self.id)
+        make_private(folder)
+        return folder
+
     def tell(self, references: Sequence[Reference]) -> None:
         """Say to those who wait which references this operation is about."""
         self._lock.write("\n".join(reference.canonical for reference in references)[:_LONGEST_NAMES])
@@ -63,7 +69,8 @@ class Operation:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._unfinished:
-            shutil.rmtree(self._layout.staging(self.id), ignore_errors=True)
+            for folder in (self._layout.staging(self.id), self._layout.building(self.id)):
+                shutil.rmtree(folder, ignore_errors=True)
         self._lock.release(unlink=not self._unfinished)
 
 

@@ -64,16 +64,11 @@ def plan_prune(state: IndexState, *, within: Plan | None = None) -> Plan:
         within: a plan that was shown before; nothing outside of it goes, and less may.
     """
     bounds = Bounds(state)
-
-    def keeps(subject: str, digest: str) -> Kept | None:
-        if digest in state.holders:
-            return Kept(subject, HELD, tuple(state.holders[digest]))
-        return bounds(subject, digest)
-
     shown = None if within is None else set(within.references)
     references, kept = [], []
     for reference, digest in state.references.items():
-        kept_back = keeps(reference, digest)
+        holders = state.holders_of(reference)
+        kept_back = Kept(reference, HELD, holders) if holders else bounds(reference, digest)
         if kept_back is not None:
             kept.append(kept_back)
         elif shown is None or (reference, digest) in shown:
@@ -84,7 +79,9 @@ def plan_prune(state: IndexState, *, within: Plan | None = None) -> Plan:
         for digest in state.manifests
         if digest in state.holders and digest not in pointed_at
     ]
-    candidates = [digest for digest in state.manifests if keeps(digest, digest) is None]
+    candidates = [
+        digest for digest in state.manifests if digest not in state.holders and bounds(digest, digest) is None
+    ]
     return _complete(state, references, candidates, state.layers, kept, within)
 
 
@@ -124,14 +121,19 @@ def plan_remove(
         digest = state.references.get(reference)
         if digest is None or (shown is not None and (reference, digest) not in shown):
             continue
-        if digest in state.holders and not force:
-            kept.append(Kept(reference, HELD, tuple(state.holders[digest])))
+        holders = state.holders_of(reference)
+        if holders and not force:
+            kept.append(Kept(reference, HELD, holders))
         else:
             going.append((reference, digest))
-    candidates = dict.fromkeys(digest for _, digest in going)
     names = {reference for reference, _ in going}
+    candidates = dict.fromkeys(digest for name, _ in going for digest in state.digests(name))
     for digest in candidates:
-        others = tuple(r for r, d in state.references.items() if d == digest and r not in names)
+        others = tuple(
+            name
+            for name, own in state.references.items()
+            if name not in names and (own == digest or digest in state.others.get(name, ()))
+        )
         if digest in state.holders:
             kept.append(Kept(digest, HELD, tuple(state.holders[digest])))
         elif others:
@@ -150,6 +152,9 @@ def _complete(
 ) -> Plan:
     names = {reference for reference, _ in references}
     reached = {digest for reference, digest in state.references.items() if reference not in names}
+    reached.update(
+        digest for reference, found in state.others.items() if reference not in names for digest in found
+    )
     reached.update(state.holders)
     manifests = [
         digest for digest in candidate_manifests if digest in state.manifests and digest not in reached

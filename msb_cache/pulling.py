@@ -17,7 +17,7 @@ from msb_cache.errors import ImageNotFoundError, InvalidImageError, Microsandbox
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import NewEvent
-from msb_cache.ledger import Ledger
+from msb_cache.ledger import Ledger, Note
 from msb_cache.oci.credentials import Credential, find_credential
 from msb_cache.oci.downloads import LayerProgress
 from msb_cache.oci.image import SourceLayer
@@ -32,7 +32,6 @@ from msb_cache.steps import reached
 
 Policy = Literal["missing", "always", "never"]
 Progress = Callable[[LayerProgress], None]
-Note = Callable[[str], None]
 
 STALE_SECONDS = 7 * 24 * 3600
 """A partial download that nobody went on with for this long is deleted."""

@@ -86,7 +86,9 @@ def _finish_deletion(ledger: Ledger, operation: str) -> None:
 
 
 def _undo_addition(ledger: Ledger, operation: str) -> None:
-    staging = ledger.layout.staging(operation)
+    building, staging = ledger.layout.building(operation), ledger.layout.staging(operation)
+    if building.is_dir() and not building.is_symlink():
+        shutil.rmtree(building)
     if not staging.is_dir() or staging.is_symlink():
         return
     try:

@@ -19,7 +19,7 @@ from msb_cache.eventstore.store import EventStore, StoredEvent
 from msb_cache.eventstore.upcasting import CATALOGUE
 from msb_cache.eventstore.where import Where
 from msb_cache.ledger import Ledger, as_text
-from msb_cache.projections import images
+from msb_cache.projections import deletions, images
 from msb_cache.projections.history import HistoryEvent, Scope, history
 from msb_cache.times import Moment, as_ns
 
@@ -255,13 +255,33 @@ def operation_in_log(connection: sqlite3.Connection, prefix: str) -> str:
     """
     found = []
     if _OPERATION_PREFIX.fullmatch(prefix):
-        from msb_cache.projections import deletions
-
         found = deletions.operations_with(connection, prefix)
     if len(found) != 1:
         problem = "several operations begin with" if found else "no operation has the id"
         raise OperationNotFoundError(f"{problem} {as_text(prefix[:100])!r}")
     return found[0]
+
+
+def deletion_in_log(
+    log: tuple[sqlite3.Connection, EventStore] | None, prefix: str
+) -> deletions.DeletionReport:
+    """Return the report of the deletion whose id begins with ``prefix``; ``log`` is None when there is none.
+
+    Raises:
+        OperationNotFoundError: none does, or several do.
+    """
+    if not _OPERATION_PREFIX.fullmatch(prefix):
+        raise OperationNotFoundError(
+            f"{as_text(prefix[:100])!r} is no operation id, nor four characters or more of one; "
+            "`msb-cache prunes` lists them"
+        )
+    found = [] if log is None else deletions.find(log[0], prefix)
+    if len(found) > 1:
+        raise OperationNotFoundError(f"{len(found)} deletions begin with {prefix}; give more of the id")
+    report = deletions.report(*log, found[0].operation) if log is not None and found else None
+    if report is None:
+        raise OperationNotFoundError(f"no deletion has the id {prefix}; `msb-cache prunes` lists them")
+    return report
 
 
 def _subjects(connection: sqlite3.Connection, names: Sequence[str]) -> list[str]:

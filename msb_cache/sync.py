@@ -112,14 +112,27 @@ def sync(
         MsbDatabaseError: msb's database cannot be read; nothing was recorded.
         LogError, BusyError: our own cannot be written.
     """
-    from msb_cache import msb_database
-
-    path = ledger.layout.msb_database
     if not ledger.owned_by_msb or (not force and _unchanged(ledger)):
         return SyncReport()
-    if not msb_database.exists(path):
-        raise MsbDatabaseError(f"{path} is no database, or msb has not filled it yet")
-    return _sync(ledger, force, wait, acting)
+    return _sync(ledger, force, wait, acting)[0]
+
+
+def sync_and_read(ledger: Ledger, *, acting: Acting | None = None) -> MsbState | None:
+    """Record what msb did, also if its database looks unchanged, and return what it says.
+
+    Args:
+        ledger: the home.
+        acting: what this process had msb do just now.
+
+    Returns:
+        None when msb does not keep this home any more.
+
+    Raises:
+        MsbDatabaseError, LogError, BusyError: as for ``sync``.
+    """
+    if not ledger.owned_by_msb:
+        return None
+    return _sync(ledger, True, None, acting)[1]
 
 
 def sync_before_reading(ledger: Ledger) -> str | None:
@@ -159,7 +172,10 @@ def _waiting(connection: sqlite3.Connection) -> bool:
     return found is not None
 
 
-def _sync(ledger: Ledger, force: bool, wait: float | None, acting: Acting | None) -> SyncReport:
+def _sync(
+    ledger: Ledger, force: bool, wait: float | None, acting: Acting | None
+) -> tuple[SyncReport, MsbState | None]:
+    """Compare and append; the state is None if that was not needed after all."""
     from msgspec.structs import replace
 
     from msb_cache import msb_database
@@ -168,6 +184,8 @@ def _sync(ledger: Ledger, force: bool, wait: float | None, acting: Acting | None
     from msb_cache.steps import reached
 
     layout = ledger.layout
+    if not msb_database.exists(layout.msb_database):
+        raise MsbDatabaseError(f"{layout.msb_database} is no database, or msb has not filled it yet")
     actor = replace(ledger.actor, observed=True)
     operation = uuid7()
 
@@ -179,7 +197,7 @@ def _sync(ledger: Ledger, force: bool, wait: float | None, acting: Acting | None
         if not force and last == now:
             # Another process was first, or only files are waited for.
             settled = tuple(_settle(transaction, measure, began))
-            return SyncReport(operation if settled else None, events=settled)
+            return SyncReport(operation if settled else None, events=settled), None
         reached("sync.locked")
         theirs = msb_database.read(layout.msb_database)
         ours = known.load(connection)
@@ -202,7 +220,7 @@ def _sync(ledger: Ledger, force: bool, wait: float | None, acting: Acting | None
     adopted = last is None and not ours.observed
     logs.info("synced", operation=operation, events=len(events), adopted=adopted)
     recorded = tuple(event for event in events if event.type != "log.created")
-    return SyncReport(operation if recorded else None, adopted, recorded, theirs.notes)
+    return SyncReport(operation if recorded else None, adopted, recorded, theirs.notes), theirs
 
 
 def _append_claimed(

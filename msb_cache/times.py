@@ -1,22 +1,24 @@
-"""Times as people type them, and positions in the log: one small grammar, and nothing guessed.
+"""Times and durations as people type them, and positions in the log: one grammar, and nothing guessed.
 
 ::
 
     now
     today | yesterday        [TIME]
     last WEEKDAY             [TIME]      the latest one before today
-    COUNT UNIT ago                       seconds to years
+    DURATION ago
     an ISO 8601 date, or date and time   with or without an offset from UTC
 
-TIME is ``HH:MM`` or ``HH:MM:SS``. A day without one is its beginning. Without an offset, times are in the
-local zone. Days, weeks, months and years go back on the calendar, to the same time of day, and to the last
-day of a month that is too short; hours, minutes and seconds are elapsed time. A time of day that a change of
-clocks skips is moved on by what was skipped; of one that comes twice, the first is meant.
+DURATION is ``COUNT UNIT``, in seconds, minutes, hours, days, weeks, months or years: ``30 days``. TIME is
+``HH:MM`` or ``HH:MM:SS``. A day without one is its beginning. Without an offset, times are in the local zone.
+Days, weeks, months and years go back on the calendar, to the same time of day, and to the last day of a month
+that is too short; hours, minutes and seconds are elapsed time. A time of day that a change of clocks skips is
+moved on by what was skipped; of one that comes twice, the first is meant.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING
 
@@ -35,7 +37,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _TIME = r"(?:\s+(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d))?)?"
 _DAY = re.compile(rf"(?P<day>today|yesterday|last\s+(?:{'|'.join(_WEEKDAYS)})){_TIME}", re.IGNORECASE)
-_AGO = re.compile(r"(\d{1,10})\s+(second|minute|hour|day|week|month|year)s?\s+ago", re.IGNORECASE)
+_DURATION = r"([0-9]{1,10})\s*(second|minute|hour|day|week|month|year)s?"
+_AGO = re.compile(rf"{_DURATION}\s+ago", re.IGNORECASE)
 _POSITION = re.compile(r"@([0-9]{1,19})")
 
 
@@ -66,6 +69,28 @@ def parse_time(text: str, now_ns: int, zone: tzinfo | None = None) -> int:
             "'last monday' or '2 days ago'"
         )
     return max(-_LATEST_NS, min(found, _LATEST_NS))
+
+
+def parse_duration(text: str, now_ns: int, zone: tzinfo | None = None) -> int:
+    """Return how long ``text`` is, up to the present, in ns: so a month is as long as the last one was.
+
+    Args:
+        text: a DURATION in the grammar above.
+        now_ns: the present, in ns since the epoch, UTC.
+        zone: whose calendar is meant; None: that of the local zone.
+
+    Raises:
+        InvalidConfigError: the text is no such duration.
+    """
+    words = text.strip()
+    if len(words) <= _LONGEST and (found := re.fullmatch(_DURATION, words, re.IGNORECASE)):
+        with suppress(ValueError, OverflowError):
+            since = _ago(int(found[1]), found[2].lower(), now_ns, zone or _local_zone())
+            if since is not None:
+                return now_ns - since
+    from msb_cache.oci.digest import shown
+
+    raise InvalidConfigError(f"{shown(text)} is no duration; write '30 days', '12 hours' or '3 months'")
 
 
 def as_ns(moment: Moment, now_ns: int) -> int:

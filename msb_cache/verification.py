@@ -1,4 +1,7 @@
-"""Check a whole home: the log's chain, the projections against the log, the disk against the index."""
+"""Check a whole home: the log's chain, the projections against the log, the disk against the index.
+
+What is wrong with the projections, ``rebuild`` mends: they are folded from the log anew.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msb_cache import snapshots
 from msb_cache.artifacts import files, metadata
 from msb_cache.artifacts.erofs.reader import read_image
 from msb_cache.artifacts.layout import Layout
@@ -15,6 +19,7 @@ from msb_cache.artifacts.locks import is_free
 from msb_cache.errors import CorruptArtifactError, CorruptLogError, LogError, MsbDatabaseError
 from msb_cache.eventstore import chain, checkpoint
 from msb_cache.eventstore.checkpoint import Checkpoint
+from msb_cache.eventstore.ids import uuid7
 from msb_cache.ledger import Ledger
 from msb_cache.log_files import as_it_is
 from msb_cache.projections import live
@@ -123,6 +128,23 @@ def take_checkpoint(ledger: Ledger) -> Checkpoint:
         if isinstance(found, chain.Break):
             raise CorruptLogError(f"{found.problem}; a checkpoint is only made of a log that verifies")
         return checkpoint.take(connection, found)
+
+
+def rebuild(ledger: Ledger) -> list[live.Difference]:
+    """Fold the whole log again into the projections; return how they differed."""
+    # The long part is done without keeping others from writing.
+    with ledger.snapshot() as connection:
+        if connection is None:
+            return []
+        store = ledger.store(connection)
+        head = store.head()
+        fold = live.fold_until(store)
+    with ledger.attest(uuid7()) as transaction:
+        store = ledger.store(transaction.connection)
+        differences = live.rebuild(transaction.connection, store, fold, head.seq if head else 0)
+    if differences:
+        snapshots.forget(ledger)
+    return differences
 
 
 def _opened(ledger: Ledger, stack: ExitStack) -> sqlite3.Connection | None:

@@ -70,6 +70,14 @@ def deletions(connection: sqlite3.Connection, *, limit: int | None = None) -> li
     return [DeletionRow(*row) for row in rows]
 
 
+def summaries(
+    connection: sqlite3.Connection, store: EventStore, *, limit: int | None = None
+) -> list[DeletionSummary]:
+    """Return the summaries of past deletions, newest first."""
+    found = (summary(store, row) for row in deletions(connection, limit=limit))
+    return [each for each in found if each is not None]
+
+
 def summary(store: EventStore, row: DeletionRow) -> DeletionSummary | None:
     """Return a deletion's summary; its first event says who and by which policy."""
     for event in store.read(operation=row.operation, types=[ev.DeletionStarted.type], until=row.seq):

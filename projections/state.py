@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from msb_cache.errors import CorruptLogError
@@ -21,6 +21,8 @@ class IndexState:
         layers: the diff IDs that have an index record.
         holders: manifest digest to the names of those that hold it; only held ones.
         fixed: references and manifest digests that whoever deletes in this home does not know.
+        others: references that whoever deletes here knows under several spellings, to the manifest digests
+            that the others point at.
     """
 
     references: Mapping[str, str]
@@ -28,6 +30,18 @@ class IndexState:
     layers: frozenset[str]
     holders: Mapping[str, Sequence[str]]
     fixed: frozenset[str] = frozenset()
+    others: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def digests(self, reference: str) -> tuple[str, ...]:
+        """Return the manifest digests that a reference points at, its other spellings included."""
+        return self.references[reference], *self.others.get(reference, ())
+
+    def holders_of(self, reference: str) -> tuple[str, ...]:
+        """Return who holds what a reference points at, under whatever spelling."""
+        if reference not in self.others:
+            return tuple(self.holders.get(self.references[reference], ()))
+        found = (self.holders.get(digest, ()) for digest in self.digests(reference))
+        return tuple(dict.fromkeys(chain.from_iterable(found)))
 
 
 EMPTY = IndexState({}, {}, frozenset(), {})

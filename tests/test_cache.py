@@ -25,10 +25,10 @@ from msb_cache import (
     steps,
 )
 from msb_cache.artifacts.layout import Layout
-from msb_cache.cache import familiar
 from msb_cache.deletion import started
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import Actor
+from msb_cache.finding import familiar
 from msb_cache.oci.reference import Reference
 from tests.imagebuilder import BuiltImage, directory, docker_archive, file, image, layer, sample
 from tests.trees import files_below

@@ -89,6 +89,14 @@ def refused(home: Path, archive: bytes, *, largest_file: int | None = None) -> s
     return sentence(done.stderr)
 
 
+def leaves_no_home(parent: Path, archive: bytes) -> None:
+    """Load an archive that must be refused into a home that is not there; nor is it afterwards."""
+    above = parent / "not there"
+    with ImageCache(above / "yet") as cache, pytest.raises(MicrosandboxError):
+        cache.load(io.BytesIO(archive))
+    assert not above.exists()
+
+
 def of_layer(*members: Member, compression: str = "none") -> bytes:
     return docker_archive(image([layer(members, compression)], "hostile:1"))
 
@@ -211,6 +219,7 @@ def test_every_digest_is_checked(home: Path, which: str) -> None:
         name = blob_name(wrong[which])
         members[name] = members[name].replace(b"a", b"b", 1)
     assert refused(home, tar_of(members))
+    leaves_no_home(home.parent, tar_of(members))
 
 
 def test_ten_thousand_layers(home: Path) -> None:
@@ -278,3 +287,4 @@ def test_cut_off_anywhere(home: Path, kind: str, data: st.DataObject) -> None:
     with ImageCache(home) as cache, pytest.raises(MicrosandboxError):
         cache.load(io.BytesIO(whole[:cut]))
     assert fingerprint(home) == before
+    leaves_no_home(home.parent, whole[:cut])

@@ -11,12 +11,18 @@ from msb_cache.projections.state import IndexState
 
 
 def state(
-    references: dict[str, str], manifests: dict[str, str], holders: dict[str, list[str]] | None = None
+    references: dict[str, str],
+    manifests: dict[str, str],
+    holders: dict[str, list[str]] | None = None,
+    others: dict[str, str] | None = None,
 ) -> IndexState:
-    """References to manifests; manifests to layers, one letter each; manifests to holders."""
-    layers = frozenset("".join(manifests.values()))
+    """References to manifests, these to layers (a letter each) and holders; what other spellings point at."""
     return IndexState(
-        references, {name: list(found) for name, found in manifests.items()}, layers, holders or {}
+        references,
+        {name: list(found) for name, found in manifests.items()},
+        frozenset("".join(manifests.values())),
+        holders or {},
+        others={name: list(found) for name, found in (others or {}).items() if name in references},
     )
 
 
@@ -67,6 +73,30 @@ def state(
             {},
             [Kept("M", "held", ("s",))],
             id="a dangling manifest that is held stays with its layers",
+        ),
+        pytest.param(
+            state({"a": "M"}, {"M": "xy", "N": "y"}, {"N": ["s"]}, {"a": "N"}),
+            [],
+            [],
+            {},
+            [Kept("a", "held", ("s",)), Kept("N", "held", ("s",))],
+            id="another spelling is held",
+        ),
+        pytest.param(
+            state({"a": "M"}, {"M": "xy", "N": "yz"}, {}, {"a": "N"}),
+            ["a"],
+            ["M", "N"],
+            {"x": 1, "y": 2, "z": 1},
+            [],
+            id="two spellings go",
+        ),
+        pytest.param(
+            state({"a": "M"}, {"M": "x", "N": "y", "O": "z"}, {"N": ["s"]}, {"a": "NO"}),
+            [],
+            [],
+            {},
+            [Kept("a", "held", ("s",)), Kept("N", "held", ("s",))],
+            id="what a kept reference's spellings point at stays",
         ),
         pytest.param(
             IndexState({}, {}, frozenset("x"), {}),
@@ -157,6 +187,36 @@ def test_prune(
             [],
             id="others are not its business",
         ),
+        pytest.param(
+            state({"a": "M"}, {"M": "x", "N": "y"}, {"N": ["s"]}, {"a": "N"}),
+            ["a"],
+            False,
+            [],
+            [],
+            "",
+            [Kept("a", "held", ("s",))],
+            id="another spelling is held",
+        ),
+        pytest.param(
+            state({"a": "M", "b": "N"}, {"M": "x", "N": "y"}, {}, {"a": "N"}),
+            ["b"],
+            False,
+            ["b"],
+            [],
+            "",
+            [Kept("N", "referenced", ("a",))],
+            id="another reference's other spelling keeps the manifest",
+        ),
+        pytest.param(
+            state({"a": "M"}, {"M": "x", "N": "y"}, {}, {"a": "N"}),
+            ["a"],
+            False,
+            ["a"],
+            ["M", "N"],
+            "xy",
+            [],
+            id="two spellings",
+        ),
         pytest.param(state({"a": "M"}, {"M": "x"}), ["nope"], False, [], [], "", [], id="not in the index"),
         pytest.param(
             state({"a": "M"}, {"M": "x"}), ["a", "a"], False, ["a"], ["M"], "x", [], id="asked twice"
@@ -186,13 +246,14 @@ indexes = st.builds(
     st.dictionaries(names, digests),
     st.dictionaries(digests, st.text("vwxyz", min_size=1, max_size=3)),
     st.dictionaries(digests, st.just(["s"]), max_size=2),
+    st.dictionaries(names, st.text("MNO", min_size=1, max_size=2), max_size=1),
 )
 
 
 def check_consistent(index: IndexState, plan: Plan) -> None:
     gone = {name for name, _ in plan.references}
-    left = {name: digest for name, digest in index.references.items() if name not in gone}
-    assert not set(plan.manifests) & (set(left.values()) | set(index.holders))
+    left = {digest for name in index.references if name not in gone for digest in index.digests(name)}
+    assert not set(plan.manifests) & (left | set(index.holders))
     remaining = {digest: found for digest, found in index.manifests.items() if digest not in plan.manifests}
     assert not {diff_id for diff_id, _ in plan.layers} & {
         each for found in remaining.values() for each in found
@@ -204,11 +265,11 @@ def test_a_prune_leaves_only_what_is_held(index: IndexState) -> None:
     plan = plan_prune(index)
     check_consistent(index, plan)
     gone = {name for name, _ in plan.references}
-    assert all((name in gone) == (digest not in index.holders) for name, digest in index.references.items())
-    assert set(index.manifests) - set(plan.manifests) == set(index.manifests) & set(index.holders)
-    needed = {
-        each for digest in set(index.manifests) & set(index.holders) for each in index.manifests[digest]
-    }
+    held = {name for name in index.references if set(index.digests(name)) & set(index.holders)}
+    assert gone == set(index.references) - held
+    reached = {digest for name in held for digest in index.digests(name)} | set(index.holders)
+    assert set(index.manifests) - set(plan.manifests) == set(index.manifests) & reached
+    needed = {each for digest in set(index.manifests) & reached for each in index.manifests[digest]}
     assert index.layers - {diff_id for diff_id, _ in plan.layers} == needed & index.layers
 
 

@@ -227,6 +227,15 @@ def test_never(cache: ImageCache) -> None:
     assert cache.events() == []
 
 
+def test_a_first_pull_that_fails_leaves_its_record_only(server: RegistryServer, cache: ImageCache) -> None:
+    reference = server.add(ONE)
+    server.on("blobs/", error(500, "UNKNOWN", "broken"), always=True)
+    with pytest.raises(ImagePullFailedError):
+        pull(cache, reference)
+    assert last(cache).type == "image.pull_failed"
+    assert sorted(os.listdir(cache.home)) == ["db"]
+
+
 FAULTS = {
     "not there": (("manifests/", error(404, "MANIFEST_UNKNOWN", "unknown")), "is not in the registry"),
     "a page": (("manifests/", html()), "HTML"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from msb_cache import InvalidConfigError
 from msb_cache.cli import output
-from msb_cache.times import as_ns, parse_time, position_in
+from msb_cache.times import as_ns, parse_duration, parse_time, position_in
 
 BERLIN = tz.gettz("Europe/Berlin")
 NEW_YORK = tz.gettz("America/New_York")
@@ -160,6 +160,41 @@ def test_an_aware_datetime_is_taken_as_it_is(moment: datetime) -> None:
 def test_elapsed_time_is_exact(count: int, unit: str) -> None:
     step = timedelta(**{f"{unit}s": count}) // timedelta(seconds=1)
     assert parse_time(f"{count} {unit}s ago", NOW + 7, BERLIN) == NOW + 7 - step * 10**9
+
+
+@pytest.mark.parametrize(
+    ("text", "since"),
+    [
+        ("0 seconds", "2026-03-31T12:30:15+02:00"),
+        ("12 hours", "2026-03-31T00:30:15+02:00"),
+        (" 36HOURS ", "2026-03-30T00:30:15+02:00"),
+        ("3 days", "2026-03-28T12:30:15+01:00"),
+        ("1 month", "2026-02-28T12:30:15+01:00"),
+        ("1 year", "2025-03-31T12:30:15+02:00"),
+    ],
+)
+def test_what_a_duration_means(text: str, since: str) -> None:
+    assert parse_duration(text, NOW, BERLIN) == NOW - ns(since)
+
+
+@given(
+    count=st.integers(0, 200),
+    unit=st.sampled_from(["second", "minute", "hour", "day", "week", "month", "year"]),
+    now_ns=st.integers(0, 4_000_000_000 * 10**9),
+)
+def test_a_duration_is_what_ago_goes_back(count: int, unit: str, now_ns: int) -> None:
+    assert parse_time(f"{count} {unit}s ago", now_ns, BERLIN) == now_ns - parse_duration(
+        f"{count} {unit}", now_ns, BERLIN
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "days", "30", "30 days ago", "-1 day", "1.5 hours", "9999 years", "99999999999 days", "٣ days"],
+)
+def test_anything_else_is_no_duration(text: str) -> None:
+    with pytest.raises(InvalidConfigError, match="is no duration; write"):
+        parse_duration(text, NOW, BERLIN)
 
 
 def test_the_local_zone_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:

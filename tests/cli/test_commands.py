@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
+import click
 import pytest
 
 from msb_cache import ImageCache
+from msb_cache.cli.main import MODULES, cli
 from tests.cli.conftest import Call
 from tests.cli.support import (
     APP,
@@ -26,10 +29,7 @@ from tests.cli.support import (
 )
 from tests.imagebuilder import file, image, layer
 
-COMMANDS = (
-    *("load", "save", "list", "inspect", "remove", "prune", "use", "hold", "release"),
-    *("history", "events", "prunes", "rebuild", "verify"),
-)
+WITHOUT_EXAMPLES = ("rebuild", "sync", "watch", "info")
 # What `msb image list --format json` and `msb image inspect --format json` of 0.7.11 print.
 MSB_LIST_KEYS = {"architecture", "created_at", "digest", "layer_count", "os", "reference", "size_bytes"}
 MSB_INSPECT_KEYS = MSB_LIST_KEYS | {"config", "layers"}
@@ -124,7 +124,7 @@ class TestProgram:
 
 
 class TestHelp:
-    @pytest.mark.parametrize("command", [*COMMANDS, "ls", "rm", ""])
+    @pytest.mark.parametrize("command", [*MODULES, "ls", "rm", ""])
     def test_every_command_explains_itself(self, call: Call, command: str) -> None:
         for flag in ("-h", "--help"):
             done = call(*command.split(), flag)
@@ -134,13 +134,35 @@ class TestHelp:
 
     def test_the_overview_names_every_command(self, call: Call) -> None:
         overview = call("--help").out
-        for command in COMMANDS:
+        for command in MODULES:
             assert f"\n  {command} " in overview
 
     def test_without_a_command_the_overview_is_shown(self, call: Call) -> None:
         done = call()
-        assert done.code == 2
-        assert "Commands:" in done.out + done.err
+        assert (done.code, done.out) == (2, "")
+        assert done.err == call("--help").out
+
+    def test_no_sentence_in_the_overview_is_cut_off(self, call: Call) -> None:
+        assert "..." not in call("--help").out.partition("\nCommands:")[2]
+        assert "..." not in call("prunes", "--help").out.partition("\nCommands:")[2]
+
+    @pytest.mark.parametrize("command", ["", *MODULES, "prunes restore-plan"])
+    def test_the_examples_can_be_typed(self, call: Call, command: str) -> None:
+        shown = call(*command.split(), "--help").out
+        lines = shown.partition("Examples:\n")[2].partition("\n\n")[0].splitlines()
+        assert lines or command in WITHOUT_EXAMPLES
+        for line in lines:
+            (words,) = [words for part in line.split("|") if (words := shlex.split(part))[0] == "msb-cache"]
+            words = words[: words.index(">")] if ">" in words else words
+            words = words[3:] if words[1] == "--home" else words[1:]
+            found: click.Command = cli
+            context = click.Context(cli, info_name="msb-cache")
+            while isinstance(found, click.Group) and words and not words[0].startswith("-"):
+                name, inner, words = found.resolve_command(context, words)
+                assert inner is not None
+                context, found = click.Context(inner, parent=context, info_name=name), inner
+            assert context.command_path.startswith(f"msb-cache {command}".rstrip())
+            found.make_context(context.info_name, words, parent=context.parent)
 
 
 class TestList:

@@ -180,7 +180,12 @@ class TestWhyGone:
 class TestWhyUnknown:
     @pytest.mark.parametrize(
         ("asked", "offered"),
-        [("ap:1", "app:1"), ("app:2", "app:1"), ("example.org/team/tol:2", "example.org/team/tool:2")],
+        [
+            ("ap:1", "app:1"),
+            ("app:2", "app:1"),
+            ("example.org/team/tol:2", "example.org/team/tool:2"),
+            ("tool:1", "example.org/team/tool:2"),
+        ],
     )
     def test_names_like_it(self, home: Path, call: Call, asked: str, offered: str) -> None:
         call("prune", "-y")  # names of what is gone are offered as well
@@ -266,7 +271,15 @@ class TestLastUsed:
 
     @pytest.mark.parametrize(
         ("length", "count"),
-        [("30 days", 2), ("36days", 1), ("6 weeks", 0), ("1 week", 3), ("500 hours", 2), ("0 seconds", 3)],
+        [
+            ("30 days", 2),
+            ("36days", 1),
+            ("6 weeks", 0),
+            ("1 Week", 3),
+            ("1 month", 2),
+            ("500 hours", 2),
+            ("0 seconds", 3),
+        ],
     )
     def test_only_what_is_idle(self, aged: Path, call: Call, length: str, count: int) -> None:
         found = call("last-used", "--idle-for", length, "--format", "json").json

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from msb_cache import ImageCache
 from msb_cache.artifacts.locks import Lock
+from msb_cache.cli import output
 from tests.cli.conftest import Call
 from tests.cli.support import (
     APP,
@@ -86,6 +89,7 @@ class TestPruneAsks:
         talk = on_terminal(["prune"], [(ASKED, key)])
         assert talk.code == 130
         assert "Traceback" not in talk.said
+        assert talk.said.splitlines()[-1] == "stopped"
         assert fingerprint(home) == before
         # Nothing stays locked behind it.
         assert call("prune", "-y").code == 0
@@ -147,7 +151,7 @@ class TestPruneAsks:
         with Lock(home / "db" / "prune.lock") as lock:
             lock.acquire()
             lock.write("01a208de-7af1-7b41-9b6b-151e9b4ceb8a")
-            refused = call("rm", "app:1")
+            refused = call("rm", "-q", "app:1")
         assert refused.code == 1
         assert "another deletion runs" in sentence(refused.err)
         assert "01a208de-7af1-7b41-9b6b-151e9b4ceb8a" in sentence(refused.err)
@@ -171,3 +175,40 @@ def test_lines_of_the_usual_commands_fit_80_columns_or_are_tables(home: Path) ->
     for command in ("inspect app:1", "prune -n", "verify"):
         for line in on_terminal(command.split(), NO_COLOR="1").said.splitlines():
             assert len(line) <= 80 or APP.digest in line or "MEDIA TYPE" in line or "application/" in line
+
+
+def test_what_follows_ends_its_line(home: Path) -> None:
+    talk = on_terminal(["events", "--follow"], [("image.pulled", b"\x03")])
+    assert (talk.code, talk.said[-1:]) == (0, "\n")
+    assert talk.said.splitlines()[-1].strip("^C") == ""
+
+
+MINUTE = r"\d{4}-\d\d-\d\d \d\d:\d\d"
+
+
+def test_on_80_columns_a_table_leaves_times_ids_and_digests_whole(home: Path) -> None:
+    def rows(*command: str) -> list[str]:
+        _, *found = on_terminal(command, NO_COLOR="1").said.splitlines()
+        assert found
+        assert all(len(line) <= 80 for line in found)
+        return found
+
+    digest = APP.digest.removeprefix("sha256:")[:12]
+    assert any(
+        re.fullmatch(rf"app:latest +{digest}  +[\d.]+ KiB  {MINUTE}  {MINUTE}", line) for line in rows("list")
+    )
+    with ImageCache(home) as cache:
+        cache.remove("app:latest")
+        (deletion,) = cache.deletions()
+    assert re.match(
+        rf"{deletion.operation[:13]}  {MINUTE}|{deletion.operation[:13]}  \S{{10}} ", *rows("prunes")
+    )
+    for line in rows("events", "--type", "image.pulled", "--type", "image.removed"):
+        assert re.search(rf"{MINUTE}  image\.(pulled|removed) ", line)
+
+
+def test_a_narrow_table_still_shows_the_beginning_of_a_digest() -> None:
+    cut = output._middle_out(10)
+    assert cut(f"sha256:{'0123456789abcdef' * 4}") == "0123456789"
+    assert cut("example.org/team/tool:2") == "examp…ol:2"
+    assert cut("x:1") == "x:1"

@@ -34,8 +34,11 @@ from msb_cache.artifacts.locks import Lock
 from msb_cache.cli.main import run
 from msb_cache.errors import HomeOwnedByMicrosandboxError
 from msb_cache.eventstore import events as ev
+from msb_cache.explaining import Fate, ImageReasons
+from msb_cache.finding import familiar
 from msb_cache.oci.credentials import Credential
 from msb_cache.oci.reference import Reference
+from msb_cache.plan import Kept
 from msb_cache.projections import known
 from tests.imagebuilder import docker_archive, file, image, layer, oci_archive
 from tests.oci.test_registry_peers import Peers
@@ -366,13 +369,53 @@ def test_one_of_two_spellings_is_held(real: Msb, cache: ImageCache, way: str) ->
     real("load", "-q", "-i", str(real.archives / "alone.tar"), "-t", "docker.io/library/app:1")
     assert cache.get("app:1").manifest_digest == cache.get("alone:1").manifest_digest
     assert cache.holders("app:1") == []  # the other spelling's image is
+    shown = cache.preview_prune().plan
+    assert "docker.io/library/app:1" not in dict(shown.references)
+    assert Kept("docker.io/library/app:1", "held", ("sandbox:dev",)) in shown.kept
+    found = cache.why("app:1")
+    assert isinstance(found, ImageReasons)
+    assert found.fate == Fate(False, "held", ("sandbox:dev",))
     if way == "remove":
         with pytest.raises(ImageInUseError, match=r"app:1 is in use by sandbox:dev$"):
             cache.remove("app:1")
+        assert cache.deletions() == []
     else:
-        cache.prune(confirm=None if "without" in way else (lambda shown: True))
+        before = real.references()
+        report = cache.prune(confirm=None if "without" in way else (lambda shown: True))
+        assert report.skipped_in_use == 0
+        assert report.image_refs_removed == len(shown.references)
+        assert before - real.references() == {familiar(reference) for reference, _ in shown.references}
+        assert cache.deletions()[0].counters.outcome == "completed"
     assert {"app:1", "docker.io/library/app:1"} <= real.references()
+    alike(cache)
+
+
+def test_one_of_two_spellings_comes_to_be_held(real: Msb, cache: ImageCache) -> None:
+    real("load", "-q", "-i", str(real.archives / "alone.tar"), "-t", "docker.io/library/two:1")
+    at("msb.decided", lambda: real.create("two:1", "late"))
+    with pytest.raises(ImageInUseError, match=r"two:1 is in use by sandbox:late$"):
+        cache.remove("two:1")
+    assert {"two:1", "docker.io/library/two:1"} <= real.references()
     assert cache.deletions()[0].counters.outcome == "partial"
+    alike(cache)
+
+
+@pytest.mark.parametrize("way", ["remove", "prune", "prune without asking"])
+def test_each_spelling_and_its_manifest_go(real: Msb, cache: ImageCache, tmp_path: Path, way: str) -> None:
+    for spelling, content in (("docker.io/library/x:1", b"one"), ("x:1", b"two")):
+        archive = tmp_path / "x.tar"
+        archive.write_bytes(docker_archive(image([layer([file("x", content)])], "x:0")))
+        real("load", "-q", "-i", str(archive), "-t", spelling)
+    real("image", "rm", "alone:1", "x:0")
+    shown = cache.preview_prune().plan
+    assert ([name for name, _ in shown.references], len(shown.manifests)) == (["docker.io/library/x:1"], 2)
+    if way == "remove":
+        report = cache.remove("x:1")
+    else:
+        report = cache.prune(confirm=None if "without" in way else (lambda shown: True))
+    assert (report.image_refs_removed, report.manifests_removed, report.layers_removed) == (1, 2, 2)
+    assert not {"x:1", "docker.io/library/x:1"} & real.references()
+    assert cache.deletions()[0].counters.outcome == "completed"
     alike(cache)
 
 

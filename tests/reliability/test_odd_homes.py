@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,6 +103,27 @@ def test_without_its_cache_folder(home: Path) -> None:
         assert (report.image_refs_removed, report.bytes_reclaimed) == (1, None)
         assert cache.prune().operation is None
     check_whole(home)
+
+
+def test_the_cache_lies_on_another_disk(home: Path, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as disk:
+        if os.stat(disk).st_dev == os.stat(tmp_path).st_dev:
+            pytest.skip("/dev/shm and the temporary folder are one disk")
+        there = tmp_path / "there"
+        there.mkdir()
+        (there / "cache").symlink_to(disk)
+        with ImageCache(home) as cache:
+            log = io.BytesIO()
+            cache.export(log)
+            log.seek(0)
+        with ImageCache(there) as cache:
+            assert cache.import_log(log).files_missing == 5
+            cache.load(io.BytesIO(docker_archive(ONE, TWO)))
+        check_whole(there)
+        with ImageCache(there) as cache:
+            assert cache.prune().image_refs_removed == 2
+        check_whole(there)
+        assert (there / "cache").is_symlink()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

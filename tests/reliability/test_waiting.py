@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -131,6 +132,41 @@ def test_what_stands_in_a_lock_of_an_operation_is_not_believed(tmp_path: Path) -
     assert notes == [f"waiting for operation {other} to be done with {layer_path.name}"]
 
 
+@pytest.mark.parametrize("command", [("rm", "one:1"), ("prune", "--yes")])
+def test_a_deletion_says_for_which_deletion_it_waits(tmp_path: Path, command: tuple[str, ...]) -> None:
+    home = tmp_path / "home"
+    with ImageCache(home) as cache:
+        cache.load(archive(tmp_path, ONE))
+    other = "01a208e6-ab10-7741-a5e9-d0d4e76814bf"
+    with Lock(Layout(home).prune_lock) as lock:
+        assert lock.acquire()
+        lock.write(other)
+        with running("--home", home, *command) as process, running("--home", home, *command, "-q") as quiet:
+            assert process.stderr is not None
+            line = process.stderr.readline().decode()
+            assert line == f"note: waiting for another deletion to end (operation {other})\n"
+            assert "waiting" not in stopped(quiet)
+            lock.release()
+            assert process.wait(20) == 0
+    check_whole(home)
+
+
+@pytest.mark.parametrize("command", [("use", "one:1"), ("rm", "one:1"), ("prune", "--yes")])
+def test_who_waits_for_a_transaction_says_so(tmp_path: Path, command: tuple[str, ...]) -> None:
+    home, database = tmp_path / "home", Layout(tmp_path / "home").database
+    with ImageCache(home) as cache:
+        cache.load(archive(tmp_path, ONE))
+    with closing(sqlite3.connect(database, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        with running("--home", home, *command) as process:
+            assert process.stderr is not None
+            line = process.stderr.readline().decode()
+            assert line == f"note: waiting for another process that is writing to {database}\n"
+            writer.execute("ROLLBACK")
+            assert process.wait(20) == 0
+    check_whole(home)
+
+
 # -- Ctrl-C -----------------------------------------------------------------------------------------------
 
 
@@ -214,3 +250,35 @@ def test_stopped_while_following(tmp_path: Path) -> None:
         process.communicate(timeout=20)
         assert process.returncode in (0, 130)
     check_whole(home)
+
+
+INTERRUPTED = """
+import os, signal, sys
+
+module = sys.argv.pop(1)
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+from msb_cache.cli.entry import main
+main()
+"""
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize(
+    "module", ["msb_cache.cli.main", "click", "sqlite3", "msb_cache.cli.images", "msb_cache.session"]
+)
+def test_stopped_while_python_imports(tmp_path: Path, module: str, ignored: bool) -> None:
+    handler = signal.SIG_IGN if ignored else signal.default_int_handler
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, module, "--home", tmp_path / "home", "list"],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, handler) and None,
+    )
+    said = "No cached images.\n" if ignored else "\nstopped\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0 if ignored else 130, "", said)
