@@ -36,6 +36,7 @@ from msb_cache.models import ImageHandle
 from msb_cache.oci.reference import Reference
 from msb_cache.projections import images
 from msb_cache.projections.images import HandleRow
+from msb_cache.steps import reached
 
 # The rest is imported by what needs it: a list of images is there before the event types would be.
 if TYPE_CHECKING:
@@ -887,11 +888,17 @@ class ImageCache:
             store = self._ledger.store(connection)
             head = store.head()
             fold = live.fold_until(store)
+        reached("rebuild.folded")
         with self._ledger.attest(uuid7()) as transaction:
             store = self._ledger.store(transaction.connection)
             differences = live.rebuild(transaction.connection, store, fold, head.seq if head else 0)
+            reached("rebuild.compared")
+            if differences:
+                # Before the index is right: who is killed here leaves one that the next rebuild finds wrong.
+                snapshots.forget(self._ledger)
+                reached("rebuild.forgot")
         if differences:
-            snapshots.forget(self._ledger)
+            snapshots.forget(self._ledger)  # which another process may have taken of the wrong one meanwhile
         return differences
 
     # -- helpers ---------------------------------------------------------------------------------

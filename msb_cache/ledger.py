@@ -29,6 +29,8 @@ from msb_cache.errors import (
 )
 
 # What only a read of events or an append needs is imported there: a list of images needs neither.
+from msb_cache.steps import reached
+
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import Actor, Clock, EventStore, NewEvent, StoredEvent
     from msb_cache.read_only import Content
@@ -223,9 +225,11 @@ class Ledger:
                 begin_writing(connection, BUSY_SECONDS if wait is None else wait)
                 check()
                 yield transaction
+                reached("log.committing")
                 transaction.unclear = True
                 connection.execute("COMMIT")
                 transaction.unclear = False
+                reached("log.committed")
             except BaseException:
                 if transaction.unclear:
                     # The commit may stand in the write-ahead log all the same: only opening anew tells.
