@@ -32,6 +32,9 @@ BOOKKEEPING = b".wh..wh."
 MAX_LINKS = 40
 """Symbolic links that one path may run through: Linux' MAXSYMLINKS."""
 
+MAX_DETOURS = 32_000_000
+"""Names that links may add to all paths of a layer: a member of 512 bytes can ask for 80,000, or 10 ms."""
+
 _CLAIM_BYTES = 1 << 20
 _WHITEOUT = whiteout()
 
@@ -118,6 +121,7 @@ class ChangeSet:
         self.footprint = 0
         self._claim = claim or Allowance().claim
         self._claimed = 0
+        self._detours = 0
         self._head: bytes | None = None  # the parent path seen last, and its node: most repeat it
         self._parent = self._root
 
@@ -263,7 +267,13 @@ class ChangeSet:
                     )
                 if node.target.startswith(b"/"):
                     del chain[1:]
-                pending += [part for part in node.target.split(b"/") if part not in (b"", b".")][::-1]
+                detour = [part for part in node.target.split(b"/") if part not in (b"", b".")]
+                self._detours += len(detour)
+                if self._detours > MAX_DETOURS:
+                    raise InvalidImageError(
+                        f"The layer's paths run through too long symbolic links (at {quoted(path)})."
+                    )
+                pending += detour[::-1]
                 continue
             if node is not None and node.children is None:
                 raise InvalidImageError(

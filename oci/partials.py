@@ -40,7 +40,8 @@ class Partial:
                     raise FileExistsError(17, "a partial download is not a regular file", str(path))
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _same(path, descriptor):
-                    if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
+                    found = os.fstat(descriptor)
+                    if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) != mode:
                         os.fchmod(descriptor, mode)
                     partial = cls(path, descriptor)
                     if partial.size > limit:

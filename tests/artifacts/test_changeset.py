@@ -258,6 +258,15 @@ def test_a_tree_that_takes_too_much_memory_is_refused(
         tree_of(*members)
 
 
+def test_long_chains_of_links_for_many_members_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = [directory(b"d"), symlink(b"a", b"d/../" * 30 + b"d"), symlink(b"b", b"d/../" * 30 + b"a")]
+    members = [f(name % number) for number in range(5) for name in (b"b/%d", b"z%d")]
+    assert b"d/4" in dict(walk(tree_of(*chain, *members)))
+    monkeypatch.setattr("msb_cache.artifacts.changeset.MAX_DETOURS", 600)  # each goes along 122 names
+    with pytest.raises(InvalidImageError, match="too long symbolic links"):
+        tree_of(*chain, *members)
+
+
 def test_a_footprint_is_the_same_when_it_is_read_back(tmp_path: Path) -> None:
     members = [f(b"a/b", xattrs=BIG), symlink(b"l", b"t" * 400), hardlink(b"h", b"a/b"), Member(b".wh.x")]
     written = write_layer(members, tmp_path / "layer")
