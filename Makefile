@@ -23,6 +23,7 @@ lint: $(INSTALLED) ## check style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/mypy examples/build_image.py
 	$(BIN)/mypy benchmarks
+	$(BIN)/mypy fuzz
 	$(BIN)/lint-imports --no-logo
 
 bench: $(INSTALLED) ## measure the speed against the floors and msb (ARGS="--only list" measures one work)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from msb_cache.artifacts.erofs import format as fmt
+from msb_cache.artifacts.footprint import Allowance, Claim, footprint, xattrs_footprint
 from msb_cache.artifacts.tree import (
     MAX_DEPTH,
-    MAX_ENTRIES,
     MAX_NAME,
     MAX_TARGET,
     Node,
@@ -31,6 +31,12 @@ BOOKKEEPING = b".wh..wh."
 
 MAX_LINKS = 40
 """Symbolic links that one path may run through: Linux' MAXSYMLINKS."""
+
+MAX_DETOURS = 32_000_000
+"""Names that links may add to all paths of a layer: a member of 512 bytes can ask for 80,000, or 10 ms."""
+
+_CLAIM_BYTES = 1 << 20
+_WHITEOUT = whiteout()
 
 _TYPES = {
     "file": stat.S_IFREG,
@@ -104,12 +110,18 @@ class ChangeSet:
 
     A path that runs through a symbolic link of this layer is followed inside the layer, as an
     extraction in a chroot (or umoci's) would; one through a file is refused.
+
+    ``footprint`` is what the tree takes of the memory, in bytes. It is claimed in pieces as it grows; without
+    a ``claim`` the layer may take what an image may.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, claim: Claim | None = None) -> None:
         self._root = implicit_directory()
         self._whiteouts: list[tuple[Node, bytes]] = []
-        self._count = 0
+        self.footprint = 0
+        self._claim = claim or Allowance().claim
+        self._claimed = 0
+        self._detours = 0
         self._head: bytes | None = None  # the parent path seen last, and its node: most repeat it
         self._parent = self._root
 
@@ -136,10 +148,10 @@ class ChangeSet:
         if entry.type == "directory":
             existing = (parent.children or {}).get(name)
             if existing is not None and existing.children is not None:
-                _describe(existing, entry)
+                self._redescribe(existing, entry)
                 return None
         if entry.type == "hardlink":
-            self._put(parent, name, self._link_target(entry), path)
+            self._put(parent, name, self._link_target(entry))
             return None
         node = _node(entry)
         if node.rdev == (0, 0) and entry.type == "character":
@@ -148,11 +160,12 @@ class ChangeSet:
             self._head = None
             self._whiteout(parent, name, path)
             return None
-        self._put(parent, name, node, path)
+        self._put(parent, name, node)
         return node if entry.type == "file" else None
 
     def finish(self) -> Node:
         """The layer's tree. A whiteout beside a directory of the same name makes that one opaque."""
+        self._claim_rest()
         for parent, name in self._whiteouts:
             children = parent.children
             assert children is not None  # noqa: S101
@@ -168,26 +181,35 @@ class ChangeSet:
     def _describe_root(self, entry: Entry) -> None:
         if entry.type != "directory":
             raise InvalidImageError(f"The layer replaces its root directory by a {entry.type}.")
-        _describe(self._root, entry)
+        self._redescribe(self._root, entry)
 
-    def _put(self, parent: Node, name: bytes, node: Node, path: bytes) -> None:
+    def _redescribe(self, node: Node, entry: Entry) -> None:
+        _describe(node, entry)
+        if node.xattrs:
+            self._count(xattrs_footprint(node.xattrs))
+
+    def _put(self, parent: Node, name: bytes, node: Node) -> None:
         children = parent.children
         assert children is not None  # noqa: S101
         if name in children:
             self._head = None  # what stood here may have been part of the remembered path
-        else:
-            self._grow(path)
         children[name] = node
+        self._count(footprint(name, node))
 
-    def _grow(self, path: bytes) -> None:
-        self._count += 1
-        if self._count > MAX_ENTRIES:
-            raise InvalidImageError(f"The layer has more than {MAX_ENTRIES} files (at {quoted(path)}).")
+    def _count(self, size: int) -> None:
+        self.footprint += size
+        if self.footprint - self._claimed >= _CLAIM_BYTES:
+            self._claim_rest()
+
+    def _claim_rest(self) -> None:
+        rest = self.footprint - self._claimed
+        self._claimed = self.footprint
+        self._claim(rest)
 
     def _whiteout(self, parent: Node, name: bytes, path: bytes) -> None:
         if name in (b"", b".", b".."):
             raise InvalidImageError(f"The layer has a whiteout without a name: {quoted(path)}.")
-        self._grow(path)
+        self._count(footprint(name, _WHITEOUT))
         self._whiteouts.append((parent, name))
 
     def _link_target(self, entry: Entry) -> Node:
@@ -216,7 +238,7 @@ class ChangeSet:
                 if name.startswith(WHITEOUT):
                     raise InvalidImageError(f"The layer has files below a whiteout: {quoted(path)}.")
                 known = implicit_directory()
-                self._put(node, name, known, path)
+                self._put(node, name, known)
             node = known
         self._head, self._parent = head, node
         return node
@@ -245,7 +267,13 @@ class ChangeSet:
                     )
                 if node.target.startswith(b"/"):
                     del chain[1:]
-                pending += [part for part in node.target.split(b"/") if part not in (b"", b".")][::-1]
+                detour = [part for part in node.target.split(b"/") if part not in (b"", b".")]
+                self._detours += len(detour)
+                if self._detours > MAX_DETOURS:
+                    raise InvalidImageError(
+                        f"The layer's paths run through too long symbolic links (at {quoted(path)})."
+                    )
+                pending += detour[::-1]
                 continue
             if node is not None and node.children is None:
                 raise InvalidImageError(

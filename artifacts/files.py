@@ -44,21 +44,37 @@ def is_shared(folder: Path) -> bool:
         return False
 
 
-def private_mode(folder: Path) -> int:
-    """Return the permissions of a new file: its owner's, and the group's where a group shares the folder."""
-    return 0o660 if is_shared(folder) else 0o600
+def open_private(path: Path, flags: int, *, readable: bool = False) -> int:
+    """Open a file that may have to be made, and return its descriptor.
+
+    A new file is its owner's, less what the umask takes; where a group shares the folder it is the group's,
+    too, whatever the umask: one member's must not lock the others out. ``readable`` lets everybody read who
+    may enter the folder.
+    """
+    flags |= os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    mode = 0o044 if readable else 0
+    if not is_shared(path.parent):
+        return os.open(path, flags, mode | 0o600)
+    mode |= 0o660
+    descriptor = os.open(path, flags, mode)
+    try:
+        found = os.fstat(descriptor)
+        if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) != mode:
+            os.fchmod(descriptor, mode)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def create_readable(path: Path) -> BinaryIO:
     """Open a new file that everybody who may enter the folder can read, as msb makes images of layers."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    return os.fdopen(os.open(path, flags, private_mode(path.parent) | 0o044), "w+b")
+    return os.fdopen(open_private(path, os.O_RDWR | os.O_EXCL, readable=True), "w+b")
 
 
 def create(path: Path) -> BinaryIO:
     """Open a new file to write, with private permissions; raises OSError, also where anything lies there."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    return os.fdopen(os.open(path, flags, private_mode(path.parent)), "wb")
+    return os.fdopen(open_private(path, os.O_WRONLY | os.O_EXCL), "wb")
 
 
 def write(path: Path, content: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from msb_cache.artifacts import files
@@ -14,7 +14,7 @@ from msb_cache.artifacts.tree import Node, implicit_directory, is_whiteout
 from msb_cache.errors import InvalidImageError
 
 
-def merge(layers: Sequence[Node]) -> Node:
+def merge(layers: Iterable[Node]) -> Node:
     """The tree that a container sees, from the layers' trees bottom to top.
 
     By overlayfs' and the OCI image-spec's rules: an upper name wins over a lower one with all that
@@ -87,34 +87,41 @@ def _on_device(node: Node, device: int) -> Node:
     )
 
 
-def write_fsmeta(path: Path, layers: Sequence[LayerImage]) -> int:
+def write_fsmeta(path: Path, layers: Iterable[LayerImage]) -> int:
     """Write the fsmeta of an image to ``path``, which must not exist; its size in bytes.
 
-    ``layers`` are bottom to top; without any the tree is an empty directory. Device n of the device
-    table is layer n; where it begins when
-    fsmeta and the layers are concatenated, as the VMDK does, stands there too. Not synced.
+    ``layers`` are bottom to top, each taken when the ones below it are merged; without any the tree is an
+    empty directory. Device n of the device table is layer n; where it begins when fsmeta and the layers are
+    concatenated, as the VMDK does, stands there too. Not synced.
     """
-    if len(layers) > fmt.MAX_DEVICES:
-        raise InvalidImageError(
-            f"The image has {len(layers)} layers; at most {fmt.MAX_DEVICES} can be merged."
-        )
-    head_blocks = fmt.blocks_for(fmt.DEVICE_TABLE_OFFSET + len(layers) * fmt.DEVICE.size)
-    metadata = encode(merge([layer.root for layer in layers]), head_blocks)
-    blocks = head_blocks + len(metadata.data) // fmt.BLOCK
+    layer_blocks: list[int] = []
+    root = merge(_roots(layers, layer_blocks))
+    head_blocks = fmt.blocks_for(fmt.DEVICE_TABLE_OFFSET + len(layer_blocks) * fmt.DEVICE.size)
+    metadata = encode(root, head_blocks)
+    blocks = head_blocks + metadata.blocks
     devices = []
     mapped = blocks
-    for layer in layers:
-        devices.append((layer.blocks, mapped))
-        mapped += layer.blocks
+    for count in layer_blocks:
+        devices.append((count, mapped))
+        mapped += count
     if mapped > fmt.NO_BLOCK:
         raise InvalidImageError("The image's layers together are larger than 16 TiB.")
     head = superblock(metadata, blocks, devices)
     with files.create_readable(path) as file:
         try:
             file.write(head)
-            file.write(metadata.data)
+            metadata.write(file)
             file.flush()
         except BaseException:
             path.unlink(missing_ok=True)
             raise
     return blocks * fmt.BLOCK
+
+
+def _roots(layers: Iterable[LayerImage], blocks: list[int]) -> Iterator[Node]:
+    """Yield the layers' trees and note how long their images are."""
+    for layer in layers:
+        if len(blocks) == fmt.MAX_DEVICES:
+            raise InvalidImageError(f"The image has more than {fmt.MAX_DEVICES} layers that can be merged.")
+        blocks.append(layer.blocks)
+        yield layer.root

@@ -16,6 +16,7 @@ from msb_cache.artifacts.changeset import ChangeSet, Entry
 from msb_cache.artifacts.erofs import format as fmt
 from msb_cache.artifacts.erofs.reader import read_image
 from msb_cache.artifacts.erofs.writer import encode, superblock
+from msb_cache.artifacts.footprint import Claim
 from msb_cache.artifacts.gather import GatheringWriter
 from msb_cache.artifacts.tree import Node, quoted
 from msb_cache.errors import CorruptArtifactError, InvalidImageError
@@ -24,33 +25,40 @@ __all__ = ["Entry", "LayerImage", "read_layer", "write_layer"]
 
 
 class LayerImage(NamedTuple):
-    """A layer's tree, and how long its image is in blocks of 4096 bytes and in bytes."""
+    """A layer's tree, what it takes of the memory, and how long its image is in blocks of 4096 bytes."""
 
     root: Node
+    footprint: int
     blocks: int
-    size_bytes: int
+
+    @property
+    def size_bytes(self) -> int:
+        """How long its image is in bytes."""
+        return self.blocks * fmt.BLOCK
 
 
-def write_layer(entries: Iterable[Entry], path: Path) -> LayerImage:
+def write_layer(entries: Iterable[Entry], path: Path, claim: Claim | None = None) -> LayerImage:
     """Write the image of a layer to ``path``, which must not exist yet.
 
     The same entries give the same bytes. The file is sparse where the archive was and at the end of
     blocks. It is not synced: whoever publishes it does that. On any error it is gone again.
 
-    Raises :class:`InvalidImageError` for a layer that no file system could hold or that tries to
-    leave its root.
+    The memory that the tree takes is asked for with ``claim``; without one it is what an image may take.
+
+    Raises :class:`InvalidImageError` for a layer that no file system could hold, that tries to leave its
+    root, or whose tree is too large.
     """
     with files.create_readable(path) as file:
         try:
-            return _write(entries, file)
+            return _write(entries, file, claim)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
 
 
-def _write(entries: Iterable[Entry], file: BinaryIO) -> LayerImage:
+def _write(entries: Iterable[Entry], file: BinaryIO, claim: Claim | None) -> LayerImage:
     data = GatheringWriter(file.fileno())
-    changes = ChangeSet()
+    changes = ChangeSet(claim)
     block = 1
     for entry in entries:
         node = changes.add(entry)
@@ -67,17 +75,17 @@ def _write(entries: Iterable[Entry], file: BinaryIO) -> LayerImage:
     data.flush()
     root = changes.finish()
     metadata = encode(root, block)
-    blocks = block + len(metadata.data) // fmt.BLOCK
+    blocks = block + metadata.blocks
     if blocks > fmt.MAX_BLOCKS:
         raise InvalidImageError(f"The layer is larger than {fmt.MAX_BLOCKS * fmt.BLOCK} bytes.")
     file.seek(block * fmt.BLOCK)
-    file.write(metadata.data)
+    metadata.write(file)
     head = superblock(metadata, blocks)
     # The rest of the block is zeros, which the file has already without taking space.
     file.seek(fmt.SUPERBLOCK_OFFSET)
     file.write(head[fmt.SUPERBLOCK_OFFSET : fmt.SUPERBLOCK_OFFSET + fmt.SUPERBLOCK.size])
     file.truncate(blocks * fmt.BLOCK)
-    return LayerImage(root, blocks, blocks * fmt.BLOCK)
+    return LayerImage(root, changes.footprint, blocks)
 
 
 def read_layer(path: Path) -> LayerImage:
@@ -88,4 +96,4 @@ def read_layer(path: Path) -> LayerImage:
     image = read_image(path)
     if image.devices:
         raise CorruptArtifactError(f"{path.name} is not a layer image: its data is in other files.")
-    return LayerImage(image.root, image.blocks, image.blocks * fmt.BLOCK)
+    return LayerImage(image.root, image.footprint, image.blocks)

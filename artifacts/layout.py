@@ -223,7 +223,9 @@ def lock_path(path: Path) -> Path:
 
 
 def make_private(folder: Path) -> None:
-    """Make a directory and those above it that are missing, for their owner only, or for a group that shares.
+    """Make a directory and those above it that are missing, for their owner only.
+
+    Where a group shares the one above, they are the group's as well, whatever the umask.
 
     What is there already keeps its owner, group and mode.
     """
@@ -232,10 +234,13 @@ def make_private(folder: Path) -> None:
         missing.append(folder)
         folder = folder.parent
     for path in reversed(missing):
+        shared = files.is_shared(path.parent)
         try:
-            path.mkdir(mode=0o770 if files.is_shared(path.parent) else 0o700)
+            path.mkdir(mode=0o770 if shared else 0o700)
         except FileExistsError:
             continue
+        if shared and not files.is_shared(path):
+            path.chmod(0o2770)
 
 
 @contextmanager

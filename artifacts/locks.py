@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 
-from msb_cache.artifacts.files import private_mode
+from msb_cache.artifacts.files import open_private
 
 SAY_AFTER = 1.0
 """Seconds after which somebody who waits for locks is told."""
@@ -138,8 +138,7 @@ def is_free(path: Path) -> bool:
 
 def _open(path: Path) -> int:
     try:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(path, flags, private_mode(path.parent))
+        return open_private(path, os.O_RDWR)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             problem = "it is no lock file, but a link or a folder; delete it"

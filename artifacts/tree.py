@@ -12,8 +12,6 @@ from collections.abc import Iterator
 IMPLICIT_DIRECTORY_MODE = stat.S_IFDIR | 0o755
 MAX_DEPTH = 1024
 """Directories below one another; far above what PATH_MAX lets a program reach in one step."""
-MAX_ENTRIES = 4_000_000
-"""Names in one layer; the largest public images have fewer than a million."""
 MAX_NAME = 255
 """Bytes in one name: NAME_MAX of Linux."""
 MAX_TARGET = 4095

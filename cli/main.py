@@ -195,6 +195,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (OSError, sqlite3.Error) as error:
         output.error(_sentence(error))
         return EXIT_FAILED
+    except MemoryError:
+        output.error("there is not enough memory for this")
+        return EXIT_FAILED
     return result if isinstance(result, int) else 0
 
 

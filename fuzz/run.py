@@ -7,6 +7,7 @@ a file in place of CORPUS is run once. What is found is written to ``crash-<hash
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import atheris
@@ -16,12 +17,20 @@ sys.path.insert(0, str(Path(__file__).parent))
 with atheris.instrument_imports(include=["msb_cache"]):
     from targets import TARGETS
 
+    from msb_cache.errors import MicrosandboxError
+
 
 def main() -> None:
     """Run the target that the command line names."""
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         sys.exit(f"{__doc__}\nTargets: {', '.join(TARGETS)}")
-    atheris.Setup([sys.argv[0], *sys.argv[2:]], TARGETS[sys.argv[1]])
+    target = TARGETS[sys.argv[1]]
+
+    def run(data: bytes) -> None:
+        with suppress(MicrosandboxError):
+            target(data)
+
+    atheris.Setup([sys.argv[0], *sys.argv[2:]], run)
     atheris.Fuzz()
 
 

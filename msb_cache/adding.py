@@ -11,16 +11,18 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 
 from msgspec.structs import replace
 
 from msb_cache import logs
 from msb_cache.artifacts import files, metadata, vmdk
 from msb_cache.artifacts.erofs.reader import read_image
+from msb_cache.artifacts.footprint import Allowance, Claim
 from msb_cache.artifacts.fsmeta import write_fsmeta
 from msb_cache.artifacts.layer import LayerImage, read_layer, write_layer
 from msb_cache.artifacts.layout import Layout, lock_path, make_private, sync_folder
@@ -57,12 +59,37 @@ class _Staged:
     path: Path
 
 
-@dataclass
-class _Layers:
-    """The layers of one operation, by diff ID."""
+_KEPT_BYTES = 256 << 20
 
-    images: dict[str, LayerImage] = field(default_factory=dict)
-    converted: set[str] = field(default_factory=set)
+
+class _Layers:
+    """The layers of one operation, by diff ID.
+
+    Trees stay in memory until they take _KEPT_BYTES together; the others are read from their images again,
+    for an archive may hold any number of images.
+    """
+
+    def __init__(self) -> None:
+        self.sizes: dict[str, int] = {}
+        """Bytes of each layer's image."""
+        self.converted: set[str] = set()
+        self._paths: dict[str, Path] = {}
+        self._kept: dict[str, LayerImage] = {}
+        self._left = _KEPT_BYTES
+        self._lock = Lock()
+
+    def put(self, diff_id: str, image: LayerImage, path: Path) -> None:
+        """Remember a layer and the image of it that lies at ``path``."""
+        with self._lock:
+            self.sizes[diff_id] = image.size_bytes
+            self._paths[diff_id] = path
+            if image.footprint <= self._left:
+                self._left -= image.footprint
+                self._kept[diff_id] = image
+
+    def read(self, diff_id: str) -> LayerImage:
+        """Return a layer's image with its tree."""
+        return self._kept.get(diff_id) or read_layer(self._paths[diff_id])
 
 
 def add(
@@ -218,9 +245,10 @@ def _stage_repairs(
                 raise BusyError("the cache changed while an image was added to it; try again")
     for digest, diff_ids in repairs.items():
         for diff_id in diff_ids:
-            if diff_id not in layers.images and (present := _reusable(ledger.layout.layer(diff_id))):
-                layers.images[diff_id] = present
-        if layers.converted.intersection(diff_ids) and layers.images.keys() >= set(diff_ids):
+            path = ledger.layout.layer(diff_id)
+            if diff_id not in layers.sizes and (present := _reusable(path)):
+                layers.put(diff_id, present, path)
+        if layers.converted.intersection(diff_ids) and layers.sizes.keys() >= set(diff_ids):
             staged += _stage_tree(ledger, digest, diff_ids, layers, staging)
     return staged
 
@@ -235,6 +263,7 @@ def _stage_layers(
     abandon: Callable[[], None],
 ) -> list[_Staged]:
     wanted = {layer.diff_id: layer for addition in additions for layer in addition.image.layers}
+    claims = _claims(additions)
     stop = Event()
     failures: list[BaseException] = []
 
@@ -247,14 +276,16 @@ def _stage_layers(
         path = ledger.layout.layer(layer.diff_id)
         present = None if reuse is None else _reusable(path)
         if reuse is not None and present is not None:
+            claims[layer.diff_id](present.footprint)
             reuse(layer)
-            layers.images[layer.diff_id] = present
+            layers.put(layer.diff_id, present, path)
             logs.debug("layer.reused", diff_id=layer.diff_id)
             return None
         target = staging / path.name
-        layers.images[layer.diff_id] = _convert(layer, target, stop, give_up)
+        written = _convert(layer, target, claims[layer.diff_id], stop, give_up)
+        layers.put(layer.diff_id, written, target)
         layers.converted.add(layer.diff_id)
-        logs.info("layer.converted", diff_id=layer.diff_id, bytes=layers.images[layer.diff_id].size_bytes)
+        logs.info("layer.converted", diff_id=layer.diff_id, bytes=written.size_bytes)
         reached("add.layer")
         return _Staged("layer", layer.diff_id, target)
 
@@ -273,12 +304,27 @@ def _stage_layers(
     return [staged for future in futures if (staged := future.result()) is not None]
 
 
+def _claims(additions: Sequence[Addition]) -> dict[str, Claim]:
+    """Return for each layer how it asks for memory: of each image that has it, as often as that has it."""
+    allowances: dict[str, list[Allowance]] = {}
+    for addition in additions:
+        allowance = Allowance()
+        for layer in addition.image.layers:
+            allowances.setdefault(layer.diff_id, []).append(allowance)
+
+    def claim(shared: Sequence[Allowance], size: int) -> None:
+        for allowance in shared:
+            allowance.claim(size)
+
+    return {diff_id: partial(claim, shared) for diff_id, shared in allowances.items()}
+
+
 def _convert(
-    layer: SourceLayer, target: Path, stop: Event, give_up: Callable[[BaseException], None]
+    layer: SourceLayer, target: Path, claim: Claim, stop: Event, give_up: Callable[[BaseException], None]
 ) -> LayerImage:
     with layer.open() as stream:
         try:
-            written = write_layer(_until(stop, stream.entries()), target)
+            written = write_layer(_until(stop, stream.entries()), target, claim)
             stream.verify()
         except BaseException as error:
             give_up(error)  # now, for leaving the stream waits until its last read has returned
@@ -331,11 +377,11 @@ def _stage_tree(
     fsmeta_size = None if layers.converted.intersection(diff_ids) else _sound_fsmeta(ledger, digest)
     if fsmeta_size is None:
         target = staging / f"fsmeta-{fsmeta.name}"
-        fsmeta_size = write_fsmeta(target, [layers.images[diff_id] for diff_id in diff_ids])
+        fsmeta_size = write_fsmeta(target, map(layers.read, diff_ids))
         files.sync(target)
         staged.append(_Staged("fsmeta", digest, target))
     extents = [(fsmeta, fsmeta_size)]
-    extents += [(layout.layer(diff_id), layers.images[diff_id].size_bytes) for diff_id in diff_ids]
+    extents += [(layout.layer(diff_id), layers.sizes[diff_id]) for diff_id in diff_ids]
     content = vmdk.render(extents)
     if not files.exists(descriptor) or descriptor.read_bytes() != content:
         target = staging / descriptor.name
@@ -395,7 +441,7 @@ def _events(
     for addition in additions:
         image = addition.image
         digest = image.manifest_digest
-        manifest = _manifest_added(image, _sizes(ledger, digest, layers.images))
+        manifest = _manifest_added(image, _sizes(ledger, digest, layers.sizes))
         if manifest != _last_added(ledger, transaction, digest):
             events.append(NewEvent(manifest, digest))
         own = {layer.diff_id: layer.size for layer in image.layers}
@@ -424,12 +470,12 @@ class _Sizes:
 
     fsmeta: int | None
     vmdk: int | None
-    layers: Mapping[str, LayerImage]
+    layers: Mapping[str, int]
 
 
-def _sizes(ledger: Ledger, digest: str, images: Mapping[str, LayerImage]) -> _Sizes:
+def _sizes(ledger: Ledger, digest: str, layers: Mapping[str, int]) -> _Sizes:
     layout = ledger.layout
-    return _Sizes(files.measure(layout.fsmeta(digest)), files.measure(layout.vmdk(digest)), images)
+    return _Sizes(files.measure(layout.fsmeta(digest)), files.measure(layout.vmdk(digest)), layers)
 
 
 def _last_added(ledger: Ledger, transaction: Transaction, digest: str) -> ev.ManifestAdded | None:
@@ -450,14 +496,12 @@ def _repaired(
     events = []
     for digest, diff_ids in repairs.items():
         before = _last_added(ledger, transaction, digest)
-        if before is None or not layers.images.keys() >= set(diff_ids):
+        if before is None or not layers.sizes.keys() >= set(diff_ids):
             continue
-        sizes = _sizes(ledger, digest, layers.images)
+        sizes = _sizes(ledger, digest, layers.sizes)
         after = replace(
             before,
-            layers=tuple(
-                replace(layer, erofs_size=sizes.layers[layer.diff_id].size_bytes) for layer in before.layers
-            ),
+            layers=tuple(replace(layer, erofs_size=sizes.layers[layer.diff_id]) for layer in before.layers),
             fsmeta_size=sizes.fsmeta,
             vmdk_size=sizes.vmdk,
         )
@@ -491,7 +535,7 @@ def _manifest_added(image: SourceImage, sizes: _Sizes) -> ev.ManifestAdded:
                 blob_digest=layer.blob_digest,
                 media_type=layer.media_type,
                 size=layer.size,
-                erofs_size=sizes.layers[layer.diff_id].size_bytes,
+                erofs_size=sizes.layers[layer.diff_id],
             )
             for layer in image.layers
         ),

@@ -15,6 +15,7 @@ from msb_cache.artifacts.locks import SAY_AFTER, Lock
 from msb_cache.errors import CorruptLogError, LogError, NewerDatabaseError
 from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
 from msb_cache.projections import FOLD_VERSION
+from msb_cache.steps import reached
 
 if TYPE_CHECKING:
     from msb_cache.read_only import Content
@@ -215,8 +216,11 @@ def _make(layout: Layout) -> None:
         lock.acquire(wait=None)
         if not layout.database.exists():
             lock.write(_MAKING)
+            reached("database.making")
             _create_empty(layout.database)
+            reached("database.created")
             _bring_up(layout)
+            reached("database.made")
             lock.write("")
 
 
@@ -245,11 +249,13 @@ def _bring_up(layout: Layout) -> None:
             # First of all, so that a database with tables but without it is somebody else's.
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute("PRAGMA journal_mode = WAL")
+            reached("migrate.begun")
             from sqlite_utils import Database
 
             from msb_cache.migrations.schema import migrations
 
             migrations.apply(Database(connection))
+            reached("migrate.applied")
         _fill_projections(connection)
     finally:
         connection.close()
@@ -261,7 +267,9 @@ def _fill_projections(connection: sqlite3.Connection) -> None:
 
     begin_writing(connection)
     live.rebuild(connection, EventStore(connection))
+    reached("migrate.folded")
     connection.execute("COMMIT")
+    reached("migrate.committed")
 
 
 @contextlib.contextmanager

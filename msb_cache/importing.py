@@ -26,6 +26,7 @@ from msb_cache.foreign_events import admit
 from msb_cache.ledger import Ledger
 from msb_cache.operations import Operation
 from msb_cache.projections import live
+from msb_cache.steps import reached
 from msb_cache.verification import expected_files
 
 _BATCH = 2000
@@ -74,10 +75,12 @@ def import_log(ledger: Ledger, source: BinaryIO) -> ImportReport:
         report = _build(built, ledger, source)
         make_private(layout.db)
         ledger.check_ours()
+        reached("import.built")
         try:
             os.link(built.database, layout.database)  # unlike a rename, it replaces nothing
         except FileExistsError:
             raise _has_one(layout) from None
+        reached("import.linked")
         sync_folder(layout.db)
     return report
 
@@ -98,6 +101,7 @@ def _build(built: Layout, ledger: Ledger, source: BinaryIO) -> ImportReport:
         try:
             for batch in _batches(read(source)):
                 _take(connection, batch, checker)
+                reached("import.batch")
         except sqlite3.IntegrityError as error:
             raise CorruptLogError(
                 f"the export is no log of msb-cache before event {checker.seq}: {error}"
@@ -107,6 +111,7 @@ def _build(built: Layout, ledger: Ledger, source: BinaryIO) -> ImportReport:
         connection.execute("COMMIT")
         if checker.log_id is None:
             raise CorruptLogError("there is no event in it, so there is no log to import")
+        reached("import.committed")
         expected = expected_files(ledger.layout, connection)
         connection.execute("PRAGMA synchronous = FULL")
         _set_journal(connection, "wal")

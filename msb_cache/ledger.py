@@ -28,6 +28,8 @@ from msb_cache.errors import (
 )
 
 # What only a read of events or an append needs is imported there: a list of images needs neither.
+from msb_cache.steps import reached
+
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import Actor, Clock, EventStore, NewEvent, StoredEvent
     from msb_cache.read_only import Content
@@ -244,9 +246,11 @@ class Ledger:
                     begin_writing(connection, wait)  # so short that its end is soon enough to hear of
                 check()
                 yield transaction
+                reached("log.committing")
                 transaction.unclear = True
                 connection.execute("COMMIT")
                 transaction.unclear = False
+                reached("log.committed")
             except BaseException:
                 if transaction.unclear:
                     # The commit may stand in the write-ahead log all the same: only opening anew tells.

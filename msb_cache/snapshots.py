@@ -25,6 +25,7 @@ from msb_cache import logs
 from msb_cache.artifacts.files import create
 from msb_cache.artifacts.layout import make_private
 from msb_cache.projections import FOLD_VERSION
+from msb_cache.steps import reached
 
 if TYPE_CHECKING:
     from msb_cache.ledger import Ledger
@@ -191,7 +192,9 @@ def _write(path: Path, data: bytes) -> None:
         # Not synced: what a power loss makes of it does not fit its checksum.
         with create(staged) as file:
             file.write(_MAGIC + _checksum(path.name, data) + data)
+        reached("snapshot.staged")
         staged.rename(path)
+        reached("snapshot.kept")
     finally:
         staged.unlink(missing_ok=True)
 

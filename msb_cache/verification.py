@@ -26,6 +26,7 @@ from msb_cache.projections import live
 from msb_cache.projections.rows import LayerRow, ManifestRow
 from msb_cache.projections.state import EMPTY, load
 from msb_cache.projections.tables import columns, stored_rows
+from msb_cache.steps import reached
 
 BROKEN = ("missing", "size", "damaged")
 """The problems with files that the index needs."""
@@ -139,11 +140,17 @@ def rebuild(ledger: Ledger) -> list[live.Difference]:
         store = ledger.store(connection)
         head = store.head()
         fold = live.fold_until(store)
+    reached("rebuild.folded")
     with ledger.attest(uuid7()) as transaction:
         store = ledger.store(transaction.connection)
         differences = live.rebuild(transaction.connection, store, fold, head.seq if head else 0)
+        reached("rebuild.compared")
+        if differences:
+            # Before the index is right: who is killed here leaves one that the next rebuild finds wrong.
+            snapshots.forget(ledger)
+            reached("rebuild.forgot")
     if differences:
-        snapshots.forget(ledger)
+        snapshots.forget(ledger)  # which another process may have taken of the wrong one meanwhile
     return differences
 
 

@@ -20,6 +20,8 @@ from msb_cache.oci.tar import TarReader
 
 #: Members of one archive: some thousand images with all their blobs, and a bound on the index's memory.
 MAX_MEMBERS = 200_000
+#: Bytes of their names and links together.
+MAX_NAME_BYTES = 64 << 20
 #: Links from member to member; archives of docker use one.
 MAX_LINKS = 8
 _NO_LINKS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -119,9 +121,13 @@ def index_members(
     links: dict[str, str] = {}
     end = os.fstat(file.fileno()).st_size
     reader = TarReader(_Slice(file, start, max(0, end - start)), what)
+    name_bytes = 0
     for count, entry in enumerate(reader):
         if count >= MAX_MEMBERS:
             raise InvalidImageError(f"{what} has more than {MAX_MEMBERS} members")
+        name_bytes += len(entry.path) + len(entry.link)
+        if name_bytes > MAX_NAME_BYTES:
+            raise InvalidImageError(f"{what} has members with more than {MAX_NAME_BYTES >> 20} MiB of names")
         name = _normal(_text(entry.path))
         members.pop(name, None)
         links.pop(name, None)

@@ -16,6 +16,8 @@ from msb_cache.oci.platform import Platform, best_match, listed
 from msb_cache.oci.reference import Reference
 
 _MAX_NOTES = 50
+#: Bytes of all images' manifests and configs, which are in memory until the images are added.
+MAX_DOCUMENTS_BYTES = 256 << 20
 
 
 class Selection:
@@ -28,6 +30,7 @@ class Selection:
         self._names: dict[str, dict[Reference, None]] = {}
         self._owners: dict[Reference, str] = {}
         self._missing: list[str] = []
+        self._document_bytes = 0
         self.notes: list[str] = []
 
     def note(self, sentence: str) -> None:
@@ -61,7 +64,8 @@ class Selection:
     def add(self, image: SourceImage) -> None:
         """Load this image.
 
-        One that came before under other names gets these too, and a name's last image counts.
+        One that came before under other names gets these too, and a name's last image counts. Raises
+        InvalidImageError for too many bytes of documents.
         """
         digest = image.manifest_digest
         for reference in image.references:
@@ -69,7 +73,14 @@ class Selection:
                 self.note(f"the archive gives the name {reference} to two images; the last one gets it")
             self._owners[reference] = digest
             self._names.setdefault(digest, {})[reference] = None
-        self._images.setdefault(digest, image)
+        if digest in self._images:
+            return
+        self._images[digest] = image
+        self._document_bytes += len(image.manifest) + len(image.config)
+        if self._document_bytes > MAX_DOCUMENTS_BYTES:
+            raise InvalidImageError(
+                f"the archive's manifests and configs are above {MAX_DOCUMENTS_BYTES >> 20} MiB together"
+            )
 
     def images(self, what: str) -> tuple[SourceImage, ...]:
         """The images to load, in the archive's order; raises when there are none."""

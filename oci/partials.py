@@ -30,18 +30,19 @@ class Partial:
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # As in the cache's other folders: setgid and writable, so a group shares it on purpose.
-        shared = folder.stat().st_mode & _SHARED == _SHARED
+        mode = 0o660 if folder.stat().st_mode & _SHARED == _SHARED else 0o600
         path = folder / f"{digest.partition(':')[2]}.partial"
         while True:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            descriptor = os.open(path, flags, 0o660 if shared else 0o600)
+            descriptor = os.open(path, flags, mode)
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise FileExistsError(17, "a partial download is not a regular file", str(path))
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _same(path, descriptor):
-                    if not shared:
-                        os.fchmod(descriptor, 0o600)
+                    found = os.fstat(descriptor)
+                    if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) != mode:
+                        os.fchmod(descriptor, mode)
                     partial = cls(path, descriptor)
                     if partial.size > limit:
                         partial.truncate(0)

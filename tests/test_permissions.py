@@ -54,9 +54,12 @@ def test_what_is_made_is_the_owners_whatever_the_umask(
             assert mode == 0o600, name
 
 
-def test_a_group_shares_a_home_that_was_made_for_it(tmp_path: Path, umask: Callable[[int], int]) -> None:
+@pytest.mark.parametrize("mask", [0, 0o007, 0o022, 0o077])
+def test_a_group_shares_a_home_that_was_made_for_it(
+    tmp_path: Path, umask: Callable[[int], int], mask: int
+) -> None:
     archive = written(tmp_path / "app.tar", APP)
-    umask(0o007)
+    umask(mask)
     home = tmp_path / "shared"
     home.mkdir()
     home.chmod(0o2770)

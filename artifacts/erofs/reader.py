@@ -14,19 +14,22 @@ from struct import unpack_from
 from typing import NamedTuple
 
 from msb_cache.artifacts.erofs import format as fmt
-from msb_cache.artifacts.tree import MAX_ENTRIES, MAX_NAME, MAX_TARGET, Node
+from msb_cache.artifacts.footprint import footprint
+from msb_cache.artifacts.tree import MAX_NAME, MAX_TARGET, Node
 from msb_cache.errors import CorruptArtifactError
 
 _KNOWN_FEATURES = fmt.INCOMPAT_CHUNKED_FILE | fmt.INCOMPAT_DEVICE_TABLE
 _WINDOW_BITS = 16
 _MAX_WINDOWS = 1024
+_MAX_ENTRIES = 4_000_000
 _DEFAULT_DIRECTORY = (stat.S_IFDIR | 0o755, 0, 0, 0, 0)
 
 
 class Image(NamedTuple):
-    """A tree, the blocks its image has, and the (blocks, first block) of its further devices."""
+    """A tree, what it takes of the memory, its image's blocks, and further devices as (blocks, first)."""
 
     root: Node
+    footprint: int
     blocks: int
     devices: tuple[tuple[int, int], ...]
 
@@ -131,7 +134,7 @@ class _Reader:
         root, data = self._inode(self._root_nid)
         if data is None:
             raise self._corrupt("its root is not a directory")
-        entries = 0
+        entries = taken = 0
         # Without recursion; a directory is read once, so a loop or a second parent is an error.
         self._directories.add(self._root_nid)
         stack = [(root, data)]
@@ -154,10 +157,11 @@ class _Reader:
                         directories.add(nid)
                         stack.append((child, child_data))
                 children[name] = child
+                taken += footprint(name, child)
             node.children = children
-            if entries > MAX_ENTRIES:
-                raise self._corrupt(f"it has more than {MAX_ENTRIES} entries")
-        return Image(root, self._blocks, tuple(self._devices))
+            if entries > _MAX_ENTRIES:
+                raise self._corrupt(f"it has more than {_MAX_ENTRIES} entries")
+        return Image(root, taken, self._blocks, tuple(self._devices))
 
     def _inode(self, nid: int) -> tuple[Node, bytes | None]:
         """The node at ``nid`` and, for a directory, its entries as bytes."""

@@ -7,8 +7,8 @@ same tree gives the same bytes; numbers follow from a walk with siblings in byte
 from __future__ import annotations
 
 import stat
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, NamedTuple
 
 from msb_cache.artifacts.erofs import format as fmt
 from msb_cache.artifacts.tree import Node
@@ -24,11 +24,25 @@ _KIND = 0o170000  # S_IFMT
 
 
 class Metadata(NamedTuple):
-    """Blocks to put at the block that was asked for, and what the superblock must say of them."""
+    """What to put at the block that was asked for, and what the superblock must say of it.
 
-    data: bytearray
+    ``directories`` and then ``table``, the inodes, are whole blocks.
+    """
+
+    directories: bytearray
+    table: bytearray
     meta_block: int
     inodes: int
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks both are together."""
+        return (len(self.directories) + len(self.table)) // fmt.BLOCK
+
+    def write(self, file: BinaryIO) -> None:
+        """Write both to where the file stands: joined first, they would take twice the memory."""
+        file.write(self.directories)
+        file.write(self.table)
 
 
 def superblock(metadata: Metadata, blocks: int, devices: Sequence[tuple[int, int]] = ()) -> bytes:
@@ -123,7 +137,7 @@ class _Encoder:
             # "implicit"; microsandbox gives 0 to its root, which it takes from no layer, too.
             self._write(meta, inode, 0 if inode.node.implicit else number)
         meta_block = self._first_block + len(self._blocks) // fmt.BLOCK
-        return Metadata(self._blocks + meta, meta_block, len(self._inodes))
+        return Metadata(self._blocks, meta, meta_block, len(self._inodes))
 
     def _place_tree(self, root: Node) -> None:
         """Give every inode its offset: a directory's entries lie together, as ``ls -l`` wants them."""
@@ -189,12 +203,15 @@ class _Encoder:
                 tail = fmt.CHUNK_INDEX.pack(0, node.device, node.block)
                 tail = bytes(-len(inode.xattrs) % 8) + tail
         elif kind == stat.S_IFDIR or kind == stat.S_IFLNK:
-            data = self._entries(inode) if inode.directory else node.target
-            size = len(data)
-            whole = size - size % fmt.BLOCK if inode.inline else size
-            union = self._append_blocks(data[:whole]) if whole else fmt.NO_BLOCK
-            if inode.inline:
-                layout, tail = fmt.EXTENDED_INLINE, data[whole:]
+            begin = self._first_block + len(self._blocks) // _BLOCK
+            for piece in self._entries(inode) if inode.directory else (node.target,):
+                size += len(piece)
+                if inode.inline and len(piece) < _BLOCK:
+                    layout, tail = fmt.EXTENDED_INLINE, piece
+                else:
+                    self._blocks += piece
+                    self._blocks += bytes(-len(piece) % _BLOCK)
+            union = begin if size > len(tail) else fmt.NO_BLOCK
         elif kind == stat.S_IFCHR or kind == stat.S_IFBLK:
             union = fmt.encode_rdev(node.rdev)
         count = (len(inode.xattrs) - fmt.XATTR_HEADER.size) // 4 + 1 if inode.xattrs else 0
@@ -219,22 +236,17 @@ class _Encoder:
             payload = inode.xattrs + tail
             meta[offset + _INODE : offset + _INODE + len(payload)] = payload
 
-    def _append_blocks(self, data: bytes) -> int:
-        block = self._first_block + len(self._blocks) // fmt.BLOCK
-        self._blocks += data
-        self._blocks += bytes(-len(data) % fmt.BLOCK)
-        return block
-
-    def _entries(self, inode: _Inode) -> bytes:
+    def _entries(self, inode: _Inode) -> Iterator[bytes]:
+        """Yield a directory's blocks; the last may be shorter."""
         directory = inode.directory
         children = inode.node.children
         assert directory is not None  # noqa: S101
         assert children is not None  # noqa: S101
         index, pack, types = self._index, fmt.DIRENT.pack, fmt.FILE_TYPE
-        parts: list[bytes] = []
         start = 0
         for end in directory.ends:
             names = directory.names[start:end]
+            parts: list[bytes] = []
             position = _DIRENT * len(names)
             for name in names:
                 if name == b".":
@@ -247,9 +259,9 @@ class _Encoder:
                 position += len(name)
             parts += names
             if end != len(directory.names):
-                parts.append(bytes(fmt.BLOCK - position))
+                parts.append(bytes(_BLOCK - position))
+            yield b"".join(parts)
             start = end
-        return b"".join(parts)
 
 
 def _xattrs(node: Node) -> bytes:

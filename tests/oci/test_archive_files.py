@@ -92,6 +92,14 @@ def test_members_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         tar_files(tmp_path, layer_tar([file(f"f{n}") for n in range(4)]))
 
 
+def test_the_names_of_members_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = layer_tar([file("f" * 900_000), symlink("s", "t" * 900_000)])
+    assert len(tar_files(tmp_path, data).names()) == 2
+    monkeypatch.setattr(archive_files, "MAX_NAME_BYTES", 1 << 20)
+    with pytest.raises(InvalidImageError, match="more than 1 MiB of names"):
+        tar_files(tmp_path, data)
+
+
 def test_truncated_archives(tmp_path: Path) -> None:
     data = layer_tar([file("a", b"x" * 5000), file("b", b"y" * 3_000_000)], tarfile.GNU_FORMAT)
     for end in [*range(1, 512 + 5000, 511), 512 + 5120 + 1, 1_000_000, 3_000_000]:

@@ -10,8 +10,8 @@ import os
 import shutil
 import sqlite3
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,12 +42,15 @@ SETTINGS = "settings"
 class Scenario:
     """Commands on a prepared home; ``prepare`` makes it, and files beside it, in a folder of its own.
 
-    ``bare``: the log comes without the files of its images.
+    ``bare``: the log comes without the files of its images. ``wrong``: its index is not what the log says,
+    until the first command. ``step``: so many events may be between two snapshots.
     """
 
     prepare: Callable[[Path], None]
     commands: tuple[Command, ...]
     bare: bool = False
+    wrong: bool = False
+    step: int = snapshots.STEP
 
 
 Index = tuple[tuple[tuple[str, str | None], ...], tuple[tuple[str, str], ...]]
@@ -64,12 +67,21 @@ def index_of(home: Path) -> Index:
 
 def perform(name: str, folder: Path, told: Callable[[int], object]) -> None:
     """Run a scenario's commands; ``told`` learns how many are done after each."""
-    if name == "snapshots":
-        snapshots.STEP = 4
-    for number, command in enumerate(SCENARIOS[name].commands, start=1):
-        with ImageCache(folder / "home") as cache:
-            command(cache, folder)
-        told(number)
+    scenario = SCENARIOS[name]
+    with closer_snapshots(scenario.step):
+        for number, command in enumerate(scenario.commands, start=1):
+            with ImageCache(folder / "home") as cache:
+                command(cache, folder)
+            told(number)
+
+
+@contextmanager
+def closer_snapshots(step: int) -> Iterator[None]:
+    before, snapshots.STEP = snapshots.STEP, step
+    try:
+        yield
+    finally:
+        snapshots.STEP = before
 
 
 # -- what lies there before ---------------------------------------------------------------------------------
@@ -107,6 +119,17 @@ def _exported(folder: Path) -> None:
         cache.export(folder / "log.jsonl")
     shutil.rmtree(folder / "home" / "db")
     shutil.rmtree(folder / "home" / "cache")
+
+
+def _wrong(folder: Path) -> None:
+    """An index that has lost an image, and snapshots that were taken of it."""
+    _held(folder)
+    with closing(sqlite3.connect(Layout(folder / "home").database)) as connection:
+        connection.execute("DELETE FROM image WHERE reference = 'docker.io/library/lone:1'")
+        connection.commit()
+    with ImageCache(folder / "home") as cache, closer_snapshots(4):
+        _use_often(cache, folder)
+    assert [*Layout(folder / "home").snapshots.glob("*.fold")]
 
 
 def _older(schema: int) -> Callable[[Path], None]:
@@ -175,6 +198,10 @@ def _rebuild(cache: ImageCache, folder: Path) -> None:
     assert cache.rebuild() == []
 
 
+def _mend(cache: ImageCache, folder: Path) -> None:
+    assert cache.rebuild()
+
+
 def _use_often(cache: ImageCache, folder: Path) -> None:
     for _ in range(6):
         cache.use("one:1")
@@ -199,7 +226,10 @@ SCENARIOS = {
     ),
     "import": Scenario(_exported, (_import, _hold("one:1", "sandbox:a")), bare=True),
     "rebuild": Scenario(_held, (_rebuild, _hold("one:1", "sandbox:a"), _rebuild)),
-    "snapshots": Scenario(_with("one"), (_use_often, _hold("one:1", "sandbox:a"), _use_often, _look_back)),
+    "rebuild of a wrong index": Scenario(_wrong, (_mend, _hold("one:1", "sandbox:a")), wrong=True),
+    "snapshots": Scenario(
+        _with("one"), (_use_often, _hold("one:1", "sandbox:a"), _use_often, _look_back), step=4
+    ),
     "migration from 1": Scenario(_older(1), (_listed, _hold("one:1", "sandbox:a"))),
     "migration from 2": Scenario(_older(2), (_listed, _hold("one:1", "sandbox:a"))),
     "migration from 3": Scenario(_older(3), (_listed, _hold("one:1", "sandbox:a"))),
@@ -218,6 +248,8 @@ def check_whole(home: Path, *, bare: bool = False) -> None:
         assert (found.differences, found.unreadable) == ([], None)
         assert [problem for problem in found.disk if not bare or problem.problem != "missing"] == []
         assert all(row.counters.finished_at is not None for row in cache.deletions())
+        for last in cache.events(reverse=True, limit=1):
+            assert cache.list(as_of=last.seq) == cache.list()
         assert cache.rebuild() == []
     assert layout.interrupted_operations() == []
     assert leaked(layout) == []
@@ -235,7 +267,7 @@ def leaked(layout: Layout) -> list[str]:
         if not path.is_dir()
         and path not in named
         and path.parent != layout.staging_root / "downloads"
-        and path.parent != layout.snapshots
+        and not (path.parent == layout.snapshots and path.suffix == ".fold")
     ]
 
 

@@ -76,3 +76,11 @@ def test_a_full_disk_at_a_system_call(
 def _points(calls: dict[str, int], chance: random.Random) -> list[tuple[str, int]]:
     points = [(call, number) for call, count in sorted(calls.items()) for number in range(1, count + 1)]
     return points if len(points) <= CUTS else chance.sample(points, CUTS)
+
+
+def test_a_rebuild_that_is_killed_leaves_nothing_that_was_taken_of_the_wrong_index(tmp_path: Path) -> None:
+    """The next rebuild finds an index that is right, so it would leave wrong snapshots for good."""
+    bench = Bench("rebuild of a wrong index", tmp_path)
+    assert {"rebuild.compared", "rebuild.forgot", "log.committing", "log.committed"} <= set(bench.steps)
+    for number, step in enumerate(bench.steps, start=1):
+        bench.check(bench.at_step(number), f"step {number}, {step}")
