@@ -12,10 +12,13 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from msb_cache.artifacts.files import private_mode
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SAY_AFTER = 1.0
 """Seconds after which somebody who waits for locks is told."""

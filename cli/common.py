@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -34,6 +33,8 @@ def open_cache(home: str | None, *, reason: str | None = None) -> ImageCache:
 @contextmanager
 def stopping() -> Iterator[Callable[[], bool]]:
     """Catch SIGINT and SIGTERM in the block; what is given says whether one came, for a clean end."""
+    import signal  # it makes an enumeration of every signal
+
     asked: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:

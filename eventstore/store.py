@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -87,36 +87,16 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
         return _EPOCH + timedelta(microseconds=self.recorded_at_ns // 1000)
 
 
-class Fact(Protocol):
-    """What a fold looks at: a :class:`StoredEvent`, or less of one."""
-
-    @property
-    def seq(self) -> int:
-        """The position."""
-
-    @property
-    def subject(self) -> str:
-        """What it is about."""
-
-    @property
-    def operation(self) -> str:
-        """The operation that it belongs to."""
-
-    @property
-    def occurred_at_ns(self) -> int:
-        """When it happened, in nanoseconds since the epoch, UTC."""
-
-    @property
-    def data(self) -> Event:
-        """What happened."""
-
-
 class _Folded(msgspec.Struct, frozen=True, gc=False):
     seq: int
     subject: str
     operation: str
     occurred_at_ns: int
     data: Event
+
+
+Fact = StoredEvent | _Folded
+"""What a fold looks at: a stored event, or as much of one as a fold needs."""
 
 
 class Head(NamedTuple):

@@ -14,7 +14,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Unpack
 
@@ -39,6 +38,8 @@ from msb_cache.projections.images import HandleRow
 
 # The rest is imported by what needs it: a list of images is there before the event types would be.
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from msb_cache.adding import Addition
     from msb_cache.deletion import Confirm, Delete, Preview
     from msb_cache.details import ImageDetail, ImagePruneReport
@@ -529,6 +530,8 @@ class ImageCache:
         Raises:
             LogError: the state cannot be read, or is of another log, release or position.
         """
+        from pathlib import Path
+
         from msb_cache.log_files import read_state
 
         wanted = read_state(Path(state))
@@ -595,6 +598,8 @@ class ImageCache:
             InvalidImageError: the archive is damaged, lies about a digest, or is no archive.
             InvalidReferenceError: ``tag``, or a name in the archive, is no reference.
         """
+        from pathlib import Path
+
         from msb_cache.eventstore.events import Source
 
         began = time.monotonic_ns()
@@ -1003,9 +1008,8 @@ class ImageCache:
 
     def _handle(self, row: HandleRow) -> ImageHandle:
         reference, size, digest, architecture, os_name, layers, created, used = row
-        return ImageHandle(
-            familiar(reference), size, digest, architecture, os_name, layers or 0, created, used, self.home
-        )
+        name, home = familiar(reference), self._layout.root
+        return ImageHandle(name, size, digest, architecture, os_name, layers or 0, created, used, home)
 
     def _report(self, operation: str | None, shown: Preview) -> ImagePruneReport:
         from msb_cache.details import ImagePruneReport

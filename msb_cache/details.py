@@ -6,13 +6,12 @@ handles, because making these classes would cost every list of images two millis
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from msb_cache.models import ImageHandle
 
 
-@dataclass(frozen=True, slots=True)
-class ImageConfigDetail:
+class ImageConfigDetail(NamedTuple):
     """The parts of an image's OCI config that say how to run it."""
 
     digest: str
@@ -26,8 +25,7 @@ class ImageConfigDetail:
     stop_signal: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ImageLayerDetail:
+class ImageLayerDetail(NamedTuple):
     """One layer of an image."""
 
     diff_id: str
@@ -42,8 +40,7 @@ class ImageLayerDetail:
     """0 is the bottom layer."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageDetail:
+class ImageDetail(NamedTuple):
     """Everything known about one cached image."""
 
     handle: ImageHandle
@@ -53,8 +50,7 @@ class ImageDetail:
     """Bottom to top."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImagePruneReport:
+class ImagePruneReport(NamedTuple):
     """What a prune removed; the first three count index records, the next two files."""
 
     image_refs_removed: int
