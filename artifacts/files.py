@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def measure(path: Path) -> int | None:
+def measure(path: str | Path) -> int | None:
     """Return a regular file's size in bytes, or None when there is none; links are not followed."""
     try:
         found = os.lstat(path)
@@ -24,7 +24,7 @@ def exists(path: Path) -> bool:
     return measure(path) is not None
 
 
-def delete(path: Path) -> int | None:
+def delete(path: str | Path) -> int | None:
     """Delete a file (a link: the link itself) and return its size in bytes, None when it was absent."""
     size = measure(path)
     try:
@@ -34,7 +34,7 @@ def delete(path: Path) -> int | None:
     return 0 if size is None else size
 
 
-def is_shared(folder: Path) -> bool:
+def is_shared(folder: str | Path) -> bool:
     """Return whether a group shares a folder: it may write there, and new files become the group's.
 
     That is the setgid bit together with the group's right to write, which nobody sets by accident.
@@ -46,7 +46,7 @@ def is_shared(folder: Path) -> bool:
         return False
 
 
-def private_mode(folder: Path) -> int:
+def private_mode(folder: str | Path) -> int:
     """Return the permissions of a new file: its owner's, and the group's where a group shares the folder."""
     return 0o660 if is_shared(folder) else 0o600
 

@@ -30,6 +30,13 @@ _FILE = {
     "metadata": r"[0-9a-f]{64}\.json",
 }
 
+_FOLDERS: dict[ArtifactKind, str] = {
+    "metadata": "manifests",
+    "layer": "layers",
+    "fsmeta": "fsmeta",
+    "vmdk": "vmdk",
+}
+
 _OF_MSB = frozenset({".msb-leases"})
 _LOCK_OF_MSB = r"[0-9a-f]{64}\.lock"
 """Beside its metadata files msb locks a manifest by name, without the file's ending."""
@@ -51,6 +58,9 @@ class Layout:
         self.root = os.path.abspath(os.path.expanduser(home))
         self.database_file = os.path.join(self.root, "db", "msb-cache.db")
         self.msb_database_file = os.path.join(self.root, "db", "msb.db")
+        self._folder_names: dict[str, str] = {
+            kind: os.path.join(self.root, "cache", name, "") for kind, name in _FOLDERS.items()
+        }
 
     @cached_property
     def home(self) -> Path:
@@ -112,41 +122,41 @@ class Layout:
     @cached_property
     def folders(self) -> dict[ArtifactKind, Path]:
         """Where the artifacts of each kind lie."""
-        return {
-            "metadata": self.cache / "manifests",
-            "layer": self.cache / "layers",
-            "fsmeta": self.cache / "fsmeta",
-            "vmdk": self.cache / "vmdk",
-        }
+        return {kind: self.cache / name for kind, name in _FOLDERS.items()}
 
     def layer(self, diff_id: str) -> Path:
         """Return where the EROFS image of the layer with this diff ID lies."""
-        return self.folders["layer"] / f"sha256_{_hex(diff_id)}.erofs"
+        return self.artifact("layer", diff_id)
 
     def fsmeta(self, manifest_digest: str) -> Path:
         """Return where the metadata-only EROFS image of this manifest's merged tree lies."""
-        return self.folders["fsmeta"] / f"sha256_{_hex(manifest_digest)}.erofs"
+        return self.artifact("fsmeta", manifest_digest)
 
     def vmdk(self, manifest_digest: str) -> Path:
         """Return where this manifest's VMDK descriptor lies."""
-        return self.folders["vmdk"] / f"sha256_{_hex(manifest_digest)}.vmdk"
+        return self.artifact("vmdk", manifest_digest)
 
     def metadata(self, reference: str) -> Path:
         """Return where the metadata of this canonical reference lies."""
-        from hashlib import sha256  # a list of images needs none, and it loads OpenSSL
-
-        return self.folders["metadata"] / f"{sha256(reference.encode()).hexdigest()}.json"
+        return self.folders["metadata"] / _metadata_name(reference)
 
     def artifact(self, kind: str, subject: str) -> Path:
         """Return where an artifact lies; a metadata subject is a reference, or a bare file name."""
+        from pathlib import Path
+
+        return Path(self.artifact_file(kind, subject))
+
+    def artifact_file(self, kind: str, subject: str) -> str:
+        """Return where an artifact lies as text: of thousands, making the paths would take longer."""
         if kind == "metadata":
-            if re.fullmatch(_FILE["metadata"], subject):
-                return self.folders["metadata"] / subject
-            return self.metadata(subject)
-        found = {"layer": self.layer, "fsmeta": self.fsmeta, "vmdk": self.vmdk}.get(kind)
-        if found is None:
+            name = subject if is_metadata_name(subject) else _metadata_name(subject)
+        elif kind in ("layer", "fsmeta"):
+            name = f"sha256_{_hex(subject)}.erofs"
+        elif kind == "vmdk":
+            name = f"sha256_{_hex(subject)}.vmdk"
+        else:
             raise InvalidImageError(f"{kind[:100]!r} is no kind of artifact")
-        return found(subject)
+        return self._folder_names[kind] + name
 
     def lone_locks(self) -> Iterator[Path]:
         """Yield lock files in the artifact folders whose artifact does not exist."""
@@ -274,6 +284,17 @@ def _not_plain(path: str | Path, mode: int, wanted: str) -> str:
             f"put the {wanted} itself there, or name another --home"
         )
     return f"{path} is no {wanted}; move it away and try again"
+
+
+def is_metadata_name(subject: str) -> bool:
+    """Return whether a metadata file's subject is the bare name of the file: no reference is known."""
+    return re.fullmatch(_FILE["metadata"], subject) is not None
+
+
+def _metadata_name(reference: str) -> str:
+    from hashlib import sha256  # a list of images needs none, and it loads OpenSSL
+
+    return f"{sha256(reference.encode()).hexdigest()}.json"
 
 
 def lock_path(path: Path) -> Path:

@@ -16,7 +16,7 @@ import msgspec
 
 from msb_cache.errors import CorruptLogError, LogError
 from msb_cache.eventstore.events import Event, LogCreated
-from msb_cache.eventstore.ids import uuid7
+from msb_cache.eventstore.ids import uuid7s
 from msb_cache.eventstore.row import COLUMNS, GENESIS, Value, misfit
 from msb_cache.eventstore.upcasting import CATALOGUE, Catalogue
 from msb_cache.eventstore.where import ANYTHING, Where
@@ -199,7 +199,7 @@ class EventStore:
         seq, digest = head.seq, head.hash
         rows: list[tuple[Value, ...]] = []
         stored: list[StoredEvent] = []
-        for event, subject, occurred_at in events:
+        for identifier, (event, subject, occurred_at) in zip(uuid7s(len(events)), events, strict=True):
             data = _encode(event)
             if len(data) > MAX_DATA:
                 raise LogError(
@@ -207,7 +207,6 @@ class EventStore:
                     f"the log takes at most {MAX_DATA}"
                 )
             seq += 1
-            identifier = uuid7()
             occurred = recorded_at if occurred_at is None else occurred_at
             row = (
                 seq,

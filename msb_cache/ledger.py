@@ -158,6 +158,13 @@ class Ledger:
                 connection.execute("ROLLBACK")
 
     @contextmanager
+    def statement(self) -> Iterator[sqlite3.Connection | None]:
+        """Read with one statement, which sees one position without a transaction; else like ``snapshot``."""
+        connection = self._reader()
+        with self._unchanged(), _said_clearly(self.layout):
+            yield connection
+
+    @contextmanager
     def transaction(self, operation: str) -> Iterator[Transaction]:
         """Write: everything appended in the block is committed together, durably, or not at all.
 
