@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-def measure(path: Path) -> int | None:
+def measure(path: str | Path) -> int | None:
     """Return a regular file's size in bytes, or None when there is none; links are not followed."""
     try:
         found = os.lstat(path)
@@ -22,7 +24,7 @@ def exists(path: Path) -> bool:
     return measure(path) is not None
 
 
-def delete(path: Path) -> int | None:
+def delete(path: str | Path) -> int | None:
     """Delete a file (a link: the link itself) and return its size in bytes, None when it was absent."""
     size = measure(path)
     try:
@@ -32,7 +34,7 @@ def delete(path: Path) -> int | None:
     return 0 if size is None else size
 
 
-def is_shared(folder: Path) -> bool:
+def is_shared(folder: str | Path) -> bool:
     """Return whether a group shares a folder: it may write there, and new files become the group's.
 
     That is the setgid bit together with the group's right to write, which nobody sets by accident.
@@ -44,7 +46,7 @@ def is_shared(folder: Path) -> bool:
         return False
 
 
-def open_private(path: Path, flags: int, *, readable: bool = False) -> int:
+def open_private(path: str | Path, flags: int, *, readable: bool = False) -> int:
     """Open a file that may have to be made, and return its descriptor.
 
     A new file is its owner's, less what the umask takes; where a group shares the folder it is the group's,
@@ -53,7 +55,7 @@ def open_private(path: Path, flags: int, *, readable: bool = False) -> int:
     """
     flags |= os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     mode = 0o044 if readable else 0
-    if not is_shared(path.parent):
+    if not is_shared(os.path.dirname(path)):
         return os.open(path, flags, mode | 0o600)
     mode |= 0o660
     descriptor = os.open(path, flags, mode)

@@ -10,11 +10,14 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 from msb_cache.artifacts import files
 from msb_cache.errors import InvalidImageError, LogError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ArtifactKind = Literal["metadata", "layer", "fsmeta", "vmdk"]
 
@@ -28,61 +31,133 @@ _FILE = {
     "metadata": r"[0-9a-f]{64}\.json",
 }
 
+_FOLDERS: dict[ArtifactKind, str] = {
+    "metadata": "manifests",
+    "layer": "layers",
+    "fsmeta": "fsmeta",
+    "vmdk": "vmdk",
+}
+
 _OF_MSB = frozenset({".msb-leases"})
 _LOCK_OF_MSB = r"[0-9a-f]{64}\.lock"
 """Beside its metadata files msb locks a manifest by name, without the file's ending."""
 
 
 class Layout:
-    """The paths of one home. Making one touches no file."""
+    """The paths of one home. Making one touches no file.
+
+    Attributes:
+        root: the home's absolute path, as text.
+        database_file: the database's path, as text.
+        msb_database_file: the path of msb's own database, as text.
+
+    Those three are what every command looks at. A command that only reads needs no others, so it does not
+    import pathlib, which would be a tenth of its time.
+    """
 
     def __init__(self, home: str | os.PathLike[str]) -> None:
-        self.home = Path(os.path.abspath(os.path.expanduser(home)))
-        self.cache = self.home / "cache"
-        self.db = self.home / "db"
-        self.database = self.db / "msb-cache.db"
-        self.msb_database = self.db / "msb.db"
-        self.migrate_lock = self.db / "migrate.lock"
-        self.prune_lock = self.db / "prune.lock"
-        self.operations = self.db / "operations"
-        self.snapshots = self.db / "snapshots"
-        self.staging_root = self.cache / "tmp"
-        self.downloads = self.staging_root / "downloads"
-        self.folders: dict[ArtifactKind, Path] = {
-            "metadata": self.cache / "manifests",
-            "layer": self.cache / "layers",
-            "fsmeta": self.cache / "fsmeta",
-            "vmdk": self.cache / "vmdk",
+        self.root = os.path.abspath(os.path.expanduser(home))
+        self.database_file = os.path.join(self.root, "db", "msb-cache.db")
+        self.msb_database_file = os.path.join(self.root, "db", "msb.db")
+        self._folder_names: dict[str, str] = {
+            kind: os.path.join(self.root, "cache", name, "") for kind, name in _FOLDERS.items()
         }
+
+    @cached_property
+    def home(self) -> Path:
+        """The home."""
+        from pathlib import Path
+
+        return Path(self.root)
+
+    @cached_property
+    def cache(self) -> Path:
+        """Where everything lies that images are made of."""
+        return self.home / "cache"
+
+    @cached_property
+    def db(self) -> Path:
+        """Where the databases lie, and what belongs to them."""
+        return self.home / "db"
+
+    @property
+    def database(self) -> Path:
+        """The log and what is folded from it."""
+        return self.db / "msb-cache.db"
+
+    @property
+    def msb_database(self) -> Path:
+        """The database of msb, in a home that it keeps."""
+        return self.db / "msb.db"
+
+    @property
+    def migrate_lock(self) -> Path:
+        """The lock of whoever makes or migrates the database."""
+        return self.db / "migrate.lock"
+
+    @property
+    def prune_lock(self) -> Path:
+        """The lock of the one deletion that runs."""
+        return self.db / "prune.lock"
+
+    @property
+    def operations(self) -> Path:
+        """Where the locks of running operations lie."""
+        return self.db / "operations"
+
+    @property
+    def snapshots(self) -> Path:
+        """Where snapshots of the index lie."""
+        return self.db / "snapshots"
+
+    @property
+    def staging_root(self) -> Path:
+        """Where operations prepare their files."""
+        return self.cache / "tmp"
+
+    @property
+    def downloads(self) -> Path:
+        """Where parts of layers wait for being resumed."""
+        return self.staging_root / "downloads"
+
+    @cached_property
+    def folders(self) -> dict[ArtifactKind, Path]:
+        """Where the artifacts of each kind lie."""
+        return {kind: self.cache / name for kind, name in _FOLDERS.items()}
 
     def layer(self, diff_id: str) -> Path:
         """Return where the EROFS image of the layer with this diff ID lies."""
-        return self.folders["layer"] / f"sha256_{_hex(diff_id)}.erofs"
+        return self.artifact("layer", diff_id)
 
     def fsmeta(self, manifest_digest: str) -> Path:
         """Return where the metadata-only EROFS image of this manifest's merged tree lies."""
-        return self.folders["fsmeta"] / f"sha256_{_hex(manifest_digest)}.erofs"
+        return self.artifact("fsmeta", manifest_digest)
 
     def vmdk(self, manifest_digest: str) -> Path:
         """Return where this manifest's VMDK descriptor lies."""
-        return self.folders["vmdk"] / f"sha256_{_hex(manifest_digest)}.vmdk"
+        return self.artifact("vmdk", manifest_digest)
 
     def metadata(self, reference: str) -> Path:
         """Return where the metadata of this canonical reference lies."""
-        from hashlib import sha256  # a list of images needs none, and it loads OpenSSL
-
-        return self.folders["metadata"] / f"{sha256(reference.encode()).hexdigest()}.json"
+        return self.folders["metadata"] / _metadata_name(reference)
 
     def artifact(self, kind: str, subject: str) -> Path:
         """Return where an artifact lies; a metadata subject is a reference, or a bare file name."""
+        from pathlib import Path
+
+        return Path(self.artifact_file(kind, subject))
+
+    def artifact_file(self, kind: str, subject: str) -> str:
+        """Return where an artifact lies as text: of thousands, making the paths would take longer."""
         if kind == "metadata":
-            if re.fullmatch(_FILE["metadata"], subject):
-                return self.folders["metadata"] / subject
-            return self.metadata(subject)
-        found = {"layer": self.layer, "fsmeta": self.fsmeta, "vmdk": self.vmdk}.get(kind)
-        if found is None:
+            name = subject if is_metadata_name(subject) else _metadata_name(subject)
+        elif kind in ("layer", "fsmeta"):
+            name = f"sha256_{_hex(subject)}.erofs"
+        elif kind == "vmdk":
+            name = f"sha256_{_hex(subject)}.vmdk"
+        else:
             raise InvalidImageError(f"{kind[:100]!r} is no kind of artifact")
-        return found(subject)
+        return self._folder_names[kind] + name
 
     def lone_locks(self) -> Iterator[Path]:
         """Yield lock files in the artifact folders whose artifact does not exist."""
@@ -190,31 +265,42 @@ def check_plain(layout: Layout, *, cache: bool) -> None:
         mode = _mode(path)
         if mode is not None and not stat.S_ISDIR(mode):
             raise LogError(_not_plain(path, mode, "folder"))
-    check_plain_file(layout.database)
+    check_plain_file(layout.database_file)
 
 
-def check_plain_file(database: Path) -> None:
+def check_plain_file(database: str) -> None:
     """Refuse a database that is reached through a link, or is no file; raises LogError."""
-    for path in (database, database.with_name(database.name + "-wal")):
+    for path in (database, f"{database}-wal"):
         mode = _mode(path)
         if mode is not None and not stat.S_ISREG(mode):
             raise LogError(_not_plain(path, mode, "file"))
 
 
-def _mode(path: Path) -> int | None:
+def _mode(path: str | Path) -> int | None:
     try:
         return os.lstat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def _not_plain(path: Path, mode: int, wanted: str) -> str:
+def _not_plain(path: str | Path, mode: int, wanted: str) -> str:
     if stat.S_ISLNK(mode):
         return (
             f"{path} is a symbolic link, and nothing is written through links inside a home; "
             f"put the {wanted} itself there, or name another --home"
         )
     return f"{path} is no {wanted}; move it away and try again"
+
+
+def is_metadata_name(subject: str) -> bool:
+    """Return whether a metadata file's subject is the bare name of the file: no reference is known."""
+    return re.fullmatch(_FILE["metadata"], subject) is not None
+
+
+def _metadata_name(reference: str) -> str:
+    from hashlib import sha256  # a list of images needs none, and it loads OpenSSL
+
+    return f"{sha256(reference.encode()).hexdigest()}.json"
 
 
 def lock_path(path: Path) -> Path:

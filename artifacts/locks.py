@@ -12,10 +12,13 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from msb_cache.artifacts.files import open_private
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SAY_AFTER = 1.0
 """Seconds after which somebody who waits for locks is told."""
@@ -36,8 +39,8 @@ os.register_at_fork(after_in_child=_close_in_child)
 class Lock:
     """One lock file, held from ``acquire`` to ``release``."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = os.fspath(path)
         self._descriptor: int | None = None
 
     def acquire(self, *, wait: float | None = 0.0) -> bool:
@@ -78,7 +81,9 @@ class Lock:
         descriptor, self._descriptor = self._descriptor, None
         try:
             if unlink:
-                self.path.unlink(missing_ok=True)
+                os.unlink(self.path)
+        except FileNotFoundError:
+            pass
         finally:
             _close(descriptor)
 
@@ -105,7 +110,7 @@ class Lock:
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, text.encode(), 0)
         except OSError as error:
-            error.filename = os.fspath(self.path)
+            error.filename = self.path
             raise
 
     def __enter__(self) -> Lock:
@@ -136,13 +141,16 @@ def is_free(path: Path) -> bool:
     return True
 
 
-def _open(path: Path) -> int:
+def _open(path: str) -> int:
     try:
-        return open_private(path, os.O_RDWR)
+        try:
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return open_private(path, os.O_RDWR)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             problem = "it is no lock file, but a link or a folder; delete it"
-            raise OSError(error.errno, problem, str(path)) from None
+            raise OSError(error.errno, problem, path) from None
         raise
 
 
@@ -155,16 +163,17 @@ class LockSet:
     """
 
     def __init__(self, paths: Iterable[Path], waiting: Callable[[Path], None] = lambda path: None) -> None:
-        self._locks = [Lock(path) for path in sorted(set(paths))]
+        self._paths = sorted(set(paths))
+        self._locks = [Lock(path) for path in self._paths]
         self._waiting = waiting
 
     def __enter__(self) -> LockSet:
         _allow_descriptors(len(self._locks))
         try:
             told = False
-            for lock in self._locks:
+            for path, lock in zip(self._paths, self._locks, strict=True):
                 if not told and not lock.acquire(wait=SAY_AFTER):
-                    self._waiting(lock.path)
+                    self._waiting(path)
                     told = True
                 if told:
                     lock.acquire(wait=None)
@@ -181,7 +190,7 @@ class LockSet:
     def release(self) -> None:
         """Give all locks up; a lock file whose artifact does not exist goes with its lock."""
         for lock in reversed(self._locks):
-            lock.release(unlink=not os.path.lexists(lock.path.with_suffix("")))
+            lock.release(unlink=not os.path.lexists(lock.path.removesuffix(".lock")))
 
 
 def _allow_descriptors(count: int) -> None:

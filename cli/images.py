@@ -224,7 +224,7 @@ def prune(
             )
         report = cache.prune(orphans=orphans, confirm=None if yes else _confirm)
     if format_ == "json":
-        output.json(_report_fields(report))
+        output.json(report._asdict())
     elif report.operation is None:
         if not quiet:
             click.echo("Nothing was pruned.", err=True)
@@ -299,12 +299,8 @@ def _detail_fields(detail: ImageDetail, holders: list[str]) -> dict[str, Any]:
     return {
         **_handle_fields(detail.handle),
         "holders": holders,
-        "config": None
-        if config is None
-        else {name: getattr(config, name) for name in config.__dataclass_fields__},
-        "layers": [
-            {name: getattr(layer, name) for name in layer.__dataclass_fields__} for layer in detail.layers
-        ],
+        "config": None if config is None else config._asdict(),
+        "layers": [layer._asdict() for layer in detail.layers],
     }
 
 
@@ -434,10 +430,6 @@ def _preview_fields(shown: Preview) -> dict[str, Any]:
         "kept": [{"subject": kept.subject, "rule": kept.rule, "by": list(kept.by)} for kept in plan.kept],
         "bytes_reclaimable": shown.bytes,
     }
-
-
-def _report_fields(report: Any) -> dict[str, Any]:
-    return {name: getattr(report, name) for name in report.__dataclass_fields__}
 
 
 def _print_report(report: Any) -> None:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 
 from msb_cache.errors import CorruptLogError, LogError
 from msb_cache.eventstore.events import Event, LogCreated
-from msb_cache.eventstore.ids import uuid7
+from msb_cache.eventstore.ids import uuid7s
 from msb_cache.eventstore.row import COLUMNS, GENESIS, Value, misfit
 from msb_cache.eventstore.upcasting import CATALOGUE, Catalogue
 from msb_cache.eventstore.where import ANYTHING, Where
@@ -87,36 +87,16 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
         return _EPOCH + timedelta(microseconds=self.recorded_at_ns // 1000)
 
 
-class Fact(Protocol):
-    """What a fold looks at: a :class:`StoredEvent`, or less of one."""
-
-    @property
-    def seq(self) -> int:
-        """The position."""
-
-    @property
-    def subject(self) -> str:
-        """What it is about."""
-
-    @property
-    def operation(self) -> str:
-        """The operation that it belongs to."""
-
-    @property
-    def occurred_at_ns(self) -> int:
-        """When it happened, in nanoseconds since the epoch, UTC."""
-
-    @property
-    def data(self) -> Event:
-        """What happened."""
-
-
 class _Folded(msgspec.Struct, frozen=True, gc=False):
     seq: int
     subject: str
     operation: str
     occurred_at_ns: int
     data: Event
+
+
+Fact = StoredEvent | _Folded
+"""What a fold looks at: a stored event, or as much of one as a fold needs."""
 
 
 class Head(NamedTuple):
@@ -219,7 +199,7 @@ class EventStore:
         seq, digest = head.seq, head.hash
         rows: list[tuple[Value, ...]] = []
         stored: list[StoredEvent] = []
-        for event, subject, occurred_at in events:
+        for identifier, (event, subject, occurred_at) in zip(uuid7s(len(events)), events, strict=True):
             data = _encode(event)
             if len(data) > MAX_DATA:
                 raise LogError(
@@ -227,7 +207,6 @@ class EventStore:
                     f"the log takes at most {MAX_DATA}"
                 )
             seq += 1
-            identifier = uuid7()
             occurred = recorded_at if occurred_at is None else occurred_at
             row = (
                 seq,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
 _LIKE = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Where:
+class Where(NamedTuple):
     """What an event must fit besides its position, type, subject and operation; None: anything.
 
     Attributes:

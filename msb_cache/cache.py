@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Unpack
 
@@ -25,6 +24,8 @@ from msb_cache.projections import images
 from msb_cache.session import Session
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from msb_cache.deletion import Confirm, Preview
     from msb_cache.details import ImageDetail, ImagePruneReport
     from msb_cache.eventstore.checkpoint import Checkpoint
@@ -448,6 +449,8 @@ class ImageCache:
         Raises:
             LogError: the state cannot be read, or is of another log, release or position.
         """
+        from pathlib import Path
+
         from msb_cache.log_files import read_state
 
         wanted = read_state(Path(state))

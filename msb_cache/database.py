@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msb_cache.artifacts import files
 from msb_cache.artifacts.layout import Layout, check_plain_file, make_private
-from msb_cache.artifacts.locks import SAY_AFTER, Lock
 from msb_cache.errors import CorruptLogError, LogError, NewerDatabaseError
 from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
 from msb_cache.projections import FOLD_VERSION
 from msb_cache.steps import reached
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from msb_cache.read_only import Content
 
 BUSY_SECONDS = 30.0
@@ -39,7 +41,7 @@ def open_database(layout: Layout) -> sqlite3.Connection:
         LogError: it cannot be opened.
     """
     make_private(layout.db)
-    with _said_clearly(layout.database):
+    with _said_clearly(layout.database_file):
         return _opened(layout, create=True)
 
 
@@ -54,8 +56,8 @@ def open_to_read(layout: Layout) -> tuple[sqlite3.Connection, Content | None] | 
         NewerDatabaseError, CorruptLogError: as for ``open_database``.
         LogError: it cannot be opened, or an older release wrote it and it cannot be brought up to date.
     """
-    path = layout.database
-    if not path.exists():
+    path = layout.database_file
+    if not _is_there(path):
         return None
     with _said_clearly(path):
         try:
@@ -65,7 +67,7 @@ def open_to_read(layout: Layout) -> tuple[sqlite3.Connection, Content | None] | 
 
             if isinstance(error, sqlite3.Error) and not read_only.is_refusal(error):
                 raise
-        connection, content = read_only.connect(path, BUSY_SECONDS)
+        connection, content = read_only.connect(layout.database, BUSY_SECONDS)
         try:
             if not _current(connection, path):
                 raise LogError(
@@ -79,12 +81,12 @@ def open_to_read(layout: Layout) -> tuple[sqlite3.Connection, Content | None] | 
 
 
 def _opened(layout: Layout, *, create: bool) -> sqlite3.Connection:
-    path = layout.database
+    path = layout.database_file
     check_plain_file(path)
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
-            if create and not path.exists():
+            if create and not _is_there(path):
                 _make(layout)
             return _up_to_date(layout)
         except sqlite3.OperationalError as error:
@@ -95,16 +97,27 @@ def _opened(layout: Layout, *, create: bool) -> sqlite3.Connection:
 
 
 def _up_to_date(layout: Layout) -> sqlite3.Connection:
-    connection = _connect(layout.database)
+    connection = _connect(layout.database_file)
     try:
-        if not _current(connection, layout.database):
+        if not _current(connection, layout.database_file):
             connection.close()
             _migrate(layout)
-            connection = _connect(layout.database)
+            connection = _connect(layout.database_file)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _is_there(path: str) -> bool:
+    """Whether there is such a file; an error, such as of a folder that may not be entered, is no answer."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        return False
+    return True
 
 
 def _create_empty(path: Path) -> None:
@@ -113,7 +126,7 @@ def _create_empty(path: Path) -> None:
         files.create(path).close()
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
@@ -145,6 +158,8 @@ def begin_writing(
                 waited = time.monotonic() - began
                 if not is_busy(error) or waited >= seconds:
                     raise
+                from msb_cache.artifacts.locks import SAY_AFTER
+
                 if waited >= SAY_AFTER and not told:
                     waiting()
                     told = True
@@ -172,7 +187,7 @@ def _primary_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 
-def schema_version(connection: sqlite3.Connection, path: Path) -> int:
+def schema_version(connection: sqlite3.Connection, path: str | Path) -> int:
     """Return a database's schema version.
 
     Raises:
@@ -194,7 +209,7 @@ def schema_version(connection: sqlite3.Connection, path: Path) -> int:
     return int(version)
 
 
-def _current(connection: sqlite3.Connection, path: Path) -> bool:
+def _current(connection: sqlite3.Connection, path: str) -> bool:
     """Whether the schema is this release's, and the projections are its fold of the whole log."""
     if schema_version(connection, path) < SCHEMA_VERSION:
         return False
@@ -212,6 +227,8 @@ def _current(connection: sqlite3.Connection, path: Path) -> bool:
 
 
 def _make(layout: Layout) -> None:
+    from msb_cache.artifacts.locks import Lock  # a command that reads takes no locks
+
     with Lock(layout.migrate_lock) as lock:
         lock.acquire(wait=None)
         if not layout.database.exists():
@@ -225,6 +242,8 @@ def _make(layout: Layout) -> None:
 
 
 def _migrate(layout: Layout) -> None:
+    from msb_cache.artifacts.locks import Lock
+
     with Lock(layout.migrate_lock) as lock:
         lock.acquire(wait=None)
         # Whoever makes a database has this lock until it is whole, and has said so in it if it was killed.
@@ -241,11 +260,11 @@ def _migrate(layout: Layout) -> None:
 
 
 def _bring_up(layout: Layout) -> None:
-    connection = _connect(layout.database)
+    connection = _connect(layout.database_file)
     try:
-        if _current(connection, layout.database):
+        if _current(connection, layout.database_file):
             return  # another process was first
-        if schema_version(connection, layout.database) < SCHEMA_VERSION:
+        if schema_version(connection, layout.database_file) < SCHEMA_VERSION:
             # First of all, so that a database with tables but without it is somebody else's.
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute("PRAGMA journal_mode = WAL")
@@ -273,7 +292,7 @@ def _fill_projections(connection: sqlite3.Connection) -> None:
 
 
 @contextlib.contextmanager
-def _said_clearly(path: Path) -> Iterator[None]:
+def _said_clearly(path: str) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError:

@@ -19,7 +19,7 @@ import msgspec
 
 from msb_cache import logs
 from msb_cache.artifacts import files
-from msb_cache.artifacts.layout import Layout, lock_path, make_private, sync_folder
+from msb_cache.artifacts.layout import Layout, is_metadata_name, lock_path, make_private, sync_folder
 from msb_cache.artifacts.locks import SAY_AFTER, Lock, is_free
 from msb_cache.errors import BusyError
 from msb_cache.eventstore import events as ev
@@ -220,16 +220,13 @@ class Needs:
 
     def __call__(self, kind: str, subject: str) -> bool:
         """Return whether an artifact of this kind is needed."""
+        if kind != "metadata" or not is_metadata_name(subject):
+            with self._ledger.statement() as connection:
+                return connection is not None and images.needs(connection, kind, subject)
         with self._ledger.snapshot() as connection:
             if connection is None:
                 return False
-            if kind != "metadata":
-                return images.needs(connection, kind, subject)
-            if images.has_image(connection, subject):
-                return True
             path = self._ledger.layout.artifact(kind, subject)
-            if path == self._ledger.layout.metadata(subject):
-                return False
             # An orphan is known by its file's name only, a hash: compared with those of all references.
             head = self._ledger.store(connection).head()
             position = head.seq if head else 0
@@ -315,12 +312,12 @@ def planned(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
         yield from _file("fsmeta", digest, layout)
     for diff_id, manifests in plan.layers:
         # Named even when its file is missing: naming it takes its record out of the index.
-        size = files.measure(layout.layer(diff_id))
+        size = files.measure(layout.artifact_file("layer", diff_id))
         yield ev.PlannedArtifact(kind="layer", subject=diff_id, bytes=size, manifests=manifests)
 
 
 def _file(kind: ev.ArtifactKind, subject: str, layout: Layout) -> Iterator[ev.PlannedArtifact]:
-    size = files.measure(layout.artifact(kind, subject))
+    size = files.measure(layout.artifact_file(kind, subject))
     if size is not None:
         yield ev.PlannedArtifact(kind=kind, subject=subject, bytes=size)
 
@@ -367,12 +364,12 @@ def _dispose(
     ledger: Ledger, artifact: ev.PlannedArtifact, needs: Needs, *, wait: float, recovering: bool
 ) -> ev.Event:
     kind, subject = artifact.kind, artifact.subject
-    path = ledger.layout.artifact(kind, subject)
-    lock = Lock(lock_path(path))
+    path = ledger.layout.artifact_file(kind, subject)
+    lock = Lock(f"{path}.lock")
     size: int | None = None
     gone = False
     try:
-        if artifact.bytes is not None or path.parent.is_dir():
+        if artifact.bytes is not None or os.path.isdir(os.path.dirname(path)):
             if not lock.acquire(wait=wait):
                 return ev.ArtifactKept(kind=kind, reason="busy")
             if ledger.owned_by_msb:

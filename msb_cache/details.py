@@ -7,7 +7,7 @@ handles, because making these classes would cost every list of images two millis
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,8 +16,7 @@ from msb_cache.models import ImageHandle
 from msb_cache.projections import images
 
 
-@dataclass(frozen=True, slots=True)
-class ImageConfigDetail:
+class ImageConfigDetail(NamedTuple):
     """The parts of an image's OCI config that say how to run it."""
 
     digest: str
@@ -31,8 +30,7 @@ class ImageConfigDetail:
     stop_signal: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ImageLayerDetail:
+class ImageLayerDetail(NamedTuple):
     """One layer of an image."""
 
     diff_id: str
@@ -47,8 +45,7 @@ class ImageLayerDetail:
     """0 is the bottom layer."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageDetail:
+class ImageDetail(NamedTuple):
     """Everything known about one cached image."""
 
     handle: ImageHandle
@@ -58,8 +55,7 @@ class ImageDetail:
     """Bottom to top."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImagePruneReport:
+class ImagePruneReport(NamedTuple):
     """What a prune removed; the first three count index records, the next two files."""
 
     image_refs_removed: int

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import pwd
 import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msb_cache.artifacts.layout import Layout, check_plain
@@ -31,6 +29,8 @@ from msb_cache.errors import (
 from msb_cache.steps import reached
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from msb_cache.eventstore.store import Actor, Clock, EventStore, NewEvent, StoredEvent
     from msb_cache.read_only import Content
 
@@ -43,6 +43,8 @@ Note = Callable[[str], None]
 
 def current_actor(program: str | None = None, reason: str | None = None) -> Actor:
     """Return who runs this process. ``program`` is a name; arguments are never part of it."""
+    import pwd
+
     from msb_cache.eventstore.store import Actor
 
     uid = os.getuid()
@@ -167,6 +169,13 @@ class Ledger:
                 connection.execute("ROLLBACK")
 
     @contextmanager
+    def statement(self) -> Iterator[sqlite3.Connection | None]:
+        """Read with one statement, which sees one position without a transaction; else like ``snapshot``."""
+        connection = self._reader()
+        with self._unchanged(), _said_clearly(self.layout):
+            yield connection
+
+    @contextmanager
     def transaction(self, operation: str) -> Iterator[Transaction]:
         """Write: everything appended in the block is committed together, durably, or not at all.
 
@@ -270,7 +279,7 @@ class Ledger:
     @property
     def owned_by_msb(self) -> bool:
         """Whether msb keeps this cache: ``db/msb.db`` exists."""
-        return os.path.lexists(self.layout.msb_database)
+        return os.path.lexists(self.layout.msb_database_file)
 
     def check_ours(self) -> None:
         """Refuse a home that msb owns.
@@ -322,19 +331,21 @@ class Ledger:
                     raise BusyError(f"another process wrote to {path} while it was read; try again")
 
     def _check_directory(self) -> None:
+        if os.path.isdir(self.layout.root):
+            return
         home = self.layout.home
         nearest = next(path for path in (home, *home.parents) if os.path.lexists(path))
         if not nearest.is_dir():
             raise LogError(f"{home} can be no home of microsandbox: {nearest} is no directory")
 
 
-def _cannot_write(path: Path) -> LogError:
+def _cannot_write(path: str | Path) -> LogError:
     return LogError(f"{path} cannot be written to by this user; use an account that may, or another --home")
 
 
 @contextmanager
 def _said_clearly(layout: Layout) -> Iterator[None]:
-    path = layout.database
+    path = layout.database_file
     try:
         yield
     except sqlite3.OperationalError as error:

@@ -7,10 +7,9 @@ it came from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msb_cache.errors import InvalidConfigError
 
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from msb_cache.details import ImageDetail
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SAID = 8
+"""How many of a handle's fields say something about the image; where it came from does not."""
 
 
 class ImageArchiveFormat(StrEnum):
@@ -30,8 +31,7 @@ class ImageArchiveFormat(StrEnum):
     OCI = "oci"
 
 
-@dataclass(frozen=True, slots=True)
-class ImageHandle:
+class ImageHandle(NamedTuple):
     """One cached image: a reference and what is known about the manifest it points at.
 
     Handles are snapshots. They do not change when the cache does, and equality compares what they
@@ -50,7 +50,17 @@ class ImageHandle:
     """When the reference was first pulled since it was last absent, in ns since the epoch, UTC."""
     last_used_at_ns: int | None
     """When the image was last pulled or used, in ns since the epoch, UTC."""
-    home: Path | None = field(default=None, repr=False, compare=False)
+    root: str | None = None
+    """The absolute path of the home whose cache it came from, as text; None: it was not made by a cache."""
+
+    @property
+    def home(self) -> Path | None:
+        """The home whose cache it came from."""
+        if self.root is None:
+            return None
+        from pathlib import Path
+
+        return Path(self.root)
 
     @property
     def created_at(self) -> datetime | None:
@@ -61,6 +71,19 @@ class ImageHandle:
     def last_used_at(self) -> datetime | None:
         """When the image was last pulled or used: an aware UTC time, to the µs."""
         return _datetime(self.last_used_at_ns)
+
+    def __eq__(self, other: object) -> bool:
+        return self[:_SAID] == other[:_SAID] if isinstance(other, ImageHandle) else NotImplemented
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self[:_SAID])
+
+    def __repr__(self) -> str:
+        said = zip(self._fields[:_SAID], self[:_SAID], strict=True)
+        return f"ImageHandle({', '.join(f'{name}={value!r}' for name, value in said)})"
 
     async def inspect(self) -> ImageDetail:
         """Return the configuration and layers of this reference in the cache the handle came from.
@@ -80,12 +103,12 @@ class ImageHandle:
     def _backend(self) -> LocalBackend:
         from msb_cache.backends import LocalBackend
 
-        if self.home is None:
+        if self.root is None:
             raise InvalidConfigError(
                 f"this handle for {self.reference} was not made by a cache, so nothing can be asked of it: "
                 "use Image.inspect or Image.remove with its reference"
             )
-        return LocalBackend(home=self.home)
+        return LocalBackend(home=self.root)
 
 
 def _datetime(ns: int | None) -> datetime | None:

@@ -11,7 +11,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple, TypedDict, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, TypeVar
 
 from msb_cache import finding
 from msb_cache.errors import InvalidConfigError, OperationNotFoundError
@@ -21,9 +21,11 @@ from msb_cache.eventstore.where import Where
 from msb_cache.ledger import Ledger, as_text
 from msb_cache.projections import deletions, images
 from msb_cache.projections.history import HistoryEvent, Scope, history
-from msb_cache.times import Moment, as_ns
 
-_OPERATION_PREFIX = re.compile(r"[0-9a-f-]{4,36}")
+if TYPE_CHECKING:
+    from msb_cache.times import Moment
+
+_OPERATION_PREFIX = r"[0-9a-f-]{4,36}"
 _WHOLE_DIGEST = 71  # characters
 _LONGEST = 1000  # characters of a text to look for
 _FIRST_PAGE, _LARGEST_PAGE = 500, 32_000
@@ -96,7 +98,11 @@ class Query:
 
     def __init__(self, filters: Filters, now_ns: int) -> None:
         def time(moment: Moment | None) -> int | None:
-            return None if moment is None else as_ns(moment, now_ns)
+            if moment is None:
+                return None
+            from msb_cache.times import as_ns  # its grammar is compiled
+
+            return as_ns(moment, now_ns)
 
         self.since_ns, self.until_ns = time(filters.get("since")), time(filters.get("until"))
         types = filters.get("types")
@@ -132,14 +138,12 @@ class Query:
 
     def where(self, connection: sqlite3.Connection) -> Where:
         """Return the conditions that no index serves, with a digest written out."""
-        from dataclasses import replace
-
         if self.digest is None:
             return self._where
         digest = finding.digest_prefix(self.digest)
         if digest is None or len(digest) < _WHOLE_DIGEST:  # a whole one may be a blob's or a config's as well
             digest = finding.digest_in_log(connection, self.digest)
-        return replace(self._where, digest=digest)
+        return self._where._replace(digest=digest)
 
     def events(self, connection: sqlite3.Connection, store: EventStore, span: Span) -> Iterator[StoredEvent]:
         """Yield the events that fit."""
@@ -254,7 +258,7 @@ def operation_in_log(connection: sqlite3.Connection, prefix: str) -> str:
         OperationNotFoundError: none does, or several do.
     """
     found = []
-    if _OPERATION_PREFIX.fullmatch(prefix):
+    if re.fullmatch(_OPERATION_PREFIX, prefix):
         found = deletions.operations_with(connection, prefix)
     if len(found) != 1:
         problem = "several operations begin with" if found else "no operation has the id"
@@ -270,7 +274,7 @@ def deletion_in_log(
     Raises:
         OperationNotFoundError: none does, or several do.
     """
-    if not _OPERATION_PREFIX.fullmatch(prefix):
+    if not re.fullmatch(_OPERATION_PREFIX, prefix):
         raise OperationNotFoundError(
             f"{as_text(prefix[:100])!r} is no operation id, nor four characters or more of one; "
             "`msb-cache prunes` lists them"

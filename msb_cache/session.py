@@ -97,10 +97,8 @@ class Session:
     def handle(self, row: HandleRow) -> ImageHandle:
         """Return an image of the index as callers get it."""
         reference, size, digest, architecture, os_name, layers, created, used = row
-        home = self.layout.home
-        return ImageHandle(
-            familiar(reference), size, digest, architecture, os_name, layers or 0, created, used, home
-        )
+        name, home = familiar(reference), self.layout.root
+        return ImageHandle(name, size, digest, architecture, os_name, layers or 0, created, used, home)
 
     def _position(self, connection: sqlite3.Connection | None, as_of: AsOf) -> int:
         from msb_cache.past import position_of

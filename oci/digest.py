@@ -11,7 +11,7 @@ import re
 from msb_cache.errors import InvalidImageError
 
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
-_SHA512 = re.compile(r"sha512:[0-9a-f]{128}")
+_SHA512 = r"sha512:[0-9a-f]{128}"  # compiled when first used
 _SHOWN_CHARACTERS = 120
 
 
@@ -26,7 +26,7 @@ def digest_problem(text: str) -> str | None:
     """What is wrong with a digest, as the end of a sentence, or None when it is a usable SHA-256 digest."""
     if _SHA256.fullmatch(text):
         return None
-    if _SHA512.fullmatch(text):
+    if re.fullmatch(_SHA512, text):
         return "is a sha512 digest; only sha256 is supported"
     return "is not a digest of the form sha256:<64 lower-case hex digits>"
 

@@ -19,10 +19,11 @@ MAX_TAG_CHARACTERS = 128
 
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]{{1,5}})?")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_HEX64 = re.compile(r"[0-9a-f]{64}")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+# Some are compiled when first used: many references need none of them.
+_REGISTRY = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]{{1,5}})?"
+_HEX64 = r"[0-9a-f]{64}"
 
 
 class Reference:
@@ -95,7 +96,7 @@ class Reference:
             short = self.repository
         head, slash, _ = short.partition("/")
         # docker.io/foo.bar/x must stay long: foo.bar/x would be the registry foo.bar.
-        if (slash and _is_registry(head)) or _HEX64.fullmatch(short):
+        if (slash and _is_registry(head)) or re.fullmatch(_HEX64, short):
             return self.name
         return short
 
@@ -168,14 +169,14 @@ def _split_registry(text: str, name: str) -> tuple[str, str]:
     else:
         if len(head) > MAX_NAME_CHARACTERS:  # first, because the pattern below backtracks
             raise _refused(text, f"its registry is longer than {MAX_NAME_CHARACTERS} characters")
-        if not _REGISTRY.fullmatch(head):
+        if not re.fullmatch(_REGISTRY, head):
             raise _refused(text, f"{shown(head)} is not a registry's host name")
         registry, repository = head, rest
         if registry == "index.docker.io":
             registry = DEFAULT_REGISTRY
     if registry == DEFAULT_REGISTRY and repository and "/" not in repository:
         # Docker applies this before adding library/: 64 hex digits alone would be an image ID.
-        if _HEX64.fullmatch(repository):
+        if re.fullmatch(_HEX64, repository):
             raise _refused(text, "64 hex digits alone are an image ID, not a repository")
         repository = "library/" + repository
     return registry, repository

@@ -183,8 +183,12 @@ def has_layer(connection: sqlite3.Connection, diff_id: str) -> bool:
 
 
 def needs(connection: sqlite3.Connection, kind: str, subject: str) -> bool:
-    """Return whether the index needs a layer image (kind ``layer``), or a file or record of a manifest."""
-    return (has_layer if kind == "layer" else has_manifest)(connection, subject)
+    """Return whether the index needs an artifact; of a metadata file the subject is its reference.
+
+    That is one statement, so it needs no transaction to see one position.
+    """
+    asks = {"layer": has_layer, "metadata": has_image}.get(kind, has_manifest)
+    return asks(connection, subject)
 
 
 def manifests_with(connection: sqlite3.Connection, diff_id: str) -> list[str]:

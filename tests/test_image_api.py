@@ -300,10 +300,10 @@ def test_times_are_utc_and_exact_to_the_microsecond() -> None:
 
 
 def test_a_handle_is_a_value() -> None:
-    assert handle(home=Path("/a")) == handle(home=Path("/b"))
-    assert hash(handle(home=Path("/a"))) == hash(handle())
+    assert handle(root="/a") == handle(root="/b")
+    assert hash(handle(root="/a")) == hash(handle())
     assert handle(layer_count=2) != handle()
-    assert "home" not in repr(handle(home=Path("/a")))
+    assert "/a" not in repr(handle(root="/a"))
     with pytest.raises(AttributeError):
         handle().reference = "other:1"  # type: ignore[misc]
 

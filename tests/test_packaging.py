@@ -6,12 +6,14 @@ import ast
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 
 import pytest
 
 import msb_cache
+from tests.logs import PYTHON, new_ledger, some_events
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -75,6 +77,46 @@ def test_importing_the_package_is_cheap() -> None:
 @pytest.mark.parametrize("name", ["LocalBackend", "ImageHandle", "ImageNotFoundError"])
 def test_a_name_loads_only_what_it_needs(name: str) -> None:
     assert imported_by(f"from msb_cache import {name}").isdisjoint(HEAVY)
+
+
+# Each would cost a command that starts and reads half a millisecond to five.
+OF_NO_READING = {
+    *{"dataclasses", "dateutil", "fcntl", "hashlib", "json", "pathlib", "rich", "sqlite_utils"},
+    *{"structlog", "urllib.parse", "zstandard", "msb_cache.artifacts.locks", "msb_cache.times"},
+}
+OF_NO_LIST = OF_NO_READING | {"msgspec", "msb_cache.eventstore", "msb_cache.details"}
+
+
+@pytest.mark.parametrize(
+    ("command", "unneeded"),
+    [
+        (["list"], OF_NO_LIST),
+        (["inspect", PYTHON], OF_NO_READING | {"msb_cache.eventstore.store", "msb_cache.selection"}),
+        (["history", PYTHON], OF_NO_READING | {"msb_cache.details", "msb_cache.projections.fold"}),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_command_that_reads_imports_only_what_it_runs(
+    command: list[str], unneeded: set[str], tmp_path: Path
+) -> None:
+    new_ledger(tmp_path, some_events()[:2]).close()
+    # An editable install's own start imports some of them: so without it.
+    program = (
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {sysconfig.get_path('purelib')!r}]\n"
+        "from msb_cache.cli.main import run\n"
+        "code = run(sys.argv[1:])\n"
+        "print(code, *sorted(sys.modules), sep=chr(10))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program, "--home", str(tmp_path), *command],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert "0" in lines, done.stdout + done.stderr
+    assert {"click", "msb_cache.cache"} <= set(lines)
+    assert unneeded.isdisjoint(lines)
 
 
 # --- the import contracts -----------------------------------------------------------------------
