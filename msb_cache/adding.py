@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -57,6 +57,24 @@ class _Staged:
     kind: str
     subject: str
     path: Path
+
+
+class _Syncs:
+    """Makes files durable beside other work: what is written next need not wait for what was.
+
+    All of them are on the disk when :meth:`wait` has returned, which raises what went wrong with one.
+    """
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+        self._running: list[Future[None]] = []
+
+    def begin(self, path: Path) -> None:
+        self._running.append(self._pool.submit(files.sync, path))
+
+    def wait(self) -> None:
+        for each in self._running:
+            each.result()
 
 
 _KEPT_BYTES = 256 << 20
@@ -138,10 +156,13 @@ def add(
         reached("add.locked")
         staging = operation.staging()
         layers = _Layers()
-        staged = _stage_layers(ledger, additions, layers, staging, workers, reuse, abandon)
-        staged += _stage_repairs(ledger, layers, repairs, additions, staging)
-        for addition in additions:
-            staged += _stage_image(ledger, addition, layers, staging)
+        with ThreadPoolExecutor(thread_name_prefix="msb-cache-sync") as pool:
+            syncs = _Syncs(pool)
+            staged = _stage_layers(ledger, additions, layers, staging, syncs, workers, reuse, abandon)
+            staged += _stage_repairs(ledger, layers, repairs, additions, staging, syncs)
+            for addition in additions:
+                staged += _stage_image(ledger, addition, layers, staging, syncs)
+            syncs.wait()
         reached("add.staged")
         ledger.open_to_write()  # not before: what is refused leaves no database behind
         published = _journal(ledger, staged, staging)
@@ -234,6 +255,7 @@ def _stage_repairs(
     repairs: Mapping[str, list[str]],
     additions: Sequence[Addition],
     staging: Path,
+    syncs: _Syncs,
 ) -> list[_Staged]:
     added = {addition.image.manifest_digest for addition in additions}
     staged: list[_Staged] = []
@@ -249,7 +271,7 @@ def _stage_repairs(
             if diff_id not in layers.sizes and (present := _reusable(path)):
                 layers.put(diff_id, present, path)
         if layers.converted.intersection(diff_ids) and layers.sizes.keys() >= set(diff_ids):
-            staged += _stage_tree(ledger, digest, diff_ids, layers, staging)
+            staged += _stage_tree(ledger, digest, diff_ids, layers, staging, syncs)
     return staged
 
 
@@ -258,6 +280,7 @@ def _stage_layers(
     additions: Sequence[Addition],
     layers: _Layers,
     staging: Path,
+    syncs: _Syncs,
     workers: int,
     reuse: Reuse | None,
     abandon: Callable[[], None],
@@ -283,6 +306,7 @@ def _stage_layers(
             return None
         target = staging / path.name
         written = _convert(layer, target, claims[layer.diff_id], stop, give_up)
+        syncs.begin(target)
         layers.put(layer.diff_id, written, target)
         layers.converted.add(layer.diff_id)
         logs.info("layer.converted", diff_id=layer.diff_id, bytes=written.size_bytes)
@@ -329,7 +353,6 @@ def _convert(
         except BaseException as error:
             give_up(error)  # now, for leaving the stream waits until its last read has returned
             raise
-    files.sync(target)
     return written
 
 
@@ -354,10 +377,12 @@ def _reusable(path: Path) -> LayerImage | None:
         return None  # converted anew, and replaced by a rename
 
 
-def _stage_image(ledger: Ledger, addition: Addition, layers: _Layers, staging: Path) -> list[_Staged]:
+def _stage_image(
+    ledger: Ledger, addition: Addition, layers: _Layers, staging: Path, syncs: _Syncs
+) -> list[_Staged]:
     layout, image = ledger.layout, addition.image
     own = [layer.diff_id for layer in image.layers]
-    staged = _stage_tree(ledger, image.manifest_digest, own, layers, staging)
+    staged = _stage_tree(ledger, image.manifest_digest, own, layers, staging, syncs)
     document = metadata.render(_metadata(image))
     for reference in addition.references:
         target = staging / layout.metadata(reference.canonical).name
@@ -367,7 +392,7 @@ def _stage_image(ledger: Ledger, addition: Addition, layers: _Layers, staging: P
 
 
 def _stage_tree(
-    ledger: Ledger, digest: str, diff_ids: Sequence[str], layers: _Layers, staging: Path
+    ledger: Ledger, digest: str, diff_ids: Sequence[str], layers: _Layers, staging: Path, syncs: _Syncs
 ) -> list[_Staged]:
     """Prepare a manifest's fsmeta and VMDK, unless those that are there fit its layers."""
     layout = ledger.layout
@@ -378,7 +403,7 @@ def _stage_tree(
     if fsmeta_size is None:
         target = staging / f"fsmeta-{fsmeta.name}"
         fsmeta_size = write_fsmeta(target, map(layers.read, diff_ids))
-        files.sync(target)
+        syncs.begin(target)
         staged.append(_Staged("fsmeta", digest, target))
     extents = [(fsmeta, fsmeta_size)]
     extents += [(layout.layer(diff_id), layers.sizes[diff_id]) for diff_id in diff_ids]

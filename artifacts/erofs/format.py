@@ -61,6 +61,9 @@ MAX_DEVICES = 0xFFFF
 INODE = Struct("<HHHHQIIIIqII16x")
 """format, xattr count, mode, reserved, size, union (first block, rdev or chunk format), inode
 number, uid, gid, mtime (s), its ns, link count."""
+INODE_UNION_OFFSET = 16
+INODE_LINKS_OFFSET = 44
+UNSIGNED = Struct("<I")
 SLOT = 32
 """A nid counts slots of this many bytes from the metadata block."""
 NO_BLOCK = 0xFFFFFFFF

@@ -7,7 +7,7 @@ same tree gives the same bytes; numbers follow from a walk with siblings in byte
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import BinaryIO, NamedTuple
 
 from msb_cache.artifacts.erofs import format as fmt
@@ -16,11 +16,14 @@ from msb_cache.errors import InvalidImageError
 
 _DIRENT = fmt.DIRENT.size
 _INODE = fmt.INODE.size
-_pack_inode = fmt.INODE.pack_into
 # Looked up for every inode and name.
+_pack_inode = fmt.INODE.pack_into
+_pack_dirent = fmt.DIRENT.pack
+_FILE_TYPE = fmt.FILE_TYPE
 _SLOT = fmt.SLOT
 _BLOCK = fmt.BLOCK
 _KIND = 0o170000  # S_IFMT
+_GROWTH = 64 << 10
 
 
 class Metadata(NamedTuple):
@@ -82,14 +85,18 @@ def encode(root: Node, first_block: int) -> Metadata:
 
 
 class _Directory:
-    """Where a directory's entries go: names in order, and for each block the index it ends at."""
+    """A directory whose inode has its place, and whose entries are written once those below have theirs.
 
-    __slots__ = ("ends", "names", "parent", "size")
+    ``names`` are its entries in order, ``ends`` the index at which each of its blocks ends.
+    """
 
-    def __init__(self, node: Node, parent: _Inode | None) -> None:
-        children = node.children or {}
-        self.names = sorted([b".", b"..", *children])
-        self.parent = parent  # None: the root, which is its own
+    __slots__ = ("ends", "inline", "names", "node", "number", "offset", "order", "parent", "size", "xattrs")
+
+    def __init__(self, node: Node, parent: _Directory | None) -> None:
+        self.node = node
+        self.parent = parent or self
+        self.xattrs = _xattrs(node) if node.xattrs or node.opaque else b""
+        self.names = sorted([b".", b"..", *(node.children or {})])
         self.ends: list[int] = []
         used = _DIRENT * len(self.names) + sum(map(len, self.names))
         if used > fmt.BLOCK:
@@ -100,124 +107,172 @@ class _Directory:
                     self.ends.append(index)
                     used = 0
                 used += need
-        self.size = len(self.ends) * fmt.BLOCK + used
         self.ends.append(len(self.names))
-
-
-class _Inode:
-    """A node's place: byte offset in the inode area, attributes, tail, links."""
-
-    __slots__ = ("directory", "inline", "links", "node", "offset", "xattrs")
-
-    def __init__(self, node: Node, directory: _Directory | None) -> None:
-        self.node = node
-        self.directory = directory
-        self.inline = False
-        self.links = 2 if directory else 0
-        self.offset = 0
-        self.xattrs = b""
+        self.size = (len(self.ends) - 1) * fmt.BLOCK + used
+        tail = self.size % fmt.BLOCK
+        self.inline = 0 < tail <= fmt.BLOCK - _INODE - len(self.xattrs)
+        self.offset = self.order = self.number = 0
 
 
 class _Encoder:
+    """Walks the tree once. What a hundred thousand files cost is the work of one `_place` each."""
+
     def __init__(self, first_block: int) -> None:
         self._first_block = first_block
-        self._blocks = bytearray()
-        self._inodes: list[_Inode] = []
-        self._index: dict[int, _Inode] = {}  # by the node's id
-        self._end = 0
+        self._meta = bytearray()
+        self._end = 0  # of the inodes placed so far
+        self._count = 0
+        self._number = 0
+        self._offsets: dict[int, int] = {}  # of what is no directory, by the node's id
+        self._links: dict[int, int] = {}  # by offset, where a file has several names
+        self._outside: list[
+            tuple[int, int, bytes | bytearray]
+        ] = []  # order and offset of an inode, and its data
 
     def encode(self, root: Node) -> Metadata:
-        self._place_tree(root)
-        meta = bytearray(fmt.blocks_for(self._end) * fmt.BLOCK)
-        number = 0
-        for inode in self._inodes:
-            if not inode.node.implicit:
-                number += 1
-            # Linux derives inode numbers from the nid, which leaves the field free to say
-            # "implicit"; microsandbox gives 0 to its root, which it takes from no layer, too.
-            self._write(meta, inode, 0 if inode.node.implicit else number)
-        meta_block = self._first_block + len(self._blocks) // fmt.BLOCK
-        return Metadata(self._blocks, meta, meta_block, len(self._inodes))
-
-    def _place_tree(self, root: Node) -> None:
-        """Give every inode its offset: a directory's entries lie together, as ``ls -l`` wants them."""
-        stack = [self._place(root, _Directory(root, None))]
-        index, place = self._index, self._place
+        stack = [self._place_directory(root, None)]
         while stack:
-            parent = stack.pop()
-            children = parent.node.children
-            assert children is not None  # noqa: S101
-            assert parent.directory is not None  # noqa: S101
-            subdirectories = []
-            for name in parent.directory.names:
-                child = children.get(name)
-                if child is None:
-                    continue  # "." and ".."
-                if child.children is not None:
-                    parent.links += 1
-                    subdirectories.append(place(child, _Directory(child, parent)))
-                else:
-                    known = index.get(id(child))
-                    if known is None:
-                        known = place(child, None)
-                    known.links += 1
-            stack.extend(reversed(subdirectories))
+            # A directory's inodes lie together, as ``ls -l`` wants them.
+            stack.extend(reversed(self._fill(stack.pop())))
+        meta = self._meta
+        for offset, links in self._links.items():
+            fmt.UNSIGNED.pack_into(meta, offset + fmt.INODE_LINKS_OFFSET, links)
+        blocks = bytearray()
+        self._outside.sort(reverse=True)
+        while self._outside:
+            _, offset, data = self._outside.pop()
+            block = self._first_block + len(blocks) // _BLOCK
+            fmt.UNSIGNED.pack_into(meta, offset + fmt.INODE_UNION_OFFSET, block)
+            blocks += data
+            blocks += bytes(-len(data) % _BLOCK)
+        meta_block = self._first_block + len(blocks) // _BLOCK
+        size = fmt.blocks_for(self._end) * _BLOCK
+        meta += bytes(max(0, size - len(meta)))
+        del meta[size:]
+        return Metadata(blocks, meta, meta_block, self._count)
 
-    def _place(self, node: Node, directory: _Directory | None) -> _Inode:
-        inode = _Inode(node, directory)
-        if node.xattrs or node.opaque:
-            inode.xattrs = _xattrs(node)
-        need = _INODE + len(inode.xattrs)
-        tail = 0
-        if directory:
-            tail = directory.size % fmt.BLOCK
-        elif node.target:
-            tail = len(node.target)
-        elif node.device and node.size:
-            need = (need + 7 & ~7) + fmt.CHUNK_INDEX.size
-        if tail and need + tail <= fmt.BLOCK:
-            inode.inline = True
-            need += tail
+    def _reserve(self, need: int) -> int:
+        """The offset of the next inode, which takes ``need`` bytes with what lies beside it."""
         offset = self._end + _SLOT - 1 & -_SLOT
         room = _BLOCK - offset % _BLOCK
         # Linux wants inline data inside one block; keeping whole inodes together costs little more.
         if room < need <= _BLOCK:
             offset += room
-        inode.offset = offset
-        self._end = offset + need
-        self._inodes.append(inode)
-        self._index[id(node)] = inode
-        return inode
+        self._end = end = offset + need
+        if end > len(self._meta):
+            self._meta += bytes(need + _GROWTH)
+        self._count += 1
+        return offset
 
-    def _write(self, meta: bytearray, inode: _Inode, number: int) -> None:
-        node = inode.node
-        kind = node.mode & _KIND
-        layout, size, union = fmt.EXTENDED_PLAIN, 0, 0
-        tail = b""
+    def _place_directory(self, node: Node, parent: _Directory | None) -> _Directory:
+        directory = _Directory(node, parent)
+        tail = directory.size % _BLOCK if directory.inline else 0
+        directory.order = self._count
+        directory.offset = self._reserve(_INODE + len(directory.xattrs) + tail)
+        # Linux derives inode numbers from the nid, which leaves the field free to say
+        # "implicit"; microsandbox gives 0 to its root, which it takes from no layer, too.
+        if not node.implicit:
+            self._number += 1
+            directory.number = self._number
+        return directory
+
+    def _fill(self, directory: _Directory) -> list[_Directory]:
+        """Place what is in a directory, write its entries and its inode; the directories in it."""
+        children = directory.node.children
+        assert children is not None  # noqa: S101
+        offsets, place = self._offsets, self._place
+        below: list[_Directory] = []
+        data = bytearray()
+        start = 0
+        for end in directory.ends:
+            names = directory.names[start:end]
+            parts: list[bytes] = []
+            position = _DIRENT * len(names)
+            for name in names:
+                child = children.get(name)
+                if child is None:
+                    offset = directory.offset if name == b"." else directory.parent.offset
+                    kind = stat.S_IFDIR
+                elif child.children is not None:
+                    below.append(self._place_directory(child, directory))
+                    offset, kind = below[-1].offset, stat.S_IFDIR
+                else:
+                    kind = child.mode & _KIND
+                    known = offsets.get(id(child))
+                    if known is None:
+                        offset = offsets[id(child)] = place(child, kind)
+                    else:
+                        offset = known
+                        self._links[offset] = self._links.get(offset, 1) + 1
+                parts.append(_pack_dirent(offset // _SLOT, position, _FILE_TYPE[kind]))
+                position += len(name)
+            parts += names
+            if end != len(directory.names):
+                parts.append(bytes(_BLOCK - position))
+            data += b"".join(parts)
+            start = end
+        size = len(data)
+        whole = size - size % _BLOCK if directory.inline else size
+        if whole:
+            self._outside.append((directory.order, directory.offset, data[:whole]))
+        self._write(
+            directory.offset,
+            directory.node,
+            fmt.EXTENDED_INLINE if directory.inline else fmt.EXTENDED_PLAIN,
+            size,
+            fmt.NO_BLOCK,
+            directory.number,
+            2 + len(below),
+            directory.xattrs,
+            data[whole:],
+        )
+        return below
+
+    def _place(self, node: Node, kind: int) -> int:
+        """Write what is no directory; the offset of its inode."""
+        xattrs = _xattrs(node) if node.xattrs or node.opaque else b""
+        layout, size, union, tail = fmt.EXTENDED_PLAIN, 0, 0, b""
+        order = self._count
         if kind == stat.S_IFREG:
             size = node.size
-            union = node.block if size else fmt.NO_BLOCK
-            if node.device and size:
+            if not size:
+                union = fmt.NO_BLOCK
+            elif node.device:
                 layout = fmt.EXTENDED_CHUNKED
-                union = fmt.CHUNK_INDEXES | (fmt.blocks_for(size) - 1).bit_length()
+                union = fmt.CHUNK_INDEXES | (size - 1 >> fmt.BLOCK_BITS).bit_length()
                 tail = fmt.CHUNK_INDEX.pack(0, node.device, node.block)
-                tail = bytes(-len(inode.xattrs) % 8) + tail
-        elif kind == stat.S_IFDIR or kind == stat.S_IFLNK:
-            begin = self._first_block + len(self._blocks) // _BLOCK
-            for piece in self._entries(inode) if inode.directory else (node.target,):
-                size += len(piece)
-                if inode.inline and len(piece) < _BLOCK:
-                    layout, tail = fmt.EXTENDED_INLINE, piece
-                else:
-                    self._blocks += piece
-                    self._blocks += bytes(-len(piece) % _BLOCK)
-            union = begin if size > len(tail) else fmt.NO_BLOCK
+                if xattrs:
+                    tail = bytes(-len(xattrs) % 8) + tail
+            else:
+                union = node.block
+        elif kind == stat.S_IFLNK:
+            size, union = len(node.target), fmt.NO_BLOCK
+            if 0 < size <= _BLOCK - _INODE - len(xattrs):
+                layout, tail = fmt.EXTENDED_INLINE, node.target
         elif kind == stat.S_IFCHR or kind == stat.S_IFBLK:
             union = fmt.encode_rdev(node.rdev)
-        count = (len(inode.xattrs) - fmt.XATTR_HEADER.size) // 4 + 1 if inode.xattrs else 0
-        offset = inode.offset
+        offset = self._reserve(_INODE + len(xattrs) + len(tail))
+        if kind == stat.S_IFLNK and size and not tail:
+            self._outside.append((order, offset, node.target))
+        self._number += 1
+        self._write(offset, node, layout, size, union, self._number, 1, xattrs, tail)
+        return offset
+
+    def _write(
+        self,
+        offset: int,
+        node: Node,
+        layout: int,
+        size: int,
+        union: int,
+        number: int,
+        links: int,
+        xattrs: bytes,
+        tail: bytes | bytearray,
+    ) -> None:
+        count = (len(xattrs) - fmt.XATTR_HEADER.size) // 4 + 1 if xattrs else 0
         _pack_inode(
-            meta,
+            self._meta,
             offset,
             layout,
             count,
@@ -230,38 +285,11 @@ class _Encoder:
             node.gid,
             node.mtime,
             node.mtime_ns,
-            inode.links,
+            links,
         )
-        if inode.xattrs or tail:
-            payload = inode.xattrs + tail
-            meta[offset + _INODE : offset + _INODE + len(payload)] = payload
-
-    def _entries(self, inode: _Inode) -> Iterator[bytes]:
-        """Yield a directory's blocks; the last may be shorter."""
-        directory = inode.directory
-        children = inode.node.children
-        assert directory is not None  # noqa: S101
-        assert children is not None  # noqa: S101
-        index, pack, types = self._index, fmt.DIRENT.pack, fmt.FILE_TYPE
-        start = 0
-        for end in directory.ends:
-            names = directory.names[start:end]
-            parts: list[bytes] = []
-            position = _DIRENT * len(names)
-            for name in names:
-                if name == b".":
-                    target = inode
-                elif name == b"..":
-                    target = directory.parent or inode
-                else:
-                    target = index[id(children[name])]
-                parts.append(pack(target.offset // _SLOT, position, types[target.node.mode & _KIND]))
-                position += len(name)
-            parts += names
-            if end != len(directory.names):
-                parts.append(bytes(_BLOCK - position))
-            yield b"".join(parts)
-            start = end
+        if xattrs or tail:
+            payload = xattrs + tail
+            self._meta[offset + _INODE : offset + _INODE + len(payload)] = payload
 
 
 def _xattrs(node: Node) -> bytes:
