@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from contextvars import ContextVar
 from enum import StrEnum
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -19,6 +18,7 @@ from msb_cache.errors import InvalidConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from types import TracebackType
 
 DEFAULT_API_URL = "https://api.microsandbox.dev"
@@ -43,7 +43,7 @@ class LocalBackend:
 
         Nothing is created or opened. A relative path is taken from the current directory, now.
         """
-        self._home = home_from_environment() if home is None else _absolute(home)
+        self._home = _absolute(home_from_environment() if home is None else home)
 
     @staticmethod
     def builder() -> LocalBackendBuilder:
@@ -218,14 +218,14 @@ def default_backend_kind() -> BackendKind:
     return default_backend().kind
 
 
-def home_from_environment() -> Path:
+def home_from_environment() -> str:
     """Return the home that the environment names, as ``msb`` reads it.
 
     That is ``MSB_HOME``, else ``~/.microsandbox``; a ``home`` in that directory's ``config.json``
     leads elsewhere, a relative one starting from that directory. ``~`` is an ordinary character in both.
+    It is text, because every command that is not told a home asks for it, and most need no more.
     """
-    base = _config_directory()
-    return Path(os.path.abspath(base / _read_config(base).home))
+    return os.path.abspath(_read_config(_config_directory()).local_home)
 
 
 # --- resolution ---------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ class _Config:
 
     __slots__ = ("active_profile", "allowed", "home", "path", "profiles")
 
-    def __init__(self, path: Path, document: Mapping[str, Any]) -> None:
+    def __init__(self, path: str, document: Mapping[str, Any]) -> None:
         self.path = path
         self.home = self._text(document, "home") or ""
         self.active_profile = (self._text(document, "active_profile") or "").strip()
@@ -268,6 +268,11 @@ class _Config:
                 raise self._bad(f"profile {name!r} needs a backend that is 'local' or 'cloud'")
         self.profiles: dict[str, dict[str, Any]] = profiles
 
+    @property
+    def local_home(self) -> str:
+        """The home of the local backend; a relative one starts from the file's directory."""
+        return os.path.join(os.path.dirname(self.path), self.home)
+
     def _text(self, document: Mapping[str, Any], key: str) -> str | None:
         value = document.get(key)
         if value is not None and not isinstance(value, str):
@@ -285,7 +290,7 @@ class _Config:
                 f"backend profile {name!r} is not in {self.path}: add it or choose another"
             )
         if profile["backend"] == BackendKind.LOCAL:
-            return LocalBackend(home=self.path.parent / self.home)
+            return LocalBackend(home=self.local_home)
         url = self._text(profile, "url")
         return CloudBackend(url=url, api_key=self._api_key(name, self._text(profile, "api_key_ref")))
 
@@ -313,20 +318,25 @@ class _Config:
             )
 
 
-def _config_directory() -> Path:
+def _config_directory() -> str:
     home = os.environ.get("MSB_HOME")
     if home:
-        return _absolute(home)
-    try:
-        return Path.home().absolute() / ".microsandbox"
-    except RuntimeError as error:
-        raise InvalidConfigError("this account has no home directory: set MSB_HOME") from error
+        return _from_here(home)
+    own = os.path.expanduser("~")
+    if own.startswith("~"):
+        raise InvalidConfigError("this account has no home directory: set MSB_HOME")
+    return os.path.join(_from_here(own), ".microsandbox")
 
 
-def _read_config(base: Path) -> _Config:
-    path = base / "config.json"
+def _from_here(path: str) -> str:
+    return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+
+
+def _read_config(base: str) -> _Config:
+    path = os.path.join(base, "config.json")
     try:
-        text = path.read_bytes()
+        with open(path, "rb") as file:
+            text = file.read()
     except (FileNotFoundError, NotADirectoryError):
         return _Config(path, {})
     except OSError as error:
@@ -365,7 +375,7 @@ def _from_environment() -> Backend:
     elif profile:
         source, backend = "MSB_PROFILE" if named else "active_profile", config.backend(profile)
     else:
-        source, backend = "default", LocalBackend(home=config.path.parent / config.home)
+        source, backend = "default", LocalBackend(home=config.local_home)
     config.check_allowed(backend, source)
     return backend
 
@@ -373,7 +383,7 @@ def _from_environment() -> Backend:
 def _forced(value: str, profile: str, config: _Config) -> Backend:
     kind = value.strip().lower()
     if kind == BackendKind.LOCAL:
-        return LocalBackend(home=config.path.parent / config.home)
+        return LocalBackend(home=config.local_home)
     if kind != BackendKind.CLOUD:
         raise InvalidConfigError(f"MSB_BACKEND must be 'local' or 'cloud', not {value!r}")
     key = os.environ.get("MSB_API_KEY", "")
@@ -391,7 +401,7 @@ def _programmatic(kind: str, url: str | None, api_key: str | None, profile: str 
     config = _read_config(_config_directory())
     backend: Backend
     if kind == BackendKind.LOCAL:
-        backend = LocalBackend(home=config.path.parent / config.home)
+        backend = LocalBackend(home=config.local_home)
     elif kind != BackendKind.CLOUD:
         raise _IncompleteSelectionError(f"a backend is 'local' or 'cloud', not {kind!r}")
     elif profile is not None:
@@ -407,6 +417,8 @@ def _programmatic(kind: str, url: str | None, api_key: str | None, profile: str 
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
+    from pathlib import Path
+
     text = os.fspath(path)
     if not text:
         raise InvalidConfigError("the home must not be an empty path")

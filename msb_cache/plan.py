@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from msb_cache.projections.state import IndexState
 
@@ -73,12 +74,13 @@ def plan_prune(state: IndexState, *, within: Plan | None = None) -> Plan:
             kept.append(kept_back)
         elif shown is None or (reference, digest) in shown:
             references.append((reference, digest))
-    pointed_at = set(state.references.values())
-    kept += [
-        Kept(digest, HELD, tuple(state.holders[digest]))
-        for digest in state.manifests
-        if digest in state.holders and digest not in pointed_at
-    ]
+    if state.holders:
+        pointed_at = set(state.references.values())
+        kept += [
+            Kept(digest, HELD, tuple(state.holders[digest]))
+            for digest in state.manifests
+            if digest in state.holders and digest not in pointed_at
+        ]
     candidates = [
         digest for digest in state.manifests if digest not in state.holders and bounds(digest, digest) is None
     ]
@@ -151,11 +153,12 @@ def _complete(
     within: Plan | None,
 ) -> Plan:
     names = {reference for reference, _ in references}
-    reached = {digest for reference, digest in state.references.items() if reference not in names}
-    reached.update(
-        digest for reference, found in state.others.items() if reference not in names for digest in found
-    )
-    reached.update(state.holders)
+    reached = set(state.holders)
+    if len(names) < len(state.references):
+        reached.update(digest for reference, digest in state.references.items() if reference not in names)
+    for reference, found in state.others.items():
+        if reference not in names:
+            reached.update(found)
     manifests = [
         digest for digest in candidate_manifests if digest in state.manifests and digest not in reached
     ]
@@ -163,10 +166,10 @@ def _complete(
         shown = set(within.manifests)
         manifests = [digest for digest in manifests if digest in shown]
     gone = set(manifests)
-    needed = {
-        diff_id for digest, layers in state.manifests.items() if digest not in gone for diff_id in layers
-    }
-    had = Counter(diff_id for digest in manifests for diff_id in set(state.manifests[digest]))
+    needed: set[str] = set()
+    if len(gone) < len(state.manifests):
+        needed.update(*(layers for digest, layers in state.manifests.items() if digest not in gone))
+    had = Counter(chain.from_iterable(map(set, map(state.manifests.__getitem__, manifests))))
     layers = [diff_id for diff_id in sorted(candidate_layers) if diff_id not in needed]
     if within is not None:
         shown_layers = {diff_id for diff_id, _ in within.layers}
@@ -174,6 +177,6 @@ def _complete(
     return Plan(
         references=tuple(references),
         manifests=tuple(manifests),
-        layers=tuple((diff_id, had[diff_id] or 1) for diff_id in layers),
+        layers=tuple([(diff_id, had.get(diff_id, 1)) for diff_id in layers]),
         kept=tuple(kept),
     )

@@ -19,10 +19,11 @@ from msb_cache.eventstore.store import EventStore, StoredEvent
 from msb_cache.eventstore.upcasting import CATALOGUE
 from msb_cache.eventstore.where import Where
 from msb_cache.ledger import Ledger, as_text
-from msb_cache.projections import deletions, images
+from msb_cache.projections import images
 from msb_cache.projections.history import HistoryEvent, Scope, history
 
 if TYPE_CHECKING:
+    from msb_cache.projections.deletions import DeletionReport
     from msb_cache.times import Moment
 
 _OPERATION_PREFIX = r"[0-9a-f-]{4,36}"
@@ -259,6 +260,8 @@ def operation_in_log(connection: sqlite3.Connection, prefix: str) -> str:
     """
     found = []
     if re.fullmatch(_OPERATION_PREFIX, prefix):
+        from msb_cache.projections import deletions
+
         found = deletions.operations_with(connection, prefix)
     if len(found) != 1:
         problem = "several operations begin with" if found else "no operation has the id"
@@ -266,14 +269,14 @@ def operation_in_log(connection: sqlite3.Connection, prefix: str) -> str:
     return found[0]
 
 
-def deletion_in_log(
-    log: tuple[sqlite3.Connection, EventStore] | None, prefix: str
-) -> deletions.DeletionReport:
+def deletion_in_log(log: tuple[sqlite3.Connection, EventStore] | None, prefix: str) -> DeletionReport:
     """Return the report of the deletion whose id begins with ``prefix``; ``log`` is None when there is none.
 
     Raises:
         OperationNotFoundError: none does, or several do.
     """
+    from msb_cache.projections import deletions
+
     if not re.fullmatch(_OPERATION_PREFIX, prefix):
         raise OperationNotFoundError(
             f"{as_text(prefix[:100])!r} is no operation id, nor four characters or more of one; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -27,7 +27,7 @@ class IndexState:
 
     references: Mapping[str, str]
     manifests: Mapping[str, Sequence[str]]
-    layers: frozenset[str]
+    layers: Set[str]
     holders: Mapping[str, Sequence[str]]
     fixed: frozenset[str] = frozenset()
     others: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -69,11 +69,14 @@ def load(connection: sqlite3.Connection) -> IndexState:
             "SELECT reference, manifest_digest FROM image ORDER BY created_at DESC, seq DESC"
         ).fetchall()
     )
-    layers = frozenset(diff_id for (diff_id,) in connection.execute("SELECT diff_id FROM layer"))
+    # In order, so that nobody has to sort them: from 1,000 to 100,000 images that doubled a plan's time.
+    layers = dict.fromkeys(
+        diff_id for (diff_id,) in connection.execute("SELECT diff_id FROM layer ORDER BY diff_id")
+    )
     named = (references, references.values(), layers, manifests, *manifests.values(), *holders.values())
-    if not all(type(name) is str for name in chain.from_iterable(named)):
+    if not set(map(type, chain.from_iterable(named))) <= {str}:
         raise CorruptLogError("the index is damaged; `msb-cache rebuild` makes it anew from the log")
-    return IndexState(references=references, manifests=manifests, layers=layers, holders=holders)
+    return IndexState(references=references, manifests=manifests, layers=layers.keys(), holders=holders)
 
 
 def load_observed(connection: sqlite3.Connection) -> IndexState:

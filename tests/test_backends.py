@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pwd
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from msb_cache import backends
 from msb_cache.backends import (
     DEFAULT_API_URL,
     BackendKind,
@@ -206,18 +206,18 @@ def test_an_error_is_remembered_until_a_default_is_set(monkeypatch: pytest.Monke
 
 
 def test_homes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: Any, own_home: Path) -> None:
-    assert home_from_environment() == own_home
+    assert Path(home_from_environment()) == own_home
     config({"home": "data"})
-    assert home_from_environment() == own_home / "data"
+    assert Path(home_from_environment()) == own_home / "data"
     config({"home": str(tmp_path / "far")})
-    assert home_from_environment() == tmp_path / "far" == LocalBackend().home
+    assert Path(home_from_environment()) == tmp_path / "far" == LocalBackend().home
     monkeypatch.delenv("MSB_HOME")
-    assert home_from_environment() == tmp_path / "home" / ".microsandbox"
+    assert Path(home_from_environment()) == tmp_path / "home" / ".microsandbox"
     monkeypatch.setenv("MSB_HOME", "")
-    assert home_from_environment() == tmp_path / "home" / ".microsandbox"
+    assert Path(home_from_environment()) == tmp_path / "home" / ".microsandbox"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MSB_HOME", "~/here")
-    assert home_from_environment() == tmp_path / "~" / "here"
+    assert Path(home_from_environment()) == tmp_path / "~" / "here"
 
 
 def test_local_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,9 +340,11 @@ def test_scopes_belong_to_their_task() -> None:
 def test_no_home_directory_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MSB_HOME")
 
-    def nowhere() -> Path:
-        raise RuntimeError("Could not determine home directory.")
+    monkeypatch.delenv("HOME", raising=False)
 
-    monkeypatch.setattr(backends.Path, "home", staticmethod(nowhere))
+    def nobody(uid: int) -> object:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
     with pytest.raises(InvalidConfigError, match="set MSB_HOME"):
         default_backend()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -108,7 +109,8 @@ def test_a_command_that_reads_imports_only_what_it_runs(
         "print(code, *sorted(sys.modules), sep=chr(10))"
     )
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", program, "--home", str(tmp_path), *command],
+        [sys.executable, "-I", "-S", "-c", program, *command],
+        env={**os.environ, "MSB_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=True,
