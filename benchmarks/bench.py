@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("--msb-cache", type=_program, help="our program, installed from a wheel")
     parser.add_argument("--rounds", type=int, help="instead of each work's own number")
     options = parser.parse_args()
+    if options.rounds is not None and options.rounds < 1:
+        parser.error("there must be at least one round")
     options.folder.mkdir(parents=True, exist_ok=True)
     missed = 0
     with Setting(options.folder.resolve(), msb=options.msb, msb_cache=options.msb_cache) as setting:
