@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / ".cache" / "test-images"
@@ -29,6 +30,10 @@ CLEARED = {
     "REGISTRY_AUTH_FILE",
     "DOCKER_CONFIG",
 }
+
+# How long an example takes says as much about the machine as about us; benchmarks measure time.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 # --- homes --------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import BinaryIO, NamedTuple
 
 from msb_cache.artifacts.erofs import format as fmt
@@ -29,22 +30,18 @@ _GROWTH = 64 << 10
 class Metadata(NamedTuple):
     """What to put at the block that was asked for, and what the superblock must say of it.
 
-    ``directories`` and then ``table``, the inodes, are whole blocks.
+    Each of ``directories`` and then ``table``, the inodes, are whole blocks; together they are ``blocks``.
     """
 
-    directories: bytearray
+    directories: list[bytearray]
     table: bytearray
+    blocks: int
     meta_block: int
     inodes: int
 
-    @property
-    def blocks(self) -> int:
-        """How many blocks both are together."""
-        return (len(self.directories) + len(self.table)) // fmt.BLOCK
-
     def write(self, file: BinaryIO) -> None:
-        """Write both to where the file stands: joined first, they would take twice the memory."""
-        file.write(self.directories)
+        """Write all to where the file stands: joined first, they would take twice the memory."""
+        file.writelines(self.directories)
         file.write(self.table)
 
 
@@ -125,9 +122,8 @@ class _Encoder:
         self._number = 0
         self._offsets: dict[int, int] = {}  # of what is no directory, by the node's id
         self._links: dict[int, int] = {}  # by offset, where a file has several names
-        self._outside: list[
-            tuple[int, int, bytes | bytearray]
-        ] = []  # order and offset of an inode, and its data
+        #: Order and offset of an inode, and its data.
+        self._outside: list[tuple[int, int, bytearray]] = []
 
     def encode(self, root: Node) -> Metadata:
         stack = [self._place_directory(root, None)]
@@ -137,19 +133,17 @@ class _Encoder:
         meta = self._meta
         for offset, links in self._links.items():
             fmt.UNSIGNED.pack_into(meta, offset + fmt.INODE_LINKS_OFFSET, links)
-        blocks = bytearray()
-        self._outside.sort(reverse=True)
-        while self._outside:
-            _, offset, data = self._outside.pop()
-            block = self._first_block + len(blocks) // _BLOCK
+        block = self._first_block
+        directories = []
+        for _, offset, data in sorted(self._outside, key=itemgetter(0)):
             fmt.UNSIGNED.pack_into(meta, offset + fmt.INODE_UNION_OFFSET, block)
-            blocks += data
-            blocks += bytes(-len(data) % _BLOCK)
-        meta_block = self._first_block + len(blocks) // _BLOCK
-        size = fmt.blocks_for(self._end) * _BLOCK
-        meta += bytes(max(0, size - len(meta)))
-        del meta[size:]
-        return Metadata(blocks, meta, meta_block, self._count)
+            data += bytes(-len(data) % _BLOCK)
+            block += len(data) // _BLOCK
+            directories.append(data)
+        blocks = fmt.blocks_for(self._end)
+        meta += bytes(max(0, blocks * _BLOCK - len(meta)))
+        del meta[blocks * _BLOCK :]
+        return Metadata(directories, meta, block - self._first_block + blocks, block, self._count)
 
     def _reserve(self, need: int) -> int:
         """The offset of the next inode, which takes ``need`` bytes with what lies beside it."""
@@ -212,9 +206,13 @@ class _Encoder:
             data += b"".join(parts)
             start = end
         size = len(data)
-        whole = size - size % _BLOCK if directory.inline else size
-        if whole:
-            self._outside.append((directory.order, directory.offset, data[:whole]))
+        tail = b""
+        if directory.inline:
+            whole = size - size % _BLOCK
+            tail = bytes(data[whole:])
+            del data[whole:]
+        if data:
+            self._outside.append((directory.order, directory.offset, data))
         self._write(
             directory.offset,
             directory.node,
@@ -224,7 +222,7 @@ class _Encoder:
             directory.number,
             2 + len(below),
             directory.xattrs,
-            data[whole:],
+            tail,
         )
         return below
 
@@ -253,7 +251,7 @@ class _Encoder:
             union = fmt.encode_rdev(node.rdev)
         offset = self._reserve(_INODE + len(xattrs) + len(tail))
         if kind == stat.S_IFLNK and size and not tail:
-            self._outside.append((order, offset, node.target))
+            self._outside.append((order, offset, bytearray(node.target)))
         self._number += 1
         self._write(offset, node, layout, size, union, self._number, 1, xattrs, tail)
         return offset
@@ -268,7 +266,7 @@ class _Encoder:
         number: int,
         links: int,
         xattrs: bytes,
-        tail: bytes | bytearray,
+        tail: bytes,
     ) -> None:
         count = (len(xattrs) - fmt.XATTR_HEADER.size) // 4 + 1 if xattrs else 0
         _pack_inode(
