@@ -17,7 +17,6 @@ from msb_cache import logs
 from msb_cache.artifacts import files, metadata
 from msb_cache.artifacts.layout import lock_path, make_private
 from msb_cache.artifacts.locks import Lock
-from msb_cache.deletion import Needs, execute
 from msb_cache.errors import CorruptArtifactError, MicrosandboxError
 from msb_cache.ledger import Ledger
 from msb_cache.projections import deletions, images
@@ -77,11 +76,14 @@ def _finish_deletion(ledger: Ledger, operation: str) -> None:
             return
         (row,) = deletions.find(connection, operation)
         pending = deletions.pending(connection, ledger.store(connection), operation)
+    # What deletes is imported where something is left to delete, which most commands never find.
     if row.engine == "msb":
         from msb_cache.msb_deletion import conclude
 
         conclude(ledger, operation, recovering=True)
         return
+    from msb_cache.deletion import execute
+
     execute(ledger, operation, pending, recovering=True, partial=bool(row.kept or row.failed))
 
 
@@ -111,6 +113,8 @@ def _unpublish(ledger: Ledger, artifact: Published, staging: Path) -> None:
 
 def undo(ledger: Ledger, artifact: Published, staging: Path) -> None:
     """Take one published file back unless the index names it; the caller holds its lock."""
+    from msb_cache.deletion import Needs
+
     path = ledger.layout.artifact(artifact.kind, artifact.subject)
     if not Needs(ledger)(artifact.kind, artifact.subject):
         files.delete(path)
