@@ -331,13 +331,16 @@ def make_private(folder: Path) -> None:
 
 @contextmanager
 def leaving_no_folders(layout: Layout) -> Iterator[None]:
-    """Take away again the folders of a home that a refused command has made, if nothing lies in them."""
+    """Take away again the folders of a home that a refused command has made, if nothing lies in them.
+
+    While another operation is at work there they stay: it may be about to put something into one.
+    """
     folders = (
+        layout.operations,  # first: where one begins from now on, this is made anew
         layout.downloads,
         layout.staging_root,
         *layout.folders.values(),
         layout.cache,
-        layout.operations,
         layout.db,
         layout.home,
         *layout.home.parents,
@@ -346,7 +349,7 @@ def leaving_no_folders(layout: Layout) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for folder in made:
+        for folder in made if not layout.interrupted_operations() else ():
             with suppress(OSError):
                 folder.rmdir()
         raise

@@ -24,26 +24,12 @@ _LAYERS = 2
 _TIME = "2026-11-23 10:04:35.285747457"
 
 MSB_TABLES = ("image_ref", "manifest", "config", "layer", "manifest_layer")
-_MSB_SCHEMA = """
-CREATE TABLE manifest (id integer NOT NULL PRIMARY KEY AUTOINCREMENT, digest text NOT NULL UNIQUE,
-    media_type text, config_digest text, architecture text, os text, variant text, layer_count integer,
-    total_size_bytes integer, created_at datetime_text);
-CREATE TABLE image_ref (id integer NOT NULL PRIMARY KEY AUTOINCREMENT, reference text NOT NULL UNIQUE,
-    manifest_id integer NOT NULL, created_at datetime_text, updated_at datetime_text,
-    FOREIGN KEY (manifest_id) REFERENCES manifest (id) ON DELETE CASCADE);
-CREATE TABLE config (id integer NOT NULL PRIMARY KEY AUTOINCREMENT, manifest_id integer NOT NULL UNIQUE,
-    digest text NOT NULL, env text, cmd text, entrypoint text, working_dir text, user text, labels text,
-    stop_signal text, created_at datetime_text,
-    FOREIGN KEY (manifest_id) REFERENCES manifest (id) ON DELETE CASCADE);
-CREATE TABLE layer (id integer NOT NULL PRIMARY KEY AUTOINCREMENT, diff_id text NOT NULL UNIQUE,
-    blob_digest text NOT NULL, media_type text, compressed_size_bytes integer, erofs_size_bytes integer,
-    created_at datetime_text, last_used_at datetime_text);
-CREATE TABLE manifest_layer (id integer NOT NULL PRIMARY KEY AUTOINCREMENT, manifest_id integer NOT NULL,
-    layer_id integer NOT NULL, position integer NOT NULL,
-    FOREIGN KEY (manifest_id) REFERENCES manifest (id) ON DELETE CASCADE,
-    FOREIGN KEY (layer_id) REFERENCES layer (id) ON DELETE RESTRICT);
+_MSB_SCHEMA = (
+    (Path(__file__).parent.parent / "tests" / "msb_images.sql").read_text()
+    + """
 CREATE UNIQUE INDEX idx_manifest_layers_manifest_position ON manifest_layer (manifest_id, position);
 """
+)
 
 
 def reference(number: int) -> str:

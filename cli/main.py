@@ -143,12 +143,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 usage, 3 not found, 4 in use."""
     # A command ends soon, and what it makes in large numbers are trees that live as long.
     gc.set_threshold(100_000)
-    before = signal.getsignal(signal.SIGINT)
+    ours = signal.getsignal(signal.SIGINT) is stop  # else whoever started us has it
     try:
-        if before is stop:
+        if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         code = run(arguments)
-        signal.signal(signal.SIGINT, before)
+        if ours:
+            signal.signal(signal.SIGINT, stop)
     except KeyboardInterrupt:  # just before or behind the command, which answers its own
         stop(signal.SIGINT, None)
     try:

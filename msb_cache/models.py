@@ -73,7 +73,7 @@ class ImageHandle(NamedTuple):
         return _datetime(self.last_used_at_ns)
 
     def __eq__(self, other: object) -> bool:
-        return self[:_SAID] == other[:_SAID] if isinstance(other, ImageHandle) else NotImplemented
+        return isinstance(other, ImageHandle) and self[:_SAID] == other[:_SAID]  # no other tuple is a handle
 
     def __ne__(self, other: object) -> bool:
         return not self == other

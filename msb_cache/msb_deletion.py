@@ -106,7 +106,7 @@ def delete(
             return None, shown
         reached("msb.decided")
         logs.info("deletion.decided", operation=operation.id, kind=kind, engine="msb")
-        run = _Run(ledger, program, operation, theirs, force=policy.get("force") is True)
+        run = _Run(ledger, program, operation, force=policy.get("force") is True)
         try:
             if kind == "prune" and confirm is None and run.is_everything(plan):
                 run.prune()
@@ -154,9 +154,9 @@ def _named(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
 
 
 class _Run:
-    """What msb is asked to do for one operation, what it refused, and what its database says since.
+    """What msb is asked to do for one operation, what it refused, and what its database said after that.
 
-    ``theirs`` is None while that is not known.
+    ``theirs`` is None before and while msb does anything.
     """
 
     def __init__(
@@ -164,7 +164,6 @@ class _Run:
         ledger: Ledger,
         program: MsbProgram,
         operation: Operation,
-        theirs: MsbState,
         *,
         force: bool,
     ) -> None:
@@ -174,7 +173,7 @@ class _Run:
         # msb goes on when this process is killed: until it ends, nobody else may say how that went.
         self._inherits = (operation.descriptor,)
         self._force = force
-        self.theirs: MsbState | None = theirs
+        self.theirs: MsbState | None = None
         self.refused: dict[str, str] = {}
 
     def is_everything(self, plan: Plan) -> bool:
@@ -238,6 +237,7 @@ class _Run:
         return finished
 
     def _state(self) -> MsbState:
+        # Not that of the decision: msb's own prune would take what came since.
         return self.theirs or msb_database.read(self._ledger.layout.msb_database)
 
 

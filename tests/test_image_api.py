@@ -303,6 +303,8 @@ def test_a_handle_is_a_value() -> None:
     assert handle(root="/a") == handle(root="/b")
     assert hash(handle(root="/a")) == hash(handle())
     assert handle(layer_count=2) != handle()
+    assert handle() != tuple(handle())  # which has another hash
+    assert tuple(handle()) != handle()
     assert "/a" not in repr(handle(root="/a"))
     with pytest.raises(AttributeError):
         handle().reference = "other:1"  # type: ignore[misc]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache.artifacts.layout import Layout, make_private
+from msb_cache.artifacts.layout import Layout, leaving_no_folders, make_private
 from msb_cache.errors import InvalidImageError
 
 HEX = "ab" * 32
@@ -69,3 +69,22 @@ def test_every_artifact_is_found_again(tmp_path: Path) -> None:
 def test_a_relative_home_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert Layout("home").home == tmp_path / "home"
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_what_is_refused_takes_no_folders_from_another_operation(tmp_path: Path, alone: bool) -> None:
+    layout = Layout(tmp_path / "below" / "home")
+    other = layout.operation_lock("01a208fa-d352-7c7a-ad9c-167339bf8ee9")
+
+    @leaving_no_folders(layout)
+    def refused() -> None:
+        for folder in (layout.operations, *layout.folders.values()):
+            make_private(folder)
+        if not alone:
+            other.touch()
+        raise InvalidImageError("refused")
+
+    with pytest.raises(InvalidImageError, match="refused"):
+        refused()
+    assert layout.home.parent.exists() is not alone
+    assert all(folder.is_dir() is not alone for folder in layout.folders.values())

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -463,3 +464,15 @@ def test_times_in_json_are_now(home: Path, call: Call) -> None:
             assert RFC3339.fullmatch(event[key])
             age = datetime.now(UTC) - datetime.fromisoformat(event[key])
             assert 0 <= age.total_seconds() < 60
+
+
+def test_the_program_may_run_in_any_thread(home: Path) -> None:
+    program = (
+        "import sys, threading; from msb_cache.cli.main import main; "
+        "threading.Thread(target=main, args=(sys.argv[1:],)).start()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--home", str(home), "list"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout

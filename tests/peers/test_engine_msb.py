@@ -250,6 +250,17 @@ def test_only_what_was_shown_goes(real: Msb, cache: ImageCache) -> None:
     alike(cache)
 
 
+def test_what_msb_gets_after_the_decision_stays(real: Msb, cache: ImageCache, tmp_path: Path) -> None:
+    late = tmp_path / "late.tar"
+    late.write_bytes(docker_archive(image([layer([file("late", b"late")])], "late:1")))
+    at("msb.decided", lambda: real("load", "-q", "-i", str(late)))
+    cache.prune()  # nobody is asked, so it would be msb's own prune
+    assert "late:1" in real.references()
+    assert "alone:1" not in real.references()
+    assert cache.deletions()[0].counters.outcome == "completed"
+    alike(cache)
+
+
 def test_a_dry_run_records_nothing(real: Msb, cache: ImageCache) -> None:
     cache.sync()
     before = len(cache.events())
