@@ -27,6 +27,7 @@ references = st.sampled_from(REFERENCES)
 manifests = st.sampled_from(list(MANIFESTS))
 holders = st.sampled_from(HOLDERS)
 occurred = st.none() | st.integers(1, 3_000_000_000_000_000_000)
+layer_sizes = st.integers(0, 2)
 artifact_events = st.sampled_from(
     [
         (ev.FsmetaDeleted, "fsmeta"),
@@ -49,6 +50,7 @@ class Folding(RuleBasedStateMachine):
         self.last_operation = "none"
         self.images: dict[str, tuple[str, int, int]] = {}  # reference: digest, created, last used
         self.indexed: set[str] = set()
+        self.described: dict[str, tuple[int, str, str, int]] = {}  # what the last event about a manifest said
         self.layers: set[str] = set()
         self.rows: dict[str, str | None] = {}  # msb's row of each reference
         self.held: set[tuple[str, str]] = set()
@@ -69,9 +71,16 @@ class Folding(RuleBasedStateMachine):
             self.was[stored[-1].seq] = past.encode_rows(transaction.connection)
         return stored[-1].recorded_at_ns
 
-    @rule(manifest=manifests)
-    def add_manifest(self, manifest: str) -> None:
-        self.append(NewEvent(manifest_added(MANIFESTS[manifest]), manifest))
+    def added(self, manifest: str, size: int) -> NewEvent:
+        """The same digest can come with other sizes and another platform: a log may come from elsewhere."""
+        layers = [replace(found, size=size) for found in MANIFESTS[manifest]]
+        architecture = "arm64" if size else "amd64"
+        self.described[manifest] = (size * len(layers), architecture, "linux", len(layers))
+        return NewEvent(replace(manifest_added(layers), architecture=architecture), manifest)
+
+    @rule(manifest=manifests, size=layer_sizes)
+    def add_manifest(self, manifest: str, size: int) -> None:
+        self.append(self.added(manifest, size))
         self.indexed.add(manifest)
         self.layers |= {found.diff_id for found in MANIFESTS[manifest]}
 
@@ -84,14 +93,14 @@ class Folding(RuleBasedStateMachine):
             needed = {found.diff_id for other in self.indexed for found in MANIFESTS[other]}
             self.layers -= {found.diff_id for found in MANIFESTS[manifest]} - needed
 
-    @rule(changes=st.lists(st.tuples(manifests, st.booleans()), min_size=2, max_size=5))
-    def lose_and_add_at_once(self, changes: list[tuple[str, bool]]) -> None:
+    @rule(changes=st.lists(st.tuples(manifests, st.none() | layer_sizes), min_size=2, max_size=5))
+    def lose_and_add_at_once(self, changes: list[tuple[str, int | None]]) -> None:
         events = []
-        for manifest, added in changes:
-            event = manifest_added(MANIFESTS[manifest]) if added else ev.ManifestDeleted()
-            events.append(NewEvent(event, manifest))
+        for manifest, size in changes:
+            deleted = NewEvent(ev.ManifestDeleted(), manifest)
+            events.append(deleted if size is None else self.added(manifest, size))
             own = {found.diff_id for found in MANIFESTS[manifest]}
-            if added:
+            if size is not None:
                 self.indexed.add(manifest)
                 self.layers |= own
             elif manifest in self.indexed:
@@ -239,6 +248,10 @@ class Folding(RuleBasedStateMachine):
             assert {
                 row.reference: (row.manifest_digest, row.created_at, row.last_used_at) for row in rows
             } == self.images
+            for row in rows:
+                shown = (row.size_bytes, row.architecture, row.os, row.layer_count)
+                known_manifest = row.manifest_digest in self.indexed
+                assert shown == (self.described[row.manifest_digest] if known_manifest else (None,) * 4)
             assert [row.created_at for row in rows] == sorted((row.created_at for row in rows), reverse=True)
             known_now = known.load(connection)
             assert {name: image.row for name, image in known_now.images.items()} == {
