@@ -16,12 +16,12 @@ from msb_cache.eventstore import chain
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.ledger import Ledger
-from msb_cache.projections import images, known, live, past
+from msb_cache.projections import images, known, live, past, state
 from msb_cache.projections.deletions import deletions
 from tests.logs import ACTOR, digest, layer, manifest_added, pulled
 
 REFERENCES = [f"docker.io/library/{name}" for name in ("a:1", "b:1", "b:2")]
-MANIFESTS = {digest(n): [layer(x) for x in layers] for n, layers in enumerate(["x", "xy", "yz", "xyz"])}
+MANIFESTS = {digest(n): [layer(x) for x in layers] for n, layers in enumerate(["x", "xy", "yz", "xyzx"])}
 HOLDERS = ["sandbox:one", "snapshot:two"]
 references = st.sampled_from(REFERENCES)
 manifests = st.sampled_from(list(MANIFESTS))
@@ -268,6 +268,21 @@ class Folding(RuleBasedStateMachine):
                     found.diff_id for found in expected
                 ]
             assert {row.operation: row.bytes_reclaimed for row in deletions(connection)} == self.deleted
+
+    @invariant()
+    def the_state_for_a_plan_is_what_the_rules_say(self) -> None:
+        with self.ledger.snapshot() as connection:
+            if connection is None:
+                return
+            found = state.load(connection)
+        manifests = {
+            manifest: tuple(each.diff_id for each in MANIFESTS[manifest]) for manifest in self.indexed
+        }
+        assert found.references == {name: manifest for name, (manifest, *_) in self.images.items()}
+        assert [*found.manifests.items()] == sorted(manifests.items())
+        had = {diff_id: sum(diff_id in own for own in manifests.values()) for diff_id in self.layers}
+        assert found.layers == sorted((diff_id, count or 1) for diff_id, count in had.items())
+        assert {(held, holder) for held, by in found.holders.items() for holder in by} == self.held
 
     def teardown(self) -> None:
         if hasattr(self, "ledger"):
