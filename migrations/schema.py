@@ -181,6 +181,14 @@ def m0004_engine(db: Database) -> None:
     db.execute("PRAGMA user_version = 4")
 
 
+@migrations()
+def m0005_described(db: Database) -> None:
+    """Add to an image what a list shows of its manifest, which stands elsewhere for each."""
+    for column in ("size_bytes INTEGER", "architecture TEXT", "os TEXT", "layer_count INTEGER"):
+        db.execute(f"ALTER TABLE image ADD COLUMN {column}")
+    db.execute("PRAGMA user_version = 5")
+
+
 def _run(db: Database, script: str) -> None:
     # Not executescript: it would commit the migration's transaction before running.
     statement = ""

@@ -30,7 +30,7 @@ _TURN_SECONDS = 0.1
 
 _PAGES_KIB = 64 * 1024
 """What SQLite may keep of the file in memory. With its own 2 MiB a list of 100,000 images, which finds each
-one's manifest where its digest stands, reads most pages a dozen times."""
+one where its reference stands, reads most pages many times."""
 
 _MAKING = "making"
 """Stands in the lock of migrations while a database is made."""

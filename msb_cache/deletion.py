@@ -324,11 +324,11 @@ def _file(kind: ev.ArtifactKind, subject: str, layout: Layout) -> Iterator[ev.Pl
 
 def _unnamed(layout: Layout, state: IndexState) -> Iterator[ev.PlannedArtifact]:
     """Yield files that the index does not name and no process has locked."""
-    needed_layers = {diff_id for layers in state.manifests.values() for diff_id in layers}
+    layers = {diff_id for diff_id, _ in state.layers}.union(*state.manifests.values())
     metadata = _expected_metadata(layout, state)
     for kind, subject, path in layout.files():
         if (
-            (kind == "layer" and (subject in needed_layers or subject in state.layers))
+            (kind == "layer" and subject in layers)
             or (kind in ("fsmeta", "vmdk") and subject in state.manifests)
             or (kind == "metadata" and path in metadata)
         ):

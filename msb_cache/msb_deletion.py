@@ -344,7 +344,7 @@ def named_files(layout: Layout, state: IndexState, theirs: MsbState) -> set[Path
     found = {layout.metadata(reference) for reference in (*state.references, *theirs.images)}
     for digest in (*state.manifests, *theirs.manifests):
         found |= {layout.fsmeta(digest), layout.vmdk(digest)}
-    layers = {*state.layers}.union(*state.manifests.values())
+    layers = {diff_id for diff_id, _ in state.layers}.union(*state.manifests.values())
     layers.update(layer.diff_id for manifest in theirs.manifests.values() for layer in manifest.layers)
     return found | {layout.layer(diff_id) for diff_id in layers}
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 from msb_cache.projections.state import IndexState
 
@@ -68,7 +67,7 @@ def plan_prune(state: IndexState, *, within: Plan | None = None) -> Plan:
     shown = None if within is None else set(within.references)
     references, kept = [], []
     for reference, digest in state.references.items():
-        holders = state.holders_of(reference)
+        holders = state.holders_of(reference) if state.holders else ()
         kept_back = Kept(reference, HELD, holders) if holders else bounds(reference, digest)
         if kept_back is not None:
             kept.append(kept_back)
@@ -129,8 +128,8 @@ def plan_remove(
         else:
             going.append((reference, digest))
     names = {reference for reference, _ in going}
-    candidates = dict.fromkeys(digest for name, _ in going for digest in state.digests(name))
-    for digest in candidates:
+    pointed_at = dict.fromkeys(digest for name, _ in going for digest in state.digests(name))
+    for digest in pointed_at:
         others = tuple(
             name
             for name, own in state.references.items()
@@ -140,43 +139,41 @@ def plan_remove(
             kept.append(Kept(digest, HELD, tuple(state.holders[digest])))
         elif others:
             kept.append(Kept(digest, REFERENCED, others))
-    layers = {diff_id for digest in candidates for diff_id in state.manifests.get(digest, ())}
-    return _complete(state, going, candidates, layers, kept, within)
+    candidates = [digest for digest in pointed_at if digest in state.manifests]
+    had = Counter(diff_id for digest in candidates for diff_id in set(state.manifests[digest]))
+    return _complete(state, going, candidates, sorted(had.items()), kept, within)
 
 
 def _complete(
     state: IndexState,
     references: Sequence[tuple[str, str]],
     candidate_manifests: Iterable[str],
-    candidate_layers: Iterable[str],
+    candidate_layers: Iterable[tuple[str, int]],
     kept: Sequence[Kept],
     within: Plan | None,
 ) -> Plan:
-    names = {reference for reference, _ in references}
     reached = set(state.holders)
-    if len(names) < len(state.references):
-        reached.update(digest for reference, digest in state.references.items() if reference not in names)
-    for reference, found in state.others.items():
-        if reference not in names:
-            reached.update(found)
-    manifests = [
-        digest for digest in candidate_manifests if digest in state.manifests and digest not in reached
-    ]
+    if len(references) < len(state.references):
+        names = {reference for reference, _ in references}
+        for reference in state.references:
+            if reference not in names:
+                reached.update(state.digests(reference))
+    manifests = [digest for digest in candidate_manifests if digest not in reached]
     if within is not None:
         shown = set(within.manifests)
         manifests = [digest for digest in manifests if digest in shown]
-    gone = set(manifests)
     needed: set[str] = set()
-    if len(gone) < len(state.manifests):
+    if len(manifests) < len(state.manifests):
+        gone = set(manifests)
         needed.update(*(layers for digest, layers in state.manifests.items() if digest not in gone))
-    had = Counter(chain.from_iterable(map(set, map(state.manifests.__getitem__, manifests))))
-    layers = [diff_id for diff_id in sorted(candidate_layers) if diff_id not in needed]
+    # All manifests that had a layer which goes are candidates, and go.
+    layers = [layer for layer in candidate_layers if layer[0] not in needed]
     if within is not None:
         shown_layers = {diff_id for diff_id, _ in within.layers}
-        layers = [diff_id for diff_id in layers if diff_id in shown_layers]
+        layers = [layer for layer in layers if layer[0] in shown_layers]
     return Plan(
         references=tuple(references),
         manifests=tuple(manifests),
-        layers=tuple([(diff_id, had.get(diff_id, 1)) for diff_id in layers]),
+        layers=tuple(layers),
         kept=tuple(kept),
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import Fact
@@ -67,23 +68,23 @@ class Fold:
         if previous is not None:
             for position in range(len(data.layers), previous.layer_count):
                 tables.manifest_layer.delete(digest, position)
-        tables.manifest.put(
-            ManifestRow(
-                digest,
-                data.media_type,
-                data.config_digest,
-                data.architecture,
-                data.os,
-                data.variant,
-                len(data.layers),
-                sum(layer.size for layer in data.layers),
-                _encode(data.config).decode(),
-                data.fsmeta_size,
-                data.vmdk_size,
-                event.seq,
-                data.row,
-            )
+        manifest = ManifestRow(
+            digest,
+            data.media_type,
+            data.config_digest,
+            data.architecture,
+            data.os,
+            data.variant,
+            len(data.layers),
+            sum(layer.size for layer in data.layers),
+            _encode(data.config).decode(),
+            data.fsmeta_size,
+            data.vmdk_size,
+            event.seq,
+            data.row,
         )
+        tables.manifest.put(manifest)
+        self._describe_images(digest, manifest)
         for position, layer in enumerate(data.layers):
             tables.manifest_layer.put(
                 ManifestLayerRow(
@@ -95,15 +96,18 @@ class Fold:
                 tables.layer.put(LayerRow(layer.diff_id, layer.erofs_size, event.seq))
 
     def _image_pulled(self, event: Fact, data: ev.ImagePulled) -> None:
-        tables, reference = self.tables, event.subject
+        tables, reference, occurred = self.tables, event.subject, event.occurred_at_ns
         row = tables.image.get(reference)
         if row is None:
-            occurred = event.occurred_at_ns
             row = ImageRow(reference, data.manifest_digest, occurred, occurred, event.seq, data.row)
         else:
             row.msb_row = data.row or row.msb_row
-            row.manifest_digest = data.manifest_digest
-            row.last_used_at = max(row.last_used_at, event.occurred_at_ns)
+            row.last_used_at = max(row.last_used_at, occurred)
+            if row.manifest_digest == data.manifest_digest:
+                tables.image.changed(reference)
+                return
+            row = replace(row, manifest_digest=data.manifest_digest)
+        _describe(row, tables.manifest.get(data.manifest_digest))
         tables.image.put(row)
         if tables.pointed_at.get(reference, data.manifest_digest) is None:
             tables.pointed_at.put(PointedAtRow(reference, data.manifest_digest, event.seq))
@@ -112,7 +116,7 @@ class Fold:
         row = self.tables.image.get(event.subject)
         if row is not None and event.occurred_at_ns > row.last_used_at:
             row.last_used_at = event.occurred_at_ns
-            self.tables.image.put(row)
+            self.tables.image.changed(event.subject)
 
     def _image_held(self, event: Fact, data: ev.ImageHeld) -> None:
         hold = self.tables.hold
@@ -159,11 +163,12 @@ class Fold:
                 layers.append(tables.manifest_layer.get(event.subject, position))
                 tables.manifest_layer.delete(event.subject, position)
             tables.manifest.delete(event.subject)
+            self._describe_images(event.subject, None)
         deletion = self._outcome(event, "manifest", "deleted")
         if deletion is None or deletion.engine == "msb":
             # msb deleted it: no decision of ours has taken its layers out.
             for layer in layers:
-                if layer is None or tables.manifest_layer.has_layer(layer.diff_id):
+                if layer is None or tables.manifest_layer.has(layer.diff_id):
                     continue
                 if tables.layer.delete(layer.diff_id) and deletion is not None:
                     deletion.layers_removed += 1
@@ -199,6 +204,11 @@ class Fold:
             deletion.recovered = int(data.recovered)
             self.tables.deletion.put(deletion)
 
+    def _describe_images(self, digest: str, manifest: ManifestRow | None) -> None:
+        for row in self.tables.image.having(digest):
+            _describe(row, manifest)
+            self.tables.image.changed(row.reference)
+
     def _outcome(self, event: Fact, kind: str, outcome: str) -> DeletionRow | None:
         deletion = self.tables.deletion.get(event.operation)
         if deletion is not None:
@@ -207,3 +217,12 @@ class Fold:
             )
             self.tables.deletion.put(deletion)
         return deletion
+
+
+def _describe(row: ImageRow, manifest: ManifestRow | None) -> None:
+    """Copy what a list shows of the manifest that an image points at; None: it is not in the index."""
+    if manifest is None:
+        row.size_bytes = row.architecture = row.os = row.layer_count = None
+    else:
+        row.size_bytes, row.layer_count = manifest.size_bytes, manifest.layer_count
+        row.architecture, row.os = manifest.architecture, manifest.os

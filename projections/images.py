@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 _AFTER_HEX = "g"  # comes after every hexadecimal digit
 _HANDLE = """
-SELECT i.reference, m.size_bytes, i.manifest_digest, m.architecture, m.os, m.layer_count,
-       i.created_at, i.last_used_at
-FROM image i LEFT JOIN manifest m ON m.digest = i.manifest_digest
+SELECT reference, size_bytes, manifest_digest, architecture, os, layer_count, created_at, last_used_at
+FROM image
 """
 
 
@@ -56,12 +55,12 @@ class HoldDetailRow(NamedTuple):
 
 def handles(connection: sqlite3.Connection) -> Iterator[HandleRow]:
     """Yield every image in the cache, newest first: there can be many, and few are kept as rows."""
-    return map(HandleRow._make, connection.execute(_HANDLE + "ORDER BY i.created_at DESC, i.seq DESC"))
+    return map(HandleRow._make, connection.execute(_HANDLE + "ORDER BY created_at DESC, seq DESC"))
 
 
 def handle(connection: sqlite3.Connection, reference: str) -> HandleRow | None:
     """Return the image with this canonical reference, or None."""
-    row = connection.execute(_HANDLE + "WHERE i.reference = ?", (reference,)).fetchone()
+    row = connection.execute(_HANDLE + "WHERE reference = ?", (reference,)).fetchone()
     return HandleRow(*row) if row else None
 
 
@@ -78,7 +77,7 @@ def handle_by_digest(
 
 def handles_of(connection: sqlite3.Connection, digest: str) -> list[HandleRow]:
     """Return the images that point at this manifest digest now, newest first."""
-    query = _HANDLE + "WHERE i.manifest_digest = ? ORDER BY i.created_at DESC, i.seq DESC"
+    query = _HANDLE + "WHERE manifest_digest = ? ORDER BY created_at DESC, seq DESC"
     return [HandleRow(*row) for row in connection.execute(query, (digest,))]
 
 

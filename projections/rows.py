@@ -22,6 +22,7 @@ class Row(msgspec.Struct):
 class ImageRow(Row):
     """A reference in the cache and the manifest it points at now. Times in ns since the epoch, UTC.
 
+    The last four are the manifest's, copied so that a list looks up none; None while it is not in the index.
     Here and below, ``msb_row`` identifies msb's record of the same thing; None: it was never seen there.
     """
 
@@ -32,6 +33,10 @@ class ImageRow(Row):
     last_used_at: int
     seq: int
     msb_row: str | None = None
+    size_bytes: int | None = None
+    architecture: str | None = None
+    os: str | None = None
+    layer_count: int | None = None
 
 
 class ManifestRow(Row):

@@ -7,7 +7,7 @@ there is (a fold from the beginning). What changed is written in bulk at the end
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cache
 from operator import attrgetter
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -75,7 +75,7 @@ class Table(Generic[R]):
         self._select, self._delete, self._insert, self._key_of = _statements(row_type)
 
     def get(self, *key: Any) -> R | None:
-        """Return the row with this key, or None. Whoever changes it must ``put`` it."""
+        """Return the row with this key, or None. Whoever changes it must say so, or ``put`` it."""
         row = self._rows.get(key)
         if row is not None or self._connection is None or self._complete or key in self._rows:
             return row
@@ -97,6 +97,10 @@ class Table(Generic[R]):
         """Add the row, or replace the one with its key."""
         key = self._key_of(row)
         self._rows[key] = row
+        self._changed.add(key)
+
+    def changed(self, *key: Any) -> None:
+        """Note that the row with this key, which was got from here, has changed in place."""
         self._changed.add(key)
 
     def delete(self, *key: Any) -> bool:
@@ -148,19 +152,24 @@ class Table(Generic[R]):
             connection.execute(query, (*changed.values(), *key))
 
 
-class ManifestLayers(Table[ManifestLayerRow]):
-    """The layers of all manifests, which can also be asked from the layer's side."""
+class IndexedTable(Table[R]):
+    """A table that can also be asked by one column outside its key.
 
-    def __init__(self, connection: sqlite3.Connection | None) -> None:
-        super().__init__(ManifestLayerRow, connection)
-        self._by_layer: dict[str, set[Key]] = {}
+    In that column a row never changes in place: a new row is put.
+    """
+
+    def __init__(self, row_type: type[R], connection: sqlite3.Connection | None, column: str) -> None:
+        super().__init__(row_type, connection)
+        self._by = f"SELECT {', '.join(columns(row_type))} FROM {row_type.table} WHERE {column} = ?"  # noqa: S608
+        self._value_of = attrgetter(column)
+        self._keys: dict[str, set[Key]] = {}
         self._asked: set[str] = set()
 
-    def put(self, row: ManifestLayerRow) -> None:
+    def put(self, row: R) -> None:
         """Add the row, or replace the one with its key."""
-        key = (row.manifest_digest, row.position)
+        key = self._key_of(row)
         self._forget(key)
-        self._by_layer.setdefault(row.diff_id, set()).add(key)
+        self._keys.setdefault(self._value_of(row), set()).add(key)
         super().put(row)
 
     def delete(self, *key: Any) -> bool:
@@ -168,27 +177,35 @@ class ManifestLayers(Table[ManifestLayerRow]):
         self._forget(key)
         return super().delete(*key)
 
-    def has_layer(self, diff_id: str) -> bool:
-        """Return whether some manifest has this layer."""
-        if not self._by_layer.get(diff_id) and self._connection is not None and diff_id not in self._asked:
-            self._load(self._connection, diff_id)
-        return bool(self._by_layer.get(diff_id))
+    def has(self, value: str) -> bool:
+        """Return whether some row has this value."""
+        return bool(self._keys.get(value) or self._having(value))
 
-    def _load(self, connection: sqlite3.Connection, diff_id: str) -> None:
-        """Take in every stored row with this layer: many manifests can have it, and go one by one."""
-        self._asked.add(diff_id)
-        known = self._by_layer.setdefault(diff_id, set())
-        query = f"SELECT {', '.join(columns(ManifestLayerRow))} FROM manifest_layer WHERE diff_id = ?"  # noqa: S608
-        for stored in connection.execute(query, (diff_id,)).fetchall():
+    def having(self, value: str) -> list[R]:
+        """Return the rows that have this value, in the order of their keys."""
+        found = (self._rows[key] for key in sorted(self._having(value)))
+        return [row for row in found if row is not None]
+
+    def _having(self, value: str) -> Collection[Key]:
+        """Return their keys; takes every stored row in at once: there can be many, and they go one by one."""
+        if self._connection is None or self._complete or value in self._asked:
+            return self._keys.get(value, ())
+        self._asked.add(value)
+        known = self._keys.setdefault(value, set())
+        for stored in self._connection.execute(self._by, (value,)).fetchall():
             key = stored[: self._key_length]
+            if key not in self._rows:
+                self._stored[key] = stored
+                self._rows[key] = self._row_type(*stored)
             # Rows changed here and not written yet stand before the stored ones.
-            row = self._rows.setdefault(key, ManifestLayerRow(*stored))
-            if row is not None and row.diff_id == diff_id:
+            row = self._rows[key]
+            if row is not None and self._value_of(row) == value:
                 known.add(key)
+        return known
 
     def _forget(self, key: Key) -> None:
         row = self._rows.get(key)
-        if row is not None and (keys := self._by_layer.get(row.diff_id)):
+        if row is not None and (keys := self._keys.get(self._value_of(row))):
             keys.discard(key)
 
 
@@ -196,9 +213,9 @@ class Tables:
     """All projection tables of one fold; without a connection it starts from nothing, in memory."""
 
     def __init__(self, connection: sqlite3.Connection | None = None) -> None:
-        self.image = Table(ImageRow, connection)
+        self.image = IndexedTable(ImageRow, connection, "manifest_digest")
         self.manifest = Table(ManifestRow, connection)
-        self.manifest_layer = ManifestLayers(connection)
+        self.manifest_layer = IndexedTable(ManifestLayerRow, connection, "diff_id")
         self.layer = Table(LayerRow, connection)
         self.hold = Table(HoldRow, connection)
         self.pointed_at = Table(PointedAtRow, connection)

@@ -15,11 +15,12 @@ from msb_cache.artifacts.layout import Layout
 from msb_cache.database import open_database, open_to_read
 from msb_cache.errors import CorruptLogError, LogError, NewerDatabaseError
 from msb_cache.eventstore import chain
+from msb_cache.eventstore.store import NewEvent
 from msb_cache.ledger import Ledger
 from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
 from msb_cache.migrations.schema import migrations
 from msb_cache.projections import images, live
-from tests.logs import ACTOR, PYTHON, new_ledger, some_events
+from tests.logs import ACTOR, PYTHON, digest, layer, manifest_added, new_ledger, some_events
 
 
 def test_reading_makes_no_database(tmp_path: Path) -> None:
@@ -59,16 +60,22 @@ def downgrade(path: Path, until: str) -> None:
     old.rename(path)
 
 
-def test_an_older_database_is_migrated_and_its_projections_filled(tmp_path: Path) -> None:
-    ledger = new_ledger(tmp_path, some_events()[:-1])
+@pytest.mark.parametrize(
+    "until", [migration.name for migration in migrations.pending(Database(memory=True))][1:]
+)
+def test_an_older_database_is_migrated_and_its_projections_filled(tmp_path: Path, until: str) -> None:
+    manifest = NewEvent(manifest_added([layer(1, 10), layer(2, 20)]), digest(1))
+    ledger = new_ledger(tmp_path, [manifest, *some_events()[:-1]])
     ledger.close()
     path = ledger.layout.database
-    downgrade(path, "m0002_projections")
-    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (1,)
+    downgrade(path, until)
+    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() < (SCHEMA_VERSION,)
     with Ledger(Layout(tmp_path), actor=ACTOR).snapshot() as connection:
         assert connection is not None
         assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
-        assert images.handle(connection, PYTHON) is not None
+        found = images.handle(connection, PYTHON)
+        assert found is not None
+        assert (found.size_bytes, found.layer_count) == (30, 2)
         assert live.compare(connection, live.fold_until(ledger.store(connection))) == []
         assert isinstance(chain.verify(connection), chain.Verified)
 

@@ -16,17 +16,18 @@ from msb_cache.eventstore import chain
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.ledger import Ledger
-from msb_cache.projections import images, known, live, past
+from msb_cache.projections import images, known, live, past, state
 from msb_cache.projections.deletions import deletions
 from tests.logs import ACTOR, digest, layer, manifest_added, pulled
 
 REFERENCES = [f"docker.io/library/{name}" for name in ("a:1", "b:1", "b:2")]
-MANIFESTS = {digest(n): [layer(x) for x in layers] for n, layers in enumerate(["x", "xy", "yz", "xyz"])}
+MANIFESTS = {digest(n): [layer(x) for x in layers] for n, layers in enumerate(["x", "xy", "yz", "xyzx"])}
 HOLDERS = ["sandbox:one", "snapshot:two"]
 references = st.sampled_from(REFERENCES)
 manifests = st.sampled_from(list(MANIFESTS))
 holders = st.sampled_from(HOLDERS)
 occurred = st.none() | st.integers(1, 3_000_000_000_000_000_000)
+layer_sizes = st.integers(0, 2)
 artifact_events = st.sampled_from(
     [
         (ev.FsmetaDeleted, "fsmeta"),
@@ -49,6 +50,7 @@ class Folding(RuleBasedStateMachine):
         self.last_operation = "none"
         self.images: dict[str, tuple[str, int, int]] = {}  # reference: digest, created, last used
         self.indexed: set[str] = set()
+        self.described: dict[str, tuple[int, str, str, int]] = {}  # what the last event about a manifest said
         self.layers: set[str] = set()
         self.rows: dict[str, str | None] = {}  # msb's row of each reference
         self.held: set[tuple[str, str]] = set()
@@ -69,9 +71,16 @@ class Folding(RuleBasedStateMachine):
             self.was[stored[-1].seq] = past.encode_rows(transaction.connection)
         return stored[-1].recorded_at_ns
 
-    @rule(manifest=manifests)
-    def add_manifest(self, manifest: str) -> None:
-        self.append(NewEvent(manifest_added(MANIFESTS[manifest]), manifest))
+    def added(self, manifest: str, size: int) -> NewEvent:
+        """The same digest can come with other sizes and another platform: a log may come from elsewhere."""
+        layers = [replace(found, size=size) for found in MANIFESTS[manifest]]
+        architecture = "arm64" if size else "amd64"
+        self.described[manifest] = (size * len(layers), architecture, "linux", len(layers))
+        return NewEvent(replace(manifest_added(layers), architecture=architecture), manifest)
+
+    @rule(manifest=manifests, size=layer_sizes)
+    def add_manifest(self, manifest: str, size: int) -> None:
+        self.append(self.added(manifest, size))
         self.indexed.add(manifest)
         self.layers |= {found.diff_id for found in MANIFESTS[manifest]}
 
@@ -84,14 +93,14 @@ class Folding(RuleBasedStateMachine):
             needed = {found.diff_id for other in self.indexed for found in MANIFESTS[other]}
             self.layers -= {found.diff_id for found in MANIFESTS[manifest]} - needed
 
-    @rule(changes=st.lists(st.tuples(manifests, st.booleans()), min_size=2, max_size=5))
-    def lose_and_add_at_once(self, changes: list[tuple[str, bool]]) -> None:
+    @rule(changes=st.lists(st.tuples(manifests, st.none() | layer_sizes), min_size=2, max_size=5))
+    def lose_and_add_at_once(self, changes: list[tuple[str, int | None]]) -> None:
         events = []
-        for manifest, added in changes:
-            event = manifest_added(MANIFESTS[manifest]) if added else ev.ManifestDeleted()
-            events.append(NewEvent(event, manifest))
+        for manifest, size in changes:
+            deleted = NewEvent(ev.ManifestDeleted(), manifest)
+            events.append(deleted if size is None else self.added(manifest, size))
             own = {found.diff_id for found in MANIFESTS[manifest]}
-            if added:
+            if size is not None:
                 self.indexed.add(manifest)
                 self.layers |= own
             elif manifest in self.indexed:
@@ -239,6 +248,10 @@ class Folding(RuleBasedStateMachine):
             assert {
                 row.reference: (row.manifest_digest, row.created_at, row.last_used_at) for row in rows
             } == self.images
+            for row in rows:
+                shown = (row.size_bytes, row.architecture, row.os, row.layer_count)
+                known_manifest = row.manifest_digest in self.indexed
+                assert shown == (self.described[row.manifest_digest] if known_manifest else (None,) * 4)
             assert [row.created_at for row in rows] == sorted((row.created_at for row in rows), reverse=True)
             known_now = known.load(connection)
             assert {name: image.row for name, image in known_now.images.items()} == {
@@ -255,6 +268,21 @@ class Folding(RuleBasedStateMachine):
                     found.diff_id for found in expected
                 ]
             assert {row.operation: row.bytes_reclaimed for row in deletions(connection)} == self.deleted
+
+    @invariant()
+    def the_state_for_a_plan_is_what_the_rules_say(self) -> None:
+        with self.ledger.snapshot() as connection:
+            if connection is None:
+                return
+            found = state.load(connection)
+        manifests = {
+            manifest: tuple(each.diff_id for each in MANIFESTS[manifest]) for manifest in self.indexed
+        }
+        assert found.references == {name: manifest for name, (manifest, *_) in self.images.items()}
+        assert [*found.manifests.items()] == sorted(manifests.items())
+        had = {diff_id: sum(diff_id in own for own in manifests.values()) for diff_id in self.layers}
+        assert found.layers == sorted((diff_id, count or 1) for diff_id, count in had.items())
+        assert {(held, holder) for held, by in found.holders.items() for holder in by} == self.held
 
     def teardown(self) -> None:
         if hasattr(self, "ledger"):
