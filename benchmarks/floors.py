@@ -15,8 +15,8 @@ Rows = Sequence[Sequence[Any]]
 
 EVENT_COLUMNS = "seq, id, type, version, subject, operation, occurred_at, recorded_at, actor, data, hash"
 HANDLE = (
-    "SELECT i.reference, m.size_bytes, i.manifest_digest, m.architecture, m.os, m.layer_count, "
-    "i.created_at, i.last_used_at FROM image i LEFT JOIN manifest m ON m.digest = i.manifest_digest "
+    "SELECT i.reference, i.size_bytes, i.manifest_digest, i.architecture, i.os, i.layer_count, "
+    "i.created_at, i.last_used_at FROM image i "
 )
 
 PRINT_IMAGES = f"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -38,6 +37,8 @@ def open_cache(home: str | None, *, reason: str | None = None, quiet: bool = Fal
 @contextmanager
 def stopping() -> Iterator[Callable[[], bool]]:
     """Catch SIGINT and SIGTERM in the block; what is given says whether one came, for a clean end."""
+    import signal  # it makes enumerations of all signals, which no command needs that reads
+
     asked: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:

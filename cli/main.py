@@ -6,7 +6,6 @@ import errno
 import gc
 import io
 import os
-import signal
 import sqlite3
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,6 @@ import click
 from msb_cache import errors
 from msb_cache.cli import output
 from msb_cache.cli.common import examples
-from msb_cache.cli.entry import stop
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -143,15 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 usage, 3 not found, 4 in use."""
     # A command ends soon, and what it makes in large numbers are trees that live as long.
     gc.set_threshold(100_000)
-    ours = signal.getsignal(signal.SIGINT) is stop  # else whoever started us has it
-    try:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        code = run(arguments)
-        if ours:
-            signal.signal(signal.SIGINT, stop)
-    except KeyboardInterrupt:  # just before or behind the command, which answers its own
-        stop(signal.SIGINT, None)
+    code = run(arguments)
     try:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:

@@ -82,7 +82,7 @@ def test_a_name_loads_only_what_it_needs(name: str) -> None:
 
 # Each would cost a command that starts and reads half a millisecond to five.
 OF_NO_READING = {
-    *{"dataclasses", "dateutil", "fcntl", "hashlib", "json", "pathlib", "rich", "sqlite_utils"},
+    *{"dataclasses", "dateutil", "fcntl", "hashlib", "json", "pathlib", "rich", "signal", "sqlite_utils"},
     *{"structlog", "urllib.parse", "zstandard", "msb_cache.artifacts.locks", "msb_cache.times"},
 }
 OF_NO_LIST = OF_NO_READING | {"msgspec", "msb_cache.eventstore", "msb_cache.details"}
