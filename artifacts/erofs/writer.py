@@ -87,7 +87,7 @@ class _Directory:
     ``names`` are its entries in order, ``ends`` the index at which each of its blocks ends.
     """
 
-    __slots__ = ("ends", "inline", "names", "node", "number", "offset", "order", "parent", "size", "xattrs")
+    __slots__ = ("ends", "inline", "names", "node", "number", "offset", "parent", "size", "xattrs")
 
     def __init__(self, node: Node, parent: _Directory | None) -> None:
         self.node = node
@@ -108,7 +108,7 @@ class _Directory:
         self.size = (len(self.ends) - 1) * fmt.BLOCK + used
         tail = self.size % fmt.BLOCK
         self.inline = 0 < tail <= fmt.BLOCK - _INODE - len(self.xattrs)
-        self.offset = self.order = self.number = 0
+        self.offset = self.number = 0
 
 
 class _Encoder:
@@ -122,8 +122,7 @@ class _Encoder:
         self._number = 0
         self._offsets: dict[int, int] = {}  # of what is no directory, by the node's id
         self._links: dict[int, int] = {}  # by offset, where a file has several names
-        #: Order and offset of an inode, and its data.
-        self._outside: list[tuple[int, int, bytearray]] = []
+        self._outside: list[tuple[int, bytearray]] = []  # offset of an inode, and its data
 
     def encode(self, root: Node) -> Metadata:
         stack = [self._place_directory(root, None)]
@@ -135,7 +134,7 @@ class _Encoder:
             fmt.UNSIGNED.pack_into(meta, offset + fmt.INODE_LINKS_OFFSET, links)
         block = self._first_block
         directories = []
-        for _, offset, data in sorted(self._outside, key=itemgetter(0)):
+        for offset, data in sorted(self._outside, key=itemgetter(0)):
             fmt.UNSIGNED.pack_into(meta, offset + fmt.INODE_UNION_OFFSET, block)
             data += bytes(-len(data) % _BLOCK)
             block += len(data) // _BLOCK
@@ -161,7 +160,6 @@ class _Encoder:
     def _place_directory(self, node: Node, parent: _Directory | None) -> _Directory:
         directory = _Directory(node, parent)
         tail = directory.size % _BLOCK if directory.inline else 0
-        directory.order = self._count
         directory.offset = self._reserve(_INODE + len(directory.xattrs) + tail)
         # Linux derives inode numbers from the nid, which leaves the field free to say
         # "implicit"; microsandbox gives 0 to its root, which it takes from no layer, too.
@@ -205,19 +203,18 @@ class _Encoder:
                 parts.append(bytes(_BLOCK - position))
             data += b"".join(parts)
             start = end
-        size = len(data)
         tail = b""
         if directory.inline:
-            whole = size - size % _BLOCK
+            whole = directory.size - directory.size % _BLOCK
             tail = bytes(data[whole:])
             del data[whole:]
         if data:
-            self._outside.append((directory.order, directory.offset, data))
+            self._outside.append((directory.offset, data))
         self._write(
             directory.offset,
             directory.node,
             fmt.EXTENDED_INLINE if directory.inline else fmt.EXTENDED_PLAIN,
-            size,
+            directory.size,
             fmt.NO_BLOCK,
             directory.number,
             2 + len(below),
@@ -230,7 +227,6 @@ class _Encoder:
         """Write what is no directory; the offset of its inode."""
         xattrs = _xattrs(node) if node.xattrs or node.opaque else b""
         layout, size, union, tail = fmt.EXTENDED_PLAIN, 0, 0, b""
-        order = self._count
         if kind == stat.S_IFREG:
             size = node.size
             if not size:
@@ -251,7 +247,7 @@ class _Encoder:
             union = fmt.encode_rdev(node.rdev)
         offset = self._reserve(_INODE + len(xattrs) + len(tail))
         if kind == stat.S_IFLNK and size and not tail:
-            self._outside.append((order, offset, bytearray(node.target)))
+            self._outside.append((offset, bytearray(node.target)))
         self._number += 1
         self._write(offset, node, layout, size, union, self._number, 1, xattrs, tail)
         return offset
