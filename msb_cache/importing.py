@@ -11,7 +11,6 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from msb_cache.artifacts import files
@@ -119,7 +118,7 @@ def _build(built: Layout, ledger: Ledger, source: BinaryIO) -> ImportReport:
         raise LogError(f"the log cannot be built in {built.home}: {in_words(error)}") from None
     finally:
         connection.close()
-    _sync(built.database)
+    files.sync(built.database)
     if files.measure(built.database.with_name(f"{built.database.name}-wal")):
         raise LogError(
             "the log cannot be built: its database could not be closed; make sure that the disk is sound"
@@ -158,8 +157,3 @@ def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
             batch, size = [], 0
     if batch:
         yield batch
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
