@@ -23,6 +23,7 @@ from msb_cache.finding import familiar
 from msb_cache.plan import UNKNOWN, Bounds, Plan, plan_prune, plan_remove
 from msb_cache.projections import deletions
 from msb_cache.projections.state import IndexState, load, load_observed
+from msb_cache.selection import deletion_in_log
 from msb_cache.session import Session
 
 _ATTEMPTS = 5
@@ -183,8 +184,7 @@ def _artifacts(session: Session, operation: str) -> Sequence[deletions.ArtifactR
     """Return what became of each artifact of a deletion."""
     with session.ledger.snapshot() as connection:
         assert connection is not None  # noqa: S101
-        report = deletions.report(connection, session.ledger.store(connection), operation)
-    return [] if report is None else report.artifacts
+        return deletion_in_log((connection, session.ledger.store(connection)), operation).artifacts
 
 
 def _listed(names: Sequence[str], most: int = 3) -> str:
