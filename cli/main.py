@@ -171,7 +171,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         known = _hint(error)
         message = (error.message if known else error.format_message()).rstrip(".")
         more = known or f"see `{command} --help`"
-        output.error(message if message.endswith("?") else f"{message}; {more}")
+        output.error(message if message.endswith(("?", "?)")) else f"{message}; {more}")
         return error.exit_code
     except click.ClickException as error:
         output.error(error.format_message())

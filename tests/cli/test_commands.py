@@ -476,3 +476,9 @@ def test_the_program_may_run_in_any_thread(home: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
+
+
+def test_a_suggestion_ends_the_sentence(call: Call) -> None:
+    done = call("prune", "--dry")
+    assert done.code == 2
+    assert done.err.endswith("(Did you mean one of: '--dry-run', '--yes'?)\n")
