@@ -34,7 +34,6 @@ Clock = Callable[[], int]
 _ALL = ", ".join((*COLUMNS, "hash"))
 _INSERT = f"INSERT INTO events ({_ALL}) VALUES ({', '.join('?' * (len(COLUMNS) + 1))})"  # noqa: S608
 _FACT = ("seq", "type", "version", "subject", "operation", "occurred_at", "data")
-_FACT_TYPES = (int, str, int, str, str, int, str)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encode = msgspec.json.Encoder().encode
 
@@ -324,10 +323,11 @@ class EventStore:
         query = f"SELECT {', '.join(_FACT)} FROM events WHERE seq > ? AND seq <= ? ORDER BY seq"  # noqa: S608
         decode = self._catalogue.decode
         for row in self._connection.execute(query, (after, _LAST if until is None else until)):
-            if tuple(map(type, row)) != _FACT_TYPES:
-                yield from self.read(after=row[0] - 1, until=row[0])  # which says what is wrong with it
-                continue
             seq, type_, version, subject, operation, occurred, data = row
+            texts = type(type_) is type(subject) is type(operation) is type(data) is str
+            if not texts or type(version) is not int or type(occurred) is not int:
+                yield from self.read(after=seq - 1, until=seq)  # which says what is wrong with it
+                continue
             yield _Folded(seq, subject, operation, occurred, decode(type_, version, data))
 
     def fits(self, seq: int, where: Where) -> bool:

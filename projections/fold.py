@@ -67,7 +67,7 @@ class Fold:
         previous = tables.manifest.get(digest)
         if previous is not None:
             for position in range(len(data.layers), previous.layer_count):
-                tables.manifest_layer.delete(digest, position)
+                tables.manifest_layer.delete((digest, position))
         manifest = ManifestRow(
             digest,
             data.media_type,
@@ -109,7 +109,7 @@ class Fold:
             row = replace(row, manifest_digest=data.manifest_digest)
         _describe(row, tables.manifest.get(data.manifest_digest))
         tables.image.put(row)
-        if tables.pointed_at.get(reference, data.manifest_digest) is None:
+        if tables.pointed_at.get((reference, data.manifest_digest)) is None:
             tables.pointed_at.put(PointedAtRow(reference, data.manifest_digest, event.seq))
 
     def _image_used(self, event: Fact, data: ev.ImageUsed) -> None:
@@ -120,7 +120,7 @@ class Fold:
 
     def _image_held(self, event: Fact, data: ev.ImageHeld) -> None:
         hold = self.tables.hold
-        row = hold.get(event.subject, data.holder)
+        row = hold.get((event.subject, data.holder))
         if row is None:
             since = event.occurred_at_ns
             hold.put(HoldRow(event.subject, data.holder, data.reference, since, event.seq, data.row))
@@ -129,12 +129,12 @@ class Fold:
             hold.put(row)
 
     def _image_released(self, event: Fact, data: ev.ImageReleased) -> None:
-        self.tables.hold.delete(event.subject, data.holder)
+        self.tables.hold.delete((event.subject, data.holder))
 
     def _image_removed(self, event: Fact, data: ev.ImageRemoved) -> None:
         removed = self.tables.image.delete(event.subject)
         deletion = self.tables.deletion.get(event.operation)
-        if removed and deletion is not None:
+        if removed is not None and deletion is not None:
             deletion.image_refs_removed += 1
             self.tables.deletion.put(deletion)
 
@@ -150,7 +150,7 @@ class Fold:
         # A layer leaves the index with the decision, not with its file: whoever loads it again
         # between the two adds it anew, and the file's deletion must not take that record out.
         for artifact in data.artifacts:
-            if artifact.kind == "layer" and self.tables.layer.delete(artifact.subject):
+            if artifact.kind == "layer" and self.tables.layer.delete(artifact.subject) is not None:
                 deletion.layers_removed += 1
         self.tables.deletion.put(deletion)
 
@@ -159,9 +159,8 @@ class Fold:
         manifest = tables.manifest.get(event.subject)
         layers = []
         if manifest is not None:
-            for position in range(manifest.layer_count):
-                layers.append(tables.manifest_layer.get(event.subject, position))
-                tables.manifest_layer.delete(event.subject, position)
+            positions = range(manifest.layer_count)
+            layers = [tables.manifest_layer.delete((event.subject, position)) for position in positions]
             tables.manifest.delete(event.subject)
             self._describe_images(event.subject, None)
         deletion = self._outcome(event, "manifest", "deleted")
@@ -170,7 +169,7 @@ class Fold:
             for layer in layers:
                 if layer is None or tables.manifest_layer.has(layer.diff_id):
                     continue
-                if tables.layer.delete(layer.diff_id) and deletion is not None:
+                if tables.layer.delete(layer.diff_id) is not None and deletion is not None:
                     deletion.layers_removed += 1
         if deletion is not None and manifest is not None:
             deletion.manifests_removed += 1

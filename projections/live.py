@@ -5,23 +5,23 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from msgspec.structs import astuple
 
 from msb_cache.eventstore.store import EventStore, StoredEvent
 from msb_cache.projections import FOLD_VERSION
 from msb_cache.projections.fold import Fold
-from msb_cache.projections.rows import ROW_TYPES
-from msb_cache.projections.tables import Key, Tables, clear, stored_rows
+from msb_cache.projections.tables import Table, Tables, Values, clear, stored_rows
 
 
 def apply(connection: sqlite3.Connection, events: Sequence[StoredEvent]) -> None:
     """Apply just-appended events to the tables, within the transaction that appended them."""
     if not events:
         return
-    fold = Fold(Tables(connection))
+    fold = Fold(Tables.stored(connection))
     seq = fold.apply(events)
-    fold.tables.flush(connection)
+    fold.tables.write(connection)
     _set_position(connection, seq)
 
 
@@ -37,31 +37,36 @@ class Difference:
     """A row that the live tables and a fold of the log do not agree on; None: absent there."""
 
     table: str
-    key: Key
-    live: Key | None
-    folded: Key | None
+    key: Values
+    live: Values | None
+    folded: Values | None
 
 
 def compare(connection: sqlite3.Connection, fold: Fold) -> list[Difference]:
     """Return every row on which the live tables and ``fold`` differ. There must never be one."""
+    return [difference for table in fold.tables.all() for difference in _compare(connection, table)]
+
+
+def _compare(connection: sqlite3.Connection, table: Table[Any]) -> list[Difference]:
+    name, length, key_of = table.row_type.table, table.row_type.key_length, table.statements.key_of_values
     differences: list[Difference] = []
-    for row_type, table in zip(ROW_TYPES, fold.tables.all(), strict=True):
-        length = row_type.key_length
-        live = {row[:length]: row for row in stored_rows(connection, row_type)}
-        folded = {row[:length]: row for row in map(astuple, table.rows())}
-        if live == folded:
-            continue
-        differences.extend(
-            Difference(row_type.table, key, live.get(key), folded.get(key))
-            for key in sorted(live.keys() | folded.keys(), key=_order)
-            if live.get(key) != folded.get(key)
-        )
-    return differences
+    seen = set()
+    for live in stored_rows(connection, table.row_type):
+        key = key_of(live)
+        seen.add(key)
+        row = table.rows.get(key)
+        folded = None if row is None else astuple(row)
+        if folded != live:
+            differences.append(Difference(name, live[:length], live, folded))
+    if differences or len(seen) != len(table.rows):
+        missing = [astuple(row) for key, row in table.rows.items() if key not in seen]
+        differences += [Difference(name, folded[:length], None, folded) for folded in missing]
+    return sorted(differences, key=_order)
 
 
-def _order(key: Key) -> list[tuple[str, object]]:
+def _order(difference: Difference) -> list[tuple[str, object]]:
     # A damaged database can hold values of several types in one column.
-    return [(type(part).__name__, part) for part in key]
+    return [(type(part).__name__, part) for part in difference.key]
 
 
 def rebuild(
@@ -83,7 +88,7 @@ def rebuild(
     differences = compare(connection, fold)
     if differences:
         clear(connection)
-        fold.tables.flush(connection)
+        fold.tables.write(connection)
     head = store.head()
     _set_position(connection, head.seq if head else 0)
     return differences

@@ -25,18 +25,20 @@ from msb_cache.projections.rows import (
     PointedAtRow,
     Row,
 )
-from msb_cache.projections.tables import Key, Table, Tables, columns, stored_rows
+from msb_cache.projections.tables import Key, StoredTable, Table, Tables, Values, columns, stored_rows
 
 _KEPT: tuple[type[Row], ...] = (ImageRow, ManifestRow, ManifestLayerRow, LayerRow, HoldRow)
 """What the past is asked for. The other tables only grow, so the live ones tell what they had."""
 
-Rows = tuple[list[Key], ...]
+Rows = tuple[list[Values], ...]
 """The rows of each of those tables, in their order, as tuples in column order."""
 
 
 def _tuple_of(row_type: type[Row]) -> Any:
     return list[tuple.__class_getitem__(tuple(field.type for field in msgspec.structs.fields(row_type)))]  # type: ignore[misc]
 
+
+_SEQ = columns(DeletionRow).index("seq")
 
 _decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder(
     tuple.__class_getitem__(tuple(_tuple_of(row_type) for row_type in _KEPT))
@@ -89,14 +91,14 @@ class Past:
 
     def advance(self, live: sqlite3.Connection, store: EventStore, until: int) -> None:
         """Fold the events up to a later position; ``live`` and ``store`` are of the log's database."""
-        tables = Tables(self.connection)
+        tables = Tables.stored(self.connection)
         tables.deletion = _Decided(live, self.position)
-        tables.deletion_outcome = Table(DeletionOutcomeRow, None)
-        tables.pointed_at = Table(PointedAtRow, None)
+        tables.deletion_outcome = Table(DeletionOutcomeRow)
+        tables.pointed_at = Table(PointedAtRow)
         Fold(tables).apply(store.facts(after=self.position, until=until))
         self.connection.execute("BEGIN")
         for table in (tables.image, tables.manifest, tables.manifest_layer, tables.layer, tables.hold):
-            table.flush(self.connection)
+            table.write(self.connection)
         self.connection.execute("COMMIT")
         self.position = until
 
@@ -105,7 +107,7 @@ class Past:
         self.connection.close()
 
 
-class _Decided(Table[DeletionRow]):
+class _Decided(StoredTable[DeletionRow]):
     """Which deletions had been decided by a position. The live table has them all: none is ever taken out.
 
     The counters are those of today. The fold of the past asks only whether there is a row, and for its
@@ -113,11 +115,9 @@ class _Decided(Table[DeletionRow]):
     """
 
     def __init__(self, live: sqlite3.Connection, position: int) -> None:
-        super().__init__(DeletionRow, live)
+        super().__init__(DeletionRow, None, live)
         self._position = position
 
-    def get(self, *key: Any) -> DeletionRow | None:
-        if key not in self._rows:
-            found = super().get(*key)
-            self._rows[key] = None if found is None or found.seq > self._position else found
-        return self._rows[key]
+    def _fetch(self, key: Key) -> Values | None:
+        found = super()._fetch(key)
+        return None if found is None or found[_SEQ] > self._position else found

@@ -14,12 +14,12 @@ from msgspec.structs import astuple
 from msb_cache.eventstore.store import StoredEvent
 from msb_cache.projections.fold import Fold
 from msb_cache.projections.rows import ROW_TYPES, Row
-from msb_cache.projections.tables import Key, Tables, columns
+from msb_cache.projections.tables import Key, R, Table, Tables, Values, columns, values
 
 ROW_TYPE: Mapping[str, type[Row]] = {row_type.table: row_type for row_type in ROW_TYPES}
 """Each projection table's row type by the table's name."""
 
-Place = tuple[str, Key]
+Place = tuple[str, Values]
 """A row's table and primary key."""
 
 
@@ -27,9 +27,9 @@ class Change(NamedTuple):
     """A row before and after an event, in column order; None: absent then."""
 
     table: str
-    key: Key
-    before: Key | None
-    after: Key | None
+    key: Values
+    before: Values | None
+    after: Values | None
 
 
 class Step(NamedTuple):
@@ -51,7 +51,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     fold_version: int
     tables: dict[str, list[tuple[Any, ...]]]
 
-    def rows(self) -> dict[Place, Key]:
+    def rows(self) -> dict[Place, Values]:
         """Return all rows by table and key."""
         return {
             (table, tuple(row[: ROW_TYPE[table].key_length])): tuple(row)
@@ -68,20 +68,51 @@ class Divergence(NamedTuple):
 
     seq: int
     table: str
-    key: Key
-    folded: Key | None
-    state: Key | None
+    key: Values
+    folded: Values | None
+    state: Values | None
+
+
+class _Watched(Table[R]):
+    """A table that knows which keys an event touched."""
+
+    def __init__(self, row_type: type[R], by: str | None = None) -> None:
+        super().__init__(row_type, by)
+        self._touched: set[Key] = set()
+
+    def put(self, row: R) -> None:
+        super().put(row)
+        self._touched.add(self.key_of(row))
+
+    def changed(self, key: Key) -> None:
+        self._touched.add(key)
+
+    def delete(self, key: Key) -> R | None:
+        self._touched.add(key)
+        return super().delete(key)
+
+    def take_touched(self) -> list[Key]:
+        """Return their keys in order; forgets them."""
+        touched = sorted(self._touched)
+        self._touched.clear()
+        return touched
 
 
 class Replay:
     """Folds events one by one and keeps what the rows were before."""
 
     def __init__(self) -> None:
-        self._fold = Fold(Tables())
-        self._rows: dict[Place, Key] = {}
+        self._watched: list[_Watched[Any]] = []
+        self._fold = Fold(Tables(self._make))
+        self._rows: dict[Place, Values] = {}
+
+    def _make(self, row_type: type[R], by: str | None = None) -> Table[R]:
+        table = _Watched(row_type, by)
+        self._watched.append(table)
+        return table
 
     @property
-    def rows(self) -> Mapping[Place, Key]:
+    def rows(self) -> Mapping[Place, Values]:
         """All rows by table and key, as they are now."""
         return self._rows
 
@@ -89,9 +120,10 @@ class Replay:
         """Apply an event; a row that was written again as it was is no change."""
         self._fold.apply([event])
         changes = []
-        for row_type, table in zip(ROW_TYPES, self._fold.tables.all(), strict=True):
-            for key, row in sorted(table.take_changes(), key=_key):
-                place = (row_type.table, key)
+        for table in self._watched:
+            for key in table.take_touched():
+                row = table.get(key)
+                place = (table.row_type.table, values(key))
                 before = self._rows.get(place)
                 after = None if row is None else astuple(row)
                 if before == after:
@@ -100,12 +132,12 @@ class Replay:
                     del self._rows[place]
                 else:
                     self._rows[place] = after
-                changes.append(Change(row_type.table, key, before, after))
+                changes.append(Change(*place, before, after))
         return Step(event, changes)
 
-    def tables(self) -> dict[str, list[Key]]:
+    def tables(self) -> dict[str, list[Values]]:
         """Return each table's rows, sorted by key."""
-        found: dict[str, list[Key]] = {table: [] for table in ROW_TYPE}
+        found: dict[str, list[Values]] = {table: [] for table in ROW_TYPE}
         for (table, _), row in sorted(self._rows.items(), key=_key):
             found[table].append(row)
         return found
@@ -158,7 +190,7 @@ def divergences(events: Callable[[], Iterable[StoredEvent]], state: State) -> li
 class _Blame:
     """Follows single columns: which event ended the last agreement with what is wanted, or wrote last."""
 
-    def __init__(self, wanted: Mapping[Place, Key]) -> None:
+    def __init__(self, wanted: Mapping[Place, Values]) -> None:
         self._wanted = wanted
         self._ended: dict[tuple[Place, int], int] = {}
         self._written: dict[tuple[Place, int], int] = {}
@@ -182,11 +214,11 @@ def _order(found: Divergence) -> tuple[int, str, str]:
 _ABSENT = object()
 
 
-def _cell(row: Key | None, column: int) -> Any:
+def _cell(row: Values | None, column: int) -> Any:
     return _ABSENT if row is None else row[column]
 
 
-def _differing(table: str, one: Key | None, other: Key | None) -> list[int]:
+def _differing(table: str, one: Values | None, other: Values | None) -> list[int]:
     """Return the columns in which two rows differ: all of them if one is absent."""
     count = len(columns(ROW_TYPE[table]))
     return [column for column in range(count) if _cell(one, column) != _cell(other, column)]

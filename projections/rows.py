@@ -7,7 +7,7 @@ from typing import ClassVar
 import msgspec
 
 
-class Row(msgspec.Struct):
+class Row(msgspec.Struct, gc=False):
     """Base of all rows: ``table`` is the SQL table, the first ``key_length`` fields its primary key.
 
     ``insert_only`` rows are written once and never looked up by the fold; a second one with the same

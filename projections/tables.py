@@ -1,16 +1,16 @@
-"""Where a fold keeps its rows: in memory, and behind that, for a live fold, the SQL tables.
+"""Where a fold keeps its rows: in memory, or in memory before the SQL tables of an index.
 
-A table reads a row it does not have yet from the database (a live fold), or knows that it has all
-there is (a fold from the beginning). What changed is written in bulk at the end.
+A fold from the beginning has all rows there are. One that goes on from an index reads a row when it is first
+asked for, and writes what changed in bulk at the end.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
-from operator import attrgetter
-from typing import Any, Generic, NamedTuple, TypeVar
+from operator import attrgetter, itemgetter
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from msgspec.structs import astuple
 
@@ -28,7 +28,13 @@ from msb_cache.projections.rows import (
 )
 
 R = TypeVar("R", bound=Row)
-Key = tuple[Any, ...]
+Values = tuple[Any, ...]
+"""A row as a tuple, in column order; or its primary key's columns."""
+Key = Any
+"""A primary key as tables know rows by: the value of its column, or the tuple of several.
+
+Not a tuple of one, because a fold of a million events looks most of them up by one.
+"""
 
 
 def columns(row_type: type[Row]) -> tuple[str, ...]:
@@ -37,192 +43,262 @@ def columns(row_type: type[Row]) -> tuple[str, ...]:
 
 
 class _Statements(NamedTuple):
-    """What a row type's table is asked and told; ``key_of`` returns a row's primary key."""
+    """What a row type's table is asked and told."""
 
     select: str
     delete: str
     insert: str
     key_of: Callable[[Any], Key]
+    key_of_values: Callable[[Values], Key]
 
 
 @cache
 def _statements(row_type: type[Row]) -> _Statements:
     # Made once: a fold of one event has eight tables, and most of them it never asks.
     names = columns(row_type)
-    first, *more = names[: row_type.key_length]
-    field = attrgetter(first, *more)
-    where = " AND ".join(f"{name} = ?" for name in (first, *more))
+    key = names[: row_type.key_length]
+    where = " AND ".join(f"{name} = ?" for name in key)
     verb = "INSERT" if row_type.insert_only else "INSERT OR REPLACE"
     return _Statements(
         f"SELECT {', '.join(names)} FROM {row_type.table} WHERE {where}",  # noqa: S608
         f"DELETE FROM {row_type.table} WHERE {where}",  # noqa: S608
         f"{verb} INTO {row_type.table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
-        field if more else lambda row: (field(row),),
+        attrgetter(*key),
+        itemgetter(*range(len(key))),
     )
 
 
+class _Index(Generic[R]):
+    """The keys of rows by another column."""
+
+    def __init__(self, column: str) -> None:
+        self.value_of: Callable[[R], Any] = attrgetter(column)
+        self._keys: dict[Any, set[Key]] = {}
+
+    def add(self, key: Key, row: R) -> None:
+        self._keys.setdefault(self.value_of(row), set()).add(key)
+
+    def discard(self, key: Key, row: R) -> None:
+        value = self.value_of(row)
+        keys = self._keys.get(value)
+        if keys is not None:
+            keys.discard(key)
+            if not keys:
+                del self._keys[value]
+
+    def __getitem__(self, value: str) -> Collection[Key]:
+        return self._keys.get(value, ())
+
+
 class Table(Generic[R]):
-    """Rows of one type by primary key."""
+    """Rows of one type by primary key, all of them in memory.
 
-    def __init__(self, row_type: type[R], connection: sqlite3.Connection | None) -> None:
-        self._row_type = row_type
-        self._connection = connection
-        self._complete: bool | None = True if connection is None else None
-        self._rows: dict[Key, R | None] = {}
-        self._changed: set[Key] = set()
-        self._stored: dict[Key, Key] = {}
-        self._key_length = row_type.key_length
-        self._select, self._delete, self._insert, self._key_of = _statements(row_type)
-
-    def get(self, *key: Any) -> R | None:
-        """Return the row with this key, or None. Whoever changes it must say so, or ``put`` it."""
-        row = self._rows.get(key)
-        if row is not None or self._connection is None or self._complete or key in self._rows:
-            return row
-        found = self._connection.execute(self._select, key).fetchone()
-        if found is None:
-            self._complete = self._complete is None and self._is_empty(self._connection)
-            self._rows[key] = None
-            return None
-        self._stored[key] = found
-        row = self._rows[key] = self._row_type(*found)
-        return row
-
-    def _is_empty(self, connection: sqlite3.Connection) -> bool:
-        # The first events of a log can be many, and none of them finds a row from before.
-        first = connection.execute(f"SELECT 1 FROM {self._row_type.table} LIMIT 1")  # noqa: S608
-        return first.fetchone() is None
-
-    def put(self, row: R) -> None:
-        """Add the row, or replace the one with its key."""
-        key = self._key_of(row)
-        self._rows[key] = row
-        self._changed.add(key)
-
-    def changed(self, *key: Any) -> None:
-        """Note that the row with this key, which was got from here, has changed in place."""
-        self._changed.add(key)
-
-    def delete(self, *key: Any) -> bool:
-        """Take the row with this key out; return whether there was one."""
-        present = self.get(*key) is not None
-        if present:
-            self._rows[key] = None
-            self._changed.add(key)
-        return present
-
-    def rows(self) -> Iterator[R]:
-        """Yield the rows held in memory: for a fold from the beginning, all there are."""
-        return (row for row in self._rows.values() if row is not None)
-
-    def take_changes(self) -> list[tuple[Key, R | None]]:
-        """Return the rows put or deleted since the last time, None for a deleted one; forgets them."""
-        changes = [(key, self._rows[key]) for key in self._changed]
-        self._changed.clear()
-        return changes
-
-    def flush(self, connection: sqlite3.Connection) -> None:
-        """Write what changed since the last flush."""
-        if not self._changed:
-            return
-        present: list[Key] = []
-        absent: list[Key] = []
-        for key in sorted(self._changed):  # written in the order in which they are stored
-            row, stored = self._rows[key], self._stored.pop(key, None)
-            if row is None:
-                absent.append(key)
-            elif stored is None:
-                present.append(astuple(row))
-            else:
-                self._update(connection, key, stored, astuple(row))
-        if absent:
-            connection.executemany(self._delete, absent)
-        if present:
-            connection.executemany(self._insert, present)
-        self._changed.clear()
-
-    def _update(self, connection: sqlite3.Connection, key: Key, stored: Key, row: Key) -> None:
-        """Write the columns that changed: a use of an image touches none of its indexes."""
-        names = columns(self._row_type)
-        changed = {name: new for name, old, new in zip(names, stored, row, strict=True) if old != new}
-        if changed:
-            assignments = ", ".join(f"{name} = ?" for name in changed)
-            where = " AND ".join(f"{name} = ?" for name in names[: self._key_length])
-            query = f"UPDATE {self._row_type.table} SET {assignments} WHERE {where}"  # noqa: S608
-            connection.execute(query, (*changed.values(), *key))
-
-
-class IndexedTable(Table[R]):
-    """A table that can also be asked by one column outside its key.
-
-    In that column a row never changes in place: a new row is put.
+    Args:
+        row_type: their type.
+        by: a column that the table can be asked by too. In it a row never changes in place: a new row is put.
     """
 
-    def __init__(self, row_type: type[R], connection: sqlite3.Connection | None, column: str) -> None:
-        super().__init__(row_type, connection)
-        self._by = f"SELECT {', '.join(columns(row_type))} FROM {row_type.table} WHERE {column} = ?"  # noqa: S608
-        self._value_of = attrgetter(column)
-        self._keys: dict[str, set[Key]] = {}
-        self._asked: set[str] = set()
+    def __init__(self, row_type: type[R], by: str | None = None) -> None:
+        self.row_type = row_type
+        self.statements = _statements(row_type)
+        self.key_of = self.statements.key_of
+        self.rows: dict[Key, R] = {}
+        self._by = by or ""
+        self._index: _Index[R] | None = None  # made when first asked: of most logs a fold asks nothing by it
+
+    def get(self, key: Key) -> R | None:
+        """Return the row with this key, or None. Whoever changes it must say so, or ``put`` it."""
+        return self.rows.get(key)
 
     def put(self, row: R) -> None:
         """Add the row, or replace the one with its key."""
-        key = self._key_of(row)
-        self._forget(key)
-        self._keys.setdefault(self._value_of(row), set()).add(key)
-        super().put(row)
+        key = self.key_of(row)
+        if self._index is not None:
+            before = self.rows.get(key)
+            if before is not None:
+                self._index.discard(key, before)
+            self._index.add(key, row)
+        self.rows[key] = row
 
-    def delete(self, *key: Any) -> bool:
-        """Take the row with this key out; return whether there was one."""
-        self._forget(key)
-        return super().delete(*key)
+    def changed(self, key: Key) -> None:
+        """Note that the row with this key, which was got from here, has changed in place."""
+
+    def delete(self, key: Key) -> R | None:
+        """Take the row with this key out; return it, None if there was none."""
+        row = self.rows.pop(key, None)
+        if row is not None and self._index is not None:
+            self._index.discard(key, row)
+        return row
 
     def has(self, value: str) -> bool:
         """Return whether some row has this value."""
-        return bool(self._keys.get(value) or self._having(value))
+        return bool(self._having(value))
 
     def having(self, value: str) -> list[R]:
         """Return the rows that have this value, in the order of their keys."""
-        found = (self._rows[key] for key in sorted(self._having(value)))
-        return [row for row in found if row is not None]
+        return [self.rows[key] for key in sorted(self._having(value))]
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Write all rows into the SQL table, which is empty."""
+        # In the order in which they are stored.
+        connection.executemany(self.statements.insert, [astuple(self.rows[key]) for key in sorted(self.rows)])
 
     def _having(self, value: str) -> Collection[Key]:
-        """Return their keys; takes every stored row in at once: there can be many, and they go one by one."""
-        if self._connection is None or self._complete or value in self._asked:
-            return self._keys.get(value, ())
-        self._asked.add(value)
-        known = self._keys.setdefault(value, set())
-        for stored in self._connection.execute(self._by, (value,)).fetchall():
-            key = stored[: self._key_length]
-            if key not in self._rows:
-                self._stored[key] = stored
-                self._rows[key] = self._row_type(*stored)
-            # Rows changed here and not written yet stand before the stored ones.
-            row = self._rows[key]
-            if row is not None and self._value_of(row) == value:
-                known.add(key)
-        return known
+        if self._index is None:
+            self._index = _Index(self._by)
+            for key, row in self.rows.items():
+                self._index.add(key, row)
+        return self._index[value]
 
-    def _forget(self, key: Key) -> None:
-        row = self._rows.get(key)
-        if row is not None and (keys := self._keys.get(self._value_of(row))):
-            keys.discard(key)
+
+class StoredTable(Table[R]):
+    """Rows before an index's SQL table: what was asked for or changed, until it is written.
+
+    Args:
+        row_type: their type.
+        by: as for ``Table``.
+        connection: the index's.
+    """
+
+    def __init__(self, row_type: type[R], by: str | None, connection: sqlite3.Connection) -> None:
+        super().__init__(row_type, by)
+        self._connection = connection
+        self._stored: dict[Key, Values] = {}
+        """The rows that were read, as they are stored."""
+        self._gone: set[Key] = set()
+        """Keys of rows that are not there, whether never or no more."""
+        self._changed: set[Key] = set()
+        self._empty: bool | None = None
+        """Whether the SQL table is; None: not asked yet."""
+        self._asked: set[str] = set()
+
+    def get(self, key: Key) -> R | None:
+        """Return the row with this key, or None. Whoever changes it must say so, or ``put`` it."""
+        row = self.rows.get(key)
+        if row is not None or self._empty or key in self._gone:
+            return row
+        found = self._fetch(key)
+        if found is None:
+            if self._empty is None:
+                self._empty = self._is_empty()
+            self._gone.add(key)
+            return None
+        return self._read(key, found)
+
+    def _fetch(self, key: Key) -> Values | None:
+        found: Values | None = self._connection.execute(self.statements.select, values(key)).fetchone()
+        return found
+
+    def _is_empty(self) -> bool:
+        # The first events of a log can be many, and none of them finds a row from before.
+        first = self._connection.execute(f"SELECT 1 FROM {self.row_type.table} LIMIT 1")  # noqa: S608
+        return first.fetchone() is None
+
+    def _read(self, key: Key, found: Values) -> R:
+        self._stored[key] = found
+        row = self.rows[key] = self.row_type(*found)
+        if self._index is not None:
+            self._index.add(key, row)
+        return row
+
+    def put(self, row: R) -> None:
+        """Add the row, or replace the one with its key."""
+        super().put(row)
+        self._changed.add(self.key_of(row))
+
+    def changed(self, key: Key) -> None:
+        """Note that the row with this key, which was got from here, has changed in place."""
+        self._changed.add(key)
+
+    def delete(self, key: Key) -> R | None:
+        """Take the row with this key out; return it, None if there was none."""
+        row = self.get(key)
+        if row is not None:
+            super().delete(key)
+            self._gone.add(key)
+            self._changed.add(key)
+        return row
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Write what changed since it was last written."""
+        if not self._changed:
+            return
+        present: list[Values] = []
+        absent: list[Values] = []
+        for key in sorted(self._changed):  # in the order in which they are stored
+            row, stored = self.rows.get(key), self._stored.pop(key, None)
+            if row is None:
+                absent.append(values(key))
+            elif stored is None:
+                present.append(astuple(row))
+            else:
+                self._update(connection, stored, astuple(row))
+        if absent:
+            connection.executemany(self.statements.delete, absent)
+        if present:
+            connection.executemany(self.statements.insert, present)
+        self._changed.clear()
+
+    def _update(self, connection: sqlite3.Connection, stored: Values, row: Values) -> None:
+        """Write the columns that changed: a use of an image touches none of its indexes."""
+        names, length = columns(self.row_type), self.row_type.key_length
+        changed = {name: new for name, old, new in zip(names, stored, row, strict=True) if old != new}
+        if changed:
+            assignments = ", ".join(f"{name} = ?" for name in changed)
+            where = " AND ".join(f"{name} = ?" for name in names[:length])
+            query = f"UPDATE {self.row_type.table} SET {assignments} WHERE {where}"  # noqa: S608
+            connection.execute(query, (*changed.values(), *row[:length]))
+
+    def _having(self, value: str) -> Collection[Key]:
+        if not self._empty and value not in self._asked:
+            self._asked.add(value)
+            names, table = columns(self.row_type), self.row_type.table
+            query = f"SELECT {', '.join(names)} FROM {table} WHERE {self._by} = ?"  # noqa: S608
+            # Takes every stored row in at once: there can be many, and they go one by one.
+            for found in self._connection.execute(query, (value,)).fetchall():
+                key = self.statements.key_of_values(found)
+                # Rows changed here and not written yet stand before the stored ones.
+                if key not in self.rows and key not in self._gone:
+                    self._read(key, found)
+        return super()._having(value)
+
+
+def values(key: Key) -> Values:
+    """Return a primary key as the tuple of its columns."""
+    return key if type(key) is tuple else (key,)
+
+
+class Maker(Protocol):
+    """Makes the tables of a fold."""
+
+    def __call__(self, row_type: type[R], by: str | None = None) -> Table[R]:
+        """Return the table for rows of this type."""
+        ...
 
 
 class Tables:
-    """All projection tables of one fold; without a connection it starts from nothing, in memory."""
+    """All projection tables of one fold; as a rule it starts from nothing, in memory."""
 
-    def __init__(self, connection: sqlite3.Connection | None = None) -> None:
-        self.image = IndexedTable(ImageRow, connection, "manifest_digest")
-        self.manifest = Table(ManifestRow, connection)
-        self.manifest_layer = IndexedTable(ManifestLayerRow, connection, "diff_id")
-        self.layer = Table(LayerRow, connection)
-        self.hold = Table(HoldRow, connection)
-        self.pointed_at = Table(PointedAtRow, connection)
-        self.deletion = Table(DeletionRow, connection)
-        self.deletion_outcome = Table(DeletionOutcomeRow, connection)
+    def __init__(self, make: Maker = Table) -> None:
+        self.image = make(ImageRow, "manifest_digest")
+        self.manifest = make(ManifestRow)
+        self.manifest_layer = make(ManifestLayerRow, "diff_id")
+        self.layer = make(LayerRow)
+        self.hold = make(HoldRow)
+        self.pointed_at = make(PointedAtRow)
+        self.deletion = make(DeletionRow)
+        self.deletion_outcome = make(DeletionOutcomeRow)
 
-    def all(self) -> tuple[Table[Any], ...]:
+    @classmethod
+    def stored(cls, connection: sqlite3.Connection) -> Tables:
+        """Return the tables of a fold that goes on from the index in this database."""
+
+        def make(row_type: type[R], by: str | None = None) -> Table[R]:
+            return StoredTable(row_type, by, connection)
+
+        return cls(make)
+
+    def all(self) -> Sequence[Table[Any]]:
         """Return every table, in the order of ``ROW_TYPES``."""
         return (
             self.image,
@@ -235,13 +311,13 @@ class Tables:
             self.deletion_outcome,
         )
 
-    def flush(self, connection: sqlite3.Connection) -> None:
-        """Write what changed, within the caller's transaction."""
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Write the rows, or what of them changed, within the caller's transaction."""
         for table in self.all():
-            table.flush(connection)
+            table.write(connection)
 
 
-def stored_rows(connection: sqlite3.Connection, row_type: type[Row]) -> Iterable[Key]:
+def stored_rows(connection: sqlite3.Connection, row_type: type[Row]) -> Iterable[Values]:
     """Yield a projection table's rows as they are stored, as tuples in column order."""
     return connection.execute(
         f"SELECT {', '.join(columns(row_type))} FROM {row_type.table}"  # noqa: S608
