@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from msb_cache.cli.output import plural, printable, short, size
 from msb_cache.eventstore import events as ev
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from msb_cache.eventstore.store import Actor, StoredEvent
 
 
-class Line(NamedTuple):
+class Line(Struct, frozen=True):
     """``what`` in one or two words with its colour, the digest it is about, and details."""
 
     what: str

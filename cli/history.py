@@ -159,7 +159,8 @@ def _timeline(events: Iterator[StoredEvent]) -> Iterator[str]:
     from msb_cache.cli.describe import describe, who
 
     first = [*islice(events, output.SCREENFUL)]
-    widths = [max(len(describe(event)[column]) for event in first) for column in (0, 2, 3)]
+    columns = [(line.what, line.digest, line.details) for line in map(describe, first)]
+    widths = [max(map(len, column)) for column in zip(*columns, strict=True)]
     widths[2] = min(widths[2], 48)  # one long reason must not push everybody's name away
     before = ("", "")
     for event in chain(first, events):

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec.structs import asdict
 
 from msb_cache.cli import output
 from msb_cache.cli.common import (
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog=examples("msb-cache load app.tar --tag app:dev", "docker save app:1 | msb-cache load"))
-@click.argument("archive", type=click.Path(), required=False)
-@click.option("-i", "--input", "path", type=click.Path(), help="The archive; without one, stdin.")
+@click.argument("archive", required=False)
+@click.option("-i", "--input", "path", metavar="PATH", help="The archive; without one, stdin.")
 @click.option("-t", "--tag", metavar="REF", help="One more reference for the first image.")
 @click.option(
     "--platform", metavar="OS/ARCH", help="Which image of an index; default: linux on this machine."
@@ -66,7 +67,7 @@ def load(
 
 @click.command(epilog=examples("msb-cache save app:1 -o app.tar", "msb-cache save app:1 | docker load"))
 @click.argument("references", nargs=-1, required=True, metavar="REF...")
-@click.option("-o", "--output", "path", type=click.Path(), help="The archive; without it, stdout.")
+@click.option("-o", "--output", "path", metavar="PATH", help="The archive; without it, stdout.")
 @click.option(
     "--format",
     "format_",
@@ -224,7 +225,7 @@ def prune(
             )
         report = cache.prune(orphans=orphans, confirm=None if yes else _confirm)
     if format_ == "json":
-        output.json(report._asdict())
+        output.json(asdict(report))
     elif report.operation is None:
         if not quiet:
             click.echo("Nothing was pruned.", err=True)
@@ -299,8 +300,8 @@ def _detail_fields(detail: ImageDetail, holders: list[str]) -> dict[str, Any]:
     return {
         **_handle_fields(detail.handle),
         "holders": holders,
-        "config": None if config is None else config._asdict(),
-        "layers": [layer._asdict() for layer in detail.layers],
+        "config": None if config is None else asdict(config),
+        "layers": [asdict(layer) for layer in detail.layers],
     }
 
 

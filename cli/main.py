@@ -57,6 +57,47 @@ MODULES = {
 ALIASES = {"ls": "list", "rm": "remove"}
 
 
+def _show_help(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
+def _show_version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"msb-cache, version {version('msb-cache')}")
+        ctx.exit()
+
+
+# click's own have their help translated, for which each start would import locale and look for catalogues.
+HELP = click.Option(
+    ["-h", "--help"],
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_help,
+    help="Show this message and exit.",
+)
+VERSION = click.Option(
+    ["--version"],
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
+
+
+def _add_help(command: click.Command) -> None:
+    if HELP not in command.params:
+        command.params.append(HELP)
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _add_help(each)
+
+
 class Group(click.Group):
     """A group that knows aliases, and imports a command when it is asked for."""
 
@@ -66,6 +107,7 @@ class Group(click.Group):
         # A name that is none is compared with all there are, for a suggestion.
         for module in [MODULES[name]] if name in MODULES else dict.fromkeys(MODULES.values()):
             for command in import_module(f"msb_cache.cli.{module}").COMMANDS:
+                _add_help(command)
                 self.add_command(command)
         return super().get_command(ctx, name)
 
@@ -83,7 +125,7 @@ class Group(click.Group):
 
 @click.group(
     cls=Group,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": [], "max_content_width": 100},
     invoke_without_command=True,
     subcommand_metavar="COMMAND [ARGS]...",
     epilog=examples(
@@ -96,7 +138,7 @@ class Group(click.Group):
 )
 @click.option(
     "--home",
-    type=click.Path(),
+    metavar="PATH",
     help="The microsandbox home whose cache to use.  [default: $MSB_HOME, else ~/.microsandbox]",
 )
 @click.option(
@@ -116,7 +158,6 @@ class Group(click.Group):
     show_default=True,
     help="How to log.",
 )
-@click.version_option(package_name="msb-cache", prog_name="msb-cache")
 @click.pass_context
 def cli(ctx: click.Context, home: str | None, no_sync: bool, log_level: str | None, log_format: str) -> None:
     """The image cache of microsandbox, and everything that ever happened to it.
@@ -135,6 +176,9 @@ def cli(ctx: click.Context, home: str | None, no_sync: bool, log_level: str | No
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
         ctx.exit(EXIT_USAGE)
+
+
+cli.params += [VERSION, HELP]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -53,7 +53,7 @@ def checkpoint(home: str | None, format_: str) -> None:
 
 
 @click.command(epilog=examples("msb-cache export -o log.jsonl", "msb-cache export --since-seq 1200"))
-@click.option("-o", "--output", "path", type=click.Path(), help="The file; without it, stdout.")
+@click.option("-o", "--output", "path", metavar="PATH", help="The file; without it, stdout.")
 @click.option("--since-seq", type=number(0), default=0, metavar="N", help="Only events behind this position.")
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
@@ -71,7 +71,7 @@ def export(home: str | None, path: str | None, since_seq: int, quiet: bool) -> N
 
 
 @click.command("import", epilog=examples("msb-cache --home elsewhere import log.jsonl"))
-@click.argument("path", type=click.Path(), metavar="FILE")
+@click.argument("path", metavar="FILE")
 @format_option
 @click.pass_obj
 def import_(home: str | None, path: str, format_: str) -> None:
@@ -119,9 +119,7 @@ def import_(home: str | None, path: str, format_: str) -> None:
         "msb-cache replay --until-diff state.json",
     )
 )
-@click.option(
-    "--log", type=click.Path(), metavar="FILE", help="Another log: an msb-cache.db, or an export; only read."
-)
+@click.option("--log", metavar="FILE", help="Another log: an msb-cache.db, or an export; only read.")
 @click.option("--from", "first", type=number(1), metavar="N", help="Begin at this event.")
 @click.option("--to", "last", type=number(1), metavar="N", help="End with this event.")
 @click.option("--state", is_flag=True, help="Print all rows there are at the end, as JSON, and no events.")

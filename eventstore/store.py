@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import os
 import sqlite3
 import time
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -52,7 +51,7 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     observed: bool = False
 
 
-class NewEvent(NamedTuple):
+class NewEvent(msgspec.Struct, frozen=True):
     """An event about to be appended; ``occurred_at_ns`` None means now."""
 
     event: Event
@@ -98,7 +97,7 @@ Fact = StoredEvent | _Folded
 """What a fold looks at: a stored event, or as much of one as a fold needs."""
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct, frozen=True):
     """The end of the log: the last event's position, hash and recording time."""
 
     seq: int
@@ -198,7 +197,8 @@ class EventStore:
         seq, digest = head.seq, head.hash
         rows: list[tuple[Value, ...]] = []
         stored: list[StoredEvent] = []
-        for identifier, (event, subject, occurred_at) in zip(uuid7s(len(events)), events, strict=True):
+        for identifier, new in zip(uuid7s(len(events)), events, strict=True):
+            event, subject, occurred_at = new.event, new.subject, new.occurred_at_ns
             data = _encode(event)
             if len(data) > MAX_DATA:
                 raise LogError(
@@ -274,6 +274,8 @@ class EventStore:
                 self.read(after=after, until=until, types=[name], where=where, reverse=reverse, limit=limit)
                 for name in chosen
             ]
+            import heapq  # which most commands that read need not
+
             merged = heapq.merge(*streams, key=lambda event: event.seq, reverse=reverse)
             yield from merged if limit is None else islice(merged, limit)
             return

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
 
 _LIKE = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
 
 
-class Where(NamedTuple):
+class Where(msgspec.Struct, frozen=True):
     """What an event must fit besides its position, type, subject and operation; None: anything.
 
     Attributes:

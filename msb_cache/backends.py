@@ -12,12 +12,12 @@ import os
 from contextvars import ContextVar
 from enum import StrEnum
 from threading import Lock
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from msb_cache.errors import InvalidConfigError
+from msb_cache.msb_config import Config, home_from_environment, read_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -218,138 +218,16 @@ def default_backend_kind() -> BackendKind:
     return default_backend().kind
 
 
-def home_from_environment() -> str:
-    """Return the home that the environment names, as ``msb`` reads it.
-
-    That is ``MSB_HOME``, else ``~/.microsandbox``; a ``home`` in that directory's ``config.json``
-    leads elsewhere, a relative one starting from that directory. ``~`` is an ordinary character in both.
-    It is text, because every command that is not told a home asks for it, and most need no more.
-    """
-    return os.path.abspath(_read_config(_config_directory()).local_home)
-
-
 # --- resolution ---------------------------------------------------------------------------------
 
 _scoped: ContextVar[tuple[Backend, ...]] = ContextVar("msb_cache_backend", default=())
 _installed: Backend | None = None
 _resolved: Backend | InvalidConfigError | None = None
 _resolving = Lock()
-_KINDS: tuple[object, ...] = tuple(BackendKind)
 
 
 class _IncompleteSelectionError(InvalidConfigError, ValueError):
     """Also a ValueError: that is what microsandbox's SDK raises for these arguments."""
-
-
-class _Config:
-    """The few parts of ``config.json`` that decide about backends and the home."""
-
-    __slots__ = ("active_profile", "allowed", "home", "path", "profiles")
-
-    def __init__(self, path: str, document: Mapping[str, Any]) -> None:
-        self.path = path
-        self.home = self._text(document, "home") or ""
-        self.active_profile = (self._text(document, "active_profile") or "").strip()
-        allowed = document.get("allowed_backends")
-        if allowed is not None and (
-            not isinstance(allowed, list) or any(kind not in _KINDS for kind in allowed)
-        ):
-            raise self._bad("allowed_backends must be a list of 'local' and 'cloud'")
-        if allowed == []:
-            raise self._bad("allowed_backends must not be empty")
-        self.allowed: list[str] | None = allowed
-        profiles = document.get("profiles")
-        if profiles is None:
-            profiles = {}
-        if not isinstance(profiles, dict):
-            raise self._bad("profiles must be an object")
-        for name, profile in profiles.items():
-            if not isinstance(profile, dict) or profile.get("backend") not in _KINDS:
-                raise self._bad(f"profile {name!r} needs a backend that is 'local' or 'cloud'")
-        self.profiles: dict[str, dict[str, Any]] = profiles
-
-    @property
-    def local_home(self) -> str:
-        """The home of the local backend; a relative one starts from the file's directory."""
-        return os.path.join(os.path.dirname(self.path), self.home)
-
-    def _text(self, document: Mapping[str, Any], key: str) -> str | None:
-        value = document.get(key)
-        if value is not None and not isinstance(value, str):
-            raise self._bad(f"{key} must be a string")
-        return value
-
-    def _bad(self, what: str) -> InvalidConfigError:
-        return InvalidConfigError(f"{self.path}: {what}")
-
-    def backend(self, name: str) -> Backend:
-        """Build the backend of the profile *name*."""
-        profile = self.profiles.get(name)
-        if profile is None:
-            raise InvalidConfigError(
-                f"backend profile {name!r} is not in {self.path}: add it or choose another"
-            )
-        if profile["backend"] == BackendKind.LOCAL:
-            return LocalBackend(home=self.local_home)
-        url = self._text(profile, "url")
-        return CloudBackend(url=url, api_key=self._api_key(name, self._text(profile, "api_key_ref")))
-
-    def _api_key(self, name: str, reference: str | None) -> str:
-        scheme, separator, value = (reference or "").partition(":")
-        if not separator or scheme not in {"env", "inline", "keyring"}:
-            # The text after an unknown scheme may be a key that someone pasted: it is not shown.
-            raise self._bad(f"profile {name!r} needs an api_key_ref of the form env:VARIABLE or inline:KEY")
-        if scheme == "keyring":
-            raise self._bad(f"profile {name!r}: keyring keys cannot be read here, use env:VARIABLE")
-        key = os.environ.get(value, "") if scheme == "env" else value
-        if not key.strip():
-            what = (
-                f"the environment variable {value!r} is not set" if scheme == "env" else "inline: has no key"
-            )
-            raise self._bad(f"profile {name!r}: {what}")
-        return key
-
-    def check_allowed(self, backend: Backend, source: str) -> None:
-        """Refuse a backend that ``allowed_backends`` leaves out."""
-        if self.allowed is not None and backend.kind not in self.allowed:
-            raise InvalidConfigError(
-                f"the {backend.kind} backend selected by {source} is not among the allowed_backends "
-                f"({', '.join(self.allowed)}) of {self.path}"
-            )
-
-
-def _config_directory() -> str:
-    home = os.environ.get("MSB_HOME")
-    if home:
-        return _from_here(home)
-    own = os.path.expanduser("~")
-    if own.startswith("~"):
-        raise InvalidConfigError("this account has no home directory: set MSB_HOME")
-    return os.path.join(_from_here(own), ".microsandbox")
-
-
-def _from_here(path: str) -> str:
-    return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
-
-
-def _read_config(base: str) -> _Config:
-    path = os.path.join(base, "config.json")
-    try:
-        with open(path, "rb") as file:
-            text = file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return _Config(path, {})
-    except OSError as error:
-        raise InvalidConfigError(f"{path} cannot be read: {error.strerror}") from error
-    import json
-
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise InvalidConfigError(f"{path} is not JSON: {error}") from error
-    if not isinstance(document, dict) or document.get("version", 1) != 1:
-        raise InvalidConfigError(f"{path} must hold a JSON object of version 1")
-    return _Config(path, document)
 
 
 def _from_environment_once() -> Backend:
@@ -366,21 +244,21 @@ def _from_environment_once() -> Backend:
 
 
 def _from_environment() -> Backend:
-    config = _read_config(_config_directory())
+    config = read_config()
     forced = os.environ.get("MSB_BACKEND")
     named = os.environ.get("MSB_PROFILE", "").strip()
     profile = named or config.active_profile
     if forced is not None:
         source, backend = "MSB_BACKEND", _forced(forced, profile, config)
     elif profile:
-        source, backend = "MSB_PROFILE" if named else "active_profile", config.backend(profile)
+        source, backend = "MSB_PROFILE" if named else "active_profile", _of_profile(config, profile)
     else:
         source, backend = "default", LocalBackend(home=config.local_home)
-    config.check_allowed(backend, source)
+    _check_allowed(config, backend, source)
     return backend
 
 
-def _forced(value: str, profile: str, config: _Config) -> Backend:
+def _forced(value: str, profile: str, config: Config) -> Backend:
     kind = value.strip().lower()
     if kind == BackendKind.LOCAL:
         return LocalBackend(home=config.local_home)
@@ -391,29 +269,63 @@ def _forced(value: str, profile: str, config: _Config) -> Backend:
         return CloudBackend(url=os.environ.get("MSB_API_URL"), api_key=key)
     if not profile:
         raise InvalidConfigError("MSB_BACKEND=cloud needs MSB_API_KEY or a cloud profile in MSB_PROFILE")
-    backend = config.backend(profile)
+    backend = _of_profile(config, profile)
     if backend.kind != BackendKind.CLOUD:
         raise InvalidConfigError(f"MSB_BACKEND=cloud cannot use the local profile {profile!r}")
     return backend
 
 
 def _programmatic(kind: str, url: str | None, api_key: str | None, profile: str | None) -> Backend:
-    config = _read_config(_config_directory())
+    config = read_config()
     backend: Backend
     if kind == BackendKind.LOCAL:
         backend = LocalBackend(home=config.local_home)
     elif kind != BackendKind.CLOUD:
         raise _IncompleteSelectionError(f"a backend is 'local' or 'cloud', not {kind!r}")
     elif profile is not None:
-        backend = config.backend(profile)
+        backend = _of_profile(config, profile)
         if backend.kind != BackendKind.CLOUD:
             raise InvalidConfigError(f"profile {profile!r} in {config.path} is not a cloud profile")
     elif api_key is not None:
         backend = CloudBackend(url=url, api_key=api_key)
     else:
         raise _IncompleteSelectionError("the cloud backend needs an api_key or a profile")
-    config.check_allowed(backend, "the program")
+    _check_allowed(config, backend, "the program")
     return backend
+
+
+def _of_profile(config: Config, name: str) -> Backend:
+    profile = config.profiles.get(name)
+    if profile is None:
+        raise InvalidConfigError(
+            f"backend profile {name!r} is not in {config.path}: add it or choose another"
+        )
+    if profile["backend"] == BackendKind.LOCAL:
+        return LocalBackend(home=config.local_home)
+    key = _api_key(config, name, config.text(profile, "api_key_ref"))
+    return CloudBackend(url=config.text(profile, "url"), api_key=key)
+
+
+def _api_key(config: Config, name: str, reference: str | None) -> str:
+    scheme, separator, value = (reference or "").partition(":")
+    if not separator or scheme not in {"env", "inline", "keyring"}:
+        # The text after an unknown scheme may be a key that someone pasted: it is not shown.
+        raise config.bad(f"profile {name!r} needs an api_key_ref of the form env:VARIABLE or inline:KEY")
+    if scheme == "keyring":
+        raise config.bad(f"profile {name!r}: keyring keys cannot be read here, use env:VARIABLE")
+    key = os.environ.get(value, "") if scheme == "env" else value
+    if not key.strip():
+        empty = f"the environment variable {value!r} is not set" if scheme == "env" else "inline: has no key"
+        raise config.bad(f"profile {name!r}: {empty}")
+    return key
+
+
+def _check_allowed(config: Config, backend: Backend, source: str) -> None:
+    if config.allowed is not None and backend.kind not in config.allowed:
+        raise InvalidConfigError(
+            f"the {backend.kind} backend selected by {source} is not among the allowed_backends "
+            f"({', '.join(config.allowed)}) of {config.path}"
+        )
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:

@@ -78,7 +78,7 @@ class ImageCache:
         note: Note | None = None,
     ) -> None:
         if home is None:
-            from msb_cache.backends import home_from_environment
+            from msb_cache.msb_config import home_from_environment
 
             home = home_from_environment()
         self._layout = Layout(home)

@@ -7,16 +7,17 @@ handles, because making these classes would cost every list of images two millis
 from __future__ import annotations
 
 import sqlite3
-from typing import NamedTuple
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import astuple
 
 from msb_cache.eventstore.events import ImageConfig
 from msb_cache.models import ImageHandle
 from msb_cache.projections import images
 
 
-class ImageConfigDetail(NamedTuple):
+class ImageConfigDetail(Struct, frozen=True):
     """The parts of an image's OCI config that say how to run it."""
 
     digest: str
@@ -30,7 +31,7 @@ class ImageConfigDetail(NamedTuple):
     stop_signal: str | None
 
 
-class ImageLayerDetail(NamedTuple):
+class ImageLayerDetail(Struct, frozen=True):
     """One layer of an image."""
 
     diff_id: str
@@ -45,7 +46,7 @@ class ImageLayerDetail(NamedTuple):
     """0 is the bottom layer."""
 
 
-class ImageDetail(NamedTuple):
+class ImageDetail(Struct, frozen=True):
     """Everything known about one cached image."""
 
     handle: ImageHandle
@@ -55,7 +56,7 @@ class ImageDetail(NamedTuple):
     """Bottom to top."""
 
 
-class ImagePruneReport(NamedTuple):
+class ImagePruneReport(Struct, frozen=True):
     """What a prune removed; the first three count index records, the next two files."""
 
     image_refs_removed: int
@@ -78,7 +79,7 @@ class ImagePruneReport(NamedTuple):
 def read_detail(connection: sqlite3.Connection, handle: ImageHandle, manifest_digest: str) -> ImageDetail:
     """Return what an index, of now or of the past, knows about an image."""
     config = images.config(connection, manifest_digest)
-    layers = [ImageLayerDetail(*layer) for layer in images.layers(connection, manifest_digest)]
+    layers = [ImageLayerDetail(*astuple(layer)) for layer in images.layers(connection, manifest_digest)]
     if config is None:
         return ImageDetail(handle, None, layers)
     fields = msgspec.json.decode(config.fields, type=ImageConfig)

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import astuple
 
 from msb_cache.errors import InvalidConfigError
 
@@ -20,8 +23,6 @@ if TYPE_CHECKING:
     from msb_cache.details import ImageDetail
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SAID = 8
-"""How many of a handle's fields say something about the image; where it came from does not."""
 
 
 class ImageArchiveFormat(StrEnum):
@@ -31,7 +32,7 @@ class ImageArchiveFormat(StrEnum):
     OCI = "oci"
 
 
-class ImageHandle(NamedTuple):
+class ImageHandle(Struct, frozen=True, eq=False, gc=False):
     """One cached image: a reference and what is known about the manifest it points at.
 
     Handles are snapshots. They do not change when the cache does, and equality compares what they
@@ -73,17 +74,18 @@ class ImageHandle(NamedTuple):
         return _datetime(self.last_used_at_ns)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ImageHandle) and self[:_SAID] == other[:_SAID]  # no other tuple is a handle
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
+        return isinstance(other, ImageHandle) and self._said() == other._said()
 
     def __hash__(self) -> int:
-        return hash(self[:_SAID])
+        return hash(self._said())
 
     def __repr__(self) -> str:
-        said = zip(self._fields[:_SAID], self[:_SAID], strict=True)
+        said = zip(self.__struct_fields__, self._said(), strict=False)
         return f"ImageHandle({', '.join(f'{name}={value!r}' for name, value in said)})"
+
+    def _said(self) -> tuple[object, ...]:
+        """Return what it says of the image; where it came from, the last field, does not count."""
+        return astuple(self)[:-1]
 
     async def inspect(self) -> ImageDetail:
         """Return the configuration and layers of this reference in the cache the handle came from.

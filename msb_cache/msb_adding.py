@@ -243,7 +243,7 @@ def _explain(references: Sequence[str], source: ev.Source, began_ns: int) -> Exp
             data, subject = event.event, event.subject
             if isinstance(data, ev.ImagePulled) and subject in added:
                 seen.add(subject)
-                told.append((event._replace(event=completed(data)), True))
+                told.append((replace(event, event=completed(data)), True))
             elif isinstance(data, ev.ImageUsed) and subject in added and data.holder is None:
                 continue  # that is how msb's index shows the pull of a cached image
             else:

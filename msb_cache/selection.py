@@ -11,7 +11,10 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, TypedDict, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from msb_cache import finding
 from msb_cache.errors import InvalidConfigError, OperationNotFoundError
@@ -72,7 +75,7 @@ class Filters(TypedDict, total=False):
     limit: int | None
 
 
-class Span(NamedTuple):
+class Span(Struct, frozen=True):
     """Positions: greater than ``after``, up to ``until``; at most ``limit`` events, newest first or last."""
 
     after: int
@@ -144,7 +147,7 @@ class Query:
         digest = finding.digest_prefix(self.digest)
         if digest is None or len(digest) < _WHOLE_DIGEST:  # a whole one may be a blob's or a config's as well
             digest = finding.digest_in_log(connection, self.digest)
-        return self._where._replace(digest=digest)
+        return replace(self._where, digest=digest)
 
     def events(self, connection: sqlite3.Connection, store: EventStore, span: Span) -> Iterator[StoredEvent]:
         """Yield the events that fit."""
@@ -242,12 +245,12 @@ def _read(ledger: Ledger, read: Reader[E], span: Span) -> Iterator[E]:
         with ledger.snapshot() as connection:
             if connection is None:
                 return
-            page = [*read(connection, ledger.store(connection), span._replace(limit=size))]
+            page = [*read(connection, ledger.store(connection), replace(span, limit=size))]
         yield from page
         if len(page) < size:
             return
         end = page[-1].seq
-        span = span._replace(until=end - 1) if span.reverse else span._replace(after=end)
+        span = replace(span, until=end - 1) if span.reverse else replace(span, after=end)
         left = None if left is None else left - len(page)
         size = min(2 * size, _LARGEST_PAGE)
 

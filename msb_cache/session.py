@@ -96,9 +96,17 @@ class Session:
 
     def handle(self, row: HandleRow) -> ImageHandle:
         """Return an image of the index as callers get it."""
-        reference, size, digest, architecture, os_name, layers, created, used = row
-        name, home = familiar(reference), self.layout.root
-        return ImageHandle(name, size, digest, architecture, os_name, layers or 0, created, used, home)
+        return ImageHandle(
+            familiar(row.reference),
+            row.size_bytes,
+            row.manifest_digest,
+            row.architecture,
+            row.os,
+            row.layer_count or 0,
+            row.created_at,
+            row.last_used_at,
+            self.layout.root,
+        )
 
     def _position(self, connection: sqlite3.Connection | None, as_of: AsOf) -> int:
         from msb_cache.past import position_of

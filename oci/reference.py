@@ -19,9 +19,9 @@ MAX_TAG_CHARACTERS = 128
 
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+# These are compiled when first used: many references need none of them.
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-# Some are compiled when first used: many references need none of them.
 _REGISTRY = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]{{1,5}})?"
 _HEX64 = r"[0-9a-f]{64}"
 
@@ -128,7 +128,7 @@ def _refused(text: str, problem: str) -> InvalidReferenceError:
 def _split_digest(text: str) -> tuple[str, str | None]:
     if not text:
         raise InvalidReferenceError("an empty text is not an image reference")
-    if _SCHEME.match(text):
+    if "://" in text and re.match(_SCHEME, text):
         raise _refused(text, "write it without the leading scheme, as in registry.example/name:tag")
     if " " in text or not text.isprintable():  # of the spaces, only this one is printable
         raise _refused(text, "it contains a space or a control character")
@@ -160,6 +160,12 @@ def _is_registry(head: str) -> bool:
     return "." in head or ":" in head or head == "localhost"
 
 
+def _is_host(head: str) -> bool:
+    if head.isascii() and all(map(str.isalnum, head.split("."))):
+        return True  # as most are, for which no pattern need be compiled
+    return re.fullmatch(_REGISTRY, head) is not None
+
+
 def _split_registry(text: str, name: str) -> tuple[str, str]:
     head, slash, rest = name.partition("/")
     if not slash or not _is_registry(head):
@@ -169,7 +175,7 @@ def _split_registry(text: str, name: str) -> tuple[str, str]:
     else:
         if len(head) > MAX_NAME_CHARACTERS:  # first, because the pattern below backtracks
             raise _refused(text, f"its registry is longer than {MAX_NAME_CHARACTERS} characters")
-        if not re.fullmatch(_REGISTRY, head):
+        if not _is_host(head):
             raise _refused(text, f"{shown(head)} is not a registry's host name")
         registry, repository = head, rest
         if registry == "index.docker.io":

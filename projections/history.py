@@ -11,7 +11,6 @@ import heapq
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import asdict
@@ -38,7 +37,7 @@ class HistoryEvent(StoredEvent, frozen=True, kw_only=True):
     shared: bool = False
 
 
-class Scope(NamedTuple):
+class Scope(msgspec.Struct, frozen=True):
     """Whose history it is: these references, or, with a digest, what concerned that manifest alone.
 
     Both in canonical form. With a digest, ``references`` are those that ever pointed at it.

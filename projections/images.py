@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from typing import NamedTuple
+from itertools import starmap
+
+from msgspec import Struct
 
 _AFTER_HEX = "g"  # comes after every hexadecimal digit
 _HANDLE = """
@@ -13,7 +15,7 @@ FROM image
 """
 
 
-class HandleRow(NamedTuple):
+class HandleRow(Struct, frozen=True, gc=False):
     """What a list shows of an image. Size in bytes, times in ns since the epoch, UTC."""
 
     reference: str
@@ -26,14 +28,14 @@ class HandleRow(NamedTuple):
     last_used_at: int
 
 
-class ConfigRow(NamedTuple):
+class ConfigRow(Struct, frozen=True):
     """A manifest's configuration: its digest, and the shown fields as JSON text."""
 
     digest: str
     fields: str
 
 
-class LayerDetailRow(NamedTuple):
+class LayerDetailRow(Struct, frozen=True):
     """One layer of an image, position 0 at the bottom; sizes in bytes."""
 
     diff_id: str
@@ -44,7 +46,7 @@ class LayerDetailRow(NamedTuple):
     position: int
 
 
-class HoldDetailRow(NamedTuple):
+class HoldDetailRow(Struct, frozen=True):
     """Who holds a manifest, since when (ns since the epoch, UTC) and by which canonical reference."""
 
     holder: str
@@ -55,7 +57,7 @@ class HoldDetailRow(NamedTuple):
 
 def handles(connection: sqlite3.Connection) -> Iterator[HandleRow]:
     """Yield every image in the cache, newest first: there can be many, and few are kept as rows."""
-    return map(HandleRow._make, connection.execute(_HANDLE + "ORDER BY created_at DESC, seq DESC"))
+    return starmap(HandleRow, connection.execute(_HANDLE + "ORDER BY created_at DESC, seq DESC"))
 
 
 def handle(connection: sqlite3.Connection, reference: str) -> HandleRow | None:

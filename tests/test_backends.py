@@ -18,11 +18,11 @@ from msb_cache.backends import (
     backend_scope,
     default_backend,
     default_backend_kind,
-    home_from_environment,
     set_default_backend,
     with_backend,
 )
 from msb_cache.errors import InvalidConfigError
+from msb_cache.msb_config import home_from_environment
 
 PROFILES: dict[str, Any] = {
     "by-env": {"backend": "cloud", "api_key_ref": "env:MY_KEY"},

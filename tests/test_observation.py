@@ -137,7 +137,8 @@ def said(events: list[NewEvent]) -> list[str]:
     """Return events in a line each: type, what it is about, and when, relative to T."""
     lines = []
     names = {A: "a", B: "b", M: "m", N: "n"} | {digest(f"diff{x}"): f"layer {x}" for x in "xyz"}
-    for event, subject, at in events:
+    for new in events:
+        event, subject, at = new.event, new.subject, new.occurred_at_ns
         fields = [event.type, names[subject]]
         for name in ("manifest_digest", "previous_digest"):
             value = getattr(event, name, None)

@@ -11,6 +11,7 @@ import pytest
 
 from msb_cache import CorruptLogError, ImageCache, LogError
 from msb_cache.eventstore import chain
+from msb_cache.eventstore.store import NewEvent
 from msb_cache.ledger import Ledger
 from msb_cache.projections import live
 from msb_cache.verification import Verification
@@ -159,8 +160,8 @@ def test_the_end_of_a_whole_home_is_compared_with_its_index(tmp_path: Path) -> N
     home = tmp_path / "home"
     ledger = new_ledger(home, [])
     with ledger.transaction("operation") as transaction:
-        transaction.append([(manifest_added([layer(1)]), digest(1), None)])  # type: ignore[list-item]
-        transaction.append([(pulled(digest(1)), "docker.io/library/app:1", None)])  # type: ignore[list-item]
+        transaction.append([NewEvent(manifest_added([layer(1)]), digest(1))])
+        transaction.append([NewEvent(pulled(digest(1)), "docker.io/library/app:1")])
     ledger.close()
     tamper(ledger, "DELETE FROM events WHERE seq = 3")
     found = verify(ledger)
