@@ -214,7 +214,7 @@ def prune(
             elif quiet:
                 from msb_cache.finding import familiar
 
-                for reference, _ in shown.plan.references:
+                for reference in shown.plan.references:
                     click.echo(familiar(reference))
             else:
                 _print_preview(shown)
@@ -400,7 +400,9 @@ def _print_preview(shown: Preview, *, err: bool = False) -> None:
         )
         parts = [output.plural(count, one, many) for count, one, many in counts if count]
         click.echo(f"Deletes {', '.join(parts)}: {output.size(shown.bytes or 0)}", err=err)
-        output.columns(((familiar(name), output.short(digest)) for name, digest in plan.references), err=err)
+        output.columns(
+            ((familiar(name), output.short(digest)) for name, digest in plan.references.items()), err=err
+        )
     if plan.kept:
         from msb_cache.cli.describe import kept_because
 
@@ -421,9 +423,11 @@ def _preview_fields(shown: Preview) -> dict[str, Any]:
     plan = shown.plan
     return {
         "dry_run": True,
-        "images": [{"reference": familiar(name), "digest": digest} for name, digest in plan.references],
+        "images": [
+            {"reference": familiar(name), "digest": digest} for name, digest in plan.references.items()
+        ],
         "manifests": list(plan.manifests),
-        "layers": [diff_id for diff_id, _ in plan.layers],
+        "layers": [*plan.layers],
         "artifacts": [
             {"kind": artifact.kind, "subject": artifact.subject, "bytes": artifact.bytes}
             for artifact in shown.artifacts

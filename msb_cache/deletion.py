@@ -96,9 +96,9 @@ class Delete(Protocol):
 
 def names(plan: Plan) -> set[tuple[str, str]]:
     """Return the kind and subject of everything that a plan deletes."""
-    found: set[tuple[str, str]] = {("metadata", reference) for reference, _ in plan.references}
+    found: set[tuple[str, str]] = {("metadata", reference) for reference in plan.references}
     found |= {(kind, digest) for digest in plan.manifests for kind in ("manifest", "fsmeta", "vmdk")}
-    return found | {("layer", diff_id) for diff_id, _ in plan.layers}
+    return found | {("layer", diff_id) for diff_id in plan.layers}
 
 
 def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Preview:
@@ -252,7 +252,7 @@ def _decide(
     deleted_files = [artifact for artifact in artifacts if artifact.kind != "manifest"]
     kept = [kept_back(each) for each in plan.kept]
     events = [NewEvent(event, operation) for event in started(kind, policy, artifacts, kept)]
-    for reference, digest in plan.references:
+    for reference, digest in plan.references.items():
         forced = kind == "remove" and digest in state.holders
         events.append(NewEvent(ev.ImageRemoved(manifest_digest=digest, cause=kind, forced=forced), reference))
     events += [NewEvent(ev.ManifestDeleted(), digest) for digest in plan.manifests]
@@ -304,15 +304,16 @@ def started(
 
 def planned(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
     """Yield what a plan deletes, in the order in which it goes: what refers before what is referred to."""
-    for reference, _ in plan.references:
+    for reference in plan.references:
         yield from _file("metadata", reference, layout)
     for digest in plan.manifests:
         yield ev.PlannedArtifact(kind="manifest", subject=digest)
         yield from _file("vmdk", digest, layout)
         yield from _file("fsmeta", digest, layout)
-    for diff_id, manifests in plan.layers:
+    for diff_id in plan.layers:
         # Named even when its file is missing: naming it takes its record out of the index.
         size = files.measure(layout.artifact_file("layer", diff_id))
+        manifests = plan.repeated.get(diff_id, 1)
         yield ev.PlannedArtifact(kind="layer", subject=diff_id, bytes=size, manifests=manifests)
 
 
@@ -324,7 +325,7 @@ def _file(kind: ev.ArtifactKind, subject: str, layout: Layout) -> Iterator[ev.Pl
 
 def _unnamed(layout: Layout, state: IndexState) -> Iterator[ev.PlannedArtifact]:
     """Yield files that the index does not name and no process has locked."""
-    layers = {diff_id for diff_id, _ in state.layers}.union(*state.manifests.values())
+    layers = set(state.layers).union(*state.manifests.values())
     metadata = _expected_metadata(layout, state)
     for kind, subject, path in layout.files():
         if (
@@ -343,14 +344,13 @@ def _expected_metadata(layout: Layout, state: IndexState) -> set[Path]:
 
 def still_wanted(plan: Plan, state: IndexState, shown: Preview) -> list[ev.PlannedArtifact]:
     """Return what of the shown artifacts goes: the decided plan's, and files the index still lacks."""
-    references = {reference for reference, _ in plan.references}
-    manifests, layers = set(plan.manifests), {diff_id for diff_id, _ in plan.layers}
+    manifests, layers = set(plan.manifests), set(plan.layers)
     needed = {diff_id for found in state.manifests.values() for diff_id in found}
     wanted = []
     for artifact in shown.artifacts:
         kind, subject = artifact.kind, artifact.subject
         if kind == "metadata":
-            keep = subject in state.references and subject not in references
+            keep = subject in state.references and subject not in plan.references
         elif kind == "layer":
             keep = subject in needed and subject not in layers
         else:

@@ -418,7 +418,7 @@ class _Asking:
         return self._plan_now
 
     def _fate_of_reference(self, reference: str, digest: str) -> Fate | None:
-        if (reference, digest) in self._plan().references:
+        if self._plan().references.get(reference) == digest:
             return Fate(True, "unused")
         return self._kept_back(reference)
 

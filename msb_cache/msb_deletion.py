@@ -111,7 +111,7 @@ def delete(
             if kind == "prune" and confirm is None and run.is_everything(plan):
                 run.prune()
             else:
-                run.remove([reference for reference, _ in plan.references])
+                run.remove([*plan.references])
                 if plan.manifests and run.only_these_are_left(plan):
                     run.prune()
             if orphans:
@@ -147,7 +147,7 @@ def _named(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
     """Yield what a plan deletes. Every reference is named, by its metadata, even if that has no file."""
     found = [*planned(layout, plan)]
     measured = {artifact.subject for artifact in found if artifact.kind == "metadata"}
-    for reference, _ in plan.references:
+    for reference in plan.references:
         if reference not in measured:
             yield ev.PlannedArtifact(kind="metadata", subject=reference)
     yield from found
@@ -182,12 +182,8 @@ class _Run:
         references, manifests = _prunable(state)
         return (
             state.complete
-            and references == {reference for reference, _ in plan.references}
-            and manifests
-            <= {
-                *plan.manifests,
-                *(digest for _, digest in plan.references),
-            }
+            and references == plan.references.keys()
+            and manifests <= {*plan.manifests, *plan.references.values()}
         )
 
     def only_these_are_left(self, plan: Plan) -> bool:
@@ -344,7 +340,7 @@ def named_files(layout: Layout, state: IndexState, theirs: MsbState) -> set[Path
     found = {layout.metadata(reference) for reference in (*state.references, *theirs.images)}
     for digest in (*state.manifests, *theirs.manifests):
         found |= {layout.fsmeta(digest), layout.vmdk(digest)}
-    layers = {diff_id for diff_id, _ in state.layers}.union(*state.manifests.values())
+    layers = set(state.layers).union(*state.manifests.values())
     layers.update(layer.diff_id for manifest in theirs.manifests.values() for layer in manifest.layers)
     return found | {layout.layer(diff_id) for diff_id in layers}
 

@@ -7,8 +7,8 @@ index, and runs the plan again inside the deciding transaction, restricted to wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from msb_cache.projections.state import IndexState
 
@@ -36,15 +36,17 @@ class Plan:
     """What goes, in the order in which it goes out of the index.
 
     Attributes:
-        references: canonical reference and the manifest digest it points at.
+        references: canonical reference to the manifest digest it points at.
         manifests: digests of manifests that then nothing reaches.
-        layers: diff ID of each layer that then no manifest needs, and how many of ``manifests`` had it.
+        layers: diff ID of each layer that then no manifest needs.
+        repeated: diff ID to how many of ``manifests`` had it, where more than one did.
         kept: what stays although asked for or considered, and by which rule.
     """
 
-    references: tuple[tuple[str, str], ...] = ()
-    manifests: tuple[str, ...] = ()
-    layers: tuple[tuple[str, int], ...] = ()
+    references: Mapping[str, str] = field(default_factory=dict)
+    manifests: Sequence[str] = ()
+    layers: Sequence[str] = ()
+    repeated: Mapping[str, int] = field(default_factory=dict)
     kept: tuple[Kept, ...] = ()
 
     @property
@@ -64,15 +66,16 @@ def plan_prune(state: IndexState, *, within: Plan | None = None) -> Plan:
         within: a plan that was shown before; nothing outside of it goes, and less may.
     """
     bounds = Bounds(state)
-    shown = None if within is None else set(within.references)
-    references, kept = [], []
+    shown = None if within is None else within.references
+    references: dict[str, str] = {}
+    kept = []
     for reference, digest in state.references.items():
         holders = state.holders_of(reference) if state.holders else ()
         kept_back = Kept(reference, HELD, holders) if holders else bounds(reference, digest)
         if kept_back is not None:
             kept.append(kept_back)
-        elif shown is None or (reference, digest) in shown:
-            references.append((reference, digest))
+        elif shown is None or shown.get(reference) == digest:
+            references[reference] = digest
     if state.holders:
         pointed_at = set(state.references.values())
         kept += [
@@ -83,7 +86,7 @@ def plan_prune(state: IndexState, *, within: Plan | None = None) -> Plan:
     candidates = [
         digest for digest in state.manifests if digest not in state.holders and bounds(digest, digest) is None
     ]
-    return _complete(state, references, candidates, state.layers, kept, within)
+    return _complete(state, references, candidates, state.layers, state.repeated, kept, within)
 
 
 class Bounds:
@@ -116,24 +119,24 @@ def plan_remove(
     With ``force`` a reference goes although its manifest is held; the manifest then stays. A manifest
     goes when the last reference to it goes and nobody holds it, a layer with its last manifest.
     """
-    shown = None if within is None else set(within.references)
-    going, kept = [], []
+    shown = None if within is None else within.references
+    going: dict[str, str] = {}
+    kept = []
     for reference in dict.fromkeys(references):
         digest = state.references.get(reference)
-        if digest is None or (shown is not None and (reference, digest) not in shown):
+        if digest is None or (shown is not None and shown.get(reference) != digest):
             continue
         holders = state.holders_of(reference)
         if holders and not force:
             kept.append(Kept(reference, HELD, holders))
         else:
-            going.append((reference, digest))
-    names = {reference for reference, _ in going}
-    pointed_at = dict.fromkeys(digest for name, _ in going for digest in state.digests(name))
+            going[reference] = digest
+    pointed_at = dict.fromkeys(digest for name in going for digest in state.digests(name))
     for digest in pointed_at:
         others = tuple(
             name
             for name, own in state.references.items()
-            if name not in names and (own == digest or digest in state.others.get(name, ()))
+            if name not in going and (own == digest or digest in state.others.get(name, ()))
         )
         if digest in state.holders:
             kept.append(Kept(digest, HELD, tuple(state.holders[digest])))
@@ -141,24 +144,25 @@ def plan_remove(
             kept.append(Kept(digest, REFERENCED, others))
     candidates = [digest for digest in pointed_at if digest in state.manifests]
     had = Counter(diff_id for digest in candidates for diff_id in set(state.manifests[digest]))
-    return _complete(state, going, candidates, sorted(had.items()), kept, within)
+    repeated = {diff_id: manifests for diff_id, manifests in had.items() if manifests > 1}
+    return _complete(state, going, candidates, sorted(had), repeated, kept, within)
 
 
 def _complete(
     state: IndexState,
-    references: Sequence[tuple[str, str]],
-    candidate_manifests: Iterable[str],
-    candidate_layers: Iterable[tuple[str, int]],
+    references: Mapping[str, str],
+    candidate_manifests: Sequence[str],
+    candidate_layers: Sequence[str],
+    repeated: Mapping[str, int],
     kept: Sequence[Kept],
     within: Plan | None,
 ) -> Plan:
     reached = set(state.holders)
     if len(references) < len(state.references):
-        names = {reference for reference, _ in references}
         for reference in state.references:
-            if reference not in names:
+            if reference not in references:
                 reached.update(state.digests(reference))
-    manifests = [digest for digest in candidate_manifests if digest not in reached]
+    manifests = _without(candidate_manifests, reached)
     if within is not None:
         shown = set(within.manifests)
         manifests = [digest for digest in manifests if digest in shown]
@@ -167,13 +171,19 @@ def _complete(
         gone = set(manifests)
         needed.update(*(layers for digest, layers in state.manifests.items() if digest not in gone))
     # All manifests that had a layer which goes are candidates, and go.
-    layers = [layer for layer in candidate_layers if layer[0] not in needed]
+    layers = _without(candidate_layers, needed)
     if within is not None:
-        shown_layers = {diff_id for diff_id, _ in within.layers}
-        layers = [layer for layer in layers if layer[0] in shown_layers]
+        shown = set(within.layers)
+        layers = [diff_id for diff_id in layers if diff_id in shown]
     return Plan(
-        references=tuple(references),
+        references=references,
         manifests=tuple(manifests),
         layers=tuple(layers),
+        repeated={diff_id: had for diff_id, had in repeated.items() if diff_id not in needed},
         kept=tuple(kept),
     )
+
+
+def _without(candidates: Sequence[str], staying: Collection[str]) -> Sequence[str]:
+    # As a rule nothing stays, and then 100,000 digests need not be hashed.
+    return [each for each in candidates if each not in staying] if staying else candidates

@@ -19,7 +19,8 @@ class IndexState:
     Attributes:
         references: canonical reference to the manifest digest it points at, newest first.
         manifests: manifest digest to its layers' diff IDs, bottom to top.
-        layers: diff ID of each layer with a record, in order, and how many manifests have it; 1 for none.
+        layers: diff ID of each layer with a record, in order.
+        repeated: diff ID to how many manifests have it, of layers that more than one has.
         holders: manifest digest to the names of those that hold it; only held ones.
         fixed: references and manifest digests that whoever deletes in this home does not know.
         others: references that whoever deletes here knows under several spellings, to the manifest digests
@@ -28,8 +29,9 @@ class IndexState:
 
     references: Mapping[str, str]
     manifests: Mapping[str, Sequence[str]]
-    layers: Sequence[tuple[str, int]]
+    layers: Sequence[str]
     holders: Mapping[str, Sequence[str]]
+    repeated: Mapping[str, int] = field(default_factory=dict)
     fixed: frozenset[str] = frozenset()
     others: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -48,7 +50,8 @@ class IndexState:
 # Only for the few that stand there more than once, because to count distinct manifests of all takes longer.
 _REPEATED = """
 SELECT diff_id, count(DISTINCT manifest_digest) FROM manifest_layer
-WHERE diff_id IN (SELECT diff_id FROM manifest_layer GROUP BY diff_id HAVING count(*) > 1) GROUP BY diff_id
+WHERE diff_id IN (SELECT diff_id FROM manifest_layer GROUP BY diff_id HAVING count(*) > 1)
+GROUP BY diff_id HAVING count(DISTINCT manifest_digest) > 1
 """
 
 EMPTY = IndexState({}, {}, (), {})
@@ -78,22 +81,19 @@ def load(connection: sqlite3.Connection) -> IndexState:
     references: dict[str, str] = dict(
         connection.execute("SELECT reference, manifest_digest FROM image ORDER BY created_at DESC, seq DESC")
     )
-    repeated = dict(connection.execute(_REPEATED).fetchall())
-    layers = [
-        (diff_id, repeated.get(diff_id, 1))
-        for (diff_id,) in connection.execute("SELECT diff_id FROM layer ORDER BY diff_id")
-    ]
+    repeated: dict[str, int] = dict(connection.execute(_REPEATED).fetchall())
+    layers = [diff_id for (diff_id,) in connection.execute("SELECT diff_id FROM layer ORDER BY diff_id")]
     named = chain(
         references,
         references.values(),
-        map(itemgetter(0), layers),
+        layers,
         manifests,
         chain.from_iterable(manifests.values()),
         chain.from_iterable(holders.values()),
     )
     if not set(map(type, named)) <= {str}:
         raise CorruptLogError("the index is damaged; `msb-cache rebuild` makes it anew from the log")
-    return IndexState(references=references, manifests=manifests, layers=layers, holders=holders)
+    return IndexState(references, manifests, layers, holders, repeated)
 
 
 def load_observed(connection: sqlite3.Connection) -> IndexState:

@@ -240,7 +240,7 @@ def test_only_what_was_shown_goes(real: Msb, cache: ImageCache) -> None:
     shown: list[str] = []
 
     def confirm(preview: msb_deletion.Preview) -> bool:
-        shown.extend(reference for reference, _ in preview.plan.references)
+        shown.extend(preview.plan.references)
         real("rm", "dev")  # what it held could go now, and was not shown
         return True
 
@@ -381,7 +381,7 @@ def test_one_of_two_spellings_is_held(real: Msb, cache: ImageCache, way: str) ->
     assert cache.get("app:1").manifest_digest == cache.get("alone:1").manifest_digest
     assert cache.holders("app:1") == []  # the other spelling's image is
     shown = cache.preview_prune().plan
-    assert "docker.io/library/app:1" not in dict(shown.references)
+    assert "docker.io/library/app:1" not in shown.references
     assert Kept("docker.io/library/app:1", "held", ("sandbox:dev",)) in shown.kept
     found = cache.why("app:1")
     assert isinstance(found, ImageReasons)
@@ -395,7 +395,7 @@ def test_one_of_two_spellings_is_held(real: Msb, cache: ImageCache, way: str) ->
         report = cache.prune(confirm=None if "without" in way else (lambda shown: True))
         assert report.skipped_in_use == 0
         assert report.image_refs_removed == len(shown.references)
-        assert before - real.references() == {familiar(reference) for reference, _ in shown.references}
+        assert before - real.references() == {familiar(reference) for reference in shown.references}
         assert cache.deletions()[0].counters.outcome == "completed"
     assert {"app:1", "docker.io/library/app:1"} <= real.references()
     alike(cache)
@@ -419,7 +419,7 @@ def test_each_spelling_and_its_manifest_go(real: Msb, cache: ImageCache, tmp_pat
         real("load", "-q", "-i", str(archive), "-t", spelling)
     real("image", "rm", "alone:1", "x:0")
     shown = cache.preview_prune().plan
-    assert ([name for name, _ in shown.references], len(shown.manifests)) == (["docker.io/library/x:1"], 2)
+    assert ([*shown.references], len(shown.manifests)) == (["docker.io/library/x:1"], 2)
     if way == "remove":
         report = cache.remove("x:1")
     else:

@@ -254,7 +254,7 @@ class Ours(Home):
         return {
             "references": state.references,
             "manifests": set(state.manifests),
-            "layers": {diff_id for diff_id, _ in state.layers},
+            "layers": set(state.layers),
         }
 
     def verify(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from hypothesis import settings
@@ -280,8 +281,9 @@ class Folding(RuleBasedStateMachine):
         }
         assert found.references == {name: manifest for name, (manifest, *_) in self.images.items()}
         assert [*found.manifests.items()] == sorted(manifests.items())
-        had = {diff_id: sum(diff_id in own for own in manifests.values()) for diff_id in self.layers}
-        assert found.layers == sorted((diff_id, count or 1) for diff_id, count in had.items())
+        assert found.layers == sorted(self.layers)
+        had = Counter(diff_id for own in manifests.values() for diff_id in set(own))
+        assert found.repeated == {diff_id: count for diff_id, count in had.items() if count > 1}
         assert {(held, holder) for held, by in found.holders.items() for holder in by} == self.held
 
     def teardown(self) -> None:
