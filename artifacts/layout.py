@@ -208,12 +208,11 @@ class Layout:
         For thousands of files; of one, ``files.measure`` tells the size.
         """
         found = {}
+        named = re.compile(_FILE[kind]).fullmatch
         try:
             with os.scandir(self.folders[kind]) as entries:
                 for entry in entries:
-                    if (match := re.fullmatch(_FILE[kind], entry.name)) and entry.is_file(
-                        follow_symlinks=False
-                    ):
+                    if (match := named(entry.name)) and entry.is_file(follow_symlinks=False):
                         found[f"sha256:{match[1]}"] = entry.stat(follow_symlinks=False).st_size
         except FileNotFoundError:
             pass

@@ -36,12 +36,13 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def events_table(path: Path, source: Path) -> sqlite3.Connection:
-    """A new database with the source's events table and its indexes, without its triggers and rows."""
+def empty_tables(path: Path, source: Path, names: Sequence[str]) -> sqlite3.Connection:
+    """A new database with some of the source's tables and their indexes, without its triggers and rows."""
     with_schema = sqlite3.connect(source)
     schema = with_schema.execute(
-        "SELECT sql FROM sqlite_master WHERE tbl_name = 'events' AND type IN ('table', 'index') AND sql > '' "
-        "ORDER BY type DESC"
+        f"SELECT sql FROM sqlite_master WHERE tbl_name IN ({', '.join('?' * len(names))}) "
+        "AND type IN ('table', 'index') AND sql > '' ORDER BY type DESC",
+        names,
     ).fetchall()
     with_schema.close()
     connection = connect(path)
@@ -65,10 +66,11 @@ def append_row(connection: sqlite3.Connection, data: str) -> None:
     connection.execute("COMMIT")
 
 
-def insert_rows(connection: sqlite3.Connection, table: str, rows: Rows) -> None:
+def insert_rows(connection: sqlite3.Connection, tables: Mapping[str, Rows]) -> None:
     """Many rows in one durable transaction."""
     connection.execute("BEGIN IMMEDIATE")
-    connection.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+    for table, rows in tables.items():
+        connection.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
     connection.execute("COMMIT")
 
 
@@ -99,6 +101,17 @@ def open_and_select_image(path: Path, reference: str) -> None:
 def unlink(paths: Iterable[str]) -> None:
     for path in paths:
         os.unlink(path)
+
+
+def sizes(folders: Iterable[str]) -> dict[str, int]:
+    """What each file in these folders measures, by its name; lock files are left out."""
+    found = {}
+    for folder in folders:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.endswith(".lock"):
+                    found[entry.name] = entry.stat(follow_symlinks=False).st_size
+    return found
 
 
 def read_tables(path: Path, tables: Iterable[str]) -> list[Rows]:

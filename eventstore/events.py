@@ -23,7 +23,7 @@ Engine = Literal["msb-cache", "msb"]
 """Which program deletes the files: ours, or microsandbox's own in a home that it keeps."""
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Base of all events."""
 
     type: ClassVar[str]
@@ -38,7 +38,7 @@ class LogCreated(Event, frozen=True, kw_only=True):
     format: int
 
 
-class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The fields of an OCI image configuration that `inspect` shows (image-spec, config.md)."""
 
     env: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     volumes: tuple[str, ...] = ()
 
 
-class Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One layer of a manifest. Sizes in bytes: ``size`` of the blob, ``erofs_size`` of the artifact."""
 
     diff_id: str
@@ -81,7 +81,7 @@ class ManifestAdded(Event, frozen=True, kw_only=True):
     row: str | None = None
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Where an image came from: ``name`` is a registry's host, or an archive's path (``-``: stdin)."""
 
     kind: Literal["archive", "registry", "microsandbox"]
@@ -151,7 +151,7 @@ class ImageRemoved(Event, frozen=True, kw_only=True):
     forced: bool = False
 
 
-class PlannedArtifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PlannedArtifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One thing a deletion is about to delete, and its size in bytes measured beforehand.
 
     ``manifests``: for a layer, how many of the manifests deleted with it had it.
@@ -163,7 +163,7 @@ class PlannedArtifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     manifests: int = 1
 
 
-class KeptBack(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class KeptBack(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One reference or manifest a deletion decided not to touch, and the rule that kept it.
 
     ``holders`` names the first of those it was kept for, ``more`` counts the others.

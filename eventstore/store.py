@@ -37,7 +37,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encode = msgspec.json.Encoder().encode
 
 
-class Actor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Actor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Who did it: ``program`` is a program's name and version, never a command line.
 
     ``observed`` marks what was seen to have happened, done by somebody else.
@@ -51,7 +51,7 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     observed: bool = False
 
 
-class NewEvent(msgspec.Struct, frozen=True):
+class NewEvent(msgspec.Struct, frozen=True, gc=False):
     """An event about to be appended; ``occurred_at_ns`` None means now."""
 
     event: Event
@@ -59,7 +59,7 @@ class NewEvent(msgspec.Struct, frozen=True):
     occurred_at_ns: int | None = None
 
 
-class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
+class StoredEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event as the log has it, with its envelope. Times are nanoseconds since the epoch, UTC."""
 
     seq: int

@@ -41,7 +41,7 @@ _TIME = re.compile(
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-class MsbLayer(msgspec.Struct, frozen=True, kw_only=True):
+class MsbLayer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One layer of a manifest; the size of its blob in bytes."""
 
     diff_id: str
@@ -50,7 +50,7 @@ class MsbLayer(msgspec.Struct, frozen=True, kw_only=True):
     size: int | None
 
 
-class MsbManifest(msgspec.Struct, frozen=True, kw_only=True):
+class MsbManifest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A manifest with its configuration and its layers, bottom to top.
 
     ``row`` identifies the record: another one with the same digest is another record. Here and below,
@@ -69,7 +69,7 @@ class MsbManifest(msgspec.Struct, frozen=True, kw_only=True):
     created_at_ns: int | None
 
 
-class MsbImage(msgspec.Struct, frozen=True, kw_only=True):
+class MsbImage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A canonical reference, as its most recently updated spelling says.
 
     ``typed`` is that spelling, ``row`` its record, and ``rows`` has the records of all ``spellings``, which
@@ -87,7 +87,7 @@ class MsbImage(msgspec.Struct, frozen=True, kw_only=True):
     updated_at_ns: int | None
 
 
-class MsbHold(msgspec.Struct, frozen=True, kw_only=True):
+class MsbHold(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A sandbox or snapshot that needs a manifest, and the canonical reference it was made from."""
 
     holder: str

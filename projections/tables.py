@@ -179,8 +179,7 @@ class StoredTable(Table[R]):
             return row
         found = self._fetch(key)
         if found is None:
-            if self._empty is None:
-                self._empty = self._is_empty()
+            self._ask_whether_empty()
             self._gone.add(key)
             return None
         return self._read(key, found)
@@ -189,10 +188,11 @@ class StoredTable(Table[R]):
         found: Values | None = self._connection.execute(self.statements.select, values(key)).fetchone()
         return found
 
-    def _is_empty(self) -> bool:
+    def _ask_whether_empty(self) -> None:
         # The first events of a log can be many, and none of them finds a row from before.
-        first = self._connection.execute(f"SELECT 1 FROM {self.row_type.table} LIMIT 1")  # noqa: S608
-        return first.fetchone() is None
+        if self._empty is None:
+            first = self._connection.execute(f"SELECT 1 FROM {self.row_type.table} LIMIT 1")  # noqa: S608
+            self._empty = first.fetchone() is None
 
     def _read(self, key: Key, found: Values) -> R:
         self._stored[key] = found
@@ -250,6 +250,7 @@ class StoredTable(Table[R]):
             connection.execute(query, (*changed.values(), *row[:length]))
 
     def _having(self, value: str) -> Collection[Key]:
+        self._ask_whether_empty()
         if not self._empty and value not in self._asked:
             self._asked.add(value)
             names, table = columns(self.row_type), self.row_type.table

@@ -71,11 +71,11 @@ def _in_own_home(setting: Setting, images: int, rounds: int, *, msb: str | None)
     def floor() -> Run:
         with setting.home(1) as home:
             paths = homes.files(home, images)
-            table = floors.events_table(home / "floor.db", Layout(home).database)
+            table = floors.empty_tables(home / "floor.db", Layout(home).database, ["events"])
             os.sync()
             began = time.perf_counter()
             floors.unlink(paths)
-            floors.insert_rows(table, "events", appended[0])
+            floors.insert_rows(table, {"events": appended[0]})
             run = Run(time.perf_counter() - began)
             table.close()
         return run

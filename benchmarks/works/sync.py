@@ -34,11 +34,15 @@ def unchanged(setting: Setting, *, images: int = 10_000, rounds: int = 200) -> M
     return measured(f"`sync` of an unchanged home of {images:,} images", runs, 0.1)
 
 
+_WRITTEN = ("events", "image", "manifest", "manifest_layer", "layer", "pointed_at")
+
+
 def first(setting: Setting, *, images: int = 10_000, rounds: int = 30) -> Measured:
     with setting.msb_home(images) as home:
         layout = Layout(home)
         homes.files(home, images)
-        appended: list[floors.Rows] = []
+        measured_folders = [str(layout.folders[kind]) for kind in ("layer", "fsmeta", "vmdk")]
+        written: dict[str, floors.Rows] = {}
 
         def ours() -> Run:
             _forget(layout)
@@ -49,20 +53,24 @@ def first(setting: Setting, *, images: int = 10_000, rounds: int = 30) -> Measur
             run = Run(time.perf_counter() - began)
             assert report.adopted
             assert len(report.events) == 2 * images
-            connection = floors.connect(layout.database)
-            appended[:] = [connection.execute(f"SELECT {floors.EVENT_COLUMNS} FROM events").fetchall()]
-            connection.close()
+            if not written:
+                connection = floors.connect(layout.database)
+                written.update(
+                    {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in _WRITTEN}
+                )
+                connection.close()
             return run
 
         def floor() -> Run:
             path = layout.db / "floor.db"
-            table = floors.events_table(path, layout.database)
+            tables = floors.empty_tables(path, layout.database, _WRITTEN)
             os.sync()
             began = time.perf_counter()
             floors.read_tables(layout.msb_database, homes.MSB_TABLES)
-            floors.insert_rows(table, "events", appended[0])
+            floors.sizes(measured_folders)
+            floors.insert_rows(tables, written)
             run = Run(time.perf_counter() - began)
-            table.close()
+            tables.close()
             path.unlink()
             return run
 
