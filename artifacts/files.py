@@ -84,13 +84,21 @@ def write(path: Path, content: bytes) -> None:
     with create(path) as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        _sync(file.fileno(), path)
 
 
 def sync(path: Path) -> None:
     """Make a file's content survive a power loss."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        os.fsync(descriptor)
+        _sync(descriptor, path)
     finally:
         os.close(descriptor)
+
+
+def _sync(descriptor: int, path: Path) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        error.filename = os.fspath(path)  # or an archive that is being read would get the blame
+        raise

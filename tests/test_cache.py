@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -609,3 +610,22 @@ def test_rebuild_mends_and_reports(cache: ImageCache) -> None:
     assert (difference.table, difference.key) == ("image", ("docker.io/library/one:1",))
     assert cache.rebuild() == []
     assert cache.verify().sound
+
+
+def test_a_disk_that_cannot_be_written_to_is_named(
+    cache: ImageCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the archive: that was read well."""
+    path = tmp_path / "app.tar"
+    path.write_bytes(docker_archive(ONE))
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output error") as raised:
+        cache.load(path)
+    assert Path(raised.value.filename).is_relative_to(cache.home)
+    monkeypatch.undo()
+    assert cache.list() == []
+    assert len(cache.load(path)) == 1
