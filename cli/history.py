@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -155,25 +155,34 @@ def _print_timeline(found: Iterable[StoredEvent]) -> None:
         output.lines(_timeline(some))
 
 
+_LONGEST = 48  # characters of details that push everybody's name away
+
+
 def _timeline(events: Iterator[StoredEvent]) -> Iterator[str]:
+    rows = _rows(events)
+    first = [*islice(rows, output.SCREENFUL)]
+    cells_of = output.fitted([(*cells[:3], cells[3][:_LONGEST], cells[4]) for cells, _ in first], gap=2)
+    for cells, look in chain(first, rows):
+        when, what, *rest = cells_of(cells)
+        styled = [click.style(when, dim=True) if cells[0] else when, click.style(what, **look), *rest]
+        yield "  ".join(styled).rstrip()
+
+
+def _rows(events: Iterator[StoredEvent]) -> Iterator[tuple[Sequence[str], dict[str, Any]]]:
+    """Yield each event's cells, and how what happened looks."""
     from msb_cache.cli.describe import describe, who
 
-    first = [*islice(events, output.SCREENFUL)]
-    columns = [(line.what, line.digest, line.details) for line in map(describe, first)]
-    widths = [max(map(len, column)) for column in zip(*columns, strict=True)]
-    widths[2] = min(widths[2], 48)  # one long reason must not push everybody's name away
     before = ("", "")
-    for event in chain(first, events):
+    for event in events:
         line = describe(event)
         when = output.local_time_with_offset(event.occurred_at_ns)
         # What one command did stands together: its time and its author are shown once. What was observed
         # happened at times of its own.
         group = (event.operation, when if event.actor.observed else "")
-        repeated = before == group
-        before = group
-        own = not getattr(event, "shared", False)
-        what = click.style(line.what.ljust(widths[0]), fg=line.colour, bold=own)
-        details = output.printable(line.details).ljust(widths[2])
-        author = "" if repeated else who(event.actor)
-        shown = " " * len(when) if repeated else click.style(when, dim=True)
-        yield f"{shown}  {what}  {line.digest.ljust(widths[1])}  {details}  {author}".rstrip()
+        repeated, before = before == group, group
+        look = {"fg": line.colour, "bold": not getattr(event, "shared", False)}
+        details = output.printable(line.details)
+        yield (
+            ("" if repeated else when, line.what, line.digest, details, "" if repeated else who(event.actor)),
+            look,
+        )

@@ -77,17 +77,22 @@ _WHOLE = (
 Cut = Callable[[str], str]
 
 
-def _fit(header: Sequence[str], rows: list[list[str]]) -> tuple[list[int], list[Cut] | None, int]:
-    """Return each column's width, how its cells are cut (None: not at all), and the gap between columns."""
+def _fit(
+    header: Sequence[str], rows: Sequence[Sequence[str]], gap: int
+) -> tuple[list[int], list[Cut] | None, int]:
+    """Return each column's width, how its cells are cut (None: not at all), and the gap between columns.
+
+    On a terminal that has no room for ``gap`` spaces between them, it is two.
+    """
     columns = [*zip(header, *rows, strict=True)]
     widths = [max(map(len, column)) for column in columns]
     if not _on_terminal():
-        return widths, None, 3
+        return widths, None, gap
     import shutil  # its archive formats load six modules
 
     room = shutil.get_terminal_size().columns
-    if sum(widths) + 3 * (len(widths) - 1) <= room:
-        return widths, None, 3
+    if sum(widths) + gap * (len(widths) - 1) <= room:
+        return widths, None, gap
     for level, narrowest in enumerate(_NARROWEST):
         parts = [_part(column[1:], level) for column in columns]
         widths = [
@@ -109,7 +114,7 @@ def _fit(header: Sequence[str], rows: list[list[str]]) -> tuple[list[int], list[
 
 def _part(cells: Sequence[str], level: int) -> Cut | None:
     """Return what takes of each cell the part that will do; None if the cells are text."""
-    known = [cell for cell in cells if cell != "-"]
+    known = [cell for cell in cells if cell not in ("", "-")]
     for pattern, parts in _WHOLE if known else ():
         if all(re.fullmatch(pattern, cell) for cell in known):
             part = parts[min(level, len(parts) - 1)]
@@ -148,7 +153,7 @@ def long_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: S
 def _print_rows(
     header: Sequence[str], first: list[list[str]], rest: Iterable[list[str]], right: Sequence[int]
 ) -> None:
-    widths, cuts, space = _fit(header, first)
+    widths, cuts, space = _fit(header, first, 3)
     gap = " " * space
 
     def joined(line: Sequence[str]) -> str:
@@ -164,6 +169,17 @@ def _print_rows(
     row = joined if cuts is None else narrowed
     click.echo("\n".join([click.style(joined(header), bold=True), *map(row, first)]))
     lines(map(row, rest))
+
+
+def fitted(rows: Sequence[Sequence[str]], *, gap: int) -> Callable[[Sequence[str]], list[str]]:
+    """Return what cuts and pads the cells of these rows, and of later ones, to columns without a header."""
+    widths, cuts, _ = _fit([""] * len(rows[0]), rows, gap)
+
+    def cells(row: Sequence[str]) -> list[str]:
+        cut = row if cuts is None else [shorten(cell) for shorten, cell in zip(cuts, row, strict=True)]
+        return [cell.ljust(width) for cell, width in zip(cut, widths, strict=True)]
+
+    return cells
 
 
 def lines(texts: Iterable[str]) -> None:

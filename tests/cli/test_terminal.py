@@ -207,6 +207,16 @@ def test_on_80_columns_a_table_leaves_times_ids_and_digests_whole(home: Path) ->
         assert re.search(rf"{MINUTE}  image\.(pulled|removed) ", line)
 
 
+def test_on_80_columns_a_history_leaves_what_happened_whole(home: Path) -> None:
+    with ImageCache(home) as cache:
+        cache.hold("app:1", "snapshot:" + "nightly-of-everything-" * 4)
+        cache.release("snapshot:" + "nightly-of-everything-" * 4)
+    found = on_terminal(["history", "app:1"], NO_COLOR="1").said.splitlines()
+    assert all(len(line) <= 80 for line in found)
+    digest = APP.digest.removeprefix("sha256:")[:12]
+    assert any(re.search(rf"  held +{digest}  by snap", line) for line in found)
+
+
 def test_a_narrow_table_still_shows_the_beginning_of_a_digest() -> None:
     cut = output._middle_out(10)
     assert cut(f"sha256:{'0123456789abcdef' * 4}") == "0123456789"
