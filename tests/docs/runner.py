@@ -38,7 +38,7 @@ class Session:
         self._programs = self.home / ".programs"
         self._programs.mkdir()
         self.environment = {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}:{self._programs}",
+            "PATH": f"{Path(sys.executable).parent}:{self._programs}:{os.environ.get('PATH', os.defpath)}",
             "HOME": str(self.home),
             "TZ": "UTC",
             "LANG": "C.UTF-8",
@@ -59,9 +59,10 @@ class Session:
         shutil.rmtree(self.home)
 
     def provide(self, program: str, path: str) -> None:
-        """Put a program on the path of later commands, if it is not there under this name."""
-        if shutil.which(program, path=self.environment["PATH"]) is None:
-            (self._programs / program).symlink_to(path)
+        """Put a program first on the path of later commands: what they print then names no other folder."""
+        link = self._programs / program
+        if not link.is_symlink():
+            link.symlink_to(path)
 
     def console(self, block: Block) -> str:
         """Run a console block's commands; its text with what they really print."""
