@@ -9,6 +9,7 @@ import click
 
 from msb_cache.cli import output
 from msb_cache.cli.common import (
+    PATH,
     examples,
     format_option,
     limit_option,
@@ -102,7 +103,7 @@ def rebuild(home: str | None, format_: str) -> int:
 @click.option(
     "--against",
     "path",
-    type=click.Path(),
+    type=PATH,
     metavar="NOTE",
     help="A checkpoint that the log must extend; - reads stdin.",
 )

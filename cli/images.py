@@ -10,6 +10,7 @@ from msgspec.structs import asdict
 
 from msb_cache.cli import output
 from msb_cache.cli.common import (
+    PATH,
     done,
     examples,
     format_option,
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog=examples("msb-cache load app.tar --tag app:dev", "docker save app:1 | msb-cache load"))
-@click.argument("archive", required=False)
-@click.option("-i", "--input", "path", metavar="PATH", help="The archive; without one, stdin.")
+@click.argument("archive", type=PATH, required=False)
+@click.option("-i", "--input", "path", type=PATH, help="The archive; without one, stdin.")
 @click.option("-t", "--tag", metavar="REF", help="One more reference for the first image.")
 @click.option(
     "--platform", metavar="OS/ARCH", help="Which image of an index; default: linux on this machine."
@@ -67,7 +68,7 @@ def load(
 
 @click.command(epilog=examples("msb-cache save app:1 -o app.tar", "msb-cache save app:1 | docker load"))
 @click.argument("references", nargs=-1, required=True, metavar="REF...")
-@click.option("-o", "--output", "path", metavar="PATH", help="The archive; without it, stdout.")
+@click.option("-o", "--output", "path", type=PATH, help="The archive; without it, stdout.")
 @click.option(
     "--format",
     "format_",

@@ -17,7 +17,7 @@ import click
 
 from msb_cache import errors
 from msb_cache.cli import output
-from msb_cache.cli.common import examples
+from msb_cache.cli.common import PATH, examples
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -138,7 +138,7 @@ class Group(click.Group):
 )
 @click.option(
     "--home",
-    metavar="PATH",
+    type=PATH,
     help="The microsandbox home whose cache to use.  [default: $MSB_HOME, else ~/.microsandbox]",
 )
 @click.option(

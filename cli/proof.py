@@ -11,6 +11,7 @@ import click
 
 from msb_cache.cli import output
 from msb_cache.cli.common import (
+    PATH,
     done,
     examples,
     format_option,
@@ -53,7 +54,7 @@ def checkpoint(home: str | None, format_: str) -> None:
 
 
 @click.command(epilog=examples("msb-cache export -o log.jsonl", "msb-cache export --since-seq 1200"))
-@click.option("-o", "--output", "path", metavar="PATH", help="The file; without it, stdout.")
+@click.option("-o", "--output", "path", type=PATH, help="The file; without it, stdout.")
 @click.option("--since-seq", type=number(0), default=0, metavar="N", help="Only events behind this position.")
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
@@ -71,7 +72,7 @@ def export(home: str | None, path: str | None, since_seq: int, quiet: bool) -> N
 
 
 @click.command("import", epilog=examples("msb-cache --home elsewhere import log.jsonl"))
-@click.argument("path", metavar="FILE")
+@click.argument("path", type=PATH, metavar="FILE")
 @format_option
 @click.pass_obj
 def import_(home: str | None, path: str, format_: str) -> None:
@@ -119,14 +120,16 @@ def import_(home: str | None, path: str, format_: str) -> None:
         "msb-cache replay --until-diff state.json",
     )
 )
-@click.option("--log", metavar="FILE", help="Another log: an msb-cache.db, or an export; only read.")
+@click.option(
+    "--log", type=PATH, metavar="FILE", help="Another log: an msb-cache.db, or an export; only read."
+)
 @click.option("--from", "first", type=number(1), metavar="N", help="Begin at this event.")
 @click.option("--to", "last", type=number(1), metavar="N", help="End with this event.")
 @click.option("--state", is_flag=True, help="Print all rows there are at the end, as JSON, and no events.")
 @click.option(
     "--until-diff",
     "wanted",
-    type=click.Path(),
+    type=PATH,
     metavar="STATE",
     help="Find the event after which this state (a database, or what --state wrote) is not the log's.",
 )

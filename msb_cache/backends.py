@@ -302,8 +302,8 @@ def _of_profile(config: Config, name: str) -> Backend:
         )
     if profile["backend"] == BackendKind.LOCAL:
         return LocalBackend(home=config.local_home)
-    key = _api_key(config, name, config.text(profile, "api_key_ref"))
-    return CloudBackend(url=config.text(profile, "url"), api_key=key)
+    url = config.text(profile, "url")
+    return CloudBackend(url=url, api_key=_api_key(config, name, config.text(profile, "api_key_ref")))
 
 
 def _api_key(config: Config, name: str, reference: str | None) -> str:

@@ -13,7 +13,8 @@ from msb_cache.errors import InvalidConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_KINDS: tuple[object, ...] = ("local", "cloud")
+KINDS: tuple[object, ...] = ("local", "cloud")
+"""The kinds of backend; ``backends`` enumerates them, which costs a command that only asks for the home."""
 
 
 class Config:
@@ -31,7 +32,7 @@ class Config:
         self.active_profile = (self.text(document, "active_profile") or "").strip()
         allowed = document.get("allowed_backends")
         if allowed is not None and (
-            not isinstance(allowed, list) or any(kind not in _KINDS for kind in allowed)
+            not isinstance(allowed, list) or any(kind not in KINDS for kind in allowed)
         ):
             raise self.bad("allowed_backends must be a list of 'local' and 'cloud'")
         if allowed == []:
@@ -43,7 +44,7 @@ class Config:
         if not isinstance(profiles, dict):
             raise self.bad("profiles must be an object")
         for name, profile in profiles.items():
-            if not isinstance(profile, dict) or profile.get("backend") not in _KINDS:
+            if not isinstance(profile, dict) or profile.get("backend") not in KINDS:
                 raise self.bad(f"profile {name!r} needs a backend that is 'local' or 'cloud'")
         self.profiles: dict[str, dict[str, Any]] = profiles
 

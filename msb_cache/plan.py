@@ -39,7 +39,7 @@ class Plan:
         references: canonical reference to the manifest digest it points at.
         manifests: digests of manifests that then nothing reaches.
         layers: diff ID of each layer that then no manifest needs.
-        repeated: diff ID to how many of ``manifests`` had it, where more than one did.
+        repeated: diff ID to how many of ``manifests`` had it, of those of ``layers`` that more than one had.
         kept: what stays although asked for or considered, and by which rule.
     """
 
@@ -179,7 +179,7 @@ def _complete(
         references=references,
         manifests=tuple(manifests),
         layers=tuple(layers),
-        repeated={diff_id: had for diff_id, had in repeated.items() if diff_id not in needed},
+        repeated=repeated,
         kept=tuple(kept),
     )
 

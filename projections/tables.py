@@ -104,7 +104,7 @@ class Table(Generic[R]):
         self.key_of = self.statements.key_of
         self.rows: dict[Key, R] = {}
         self._by = by or ""
-        self._index: _Index[R] | None = None  # made when first asked: of most logs a fold asks nothing by it
+        self._index: _Index[R] | None = None  # made when first asked: by their layers few logs' folds ask
 
     def get(self, key: Key) -> R | None:
         """Return the row with this key, or None. Whoever changes it must say so, or ``put`` it."""
@@ -166,7 +166,7 @@ class StoredTable(Table[R]):
         self._stored: dict[Key, Values] = {}
         """The rows that were read, as they are stored."""
         self._gone: set[Key] = set()
-        """Keys of rows that are not there, whether never or no more."""
+        """Keys of which no row of the SQL table counts, only what is in ``rows``."""
         self._changed: set[Key] = set()
         self._empty: bool | None = None
         """Whether the SQL table is; None: not asked yet."""
@@ -220,13 +220,11 @@ class StoredTable(Table[R]):
         return row
 
     def write(self, connection: sqlite3.Connection) -> None:
-        """Write what changed since it was last written."""
-        if not self._changed:
-            return
+        """Write what changed; that is the last thing to do with it."""
         present: list[Values] = []
         absent: list[Values] = []
         for key in sorted(self._changed):  # in the order in which they are stored
-            row, stored = self.rows.get(key), self._stored.pop(key, None)
+            row, stored = self.rows.get(key), self._stored.get(key)
             if row is None:
                 absent.append(values(key))
             elif stored is None:
@@ -237,7 +235,6 @@ class StoredTable(Table[R]):
             connection.executemany(self.statements.delete, absent)
         if present:
             connection.executemany(self.statements.insert, present)
-        self._changed.clear()
 
     def _update(self, connection: sqlite3.Connection, stored: Values, row: Values) -> None:
         """Write the columns that changed: a use of an image touches none of its indexes."""

@@ -22,7 +22,7 @@ from msb_cache.backends import (
     with_backend,
 )
 from msb_cache.errors import InvalidConfigError
-from msb_cache.msb_config import home_from_environment
+from msb_cache.msb_config import KINDS, home_from_environment
 
 PROFILES: dict[str, Any] = {
     "by-env": {"backend": "cloud", "api_key_ref": "env:MY_KEY"},
@@ -203,6 +203,10 @@ def test_an_error_is_remembered_until_a_default_is_set(monkeypatch: pytest.Monke
         monkeypatch.setenv("MSB_BACKEND", "local")
     set_default_backend("local")
     assert default_backend_kind() == "local"
+
+
+def test_the_configuration_knows_each_kind() -> None:
+    assert [*KINDS] == [*BackendKind]
 
 
 def test_homes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: Any, own_home: Path) -> None:

@@ -244,6 +244,20 @@ def test_remove(
     assert list(plan.kept) == kept
 
 
+def test_a_remove_counts_only_what_goes() -> None:
+    index = state({"a": "M", "b": "N", "c": "O"}, {"M": "wxy", "N": "xyz", "O": "zv"})
+    plan = plan_remove(index, ["a", "b"])
+    assert (plan.layers, plan.repeated) == (("w", "x", "y"), {"x": 2, "y": 2})
+
+
+def test_a_reference_that_moved_since_it_was_shown_stays() -> None:
+    shown = plan_prune(state({"a": "M", "b": "N"}, {"M": "x", "N": "y"}))
+    plan = plan_prune(state({"a": "N", "b": "N"}, {"M": "x", "N": "y"}), within=shown)
+    assert (plan.references, plan.manifests, plan.layers) == ({"b": "N"}, ("M",), ("x",))
+    removal = plan_remove(state({"a": "N"}, {"N": "y"}), ["a"], within=shown)
+    assert removal.empty
+
+
 names = st.sampled_from(["a", "b", "c"])
 digests = st.sampled_from(["M", "N", "O"])
 indexes = st.builds(

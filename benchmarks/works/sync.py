@@ -67,6 +67,7 @@ def first(setting: Setting, *, images: int = 10_000, rounds: int = 30) -> Measur
             os.sync()
             began = time.perf_counter()
             floors.read_tables(layout.msb_database, homes.MSB_TABLES)
+            assert written
             floors.sizes(measured_folders)
             floors.insert_rows(tables, written)
             run = Run(time.perf_counter() - began)

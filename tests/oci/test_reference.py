@@ -84,6 +84,7 @@ def test_forms(text: str, canonical: str, familiar: str) -> None:
         ("-a", "must be lower-case letters and digits"),
         ("pythön", "must be lower-case letters and digits"),
         ("exa_mple.com/a", "is not a registry's host name"),
+        ("exämple.com/a", "is not a registry's host name"),
         ("-x.com/a", "is not a registry's host name"),
         ("a.com:port/a", "is not a registry's host name"),
         ("a.com:123456/a", "is not a registry's host name"),
