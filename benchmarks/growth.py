@@ -13,7 +13,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import homes
 
@@ -27,12 +29,23 @@ from msb_cache.projections import state
 SIZES = (100, 1_000, 10_000, 100_000)
 BASE = 1_000
 LIMIT = 1.5
+TURNS = 20
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e")
 
 
-def costs(home: Path, images: int) -> dict[str, float]:
-    """Seconds of CPU for each item; time that passes would, on a busy machine, grow with what is long."""
+class Work(NamedTuple):
+    """A call, how often it is made in a turn, and how many items it handles each time."""
+
+    call: Callable[[], object]
+    calls: int
+    items: int
+
+
+def works(home: Path, images: int, made: ExitStack) -> dict[str, Work]:
+    """What is measured in a cache of this size; ``made`` closes it."""
     wanted, ledger = homes.reference(images // 2), Ledger(Layout(home))
+    made.callback(ledger.close)
+    cache = made.enter_context(ImageCache(home))
     numbers = iter(range(10**9))
 
     def append() -> None:
@@ -44,27 +57,39 @@ def costs(home: Path, images: int) -> dict[str, float]:
             assert connection is not None
             assert len(plan_prune(state.load(connection)).references) == images
 
-    many = max(3, min(100, 200_000 // images))
-    with ImageCache(home) as cache:
-        found = {
-            "list": _median(cache.list, many) / images,
-            "get": _median(lambda: cache.get(wanted), 2000),
-            "history": _median(lambda: cache.history(wanted), 200),
-            "append": _median(append, 400),
-            "prune plan": _median(plan, many) / images,
-        }
-    ledger.close()
+    often = max(1, 10_000 // images)
+    return {
+        "list": Work(cache.list, often, images),
+        "get": Work(lambda: cache.get(wanted), 100, 1),
+        "history": Work(lambda: cache.history(wanted), 20, 1),
+        "append": Work(append, 20, 1),
+        "prune plan": Work(plan, often, images),
+    }
+
+
+def costs(sizes: dict[int, dict[str, Work]]) -> dict[int, dict[str, float]]:
+    """Seconds of CPU for each item; time that passes would, on a busy machine, grow with what is long.
+
+    The sizes take turns, so that what else the machine does falls on all of them.
+    """
+    found: dict[int, dict[str, float]] = {size: {} for size in sizes}
+    for name in next(iter(sizes.values())):
+        times: dict[int, list[float]] = {size: [] for size in sizes}
+        for turn in range(TURNS + 1):
+            for size, own in sizes.items():
+                taken = _cpu_seconds(own[name])
+                if turn:  # the first only warms
+                    times[size].append(taken)
+        for size, taken_each in times.items():
+            found[size][name] = statistics.median(taken_each)
     return found
 
 
-def _median(work: Callable[[], object], rounds: int) -> float:
-    work()
-    times = []
-    for _ in range(rounds):
-        began = time.process_time()
-        work()
-        times.append(time.process_time() - began)
-    return statistics.median(times)
+def _cpu_seconds(work: Work) -> float:
+    began = time.process_time()
+    for _ in range(work.calls):
+        work.call()
+    return (time.process_time() - began) / work.calls / work.items
 
 
 def svg(found: dict[int, dict[str, float]]) -> str:
@@ -110,17 +135,18 @@ def main() -> None:
     parser.add_argument("--svg", type=Path)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    found: dict[int, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder, ExitStack() as made:
+        sizes = {}
         for size in SIZES:
             if size <= options.most:
                 home = Path(folder) / str(size)
                 homes.index(home, size, uses=8)
-                found[size] = costs(home, size)
+                sizes[size] = works(home, size, made)
+        found = costs(sizes)
     print("| work, for each item | " + " | ".join(f"{size:,}" for size in found) + " | growth from 1,000 |")
     print("| --- |" + " ---: |" * (len(found) + 1))
     for name in found[BASE]:
-        cells = " | ".join(f"{costs[name] * 1e6:.1f} µs" for costs in found.values())
+        cells = " | ".join(f"{each[name] * 1e6:.1f} µs" for each in found.values())
         growth = list(found.values())[-1][name] / found[BASE][name]
         print(f"| {name} | {cells} | {growth:.2f} |")
     if options.svg is not None:
