@@ -44,7 +44,7 @@ SMALL = {
     "inspect-cold": {"rounds": 3},
     "history-cold": {"rounds": 3},
     "sync": {"images": 1000, "rounds": 7},
-    "sync-first": {"images": 2000, "rounds": 3},
+    "sync-first": {"images": 500, "rounds": 3},
     "prune": {"images": 200, "rounds": 1},
 }
 
