@@ -84,19 +84,20 @@ def write(path: Path, content: bytes) -> None:
     with create(path) as file:
         file.write(content)
         file.flush()
-        _sync(file.fileno(), path)
+        sync_descriptor(file.fileno(), path)
 
 
 def sync(path: Path) -> None:
     """Make a file's content survive a power loss."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        _sync(descriptor, path)
+        sync_descriptor(descriptor, path)
     finally:
         os.close(descriptor)
 
 
-def _sync(descriptor: int, path: Path) -> None:
+def sync_descriptor(descriptor: int, path: Path) -> None:
+    """Make what is open survive a power loss; an error names ``path``."""
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -358,10 +358,7 @@ def sync_folder(folder: Path) -> None:
     """Make renames and removals in a folder survive a power loss."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
-    except OSError as error:
-        error.filename = os.fspath(folder)
-        raise
+        files.sync_descriptor(descriptor, folder)
     finally:
         os.close(descriptor)
 

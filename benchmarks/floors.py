@@ -15,14 +15,14 @@ Rows = Sequence[Sequence[Any]]
 
 EVENT_COLUMNS = "seq, id, type, version, subject, operation, occurred_at, recorded_at, actor, data, hash"
 HANDLE = (
-    "SELECT i.reference, i.size_bytes, i.manifest_digest, i.architecture, i.os, i.layer_count, "
-    "i.created_at, i.last_used_at FROM image i "
+    "SELECT reference, size_bytes, manifest_digest, architecture, os, layer_count, created_at, last_used_at "
+    "FROM image "
 )
 
 PRINT_IMAGES = f"""
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1])
-for row in connection.execute({HANDLE + "ORDER BY i.created_at DESC, i.seq DESC"!r}):
+for row in connection.execute({HANDLE + "ORDER BY created_at DESC, seq DESC"!r}):
     print(*row)
 """
 """A whole program that prints the index at the path it is given."""
@@ -84,11 +84,11 @@ def decode_events(connection: sqlite3.Connection, decoders: Mapping[str, Callabl
 
 
 def select_images(connection: sqlite3.Connection) -> Rows:
-    return connection.execute(HANDLE + "ORDER BY i.created_at DESC, i.seq DESC").fetchall()
+    return connection.execute(HANDLE + "ORDER BY created_at DESC, seq DESC").fetchall()
 
 
 def select_image(connection: sqlite3.Connection, reference: str) -> Sequence[Any]:
-    row: Sequence[Any] = connection.execute(HANDLE + "WHERE i.reference = ?", (reference,)).fetchone()
+    row: Sequence[Any] = connection.execute(HANDLE + "WHERE reference = ?", (reference,)).fetchone()
     return row
 
 

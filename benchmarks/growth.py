@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import homes
+from timing import cpu_seconds
 
 from msb_cache import ImageCache
 from msb_cache.artifacts.layout import Layout
@@ -39,6 +39,10 @@ class Work(NamedTuple):
     call: Callable[[], object]
     calls: int
     items: int
+
+    def turn(self) -> None:
+        for _ in range(self.calls):
+            self.call()
 
 
 def works(home: Path, images: int, made: ExitStack) -> dict[str, Work]:
@@ -77,19 +81,13 @@ def costs(sizes: dict[int, dict[str, Work]]) -> dict[int, dict[str, float]]:
         times: dict[int, list[float]] = {size: [] for size in sizes}
         for turn in range(TURNS + 1):
             for size, own in sizes.items():
-                taken = _cpu_seconds(own[name])
+                work = own[name]
+                taken = cpu_seconds(work.turn)
                 if turn:  # the first only warms
-                    times[size].append(taken)
+                    times[size].append(taken / work.calls / work.items)
         for size, taken_each in times.items():
             found[size][name] = statistics.median(taken_each)
     return found
-
-
-def _cpu_seconds(work: Work) -> float:
-    began = time.process_time()
-    for _ in range(work.calls):
-        work.call()
-    return (time.process_time() - began) / work.calls / work.items
 
 
 def svg(found: dict[int, dict[str, float]]) -> str:

@@ -8,19 +8,13 @@ from __future__ import annotations
 
 import argparse
 import random
-import time
-from collections.abc import Callable
+
+from timing import cpu_seconds
 
 from msb_cache import ImageCache
 from msb_cache.artifacts.layout import Layout
 from msb_cache.ledger import Ledger
 from msb_cache.projections import live
-
-
-def cpu_seconds(work: Callable[[], object]) -> float:
-    began = time.process_time()
-    work()
-    return time.process_time() - began
 
 
 def main() -> None:

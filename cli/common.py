@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Path(click.ParamType):  # type: ignore[type-arg]  # it takes one from click 8.2 on
-    """A path, which shells complete. click's own would have its name translated: see ``main.HELP``."""
+    """A path, which shells complete. click's own would have its name translated: see ``main``."""
 
     name = "path"
 

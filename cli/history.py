@@ -155,13 +155,13 @@ def _print_timeline(found: Iterable[StoredEvent]) -> None:
         output.lines(_timeline(some))
 
 
-_LONGEST = 48  # characters of details that push everybody's name away
+_LONGEST = 48  # characters of details: one long reason must not push everybody's name away
 
 
 def _timeline(events: Iterator[StoredEvent]) -> Iterator[str]:
     rows = _rows(events)
     first = [*islice(rows, output.SCREENFUL)]
-    cells_of = output.fitted([(*cells[:3], cells[3][:_LONGEST], cells[4]) for cells, _ in first], gap=2)
+    cells_of = output.fitted([(*cells[:3], cells[3][:_LONGEST], cells[4]) for cells, _ in first])
     for cells, look in chain(first, rows):
         when, what, *rest = cells_of(cells)
         styled = [click.style(when, dim=True) if cells[0] else when, click.style(what, **look), *rest]

@@ -8,7 +8,7 @@ import io
 import os
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
@@ -57,37 +57,28 @@ MODULES = {
 ALIASES = {"ls": "list", "rm": "remove"}
 
 
-def _show_help(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
-    if asked and not ctx.resilient_parsing:
-        click.echo(ctx.get_help(), color=ctx.color)
-        ctx.exit()
+def _printing(*names: str, text: Callable[[click.Context], str], help: str) -> click.Option:
+    """Return an option that prints a text and ends the program.
+
+    click's own have their help translated, for which each start would import locale and look for catalogues.
+    """
+
+    def show(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
+        if asked and not ctx.resilient_parsing:
+            click.echo(text(ctx), color=ctx.color)
+            ctx.exit()
+
+    return click.Option([*names], is_flag=True, expose_value=False, is_eager=True, callback=show, help=help)
 
 
-def _show_version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
-    if asked and not ctx.resilient_parsing:
-        from importlib.metadata import version
+def _version(ctx: click.Context) -> str:
+    from importlib.metadata import version
 
-        click.echo(f"msb-cache, version {version('msb-cache')}")
-        ctx.exit()
+    return f"msb-cache, version {version('msb-cache')}"
 
 
-# click's own have their help translated, for which each start would import locale and look for catalogues.
-HELP = click.Option(
-    ["-h", "--help"],
-    is_flag=True,
-    expose_value=False,
-    is_eager=True,
-    callback=_show_help,
-    help="Show this message and exit.",
-)
-VERSION = click.Option(
-    ["--version"],
-    is_flag=True,
-    expose_value=False,
-    is_eager=True,
-    callback=_show_version,
-    help="Show the version and exit.",
-)
+HELP = _printing("-h", "--help", text=lambda ctx: ctx.get_help(), help="Show this message and exit.")
+VERSION = _printing("--version", text=_version, help="Show the version and exit.")
 
 
 def _add_help(command: click.Command) -> None:

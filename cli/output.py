@@ -157,29 +157,30 @@ def _print_rows(
     gap = " " * space
 
     def joined(line: Sequence[str]) -> str:
-        cells = [
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        return gap.join(cells).rstrip()
+        return gap.join(_padded(line, widths, right)).rstrip()
 
-    def narrowed(line: Sequence[str]) -> str:
-        return joined([cut(cell) for cut, cell in zip(cuts or (), line, strict=True)])
+    def row(line: Sequence[str]) -> str:
+        return joined(_cut(line, cuts))
 
-    row = joined if cuts is None else narrowed
     click.echo("\n".join([click.style(joined(header), bold=True), *map(row, first)]))
     lines(map(row, rest))
 
 
-def fitted(rows: Sequence[Sequence[str]], *, gap: int) -> Callable[[Sequence[str]], list[str]]:
-    """Return what cuts and pads the cells of these rows, and of later ones, to columns without a header."""
-    widths, cuts, _ = _fit([""] * len(rows[0]), rows, gap)
+def _cut(line: Sequence[str], cuts: list[Cut] | None) -> Sequence[str]:
+    return line if cuts is None else [cut(cell) for cut, cell in zip(cuts, line, strict=True)]
 
-    def cells(row: Sequence[str]) -> list[str]:
-        cut = row if cuts is None else [shorten(cell) for shorten, cell in zip(cuts, row, strict=True)]
-        return [cell.ljust(width) for cell, width in zip(cut, widths, strict=True)]
 
-    return cells
+def _padded(line: Sequence[str], widths: Sequence[int], right: Sequence[int] = ()) -> list[str]:
+    return [
+        cell.rjust(width) if column in right else cell.ljust(width)
+        for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+    ]
+
+
+def fitted(rows: Sequence[Sequence[str]]) -> Callable[[Sequence[str]], list[str]]:
+    """Return what cuts and pads the cells of these rows, and of later ones, for columns two spaces apart."""
+    widths, cuts, _ = _fit([""] * len(rows[0]), rows, 2)
+    return lambda row: _padded(_cut(row, cuts), widths)
 
 
 def lines(texts: Iterable[str]) -> None:

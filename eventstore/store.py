@@ -269,13 +269,13 @@ class EventStore:
         chosen = None if types is None else list(dict.fromkeys(types))
         indexed = subjects is not None or operation is not None
         if chosen is not None and len(chosen) != 1 and not indexed:
+            import heapq  # which most commands that read need not
+
             # The index by type has each type in position order, but not several: they are merged.
             streams = [
                 self.read(after=after, until=until, types=[name], where=where, reverse=reverse, limit=limit)
                 for name in chosen
             ]
-            import heapq  # which most commands that read need not
-
             merged = heapq.merge(*streams, key=lambda event: event.seq, reverse=reverse)
             yield from merged if limit is None else islice(merged, limit)
             return

@@ -325,7 +325,7 @@ def _file(kind: ev.ArtifactKind, subject: str, layout: Layout) -> Iterator[ev.Pl
 
 def _unnamed(layout: Layout, state: IndexState) -> Iterator[ev.PlannedArtifact]:
     """Yield files that the index does not name and no process has locked."""
-    layers = set(state.layers).union(*state.manifests.values())
+    layers = state.named_layers()
     metadata = _expected_metadata(layout, state)
     for kind, subject, path in layout.files():
         if (

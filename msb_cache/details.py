@@ -1,7 +1,7 @@
 """What a caller gets back from inspect and prune, as immutable values. Not handles: those are in ``models``.
 
 The names and attributes are those of microsandbox's Python SDK, so its programs keep working. Apart from
-handles, because making these classes would cost every list of images two milliseconds.
+handles, because what they are made from (the types of events) would cost every list of images a millisecond.
 """
 
 from __future__ import annotations

@@ -340,7 +340,7 @@ def named_files(layout: Layout, state: IndexState, theirs: MsbState) -> set[Path
     found = {layout.metadata(reference) for reference in (*state.references, *theirs.images)}
     for digest in (*state.manifests, *theirs.manifests):
         found |= {layout.fsmeta(digest), layout.vmdk(digest)}
-    layers = set(state.layers).union(*state.manifests.values())
+    layers = state.named_layers()
     layers.update(layer.diff_id for manifest in theirs.manifests.values() for layer in manifest.layers)
     return found | {layout.layer(diff_id) for diff_id in layers}
 

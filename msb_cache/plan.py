@@ -66,7 +66,6 @@ def plan_prune(state: IndexState, *, within: Plan | None = None) -> Plan:
         within: a plan that was shown before; nothing outside of it goes, and less may.
     """
     bounds = Bounds(state)
-    shown = None if within is None else within.references
     references: dict[str, str] = {}
     kept = []
     for reference, digest in state.references.items():
@@ -74,7 +73,7 @@ def plan_prune(state: IndexState, *, within: Plan | None = None) -> Plan:
         kept_back = Kept(reference, HELD, holders) if holders else bounds(reference, digest)
         if kept_back is not None:
             kept.append(kept_back)
-        elif shown is None or shown.get(reference) == digest:
+        elif within is None or within.references.get(reference) == digest:
             references[reference] = digest
     if state.holders:
         pointed_at = set(state.references.values())
@@ -119,12 +118,11 @@ def plan_remove(
     With ``force`` a reference goes although its manifest is held; the manifest then stays. A manifest
     goes when the last reference to it goes and nobody holds it, a layer with its last manifest.
     """
-    shown = None if within is None else within.references
     going: dict[str, str] = {}
     kept = []
     for reference in dict.fromkeys(references):
         digest = state.references.get(reference)
-        if digest is None or (shown is not None and shown.get(reference) != digest):
+        if digest is None or (within is not None and within.references.get(reference) != digest):
             continue
         holders = state.holders_of(reference)
         if holders and not force:

@@ -80,16 +80,8 @@ class _Watched(Table[R]):
         super().__init__(row_type, by)
         self._touched: set[Key] = set()
 
-    def put(self, row: R) -> None:
-        super().put(row)
-        self._touched.add(self.key_of(row))
-
     def changed(self, key: Key) -> None:
         self._touched.add(key)
-
-    def delete(self, key: Key) -> R | None:
-        self._touched.add(key)
-        return super().delete(key)
 
     def take_touched(self) -> list[Key]:
         """Return their keys in order; forgets them."""

@@ -35,6 +35,10 @@ class IndexState:
     fixed: frozenset[str] = frozenset()
     others: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
+    def named_layers(self) -> set[str]:
+        """Return the diff IDs of all layers, those that have a record and those of manifests."""
+        return set(self.layers).union(*self.manifests.values())
+
     def digests(self, reference: str) -> tuple[str, ...]:
         """Return the manifest digests that a reference points at, its other spellings included."""
         return self.references[reference], *self.others.get(reference, ())

@@ -119,15 +119,21 @@ class Table(Generic[R]):
                 self._index.discard(key, before)
             self._index.add(key, row)
         self.rows[key] = row
+        self.changed(key)
 
     def changed(self, key: Key) -> None:
-        """Note that the row with this key, which was got from here, has changed in place."""
+        """Take note that the row with this key is another, or has changed in place, or is gone.
+
+        Whoever changes a row that was got from here says so. Here nobody wants to know.
+        """
 
     def delete(self, key: Key) -> R | None:
         """Take the row with this key out; return it, None if there was none."""
         row = self.rows.pop(key, None)
-        if row is not None and self._index is not None:
-            self._index.discard(key, row)
+        if row is not None:
+            if self._index is not None:
+                self._index.discard(key, row)
+            self.changed(key)
         return row
 
     def has(self, value: str) -> bool:
@@ -201,13 +207,8 @@ class StoredTable(Table[R]):
             self._index.add(key, row)
         return row
 
-    def put(self, row: R) -> None:
-        """Add the row, or replace the one with its key."""
-        super().put(row)
-        self._changed.add(self.key_of(row))
-
     def changed(self, key: Key) -> None:
-        """Note that the row with this key, which was got from here, has changed in place."""
+        """Take note of what is to be written."""
         self._changed.add(key)
 
     def delete(self, key: Key) -> R | None:
@@ -216,7 +217,6 @@ class StoredTable(Table[R]):
         if row is not None:
             super().delete(key)
             self._gone.add(key)
-            self._changed.add(key)
         return row
 
     def write(self, connection: sqlite3.Connection) -> None:

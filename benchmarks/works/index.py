@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-import time
 
 import floors
 import homes
 import msgspec
 from setting import Setting
 from table import Measured, measured
-from timing import Run, timed, turns
+from timing import Run, cpu_seconds, timed, turns
 
 from msb_cache import ImageCache
 from msb_cache.artifacts.layout import Layout
@@ -104,16 +103,12 @@ def as_of(setting: Setting, *, rounds: int = 30) -> Measured:
         store = ledger.store(connection)
         head = store.head()
         assert head is not None
-        began = time.process_time()
-        live.fold_until(store)
-        fold = time.process_time() - began
+        fold = cpu_seconds(lambda: live.fold_until(store))
     ledger.close()
     chooser, slowest = random.Random(1), 0.0
     with ImageCache(home) as cache:
         cache.list(as_of=head.seq)  # whoever finds no snapshots makes them, once
         for _ in range(rounds):
-            began = time.process_time()
-            cache.list(as_of=chooser.randint(1, head.seq))
-            slowest = max(slowest, time.process_time() - began)
+            slowest = max(slowest, cpu_seconds(lambda: cache.list(as_of=chooser.randint(1, head.seq))))
     work = f"slowest of {rounds} positions of {head.seq:,} / a full fold (CPU)"
     return Measured(work, Run(slowest), Run(fold), None, slowest / fold, 1.0 / fold, rounds)

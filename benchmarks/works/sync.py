@@ -62,12 +62,12 @@ def first(setting: Setting, *, images: int = 10_000, rounds: int = 30) -> Measur
             return run
 
         def floor() -> Run:
+            assert written  # ours comes first
             path = layout.db / "floor.db"
             tables = floors.empty_tables(path, layout.database, _WRITTEN)
             os.sync()
             began = time.perf_counter()
             floors.read_tables(layout.msb_database, homes.MSB_TABLES)
-            assert written
             floors.sizes(measured_folders)
             floors.insert_rows(tables, written)
             run = Run(time.perf_counter() - began)
