@@ -19,7 +19,7 @@ from msb_cache.artifacts.layout import Layout
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import Actor, NewEvent
-from msb_cache.ledger import Ledger
+from msb_cache.home.ledger import Ledger
 
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"

@@ -17,7 +17,7 @@ from msb_cache.artifacts.layout import Layout, lock_path, make_private
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import NewEvent
-from msb_cache.ledger import Ledger
+from msb_cache.home.ledger import Ledger
 
 _BATCH = 2000  # images in one transaction
 _LAYERS = 2

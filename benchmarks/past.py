@@ -13,7 +13,7 @@ from timing import cpu_seconds
 
 from msb_cache import ImageCache
 from msb_cache.artifacts.layout import Layout
-from msb_cache.ledger import Ledger
+from msb_cache.home.ledger import Ledger
 from msb_cache.projections import live
 
 

@@ -18,8 +18,8 @@ from msb_cache.cli.common import (
 from msb_cache.cli.history import subject
 
 if TYPE_CHECKING:
+    from msb_cache.audit.verify import Verification
     from msb_cache.projections.deletions import ArtifactReport, DeletionReport, DeletionSummary
-    from msb_cache.verification import Verification
 
 
 @click.group(
@@ -163,7 +163,7 @@ def _deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]
         "bytes_reclaimed": row.bytes_reclaimed,
     }
     if isinstance(report, DeletionReport):
-        from msb_cache.finding import familiar
+        from msb_cache.queries.resolve import familiar
 
         found["images"] = [
             {"reference": familiar(reference), "digest": data.manifest_digest, "forced": data.forced}
@@ -179,7 +179,7 @@ def _deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]
 
 def _print_deletion(report: DeletionReport) -> None:
     from msb_cache.cli.describe import kept_because, who
-    from msb_cache.finding import familiar
+    from msb_cache.queries.resolve import familiar
 
     row = report.counters
 
@@ -292,8 +292,8 @@ def _verification_fields(found: Verification) -> dict[str, Any]:
 
 
 def _print_verification(found: Verification) -> None:
+    from msb_cache.audit.verify import BROKEN
     from msb_cache.eventstore.chain import Break
-    from msb_cache.verification import BROKEN
 
     good, bad = click.style("✓", fg="green"), click.style("✗", fg="red")
     if isinstance(found.chain, Break):

@@ -119,7 +119,7 @@ def _other(event: StoredEvent, data: ev.Event) -> Line:
 
 def kept_because(rule: str, by: Sequence[str], more: int = 0) -> str:
     """Return why a deletion keeps something: its rule in words, and those it is kept for."""
-    from msb_cache.finding import familiar
+    from msb_cache.queries.resolve import familiar
 
     names = ", ".join(short(name) if name.startswith("sha256:") else familiar(name) for name in by)
     if more:

@@ -19,7 +19,8 @@ from msb_cache.cli.common import (
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
-    from msb_cache.explaining import (
+    from msb_cache.queries.restore_plan import RestorePlan
+    from msb_cache.queries.why import (
         Fate,
         IdleImage,
         ImageReasons,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
         ManifestReasons,
         Reasons,
     )
-    from msb_cache.restoring import RestorePlan
 
 _SECONDS = {"day": 86400, "hour": 3600, "minute": 60}
 _LISTED = 5  # names in a line; of the others the number
@@ -71,7 +71,7 @@ def last_used(home: str | None, idle_for: str | None, format_: str) -> None:
     """
     least = 0
     if idle_for is not None:
-        from msb_cache.times import parse_duration
+        from msb_cache.queries.times import parse_duration
 
         least = parse_duration(idle_for, time.time_ns())
     with open_cache(home) as cache:
@@ -115,7 +115,7 @@ COMMANDS = (why, last_used, prunes)  # with its subcommand, which is here
 
 
 def _print_reasons(found: Reasons) -> None:
-    from msb_cache.explaining import ImageReasons, ManifestReasons
+    from msb_cache.queries.why import ImageReasons, ManifestReasons
 
     if isinstance(found, ImageReasons):
         _print_image(found)
@@ -130,7 +130,7 @@ def _line(name: str, value: str) -> None:
 
 
 def _familiar(names: Sequence[str]) -> list[str]:
-    from msb_cache.finding import familiar
+    from msb_cache.queries.resolve import familiar
 
     return [familiar(name) for name in names]
 
@@ -151,7 +151,7 @@ def _by(event: StoredEvent) -> str:
 
 
 def _print_image(found: ImageReasons) -> None:
-    from msb_cache.finding import familiar
+    from msb_cache.queries.resolve import familiar
 
     name = output.printable(familiar(found.reference))
     if found.failure is not None:
@@ -244,7 +244,7 @@ def _print_fate(fate: Fate | None) -> None:
 
 def _reasons_fields(found: Reasons) -> dict[str, Any]:
     from msb_cache.cli.describe import fields
-    from msb_cache.explaining import ImageReasons, ManifestReasons
+    from msb_cache.queries.why import ImageReasons, ManifestReasons
 
     def event(one: StoredEvent | None) -> dict[str, Any] | None:
         return None if one is None else fields(one)

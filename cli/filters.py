@@ -10,7 +10,7 @@ import click
 from msb_cache.cli.common import limit_option
 
 if TYPE_CHECKING:
-    from msb_cache.selection import Filters
+    from msb_cache.queries.events import Filters
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -103,7 +103,7 @@ def print_as_they_come(found: Iterable[StoredEvent], format_: str) -> None:
 
 def subject(text: str) -> str:
     """Return an event's subject as people read it."""
-    from msb_cache.finding import familiar
+    from msb_cache.queries.resolve import familiar
 
     return output.short(text) if text.startswith("sha256:") else familiar(text)
 

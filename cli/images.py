@@ -24,8 +24,8 @@ from msb_cache.cli.filters import as_of_option
 from msb_cache.errors import ImageInUseError, ImageNotFoundError
 
 if TYPE_CHECKING:
-    from msb_cache.deletion import Preview
     from msb_cache.details import ImageDetail, ImagePruneReport
+    from msb_cache.engines.own.delete import Preview
     from msb_cache.models import ImageHandle
 
 
@@ -213,7 +213,7 @@ def prune(
             if format_ == "json":
                 output.json(_preview_fields(shown))
             elif quiet:
-                from msb_cache.finding import familiar
+                from msb_cache.queries.resolve import familiar
 
                 for reference in shown.plan.references:
                     click.echo(familiar(reference))
@@ -387,7 +387,7 @@ def _confirm(shown: Preview) -> bool:
 
 
 def _print_preview(shown: Preview, *, err: bool = False) -> None:
-    from msb_cache.finding import familiar
+    from msb_cache.queries.resolve import familiar
 
     plan = shown.plan
     if plan.empty and not shown.artifacts:
@@ -419,7 +419,7 @@ def _print_preview(shown: Preview, *, err: bool = False) -> None:
 
 
 def _preview_fields(shown: Preview) -> dict[str, Any]:
-    from msb_cache.finding import familiar
+    from msb_cache.queries.resolve import familiar
 
     plan = shown.plan
     return {

@@ -11,7 +11,7 @@ from msb_cache.cli import output
 from msb_cache.cli.common import format_option, open_cache
 
 if TYPE_CHECKING:
-    from msb_cache.info import HomeInfo
+    from msb_cache.queries.info import HomeInfo
 
 _TIMES = ("began_at", "synced_at")
 

@@ -7,7 +7,7 @@ import sys
 
 import structlog
 
-from msb_cache import logs
+from msb_cache import diagnostics as logs
 
 
 def configure(level: str, format: str) -> None:

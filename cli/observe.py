@@ -11,7 +11,7 @@ from msb_cache.cli import output
 from msb_cache.cli.common import format_option, note, open_cache, stopping
 
 if TYPE_CHECKING:
-    from msb_cache.sync import SyncReport
+    from msb_cache.msb.sync import SyncReport
 
 
 @click.command()

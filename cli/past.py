@@ -15,7 +15,7 @@ from msb_cache.cli.common import (
 from msb_cache.cli.filters import as_of_option
 
 if TYPE_CHECKING:
-    from msb_cache.past import Changes, Hold
+    from msb_cache.queries.as_of import Changes, Hold
 
 
 @click.command(epilog=examples("msb-cache holders app:1", "msb-cache holders --as-of '2 days ago'"))

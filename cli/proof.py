@@ -23,9 +23,9 @@ from msb_cache.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from msb_cache.audit.replay import Comparison
     from msb_cache.projections.replay import Change, Divergence, State, Step
     from msb_cache.projections.tables import Key
-    from msb_cache.replaying import Comparison
 
 
 @click.command(epilog=examples("msb-cache checkpoint > note.txt"))
@@ -253,7 +253,7 @@ def _step_fields(step: Step) -> dict[str, Any]:
 
 
 def _print_state(state: State) -> None:
-    from msb_cache.log_files import STATE_KIND
+    from msb_cache.audit.log_files import STATE_KIND
 
     output.json(
         {

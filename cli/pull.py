@@ -22,9 +22,9 @@ from msb_cache.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from msb_cache.oci.credentials import Credential
-    from msb_cache.oci.downloads import LayerProgress
-    from msb_cache.pulling import Progress
+    from msb_cache.engines.own.pull import Progress
+    from msb_cache.oci.registry.credentials import Credential
+    from msb_cache.oci.registry.downloads import LayerProgress
 
 _MAX_PASSWORD = 64 * 1024
 
@@ -84,7 +84,7 @@ def pull(
     configuration file and credential helpers. Registries on this machine may speak plain HTTP.
     """
     from msb_cache.oci.reference import Reference
-    from msb_cache.oci.registry_options import RegistryOptions
+    from msb_cache.oci.registry.options import RegistryOptions
 
     if ca_certs is not None and not ca_certs.is_file():
         raise click.BadParameter(f"{ca_certs} is no file", param_hint="--ca-certs")
@@ -116,7 +116,7 @@ def _credential(username: str | None, password_stdin: bool) -> Credential | None
         raise click.UsageError("--username and --password-stdin belong together")
     if sys.stdin is None or on_terminal(sys.stdin):
         raise click.UsageError("--password-stdin reads a pipe, and stdin is a terminal")
-    from msb_cache.oci.credentials import Credential
+    from msb_cache.oci.registry.credentials import Credential
 
     password = sys.stdin.read(_MAX_PASSWORD).rstrip("\r\n")
     if not password:

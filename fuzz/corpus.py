@@ -20,10 +20,10 @@ import zstandard
 from msb_cache import ImageCache
 from msb_cache.artifacts.fsmeta import write_fsmeta
 from msb_cache.artifacts.layer import write_layer
-from msb_cache.oci.archive import open_archive
-from msb_cache.oci.documents import OCI_MANIFEST, encode_manifest
+from msb_cache.oci.archive.open import open_archive
+from msb_cache.oci.documents.decode import OCI_MANIFEST, encode_manifest
 from msb_cache.oci.image import SourceImage, SourceLayer
-from msb_cache.oci.tar import TarReader
+from msb_cache.oci.layer.tar import TarReader
 
 _MEMBERS = 25
 _LARGEST = 600

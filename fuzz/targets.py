@@ -20,14 +20,14 @@ from msb_cache.artifacts.fsmeta import write_fsmeta
 from msb_cache.artifacts.layer import read_layer, write_layer
 from msb_cache.artifacts.tree import Node, walk
 from msb_cache.errors import MicrosandboxError
-from msb_cache.oci.archive import open_archive
-from msb_cache.oci.compression import decompressed, sniff
-from msb_cache.oci.documents import decode_config, decode_index, decode_manifest
+from msb_cache.oci.archive.open import open_archive
+from msb_cache.oci.documents.decode import decode_config, decode_index, decode_manifest
+from msb_cache.oci.layer.compression import decompressed, sniff
+from msb_cache.oci.layer.headers import BLOCK
+from msb_cache.oci.layer.tar import TarReader
 from msb_cache.oci.reference import Reference
-from msb_cache.oci.registry_auth import parse_challenges
-from msb_cache.oci.tar import TarReader
-from msb_cache.oci.tar_headers import BLOCK
-from msb_cache.times import parse_time
+from msb_cache.oci.registry.auth import parse_challenges
+from msb_cache.queries.times import parse_time
 
 LARGEST = 1 << 20
 """Bytes of content that a target takes from an input: a short header can promise terabytes."""

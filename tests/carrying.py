@@ -8,10 +8,10 @@ from typing import Any
 
 from msb_cache import ImageCache
 from msb_cache.artifacts.layout import Layout
-from msb_cache.database import open_database
 from msb_cache.eventstore import chain, export
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import EventStore, NewEvent
+from msb_cache.home.connect import open_database
 from tests.cli.support import APP, TOOL
 from tests.imagebuilder import docker_archive
 from tests.logs import ACTOR, digest

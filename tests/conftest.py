@@ -93,7 +93,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def no_msb(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no msb be found, neither here nor in child processes."""
     monkeypatch.setenv("PATH", "/nonexistent")
-    monkeypatch.setattr("msb_cache.msb_program.find_spec", lambda name: None)
+    monkeypatch.setattr("msb_cache.msb.program.find_spec", lambda name: None)
 
 
 # --- peers --------------------------------------------------------------------------------------

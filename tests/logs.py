@@ -8,7 +8,7 @@ from pathlib import Path
 from msb_cache.artifacts.layout import Layout
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import Actor, NewEvent
-from msb_cache.ledger import Ledger
+from msb_cache.home.ledger import Ledger
 
 ACTOR = Actor(user="alice", uid=1000, host="host", program="test")
 PYTHON = "docker.io/library/python:3.12"

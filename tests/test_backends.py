@@ -22,7 +22,7 @@ from msb_cache.backends import (
     with_backend,
 )
 from msb_cache.errors import InvalidConfigError
-from msb_cache.msb_config import KINDS, home_from_environment
+from msb_cache.msb.config import KINDS, home_from_environment
 
 PROFILES: dict[str, Any] = {
     "by-env": {"backend": "cloud", "api_key_ref": "env:MY_KEY"},

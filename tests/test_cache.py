@@ -23,14 +23,14 @@ from msb_cache import (
     InvalidReferenceError,
     LogError,
     OperationNotFoundError,
-    steps,
 )
+from msb_cache import failpoints as steps
 from msb_cache.artifacts.layout import Layout
-from msb_cache.deletion import started
+from msb_cache.engines.own.delete import started
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import Actor
-from msb_cache.finding import familiar
 from msb_cache.oci.reference import Reference
+from msb_cache.queries.resolve import familiar
 from tests.imagebuilder import BuiltImage, directory, docker_archive, file, image, layer, sample
 from tests.trees import files_below
 

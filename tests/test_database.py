@@ -12,11 +12,11 @@ import pytest
 from sqlite_utils import Database
 
 from msb_cache.artifacts.layout import Layout
-from msb_cache.database import open_database, open_to_read
 from msb_cache.errors import CorruptLogError, LogError, NewerDatabaseError
 from msb_cache.eventstore import chain
 from msb_cache.eventstore.store import NewEvent
-from msb_cache.ledger import Ledger
+from msb_cache.home.connect import open_database, open_to_read
+from msb_cache.home.ledger import Ledger
 from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
 from msb_cache.migrations.schema import migrations
 from msb_cache.projections import images, live

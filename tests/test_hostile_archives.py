@@ -339,7 +339,7 @@ def test_trees_that_were_not_kept_in_memory_are_read_again(
     archive = docker_archive(image([base, one], "one:1"), image([base, two, base], "two:1"))
     found = []
     for kept in (256 << 20, 9000, 0):
-        monkeypatch.setattr("msb_cache.adding._KEPT_BYTES", kept)
+        monkeypatch.setattr("msb_cache.engines.own.add._KEPT_BYTES", kept)
         with ImageCache(tmp_path / str(kept)) as cache:
             cache.load(io.BytesIO(archive))
             assert cache.verify().sound
@@ -396,7 +396,7 @@ def test_the_documents_of_all_images_together(home: Path, monkeypatch: pytest.Mo
         image([layer([file("a")])], f"many:{number}", config={"Labels": {"a": "x" * 300_000 + str(number)}})
         for number in range(8)
     ]
-    monkeypatch.setattr("msb_cache.oci.archive_selection.MAX_DOCUMENTS_BYTES", 2 << 20)
+    monkeypatch.setattr("msb_cache.oci.archive.selection.MAX_DOCUMENTS_BYTES", 2 << 20)
     for archive in (docker_archive, oci_archive):
         with ImageCache(home) as cache, pytest.raises(InvalidImageError, match="above 2 MiB together"):
             cache.load(io.BytesIO(archive(*built)))

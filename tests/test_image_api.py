@@ -30,7 +30,7 @@ from msb_cache import (
     UnsupportedError,
     with_backend,
 )
-from msb_cache.oci.registry_options import RegistryOptions
+from msb_cache.oci.registry.options import RegistryOptions
 from tests.imagebuilder import docker_archive, sample
 from tests.registry_server import RegistryServer
 

@@ -17,8 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msb_cache import MsbDatabaseError, foreign_database, msb_database
-from msb_cache.msb_database import MsbState, read
+from msb_cache import MsbDatabaseError
+from msb_cache.home import foreign_db as foreign_database
+from msb_cache.msb import database as msb_database
+from msb_cache.msb.database import MsbState, read
 from tests.logs import digest
 from tests.msbhome import SCHEMAS, MsbHome, stamp
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from msb_cache import HomeOwnedByMicrosandboxError, MsbProgramError
-from msb_cache.msb_program import Finished, MsbProgram, find_program, per_argument, require_program
+from msb_cache.msb.program import Finished, MsbProgram, find_program, per_argument, require_program
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_the_named_one_comes_first(
     class Spec:
         submodule_search_locations = (str(package),)
 
-    monkeypatch.setattr("msb_cache.msb_program.find_spec", lambda name: Spec)
+    monkeypatch.setattr("msb_cache.msb.program.find_spec", lambda name: Spec)
     assert find_program(tmp_path) is None  # no program: it cannot be run
     bundled.chmod(0o755)
     assert require_program(tmp_path).path == bundled

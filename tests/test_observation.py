@@ -15,8 +15,8 @@ from sqlite_utils import Database
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import EventStore, NewEvent
 from msb_cache.migrations.schema import migrations
-from msb_cache.msb_database import MsbHold, MsbImage, MsbLayer, MsbManifest, MsbState
-from msb_cache.observation import Differences, differences
+from msb_cache.msb.database import MsbHold, MsbImage, MsbLayer, MsbManifest, MsbState
+from msb_cache.msb.diff import Differences, differences
 from msb_cache.projections import images, known, live
 from tests.logs import ACTOR, digest, layer, manifest_added, pulled
 

@@ -18,29 +18,30 @@ from tests.logs import PYTHON, new_ledger, some_events
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-FOLDERS = ("artifacts", "cli", "eventstore", "migrations", "oci", "projections")
+PACKAGE = ROOT / "src" / "msb_cache"
+FOLDERS = ("cli", "eventstore", "migrations", "projections")
 
 
-def test_every_folder_is_linked_into_the_package() -> None:
-    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"msb_cache", "tests"}
+def test_every_folder_at_the_top_is_linked_into_the_package() -> None:
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
     assert packages == set(FOLDERS)
     for name in FOLDERS:
-        link = ROOT / "msb_cache" / name
+        link = PACKAGE / name
         assert link.is_symlink()
-        assert link.readlink() == Path("..", name)
+        assert link.readlink() == Path("..", "..", name)
 
 
 def test_every_package_is_named_for_the_build_and_nothing_else() -> None:
-    tops = [ROOT / "msb_cache", *(ROOT / name for name in FOLDERS)]
-    found = {path.parent.relative_to(ROOT).as_posix() for top in tops for path in top.rglob("*.py")}
-    names = {path.replace("/", ".") for path in found}
-    expected = {name if name.startswith("msb_cache") else f"msb_cache.{name}" for name in names}
-    assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == expected
+    found = {
+        Path(folder) for folder, _, files in os.walk(PACKAGE, followlinks=True) if "__init__.py" in files
+    }
+    names = {".".join(folder.relative_to(PACKAGE.parent).parts) for folder in found}
+    assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == names
 
 
 def test_ruff_and_the_links_agree() -> None:
     ruff = PYPROJECT["tool"]["ruff"]
-    assert set(ruff["extend-exclude"]) == {f"msb_cache/{name}" for name in FOLDERS}
+    assert set(ruff["extend-exclude"]) == {f"src/msb_cache/{name}" for name in FOLDERS}
     assert set(ruff["lint"]["flake8-tidy-imports"]["banned-api"]) == set(FOLDERS)
 
 
@@ -55,7 +56,7 @@ def test_every_public_name_can_be_had() -> None:
 
 
 def test_every_error_is_public() -> None:
-    tree = ast.parse((ROOT / "msb_cache" / "errors.py").read_text())
+    tree = ast.parse((PACKAGE / "errors.py").read_text())
     errors = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
     assert errors == {name for name in msb_cache.__all__ if name.endswith("Error")}
 
@@ -86,7 +87,7 @@ def test_a_name_loads_only_what_it_needs(name: str, needed: set[str]) -> None:
 OF_NO_READING = {
     *{"dataclasses", "dateutil", "fcntl", "hashlib", "json", "locale", "pathlib", "rich", "signal"},
     *{"sqlite_utils", "structlog", "urllib.parse", "zstandard"},
-    *{"msb_cache.artifacts.locks", "msb_cache.backends", "msb_cache.times"},
+    *{"msb_cache.artifacts.locks", "msb_cache.backends", "msb_cache.queries.times"},
 }
 OF_NO_LIST = OF_NO_READING | {"heapq", "msb_cache.eventstore", "msb_cache.details"}
 
@@ -95,7 +96,7 @@ OF_NO_LIST = OF_NO_READING | {"heapq", "msb_cache.eventstore", "msb_cache.detail
     ("command", "unneeded"),
     [
         (["list"], OF_NO_LIST),
-        (["inspect", PYTHON], OF_NO_READING | {"msb_cache.eventstore.store", "msb_cache.selection"}),
+        (["inspect", PYTHON], OF_NO_READING | {"msb_cache.eventstore.store", "msb_cache.queries.events"}),
         (["history", PYTHON], OF_NO_READING | {"msb_cache.details", "msb_cache.projections.fold"}),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -106,7 +107,7 @@ def test_a_command_that_reads_imports_only_what_it_runs(
     new_ledger(tmp_path, some_events()[:2]).close()
     # An editable install's own start imports some of them: so without it.
     program = (
-        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {sysconfig.get_path('purelib')!r}]\n"
+        f"import sys; sys.path[:0] = [{str(PACKAGE.parent)!r}, {sysconfig.get_path('purelib')!r}]\n"
         "from msb_cache.cli.main import run\n"
         "code = run(sys.argv[1:])\n"
         "print(code, *sorted(sys.modules), sep=chr(10))"
@@ -129,14 +130,15 @@ def test_a_command_that_reads_imports_only_what_it_runs(
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).with_name("lint-imports")
-    command = [program, "--no-cache", "--config", "pyproject.toml"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    command = [program, "--no-cache", "pyproject.toml"]
+    environment = {**os.environ, "PYTHONPATH": str(folder / "src")}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("tree")
-    for name in ("msb_cache", *FOLDERS):
+    for name in ("src", *FOLDERS):
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", copy)
     return copy
@@ -145,17 +147,17 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("planted", "statement"),
     [
-        ("msb_cache/errors.py", "import msb_cache.models"),
+        ("src/msb_cache/errors.py", "import msb_cache.models"),
         ("eventstore/planted.py", "import msb_cache.projections"),
         ("eventstore/planted.py", "from msb_cache import Image"),
-        ("oci/planted.py", "import msb_cache.artifacts"),
-        ("oci/planted.py", "def late():\n    from msb_cache.eventstore import events"),
-        ("artifacts/erofs/planted.py", "import msb_cache.oci"),
-        ("artifacts/planted.py", "import msb_cache.cache"),
+        ("src/msb_cache/oci/planted.py", "import msb_cache.artifacts"),
+        ("src/msb_cache/oci/planted.py", "def late():\n    from msb_cache.eventstore import events"),
+        ("src/msb_cache/artifacts/erofs/planted.py", "import msb_cache.oci"),
+        ("src/msb_cache/artifacts/planted.py", "import msb_cache.cache"),
         ("migrations/planted.py", "import msb_cache.eventstore"),
         ("projections/planted.py", "import msb_cache.oci"),
         ("projections/planted.py", "import msb_cache.models"),
-        ("msb_cache/planted.py", "import msb_cache.cli"),
+        ("src/msb_cache/planted.py", "import msb_cache.cli"),
     ],
 )
 def test_the_contracts_refuse(tree: Path, planted: str, statement: str) -> None:

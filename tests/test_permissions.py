@@ -360,11 +360,11 @@ def test_a_home_nobody_else_may_look_into(home: Path, require_peer: Callable[[st
 
 def test_a_change_while_it_is_read_is_noticed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where SQLite keeps no watch, because it was told that nobody writes."""
-    from msb_cache.ledger import Ledger
-    from msb_cache.read_only import connect
+    from msb_cache.home.ledger import Ledger
+    from msb_cache.home.readonly import connect
 
     path = home / "db" / "msb-cache.db"
-    monkeypatch.setattr("msb_cache.ledger.open_to_read", lambda layout: connect(path, 1))
+    monkeypatch.setattr("msb_cache.home.ledger.open_to_read", lambda layout: connect(path, 1))
     reader = Ledger(Layout(home))
     with reader.snapshot() as connection:
         assert connection is not None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msb_cache.plan import Kept, Plan, plan_prune, plan_remove
+from msb_cache.engines.prune_plan import Kept, Plan, plan_prune, plan_remove
 from msb_cache.projections.state import IndexState
 
 

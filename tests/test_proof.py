@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from msb_cache import CorruptLogError, ImageCache, LogError
+from msb_cache.audit.verify import Verification
 from msb_cache.eventstore import chain
 from msb_cache.eventstore.store import NewEvent
-from msb_cache.ledger import Ledger
+from msb_cache.home.ledger import Ledger
 from msb_cache.projections import live
-from msb_cache.verification import Verification
 from tests.logs import digest, layer, manifest_added, new_ledger, pulled, some_events
 
 TRIGGERS = ("events_no_update", "events_no_delete", "events_in_order")

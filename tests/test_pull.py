@@ -20,13 +20,13 @@ from msb_cache import (
     InvalidConfigError,
     InvalidImageError,
     PlatformNotFoundError,
-    steps,
 )
+from msb_cache import failpoints as steps
 from msb_cache.artifacts.layout import Layout
-from msb_cache.oci.credentials import Credential
-from msb_cache.oci.downloads import LayerProgress
-from msb_cache.oci.registry_options import RegistryOptions
-from msb_cache.pulling import STALE_SECONDS
+from msb_cache.engines.own.pull import STALE_SECONDS
+from msb_cache.oci.registry.credentials import Credential
+from msb_cache.oci.registry.downloads import LayerProgress
+from msb_cache.oci.registry.options import RegistryOptions
 from tests.imagebuilder import docker_archive, file, image, index, layer
 from tests.registry_server import (
     Auth,

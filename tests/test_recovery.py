@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache import HomeOwnedByMicrosandboxError, ImageCache, ImageNotFoundError, adding, steps
+from msb_cache import HomeOwnedByMicrosandboxError, ImageCache, ImageNotFoundError
+from msb_cache import failpoints as steps
 from msb_cache.artifacts.layer import read_layer
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lock
+from msb_cache.engines.own import add as adding
 from msb_cache.eventstore import events as ev
 from tests.imagebuilder import BuiltImage, docker_archive, file, image, layer
 from tests.trees import files_below

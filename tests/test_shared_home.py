@@ -28,7 +28,8 @@ GROUP = 30_000
 CAPABILITY = "dac_read_search"
 CUT_SHORT = """
 import os, signal, sys
-from msb_cache import snapshots, steps
+from msb_cache.home import index_cache as snapshots
+from msb_cache import failpoints as steps
 from msb_cache.cli.main import main
 
 step, snapshots.STEP = sys.argv[1], int(sys.argv[2])

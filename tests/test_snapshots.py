@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache import snapshots
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
-from msb_cache.ledger import Ledger
+from msb_cache.home import index_cache as snapshots
+from msb_cache.home.ledger import Ledger
 from msb_cache.projections import live, past
 from tests.logs import digest, layer, manifest_added, new_ledger, pulled
 

@@ -25,13 +25,13 @@ from msb_cache import (
     LogError,
     MsbDatabaseError,
     SyncReport,
-    steps,
-    sync,
 )
+from msb_cache import failpoints as steps
 from msb_cache.artifacts.layout import Layout
 from msb_cache.cli.main import run
 from msb_cache.eventstore import chain
-from msb_cache.ledger import Ledger
+from msb_cache.home.ledger import Ledger
+from msb_cache.msb import sync
 from msb_cache.projections import live
 from tests.imagebuilder import docker_archive, sample
 from tests.logs import digest
@@ -303,7 +303,7 @@ def test_an_unchanged_database_is_not_read(
 ) -> None:
     settle()
     cache.sync()
-    monkeypatch.setattr("msb_cache.msb_database.read", lambda path: pytest.fail("it was read"))
+    monkeypatch.setattr("msb_cache.msb.database.read", lambda path: pytest.fail("it was read"))
     cache.sync()
     cache.list()
     began = time.perf_counter()
@@ -321,7 +321,7 @@ def test_files_are_waited_for_without_reading_it(
     first = cache.sync()
     assert types(first) == ["image.removed", "manifest.deleted"]
     with monkeypatch.context() as patch:
-        patch.setattr("msb_cache.msb_database.read", lambda path: pytest.fail("it was read"))
+        patch.setattr("msb_cache.msb.database.read", lambda path: pytest.fail("it was read"))
         assert cache.sync() == SyncReport()
         home.delete_files([digest("manifest two")], [])
         later = cache.sync()

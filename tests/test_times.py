@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from msb_cache import InvalidConfigError
 from msb_cache.cli import output
-from msb_cache.times import as_ns, parse_duration, parse_time, position_in
+from msb_cache.queries.times import as_ns, parse_duration, parse_time, position_in
 
 BERLIN = tz.gettz("Europe/Berlin")
 NEW_YORK = tz.gettz("America/New_York")

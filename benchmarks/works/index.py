@@ -15,7 +15,7 @@ from msb_cache import ImageCache
 from msb_cache.artifacts.layout import Layout
 from msb_cache.eventstore.events import EVENT_TYPES
 from msb_cache.eventstore.ids import uuid7
-from msb_cache.ledger import Ledger
+from msb_cache.home.ledger import Ledger
 from msb_cache.projections import live
 
 

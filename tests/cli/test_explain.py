@@ -15,7 +15,7 @@ from msb_cache import ImageCache
 from msb_cache.artifacts.layout import Layout
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
-from msb_cache.ledger import Ledger
+from msb_cache.home.ledger import Ledger
 from tests.cli.conftest import Call
 from tests.cli.support import APP, APP_NEXT, BASE, TOOL, fingerprint, sentence, written
 from tests.imagebuilder import docker_archive

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache import snapshots
+from msb_cache.home import index_cache as snapshots
 from tests.cli.conftest import Call
 from tests.cli.support import APP, APP_NEXT, TOOL, Done, fingerprint, sentence, written
 

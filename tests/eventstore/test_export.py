@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msb_cache.audit.export import export_log
 from msb_cache.errors import CorruptLogError
 from msb_cache.eventstore import chain, export
-from msb_cache.exporting import export_log
 from tests.logs import new_ledger, some_events
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)

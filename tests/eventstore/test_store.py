@@ -12,7 +12,7 @@ from msb_cache.errors import CorruptLogError, LogError, UnknownEventError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import MAX_DATA, EventStore, NewEvent, StoredEvent
 from msb_cache.eventstore.where import Where
-from msb_cache.ledger import Ledger
+from msb_cache.home.ledger import Ledger
 from tests.logs import ACTOR, PYTHON, digest, new_ledger, pulled, some_events
 
 

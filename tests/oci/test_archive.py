@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from msb_cache.errors import InvalidImageError, PlatformNotFoundError
-from msb_cache.oci.archive import Archive, open_archive
+from msb_cache.oci.archive.open import Archive, open_archive
+from msb_cache.oci.documents.platform import Platform
 from msb_cache.oci.image import SourceImage
-from msb_cache.oci.platform import Platform
 from tests.imagebuilder import (
     BuiltImage,
     BuiltLayer,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from msb_cache.errors import InvalidImageError
-from msb_cache.oci import archive_files
-from msb_cache.oci.archive_files import ArchiveFiles, DirectoryFiles, TarFiles, read_file
+from msb_cache.oci.archive import files as archive_files
+from msb_cache.oci.archive.files import ArchiveFiles, DirectoryFiles, TarFiles, read_file
 from tests.imagebuilder import directory, file, hardlink, layer_tar, symlink, write_members
 
 OPEN: list[TarFiles] = []

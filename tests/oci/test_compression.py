@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msb_cache.errors import InvalidImageError
-from msb_cache.oci import compression
-from msb_cache.oci.compression import decompressed, sniff
+from msb_cache.oci.layer import compression
+from msb_cache.oci.layer.compression import decompressed, sniff
 
 SAMPLE = random.Random(1).randbytes(200_000) + bytes(300_000) + b"text " * 10_000
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from msb_cache.errors import InvalidConfigError
-from msb_cache.oci import credentials
-from msb_cache.oci.credentials import Credential, find_credential
+from msb_cache.oci.registry import credentials
+from msb_cache.oci.registry.credentials import Credential, find_credential
 
 HOST = "registry.example:5000"
 HUB = "https://index.docker.io/v1/"

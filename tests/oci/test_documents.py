@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msb_cache.errors import InvalidImageError
-from msb_cache.oci import documents as docs
-from msb_cache.oci.platform import Platform
+from msb_cache.oci.documents import decode as docs
+from msb_cache.oci.documents.platform import Platform
 
 DIGEST = "sha256:" + "a" * 64
 

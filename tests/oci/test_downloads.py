@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from msb_cache.errors import ImagePullFailedError, InvalidImageError
-from msb_cache.oci.downloads import LayerProgress
 from msb_cache.oci.image import SourceLayer
 from msb_cache.oci.reference import Reference
-from msb_cache.oci.registry import Registry
-from msb_cache.oci.registry_options import RegistryOptions
+from msb_cache.oci.registry.downloads import LayerProgress
+from msb_cache.oci.registry.images import Registry
+from msb_cache.oci.registry.options import RegistryOptions
 from tests.imagebuilder import BuiltLayer, file, image, layer
 from tests.registry_server import (
     Action,
@@ -229,7 +229,7 @@ def test_a_killed_process_leaves_a_beginning(pull: Pull) -> None:
 import sys
 from pathlib import Path
 from msb_cache.oci.reference import Reference
-from msb_cache.oci.registry import Registry
+from msb_cache.oci.registry.images import Registry
 name = Reference.parse({pull.server.host!r} + "/app:1")
 with Registry(name) as registry:
     found = registry.image(registry.resolve(name), partials=Path({str(pull.partials)!r}))

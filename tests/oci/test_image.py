@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from msb_cache.errors import InvalidImageError
-from msb_cache.oci.documents import OCI_LAYER_GZIP, Descriptor
+from msb_cache.oci.documents.decode import OCI_LAYER_GZIP, Descriptor
+from msb_cache.oci.documents.platform import Platform
 from msb_cache.oci.image import BlobReader, SourceImage, SourceLayer
-from msb_cache.oci.platform import Platform
 from msb_cache.oci.reference import Reference
 from tests.imagebuilder import BuiltImage, BuiltLayer, compact_json, file, image, layer, sample
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from msb_cache.oci.archive import open_archive
-from msb_cache.oci.archive_writer import SavedImage, SavedLayer, write_docker, write_oci
+from msb_cache.oci.archive.open import open_archive
+from msb_cache.oci.archive.writer import SavedImage, SavedLayer, write_docker, write_oci
+from msb_cache.oci.documents.platform import Platform
 from msb_cache.oci.image import SourceImage
-from msb_cache.oci.platform import Platform
 from msb_cache.oci.reference import Reference
 from tests.imagebuilder import (
     BuiltImage,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msb_cache.errors import InvalidImageError
-from msb_cache.oci.platform import Platform, best_match, listed
+from msb_cache.oci.documents.platform import Platform, best_match, listed
 
 
 @pytest.mark.parametrize(

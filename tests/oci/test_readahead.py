@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msb_cache.oci.readahead import ReadAhead
+from msb_cache.oci.layer.readahead import ReadAhead
 
 
 class Source:

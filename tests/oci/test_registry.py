@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from msb_cache.errors import ImagePullFailedError, InvalidImageError, PlatformNotFoundError
-from msb_cache.oci.archive import open_archive
-from msb_cache.oci.platform import Platform
+from msb_cache.oci.archive.open import open_archive
+from msb_cache.oci.documents.platform import Platform
 from msb_cache.oci.reference import Reference
-from msb_cache.oci.registry import MAX_LOOKED_UP, Registry, Resolved
-from msb_cache.oci.registry_options import RegistryOptions
+from msb_cache.oci.registry.images import MAX_LOOKED_UP, Registry, Resolved
+from msb_cache.oci.registry.options import RegistryOptions
 from tests.imagebuilder import (
     OCI_INDEX,
     BuiltImage,
@@ -457,7 +457,7 @@ def test_http_is_imported_only_when_a_registry_is_used() -> None:
     import sys
 
     code = (
-        "import sys, msb_cache.cli.main, msb_cache.oci.credentials, msb_cache.oci.registry_options;"
+        "import sys, msb_cache.cli.main, msb_cache.oci.registry.credentials, msb_cache.oci.registry.options;"
         "print('urllib3' in sys.modules, 'http.client' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msb_cache.errors import ImagePullFailedError
-from msb_cache.oci.credentials import Credential
 from msb_cache.oci.image import SourceImage
 from msb_cache.oci.reference import Reference
-from msb_cache.oci.registry import Registry
-from msb_cache.oci.registry_auth import Challenge, parse_challenges
-from msb_cache.oci.registry_options import RegistryOptions
+from msb_cache.oci.registry.auth import Challenge, parse_challenges
+from msb_cache.oci.registry.credentials import Credential
+from msb_cache.oci.registry.images import Registry
+from msb_cache.oci.registry.options import RegistryOptions
 from tests.imagebuilder import sample
 from tests.registry_server import Auth, RegistryServer, answer, error, html, redirect
 

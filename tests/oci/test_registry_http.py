@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from msb_cache.errors import ImagePullFailedError, InvalidConfigError
-from msb_cache.oci.credentials import Credential
 from msb_cache.oci.reference import Reference
-from msb_cache.oci.registry import Registry
-from msb_cache.oci.registry_http import Transport
-from msb_cache.oci.registry_options import RegistryOptions
-from msb_cache.oci.registry_proxy import is_loopback, proxy_for
-from msb_cache.oci.registry_session import Session
+from msb_cache.oci.registry.credentials import Credential
+from msb_cache.oci.registry.http import Transport
+from msb_cache.oci.registry.images import Registry
+from msb_cache.oci.registry.options import RegistryOptions
+from msb_cache.oci.registry.proxy import is_loopback, proxy_for
+from msb_cache.oci.registry.session import Session
 from tests.imagebuilder import BuiltImage, sample
 from tests.registry_server import Auth, Content, Handler, RegistryServer, answer, redirect
 
@@ -225,7 +225,7 @@ def test_certificates_must_be_readable(certificate: Path, tmp_path: Path) -> Non
 
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let loopback pass for another machine."""
-    monkeypatch.setattr("msb_cache.oci.registry_http.is_loopback", lambda host: False)
+    monkeypatch.setattr("msb_cache.oci.registry.http.is_loopback", lambda host: False)
 
 
 def test_other_hosts_are_never_plain(
@@ -304,7 +304,7 @@ def test_a_proxy_is_asked_with_its_own_login(
     proxy: RegistryServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://bob:s%40crt@{proxy.host}")
-    monkeypatch.setattr("msb_cache.oci.registry_http._schemes", lambda host, insecure: ("http",))
+    monkeypatch.setattr("msb_cache.oci.registry.http._schemes", lambda host, insecure: ("http",))
     built = sample()
     proxy.add(built)
     verify("registry.test/app:1", tmp_path, INSECURE)

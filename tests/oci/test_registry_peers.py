@@ -16,14 +16,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from msb_cache.errors import ImagePullFailedError
-from msb_cache.oci.archive import open_archive
-from msb_cache.oci.credentials import Credential
-from msb_cache.oci.downloads import LayerProgress
+from msb_cache.oci.archive.open import open_archive
+from msb_cache.oci.documents.platform import Platform
 from msb_cache.oci.image import SourceImage
-from msb_cache.oci.platform import Platform
 from msb_cache.oci.reference import Reference
-from msb_cache.oci.registry import Registry
-from msb_cache.oci.registry_options import RegistryOptions
+from msb_cache.oci.registry.credentials import Credential
+from msb_cache.oci.registry.downloads import LayerProgress
+from msb_cache.oci.registry.images import Registry
+from msb_cache.oci.registry.options import RegistryOptions
 from tests.imagebuilder import BuiltImage, compact_json, index, oci_archive, oci_directory, sample, sha256
 from tests.registry_server import Content, Handler, RegistryServer, answer
 

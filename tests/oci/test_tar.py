@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msb_cache.errors import InvalidImageError
-from msb_cache.oci.tar import TarReader
-from msb_cache.oci.tar_headers import BLOCK, TarProblem, number, parse_pax, pax_time
+from msb_cache.oci.layer.headers import BLOCK, TarProblem, number, parse_pax, pax_time
+from msb_cache.oci.layer.tar import TarReader
 from tests.imagebuilder import Member, directory, file, hardlink, layer_tar, symlink
 
 END = bytes(2 * BLOCK)

@@ -26,20 +26,20 @@ from msb_cache import (
     InvalidImageError,
     MsbProgramError,
     SyncReport,
-    msb_database,
-    msb_deletion,
-    steps,
 )
+from msb_cache import failpoints as steps
 from msb_cache.artifacts.locks import Lock
 from msb_cache.cli.main import run
+from msb_cache.engines.msb import delete as msb_deletion
+from msb_cache.engines.prune_plan import Kept
 from msb_cache.errors import HomeOwnedByMicrosandboxError
 from msb_cache.eventstore import events as ev
-from msb_cache.explaining import Fate, ImageReasons
-from msb_cache.finding import familiar
-from msb_cache.oci.credentials import Credential
+from msb_cache.msb import database as msb_database
 from msb_cache.oci.reference import Reference
-from msb_cache.plan import Kept
+from msb_cache.oci.registry.credentials import Credential
 from msb_cache.projections import known
+from msb_cache.queries.resolve import familiar
+from msb_cache.queries.why import Fate, ImageReasons
 from tests.imagebuilder import docker_archive, file, image, layer, oci_archive
 from tests.oci.test_registry_peers import Peers
 from tests.peers.realmsb import BASE, IMAGES, Msb, copied, files_of, short_home

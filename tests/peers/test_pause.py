@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache import ImageCache, steps
+from msb_cache import ImageCache
+from msb_cache import failpoints as steps
 from msb_cache.artifacts.layout import Layout
 from tests.artifacts.support import mounted
 from tests.test_recovery import ONE, SHARED, TWO, Pruning, check_clean, write

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from msb_cache import ImageCache, ImageInUseError, ImageNotFoundError, SyncReport, msb_database
+from msb_cache import ImageCache, ImageInUseError, ImageNotFoundError, SyncReport
 from msb_cache.cli.output import rfc3339
 from msb_cache.eventstore import events as ev
+from msb_cache.msb import database as msb_database
 from msb_cache.oci.reference import Reference
 from msb_cache.projections import known
 from tests.conftest import ArchivedImage

@@ -16,7 +16,7 @@ from msb_cache.artifacts.layout import Layout
 from msb_cache.eventstore import chain
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
-from msb_cache.ledger import Ledger
+from msb_cache.home.ledger import Ledger
 from msb_cache.projections import images, known, live, past, state
 from msb_cache.projections.deletions import deletions
 from tests.logs import ACTOR, digest, layer, manifest_added, pulled

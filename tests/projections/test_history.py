@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent, StoredEvent
-from msb_cache.ledger import Ledger
+from msb_cache.home.ledger import Ledger
 from msb_cache.projections.history import Scope, history
 from tests.logs import digest, layer, manifest_added, new_ledger, pulled
 

@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from msb_cache import ImageCache, snapshots, steps
+from msb_cache import ImageCache
+from msb_cache import failpoints as steps
+from msb_cache.home import index_cache as snapshots
 from tests.reliability.scenarios import (
     SCENARIOS,
     Index,

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from sqlite_utils import Database
 
-from msb_cache import ImageCache, snapshots
+from msb_cache import ImageCache
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.errors import MicrosandboxError
 from msb_cache.eventstore.chain import Verified
+from msb_cache.home import index_cache as snapshots
 from msb_cache.migrations import APPLICATION_ID
 from msb_cache.migrations.schema import migrations
 from tests.imagebuilder import docker_archive, file, image, layer

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache import ImageCache, steps
+from msb_cache import ImageCache
+from msb_cache import failpoints as steps
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lock
 from tests.cli.support import PROGRAM

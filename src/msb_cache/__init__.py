@@ -1,0 +1,154 @@
+"""The event-sourced index of microsandbox's local OCI image cache.
+
+Everything public is here. Names load on first use: importing the package costs next to nothing, and
+a command that lists images never pays for what pulls them.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # that of typing, whose import is the first thing that takes time
+
+if TYPE_CHECKING:
+    from msb_cache.backends import (
+        BackendKind,
+        CloudBackend,
+        LocalBackend,
+        backend_scope,
+        default_backend,
+        default_backend_kind,
+        set_default_backend,
+        with_backend,
+    )
+    from msb_cache.cache import ImageCache
+    from msb_cache.details import ImageConfigDetail, ImageDetail, ImageLayerDetail, ImagePruneReport
+    from msb_cache.errors import (
+        BusyError,
+        CorruptArtifactError,
+        CorruptLogError,
+        HomeOwnedByMicrosandboxError,
+        ImageInUseError,
+        ImageNotFoundError,
+        ImagePullFailedError,
+        InvalidConfigError,
+        InvalidImageError,
+        InvalidReferenceError,
+        LogError,
+        MicrosandboxError,
+        MsbDatabaseError,
+        MsbProgramError,
+        NewerDatabaseError,
+        OperationNotFoundError,
+        PlatformNotFoundError,
+        UnknownEventError,
+        UnsupportedError,
+    )
+    from msb_cache.eventstore.store import Actor, StoredEvent
+    from msb_cache.image import Image
+    from msb_cache.models import ImageArchiveFormat, ImageHandle
+    from msb_cache.msb.sync import SyncReport
+    from msb_cache.oci.registry.credentials import Credential
+    from msb_cache.oci.registry.options import RegistryOptions
+    from msb_cache.projections.history import HistoryEvent
+    from msb_cache.queries.as_of import Changes, Hold, Moved
+    from msb_cache.queries.info import HomeInfo
+    from msb_cache.queries.why import ImageReasons, LayerReasons, ManifestReasons
+
+    __version__: str
+
+__all__ = [
+    "Actor",
+    "BackendKind",
+    "BusyError",
+    "Changes",
+    "CloudBackend",
+    "CorruptArtifactError",
+    "CorruptLogError",
+    "Credential",
+    "HistoryEvent",
+    "Hold",
+    "HomeInfo",
+    "HomeOwnedByMicrosandboxError",
+    "Image",
+    "ImageArchiveFormat",
+    "ImageCache",
+    "ImageConfigDetail",
+    "ImageDetail",
+    "ImageHandle",
+    "ImageInUseError",
+    "ImageLayerDetail",
+    "ImageNotFoundError",
+    "ImagePruneReport",
+    "ImagePullFailedError",
+    "ImageReasons",
+    "InvalidConfigError",
+    "InvalidImageError",
+    "InvalidReferenceError",
+    "LayerReasons",
+    "LocalBackend",
+    "LogError",
+    "ManifestReasons",
+    "MicrosandboxError",
+    "Moved",
+    "MsbDatabaseError",
+    "MsbProgramError",
+    "NewerDatabaseError",
+    "OperationNotFoundError",
+    "PlatformNotFoundError",
+    "RegistryOptions",
+    "StoredEvent",
+    "SyncReport",
+    "UnknownEventError",
+    "UnsupportedError",
+    "__version__",
+    "backend_scope",
+    "default_backend",
+    "default_backend_kind",
+    "set_default_backend",
+    "with_backend",
+]
+
+_MODULES = {
+    "msb_cache.backends": (
+        "BackendKind",
+        "CloudBackend",
+        "LocalBackend",
+        "backend_scope",
+        "default_backend",
+        "default_backend_kind",
+        "set_default_backend",
+        "with_backend",
+    ),
+    "msb_cache.cache": ("ImageCache",),
+    "msb_cache.details": ("ImageConfigDetail", "ImageDetail", "ImageLayerDetail", "ImagePruneReport"),
+    "msb_cache.eventstore.store": ("Actor", "StoredEvent"),
+    "msb_cache.image": ("Image",),
+    "msb_cache.models": ("ImageArchiveFormat", "ImageHandle"),
+    "msb_cache.msb.sync": ("SyncReport",),
+    "msb_cache.oci.registry.credentials": ("Credential",),
+    "msb_cache.oci.registry.options": ("RegistryOptions",),
+    "msb_cache.projections.history": ("HistoryEvent",),
+    "msb_cache.queries.as_of": ("Changes", "Hold", "Moved"),
+    "msb_cache.queries.info": ("HomeInfo",),
+    "msb_cache.queries.why": ("ImageReasons", "LayerReasons", "ManifestReasons"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+# A type checker reads the imports above and so refuses a name that is not there.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value: object = version("msb-cache")
+        else:
+            from importlib import import_module
+
+            value = getattr(import_module(_HOMES.get(name, "msb_cache.errors")), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

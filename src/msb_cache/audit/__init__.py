@@ -1,0 +1,1 @@
+"""The log as evidence: verify, export, import, replay, and the admission of what comes from elsewhere."""

@@ -1,0 +1,159 @@
+"""Import an exported log into a home that has none: all of it, or nothing is left behind.
+
+The log comes with its ids, times and hashes; nothing is appended. It is built beside its place, checked
+line by line, and put there in one step. Files of images are no part of a log: those that its index names
+may be here or not, and the report says how many are missing.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from msb_cache.artifacts import files
+from msb_cache.artifacts.layout import Layout, leaving_no_folders, make_private, sync_folder
+from msb_cache.audit.admit import admit
+from msb_cache.audit.verify import expected_files
+from msb_cache.errors import CorruptLogError, HomeOwnedByMicrosandboxError, LogError
+from msb_cache.eventstore.chain import Checker
+from msb_cache.eventstore.export import Row, read
+from msb_cache.eventstore.row import COLUMNS
+from msb_cache.eventstore.store import StoredEvent
+from msb_cache.failpoints import reached
+from msb_cache.home.connect import in_words, open_database
+from msb_cache.home.ledger import Ledger
+from msb_cache.home.operation import Operation
+from msb_cache.projections import live
+
+_BATCH = 2000
+"""Events folded together: enough to write tables in bulk, few enough to keep in memory."""
+
+_BATCH_BYTES = 16 * 1024 * 1024
+_NAMES = (*COLUMNS, "hash")
+_INSERT = f"INSERT INTO events ({', '.join(_NAMES)}) VALUES ({', '.join('?' * len(_NAMES))})"  # noqa: S608
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What was imported: the log, and how many files its index names and how many of them are missing."""
+
+    log_id: str
+    events: int
+    head: bytes
+    files: int
+    files_missing: int
+
+
+def import_log(ledger: Ledger, source: BinaryIO) -> ImportReport:
+    """Import a whole export.
+
+    Args:
+        ledger: a home of ours without a log.
+        source: the export, read once from beginning to end.
+
+    Raises:
+        LogError: the home has a log.
+        CorruptLogError, UnknownEventError: the export is refused; says why and where.
+        HomeOwnedByMicrosandboxError: msb owns the home.
+    """
+    layout = ledger.layout
+    if ledger.owned_by_msb:
+        raise HomeOwnedByMicrosandboxError(
+            f"{layout.home} belongs to msb, whose images a log from elsewhere does not describe; "
+            "import into another --home"
+        )
+    ledger.check_writable()
+    with ledger.snapshot() as connection:
+        if connection is not None:
+            raise _has_one(layout)
+    with leaving_no_folders(layout), Operation(layout) as operation:
+        built = Layout(operation.building())  # not in the cache, which may lie on another disk
+        report = _build(built, ledger, source)
+        make_private(layout.db)
+        ledger.check_ours()
+        reached("import.built")
+        try:
+            os.link(built.database, layout.database)  # unlike a rename, it replaces nothing
+        except FileExistsError:
+            raise _has_one(layout) from None
+        reached("import.linked")
+        sync_folder(layout.db)
+    return report
+
+
+def _has_one(layout: Layout) -> LogError:
+    return LogError(f"{layout.home} has a log already; import into another --home")
+
+
+def _build(built: Layout, ledger: Ledger, source: BinaryIO) -> ImportReport:
+    connection = open_database(built)
+    try:
+        # Nobody sees this file before it is whole, so it needs no journal to go back with.
+        for mode in ("delete", "off"):
+            _set_journal(connection, mode)
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("BEGIN")
+        checker = Checker()
+        try:
+            for batch in _batches(read(source)):
+                _take(connection, batch, checker)
+                reached("import.batch")
+        except sqlite3.IntegrityError as error:
+            raise CorruptLogError(
+                f"the export is no log of msb-cache before event {checker.seq}: {error}"
+            ) from None
+        except OverflowError:
+            raise CorruptLogError("the export is no log of msb-cache: its sizes are too large") from None
+        connection.execute("COMMIT")
+        if checker.log_id is None:
+            raise CorruptLogError("there is no event in it, so there is no log to import")
+        reached("import.committed")
+        expected = expected_files(ledger.layout, connection)
+        connection.execute("PRAGMA synchronous = FULL")
+        _set_journal(connection, "wal")
+    except sqlite3.OperationalError as error:
+        raise LogError(f"the log cannot be built in {built.home}: {in_words(error)}") from None
+    finally:
+        connection.close()
+    files.sync(built.database)
+    if files.measure(built.database.with_name(f"{built.database.name}-wal")):
+        raise LogError(
+            "the log cannot be built: its database could not be closed; make sure that the disk is sound"
+        )
+    missing = sum(not files.exists(path) for path in expected)
+    return ImportReport(checker.log_id, checker.seq, checker.head, len(expected), missing)
+
+
+def _set_journal(connection: sqlite3.Connection, mode: str) -> None:
+    # SQLite says no error where it cannot change the mode; then what is written lies beside the database.
+    if connection.execute(f"PRAGMA journal_mode = {mode}").fetchone() != (mode,):
+        raise LogError(
+            "the log cannot be built: the disk refused a write; make sure that it has room and is sound"
+        )
+
+
+def _take(connection: sqlite3.Connection, batch: list[Row], checker: Checker) -> None:
+    events: list[StoredEvent] = []
+    for row, stored in batch:
+        found = checker.check(row, stored)
+        if found is not None:
+            raise CorruptLogError(f"the export does not verify: {found.problem}")
+        events.append(admit((row, stored)))
+    connection.executemany(_INSERT, [(*row, stored) for row, stored in batch])
+    live.apply(connection, events)
+
+
+def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += len(str(row[0][-1]))
+        if len(batch) == _BATCH or size > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,235 @@
+"""Check a whole home: the log's chain, the projections against the log, the disk against the index.
+
+What is wrong with the projections, ``rebuild`` mends: they are folded from the log anew.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from msb_cache.artifacts import files, metadata
+from msb_cache.artifacts.erofs.reader import read_image
+from msb_cache.artifacts.layout import Layout
+from msb_cache.artifacts.locks import is_free
+from msb_cache.audit.log_files import as_it_is
+from msb_cache.errors import CorruptArtifactError, CorruptLogError, LogError, MsbDatabaseError
+from msb_cache.eventstore import chain, checkpoint
+from msb_cache.eventstore.checkpoint import Checkpoint
+from msb_cache.eventstore.ids import uuid7
+from msb_cache.failpoints import reached
+from msb_cache.home import index_cache as snapshots
+from msb_cache.home.ledger import Ledger
+from msb_cache.projections import live
+from msb_cache.projections.rows import LayerRow, ManifestRow
+from msb_cache.projections.state import EMPTY, load
+from msb_cache.projections.tables import columns, stored_rows
+
+BROKEN = ("missing", "size", "damaged")
+"""The problems with files that the index needs."""
+
+
+@dataclass(frozen=True)
+class DiskProblem:
+    """One thing about the disk that the index does not expect.
+
+    ``problem`` is ``missing``, ``size`` (the index knows another), ``damaged`` (it cannot be read as what
+    it is), ``extra`` (the index does not name it: ``prune --orphans`` collects it), ``foreign`` (no file of a
+    cache), ``unfinished`` (files that msb was stopped while deleting) or ``unclear`` (the log does not name
+    it, and whether msb does cannot be told). Sizes in bytes.
+    """
+
+    problem: str
+    kind: str
+    path: Path
+    expected_bytes: int | None = None
+    found_bytes: int | None = None
+
+
+@dataclass
+class Verification:
+    """What was checked and what was found wrong. ``sound`` is the verdict.
+
+    ``note`` is what the log was compared with, if anything, and ``contradiction`` says why the log does
+    not extend it.
+    """
+
+    home: Path
+    chain: chain.Verified | chain.Break
+    differences: list[live.Difference] = field(default_factory=list)
+    disk: list[DiskProblem] = field(default_factory=list)
+    files: int = 0
+    unreadable: str | None = None
+    owned_by_msb: bool = False
+    note: Checkpoint | None = None
+    contradiction: str | None = None
+
+    @property
+    def sound(self) -> bool:
+        """Whether the log verifies and extends the note, the index is its fold, and no file is broken.
+
+        Extra files waste space but break no promise, so they do not count.
+        """
+        broken = [problem for problem in self.disk if problem.problem in BROKEN]
+        unsound = isinstance(self.chain, chain.Break) or self.differences or broken
+        return not (unsound or self.unreadable or self.contradiction)
+
+
+def verify(ledger: Ledger, note: Checkpoint | None = None) -> Verification:
+    """Check everything; reads only.
+
+    Args:
+        ledger: the home.
+        note: a checkpoint that was taken of this log before; the log must extend it.
+    """
+    home = ledger.layout.home
+    with ExitStack() as stack:
+        connection = _opened(ledger, stack)
+        if connection is None:
+            found = Verification(home, chain.Verified(0, chain.GENESIS, None))
+            expected: dict[Path, tuple[str, int | None]] = {}
+        else:
+            found = Verification(home, _check(connection))
+            try:
+                found.differences = live.compare(connection, live.fold_until(ledger.store(connection)))
+            except LogError as error:
+                found.unreadable = str(error)
+            expected = expected_files(ledger.layout, connection)
+        found.owned_by_msb = ledger.owned_by_msb
+        if note is not None:
+            found.note = note
+            found.contradiction = checkpoint.contradiction(connection, note, found.chain)
+    found.files = len(expected)
+    for path, (kind, size) in expected.items():
+        measured = files.measure(path)
+        if measured is None:
+            found.disk.append(DiskProblem("missing", kind, path, size))
+        elif size is not None and measured != size:
+            found.disk.append(DiskProblem("size", kind, path, size, measured))
+        elif not _reads(kind, path):
+            found.disk.append(DiskProblem("damaged", kind, path, size, measured))
+    found.disk.extend(_extra(ledger, set(expected)))
+    return found
+
+
+def take_checkpoint(ledger: Ledger) -> Checkpoint:
+    """Return the checkpoint of the log as it is now, after checking it.
+
+    Raises:
+        CorruptLogError: it does not verify.
+        LogError: there is none.
+    """
+    with ledger.snapshot() as connection:
+        if connection is None:
+            raise LogError(f"{ledger.layout.home} has no log yet")
+        found = chain.verify(connection)
+        if isinstance(found, chain.Break):
+            raise CorruptLogError(f"{found.problem}; a checkpoint is only made of a log that verifies")
+        return checkpoint.take(connection, found)
+
+
+def rebuild(ledger: Ledger) -> list[live.Difference]:
+    """Fold the whole log again into the projections; return how they differed."""
+    # The long part is done without keeping others from writing.
+    with ledger.snapshot() as connection:
+        if connection is None:
+            return []
+        store = ledger.store(connection)
+        head = store.head()
+        fold = live.fold_until(store)
+    reached("rebuild.folded")
+    with ledger.attest(uuid7()) as transaction:
+        store = ledger.store(transaction.connection)
+        differences = live.rebuild(transaction.connection, store, fold, head.seq if head else 0)
+        reached("rebuild.compared")
+        if differences:
+            # Before the index is right: who is killed here leaves one that the next rebuild finds wrong.
+            snapshots.forget(ledger)
+            reached("rebuild.forgot")
+    if differences:
+        snapshots.forget(ledger)  # which another process may have taken of the wrong one meanwhile
+    return differences
+
+
+def _opened(ledger: Ledger, stack: ExitStack) -> sqlite3.Connection | None:
+    try:
+        return stack.enter_context(ledger.snapshot())
+    except CorruptLogError as error:
+        # Everybody else refuses a log whose end is gone. Here that is a finding, and what is left is checked.
+        try:
+            connection = stack.enter_context(as_it_is(ledger.layout.database))
+        except CorruptLogError:
+            raise error from None
+        if _cut_off(connection) is None:
+            raise
+        return connection
+
+
+def _check(connection: sqlite3.Connection) -> chain.Verified | chain.Break:
+    found = chain.verify(connection)
+    return found if isinstance(found, chain.Break) else _cut_off(connection) or found
+
+
+def _cut_off(connection: sqlite3.Connection) -> chain.Break | None:
+    """Return where the log's end is gone: the index has been further."""
+    (head,) = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+    _, position = live.position(connection)
+    if position <= head:
+        return None
+    problem = f"its end is gone: it ends at event {head}, and the index has had {position}"
+    return chain.Break(head + 1, problem, "truncated")
+
+
+def _reads(kind: str, path: Path) -> bool:
+    """Whether a file can be read as what it is: digests of metadata, structure of EROFS images."""
+    try:
+        if kind == "metadata":
+            metadata.read(path)
+        elif kind in ("layer", "fsmeta"):
+            read_image(path)
+    except (CorruptArtifactError, OSError):
+        return False
+    return True
+
+
+def _named_by_msb(ledger: Ledger) -> set[Path] | None:
+    """Return the files that msb's index names; None when that cannot be told."""
+    from msb_cache.engines.msb import delete as msb_deletion
+    from msb_cache.msb import database as msb_database
+
+    try:
+        theirs = msb_database.read(ledger.layout.msb_database)
+    except MsbDatabaseError:
+        return None
+    return msb_deletion.named_files(ledger.layout, EMPTY, theirs)
+
+
+def expected_files(layout: Layout, connection: sqlite3.Connection) -> dict[Path, tuple[str, int | None]]:
+    """Return every file that the index names, with its kind and its size in bytes where that is known."""
+    expected: dict[Path, tuple[str, int | None]] = {}
+    for reference in load(connection).references:
+        expected[layout.metadata(reference)] = ("metadata", None)
+    names = columns(ManifestRow)
+    for row in stored_rows(connection, ManifestRow):
+        manifest = dict(zip(names, row, strict=True))
+        expected[layout.fsmeta(manifest["digest"])] = ("fsmeta", manifest["fsmeta_bytes"])
+        expected[layout.vmdk(manifest["digest"])] = ("vmdk", manifest["vmdk_bytes"])
+    for diff_id, erofs_bytes, _ in stored_rows(connection, LayerRow):
+        expected[layout.layer(diff_id)] = ("layer", erofs_bytes)
+    return expected
+
+
+def _extra(ledger: Ledger, expected: set[Path]) -> Iterator[DiskProblem]:
+    named = _named_by_msb(ledger) if ledger.owned_by_msb else set()
+    problem = "unclear" if named is None else "extra"
+    for kind, _, path in ledger.layout.files():
+        if path not in expected and path not in (named or ()):
+            yield DiskProblem(problem, kind, path, None, files.measure(path))
+    for path in ledger.layout.foreign_files():
+        yield DiskProblem("foreign", "file", path, None, files.measure(path))
+    for path in ledger.layout.interrupted_deletions():
+        if is_free(path / "active.lock"):
+            yield DiskProblem("unfinished", "folder", path)

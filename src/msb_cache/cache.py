@@ -1,0 +1,696 @@
+"""ImageCache: every use case of the cache in one synchronous class, and what each promises.
+
+What each does stands in a module of its own, imported when it is asked for: a list of images is there before
+the event types would be.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, BinaryIO, Unpack
+
+from msb_cache.artifacts.layout import Layout
+from msb_cache.errors import InvalidConfigError
+from msb_cache.home.ledger import Ledger, Note, Who
+from msb_cache.models import ImageHandle
+from msb_cache.oci.reference import Reference
+from msb_cache.projections import images
+from msb_cache.queries import resolve as finding
+from msb_cache.session import Session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from msb_cache.audit.import_log import ImportReport
+    from msb_cache.audit.replay import Comparison, Log
+    from msb_cache.audit.verify import Verification
+    from msb_cache.details import ImageDetail, ImagePruneReport
+    from msb_cache.engines.own.delete import Confirm, Preview
+    from msb_cache.engines.own.pull import Policy, Progress
+    from msb_cache.eventstore.checkpoint import Checkpoint
+    from msb_cache.eventstore.store import Actor, Clock, StoredEvent
+    from msb_cache.msb.sync import SyncReport
+    from msb_cache.oci.registry.credentials import Credential
+    from msb_cache.oci.registry.options import RegistryOptions
+    from msb_cache.projections.deletions import DeletionReport, DeletionSummary
+    from msb_cache.projections.history import HistoryEvent
+    from msb_cache.projections.live import Difference
+    from msb_cache.projections.replay import State, Step
+    from msb_cache.queries.as_of import AsOf, Changes, Hold
+    from msb_cache.queries.events import Filters, Reader
+    from msb_cache.queries.info import HomeInfo
+    from msb_cache.queries.restore_plan import RestorePlan
+    from msb_cache.queries.why import IdleImage, Reasons
+
+
+class ImageCache:
+    """The image cache of one home.
+
+    Use it as a context manager, in one thread. Reading writes nothing: without a log there are simply no
+    images. Every method that writes first finishes or undoes what a killed process left.
+
+    In a home that msb keeps (``db/msb.db`` exists) every method that reads first records what msb did since
+    the last time, if its database changed and the home can be written to.
+
+    Args:
+        home: the home; None: the environment's, that is ``MSB_HOME``, else ``~/.microsandbox``.
+        actor: who is recorded in the log, or a function that says it when something is; None: this
+            process's user and program.
+        clock: nanoseconds since the epoch, UTC.
+        sync: record what msb did before reading; else only ``sync()`` does.
+        note: gets a sentence when that cannot be done, and reading goes on with what the log has; also when a
+            question is about a time before the log, and when another process that writes or deletes has to
+            be waited for.
+    """
+
+    def __init__(
+        self,
+        home: str | os.PathLike[str] | None = None,
+        *,
+        actor: Actor | Who | None = None,
+        clock: Clock = time.time_ns,
+        sync: bool = True,
+        note: Note | None = None,
+    ) -> None:
+        if home is None:
+            from msb_cache.msb.config import home_from_environment
+
+            home = home_from_environment()
+        self._layout = Layout(home)
+        self._ledger = Ledger(self._layout, actor=actor, clock=clock, note=note)
+        self._session = Session(self._ledger, sync=sync)
+
+    @property
+    def home(self) -> Path:
+        """The home's absolute path."""
+        return self._layout.home
+
+    @property
+    def kept_by_msb(self) -> bool:
+        """Whether msb keeps this home, so that it is msb that pulls, loads, removes and prunes."""
+        return self._ledger.owned_by_msb
+
+    def close(self) -> None:
+        """Close the database."""
+        self._session.close()
+
+    def __enter__(self) -> ImageCache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def list(self, *patterns: str, as_of: AsOf | None = None) -> builtins.list[ImageHandle]:
+        """Return cached images by creation time, newest first.
+
+        Args:
+            patterns: only images that one of these means: a reference, with wildcards (``*``, ``?``) or
+                without, or a digest; none: all.
+            as_of: the images at this moment of the past; None: now. See ``AsOf``.
+
+        Raises:
+            ImageNotFoundError: nothing matches a pattern.
+            InvalidReferenceError: one is no reference.
+            InvalidConfigError: the moment is none, or in the future.
+        """
+        with self._session.index(as_of) as connection:
+            chosen = {name for text in patterns for name in finding.in_index(connection, text)}
+            rows = () if connection is None else images.handles(connection)
+            return [self._session.handle(row) for row in rows if not patterns or row.reference in chosen]
+
+    def get(self, reference: str) -> ImageHandle:
+        """Return an image.
+
+        Args:
+            reference: in canonical or familiar form; or a manifest's digest, or at least four digits of its
+                beginning, if no image has that name.
+
+        Raises:
+            ImageNotFoundError: it is not in the cache.
+            InvalidReferenceError: the text is no reference, or several digests begin with it.
+        """
+        with self._session.index() as connection:
+            return self._session.handle(finding.image(connection, reference))
+
+    def inspect(self, reference: str, *, as_of: AsOf | None = None) -> ImageDetail:
+        """Return an image's handle, configuration and layers (bottom to top).
+
+        Args:
+            reference: the image, as for ``get``.
+            as_of: how it was at this moment of the past; None: now. See ``AsOf``.
+
+        Raises:
+            ImageNotFoundError, InvalidReferenceError: as for ``get``.
+            InvalidConfigError: the moment is none, or in the future.
+        """
+        from msb_cache.details import read_detail
+
+        with self._session.index(as_of) as connection:
+            row = finding.image(connection, reference)
+            assert connection is not None  # noqa: S101
+            return read_detail(connection, self._session.handle(row), row.manifest_digest)
+
+    def holders(self, reference: str, *, as_of: AsOf | None = None) -> builtins.list[str]:
+        """Return who holds the manifest that a reference points at, now or ``as_of`` a moment, by name."""
+        with self._session.index(as_of) as connection:
+            row = finding.image(connection, reference)
+            assert connection is not None  # noqa: S101
+            return images.holders(connection, row.manifest_digest)
+
+    def holds(self, reference: str | None = None, *, as_of: AsOf | None = None) -> builtins.list[Hold]:
+        """Return who holds what, since when and by which reference, by holder.
+
+        Args:
+            reference: only holds of this manifest: a reference to it, or its digest, also when no reference
+                points at it any more; None: all holds.
+            as_of: at this moment of the past; None: now. See ``AsOf``.
+
+        Raises:
+            ImageNotFoundError, InvalidReferenceError, InvalidConfigError: as for ``inspect``.
+        """
+        from msb_cache.queries.as_of import holds
+
+        with self._session.index(as_of) as connection:
+            digest = None if reference is None else finding.manifest(connection, reference)
+            return [] if connection is None else holds(connection, digest)
+
+    def diff(self, before: AsOf, after: AsOf | None = None) -> Changes:
+        """Return what came, went, moved, was held and released between two moments, and the change in bytes.
+
+        Args:
+            before: a moment of the past; see ``AsOf``.
+            after: another, also an earlier one; None: now.
+
+        Raises:
+            InvalidConfigError: a moment is none, or in the future.
+        """
+        from msb_cache.queries.as_of import changes
+
+        self._session.observe()
+        return changes(self._session.contents(before), self._session.contents(after))
+
+    def history(self, reference: str, **filters: Unpack[Filters]) -> builtins.list[HistoryEvent]:
+        """Return everything that happened to an image, oldest first, also when it is gone.
+
+        That is: every event on the reference; holds, releases and deletions of each manifest it ever
+        pointed at; and what became of their layers.
+
+        Args:
+            reference: a reference; one with wildcards (``*``, ``?``), for the images that match; or a digest,
+                or a unique beginning of one, for what concerned that manifest.
+            filters: what the events must fit; see ``Filters``.
+
+        Raises:
+            ImageNotFoundError: the log knows no such image.
+            InvalidReferenceError: the text is no reference, or several digests begin with it.
+            InvalidConfigError: a filter makes no sense.
+            OperationNotFoundError: no operation has that id, or several begin with it.
+        """
+        return [*self.iter_history(reference, **filters)]
+
+    def iter_history(self, reference: str, **filters: Unpack[Filters]) -> Iterator[HistoryEvent]:
+        """Yield what ``history`` returns, read in pages; the log may be written to meanwhile."""
+        from msb_cache.queries.events import Query, pages
+
+        query = Query(filters, self._ledger.clock())
+        with self._session.index() as connection:
+            finding.in_log(connection, reference)
+        return pages(self._ledger, query, query.history_of(reference))
+
+    def events(self, **filters: Unpack[Filters]) -> builtins.list[StoredEvent]:
+        """Return the log's events that fit every given condition, in position order; see ``Filters``.
+
+        Raises:
+            ImageNotFoundError, InvalidReferenceError, InvalidConfigError, OperationNotFoundError: as for
+                ``history``.
+        """
+        return [*self.iter_events(**filters)]
+
+    def iter_events(self, **filters: Unpack[Filters]) -> Iterator[StoredEvent]:
+        """Yield what ``events`` returns, read in pages; the log may be written to meanwhile."""
+        from msb_cache.queries.events import Query, pages
+
+        query = Query(filters, self._ledger.clock())
+        self._session.observe()
+        return pages(self._ledger, query, query.events)
+
+    def follow(
+        self,
+        reference: str | None = None,
+        *,
+        stopped: Callable[[], bool] = lambda: False,
+        interval: float = 0.5,
+        **filters: Unpack[Filters],
+    ) -> Iterator[StoredEvent]:
+        """Yield events as ``iter_events`` or, with a reference, ``iter_history``; then stay for what comes.
+
+        Without ``since`` or ``after``, the last ten come first. A home without a log is waited for.
+
+        Args:
+            reference: whose history to follow; None: all events.
+            stopped: asked after each look whether to end.
+            interval: seconds between two looks.
+            filters: as for ``events``; ``until`` and ``reverse`` make no sense here.
+
+        Raises:
+            InvalidConfigError: ``until`` or ``reverse`` was given; else as for ``history``.
+        """
+        from msb_cache.queries.events import Query, follow
+        from msb_cache.queries.follow import looks
+
+        if filters.get("until") is not None or filters.get("reverse"):
+            raise InvalidConfigError("what is followed has no end and comes oldest first")
+        query = Query(filters, self._ledger.clock())
+        with self._session.index() as connection:
+            if reference is not None:
+                finding.in_log(connection, reference)
+        turns = looks(self._session.recorded, stopped=stopped, note=self._session.note, interval=interval)
+        read: Reader[StoredEvent] = query.events if reference is None else query.history_of(reference)
+        return follow(self._ledger, query, read, turns)
+
+    def deletions(self, *, limit: int | None = None) -> builtins.list[DeletionSummary]:
+        """Return past removals and prunes, newest first: who, by which policy, and the counters."""
+        from msb_cache.projections.deletions import summaries
+
+        with self._session.log() as log:
+            return [] if log is None else summaries(*log, limit=limit)
+
+    def deletion(self, operation: str) -> DeletionReport:
+        """Return what one deletion decided, deleted and kept, and who ran it.
+
+        Args:
+            operation: its id, or a prefix of at least four characters that no other shares.
+
+        Raises:
+            OperationNotFoundError: no deletion has that id, or several begin with it.
+        """
+        from msb_cache.queries.events import deletion_in_log
+
+        with self._session.log() as log:
+            return deletion_in_log(log, operation)
+
+    def why(self, target: str) -> Reasons:
+        """Explain why an image, manifest or layer is here, or gone.
+
+        Args:
+            target: a reference; or a digest of a manifest or layer (diff ID or blob), or its beginning.
+
+        Raises:
+            ImageNotFoundError: no event is about it; names like it are offered.
+            InvalidReferenceError: it is neither, or several digests begin so.
+        """
+        from msb_cache.commands.remove import pruned_index
+        from msb_cache.queries.why import never_seen, why
+
+        with self._session.log() as log:
+            if log is None:
+                raise never_seen(target)
+            return why(*log, target, pruned_index(self._session))
+
+    def idle(self, *, at_least_ns: int = 0) -> builtins.list[IdleImage]:
+        """Return images by how long nobody has used them, longest first, with the events that say so.
+
+        Args:
+            at_least_ns: only those idle for as long or longer, in ns.
+        """
+        from msb_cache.queries.why import idle
+
+        with self._session.log() as log:
+            return [] if log is None else idle(*log, self._ledger.clock(), at_least_ns)
+
+    def restore_plan(self, operation: str) -> RestorePlan:
+        """Return which commands would bring back what one deletion deleted, and what cannot be had again.
+
+        Args, Raises: as for ``deletion``.
+        """
+        from msb_cache.queries.events import deletion_in_log
+        from msb_cache.queries.restore_plan import restore_plan
+
+        with self._session.log() as log:
+            report = deletion_in_log(log, operation)
+            assert log is not None  # noqa: S101
+            return restore_plan(*log, report)
+
+    def verify(self, against: str | None = None) -> Verification:
+        """Check the hash chain, the projections against a fold of the log, and the disk against the index.
+
+        Args:
+            against: the text of a checkpoint made before; the log must extend it.
+
+        Raises:
+            LogError: ``against`` is no checkpoint.
+        """
+        from msb_cache.audit.verify import verify
+        from msb_cache.eventstore.checkpoint import parse
+
+        note = None if against is None else parse(against)
+        self._session.observe()
+        return verify(self._ledger, note)
+
+    def checkpoint(self) -> Checkpoint:
+        """Return what fixes the log as it is now; its ``note`` is text to keep elsewhere, for ``verify``.
+
+        Raises:
+            CorruptLogError: the log does not verify.
+            LogError: there is none.
+        """
+        from msb_cache.audit.verify import take_checkpoint
+
+        self._session.observe()
+        return take_checkpoint(self._ledger)
+
+    def export(self, target: str | os.PathLike[str] | BinaryIO, *, since_seq: int = 0) -> int:
+        """Write the log as JSON Lines (docs/event-log.md), and return the number of events.
+
+        Args:
+            target: a file, replaced only when the export is whole, or an open binary stream.
+            since_seq: only events behind this position.
+
+        Raises:
+            LogError: there is no log, or it ends before that position.
+        """
+        from msb_cache.audit.export import export_log
+
+        self._session.observe()
+        return export_log(self._ledger, target, since_seq=since_seq)
+
+    def import_log(self, source: BinaryIO) -> ImportReport:
+        """Take in a whole export, ids, times and hashes included, where there is no log yet; or nothing.
+
+        Files of images are no part of it: ``list`` shows what the log says, ``verify`` what is missing.
+
+        Raises:
+            LogError: this home has a log.
+            CorruptLogError, UnknownEventError: the export is damaged, changed, or not from msb-cache.
+            HomeOwnedByMicrosandboxError: msb owns the home.
+        """
+        from msb_cache.audit.import_log import import_log
+
+        return import_log(self._ledger, source)
+
+    def replay(
+        self,
+        *,
+        log: str | os.PathLike[str] | None = None,
+        after: int = 0,
+        until: int | None = None,
+        note: Note | None = None,
+    ) -> Iterator[Step]:
+        """Yield each event with the rows of the projections that it changes, folding from the beginning.
+
+        Args:
+            log: a database of msb-cache, or an export, to read instead of this home's log.
+            after: only events behind this position.
+            until: only events up to this position.
+            note: gets a sentence if the log does not verify; the replay goes on.
+
+        Raises:
+            LogError: there is no log, or it cannot be read.
+        """
+        with self._log(log, note) as found:
+            yield from found.steps(after=after, until=until)
+
+    def replay_state(
+        self,
+        *,
+        log: str | os.PathLike[str] | None = None,
+        until: int | None = None,
+        note: Note | None = None,
+    ) -> State:
+        """Return all rows of the projections as a log says at a position (None: at its end).
+
+        Args, Raises: as for ``replay``.
+        """
+        with self._log(log, note) as found:
+            return found.state(until)
+
+    def compare_state(
+        self,
+        state: str | os.PathLike[str],
+        *,
+        log: str | os.PathLike[str] | None = None,
+        note: Note | None = None,
+    ) -> Comparison:
+        """Find the first event after which the fold of a log and a given state differ for good.
+
+        Args:
+            state: a database of msb-cache, for the rows it has; or a state written by ``replay --state``.
+            log, note: as for ``replay``.
+
+        Raises:
+            LogError: the state cannot be read, or is of another log, release or position.
+        """
+        from pathlib import Path
+
+        from msb_cache.audit.log_files import read_state
+
+        wanted = read_state(Path(state))
+        with self._log(log, note) as found:
+            return found.compare(wanted)
+
+    def info(self) -> HomeInfo:
+        """Return which engine changes this cache and why, and how much there is."""
+        from msb_cache.queries.info import info
+
+        self._session.observe()
+        return info(self._ledger)
+
+    def sync(self, *, force: bool = False) -> SyncReport:
+        """Record what msb did in this home since the last time; in a home of our own, nothing.
+
+        Args:
+            force: compare even if msb's database looks unchanged.
+
+        Raises:
+            MsbDatabaseError: msb's database cannot be read.
+            LogError, BusyError: the log cannot be written.
+        """
+        from msb_cache.msb.sync import sync
+
+        return sync(self._ledger, force=force)
+
+    def watch(
+        self, *, stopped: Callable[[], bool] = lambda: False, interval: float = 0.5
+    ) -> Iterator[StoredEvent]:
+        """Stay, and yield each event that enters the log; what msb does here is recorded as it happens.
+
+        Args:
+            stopped: asked after each look whether to end, such as ``threading.Event().is_set``.
+            interval: seconds between two looks.
+        """
+        from msb_cache.queries.follow import watch
+
+        return watch(self._ledger, stopped=stopped, note=self._session.note, interval=interval)
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def load(
+        self,
+        source: str | os.PathLike[str] | BinaryIO,
+        *,
+        tag: str | None = None,
+        platform: str | None = None,
+        note: Note | None = None,
+    ) -> builtins.list[ImageHandle]:
+        """Add the images of a docker-save or OCI archive: all of them, or none.
+
+        Args:
+            source: a tar file, an OCI layout directory, or an open binary stream.
+            tag: one more reference for the first image.
+            platform: such as ``linux/arm64``, to choose from an index; None: the host's linux platform.
+            note: gets sentences about what is unusual.
+
+        Returns:
+            A handle for each reference, in the archive's order, ``tag`` first.
+
+        Raises:
+            InvalidImageError: the archive is damaged, lies about a digest, or is no archive.
+            InvalidReferenceError: ``tag``, or a name in the archive, is no reference.
+        """
+        from msb_cache.commands.acquire import load
+
+        rows = load(self._session, source, tag=tag, platform=platform, note=note)
+        return [self._session.handle(row) for row in rows]
+
+    def pull(
+        self,
+        reference: str,
+        *,
+        platform: str | None = None,
+        policy: Policy = "missing",
+        force: bool = False,
+        credential: Credential | None = None,
+        options: RegistryOptions | None = None,
+        jobs: int = 3,
+        progress: Progress | None = None,
+        note: Note | None = None,
+    ) -> ImageHandle:
+        """Pull an image from its registry; a failure is recorded as well.
+
+        Args:
+            reference: by tag, digest or both; short names mean Docker Hub.
+            platform: such as ``linux/arm64``; None: the host's linux platform.
+            policy: ``missing`` takes a cached image as it is, ``always`` asks the registry what the
+                reference means now and reuses layers, ``never`` does not ask the registry.
+            force: fetch and make everything anew, whatever is cached.
+            credential: the login; None: what Docker's configuration and credential helpers say.
+            options: how to reach the registry.
+            jobs: how many layers to fetch at the same time.
+            progress: gets typed progress events, from the threads that fetch.
+            note: gets sentences about what is unusual.
+
+        Raises:
+            ImagePullFailedError: the registry cannot or will not give it.
+            ImageNotFoundError: it is not cached, and the policy is ``never``.
+            InvalidImageError: what the registry gives is not what it says.
+        """
+        from msb_cache.commands.acquire import pull, wanted_platform
+        from msb_cache.engines.own.pull import Wanted
+        from msb_cache.oci.registry.options import RegistryOptions
+
+        wanted = Wanted(
+            Reference.parse(reference),
+            None if platform is None else wanted_platform(platform),
+            policy,
+            force,
+            credential,
+            options or RegistryOptions(),
+            jobs,
+        )
+        return self._session.handle(pull(self._session, wanted, progress=progress, note=note))
+
+    def save(
+        self,
+        references: str | Sequence[str],
+        target: str | os.PathLike[str] | BinaryIO,
+        *,
+        format: str = "docker",
+    ) -> None:
+        """Write images to an archive that docker, skopeo, msb and this cache load.
+
+        A layer's tar is made anew from its EROFS image, so digests differ from those of the original.
+
+        Args:
+            references: one or more.
+            target: a file, replaced only when the archive is whole, or an open binary stream.
+            format: ``docker`` or ``oci``.
+
+        Raises:
+            ImageNotFoundError: one is not in the cache.
+            CorruptArtifactError: one of its files is missing or damaged.
+        """
+        from msb_cache.commands.save import save
+
+        if format not in ("docker", "oci"):
+            raise InvalidConfigError(f"{format!r} is no archive format; use docker or oci")
+        wanted = [references] if isinstance(references, str) else [*references]
+        with self._session.index() as connection:
+            rows = [finding.image(connection, reference) for reference in wanted]
+        save(self._layout, rows, target, format=format)
+
+    def use(self, reference: str, *, holder: str | None = None) -> ImageHandle:
+        """Record that an image was used, now; it is not held by that.
+
+        Args:
+            reference: the image.
+            holder: the sandbox or snapshot that used it, such as ``sandbox:dev``.
+
+        Raises:
+            ImageNotFoundError, InvalidReferenceError: as for ``get``.
+        """
+        from msb_cache.commands.holds import use
+
+        return self._session.handle(use(self._session, reference, holder))
+
+    def hold(self, reference: str, holder: str) -> ImageHandle:
+        """Keep the manifest a reference points at now until the holder releases it. Idempotent.
+
+        Args:
+            reference: the image.
+            holder: ``sandbox:<name>`` or ``snapshot:<name or path>``.
+
+        Raises:
+            ImageNotFoundError, InvalidReferenceError: as for ``get``.
+        """
+        from msb_cache.commands.holds import hold
+
+        return self._session.handle(hold(self._session, reference, holder))
+
+    def release(self, holder: str) -> builtins.list[str]:
+        """End every hold of a holder.
+
+        Returns:
+            The digests of the manifests it held; none is no error.
+        """
+        from msb_cache.commands.holds import release
+
+        return release(self._session, holder)
+
+    def remove(self, reference: str, *, force: bool = False) -> ImagePruneReport:
+        """Remove a reference, its manifest if nothing else reaches it, and the layers nothing else needs.
+
+        With ``force`` only the reference goes while a sandbox or snapshot holds the manifest; the rest
+        stays until the last hold is gone and a prune runs.
+
+        Raises:
+            ImageNotFoundError, InvalidReferenceError: as for ``get``.
+            ImageInUseError: it is held, and not forced.
+            BusyError: another deletion runs.
+        """
+        from msb_cache.commands.remove import remove
+
+        return remove(self._session, reference, force=force)
+
+    def prune(
+        self, *, dry_run: bool = False, orphans: bool = False, confirm: Confirm | None = None
+    ) -> ImagePruneReport:
+        """Remove what no sandbox and no snapshot uses: references, then manifests, then layers.
+
+        Args:
+            dry_run: only report what would go; appends nothing.
+            orphans: also delete files that the index does not name and no process has locked.
+            confirm: asked with a preview before anything is decided; if it says no, nothing happens.
+
+        Raises:
+            BusyError: another deletion runs.
+        """
+        from msb_cache.commands.remove import as_report, preview_prune, prune
+
+        if dry_run:
+            return as_report(preview_prune(self._session, orphans=orphans))
+        return prune(self._session, orphans=orphans, confirm=confirm)
+
+    def preview_prune(self, *, orphans: bool = False) -> Preview:
+        """Return what a prune would delete and keep now, with measured sizes."""
+        from msb_cache.commands.remove import preview_prune
+
+        return preview_prune(self._session, orphans=orphans)
+
+    def rebuild(self) -> builtins.list[Difference]:
+        """Fold the whole log again into the projections; return how they differed. It must be none."""
+        from msb_cache.audit.verify import rebuild
+
+        self._session.begin_writing()
+        return rebuild(self._ledger)
+
+    @contextmanager
+    def _log(self, path: str | os.PathLike[str] | None, note: Note | None) -> Iterator[Log]:
+        """Open the log to replay: a file's, or this home's."""
+        from msb_cache.audit.replay import opened
+
+        if path is None:
+            self._session.observe()
+        say = note or (lambda sentence: None)
+        with opened(
+            self._ledger, path, lambda found: say(f"the log does not verify: {found.problem}")
+        ) as log:
+            yield log

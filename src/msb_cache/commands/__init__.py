@@ -1,0 +1,1 @@
+"""What changes a home, whoever keeps it: acquire, save, remove, holds."""

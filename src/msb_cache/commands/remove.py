@@ -1,0 +1,193 @@
+"""Remove references, and prune: which engine deletes, what is refused, and the report of what went.
+
+What goes is decided in ``plan``; ``deletion`` and ``msb_deletion`` do it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+
+from msb_cache.details import ImagePruneReport
+from msb_cache.engines.own.delete import Confirm, Delete, Preview
+from msb_cache.engines.prune_plan import UNKNOWN, Bounds, Plan, plan_prune, plan_remove
+from msb_cache.errors import (
+    BusyError,
+    HomeOwnedByMicrosandboxError,
+    ImageInUseError,
+    ImageNotFoundError,
+    MsbDatabaseError,
+    MsbProgramError,
+)
+from msb_cache.projections import deletions
+from msb_cache.projections.state import IndexState, load, load_observed
+from msb_cache.queries import resolve as finding
+from msb_cache.queries.events import deletion_in_log
+from msb_cache.queries.resolve import familiar
+from msb_cache.session import Session
+
+_ATTEMPTS = 5
+
+
+def remove(session: Session, reference: str, *, force: bool) -> ImagePruneReport:
+    """Remove a reference; parameters, result and errors as for ``ImageCache.remove``."""
+    session.begin_writing()
+    with session.index() as connection:
+        canonical = finding.reference(connection, reference).reference
+
+    def planner(state: IndexState, within: Plan | None) -> Plan:
+        if canonical not in state.references:
+            raise ImageNotFoundError(f"image not found: {familiar(canonical)}")
+        holders = state.holders_of(canonical)
+        if holders and not force:
+            raise _in_use(session, canonical, holders)
+        _check_reachable(state, canonical)
+        return plan_remove(state, [canonical], force=force, within=within)
+
+    policy = {"references": [canonical], "force": force}
+    for _ in range(_ATTEMPTS):
+        operation, shown = _engine(session)(session.ledger, planner, kind="remove", policy=policy)
+        if operation is not None:
+            report = _report(session, operation, shown)
+            if not report.image_refs_removed:
+                _raise_refused(session, operation, canonical)
+            return report
+        # It moved to another image between plan and decision: plan again.
+    raise BusyError(f"{familiar(canonical)} keeps changing; try again")
+
+
+def prune(session: Session, *, orphans: bool, confirm: Confirm | None) -> ImagePruneReport:
+    """Remove what nobody uses; parameters, result and errors as for ``ImageCache.prune``."""
+    session.begin_writing()
+    policy: dict[str, object] = {"rule": "unused"}
+    if orphans:
+        policy["orphans"] = True
+    operation, shown = _engine(session)(
+        session.ledger, _unused, kind="prune", policy=policy, orphans=orphans, confirm=confirm
+    )
+    return _report(session, operation, shown)
+
+
+def preview_prune(session: Session, *, orphans: bool) -> Preview:
+    """Return what a prune would delete and keep now."""
+    session.observe()
+    if session.ledger.owned_by_msb:
+        from msb_cache.engines.msb.delete import preview
+    else:
+        from msb_cache.engines.own.delete import preview
+    return preview(session.ledger, _unused, orphans=orphans)
+
+
+def pruned_index(session: Session) -> Callable[[sqlite3.Connection], IndexState]:
+    """Return what reads the index as a prune in this home sees it."""
+    if not session.ledger.owned_by_msb:
+        return load
+    from msb_cache.engines.msb import delete as msb_deletion
+    from msb_cache.msb import database as msb_database
+
+    def seen(connection: sqlite3.Connection) -> IndexState:
+        try:
+            theirs = msb_database.read(session.layout.msb_database)
+        except MsbDatabaseError:
+            return load_observed(connection)  # what that leaves out has been noted before the read
+        return msb_deletion.observed(connection, theirs)
+
+    return seen
+
+
+def as_report(preview: Preview) -> ImagePruneReport:
+    """Return what a prune would report."""
+    plan = preview.plan
+    return ImagePruneReport(
+        image_refs_removed=len(plan.references),
+        manifests_removed=len(plan.manifests),
+        layers_removed=len(plan.layers),
+        fsmeta_removed=preview.count("fsmeta"),
+        vmdk_removed=preview.count("vmdk"),
+        bytes_reclaimed=preview.bytes,
+        orphans_removed=preview.orphans,
+    )
+
+
+def _unused(state: IndexState, within: Plan | None) -> Plan:
+    return plan_prune(state, within=within)
+
+
+def _engine(session: Session) -> Delete:
+    """Return what deletes in this home: our own engine, or msb."""
+    if session.ledger.owned_by_msb:
+        from msb_cache.engines.msb.delete import delete
+    else:
+        from msb_cache.engines.own.delete import delete
+    return delete
+
+
+def _check_reachable(state: IndexState, canonical: str) -> None:
+    """Refuse to remove what msb, which keeps the home, does not know or would take from others."""
+    kept = Bounds(state)(canonical, state.references[canonical])
+    if kept is not None:
+        why = (
+            "it came here before msb, which keeps this home and does not know it"
+            if kept.rule == UNKNOWN
+            else "msb, which keeps this home, would delete layers of images that it does not know"
+        )
+        raise HomeOwnedByMicrosandboxError(f"{familiar(canonical)} is not removed: {why}")
+
+
+def _in_use(session: Session, canonical: str, holders: Sequence[str]) -> ImageInUseError:
+    by = f" by {_listed(holders)}" if holders else ""
+    error = ImageInUseError(f"{familiar(canonical)} is in use{by}")
+    error.seen_in_msb = session.ledger.owned_by_msb
+    return error
+
+
+def _raise_refused(session: Session, operation: str, canonical: str) -> None:
+    """Say why a reference that msb was asked to remove is still there."""
+    name = familiar(canonical)
+    for artifact in _artifacts(session, operation):
+        if (artifact.kind, artifact.subject) != ("metadata", canonical):
+            continue
+        if artifact.outcome == "kept" and artifact.holders:
+            raise _in_use(session, canonical, artifact.holders)
+        if artifact.outcome == "kept":
+            raise MsbProgramError(f"msb said nothing against it, but {name} is still there; try again")
+        if artifact.outcome == "failed":
+            raise MsbProgramError(f"msb could not remove {name}: {artifact.reason}")
+
+
+def _report(session: Session, operation: str | None, shown: Preview) -> ImagePruneReport:
+    if operation is None:
+        return ImagePruneReport(0, 0, 0, 0, 0, None)
+    with session.ledger.snapshot() as connection:
+        assert connection is not None  # noqa: S101
+        (row,) = deletions.find(connection, operation)
+    orphans, gone = shown.orphaned(), 0
+    if orphans:  # what became of each artifact takes a second read of the whole operation
+        gone = sum(
+            artifact.outcome == "deleted" and (artifact.kind, artifact.subject) in orphans
+            for artifact in _artifacts(session, operation)
+        )
+    return ImagePruneReport(
+        image_refs_removed=row.image_refs_removed,
+        manifests_removed=row.manifests_removed,
+        layers_removed=row.layers_removed,
+        fsmeta_removed=row.fsmeta_removed,
+        vmdk_removed=row.vmdk_removed,
+        bytes_reclaimed=row.bytes_reclaimed,
+        skipped_in_use=len(shown.plan.references) - row.image_refs_removed,
+        orphans_removed=gone,
+        artifacts_failed=row.failed,
+        operation=operation,
+    )
+
+
+def _artifacts(session: Session, operation: str) -> Sequence[deletions.ArtifactReport]:
+    """Return what became of each artifact of a deletion."""
+    with session.ledger.snapshot() as connection:
+        assert connection is not None  # noqa: S101
+        return deletion_in_log((connection, session.ledger.store(connection)), operation).artifacts
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    text = ", ".join(names[:most])
+    return text if len(names) <= most else f"{text} and {len(names) - most} more"

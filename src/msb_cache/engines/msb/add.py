@@ -1,0 +1,260 @@
+"""Pull and load in a home that msb keeps: msb adds the images, and it is recorded as asked for by us."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, BinaryIO
+
+from msgspec.structs import replace
+
+from msb_cache import diagnostics as logs
+from msb_cache.engines.own.pull import Wanted, record_cached
+from msb_cache.errors import (
+    ImageNotFoundError,
+    ImagePullFailedError,
+    InvalidConfigError,
+    InvalidImageError,
+    InvalidReferenceError,
+)
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.ids import uuid7
+from msb_cache.eventstore.store import NewEvent
+from msb_cache.home.ledger import Ledger
+from msb_cache.msb import database as msb_database
+from msb_cache.msb.program import MsbProgram, require_program
+from msb_cache.msb.sync import Acting, sync
+from msb_cache.oci.documents.platform import Platform
+from msb_cache.oci.layer.compression import CHUNK_BYTES, MAGIC_BYTES, decompressed, sniff
+from msb_cache.oci.reference import Reference
+from msb_cache.oci.registry.proxy import is_loopback
+from msb_cache.projections import images
+
+if TYPE_CHECKING:
+    from msb_cache.msb.database import MsbState
+    from msb_cache.msb.sync import Explain
+    from msb_cache.projections.known import Known
+
+
+def pull(ledger: Ledger, wanted: Wanted) -> None:
+    """Have msb pull an image, and append ``image.pulled``; ``image.pull_failed`` if that fails.
+
+    The policy ``always`` is msb's ``--force``: msb takes a cached tag as it is otherwise.
+
+    Raises:
+        ImageNotFoundError: the policy is ``never`` and the image is not cached.
+        ImagePullFailedError: msb cannot pull it.
+        InvalidConfigError: a login or another machine's platform is asked for, which msb takes from nobody.
+        HomeOwnedByMicrosandboxError: there is no msb to do it.
+    """
+    began = time.monotonic_ns()
+    reference = wanted.reference
+    _check_platform(wanted.platform, "pulls")
+    if wanted.credential is not None:
+        raise InvalidConfigError(
+            f"msb keeps this home and its own logins: use `msb registry login {reference.registry}`"
+        )
+    program = require_program(ledger.layout.home)
+    sync(ledger)
+    source = ev.Source(kind="registry", name=reference.registry)
+    if wanted.policy == "never":
+        record_cached(ledger, reference, _cached(ledger, reference), source, began)
+        return
+    arguments = ["pull", "--quiet"]
+    if wanted.force or wanted.policy == "always":
+        arguments.append("--force")
+    if wanted.options.insecure or is_loopback(reference.registry):
+        arguments.append("--insecure")
+    if wanted.options.ca_certs is not None:
+        arguments += ["--ca-certs", str(wanted.options.ca_certs)]
+    finished = program.run(*arguments, "--", _spelling(ledger, reference))
+    operation = uuid7()
+    if finished.code:
+        failed = ev.ImagePullFailed(reason=finished.problem, source=source)
+        with ledger.record(operation) as transaction:
+            transaction.append([NewEvent(failed, reference.canonical)])
+        raise ImagePullFailedError(f"msb could not pull {reference.familiar}: {finished.problem}")
+    logs.info("image.added", references=[reference.familiar], engine="msb")
+    sync(ledger, force=True, acting=Acting(operation, _explain([reference.canonical], source, began)))
+
+
+def load(
+    ledger: Ledger,
+    source: Path | BinaryIO,
+    origin: ev.Source,
+    tag: Reference | None,
+    platform: Platform | None,
+) -> list[images.HandleRow]:
+    """Have msb load an archive, and append ``image.pulled`` for each of its references.
+
+    Args:
+        ledger: the home.
+        source: a tar file, also a compressed one, or an open stream of such.
+        origin: where the images come from, for the record.
+        tag: one more reference for the first image.
+        platform: only this machine's can be had.
+
+    Returns:
+        A handle for each reference that msb names, in its order.
+
+    Raises:
+        InvalidImageError: msb does not take the archive.
+        InvalidConfigError: another machine's platform is asked for.
+        HomeOwnedByMicrosandboxError: there is no msb to do it.
+    """
+    began = time.monotonic_ns()
+    _check_platform(platform, "loads")
+    program = require_program(ledger.layout.home)
+    sync(ledger)
+    loaded = [*dict.fromkeys(_load(program, source, tag))]
+    sync(ledger, force=True, acting=Acting(uuid7(), _explain(loaded, origin, began)))
+    logs.info("image.added", references=loaded, engine="msb")
+    with ledger.snapshot() as connection:
+        rows = [None if connection is None else images.handle(connection, name) for name in loaded]
+    return [row for row in rows if row is not None]
+
+
+def _load(program: MsbProgram, source: Path | BinaryIO, tag: Reference | None) -> list[str]:
+    """Run msb, and return the canonical references that it says it loaded."""
+    arguments = ["load"]
+    if tag is not None:
+        arguments += ["--tag", tag.familiar]
+    what = f"archive {source}" if isinstance(source, Path) else "the archive"
+    with ExitStack() as stack:
+        if isinstance(source, Path):
+            if source.is_dir():
+                raise InvalidImageError(f"{source} is a folder, and msb loads tar files: pack it with tar")
+            try:
+                file: IO[bytes] = stack.enter_context(source.open("rb"))
+            except OSError as error:
+                raise InvalidImageError(f"{what} cannot be opened: {error.strerror}") from None
+        else:
+            file = source
+        if isinstance(source, Path) and _is_plain(file):
+            finished = program.run(*arguments, "--input", str(source.absolute()))
+        else:
+            finished = program.run(*arguments, source=_plain(file, what))
+    if finished.code:
+        raise InvalidImageError(f"msb could not load {what}: {finished.problem}")
+    found = []
+    for line in finished.lines:
+        name = line.removeprefix("✓ Loaded").split() if line.startswith("✓ Loaded") else []
+        if name:
+            try:
+                found.append(Reference.parse(name[0]).canonical)
+            except InvalidReferenceError:
+                logs.warning("msb.named_no_reference", said=name[0][:200])
+    if not found:
+        raise InvalidImageError(f"msb found no image in {what}")
+    return found
+
+
+def _is_plain(file: IO[bytes]) -> bool:
+    """Whether it is an uncompressed regular file, which msb can read by itself."""
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return False
+    head = file.read(MAGIC_BYTES)
+    file.seek(0)
+    return sniff(head) == "none"
+
+
+def _plain(file: IO[bytes], what: str) -> Iterator[bytes]:
+    """Yield an archive's bytes as they are behind the compression around it, which msb does not know."""
+    joined = _Peeked(file)
+    stream = decompressed(joined, sniff(joined.head), what)
+    while data := stream.read(CHUNK_BYTES):
+        yield data
+
+
+class _Peeked:
+    """A stream whose first bytes are known before they are read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.head = b""
+        while len(self.head) < MAGIC_BYTES and (more := file.read(MAGIC_BYTES - len(self.head))):
+            self.head += more
+        self._rest = self.head
+
+    def read(self, size: int, /) -> bytes:
+        if self._rest:
+            data, self._rest = self._rest[:size], self._rest[size:]
+            return data
+        return self._file.read(size) or b""
+
+
+def _check_platform(platform: Platform | None, does: str) -> None:
+    host = Platform.host()
+    if platform is not None and (platform.os, platform.architecture) != (host.os, host.architecture):
+        raise InvalidConfigError(
+            f"msb keeps this home and {does} for {host} only; use another --home for {platform}"
+        )
+
+
+def _cached(ledger: Ledger, reference: Reference) -> str:
+    with ledger.snapshot() as connection:
+        row = None if connection is None else images.handle(connection, reference.canonical)
+    if row is None:
+        raise ImageNotFoundError(
+            f"image not found: {reference.familiar}, and the policy `never` forbids to pull it"
+        )
+    return row.manifest_digest
+
+
+def _spelling(ledger: Ledger, reference: Reference) -> str:
+    """Return how msb knows the reference; where it does not, how a person would type it."""
+    known = msb_database.read(ledger.layout.msb_database).images.get(reference.canonical)
+    return reference.familiar if known is None else known.typed
+
+
+def _explain(references: Sequence[str], source: ev.Source, began_ns: int) -> Explain:
+    """Return what says which differences came of adding these references, and where from."""
+
+    def explain(events: Sequence[NewEvent], known: Known, theirs: MsbState) -> list[tuple[NewEvent, bool]]:
+        duration = time.monotonic_ns() - began_ns
+        added = {name: theirs.images[name] for name in references if name in theirs.images}
+        digests = {image.manifest_digest for image in added.values()}
+        new = {
+            layer.diff_id: layer.size or 0
+            for digest in digests
+            for layer in theirs.manifests[digest].layers
+            if layer.diff_id not in known.layers
+        }
+        told: list[tuple[NewEvent, bool]] = []
+        seen: set[str] = set()
+
+        def completed(pulled: ev.ImagePulled) -> ev.ImagePulled:
+            own = {
+                layer.diff_id: layer.size or 0 for layer in theirs.manifests[pulled.manifest_digest].layers
+            }
+            fetched = sum(new.pop(diff_id, 0) for diff_id in own)
+            return replace(
+                pulled,
+                source=source,
+                bytes_fetched=fetched,
+                bytes_reused=sum(own.values()) - fetched,
+                duration_ns=duration,
+            )
+
+        for event in events:
+            data, subject = event.event, event.subject
+            if isinstance(data, ev.ImagePulled) and subject in added:
+                seen.add(subject)
+                told.append((replace(event, event=completed(data)), True))
+            elif isinstance(data, ev.ImageUsed) and subject in added and data.holder is None:
+                continue  # that is how msb's index shows the pull of a cached image
+            else:
+                told.append((event, isinstance(data, ev.ManifestAdded) and subject in digests))
+        for name, image in added.items():
+            if name not in seen:
+                pulled = ev.ImagePulled(
+                    manifest_digest=image.manifest_digest, changed=False, source=source, row=image.row
+                )
+                told.append((NewEvent(completed(pulled), name, image.updated_at_ns), True))
+        return told
+
+    return explain

@@ -1,0 +1,406 @@
+"""Delete in a home that msb keeps: our plan chooses and is recorded, msb deletes, and what went is recorded.
+
+msb alone knows who starts a sandbox now, so it has the last word: what it refuses is kept, and said so. Only
+files that no record names are deleted here, under msb's own locks.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from msb_cache import diagnostics as logs
+from msb_cache.artifacts import files
+from msb_cache.artifacts.layout import Layout, lock_path
+from msb_cache.artifacts.locks import Lock, is_free
+from msb_cache.engines.own.delete import (
+    Confirm,
+    Planner,
+    Preview,
+    deleted,
+    kept_back,
+    names,
+    one_at_a_time,
+    planned,
+    started,
+)
+from msb_cache.engines.prune_plan import Plan
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.store import NewEvent
+from msb_cache.failpoints import reached
+from msb_cache.home.ledger import Ledger, Transaction
+from msb_cache.home.operation import Operation
+from msb_cache.msb import database as msb_database
+from msb_cache.msb.database import MsbState
+from msb_cache.msb.program import Finished, MsbProgram, per_argument, require_program
+from msb_cache.msb.sync import Acting, sync, sync_and_read
+from msb_cache.projections import deletions, images
+from msb_cache.projections.state import EMPTY, IndexState, load_observed
+
+ORPHAN_SECONDS = 3600
+"""A file that no record names is deleted only when it has been as it is for this long."""
+
+_CHUNK = 100
+"""References that msb is asked to remove in one run; what became of them is recorded after each."""
+_MANY_FILES = 200
+
+
+def observed(connection: sqlite3.Connection, theirs: MsbState) -> IndexState:
+    """Return the index with what msb alone knows: under which other spellings references are held."""
+    state = load_observed(connection)
+    others = {
+        name: sorted(image.digests - {state.references[name]})
+        for name, image in theirs.images.items()
+        if len(image.digests) > 1 and name in state.references
+    }
+    return replace(state, others=others)
+
+
+def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Preview:
+    """Plan and measure; changes nothing and appends nothing. The caller has synced."""
+    theirs = msb_database.read(ledger.layout.msb_database)
+    with ledger.snapshot() as connection:
+        state = EMPTY if connection is None else observed(connection, theirs)
+    plan = planner(state, None)
+    found = [*_named(ledger.layout, plan)]
+    if orphans:
+        found += _orphans(ledger.layout, state, theirs)
+    return Preview(plan, tuple(found))
+
+
+def delete(
+    ledger: Ledger,
+    planner: Planner,
+    *,
+    kind: ev.DeletionKind,
+    policy: dict[str, Any],
+    orphans: bool = False,
+    confirm: Confirm | None = None,
+) -> tuple[str | None, Preview]:
+    """Decide, and have msb delete; parameters and result as for ``deletion.delete``.
+
+    Raises:
+        HomeOwnedByMicrosandboxError: there is no msb to do it.
+        MsbProgramError: msb cannot be run.
+        BusyError: another deletion runs in this home.
+    """
+    program = require_program(ledger.layout.home)
+    sync(ledger)
+    shown = preview(ledger, planner, orphans=orphans)
+    if (shown.plan.empty and not shown.artifacts) or (confirm is not None and not confirm(shown)):
+        return None, shown
+    with one_at_a_time(ledger) as operation:
+        theirs = sync_and_read(ledger)
+        reached("msb.planned")
+        with ledger.record(operation.id) as transaction:
+            assert theirs is not None  # noqa: S101
+            state = observed(transaction.connection, theirs)
+            plan = _decide(transaction, operation.id, state, planner, shown, kind, policy)
+        if plan is None:
+            return None, shown
+        reached("msb.decided")
+        logs.info("deletion.decided", operation=operation.id, kind=kind, engine="msb")
+        run = _Run(ledger, program, operation, force=policy.get("force") is True)
+        try:
+            if kind == "prune" and confirm is None and run.is_everything(plan):
+                run.prune()
+            else:
+                run.remove([*plan.references])
+                if plan.manifests and run.only_these_are_left(plan):
+                    run.prune()
+            if orphans:
+                run.theirs = None
+                _collect(ledger, operation.id, shown)
+        finally:
+            conclude(ledger, operation.id, run.refused, theirs=run.theirs)
+        return operation.id, shown
+
+
+def _decide(
+    transaction: Transaction,
+    operation: str,
+    state: IndexState,
+    planner: Planner,
+    shown: Preview,
+    kind: ev.DeletionKind,
+    policy: dict[str, Any],
+) -> Plan | None:
+    """Append the intent; None when nothing of what was shown is left to delete."""
+    plan = planner(state, shown.plan)
+    chosen = names(plan) | shown.orphaned()
+    wanted = [artifact for artifact in shown.artifacts if (artifact.kind, artifact.subject) in chosen]
+    if plan.empty and not wanted:
+        return None
+    kept = [kept_back(each) for each in plan.kept]
+    events = started(kind, policy, wanted, kept, engine="msb")
+    transaction.append([NewEvent(event, operation) for event in events])
+    return plan
+
+
+def _named(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
+    """Yield what a plan deletes. Every reference is named, by its metadata, even if that has no file."""
+    found = [*planned(layout, plan)]
+    measured = {artifact.subject for artifact in found if artifact.kind == "metadata"}
+    for reference in plan.references:
+        if reference not in measured:
+            yield ev.PlannedArtifact(kind="metadata", subject=reference)
+    yield from found
+
+
+class _Run:
+    """What msb is asked to do for one operation, what it refused, and what its database said after that.
+
+    ``theirs`` is None before and while msb does anything.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        program: MsbProgram,
+        operation: Operation,
+        *,
+        force: bool,
+    ) -> None:
+        self._ledger = ledger
+        self._program = program
+        self._acting = Acting(operation.id)
+        # msb goes on when this process is killed: until it ends, nobody else may say how that went.
+        self._inherits = (operation.descriptor,)
+        self._force = force
+        self.theirs: MsbState | None = None
+        self.refused: dict[str, str] = {}
+
+    def is_everything(self, plan: Plan) -> bool:
+        """Whether the plan is what msb's own prune deletes: one run of that does, and costs far less."""
+        state = self._state()
+        references, manifests = _prunable(state)
+        return (
+            state.complete
+            and references == plan.references.keys()
+            and manifests <= {*plan.manifests, *plan.references.values()}
+        )
+
+    def only_these_are_left(self, plan: Plan) -> bool:
+        """Whether msb's own prune would delete planned manifests now, and nothing else.
+
+        It has no other way to delete a manifest that no reference points at.
+        """
+        state = self._state()
+        references, manifests = _prunable(state)
+        return state.complete and not references and bool(manifests) and manifests <= set(plan.manifests)
+
+    def prune(self) -> None:
+        """Have msb delete all that nobody uses."""
+        finished = self._run("prune", "--yes", "--quiet")
+        if finished.code:
+            logs.warning("msb.failed", problem=finished.problem)
+            self.refused[""] = finished.problem
+
+    def remove(self, references: Sequence[str]) -> None:
+        """Have msb delete references, each under every spelling that it knows, or under none.
+
+        Its spellings can point at different manifests, and one that is held keeps the reference.
+        """
+        state = self._state()
+        held = set() if self._force else {digest for digest, _ in state.holds}
+        wanted = [
+            (name, typed)
+            for name in references
+            if name in state.images and not held.intersection(state.images[name].digests)
+            for typed in sorted(state.images[name].spellings)
+        ]
+        flags = ["--force"] if self._force else []
+        for start in range(0, len(wanted), _CHUNK):
+            chunk = wanted[start : start + _CHUNK]
+            names = [typed for _, typed in chunk]
+            finished = self._run("remove", *flags, "--", *names)
+            for (reference, _), said in zip(chunk, per_argument(finished, names, "Removed"), strict=True):
+                if said is not None:
+                    self.refused[reference] = said
+
+    def _run(self, *arguments: str) -> Finished:
+        """Have msb do it, and record what it did."""
+        self.theirs = None
+        finished = self._program.run("image", *arguments, inherits=self._inherits)
+        reached("msb.ran")
+        self.theirs = sync_and_read(self._ledger, acting=self._acting)
+        return finished
+
+    def _state(self) -> MsbState:
+        # Not that of the decision: msb's own prune would take what came since.
+        return self.theirs or msb_database.read(self._ledger.layout.msb_database)
+
+
+def _prunable(state: MsbState) -> tuple[set[str], set[str]]:
+    """Return the references of which msb's own prune would delete a spelling, and the manifests it would."""
+    held = {digest for digest, _ in state.holds}
+    references = {name for name, image in state.images.items() if not image.digests <= held}
+    return references, state.manifests.keys() - held
+
+
+def conclude(
+    ledger: Ledger,
+    operation: str,
+    refused: Mapping[str, str] | None = None,
+    *,
+    theirs: MsbState | None = None,
+    recovering: bool = False,
+) -> None:
+    """Say what became of everything that a deletion has asked msb for, and finish it. Deletes nothing.
+
+    Args:
+        ledger: the home.
+        operation: the operation, whose lock the caller holds.
+        refused: what msb said, by reference; under an empty name of the run as a whole.
+        theirs: what msb's database said when msb had ended, if that is recorded; None: that is done first.
+        recovering: the process that asked is gone.
+    """
+    if theirs is None:
+        theirs = sync_and_read(ledger, acting=None if recovering else Acting(operation))
+    reached("msb.concluding")
+    with ledger.attest(operation) as transaction:
+        connection = transaction.connection
+        pending = deletions.pending(connection, ledger.store(connection), operation)
+        (row,) = deletions.find(connection, operation)
+        outcomes = []
+        for artifact in pending:
+            event = _outcome(ledger.layout, transaction, artifact, theirs, refused or {}, recovering)
+            outcomes.append(NewEvent(event, artifact.subject))
+        whole = not (row.kept or row.failed) and all(
+            isinstance(outcome.event, ev.ArtifactDeleted) for outcome in outcomes
+        )
+        finished = ev.DeletionFinished(outcome="completed" if whole else "partial", recovered=recovering)
+        transaction.append([*outcomes, NewEvent(finished, operation)])
+    reached("msb.finished")
+    logs.info("deletion.finished", operation=operation, outcome=finished.outcome)
+
+
+def _outcome(
+    layout: Layout,
+    transaction: Transaction,
+    artifact: ev.PlannedArtifact,
+    theirs: MsbState | None,
+    refused: Mapping[str, str],
+    recovering: bool,
+) -> ev.Event:
+    kind, subject, connection = artifact.kind, artifact.subject, transaction.connection
+    if kind == "metadata":
+        row = images.handle(connection, subject)
+        if row is not None:
+            return _refusal(subject, row.manifest_digest, theirs, refused.get(subject, refused.get("")))
+    elif images.needs(connection, kind, subject):
+        return ev.ArtifactKept(kind=kind, reason="needed")
+    if kind == "manifest":
+        return ev.ManifestDeleted(recovered=True)  # gone before this deletion could say so
+    if files.exists(layout.artifact(kind, subject)):
+        return ev.ArtifactKept(kind=kind, reason="left")
+    return deleted(artifact, artifact.bytes, recovered=recovering)
+
+
+def _refusal(reference: str, digest: str, theirs: MsbState | None, said: str | None) -> ev.Event:
+    """Say why a reference is still there: msb knows a holder, or what it said."""
+    image = None if theirs is None else theirs.images.get(reference)
+    digests = {digest} if image is None else image.digests
+    holders = sorted({holder for held, holder in (theirs.holds if theirs else ()) if held in digests})
+    if holders or said is None:
+        return ev.ArtifactKept(
+            kind="metadata", reason="held" if holders else "needed", holders=tuple(holders)
+        )
+    return ev.ArtifactDeleteFailed(kind="metadata", errno=0, reason=said)
+
+
+# -- files that no record names ---------------------------------------------------------------------------
+
+
+def _orphans(layout: Layout, state: IndexState, theirs: MsbState) -> Iterator[ev.PlannedArtifact]:
+    """Yield files that neither index names, that nobody has locked, and that have been there for an hour."""
+    named = named_files(layout, state, theirs)
+    limit = time.time() - ORPHAN_SECONDS
+    for kind, subject, path in layout.files():
+        if named is None or path in named or not all(map(is_free, _locks(path))):
+            continue
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            continue
+        if status.st_mtime < limit:
+            yield ev.PlannedArtifact(kind=kind, subject=subject, bytes=files.measure(path))
+
+
+def named_files(layout: Layout, state: IndexState, theirs: MsbState) -> set[Path] | None:
+    """Return the paths of what our index or msb's names; None: somebody may need what has no record here."""
+    if not theirs.complete or any(digest not in theirs.manifests for digest, _ in theirs.holds):
+        return None  # any layer could be that manifest's
+    found = {layout.metadata(reference) for reference in (*state.references, *theirs.images)}
+    for digest in (*state.manifests, *theirs.manifests):
+        found |= {layout.fsmeta(digest), layout.vmdk(digest)}
+    layers = state.named_layers()
+    layers.update(layer.diff_id for manifest in theirs.manifests.values() for layer in manifest.layers)
+    return found | {layout.layer(diff_id) for diff_id in layers}
+
+
+def _locks(path: Path) -> tuple[Path, Path]:
+    """Return the locks that msb takes for an artifact: the lease of whoever uses it, its writer's lock."""
+    lease = sha256(os.fsencode(path.name)).hexdigest()
+    return path.parent / ".msb-leases" / f"{lease}.lock", lock_path(path)
+
+
+def _collect(ledger: Ledger, operation: str, shown: Preview) -> None:
+    """Delete shown files that still no record names, while nobody can come to use them."""
+    orphaned = shown.orphaned()
+    wanted = [artifact for artifact in shown.artifacts if (artifact.kind, artifact.subject) in orphaned]
+    for start in range(0, len(wanted), _MANY_FILES):
+        _collect_some(ledger, operation, wanted[start : start + _MANY_FILES])
+
+
+def _collect_some(ledger: Ledger, operation: str, wanted: Sequence[ev.PlannedArtifact]) -> None:
+    layout = ledger.layout
+    outcomes: list[NewEvent] = []
+    with ExitStack() as held:
+        locked = []
+        for artifact in wanted:
+            if _lock(layout.artifact(artifact.kind, artifact.subject), held):
+                locked.append(artifact)
+            else:
+                outcomes.append(
+                    NewEvent(ev.ArtifactKept(kind=artifact.kind, reason="busy"), artifact.subject)
+                )
+        theirs = sync_and_read(ledger)
+        with ledger.snapshot() as connection:
+            state = EMPTY if connection is None else load_observed(connection)
+        named = None if theirs is None else named_files(layout, state, theirs)
+        for artifact in locked:
+            event: ev.Event
+            if named is None or layout.artifact(artifact.kind, artifact.subject) in named:
+                event = ev.ArtifactKept(kind=artifact.kind, reason="needed")
+            else:
+                event = _unlink(layout, artifact)
+            outcomes.append(NewEvent(event, artifact.subject))
+    with ledger.record(operation) as transaction:
+        transaction.append(outcomes)
+
+
+def _lock(path: Path, held: ExitStack) -> bool:
+    """Take an artifact's locks, as msb does before it deletes; they are given up when ``held`` ends."""
+    for lock_file in _locks(path):
+        if lock_file.parent.is_dir():
+            lock = held.enter_context(Lock(lock_file))
+            if not lock.acquire():
+                return False
+    return True
+
+
+def _unlink(layout: Layout, artifact: ev.PlannedArtifact) -> ev.Event:
+    try:
+        size = files.delete(layout.artifact(artifact.kind, artifact.subject))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        return ev.ArtifactDeleteFailed(kind=artifact.kind, errno=error.errno or 0, reason=reason)
+    return deleted(artifact, size)

@@ -1,0 +1,1 @@
+"""Our own engine: adds images to a cache of ours, and deletes from it."""

@@ -1,0 +1,607 @@
+"""Put images into the cache: convert their layers, publish the files, and record it, all or nothing.
+
+Everything is prepared in the operation's staging folder while the locks of all its artifacts are held,
+published by renames, and named in the index by one transaction. Where a file comes from (an archive,
+a registry) is decided by whoever made the ``SourceImage``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from threading import Event, Lock
+
+from msgspec.structs import replace
+
+from msb_cache import diagnostics as logs
+from msb_cache.artifacts import files, metadata, vmdk
+from msb_cache.artifacts.erofs.reader import read_image
+from msb_cache.artifacts.footprint import Allowance, Claim
+from msb_cache.artifacts.fsmeta import write_fsmeta
+from msb_cache.artifacts.layer import LayerImage, read_layer, write_layer
+from msb_cache.artifacts.layout import Layout, lock_path, make_private, sync_folder
+from msb_cache.artifacts.locks import LockSet
+from msb_cache.engines.recover import Published, undo, write_journal
+from msb_cache.errors import BusyError, CorruptArtifactError, InvalidImageError
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.store import NewEvent
+from msb_cache.failpoints import reached
+from msb_cache.home.ledger import Ledger, Note, Transaction
+from msb_cache.home.operation import Operation, others
+from msb_cache.oci.image import SourceImage, SourceLayer
+from msb_cache.oci.layer.tar import TarEntry
+from msb_cache.oci.reference import Reference
+from msb_cache.projections import images as projected
+
+Reuse = Callable[[SourceLayer], None]
+
+
+@dataclass(frozen=True)
+class Addition:
+    """An image to add, and the canonical references that shall point at it."""
+
+    image: SourceImage
+    references: tuple[Reference, ...]
+
+
+@dataclass
+class _Staged:
+    """A prepared file that is about to be renamed into the cache."""
+
+    kind: str
+    subject: str
+    path: Path
+
+
+class _Syncs:
+    """Makes files durable beside other work: what is written next need not wait for what was.
+
+    All of them are on the disk when :meth:`wait` has returned, which raises what went wrong with one.
+    """
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+        self._running: list[Future[None]] = []
+
+    def begin(self, path: Path) -> None:
+        self._running.append(self._pool.submit(files.sync, path))
+
+    def wait(self) -> None:
+        for each in self._running:
+            each.result()
+
+
+_KEPT_BYTES = 256 << 20
+
+
+class _Layers:
+    """The layers of one operation, by diff ID.
+
+    Trees stay in memory until they take _KEPT_BYTES together; the others are read from their images again,
+    for an archive may hold any number of images.
+    """
+
+    def __init__(self) -> None:
+        self.sizes: dict[str, int] = {}
+        """Bytes of each layer's image."""
+        self.converted: set[str] = set()
+        self._paths: dict[str, Path] = {}
+        self._kept: dict[str, LayerImage] = {}
+        self._left = _KEPT_BYTES
+        self._lock = Lock()
+
+    def put(self, diff_id: str, image: LayerImage, path: Path) -> None:
+        """Remember a layer and the image of it that lies at ``path``."""
+        with self._lock:
+            self.sizes[diff_id] = image.size_bytes
+            self._paths[diff_id] = path
+            if image.footprint <= self._left:
+                self._left -= image.footprint
+                self._kept[diff_id] = image
+
+    def read(self, diff_id: str) -> LayerImage:
+        """Return a layer's image with its tree."""
+        return self._kept.get(diff_id) or read_layer(self._paths[diff_id])
+
+
+def add(
+    ledger: Ledger,
+    operation: Operation,
+    additions: Sequence[Addition],
+    source: ev.Source,
+    began_ns: int,
+    *,
+    workers: int,
+    reuse: Reuse | None,
+    abandon: Callable[[], None] = lambda: None,
+    note: Note | None = None,
+) -> list[projected.HandleRow]:
+    """Add images in one operation: all of them, or none if anything about one is wrong.
+
+    Args:
+        ledger: the home.
+        operation: the running operation.
+        additions: the images, each manifest and each reference once.
+        source: where they come from, for the record.
+        began_ns: when the work began, by ``time.monotonic_ns``.
+        workers: how many layers to convert at the same time.
+        reuse: called with each layer whose image the cache already has, in a worker's thread; None: no
+            layer image is reused, all are made anew.
+        abandon: called as soon as one layer has failed, to end what the others still wait for.
+        note: gets a sentence when another process has to be waited for.
+
+    Returns:
+        A handle for each reference, in the given order.
+
+    Raises:
+        InvalidImageError: a digest does not fit, a layer cannot be converted.
+    """
+    layout = ledger.layout
+    for folder in layout.folders.values():
+        make_private(folder)
+    repairs = _repairs(ledger, additions, anew=reuse is None)
+    operation.tell([reference for addition in additions for reference in addition.references])
+
+    def waiting(path: Path) -> None:
+        if note is not None:
+            note(_awaited(layout, operation, path))
+
+    with LockSet((lock_path(path) for path in _paths(ledger, additions, repairs)), waiting):
+        reached("add.locked")
+        staging = operation.staging()
+        layers = _Layers()
+        with ThreadPoolExecutor(thread_name_prefix="msb-cache-sync") as pool:
+            syncs = _Syncs(pool)
+            staged = _stage_layers(ledger, additions, layers, staging, syncs, workers, reuse, abandon)
+            staged += _stage_repairs(ledger, layers, repairs, additions, staging, syncs)
+            for addition in additions:
+                staged += _stage_image(ledger, addition, layers, staging, syncs)
+            syncs.wait()
+        reached("add.staged")
+        ledger.open_to_write()  # not before: what is refused leaves no database behind
+        published = _journal(ledger, staged, staging)
+        transaction = None
+        try:
+            _publish(ledger, staged)
+            reached("add.published")
+            with ledger.transaction(operation.id) as transaction:
+                transaction.append(_repaired(ledger, transaction, layers, repairs))
+                transaction.append(_events(ledger, transaction, additions, layers, source, began_ns))
+                rows = _handles(transaction, additions)
+                reached("add.committing")
+        except BaseException:
+            if transaction is not None and transaction.unclear:
+                operation.leave_to_recovery()
+            else:
+                _take_back(ledger, operation, published, staging)
+            raise
+        reached("add.committed")
+        # What was repaired for a manifest that went meanwhile is nobody's.
+        repaired = [artifact for artifact in published if artifact.subject in repairs]
+        _take_back(ledger, operation, repaired, staging)
+    for addition in additions:
+        names = [reference.familiar for reference in addition.references]
+        logs.info("image.added", references=names, digest=addition.image.manifest_digest)
+    return rows
+
+
+def _awaited(layout: Layout, operation: Operation, path: Path) -> str:
+    """Return for whom is waited: nobody but the kernel knows who has a lock, so it is who may have it."""
+    running = [
+        f"operation {other}" + (f" ({', '.join(names)})" if names else "")
+        for other, names in islice(others(layout, operation), 3)
+    ]
+    by = " or ".join(running) or "another program"
+    return f"waiting for {by} to be done with {path.name.removesuffix('.lock')}"
+
+
+def _handles(transaction: Transaction, additions: Sequence[Addition]) -> list[projected.HandleRow]:
+    rows = (
+        projected.handle(transaction.connection, reference.canonical)
+        for addition in additions
+        for reference in addition.references
+    )
+    return [row for row in rows if row is not None]
+
+
+def _take_back(ledger: Ledger, operation: Operation, published: Sequence[Published], staging: Path) -> None:
+    """Undo what the index does not name; what cannot be undone now, the next writing command undoes."""
+    operation.leave_to_recovery()
+    for artifact in published:
+        undo(ledger, artifact, staging)
+    operation.undone()
+
+
+def _paths(ledger: Ledger, additions: Sequence[Addition], repairs: Mapping[str, list[str]]) -> set[Path]:
+    layout = ledger.layout
+    paths: set[Path] = set()
+    for digest in [*repairs, *(addition.image.manifest_digest for addition in additions)]:
+        paths |= {layout.fsmeta(digest), layout.vmdk(digest)}
+    for addition in additions:
+        paths |= {layout.layer(layer.diff_id) for layer in addition.image.layers}
+        paths |= {layout.metadata(reference.canonical) for reference in addition.references}
+    return paths
+
+
+def _repairs(ledger: Ledger, additions: Sequence[Addition], *, anew: bool) -> dict[str, list[str]]:
+    """Return other manifests, and their layers, that have a layer which must be converted again.
+
+    Their fsmeta holds block addresses within the damaged layer image; the new image can have others,
+    if another release or another program wrote the old one.
+    """
+    own = {addition.image.manifest_digest for addition in additions}
+    diff_ids = {layer.diff_id for addition in additions for layer in addition.image.layers}
+    found: dict[str, list[str]] = {}
+    with ledger.snapshot() as connection:
+        if connection is None:
+            return found
+        for diff_id in diff_ids:
+            needing = projected.manifests_with(connection, diff_id)
+            if needing and (anew or _reusable(ledger.layout.layer(diff_id)) is None):
+                for digest in set(needing) - own:
+                    found[digest] = [layer.diff_id for layer in projected.layers(connection, digest)]
+    return found
+
+
+def _stage_repairs(
+    ledger: Ledger,
+    layers: _Layers,
+    repairs: Mapping[str, list[str]],
+    additions: Sequence[Addition],
+    staging: Path,
+    syncs: _Syncs,
+) -> list[_Staged]:
+    added = {addition.image.manifest_digest for addition in additions}
+    staged: list[_Staged] = []
+    with ledger.snapshot() as connection:
+        if connection is None:
+            return staged
+        for diff_id in layers.converted:
+            if not set(projected.manifests_with(connection, diff_id)) <= {*repairs, *added}:
+                raise BusyError("the cache changed while an image was added to it; try again")
+    for digest, diff_ids in repairs.items():
+        for diff_id in diff_ids:
+            path = ledger.layout.layer(diff_id)
+            if diff_id not in layers.sizes and (present := _reusable(path)):
+                layers.put(diff_id, present, path)
+        if layers.converted.intersection(diff_ids) and layers.sizes.keys() >= set(diff_ids):
+            staged += _stage_tree(ledger, digest, diff_ids, layers, staging, syncs)
+    return staged
+
+
+def _stage_layers(
+    ledger: Ledger,
+    additions: Sequence[Addition],
+    layers: _Layers,
+    staging: Path,
+    syncs: _Syncs,
+    workers: int,
+    reuse: Reuse | None,
+    abandon: Callable[[], None],
+) -> list[_Staged]:
+    wanted = {layer.diff_id: layer for addition in additions for layer in addition.image.layers}
+    claims = _claims(additions)
+    stop = Event()
+    failures: list[BaseException] = []
+
+    def give_up(cause: BaseException) -> None:
+        failures.append(cause)  # before the others fail because of it
+        stop.set()  # they end at their next entry
+        abandon()
+
+    def stage(layer: SourceLayer) -> _Staged | None:
+        path = ledger.layout.layer(layer.diff_id)
+        present = None if reuse is None else _reusable(path)
+        if reuse is not None and present is not None:
+            claims[layer.diff_id](present.footprint)
+            reuse(layer)
+            layers.put(layer.diff_id, present, path)
+            logs.debug("layer.reused", diff_id=layer.diff_id)
+            return None
+        target = staging / path.name
+        written = _convert(layer, target, claims[layer.diff_id], stop, give_up)
+        syncs.begin(target)
+        layers.put(layer.diff_id, written, target)
+        layers.converted.add(layer.diff_id)
+        logs.info("layer.converted", diff_id=layer.diff_id, bytes=written.size_bytes)
+        reached("add.layer")
+        return _Staged("layer", layer.diff_id, target)
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="msb-cache-layer") as pool:
+        futures = [pool.submit(stage, layer) for layer in wanted.values()]
+        try:
+            ledger.prepare()
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+        except BaseException as error:
+            give_up(error)
+            for future in futures:
+                future.cancel()
+            raise failures[0] from None
+    return [staged for future in futures if (staged := future.result()) is not None]
+
+
+def _claims(additions: Sequence[Addition]) -> dict[str, Claim]:
+    """Return for each layer how it asks for memory: of each image that has it, as often as that has it."""
+    allowances: dict[str, list[Allowance]] = {}
+    for addition in additions:
+        allowance = Allowance()
+        for layer in addition.image.layers:
+            allowances.setdefault(layer.diff_id, []).append(allowance)
+
+    def claim(shared: Sequence[Allowance], size: int) -> None:
+        for allowance in shared:
+            allowance.claim(size)
+
+    return {diff_id: partial(claim, shared) for diff_id, shared in allowances.items()}
+
+
+def _convert(
+    layer: SourceLayer, target: Path, claim: Claim, stop: Event, give_up: Callable[[BaseException], None]
+) -> LayerImage:
+    with layer.open() as stream:
+        try:
+            written = write_layer(_until(stop, stream.entries()), target, claim)
+            stream.verify()
+        except BaseException as error:
+            give_up(error)  # now, for leaving the stream waits until its last read has returned
+            raise
+    return written
+
+
+def _until(stop: Event, entries: Iterator[TarEntry]) -> Iterator[TarEntry]:
+    for entry in entries:
+        if stop.is_set():
+            raise _StoppedError
+        yield entry
+
+
+class _StoppedError(Exception):
+    """Another layer failed, so this one is not needed any more."""
+
+
+def _reusable(path: Path) -> LayerImage | None:
+    """Return the layer image that already lies there; None if there is none or it is damaged."""
+    if not files.exists(path):
+        return None
+    try:
+        return read_layer(path)
+    except CorruptArtifactError:
+        return None  # converted anew, and replaced by a rename
+
+
+def _stage_image(
+    ledger: Ledger, addition: Addition, layers: _Layers, staging: Path, syncs: _Syncs
+) -> list[_Staged]:
+    layout, image = ledger.layout, addition.image
+    own = [layer.diff_id for layer in image.layers]
+    staged = _stage_tree(ledger, image.manifest_digest, own, layers, staging, syncs)
+    document = metadata.render(_metadata(image))
+    for reference in addition.references:
+        target = staging / layout.metadata(reference.canonical).name
+        files.write(target, document)
+        staged.append(_Staged("metadata", reference.canonical, target))
+    return staged
+
+
+def _stage_tree(
+    ledger: Ledger, digest: str, diff_ids: Sequence[str], layers: _Layers, staging: Path, syncs: _Syncs
+) -> list[_Staged]:
+    """Prepare a manifest's fsmeta and VMDK, unless those that are there fit its layers."""
+    layout = ledger.layout
+    staged = []
+    fsmeta, descriptor = layout.fsmeta(digest), layout.vmdk(digest)
+    # Block addresses in fsmeta are those of the layer files it was made from.
+    fsmeta_size = None if layers.converted.intersection(diff_ids) else _sound_fsmeta(ledger, digest)
+    if fsmeta_size is None:
+        target = staging / f"fsmeta-{fsmeta.name}"
+        fsmeta_size = write_fsmeta(target, map(layers.read, diff_ids))
+        syncs.begin(target)
+        staged.append(_Staged("fsmeta", digest, target))
+    extents = [(fsmeta, fsmeta_size)]
+    extents += [(layout.layer(diff_id), layers.sizes[diff_id]) for diff_id in diff_ids]
+    content = vmdk.render(extents)
+    if not files.exists(descriptor) or descriptor.read_bytes() != content:
+        target = staging / descriptor.name
+        files.write(target, content)
+        staged.append(_Staged("vmdk", digest, target))
+    return staged
+
+
+def _sound_fsmeta(ledger: Ledger, digest: str) -> int | None:
+    """Return the size of a manifest's fsmeta if it lies there as the index knows it, else None."""
+    path = ledger.layout.fsmeta(digest)
+    with ledger.snapshot() as connection:
+        recorded = None if connection is None else projected.fsmeta_bytes(connection, digest)
+    if recorded is None or files.measure(path) != recorded:
+        return None
+    try:
+        read_image(path)
+    except CorruptArtifactError:
+        return None
+    return recorded
+
+
+def _journal(ledger: Ledger, staged: Sequence[_Staged], staging: Path) -> list[Published]:
+    """Say durably what is about to be published, and keep what it replaces."""
+    published = []
+    for item in staged:
+        final = ledger.layout.artifact(item.kind, item.subject)
+        backup = None
+        if item.kind == "metadata" and files.exists(final):
+            backup = f"{item.path.name}.old"
+            os.link(final, staging / backup)
+        published.append(Published(kind=item.kind, subject=item.subject, backup=backup))
+    write_journal(staging, published)
+    sync_folder(staging)
+    reached("add.journaled")
+    return published
+
+
+def _publish(ledger: Ledger, staged: Sequence[_Staged]) -> None:
+    for item in staged:
+        os.replace(item.path, ledger.layout.artifact(item.kind, item.subject))
+        reached("add.renamed")
+    for folder in {ledger.layout.artifact(item.kind, item.subject).parent for item in staged}:
+        sync_folder(folder)
+
+
+def _events(
+    ledger: Ledger,
+    transaction: Transaction,
+    additions: Sequence[Addition],
+    layers: _Layers,
+    source: ev.Source,
+    began_ns: int,
+) -> list[NewEvent]:
+    events: list[NewEvent] = []
+    uncounted = set(layers.converted)
+    for addition in additions:
+        image = addition.image
+        digest = image.manifest_digest
+        manifest = _manifest_added(image, _sizes(ledger, digest, layers.sizes))
+        if manifest != _last_added(ledger, transaction, digest):
+            events.append(NewEvent(manifest, digest))
+        own = {layer.diff_id: layer.size for layer in image.layers}
+        fetched = sum(size for diff_id, size in own.items() if diff_id in uncounted)
+        uncounted -= own.keys()  # what two images of one archive share came with the first
+        for reference in addition.references:
+            canonical = reference.canonical
+            row = projected.handle(transaction.connection, canonical)
+            before = None if row is None else row.manifest_digest
+            pulled = ev.ImagePulled(
+                manifest_digest=digest,
+                previous_digest=before if before != digest else None,
+                changed=before != digest,
+                source=source,
+                bytes_fetched=fetched,
+                bytes_reused=sum(own.values()) - fetched,
+                duration_ns=time.monotonic_ns() - began_ns,
+            )
+            events.append(NewEvent(pulled, canonical))
+    return events
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """What a manifest's files measure, in bytes."""
+
+    fsmeta: int | None
+    vmdk: int | None
+    layers: Mapping[str, int]
+
+
+def _sizes(ledger: Ledger, digest: str, layers: Mapping[str, int]) -> _Sizes:
+    layout = ledger.layout
+    return _Sizes(files.measure(layout.fsmeta(digest)), files.measure(layout.vmdk(digest)), layers)
+
+
+def _last_added(ledger: Ledger, transaction: Transaction, digest: str) -> ev.ManifestAdded | None:
+    """Return what the log last said about a manifest that is in the index."""
+    if not projected.has_manifest(transaction.connection, digest):
+        return None
+    store = ledger.store(transaction.connection)
+    for event in store.read(subjects=[digest], types=[ev.ManifestAdded.type], reverse=True, limit=1):
+        if isinstance(event.data, ev.ManifestAdded):
+            return event.data
+    return None
+
+
+def _repaired(
+    ledger: Ledger, transaction: Transaction, layers: _Layers, repairs: Mapping[str, list[str]]
+) -> list[NewEvent]:
+    """Say anew what the repaired manifests' files measure, where that changed."""
+    events = []
+    for digest, diff_ids in repairs.items():
+        before = _last_added(ledger, transaction, digest)
+        if before is None or not layers.sizes.keys() >= set(diff_ids):
+            continue
+        sizes = _sizes(ledger, digest, layers.sizes)
+        after = replace(
+            before,
+            layers=tuple(replace(layer, erofs_size=sizes.layers[layer.diff_id]) for layer in before.layers),
+            fsmeta_size=sizes.fsmeta,
+            vmdk_size=sizes.vmdk,
+        )
+        if after != before:
+            events.append(NewEvent(after, digest))
+    return events
+
+
+def _manifest_added(image: SourceImage, sizes: _Sizes) -> ev.ManifestAdded:
+    fields = _metadata(image).config
+    return ev.ManifestAdded(
+        media_type=image.manifest_media_type,
+        config_digest=image.config_digest,
+        architecture=_known(image.platform.architecture),
+        os=_known(image.platform.os),
+        variant=image.platform.variant,
+        config=ev.ImageConfig(
+            env=tuple(fields.env),
+            cmd=None if fields.cmd is None else tuple(fields.cmd),
+            entrypoint=None if fields.entrypoint is None else tuple(fields.entrypoint),
+            working_dir=fields.working_dir,
+            user=fields.user,
+            labels=fields.labels,
+            stop_signal=fields.stop_signal,
+            exposed_ports=tuple(fields.exposed_ports),
+            volumes=tuple(fields.volumes),
+        ),
+        layers=tuple(
+            ev.Layer(
+                diff_id=layer.diff_id,
+                blob_digest=layer.blob_digest,
+                media_type=layer.media_type,
+                size=layer.size,
+                erofs_size=sizes.layers[layer.diff_id],
+            )
+            for layer in image.layers
+        ),
+        fsmeta_size=sizes.fsmeta,
+        vmdk_size=sizes.vmdk,
+    )
+
+
+def _known(name: str) -> str | None:
+    return None if name == "unknown" else name
+
+
+def _metadata(image: SourceImage) -> metadata.Metadata:
+    config = image.config_document.run
+    try:
+        raw_manifest, raw_config = image.manifest.decode(), image.config.decode()
+    except UnicodeDecodeError:
+        raise InvalidImageError(f"the manifest or config of {image.manifest_digest} is not UTF-8") from None
+    return metadata.Metadata(
+        manifest_digest=image.manifest_digest,
+        config_digest=image.config_digest,
+        raw_manifest_json=raw_manifest,
+        raw_config_json=raw_config,
+        config=metadata.ConfigMetadata(
+            env=config.env or (),
+            cmd=config.cmd,
+            entrypoint=config.entrypoint,
+            working_dir=config.working_dir or None,
+            user=config.user or None,
+            exposed_ports=sorted(config.exposed_ports or ()),
+            volumes=sorted(config.volumes or ()),
+            labels=None if config.labels is None else {k: v or "" for k, v in config.labels.items()},
+            stop_signal=config.stop_signal,
+        ),
+        layers=[
+            metadata.LayerMetadata(
+                digest=layer.blob_digest,
+                media_type=layer.media_type,
+                size_bytes=layer.size,
+                diff_id=layer.diff_id,
+            )
+            for layer in image.layers
+        ],
+    )

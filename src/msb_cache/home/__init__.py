@@ -1,0 +1,1 @@
+"""One home's database: opened, read consistently, written in transactions; and its operations."""

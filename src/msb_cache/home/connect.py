@@ -1,0 +1,310 @@
+"""Open the home's database: create or migrate it when asked to write, and refuse what is not ours."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from msb_cache.artifacts import files
+from msb_cache.artifacts.layout import Layout, check_plain_file, make_private
+from msb_cache.errors import CorruptLogError, LogError, NewerDatabaseError
+from msb_cache.failpoints import reached
+from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
+from msb_cache.projections import FOLD_VERSION
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from msb_cache.home.readonly import Content
+
+BUSY_SECONDS = 30.0
+"""How long a statement waits for another process's transaction; ours are short."""
+
+_TURN_SECONDS = 0.1
+"""SQLite waits without looking at signals; so it is asked to wait for so long at a time."""
+
+_PAGES_KIB = 64 * 1024
+"""What SQLite may keep of the file in memory. With its own 2 MiB a list of 100,000 images, which finds each
+one where its reference stands, reads most pages many times."""
+
+_MAKING = "making"
+"""Stands in the lock of migrations while a database is made."""
+
+
+def open_database(layout: Layout) -> sqlite3.Connection:
+    """Open the database to write, in autocommit mode, at this release's schema; made if there is none.
+
+    Raises:
+        NewerDatabaseError: a newer release wrote it.
+        CorruptLogError: the file is damaged or is not a database of ours.
+        LogError: it cannot be opened.
+    """
+    make_private(layout.db)
+    with _said_clearly(layout.database_file):
+        return _opened(layout, create=True)
+
+
+def open_to_read(layout: Layout) -> tuple[sqlite3.Connection, Content | None] | None:
+    """Open the database to read it, also where this user can write nothing.
+
+    Returns:
+        None when there is no database; else the connection, in autocommit mode, and what the file is if the
+        connection cannot see later changes and cannot write.
+
+    Raises:
+        NewerDatabaseError, CorruptLogError: as for ``open_database``.
+        LogError: it cannot be opened, or an older release wrote it and it cannot be brought up to date.
+    """
+    path = layout.database_file
+    if not _is_there(path):
+        return None
+    with _said_clearly(path):
+        try:
+            return _opened(layout, create=False), None
+        except (PermissionError, sqlite3.OperationalError) as error:
+            from msb_cache.home import readonly as read_only
+
+            if isinstance(error, sqlite3.Error) and not read_only.is_refusal(error):
+                raise
+        connection, content = read_only.connect(layout.database, BUSY_SECONDS)
+        try:
+            if not _current(connection, path):
+                raise LogError(
+                    f"{path} was left by another release of msb-cache and cannot be written to by this user; "
+                    "run any command as its owner"
+                )
+        except BaseException:
+            connection.close()
+            raise
+    return connection, content
+
+
+def _opened(layout: Layout, *, create: bool) -> sqlite3.Connection:
+    path = layout.database_file
+    check_plain_file(path)
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            if create and not _is_there(path):
+                _make(layout)
+            return _up_to_date(layout)
+        except sqlite3.OperationalError as error:
+            # SQLite does not wait for those who open or close the same database at this moment.
+            if not is_busy(error) or time.monotonic() >= deadline:
+                raise
+            time.sleep(_TURN_SECONDS / 10)
+
+
+def _up_to_date(layout: Layout) -> sqlite3.Connection:
+    connection = _connect(layout.database_file)
+    try:
+        if not _current(connection, layout.database_file):
+            connection.close()
+            _migrate(layout)
+            connection = _connect(layout.database_file)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _is_there(path: str) -> bool:
+    """Whether there is such a file; an error, such as of a folder that may not be entered, is no answer."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        return False
+    return True
+
+
+def _create_empty(path: Path) -> None:
+    # SQLite would make the file with the umask's permissions, and its -wal and -shm like the file.
+    with contextlib.suppress(FileExistsError):
+        files.create(path).close()
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA cache_size = -{_PAGES_KIB}")
+    return connection
+
+
+def begin_writing(
+    connection: sqlite3.Connection, seconds: float = BUSY_SECONDS, waiting: Callable[[], None] = lambda: None
+) -> None:
+    """Begin a write transaction, waiting for that of another process; Ctrl-C ends the wait at once.
+
+    Args:
+        connection: the database, in autocommit mode.
+        seconds: how long to wait.
+        waiting: called once, when that takes longer than a second.
+
+    Raises:
+        sqlite3.OperationalError: after so many seconds another process still writes, or it cannot be begun.
+    """
+    began = time.monotonic()
+    told = False
+    connection.execute(f"PRAGMA busy_timeout = {int(min(seconds, _TURN_SECONDS) * 1000)}")
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                waited = time.monotonic() - began
+                if not is_busy(error) or waited >= seconds:
+                    raise
+                from msb_cache.artifacts.locks import SAY_AFTER
+
+                if waited >= SAY_AFTER and not told:
+                    waiting()
+                    told = True
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Return whether it failed only because another process has the database locked."""
+    return _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def in_words(error: sqlite3.Error) -> str:
+    """Return what SQLite says, and what to do where it is the disk that fails."""
+    advice = {
+        sqlite3.SQLITE_FULL: "; make room and try again",
+        sqlite3.SQLITE_IOERR: "; make sure that the disk has room and is sound, then try again",
+        sqlite3.SQLITE_READONLY: "; make sure that you may write there",
+    }
+    return f"{error}{advice.get(_primary_code(error), '')}"
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    # Errors of the module itself, such as the use of a closed connection, have none.
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
+def schema_version(connection: sqlite3.Connection, path: str | Path) -> int:
+    """Return a database's schema version.
+
+    Raises:
+        NewerDatabaseError: a newer release wrote it.
+        CorruptLogError: it is not a database of ours.
+    """
+    # One statement, so that another process's migration cannot come between the three numbers.
+    version, application, tables = connection.execute(
+        "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
+        "FROM pragma_user_version, pragma_application_id"
+    ).fetchone()
+    if application != APPLICATION_ID and (version or application or tables):
+        raise CorruptLogError(f"{path} is an SQLite database, but not one of msb-cache")
+    if version > SCHEMA_VERSION:
+        raise NewerDatabaseError(
+            f"{path} was written by a newer msb-cache (schema {version}, this one knows "
+            f"{SCHEMA_VERSION}); upgrade msb-cache to use it"
+        )
+    return int(version)
+
+
+def _current(connection: sqlite3.Connection, path: str) -> bool:
+    """Whether the schema is this release's, and the projections are its fold of the whole log."""
+    if schema_version(connection, path) < SCHEMA_VERSION:
+        return False
+    # One statement, so that another process's commit cannot come between the two numbers.
+    head, version, seq = connection.execute(
+        "SELECT (SELECT coalesce(max(seq), 0) FROM events), "
+        "(SELECT fold_version FROM projection_state), (SELECT seq FROM projection_state)"
+    ).fetchone()
+    if seq is not None and seq > head:
+        raise CorruptLogError(
+            f"the log in {path} ends at event {head}, but had {seq}: its end is gone; "
+            "restore it from a backup"
+        )
+    return bool((version, seq) == (FOLD_VERSION, head))
+
+
+def _make(layout: Layout) -> None:
+    from msb_cache.artifacts.locks import Lock  # a command that reads takes no locks
+
+    with Lock(layout.migrate_lock) as lock:
+        lock.acquire(wait=None)
+        if not layout.database.exists():
+            lock.write(_MAKING)
+            reached("database.making")
+            _create_empty(layout.database)
+            reached("database.created")
+            _bring_up(layout)
+            reached("database.made")
+            lock.write("")
+
+
+def _migrate(layout: Layout) -> None:
+    from msb_cache.artifacts.locks import Lock
+
+    with Lock(layout.migrate_lock) as lock:
+        lock.acquire(wait=None)
+        # Whoever makes a database has this lock until it is whole, and has said so in it if it was killed.
+        # Any other empty file was cut off; beside images that is not made up for in silence.
+        made = layout.migrate_lock.read_text(errors="replace") == _MAKING
+        if not made and layout.database.stat().st_size == 0 and any(layout.files()):
+            raise CorruptLogError(
+                f"{layout.database} is empty, and there are images in {layout.cache}: restore it from a "
+                "backup, or delete it to begin a new log"
+            )
+        _bring_up(layout)
+        if made:
+            lock.write("")
+
+
+def _bring_up(layout: Layout) -> None:
+    connection = _connect(layout.database_file)
+    try:
+        if _current(connection, layout.database_file):
+            return  # another process was first
+        if schema_version(connection, layout.database_file) < SCHEMA_VERSION:
+            # First of all, so that a database with tables but without it is somebody else's.
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            reached("migrate.begun")
+            from sqlite_utils import Database
+
+            from msb_cache.migrations.schema import migrations
+
+            migrations.apply(Database(connection))
+            reached("migrate.applied")
+        _fill_projections(connection)
+    finally:
+        connection.close()
+
+
+def _fill_projections(connection: sqlite3.Connection) -> None:
+    from msb_cache.eventstore.store import EventStore
+    from msb_cache.projections import live
+
+    begin_writing(connection)
+    live.rebuild(connection, EventStore(connection))
+    reached("migrate.folded")
+    connection.execute("COMMIT")
+    reached("migrate.committed")
+
+
+@contextlib.contextmanager
+def _said_clearly(path: str) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise CorruptLogError(f"{path} is damaged: its schema is no text; restore it from a backup") from None
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+            raise LogError(f"cannot open {path}: {in_words(error)}") from None
+        raise CorruptLogError(
+            f"{path} is damaged or is no SQLite database: {error}; restore it from a backup"
+        ) from None

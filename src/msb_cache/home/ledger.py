@@ -1,0 +1,362 @@
+"""One home's log with its projections: consistent reads, and transactions that write both together."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from msb_cache.artifacts.layout import Layout, check_plain
+from msb_cache.errors import (
+    BusyError,
+    CorruptLogError,
+    HomeOwnedByMicrosandboxError,
+    LogError,
+)
+
+# What only a read of events or an append needs is imported there: a list of images needs neither.
+from msb_cache.failpoints import reached
+from msb_cache.home.connect import (
+    begin_writing,
+    in_words,
+    is_busy,
+    open_database,
+    open_to_read,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from msb_cache.eventstore.store import Actor, Clock, EventStore, NewEvent, StoredEvent
+    from msb_cache.home.readonly import Content
+
+Who = Callable[[], "Actor"]
+"""Says who is recorded; asked when something is."""
+
+Note = Callable[[str], None]
+"""Gets sentences for a person about something unusual that is no error."""
+
+
+def current_actor(program: str | None = None, reason: str | None = None) -> Actor:
+    """Return who runs this process. ``program`` is a name; arguments are never part of it."""
+    import pwd
+
+    from msb_cache.eventstore.store import Actor
+
+    uid = os.getuid()
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    name = program or os.path.basename(sys.argv[0]) or "python"
+    return Actor(
+        user=user,
+        uid=uid,
+        host=os.uname().nodename,
+        program=as_text(name),
+        reason=None if reason is None else as_text(reason),
+    )
+
+
+def as_text(name: str) -> str:
+    """Return a name from the operating system as text that UTF-8 can hold; odd bytes are escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+class Transaction:
+    """An open write transaction: append events, and read the tables as they then are."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, store: EventStore, operation: str, actor: Actor
+    ) -> None:
+        self.connection = connection
+        self._store = store
+        self._operation = operation
+        self._actor = actor
+        self.appended: tuple[int, int] | None = None
+        """The positions before and of what was appended here; None: nothing was."""
+        self.unclear = False
+        """Its commit failed or was broken off: whether it happened shows when the database is opened anew."""
+
+    def append(
+        self, events: Sequence[NewEvent], *, operation: str | None = None, actor: Actor | None = None
+    ) -> list[StoredEvent]:
+        """Append events and apply them to the projections.
+
+        Args:
+            events: in their order.
+            operation: an earlier operation that they belong to; None: this transaction's.
+            actor: who is recorded; None: this transaction's.
+        """
+        from msb_cache.projections import live
+
+        if not events:
+            return []
+        stored = self._store.append(
+            events, operation=operation or self._operation, actor=actor or self._actor
+        )
+        live.apply(self.connection, stored)
+        before = stored[0].seq - 1 if self.appended is None else self.appended[0]
+        self.appended = before, stored[-1].seq
+        return stored
+
+
+class Ledger:
+    """The log and projections of one home; opened at the first use.
+
+    Args:
+        layout: the home.
+        actor: who is recorded, or what says it; None: the user and program of this process.
+        clock: nanoseconds since the epoch.
+        note: told when another process has to be waited for.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        actor: Actor | Who | None = None,
+        clock: Clock = time.time_ns,
+        note: Note | None = None,
+    ) -> None:
+        self.layout = layout
+        self.clock = clock
+        self.note: Note = note or (lambda sentence: None)
+        self._actor: Actor | Who = actor or current_actor
+        self._connection: sqlite3.Connection | None = None
+        self._content: Content | None = None
+        """What the database is, where the connection sees no changes and cannot write."""
+
+    @property
+    def actor(self) -> Actor:
+        """Who is recorded."""
+        if callable(self._actor):
+            self._actor = self._actor()
+        return self._actor
+
+    @actor.setter
+    def actor(self, actor: Actor) -> None:
+        self._actor = actor
+
+    def close(self) -> None:
+        """Close the database; using the ledger again opens it anew."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = self._content = None
+
+    def store(self, connection: sqlite3.Connection) -> EventStore:
+        """Return the event store on a connection got from here."""
+        from msb_cache.eventstore.store import EventStore
+
+        return EventStore(connection, clock=self.clock)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection | None]:
+        """Read one consistent position; None when the home has no log yet. Nothing is written."""
+        connection = self._reader()
+        if connection is None:
+            yield None
+            return
+        with self._unchanged(), _said_clearly(self.layout):
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+
+    @contextmanager
+    def statement(self) -> Iterator[sqlite3.Connection | None]:
+        """Read with one statement, which sees one position without a transaction; else like ``snapshot``."""
+        connection = self._reader()
+        with self._unchanged(), _said_clearly(self.layout):
+            yield connection
+
+    @contextmanager
+    def transaction(self, operation: str) -> Iterator[Transaction]:
+        """Write: everything appended in the block is committed together, durably, or not at all.
+
+        Raises:
+            HomeOwnedByMicrosandboxError: msb owns this cache.
+            BusyError: another process writes for longer than we wait.
+        """
+        if self._connection is None:
+            self.check_ours()
+        with self._transaction(operation, self.actor, self.check_ours) as transaction:
+            yield transaction
+
+    @contextmanager
+    def record(
+        self, operation: str, *, actor: Actor | None = None, wait: float | None = None
+    ) -> Iterator[Transaction]:
+        """Write like ``transaction``, in a home that msb owns: only what msb did, or was asked to do.
+
+        Args:
+            operation: the operation that the events belong to.
+            actor: who is recorded; None: the ledger's.
+            wait: seconds to wait for another process's transaction; None: as long as ``transaction`` does.
+
+        Raises:
+            LogError: msb does not own this home.
+            BusyError: another process writes for longer than we wait.
+        """
+        self._check_theirs()
+        with self._transaction(operation, actor or self.actor, self._check_theirs, wait) as transaction:
+            yield transaction
+
+    @contextmanager
+    def attest(self, operation: str) -> Iterator[Transaction]:
+        """Write what is true whoever keeps the cache: how a deletion went, that an image is used or held."""
+        with self._transaction(operation, self.actor, lambda: None) as transaction:
+            yield transaction
+
+    def check_writable(self) -> None:
+        """Refuse, before anything happens, a home in which this user cannot write, or not without leaving it.
+
+        Raises:
+            LogError: says what is in the way.
+        """
+        layout = self.layout
+        self._check_directory()
+        check_plain(layout, cache=not self.owned_by_msb)
+        nearest = next(path for path in (layout.db, *layout.db.parents) if os.path.lexists(path))
+        for path in (nearest, layout.database):
+            if os.path.lexists(path) and not os.access(path, os.W_OK, effective_ids=True):
+                raise _cannot_write(path)
+
+    def prepare(self) -> None:
+        """Load now what making a database takes, if there is none: that is most of the time it costs."""
+        if not self.layout.database.exists():
+            from msb_cache.migrations import schema  # noqa: F401
+
+    def open_to_write(self) -> None:
+        """Open the database for writing, making it if there is none, before any file is published.
+
+        Raises:
+            HomeOwnedByMicrosandboxError: msb owns this cache.
+        """
+        self.check_ours()
+        self._writer()
+
+    @contextmanager
+    def _transaction(
+        self, operation: str, actor: Actor, check: Callable[[], None], wait: float | None = None
+    ) -> Iterator[Transaction]:
+        connection = self._writer()
+        transaction = Transaction(connection, self.store(connection), operation, actor)
+        with _said_clearly(self.layout):
+            try:
+                if wait is None:
+                    begin_writing(connection, waiting=self._waiting)
+                else:
+                    begin_writing(connection, wait)  # so short that its end is soon enough to hear of
+                check()
+                yield transaction
+                reached("log.committing")
+                transaction.unclear = True
+                connection.execute("COMMIT")
+                transaction.unclear = False
+                reached("log.committed")
+            except BaseException:
+                if transaction.unclear:
+                    # The commit may stand in the write-ahead log all the same: only opening anew tells.
+                    self.close()
+                elif connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        if transaction.appended is not None:
+            from msb_cache.home import index_cache as snapshots
+
+            if snapshots.may_be_due(*transaction.appended):
+                snapshots.keep(self, connection)
+
+    def _waiting(self) -> None:
+        self.note(f"waiting for another process that is writing to {self.layout.database}")
+
+    @property
+    def owned_by_msb(self) -> bool:
+        """Whether msb keeps this cache: ``db/msb.db`` exists."""
+        return os.path.lexists(self.layout.msb_database_file)
+
+    def check_ours(self) -> None:
+        """Refuse a home that msb owns.
+
+        Raises:
+            HomeOwnedByMicrosandboxError: ``db/msb.db`` exists.
+        """
+        if self.owned_by_msb:
+            raise HomeOwnedByMicrosandboxError(
+                f"{self.layout.home} belongs to msb since a moment ago ({self.layout.msb_database.name} is "
+                "there now); nothing was changed, try again"
+            )
+
+    def _check_theirs(self) -> None:
+        if not self.owned_by_msb:
+            raise LogError(f"{self.layout.home} does not belong to msb")
+
+    def _reader(self) -> sqlite3.Connection | None:
+        if self._content is not None:
+            from msb_cache.home.readonly import content
+
+            if content(self.layout.database) != self._content:
+                self.close()
+        if self._connection is None:
+            self._check_directory()
+            if (opened := open_to_read(self.layout)) is not None:
+                self._connection, self._content = opened
+        return self._connection
+
+    def _writer(self) -> sqlite3.Connection:
+        if self._content is not None:
+            self.close()
+        if self._connection is None:
+            self._check_directory()
+            self._connection = open_database(self.layout)
+        return self._connection
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Refuse what was read of a file that changed meanwhile, where SQLite does not see to that."""
+        try:
+            yield
+        finally:
+            if self._content is not None:
+                from msb_cache.home.readonly import content
+
+                path = self.layout.database
+                if content(path)[:3] != self._content[:3]:
+                    raise BusyError(f"another process wrote to {path} while it was read; try again")
+
+    def _check_directory(self) -> None:
+        if os.path.isdir(self.layout.root):
+            return
+        home = self.layout.home
+        nearest = next(path for path in (home, *home.parents) if os.path.lexists(path))
+        if not nearest.is_dir():
+            raise LogError(f"{home} can be no home of microsandbox: {nearest} is no directory")
+
+
+def _cannot_write(path: str | Path) -> LogError:
+    return LogError(f"{path} cannot be written to by this user; use an account that may, or another --home")
+
+
+@contextmanager
+def _said_clearly(layout: Layout) -> Iterator[None]:
+    path = layout.database_file
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if is_busy(error):
+            raise BusyError(f"another process is writing to {path}; try again") from None
+        if "malformed" in str(error):
+            raise CorruptLogError(f"{path} is damaged: {error}") from None
+        if "readonly" in str(error):
+            raise _cannot_write(path) from None
+        raise LogError(f"cannot use {path}: {in_words(error)}") from None
+    except sqlite3.ProgrammingError:
+        raise  # a mistake in the calling program, such as a use from another thread
+    except sqlite3.DatabaseError as error:
+        raise CorruptLogError(f"{path} is damaged: {error}") from None

@@ -1,0 +1,505 @@
+"""Read what microsandbox's own database says of images and of who holds them. It is never written to.
+
+Its schema changes between releases, so columns are looked up by name, and one that is missing reads as
+NULL. Everything in it is data from elsewhere: a row that makes no sense is left out, with a note.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from msb_cache.errors import InvalidReferenceError, MsbDatabaseError
+from msb_cache.eventstore.events import ImageConfig
+from msb_cache.home import foreign_db as foreign_database
+from msb_cache.oci.digest import digest_problem, shown
+from msb_cache.oci.reference import Reference
+
+T = TypeVar("T")
+Rows = list[tuple[Any, ...]]
+
+MAX_TEXT = 255
+"""Characters of a name; reference, path and JSON text have bounds of their own."""
+MAX_PATH = 480
+MAX_JSON = 512 * 1024
+MAX_LAYERS = 4096
+MAX_ROWS = 2_000_000
+MAX_NOTES = 20
+
+_MAX_NS = 2**63 - 1
+_TIME = re.compile(
+    r"(\d{4}-\d\d-\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,18}))?)? ?(?:Z|z|UTC|([+-])(\d\d):?(\d\d)?)?"
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class MsbLayer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One layer of a manifest; the size of its blob in bytes."""
+
+    diff_id: str
+    blob_digest: str
+    media_type: str | None
+    size: int | None
+
+
+class MsbManifest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A manifest with its configuration and its layers, bottom to top.
+
+    ``row`` identifies the record: another one with the same digest is another record. Here and below,
+    times are ns since the epoch, UTC, and None where the database has none that can be read.
+    """
+
+    digest: str
+    row: str
+    media_type: str | None
+    config_digest: str | None
+    architecture: str | None
+    os: str | None
+    variant: str | None
+    config: ImageConfig
+    layers: tuple[MsbLayer, ...]
+    created_at_ns: int | None
+
+
+class MsbImage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A canonical reference, as its most recently updated spelling says.
+
+    ``typed`` is that spelling, ``row`` its record, and ``rows`` has the records of all ``spellings``, which
+    point at ``digests``; the reference was created with the first of them.
+    """
+
+    reference: str
+    typed: str
+    manifest_digest: str
+    row: str
+    rows: frozenset[str]
+    spellings: frozenset[str]
+    digests: frozenset[str]
+    created_at_ns: int | None
+    updated_at_ns: int | None
+
+
+class MsbHold(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A sandbox or snapshot that needs a manifest, and the canonical reference it was made from."""
+
+    holder: str
+    manifest_digest: str
+    row: str
+    reference: str | None
+    created_at_ns: int | None
+
+
+class MsbState(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that msb.db says about images, at one moment.
+
+    Attributes:
+        images: by canonical reference.
+        manifests: by digest.
+        holds: who needs what, by manifest digest and holder.
+        holder_kinds: the kinds of holders (``sandbox``, ``snapshot``) that this schema has.
+        notes: sentences about what was left out.
+        complete: no reference, manifest or hold is among that; else what nothing here names may still be
+            needed.
+    """
+
+    images: Mapping[str, MsbImage]
+    manifests: Mapping[str, MsbManifest]
+    holds: Mapping[tuple[str, str], MsbHold]
+    holder_kinds: frozenset[str]
+    notes: tuple[str, ...] = ()
+    complete: bool = True
+
+
+def exists(path: Path) -> bool:
+    """Return whether a database with anything in it lies there; msb makes an empty file first."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb") as file:
+            return file.read(len(foreign_database.MAGIC)) == foreign_database.MAGIC
+    except OSError:
+        return False
+
+
+def read(path: Path) -> MsbState:
+    """Read a consistent state of msb's database.
+
+    Args:
+        path: the file ``msb.db``.
+
+    Raises:
+        MsbDatabaseError: it cannot be read, or is no database of microsandbox's image cache.
+    """
+    try:
+        notes: list[str] = []
+        with foreign_database.opened(path) as connection:
+            found = {table: _rows(connection, table, names, notes) for table, names in _COLUMNS.items()}
+    except (OSError, sqlite3.Error) as error:
+        raise MsbDatabaseError(f"cannot read {path}: {error}") from None
+    if found["image_ref"] is None or found["manifest"] is None:
+        raise MsbDatabaseError(f"{path} has no images of microsandbox in it that this msb-cache can read")
+    return _Reader({table: rows for table, rows in found.items() if rows is not None}, notes).state()
+
+
+# -- tables -------------------------------------------------------------------------------------------
+
+_COLUMNS = {
+    "image_ref": ("id", "reference", "manifest_id", "created_at", "updated_at"),
+    "manifest": (
+        *("id", "digest", "media_type", "config_digest", "architecture", "os", "variant", "created_at"),
+    ),
+    "config": (
+        *("manifest_id", "digest", "env", "cmd", "entrypoint"),
+        *("working_dir", "user", "labels", "stop_signal"),
+    ),
+    "layer": ("id", "diff_id", "blob_digest", "media_type", "compressed_size_bytes"),
+    "manifest_layer": ("manifest_id", "layer_id", "position"),
+    "sandbox": ("id", "name", "config"),
+    "sandbox_rootfs": ("id", "sandbox_id", "manifest_id", "created_at"),
+    "snapshot_index": (
+        *("artifact_path", "name", "group_name", "image_ref"),
+        *("image_manifest_digest", "created_at"),
+    ),
+}
+"""What is read of which table; what a schema lacks reads as NULL."""
+
+
+def _rows(connection: sqlite3.Connection, table: str, names: Sequence[str], notes: list[str]) -> Rows | None:
+    """Return a table's rows; None when the schema has no such table."""
+    if not foreign_database.has_table(connection, table):
+        return None
+    present = {str(row[1]).lower() for row in connection.execute(f"PRAGMA table_info({table})")}
+    columns = ", ".join(_column(name, present) for name in names)
+    query = f"SELECT {columns} FROM {table}"  # noqa: S608
+    try:
+        rows = connection.execute(f"{query} LIMIT {MAX_ROWS + 1}").fetchall()
+    except sqlite3.Error as error:
+        if isinstance(error, sqlite3.OperationalError) and "decode" not in str(error):
+            raise
+        rows = _row_by_row(connection, table, query, notes)
+    if len(rows) > MAX_ROWS:
+        raise sqlite3.DataError(f"{table} has more than {MAX_ROWS:,} rows")
+    return rows
+
+
+def _column(name: str, present: set[str]) -> str:
+    if name in present:
+        return f'"{name}"'
+    return "rowid" if name == "id" else "NULL"
+
+
+def _row_by_row(connection: sqlite3.Connection, table: str, query: str, notes: list[str]) -> Rows:
+    """Read around rows that SQLite cannot hand out: no UTF-8, or larger than we look at."""
+    rows: Rows = []
+    left_out = 0
+    for (rowid,) in connection.execute(f"SELECT rowid FROM {table}").fetchall():  # noqa: S608
+        try:
+            rows += connection.execute(f"{query} WHERE rowid = ?", (rowid,)).fetchall()
+        except (sqlite3.DataError, sqlite3.OperationalError):
+            left_out += 1
+    notes.append(f"left out of msb.db: {left_out:,} rows of {table} that are no text or too large")
+    return rows
+
+
+# -- rows ---------------------------------------------------------------------------------------------
+
+
+class _SandboxImage(msgspec.Struct):
+    reference: str | None = None
+
+
+class _SandboxConfig(msgspec.Struct):
+    image: dict[str, msgspec.Raw] | str | None = None
+
+
+_words = msgspec.json.Decoder(list[str]).decode
+_labels = msgspec.json.Decoder(dict[str, str]).decode
+_sandbox_config = msgspec.json.Decoder(_SandboxConfig).decode
+_sandbox_image = msgspec.json.Decoder(_SandboxImage | str).decode
+
+
+class _Reader:
+    """Turns rows into a state."""
+
+    def __init__(self, tables: Mapping[str, Rows], notes: Sequence[str]) -> None:
+        self._tables = tables
+        self._notes = [*notes]
+        self._left_out = 0
+        self._complete = not notes
+        self._digests: dict[Any, str] = {}  # of manifests, by msb's id
+        self._days: dict[str, int] = {}
+        self._canonical: dict[str, str | None] = {}
+
+    def state(self) -> MsbState:
+        manifests = self._manifests()
+        images = self._images()
+        holds: dict[tuple[str, str], MsbHold] = {}
+        for hold in (*self._sandboxes(), *self._snapshots()):
+            holds.setdefault((hold.manifest_digest, hold.holder), hold)
+        kinds = {"sandbox": "sandbox_rootfs", "snapshot": "snapshot_index"}
+        if self._left_out > MAX_NOTES:
+            self._notes.append(f"{self._left_out - MAX_NOTES:,} more rows of msb.db were left out")
+        return MsbState(
+            images=images,
+            manifests=manifests,
+            holds=holds,
+            holder_kinds=frozenset(kind for kind, table in kinds.items() if table in self._tables),
+            notes=tuple(self._notes),
+            complete=self._complete,
+        )
+
+    def _note(self, what: str) -> None:
+        self._left_out += 1
+        if self._left_out <= MAX_NOTES:
+            self._notes.append(f"left out of msb.db: {what}")
+
+    def _miss(self, what: str) -> None:
+        """Leave out a record that reaches others."""
+        self._complete = False
+        self._note(what)
+
+    def _manifests(self) -> dict[str, MsbManifest]:
+        configs = {row[0]: row[1:] for row in self._tables.get("config", ())}
+        layers = self._layers()
+        found: dict[str, MsbManifest] = {}
+        for row in self._tables["manifest"]:
+            row_id, digest, media_type, config_digest, architecture, os_name, variant, created = row
+            if not _is_digest(digest) or not isinstance(row_id, int):
+                self._miss(f"a manifest whose digest is {_shown(digest)}")
+                continue
+            own = layers.get(row_id, ())
+            if own is None or digest in found:
+                self._miss(f"the manifest {digest}, whose layers make no sense")
+                continue
+            config = configs.get(row_id)
+            self._digests[row_id] = digest
+            found[digest] = MsbManifest(
+                digest=digest,
+                row=f"manifest:{row_id}",
+                media_type=_text(media_type),
+                config_digest=_text(config_digest) or (None if config is None else _text(config[0])),
+                architecture=_text(architecture),
+                os=_text(os_name),
+                variant=_text(variant),
+                config=ImageConfig() if config is None else self._config(digest, config),
+                layers=own,
+                created_at_ns=self._time(created),
+            )
+        return found
+
+    def _config(self, digest: str, row: Sequence[Any]) -> ImageConfig:
+        _, env, cmd, entrypoint, working_dir, user, labels, stop_signal = row
+        if env is cmd is entrypoint is working_dir is user is labels is stop_signal is None:
+            return _NO_CONFIG
+
+        def decoded(name: str, value: Any, decode: Any) -> Any:
+            if value is None or value == "":
+                return None
+            try:
+                if len(value) > MAX_JSON:
+                    raise ValueError
+                return decode(value)
+            except (TypeError, ValueError, msgspec.MsgspecError):
+                self._note(f"{name} of the configuration of {digest}: {_shown(value)}")
+                return None
+
+        commands = [
+            decoded(name, value, _words) for name, value in (("cmd", cmd), ("entrypoint", entrypoint))
+        ]
+        return ImageConfig(
+            env=tuple(decoded("env", env, _words) or ()),
+            cmd=None if commands[0] is None else tuple(commands[0]),
+            entrypoint=None if commands[1] is None else tuple(commands[1]),
+            working_dir=_text(working_dir, 4096),
+            user=_text(user),
+            labels=decoded("labels", labels, _labels),
+            stop_signal=_text(stop_signal),
+        )
+
+    def _layers(self) -> dict[Any, tuple[MsbLayer, ...] | None]:
+        """Return each manifest's layers by its row id; None where they make no sense."""
+        by_id: dict[Any, MsbLayer] = {}
+        for row_id, diff_id, blob, media_type, size in self._tables.get("layer", ()):
+            if _is_digest(diff_id):
+                by_id[row_id] = MsbLayer(
+                    diff_id=diff_id,
+                    blob_digest=blob if _is_digest(blob) else diff_id,
+                    media_type=_text(media_type),
+                    size=size if isinstance(size, int) and 0 <= size <= _MAX_NS else None,
+                )
+        placed: dict[Any, list[tuple[int, MsbLayer]] | None] = {}
+        for manifest_id, layer_id, position in self._tables.get("manifest_layer", ()):
+            own = placed.setdefault(manifest_id, [])
+            layer = by_id.get(layer_id)
+            if own is None:
+                continue
+            if layer is None or not isinstance(position, int) or len(own) >= MAX_LAYERS:
+                placed[manifest_id] = None
+            else:
+                own.append((position, layer))
+        found: dict[Any, tuple[MsbLayer, ...] | None] = {}
+        for manifest_id, own in placed.items():
+            if own is None:
+                found[manifest_id] = None
+                continue
+            own.sort(key=_position)
+            found[manifest_id] = tuple([layer for _, layer in own])
+        return found
+
+    def _images(self) -> dict[str, MsbImage]:
+        found: dict[str, MsbImage] = {}
+        for row_id, typed, manifest_id, created, updated in self._tables["image_ref"]:
+            canonical = self._reference(typed)
+            digest = self._digests.get(manifest_id)
+            if canonical is None or digest is None or not isinstance(row_id, int):
+                self._miss(f"the reference {_shown(typed)}")
+                continue
+            created_at = self._time(created)
+            row = f"image_ref:{row_id}@{'-' if created_at is None else created_at}"
+            image = MsbImage(
+                reference=canonical,
+                typed=typed,
+                manifest_digest=digest,
+                row=row,
+                rows=frozenset((row,)),
+                spellings=frozenset((typed,)),
+                digests=frozenset((digest,)),
+                created_at_ns=created_at,
+                updated_at_ns=self._time(updated),
+            )
+            other = found.get(canonical)
+            if other is not None:
+                newest = max(image, other, key=lambda each: (each.updated_at_ns or 0, each.row))
+                created = [time for time in (created_at, other.created_at_ns) if time is not None]
+                image = msgspec.structs.replace(
+                    newest,
+                    rows=image.rows | other.rows,
+                    spellings=image.spellings | other.spellings,
+                    digests=image.digests | other.digests,
+                    created_at_ns=min(created, default=None),
+                )
+            found[canonical] = image
+        return found
+
+    def _sandboxes(self) -> Iterator[MsbHold]:
+        sandboxes = {row_id: (name, config) for row_id, name, config in self._tables.get("sandbox", ())}
+        for row_id, sandbox_id, manifest_id, created in self._tables.get("sandbox_rootfs", ()):
+            if manifest_id is None:
+                continue  # its root is no image
+            name, config = sandboxes.get(sandbox_id, (None, None))
+            digest = self._digests.get(manifest_id)
+            if digest is None or not _is_name(name):
+                self._miss(f"a hold by the sandbox {_shown(name)}")
+                continue
+            created_at = self._time(created)
+            yield MsbHold(
+                holder=f"sandbox:{name}",
+                manifest_digest=digest,
+                row=f"sandbox_rootfs:{row_id}@{'-' if created_at is None else created_at}",
+                reference=self._reference(_image_of(config)),
+                created_at_ns=created_at,
+            )
+
+    def _snapshots(self) -> Iterator[MsbHold]:
+        for path, name, group, reference, digest, created in self._tables.get("snapshot_index", ()):
+            if not _is_digest(digest) or not _is_name(path):
+                self._miss(f"a hold by the snapshot {_shown(name or path)}")
+                continue
+            # msb's own way to name a snapshot of a group.
+            named = f"{group}:{name}" if group else name
+            created_at = self._time(created)
+            yield MsbHold(
+                holder=f"snapshot:{named if _is_name(named) else path}",
+                manifest_digest=digest,
+                row=f"snapshot_index:{path}@{'-' if created_at is None else created_at}",
+                reference=self._reference(reference),
+                created_at_ns=created_at,
+            )
+
+    def _reference(self, typed: Any) -> str | None:
+        if not isinstance(typed, str) or len(typed) > 1024:
+            return None
+        if typed not in self._canonical:
+            try:
+                self._canonical[typed] = Reference.parse(typed).canonical
+            except InvalidReferenceError:
+                self._canonical[typed] = None
+        return self._canonical[typed]
+
+    def _time(self, value: Any) -> int | None:
+        """Return ns since the epoch for msb's text, or for a number of s, ms, us or ns."""
+        if isinstance(value, str):
+            if not (value.isdigit() and value.isascii() and len(value) < 20):
+                return self._parsed(value)
+            value = int(value)  # a number in a column for text
+        if isinstance(value, int | float) and 0 <= value <= _MAX_NS:
+            for limit, factor in ((10**11, 10**9), (10**14, 10**6), (10**17, 10**3)):
+                if value < limit:
+                    return int(value * factor)
+            return int(value)
+        return None
+
+    def _parsed(self, text: str) -> int | None:
+        found = _TIME.fullmatch(text) if len(text) < 64 else None
+        if found is None:
+            return None
+        day, hour, minute, second, fraction, sign, zone_hours, zone_minutes = found.groups()
+        seconds = self._days.get(day)
+        if seconds is None:
+            try:
+                seconds = (datetime.fromisoformat(day) - datetime(1970, 1, 1)).days * 86400
+            except ValueError:
+                return None
+            self._days[day] = seconds
+        seconds += int(hour) * 3600 + int(minute) * 60 + int(second or 0)
+        if sign:
+            offset = int(zone_hours) * 3600 + int(zone_minutes or 0) * 60
+            seconds -= offset if sign == "+" else -offset
+        ns = seconds * 10**9 + (int(fraction[:9].ljust(9, "0")) if fraction else 0)
+        return ns if 0 <= ns <= _MAX_NS else None
+
+
+_NO_CONFIG = ImageConfig()
+
+
+def _position(placed: tuple[int, MsbLayer]) -> int:
+    return placed[0]
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and digest_problem(value) is None
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_PATH and _CONTROL.search(value) is None
+
+
+def _text(value: Any, most: int = MAX_TEXT) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= most else None
+
+
+def _image_of(config: Any) -> str | None:
+    """Return the reference that a sandbox's configuration names, as it was typed."""
+    if not isinstance(config, str) or len(config) > foreign_database.MAX_VALUE:
+        return None
+    try:
+        image = _sandbox_config(config).image
+        if isinstance(image, dict):
+            source = image.get("Oci") or image.get("oci")
+            named = None if source is None else _sandbox_image(source)
+            return named.reference if isinstance(named, _SandboxImage) else named
+        return image
+    except (ValueError, msgspec.MsgspecError):
+        return None
+
+
+def _shown(value: Any) -> str:
+    return shown(value) if isinstance(value, str) else shown(repr(value)[:120])

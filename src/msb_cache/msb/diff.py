@@ -1,0 +1,253 @@
+"""What changed in a home that msb writes: the difference between its index and ours, as events.
+
+Pure: no database, no clock; what lies on disk is asked of a function. Appending the result and comparing
+again finds nothing. What msb's index does not know, and never did, is left alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.store import NewEvent
+from msb_cache.msb.database import MsbHold, MsbImage, MsbManifest, MsbState
+from msb_cache.projections.known import Known, KnownImage, KnownManifest
+
+Measure = Callable[[str, str], int | None]
+"""For an artifact's kind and subject, the size of its file in bytes; None when there is none."""
+
+_SOURCE = ev.Source(kind="microsandbox")
+_LATE = 2**63
+_PULLED, _HELD, _USED = range(3)
+
+
+class Differences(NamedTuple):
+    """What happened, and the deletions of files whose records are gone and which are still there."""
+
+    events: list[NewEvent]
+    leftovers: list[NewEvent]
+
+
+def differences(ours: Known, theirs: MsbState, measure: Measure) -> Differences:
+    """Compare our index with msb's.
+
+    Args:
+        ours: what the log knows.
+        theirs: what msb's database says.
+        measure: which artifact files there are, and their sizes.
+
+    Returns:
+        The events to append, in an order that follows only from the arguments: what ended, then the new
+        manifests, then what began, by the time at which it did. msb deletes records first and files
+        afterwards; deletions of files that are still there are returned apart.
+    """
+    gone = _gone_manifests(ours, theirs)
+    file_events = list(_files(ours, theirs, gone))
+    ended = [*_released(ours, theirs), *_removed(ours, theirs)]
+    ended += [NewEvent(ev.ManifestDeleted(), digest) for digest in gone]
+    leftovers: list[NewEvent] = []
+    for event in file_events:
+        (leftovers if _there(event, measure) else ended).append(event)
+    begun = _begun(ours, theirs)
+    return Differences([*ended, *_added(ours, theirs, gone, measure), *begun], leftovers)
+
+
+def _released(ours: Known, theirs: MsbState) -> Iterator[NewEvent]:
+    for digest, holder in sorted(ours.holds):
+        row = ours.holds[digest, holder]
+        if row is None or holder.partition(":")[0] not in theirs.holder_kinds:
+            continue
+        now = theirs.holds.get((digest, holder))
+        if now is None or now.row != row:
+            yield NewEvent(ev.ImageReleased(holder=holder), digest)
+
+
+def _removed(ours: Known, theirs: MsbState) -> Iterator[NewEvent]:
+    for reference, image in sorted(ours.images.items()):
+        if image.row is not None and not _same(image, theirs.images.get(reference)):
+            removed = ev.ImageRemoved(manifest_digest=image.manifest_digest, cause="external")
+            yield NewEvent(removed, reference)
+
+
+def _same(image: KnownImage, now: MsbImage | None) -> bool:
+    """Whether the record that we saw is still there, perhaps pointing elsewhere."""
+    return now is not None and image.row in now.rows
+
+
+def _gone_manifests(ours: Known, theirs: MsbState) -> list[str]:
+    kept = {
+        image.manifest_digest
+        for reference, image in ours.images.items()
+        if image.row is None and reference not in theirs.images  # ours alone
+    }
+    return sorted(
+        digest
+        for digest, manifest in ours.manifests.items()
+        if manifest.row is not None and digest not in kept and not _same_manifest(manifest, theirs, digest)
+    )
+
+
+def _same_manifest(manifest: KnownManifest, theirs: MsbState, digest: str) -> bool:
+    now = theirs.manifests.get(digest)
+    return now is not None and now.row == manifest.row
+
+
+def _files(ours: Known, theirs: MsbState, gone: Sequence[str]) -> Iterator[NewEvent]:
+    """Yield the deletions of the files of gone manifests, and of layers that nothing else has.
+
+    Only of files that were there when the manifest entered the index: their size is known.
+    """
+    for digest in gone:
+        manifest = ours.manifests[digest]
+        if digest in theirs.manifests:
+            continue  # it came back
+        if manifest.vmdk_bytes is not None:
+            yield NewEvent(ev.VmdkDeleted(bytes=manifest.vmdk_bytes), digest)
+        if manifest.fsmeta_bytes is not None:
+            yield NewEvent(ev.FsmetaDeleted(bytes=manifest.fsmeta_bytes), digest)
+    needed = {layer.diff_id for manifest in theirs.manifests.values() for layer in manifest.layers}
+    gone_set = set(gone)
+    for digest, manifest in ours.manifests.items():
+        if digest not in gone_set:
+            needed.update(manifest.layers)
+    had = Counter(diff_id for digest in gone for diff_id in set(ours.manifests[digest].layers))
+    for diff_id in sorted(had.keys() - needed):
+        size = ours.layers.get(diff_id)
+        if size is not None:
+            yield NewEvent(ev.LayerDeleted(bytes=size, manifests=had[diff_id]), diff_id)
+
+
+def _there(event: NewEvent, measure: Measure) -> bool:
+    deleted = event.event
+    return isinstance(deleted, ev.ArtifactDeleted) and measure(deleted.kind, event.subject) is not None
+
+
+def _added(ours: Known, theirs: MsbState, gone: Sequence[str], measure: Measure) -> list[NewEvent]:
+    lost = set(gone)
+    new = []
+    for digest, manifest in theirs.manifests.items():
+        known = ours.manifests.get(digest)
+        if (
+            known is None
+            or digest in lost
+            or known.row != manifest.row
+            or any(diff_id not in ours.layers for diff_id in known.layers)
+        ):
+            new.append(manifest)
+    new.sort(key=lambda manifest: (_or_late(manifest.created_at_ns), manifest.digest))
+    sizes: dict[str, int | None] = {}
+    return [_manifest_added(manifest, measure, sizes) for manifest in new]
+
+
+def _manifest_added(manifest: MsbManifest, measure: Measure, sizes: dict[str, int | None]) -> NewEvent:
+    layers = []
+    for layer in manifest.layers:
+        if layer.diff_id not in sizes:  # many images have the same
+            sizes[layer.diff_id] = measure("layer", layer.diff_id)
+        layers.append(
+            ev.Layer(
+                diff_id=layer.diff_id,
+                blob_digest=layer.blob_digest,
+                media_type=layer.media_type or "",
+                size=layer.size or 0,
+                erofs_size=sizes[layer.diff_id],
+            )
+        )
+    added = ev.ManifestAdded(
+        media_type=manifest.media_type or "",
+        config_digest=manifest.config_digest or "",
+        architecture=manifest.architecture,
+        os=manifest.os,
+        variant=manifest.variant,
+        config=manifest.config,
+        layers=tuple(layers),
+        fsmeta_size=measure("fsmeta", manifest.digest),
+        vmdk_size=measure("vmdk", manifest.digest),
+        row=manifest.row,
+    )
+    return NewEvent(added, manifest.digest, manifest.created_at_ns)
+
+
+def _begun(ours: Known, theirs: MsbState) -> list[NewEvent]:
+    """Return pulls, holds and uses by the time at which they happened."""
+    found: list[tuple[int, int, str, NewEvent]] = []
+
+    def happened(order: int, event: NewEvent) -> None:
+        found.append((_or_late(event.occurred_at_ns), order, event.subject, event))
+
+    last_used: dict[str, int] = {}
+    for reference, image in theirs.images.items():
+        known = ours.images.get(reference)
+        pulled = _pulled(known, image)
+        if pulled is not None:
+            happened(_PULLED, pulled)
+        times = [] if pulled is None else [pulled.occurred_at_ns]
+        if known is not None and (known.row is None or _same(known, image)):
+            times.append(known.last_used_at)
+        last_used[reference] = max((time for time in times if time is not None), default=0)
+    for (digest, holder), hold in theirs.holds.items():
+        key = (digest, holder)
+        if key in ours.holds and ours.holds[key] == hold.row:
+            continue
+        held = ev.ImageHeld(holder=holder, reference=hold.reference, row=hold.row)
+        happened(_HELD, NewEvent(held, digest, hold.created_at_ns))
+        used = _used_by(hold, theirs.images)
+        if used is not None:
+            happened(_USED, used)
+            last_used[used.subject] = max(last_used[used.subject], used.occurred_at_ns or 0)
+    for reference, image in theirs.images.items():
+        updated = image.updated_at_ns
+        if updated is not None and updated > last_used[reference]:
+            happened(_USED, NewEvent(ev.ImageUsed(manifest_digest=image.manifest_digest), reference, updated))
+    found.sort(key=lambda entry: (entry[:3], _holder(entry[3]), _manifest(entry[3])))
+    return [event for *_, event in found]
+
+
+def _pulled(known: KnownImage | None, image: MsbImage) -> NewEvent | None:
+    """Return the pull that explains how the reference came to be as it is; None if nothing changed."""
+    created, updated = image.created_at_ns, image.updated_at_ns
+    occurred = updated if created is None else created
+    previous = None
+    if known is not None and (known.row is None or _same(known, image)):
+        if known.manifest_digest != image.manifest_digest:
+            previous = known.manifest_digest
+            occurred = updated if known.row is not None and updated is not None else occurred
+        elif known.row is not None:
+            return None
+        changed = previous is not None
+    else:
+        changed = True
+    pulled = ev.ImagePulled(
+        manifest_digest=image.manifest_digest,
+        previous_digest=previous,
+        changed=changed,
+        source=_SOURCE,
+        row=image.row,
+    )
+    return NewEvent(pulled, image.reference, occurred)
+
+
+def _used_by(hold: MsbHold, images: Mapping[str, MsbImage]) -> NewEvent | None:
+    """Return the use that made a sandbox, no later than msb's own record of the reference's last use."""
+    image = None if hold.reference is None else images.get(hold.reference)
+    if image is None or not hold.holder.startswith("sandbox:"):
+        return None
+    times = [time for time in (hold.created_at_ns, image.updated_at_ns) if time is not None]
+    if not times:
+        return None
+    used = ev.ImageUsed(manifest_digest=hold.manifest_digest, holder=hold.holder)
+    return NewEvent(used, image.reference, min(times))
+
+
+def _holder(event: NewEvent) -> str:
+    return getattr(event.event, "holder", None) or ""
+
+
+def _manifest(event: NewEvent) -> str:
+    return getattr(event.event, "manifest_digest", None) or ""
+
+
+def _or_late(time: int | None) -> int:
+    return _LATE if time is None else time

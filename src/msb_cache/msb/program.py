@@ -1,0 +1,192 @@
+"""Find microsandbox's own program, and run it for one home: what changes a cache of msb goes through it.
+
+It gets the home and nothing of the caller's choice of a backend, so it acts on this cache and no other.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+
+from msb_cache import diagnostics as logs
+from msb_cache.errors import HomeOwnedByMicrosandboxError, MsbProgramError
+
+_NOT_PASSED_ON = ("MSB_BACKEND", "MSB_PROFILE", "MSB_API_URL", "MSB_API_KEY", "MSB_PATH")
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_LOGIN = re.compile(r"//[^/@\s]*@")
+_QUERY = re.compile(r"(https?://[^\s?]+)\?[^\s,;]*")
+_LONGEST_REASON = 500
+_MOST_OUTPUT = 4 * 1024 * 1024
+_VERSION_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a run ended: its exit code, its standard output, and the lines it wrote for people."""
+
+    code: int
+    output: str
+    lines: tuple[str, ...]
+
+    @property
+    def problem(self) -> str:
+        """What msb says went wrong, without logins and without the queries of addresses."""
+        said = [line.removeprefix("error: ") for line in self.lines if line.startswith("error: ")]
+        said += self.lines[-1:] or [f"exit code {self.code}"]
+        return _QUERY.sub(r"\1", _LOGIN.sub("//", said[0]))[:_LONGEST_REASON]
+
+
+class MsbProgram:
+    """The program, for one home."""
+
+    def __init__(self, path: Path, home: Path) -> None:
+        self.path = path
+        self._home = home
+
+    def run(
+        self,
+        *arguments: str,
+        source: Iterator[bytes] | None = None,
+        seconds: float | None = None,
+        inherits: Sequence[int] = (),
+    ) -> Finished:
+        """Run it to its end.
+
+        Args:
+            arguments: the command line.
+            source: what it reads from standard input, in pieces; None: nothing.
+            seconds: how long it may take once it has read that; None: as long as it takes.
+            inherits: open files that stay open as long as it runs.
+
+        Returns:
+            How it ended; of what it wrote, the first 4 MiB.
+
+        Raises:
+            MsbProgramError: it cannot be started, or does not end in time.
+        """
+        environment = {key: value for key, value in os.environ.items() if key not in _NOT_PASSED_ON}
+        environment |= {"MSB_BACKEND": "local", "MSB_HOME": str(self._home), "NO_COLOR": "1"}
+        # Files, not pipes: it can write as much as it likes while it is still being fed.
+        with TemporaryFile() as output, TemporaryFile() as errors:
+            try:
+                process = subprocess.Popen(
+                    [str(self.path), *arguments],
+                    stdin=subprocess.DEVNULL if source is None else subprocess.PIPE,
+                    stdout=output,
+                    stderr=errors,
+                    env=environment,
+                    pass_fds=inherits,
+                )
+            except OSError as error:
+                raise MsbProgramError(f"cannot run {self.path}: {error.strerror or error}") from None
+            try:
+                if source is not None:
+                    _feed(process, source)
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise MsbProgramError(f"{self.path} has not ended after {seconds:g} seconds") from None
+            except BaseException:
+                process.terminate()
+                process.wait()
+                raise
+            finally:
+                if process.stdin is not None:
+                    with suppress(BrokenPipeError):
+                        process.stdin.close()
+            said, text = _written(output), _ANSI.sub("", _written(errors))
+        lines = tuple(line.strip() for line in text.splitlines() if line.strip())
+        logs.debug("msb.ran", command=arguments[0], code=process.returncode)
+        return Finished(process.returncode, said, lines)
+
+    def version(self) -> str | None:
+        """Return its version, such as ``0.7.11``; None when it does not say."""
+        found = re.search(r"\d+\.\d+\.\d+\S*", self.run("--version", seconds=_VERSION_SECONDS).output)
+        return found[0] if found else None
+
+
+def _feed(process: subprocess.Popen[bytes], pieces: Iterator[bytes]) -> None:
+    assert process.stdin is not None  # noqa: S101
+    with suppress(BrokenPipeError):  # it has seen enough, and says why
+        for piece in pieces:
+            process.stdin.write(piece)
+        process.stdin.close()
+
+
+def _written(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read(_MOST_OUTPUT).decode(errors="replace")
+
+
+def find_program(home: Path) -> MsbProgram | None:
+    """Return the program: ``MSB_PATH``, else ``msb`` on the PATH, else what the microsandbox package ships.
+
+    Raises:
+        MsbProgramError: ``MSB_PATH`` names no program.
+    """
+    named = os.environ.get("MSB_PATH")
+    if named:
+        if not os.access(named, os.X_OK) or os.path.isdir(named):
+            raise MsbProgramError("MSB_PATH names no program that can be run")
+        # Absolute, because a bare name would be looked for on the PATH.
+        return MsbProgram(Path(named).absolute(), home)
+    found = shutil.which("msb") or _bundled()
+    return None if found is None else MsbProgram(Path(found).absolute(), home)
+
+
+def require_program(home: Path) -> MsbProgram:
+    """Return the program, without which a home that msb keeps is only read.
+
+    Raises:
+        HomeOwnedByMicrosandboxError: there is none.
+    """
+    program = find_program(home)
+    if program is None:
+        raise HomeOwnedByMicrosandboxError(
+            f"{home} is kept by msb, which is not installed here, so it is only read; "
+            "install microsandbox, or name the program with MSB_PATH"
+        )
+    return program
+
+
+def _bundled() -> str | None:
+    try:
+        spec = find_spec("microsandbox")
+    except (ImportError, ValueError):
+        return None
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = os.path.join(folder, "_bundled", "bin", "msb")
+        if os.access(path, os.X_OK):
+            return path
+    return None
+
+
+def per_argument(finished: Finished, arguments: Sequence[str], done: str) -> list[str | None]:
+    """Return what msb said of each argument, in their order: None where it was done, else what was wrong.
+
+    Args:
+        finished: the run.
+        arguments: what it was asked to work on, one after the other.
+        done: the word with which it says that one is done, such as ``Removed``.
+    """
+    said: list[str | None] = []
+    for line in finished.lines:
+        if line.startswith(f"✓ {done}"):
+            said.append(None)
+        elif line.startswith("error: "):
+            said.append(line.removeprefix("error: "))
+    if len(said) == len(arguments) + 1 and finished.code:
+        said.pop()  # its last line says that some failed
+    if len(said) != len(arguments):
+        return [finished.problem if finished.code else None] * len(arguments)
+    return said

@@ -1,0 +1,342 @@
+"""Record what microsandbox did in a home that it writes: compare its index with ours, append the difference.
+
+Our write lock comes first, then msb's state, so an older view can never follow a newer one, and two syncs
+at once record nothing twice. What happened and was undone between two syncs is not known.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, NamedTuple
+
+from msb_cache import diagnostics as logs
+from msb_cache.errors import MicrosandboxError, MsbDatabaseError
+from msb_cache.eventstore.ids import uuid7
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from msb_cache.artifacts.layout import Layout
+    from msb_cache.eventstore.store import Actor, NewEvent, StoredEvent
+    from msb_cache.home.ledger import Ledger, Transaction
+    from msb_cache.msb.database import MsbState
+    from msb_cache.msb.diff import Differences, Measure
+    from msb_cache.projections.deletions import Claim
+    from msb_cache.projections.known import Known
+
+    Explain = Callable[[Sequence[NewEvent], Known, MsbState], list[tuple[NewEvent, bool]]]
+
+_TICK = 100_000_000
+"""Nanoseconds: a file written this short a time ago can change again and keep its modification time."""
+_WAIT_FOR_FILES = 3600 * 10**9
+"""Nanoseconds for which a file whose record is gone is waited for; then msb has forgotten it."""
+
+_MANY = 200
+"""Files of one kind that are measured one by one; for more, listing the folder costs less."""
+
+
+class Stamp(NamedTuple):
+    """Inode, size in bytes and modification time of msb.db and of its write-ahead log; 0: no such file."""
+
+    db_inode: int
+    db_size: int
+    db_mtime_ns: int
+    wal_inode: int
+    wal_size: int
+    wal_mtime_ns: int
+
+
+@dataclass(frozen=True)
+class SyncReport:
+    """What a sync found.
+
+    Attributes:
+        operation: the id that groups what was recorded; None when there was nothing to record.
+        adopted: this was the first contact, so the events say what there was, not what changed.
+        events: what was appended, in position order.
+        notes: sentences about what of msb's database was left out.
+    """
+
+    operation: str | None = None
+    adopted: bool = False
+    events: tuple[StoredEvent, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Acting:
+    """What this process has just had msb do.
+
+    Attributes:
+        operation: the id under which that is recorded, as done by us.
+        explain: says of each difference, in our words and in order, whether it came of that; None: only what
+            the operation has claimed did.
+    """
+
+    operation: str
+    explain: Explain | None = None
+
+
+def stamp(layout: Layout) -> Stamp | None:
+    """Return the present stamp of msb's database, None when there is none."""
+    try:
+        db = os.stat(layout.msb_database)
+    except OSError:
+        return None
+    try:
+        wal = os.stat(f"{layout.msb_database}-wal")
+    except OSError:
+        return Stamp(db.st_ino, db.st_size, db.st_mtime_ns, 0, 0, 0)
+    return Stamp(db.st_ino, db.st_size, db.st_mtime_ns, wal.st_ino, wal.st_size, wal.st_mtime_ns)
+
+
+def sync(
+    ledger: Ledger, *, force: bool = False, wait: float | None = None, acting: Acting | None = None
+) -> SyncReport:
+    """Record what msb did since the last sync, as one operation.
+
+    Args:
+        ledger: the home.
+        force: compare even if msb's database looks unchanged.
+        wait: seconds to wait for another process that writes; None: as long as any writing command.
+        acting: what this process had msb do just now.
+
+    Raises:
+        MsbDatabaseError: msb's database cannot be read; nothing was recorded.
+        LogError, BusyError: our own cannot be written.
+    """
+    if not ledger.owned_by_msb or (not force and _unchanged(ledger)):
+        return SyncReport()
+    return _sync(ledger, force, wait, acting)[0]
+
+
+def sync_and_read(ledger: Ledger, *, acting: Acting | None = None) -> MsbState | None:
+    """Record what msb did, also if its database looks unchanged, and return what it says.
+
+    Args:
+        ledger: the home.
+        acting: what this process had msb do just now.
+
+    Returns:
+        None when msb does not keep this home any more.
+
+    Raises:
+        MsbDatabaseError, LogError, BusyError: as for ``sync``.
+    """
+    if not ledger.owned_by_msb:
+        return None
+    return _sync(ledger, True, None, acting)[1]
+
+
+def sync_before_reading(ledger: Ledger) -> str | None:
+    """Sync if it can be done at once; return a sentence for a person when it cannot."""
+    if not ledger.owned_by_msb or _unchanged(ledger):
+        return None
+    if not _writable(ledger.layout):
+        return f"{ledger.layout.db} cannot be written to: what msb did since the last sync is missing here"
+    try:
+        report = sync(ledger, wait=2.0)
+    except (MicrosandboxError, OSError) as error:
+        return f"what msb did since the last sync is missing here: {error}"
+    for note in report.notes:
+        logs.warning(note)
+    return None
+
+
+def _writable(layout: Layout) -> bool:
+    database = layout.database
+    return os.access(layout.db, os.W_OK) and (os.access(database, os.W_OK) or not database.exists())
+
+
+def _unchanged(ledger: Ledger) -> bool:
+    with ledger.snapshot() as connection:
+        if connection is None or _waiting(connection):
+            return False
+        return _last(connection) == stamp(ledger.layout)
+
+
+def _last(connection: sqlite3.Connection) -> Stamp | None:
+    row = connection.execute(f"SELECT {', '.join(Stamp._fields)} FROM sync_state").fetchone()  # noqa: S608
+    return None if row is None else Stamp(*row)
+
+
+def _waiting(connection: sqlite3.Connection) -> bool:
+    found = connection.execute("SELECT 1 FROM sync_leftover LIMIT 1").fetchone()
+    return found is not None
+
+
+def _sync(
+    ledger: Ledger, force: bool, wait: float | None, acting: Acting | None
+) -> tuple[SyncReport, MsbState | None]:
+    """Compare and append; the state is None if that was not needed after all."""
+    from msgspec.structs import replace
+
+    from msb_cache.failpoints import reached
+    from msb_cache.msb import database as msb_database
+    from msb_cache.msb.diff import differences
+    from msb_cache.projections import deletions, known
+
+    layout = ledger.layout
+    if not msb_database.exists(layout.msb_database):
+        raise MsbDatabaseError(f"{layout.msb_database} is no database, or msb has not filled it yet")
+    actor = replace(ledger.actor, observed=True)
+    operation = uuid7()
+
+    measure = _measure(layout)
+    with ledger.record(operation, actor=actor, wait=wait) as transaction:
+        connection = transaction.connection
+        last, now = _last(connection), stamp(layout)
+        began = time.time_ns()
+        if not force and last == now:
+            # Another process was first, or only files are waited for.
+            settled = tuple(_settle(transaction, measure, began))
+            return SyncReport(operation if settled else None, events=settled), None
+        reached("sync.locked")
+        theirs = msb_database.read(layout.msb_database)
+        ours = known.load(connection)
+        events = _settle(transaction, measure, began)
+        found = differences(ours, theirs, measure)
+        claims = deletions.claims(connection, ledger.store(connection))
+        if claims:
+            found = _append_claimed(transaction, found, claims, ours, acting, ledger.actor)
+        if acting is None or acting.explain is None:
+            events += transaction.append(found.events)
+        else:
+            for done, run in groupby(acting.explain(found.events, ours, theirs), key=itemgetter(1)):
+                batch = [event for event, _ in run]
+                by = (acting.operation, ledger.actor) if done else (None, None)
+                events += transaction.append(batch, operation=by[0], actor=by[1])
+        _keep(connection, found.leftovers, operation, began)
+        if now is not None:
+            _remember(connection, now, began)
+        reached("sync.committing")
+    adopted = last is None and not ours.observed
+    logs.info("synced", operation=operation, events=len(events), adopted=adopted)
+    recorded = tuple(event for event in events if event.type != "log.created")
+    return SyncReport(operation if recorded else None, adopted, recorded, theirs.notes), theirs
+
+
+def _append_claimed(
+    transaction: Transaction,
+    found: Differences,
+    claims: Mapping[tuple[str, str], Claim],
+    known: Known,
+    acting: Acting | None,
+    actor: Actor,
+) -> Differences:
+    """Append what running deletions had msb take out of its index, as theirs; return the rest.
+
+    What became of the files is not said here: that is theirs to find out when msb is done.
+    """
+    from msgspec.structs import replace
+
+    from msb_cache.eventstore import events as ev
+    from msb_cache.eventstore.store import NewEvent
+
+    held = {digest for digest, _ in known.holds}
+    mine: dict[str, list[NewEvent]] = {}
+    rest: list[NewEvent] = []
+    for event in found.events:
+        data = event.event
+        if isinstance(data, ev.ImageRemoved):
+            claim = claims.get(("metadata", event.subject))
+            if claim is not None:
+                forced = claim.forced and data.manifest_digest in held
+                data = replace(data, cause=claim.kind, forced=forced)
+        else:
+            claim = claims.get((data.kind, event.subject)) if isinstance(data, ev.ArtifactDeleted) else None
+        if claim is None:
+            rest.append(event)
+        elif isinstance(data, ev.ImageRemoved | ev.ManifestDeleted):
+            mine.setdefault(claim.operation, []).append(NewEvent(data, event.subject))
+    for operation, events in mine.items():
+        ours = acting is not None and acting.operation == operation
+        transaction.append(events, operation=operation, actor=actor if ours else None)
+    leftovers = [event for event in found.leftovers if (_kind(event), event.subject) not in claims]
+    return found._replace(events=rest, leftovers=leftovers)
+
+
+def _kind(deleted: NewEvent) -> str:
+    return deleted.event.kind  # type: ignore[attr-defined, no-any-return]
+
+
+def _measure(layout: Layout) -> Measure:
+    """Return a function that says what a file measures; asked for many, it lists the folder once."""
+    from msb_cache.artifacts import files
+
+    asked: Counter[str] = Counter()
+    listed: dict[str, dict[str, int]] = {}
+
+    def measure(kind: str, subject: str) -> int | None:
+        asked[kind] += 1
+        if asked[kind] <= _MANY:
+            return files.measure(layout.artifact(kind, subject))
+        if kind not in listed:
+            listed[kind] = layout.sizes(kind)  # type: ignore[arg-type]
+        return listed[kind].get(subject)
+
+    return measure
+
+
+def _remember(connection: sqlite3.Connection, seen: Stamp, now: int) -> None:
+    if now - max(seen.db_mtime_ns, seen.wal_mtime_ns) < _TICK:
+        seen = seen._replace(db_mtime_ns=-1)  # it may change again without looking different
+    marks = ", ".join("?" * (len(seen) + 2))
+    connection.execute(
+        f"INSERT OR REPLACE INTO sync_state (id, synced_at, {', '.join(Stamp._fields)}) VALUES ({marks})",  # noqa: S608
+        (1, now, *seen),
+    )
+
+
+# -- files that msb deletes after their records ----------------------------------------------------------
+
+
+def _keep(connection: sqlite3.Connection, leftovers: Sequence[NewEvent], operation: str, now: int) -> None:
+    connection.executemany(
+        "INSERT OR REPLACE INTO sync_leftover (kind, subject, bytes, manifests, operation, since) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (
+                _kind(event),
+                event.subject,
+                event.event.bytes,  # type: ignore[attr-defined]
+                getattr(event.event, "manifests", 1),
+                operation,
+                now,
+            )
+            for event in leftovers
+        ],
+    )
+
+
+def _settle(transaction: Transaction, measure: Measure, now: int) -> list[StoredEvent]:
+    """Record which of the files that were still there are gone now, with the operation they belong to."""
+    from msb_cache.eventstore import events as ev
+    from msb_cache.eventstore.store import NewEvent
+    from msb_cache.projections import images
+
+    connection = transaction.connection
+    stored: list[StoredEvent] = []
+    for kind, subject, size, manifests, operation, since in connection.execute(
+        "SELECT kind, subject, bytes, manifests, operation, since FROM sync_leftover "
+        "ORDER BY operation, kind, subject"
+    ).fetchall():
+        needed = images.needs(connection, kind, subject)
+        gone = measure(kind, subject) is None
+        if gone and not needed:
+            event: ev.Event
+            if kind == "layer":
+                event = ev.LayerDeleted(bytes=size, manifests=manifests)
+            else:
+                event = (ev.FsmetaDeleted if kind == "fsmeta" else ev.VmdkDeleted)(bytes=size)
+            stored += transaction.append([NewEvent(event, subject)], operation=operation)
+        if gone or needed or now - since > _WAIT_FOR_FILES:
+            connection.execute("DELETE FROM sync_leftover WHERE kind = ? AND subject = ?", (kind, subject))
+    return stored

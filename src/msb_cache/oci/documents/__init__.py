@@ -1,0 +1,1 @@
+"""Manifests, indexes, configs and platforms, decoded from hostile bytes."""

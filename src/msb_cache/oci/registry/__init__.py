@@ -1,0 +1,1 @@
+"""Registries: what a reference means there, and the blobs it gives."""

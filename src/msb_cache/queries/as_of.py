@@ -1,0 +1,150 @@
+"""Questions to the index as it was: which position is meant, who held what, and what changed between two.
+
+The index itself comes from ``snapshots``; the questions are those of ``projections.images``, as of the
+present.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from msb_cache.errors import InvalidConfigError
+from msb_cache.eventstore.store import EventStore
+from msb_cache.projections import images
+from msb_cache.queries.resolve import familiar
+from msb_cache.queries.times import EPOCH, as_ns, position_in
+
+AsOf = str | datetime | int
+"""A moment in the log: a position, or a time as in ``queries.times``; as text, ``@123`` is a position."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Somebody needs a manifest: a sandbox or a snapshot."""
+
+    holder: str
+    manifest_digest: str
+    since_ns: int
+    """In ns since the epoch, UTC."""
+    reference: str | None
+    """By which reference it was held, in familiar form; None when that is not known."""
+
+    @property
+    def since(self) -> datetime:
+        """Since when: an aware UTC time, to the µs."""
+        return EPOCH + timedelta(microseconds=self.since_ns // 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A reference that points at another manifest than before."""
+
+    reference: str
+    previous_digest: str
+    manifest_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What differs between two positions of the log. References in familiar form; each list is sorted."""
+
+    from_position: int
+    to_position: int
+    added: list[tuple[str, str]]
+    """References that came, with the digest they point at."""
+    removed: list[tuple[str, str]]
+    """References that went, with the digest they pointed at."""
+    moved: list[Moved]
+    held: list[Hold]
+    """Holds that came."""
+    released: list[Hold]
+    """Holds that went."""
+    bytes_before: int
+    """What layer images, merged trees and disk descriptors took, as far as their sizes are known."""
+    bytes_after: int
+
+    @property
+    def bytes_changed(self) -> int:
+        """How many bytes more there are after than before; fewer if negative."""
+        return self.bytes_after - self.bytes_before
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is compared of an index: where references point, who holds what, and how large the cache is."""
+
+    position: int
+    images: Mapping[str, str]
+    holds: Mapping[tuple[str, str], Hold]
+    bytes: int
+
+
+_BARE = re.compile(r"\d{1,3}|\d{5,7}", re.ASCII)
+"""Digits that are neither a year nor a date."""
+
+
+def position_of(store: EventStore | None, moment: AsOf, now_ns: int) -> int:
+    """Return the last position at a moment; 0 when the log begins later.
+
+    Raises:
+        InvalidConfigError: the text is no moment, the time is in the future, or the log has no such position.
+    """
+    head = None if store is None else store.head()
+    end = 0 if head is None else head.seq
+    position = position_in(moment) if isinstance(moment, str) else moment
+    if isinstance(position, int):
+        if not 0 <= position <= end:
+            raise InvalidConfigError(f"the log has no event {position}; its last is {end}")
+        return position
+    assert not isinstance(moment, int)  # noqa: S101
+    if isinstance(moment, str) and _BARE.fullmatch(moment.strip()):
+        number = moment.strip()
+        raise InvalidConfigError(
+            f"{number!r} is no time; the position of event {number} is written @{number}"
+        )
+    time_ns = as_ns(moment, now_ns)
+    if time_ns > max(now_ns, 0 if head is None else head.recorded_at_ns):
+        raise InvalidConfigError(f"{str(moment)!r} is in the future; what will be is not known")
+    return 0 if store is None else store.position_at(time_ns)
+
+
+def contents(connection: sqlite3.Connection, position: int) -> Contents:
+    """Read what ``changes`` compares."""
+    return Contents(
+        position,
+        {row.reference: row.manifest_digest for row in images.handles(connection)},
+        {(hold.manifest_digest, hold.holder): hold for hold in holds(connection, None)},
+        images.total_bytes(connection),
+    )
+
+
+def holds(connection: sqlite3.Connection, manifest_digest: str | None) -> list[Hold]:
+    """Return the holds of a manifest, or all, by holder."""
+    return [
+        Hold(row.holder, row.manifest_digest, row.since, row.reference and familiar(row.reference))
+        for row in images.holds(connection, manifest_digest)
+    ]
+
+
+def changes(before: Contents, after: Contents) -> Changes:
+    """Compare two indexes."""
+    old, new = before.images, after.images
+    return Changes(
+        from_position=before.position,
+        to_position=after.position,
+        added=[(familiar(name), new[name]) for name in sorted(new.keys() - old.keys())],
+        removed=[(familiar(name), old[name]) for name in sorted(old.keys() - new.keys())],
+        moved=[
+            Moved(familiar(name), old[name], new[name])
+            for name in sorted(old.keys() & new.keys())
+            if old[name] != new[name]
+        ],
+        held=[hold for key, hold in after.holds.items() if key not in before.holds],
+        released=[hold for key, hold in before.holds.items() if key not in after.holds],
+        bytes_before=before.bytes,
+        bytes_after=after.bytes,
+    )

@@ -1,0 +1,326 @@
+"""Which events somebody asks for, and reading them page by page.
+
+The log only grows, so a page is one short transaction and the next goes on behind it: nothing is held open
+while somebody reads slowly, and the whole is still what the log was when it was asked.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, TypedDict, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from msb_cache.errors import InvalidConfigError, OperationNotFoundError
+from msb_cache.eventstore.store import EventStore, StoredEvent
+from msb_cache.eventstore.upcasting import CATALOGUE
+from msb_cache.eventstore.where import Where
+from msb_cache.home.ledger import Ledger, as_text
+from msb_cache.projections import images
+from msb_cache.projections.history import HistoryEvent, Scope, history
+from msb_cache.queries import resolve as finding
+
+if TYPE_CHECKING:
+    from msb_cache.projections.deletions import DeletionReport
+    from msb_cache.queries.times import Moment
+
+_OPERATION_PREFIX = r"[0-9a-f-]{4,36}"
+_WHOLE_DIGEST = 71  # characters
+_LONGEST = 1000  # characters of a text to look for
+_FIRST_PAGE, _LARGEST_PAGE = 500, 32_000
+_BEFORE_FOLLOWING = 10
+
+
+class Filters(TypedDict, total=False):
+    """What an event must fit; everything that is given must hold. Times as in ``msb_cache.queries.times``.
+
+    Attributes:
+        since: recorded at or after this time.
+        until: recorded at or before this time.
+        occurred_since: occurred at or after this time, which can be long before it was recorded.
+        occurred_until: occurred at or before this time.
+        after: only positions greater than this.
+        types: only these event types, such as ``image.pulled``.
+        subject: only about these: references, wildcards, digests or beginnings of them, operations; one or
+            several.
+        operation: only of this operation; a unique beginning of its id will do.
+        actor: only what this user did, or ``user@host``.
+        host: only what was done on this machine.
+        holder: only holds, releases and uses of this holder.
+        digest: only about this manifest or layer, or naming it; a unique beginning will do.
+        grep: only with this text in the subject, the data or the actor; the case of ASCII letters is ignored.
+        reverse: newest first.
+        limit: at most this many.
+    """
+
+    since: Moment | None
+    until: Moment | None
+    occurred_since: Moment | None
+    occurred_until: Moment | None
+    after: int
+    types: Iterable[str] | None
+    subject: str | Sequence[str] | None
+    operation: str | None
+    actor: str | None
+    host: str | None
+    holder: str | None
+    digest: str | None
+    grep: str | None
+    reverse: bool
+    limit: int | None
+
+
+class Span(Struct, frozen=True):
+    """Positions: greater than ``after``, up to ``until``; at most ``limit`` events, newest first or last."""
+
+    after: int
+    until: int
+    limit: int | None
+    reverse: bool = False
+
+
+E = TypeVar("E", bound=StoredEvent)
+Reader = Callable[[sqlite3.Connection, EventStore, Span], Iterator[E]]
+"""Reads what fits between two positions; it looks names up anew each time, for the log may have new ones."""
+
+
+class Query:
+    """A checked selection.
+
+    Args:
+        filters: what was asked for.
+        now_ns: the present, for times such as ``yesterday``; ns since the epoch, UTC.
+
+    Raises:
+        InvalidConfigError: a time, type, number or text in it makes no sense.
+    """
+
+    def __init__(self, filters: Filters, now_ns: int) -> None:
+        def time(moment: Moment | None) -> int | None:
+            if moment is None:
+                return None
+            from msb_cache.queries.times import as_ns  # its grammar is compiled
+
+            return as_ns(moment, now_ns)
+
+        self.since_ns, self.until_ns = time(filters.get("since")), time(filters.get("until"))
+        types = filters.get("types")
+        self.types = None if types is None else _known_types(types)
+        subject = filters.get("subject")
+        self.subjects = [subject] if isinstance(subject, str) else subject
+        self.operation = filters.get("operation")
+        self.digest = filters.get("digest")
+        self.after = _number(filters.get("after", 0), "after")
+        limit = filters.get("limit")
+        self.limit = None if limit is None else _number(limit, "limit")
+        self.reverse = filters.get("reverse", False)
+        if (holder := filters.get("holder")) is not None:
+            finding.check_holder(holder)
+        self._where = Where(
+            actor=_text(filters.get("actor")),
+            host=_text(filters.get("host")),
+            holder=holder,
+            text=_text(filters.get("grep")),
+            occurred_from_ns=time(filters.get("occurred_since")),
+            occurred_until_ns=time(filters.get("occurred_until")),
+        )
+
+    def first(self, store: EventStore) -> int:
+        """Return the position behind which the selection begins."""
+        return self.after if self.since_ns is None else max(self.after, store.position_at(self.since_ns - 1))
+
+    def last(self, store: EventStore) -> int:
+        """Return the last position of the selection, as the log is now."""
+        head = store.head()
+        end = 0 if head is None else head.seq
+        return end if self.until_ns is None else min(end, store.position_at(self.until_ns))
+
+    def where(self, connection: sqlite3.Connection) -> Where:
+        """Return the conditions that no index serves, with a digest written out."""
+        if self.digest is None:
+            return self._where
+        digest = finding.digest_prefix(self.digest)
+        if digest is None or len(digest) < _WHOLE_DIGEST:  # a whole one may be a blob's or a config's as well
+            digest = finding.digest_in_log(connection, self.digest)
+        return replace(self._where, digest=digest)
+
+    def events(self, connection: sqlite3.Connection, store: EventStore, span: Span) -> Iterator[StoredEvent]:
+        """Yield the events that fit."""
+        subjects = None if self.subjects is None else _subjects(connection, self.subjects)
+        operation = None if self.operation is None else operation_in_log(connection, self.operation)
+        return store.read(
+            after=span.after,
+            until=span.until,
+            types=self.types,
+            subjects=subjects,
+            operation=operation,
+            where=self.where(connection),
+            reverse=span.reverse,
+            limit=span.limit,
+        )
+
+    def history_of(self, name: str) -> Reader[HistoryEvent]:
+        """Return what reads the history of what a name means, as far as it fits."""
+
+        def read(connection: sqlite3.Connection, store: EventStore, span: Span) -> Iterator[HistoryEvent]:
+            found = self._in_history(connection, store, name, span)
+            if span.reverse:
+                return reversed(deque(found, span.limit))
+            return islice(found, span.limit)
+
+        return read
+
+    def _in_history(
+        self, connection: sqlite3.Connection, store: EventStore, name: str, span: Span
+    ) -> Iterator[HistoryEvent]:
+        where = self.where(connection)
+        operation = None if self.operation is None else operation_in_log(connection, self.operation)
+        subjects = None if self.subjects is None else set(_subjects(connection, self.subjects))
+        scope = Scope(*finding.in_log(connection, name))
+        for event in history(connection, store, scope, after=span.after, until=span.until):
+            if (
+                (self.types is None or event.type in self.types)
+                and (subjects is None or event.subject in subjects)
+                and operation in (None, event.operation)
+                and store.fits(event.seq, where)
+            ):
+                yield event
+
+
+def pages(ledger: Ledger, query: Query, read: Reader[E]) -> Iterator[E]:
+    """Yield what fits, up to the log's end as it was at the beginning."""
+    with ledger.snapshot() as connection:
+        if connection is None:
+            return
+        store = ledger.store(connection)
+        span = Span(query.first(store), query.last(store), query.limit, query.reverse)
+    yield from _read(ledger, read, span)
+
+
+def follow(ledger: Ledger, query: Query, read: Reader[E], looks: Iterable[None]) -> Iterator[E]:
+    """Yield what fits and, after each look, what has come since. Without a beginning, the last ten first.
+
+    Args:
+        ledger: the home.
+        query: its end and its direction do not matter.
+        read: reads what is asked for.
+        looks: one for each look; its end is the end.
+    """
+    position: int | None = None
+    left = query.limit
+    for _ in looks:
+        latest: list[E] = []
+        with ledger.snapshot() as connection:
+            if connection is None:
+                continue
+            store = ledger.store(connection)
+            head = store.head()
+            end = 0 if head is None else head.seq
+            if position is None and query.since_ns is None and not query.after:
+                latest = [*read(connection, store, Span(0, end, _BEFORE_FOLLOWING, reverse=True))]
+                position = end
+            elif position is None:
+                position = query.first(store)
+            elif position == end:
+                continue
+        for event in (*reversed(latest), *_read(ledger, read, Span(position, end, left))):
+            if left is not None:
+                left -= 1
+            yield event
+            if left == 0:
+                return
+        position = end
+
+
+def _read(ledger: Ledger, read: Reader[E], span: Span) -> Iterator[E]:
+    """Yield what fits in a span, in pages; later ones are larger, for some selections are sorted for each."""
+    size, left = _FIRST_PAGE, span.limit
+    while left != 0:
+        size = size if left is None else min(size, left)
+        with ledger.snapshot() as connection:
+            if connection is None:
+                return
+            page = [*read(connection, ledger.store(connection), replace(span, limit=size))]
+        yield from page
+        if len(page) < size:
+            return
+        end = page[-1].seq
+        span = replace(span, until=end - 1) if span.reverse else replace(span, after=end)
+        left = None if left is None else left - len(page)
+        size = min(2 * size, _LARGEST_PAGE)
+
+
+def operation_in_log(connection: sqlite3.Connection, prefix: str) -> str:
+    """Return the operation whose id begins with ``prefix``, at least four characters of it.
+
+    Raises:
+        OperationNotFoundError: none does, or several do.
+    """
+    found = []
+    if re.fullmatch(_OPERATION_PREFIX, prefix):
+        from msb_cache.projections import deletions
+
+        found = deletions.operations_with(connection, prefix)
+    if len(found) != 1:
+        problem = "several operations begin with" if found else "no operation has the id"
+        raise OperationNotFoundError(f"{problem} {as_text(prefix[:100])!r}")
+    return found[0]
+
+
+def deletion_in_log(log: tuple[sqlite3.Connection, EventStore] | None, prefix: str) -> DeletionReport:
+    """Return the report of the deletion whose id begins with ``prefix``; ``log`` is None when there is none.
+
+    Raises:
+        OperationNotFoundError: none does, or several do.
+    """
+    from msb_cache.projections import deletions
+
+    if not re.fullmatch(_OPERATION_PREFIX, prefix):
+        raise OperationNotFoundError(
+            f"{as_text(prefix[:100])!r} is no operation id, nor four characters or more of one; "
+            "`msb-cache prunes` lists them"
+        )
+    found = [] if log is None else deletions.find(log[0], prefix)
+    if len(found) > 1:
+        raise OperationNotFoundError(f"{len(found)} deletions begin with {prefix}; give more of the id")
+    report = deletions.report(*log, found[0].operation) if log is not None and found else None
+    if report is None:
+        raise OperationNotFoundError(f"no deletion has the id {prefix}; `msb-cache prunes` lists them")
+    return report
+
+
+def _subjects(connection: sqlite3.Connection, names: Sequence[str]) -> list[str]:
+    found: dict[str, None] = {}
+    for name in names:
+        if images.is_subject(connection, as_text(name)):
+            found[name] = None
+            continue
+        references, digest = finding.in_log(connection, name)
+        found.update(dict.fromkeys(references if digest is None else [digest]))
+    return [*found]
+
+
+def _known_types(types: Iterable[str]) -> list[str]:
+    chosen = [types] if isinstance(types, str) else [*types]
+    for name in chosen:
+        if name not in CATALOGUE.type_names:
+            known = ", ".join(CATALOGUE.type_names)
+            raise InvalidConfigError(f"{as_text(name[:100])!r} is no event type; there are: {known}")
+    return chosen
+
+
+def _text(text: str | None) -> str | None:
+    if text is not None and not 0 < len(text) <= _LONGEST:
+        raise InvalidConfigError(f"a text to look for has 1 to {_LONGEST} characters, not {len(text)}")
+    return None if text is None else as_text(text)
+
+
+def _number(value: int, name: str) -> int:
+    if not 0 <= value < 2**63:
+        raise InvalidConfigError(f"{name} is a number from 0 to 2^63-1, not {value}")
+    return value

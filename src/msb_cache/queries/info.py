@@ -1,0 +1,108 @@
+"""What kind of home this is: which engine changes its cache and why, and how much there is."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from msb_cache.errors import LogError, MsbProgramError
+from msb_cache.home.ledger import Ledger
+from msb_cache.migrations import SCHEMA_VERSION
+from msb_cache.msb.program import find_program
+from msb_cache.projections import deletions
+
+
+@dataclass(frozen=True)
+class HomeInfo:
+    """A home, its engine and its counts. Times in ns since the epoch, UTC; sizes in bytes.
+
+    Attributes:
+        home: its absolute path.
+        engine: ``msb`` where ``db/msb.db`` exists, so that msb changes the cache, else ``msb-cache``.
+        why: the reason for that, a sentence.
+        writable: whether pull, load, remove and prune can work here.
+        program: the msb that would be run; None: there is none.
+        program_version: what it says of itself.
+        database: where the log is.
+        schema: the version of its schema; None: there is no log yet.
+        events: how many events the log has.
+        log_id: which log it is.
+        began_at: when its first event was recorded.
+        synced_at: when it was last compared with msb's index.
+        images, manifests, layers, holds: how many there are in the index.
+        layer_bytes: what the layers' EROFS images measure together.
+        unfinished: deletions that run now, or were cut short.
+    """
+
+    home: Path
+    engine: Literal["msb", "msb-cache"]
+    why: str
+    writable: bool
+    program: Path | None
+    program_version: str | None
+    database: Path
+    schema: int | None = None
+    events: int = 0
+    log_id: str | None = None
+    began_at: int | None = None
+    synced_at: int | None = None
+    images: int = 0
+    manifests: int = 0
+    layers: int = 0
+    holds: int = 0
+    layer_bytes: int = 0
+    unfinished: tuple[str, ...] = ()
+
+
+def info(ledger: Ledger) -> HomeInfo:
+    """Describe a home; reads only."""
+    layout = ledger.layout
+    path, version, problem = None, None, ""
+    try:
+        program = find_program(layout.home)
+        if program is not None:
+            path, version = program.path, program.version()
+    except MsbProgramError as error:
+        program, problem = None, f": {error}"
+    owned = ledger.owned_by_msb
+    marker = layout.msb_database.relative_to(layout.home)
+    why = f"{marker} is there, so msb keeps this cache" if owned else f"there is no {marker}"
+    if owned and program is None:
+        why += f", but no msb was found, so it is only read{problem}"
+    with ledger.snapshot() as connection:
+        counts = {} if connection is None else _counts(connection)
+        return HomeInfo(
+            home=layout.home,
+            engine="msb" if owned else "msb-cache",
+            why=why,
+            writable=(not owned or program is not None) and _may_write(ledger),
+            program=path,
+            program_version=version,
+            database=layout.database,
+            schema=None if connection is None else SCHEMA_VERSION,
+            unfinished=() if connection is None else tuple(deletions.unfinished(connection)),
+            **counts,
+        )
+
+
+def _may_write(ledger: Ledger) -> bool:
+    try:
+        ledger.check_writable()
+    except LogError:
+        return False
+    return True
+
+
+def _counts(connection: sqlite3.Connection) -> dict[str, Any]:
+    cursor = connection.execute(
+        "SELECT (SELECT coalesce(max(seq), 0) FROM events) AS events, "
+        "(SELECT subject FROM events WHERE seq = 1) AS log_id, "
+        "(SELECT recorded_at FROM events WHERE seq = 1) AS began_at, "
+        "(SELECT synced_at FROM sync_state) AS synced_at, "
+        "(SELECT count(*) FROM image) AS images, (SELECT count(*) FROM manifest) AS manifests, "
+        "(SELECT count(*) FROM layer) AS layers, (SELECT count(*) FROM hold) AS holds, "
+        "(SELECT coalesce(sum(erofs_bytes), 0) FROM layer) AS layer_bytes"
+    )
+    return dict(zip((column[0] for column in cursor.description), cursor.fetchone(), strict=True))

@@ -1,0 +1,446 @@
+"""Why an image, a manifest or a layer is here, or gone: answered from the log and the index.
+
+Also which images lie idle, and which event says so. Everything is read from one position; nothing is
+folded, and nothing is said that no event says.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from msb_cache.engines.prune_plan import Plan, plan_prune
+from msb_cache.errors import ImageNotFoundError
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.store import EventStore, StoredEvent
+from msb_cache.eventstore.where import Where
+from msb_cache.oci.digest import shown
+from msb_cache.oci.reference import Reference
+from msb_cache.projections import deletions, images
+from msb_cache.projections.deletions import DeletionSummary
+from msb_cache.projections.images import HandleRow
+from msb_cache.projections.state import IndexState
+from msb_cache.queries import resolve as finding
+
+_NAMES_OFFERED = 3
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What a prune would do now, and why.
+
+    ``rule`` is ``unused`` for what goes; ``needed`` for a layer, by manifests; else what ``plan`` says, such
+    as ``held`` or ``referenced``. ``by`` names the holders, references or manifests that keep it.
+    """
+
+    goes: bool
+    rule: str
+    by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How something went: the event that says so, and the remove or prune it belongs to (None: not ours).
+
+    ``bytes`` were freed with it then, None when nothing was measured; ``layers_kept`` of its layers stayed.
+    """
+
+    event: StoredEvent
+    deletion: DeletionSummary | None
+    bytes: int | None
+    layers_kept: int = 0
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Another reference in the cache, and how many layers it has in common."""
+
+    reference: str
+    layers: int
+
+
+@dataclass(frozen=True)
+class ImageReasons:
+    """Why a reference is here, gone, or never came. References are canonical.
+
+    Attributes:
+        reference: the reference.
+        here: whether it is in the cache now.
+        manifest_digest: where it points, or last pointed.
+        layer_count: the layers of that manifest, where the index has it.
+        arrived: the pull or load that brought it, since it was last absent.
+        pointed: the last one that moved it to where it points, if that is another event.
+        used: the event that says when it was last used.
+        holds: the events of those that hold its manifest now.
+        shares: what else has some of its layers, most in common first.
+        fate: what a prune would do to it; None when it is not here.
+        loss: how it went; None when it is here.
+        failure: the last pull that failed, where none ever succeeded.
+    """
+
+    reference: str
+    here: bool
+    manifest_digest: str | None = None
+    layer_count: int | None = None
+    arrived: StoredEvent | None = None
+    pointed: StoredEvent | None = None
+    used: StoredEvent | None = None
+    holds: tuple[StoredEvent, ...] = ()
+    shares: tuple[Sharing, ...] = ()
+    fate: Fate | None = None
+    loss: Loss | None = None
+    failure: StoredEvent | None = None
+
+
+@dataclass(frozen=True)
+class ManifestReasons:
+    """Why a manifest is here or gone: its first event, the references on it now and before, its holds."""
+
+    digest: str
+    here: bool
+    added: StoredEvent
+    references: tuple[str, ...]
+    earlier: tuple[str, ...]
+    holds: tuple[StoredEvent, ...]
+    fate: Fate | None
+    loss: Loss | None
+
+
+@dataclass(frozen=True)
+class LayerOf:
+    """A manifest that has or had a layer, whether it is here, and its references now or before."""
+
+    digest: str
+    here: bool
+    references: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LayerReasons:
+    """Why a layer is here or gone: every manifest that has or had it, oldest first."""
+
+    diff_id: str
+    here: bool
+    manifests: tuple[LayerOf, ...]
+    fate: Fate | None
+    loss: Loss | None
+
+
+Reasons = ImageReasons | ManifestReasons | LayerReasons
+
+
+@dataclass(frozen=True)
+class IdleImage:
+    """An image in the cache, for how long nobody has used it (ns), and the event that says so."""
+
+    reference: str
+    manifest_digest: str
+    idle_ns: int
+    event: StoredEvent | None
+
+
+def why(
+    connection: sqlite3.Connection,
+    store: EventStore,
+    target: str,
+    index: Callable[[sqlite3.Connection], IndexState],
+) -> Reasons:
+    """Explain a reference; or a digest of a manifest or layer (diff ID or blob), or its beginning.
+
+    Args:
+        connection: the index.
+        store: the log, on the same connection.
+        target: what is asked about.
+        index: reads the index as whoever prunes in this home sees it.
+
+    Raises:
+        ImageNotFoundError: the log has never seen it; names like it are offered.
+        InvalidReferenceError: it is neither, or several digests begin with it.
+    """
+    asking = _Asking(connection, store, index)
+    parsed = finding.as_reference(target)
+    found = None if parsed is None else asking.reference(parsed)
+    if found is None and finding.digest_prefix(target) is not None:
+        found = asking.digest(target)
+    if found is None:
+        raise never_seen(target, images.known_references(connection))
+    return found
+
+
+def idle(
+    connection: sqlite3.Connection, store: EventStore, now_ns: int, at_least_ns: int = 0
+) -> list[IdleImage]:
+    """Return the images in the cache by idle time, longest first.
+
+    Args:
+        connection: the index.
+        store: the log, on the same connection.
+        now_ns: the time now, in ns since the epoch.
+        at_least_ns: only those idle for as long or longer.
+    """
+    rows = sorted(images.handles(connection), key=lambda row: (row.last_used_at, row.reference))
+    return [
+        IdleImage(
+            row.reference, row.manifest_digest, now_ns - row.last_used_at, _last_use(connection, store, row)
+        )
+        for row in rows
+        if now_ns - row.last_used_at >= at_least_ns
+    ]
+
+
+def never_seen(target: str, known: Iterable[str] = ()) -> ImageNotFoundError:
+    """Return the error about something that no event is about, with the known names most like it.
+
+    Raises:
+        InvalidReferenceError: it is neither a reference nor the beginning of a digest.
+    """
+    from difflib import get_close_matches
+
+    parsed = finding.as_reference(target)
+    if parsed is None or target.startswith("sha256:"):
+        return ImageNotFoundError(f"the log has never seen a manifest or layer {shown(target)}")
+    names = [finding.familiar(name) for name in known]
+    # The right name in another registry or with another tag is nearer than one with a letter in common.
+    wanted = parsed.name.rpartition("/")[2]
+    same = [name for name in names if Reference.parse(name).name.rpartition("/")[2] == wanted]
+    found = get_close_matches(parsed.familiar, same, _NAMES_OFFERED, 0.0)
+    found += get_close_matches(parsed.familiar, names, _NAMES_OFFERED, 0.5)
+    offered = [*dict.fromkeys(found)][:_NAMES_OFFERED]
+    meant = f"; did you mean {' or '.join(offered)}?" if offered else ""
+    return ImageNotFoundError(f"the log has never seen {parsed.familiar}{meant}")
+
+
+class _Asking:
+    """One question, at one position."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        store: EventStore,
+        index: Callable[[sqlite3.Connection], IndexState],
+    ) -> None:
+        self._connection = connection
+        self._store = store
+        self._index = index
+        self._plan_now: Plan | None = None
+
+    # -- references --------------------------------------------------------------------------------
+
+    def reference(self, asked: Reference) -> Reasons | None:
+        connection = self._connection
+        row = images.handle(connection, asked.canonical)
+        if row is None and asked.digest is not None:
+            row = images.handle_by_digest(connection, asked.name, asked.tag, asked.digest)
+        if row is not None:
+            return self._present(row)
+        removed = self._last(asked.canonical, ev.ImageRemoved)
+        if removed is not None and isinstance(removed.data, ev.ImageRemoved):
+            return self._gone(removed, removed.data)
+        failed = self._last(asked.canonical, ev.ImagePullFailed)
+        if failed is not None:
+            return ImageReasons(asked.canonical, False, failure=failed)
+        if asked.digest is not None and self._last(asked.digest, ev.ManifestAdded) is not None:
+            return self._manifest(asked.digest)
+        return None
+
+    def _present(self, row: HandleRow) -> ImageReasons:
+        (seq,) = self._connection.execute(
+            "SELECT seq FROM image WHERE reference = ?", (row.reference,)
+        ).fetchone()
+        arrived = self._at(seq)
+        pointed = self._pointed(row.reference, row.manifest_digest)
+        return ImageReasons(
+            row.reference,
+            True,
+            row.manifest_digest,
+            row.layer_count,
+            arrived,
+            pointed if pointed is not None and arrived is not None and pointed.seq != arrived.seq else None,
+            _last_use(self._connection, self._store, row),
+            self._holds(row.manifest_digest),
+            self._shares(row),
+            self._fate_of_reference(row.reference, row.manifest_digest),
+        )
+
+    def _gone(self, removed: StoredEvent, data: ev.ImageRemoved) -> ImageReasons:
+        reference, digest = removed.subject, data.manifest_digest
+        arrived = None
+        before = self._store.read(
+            subjects=[reference],
+            types=[ev.ImagePulled.type, ev.ImageRemoved.type],
+            until=removed.seq - 1,
+            reverse=True,
+        )
+        for event in before:
+            if isinstance(event.data, ev.ImageRemoved):
+                break
+            arrived = event
+        diff_ids = self._diff_ids(digest)
+        return ImageReasons(
+            reference,
+            False,
+            digest,
+            len(diff_ids) or None,
+            arrived,
+            loss=self._loss(removed, [reference, digest, *diff_ids], diff_ids),
+        )
+
+    def _pointed(self, reference: str, digest: str) -> StoredEvent | None:
+        pulls = self._store.read(subjects=[reference], types=[ev.ImagePulled.type], reverse=True)
+        for event in pulls:
+            if isinstance(event.data, ev.ImagePulled) and event.data.changed:
+                return event if event.data.manifest_digest == digest else None
+        return None
+
+    def _shares(self, row: HandleRow) -> tuple[Sharing, ...]:
+        rows = self._connection.execute(
+            "SELECT i.reference, count(DISTINCT mine.diff_id) FROM manifest_layer mine "
+            "JOIN manifest_layer other ON other.diff_id = mine.diff_id "
+            "JOIN image i ON i.manifest_digest = other.manifest_digest "
+            "WHERE mine.manifest_digest = ? AND i.reference <> ? GROUP BY i.reference ORDER BY 2 DESC, 1",
+            (row.manifest_digest, row.reference),
+        )
+        return tuple(Sharing(*found) for found in rows)
+
+    # -- digests -------------------------------------------------------------------------------------
+
+    def digest(self, text: str) -> Reasons | None:
+        try:
+            digest = finding.digest_in_log(self._connection, text)
+        except ImageNotFoundError:
+            return self._blob(text)
+        if self._last(digest, ev.ManifestAdded) is not None:
+            return self._manifest(digest)
+        owners = [manifest for manifest, layer in self._layers(digest) if layer.diff_id == digest]
+        if owners or self._last(digest, ev.LayerDeleted) is not None:
+            return self._layer(digest, list(dict.fromkeys(owners)))
+        return self._blob(text)
+
+    def _blob(self, text: str) -> Reasons | None:
+        """Explain the layer that came as a blob; nothing in the log is about a blob by itself."""
+        prefix = finding.digest_prefix(text)
+        if prefix is None:
+            return None
+        found: dict[str, str] = {}
+        owners: list[str] = []
+        for manifest, layer in self._layers(prefix):
+            if prefix in (layer.blob_digest[: len(prefix)], layer.diff_id[: len(prefix)]):
+                found[layer.blob_digest] = layer.diff_id
+                owners.append(manifest)
+        if not found:
+            return None
+        if len(set(found.values())) > 1:
+            finding.only(sorted(found), text, "in the log")
+        return self._layer(next(iter(found.values())), list(dict.fromkeys(owners)))
+
+    def _layers(self, digest: str) -> Iterator[tuple[str, ev.Layer]]:
+        """Yield the layers of manifests that name the digest, or one that begins so, with the manifests'.
+
+        Layers stand within the events of their manifests; the index may no longer know them.
+        """
+        added = self._store.read(types=[ev.ManifestAdded.type], where=Where(digest=digest))
+        for event in added:
+            if isinstance(event.data, ev.ManifestAdded):
+                yield from ((event.subject, layer) for layer in event.data.layers)
+
+    def _manifest(self, digest: str) -> ManifestReasons:
+        here = images.has_manifest(self._connection, digest)
+        added = next(self._store.read(subjects=[digest], types=[ev.ManifestAdded.type], limit=1))
+        now, earlier = self._references(digest)
+        loss = None
+        if not here and (deleted := self._last(digest, ev.ManifestDeleted)) is not None:
+            diff_ids = self._diff_ids(digest)
+            loss = self._loss(deleted, [digest, *diff_ids], diff_ids)
+        fate = self._fate_of_manifest(digest) if here else None
+        return ManifestReasons(digest, here, added, now, earlier, self._holds(digest), fate, loss)
+
+    def _layer(self, diff_id: str, owners: Sequence[str]) -> LayerReasons:
+        found = []
+        for digest in owners:
+            now, earlier = self._references(digest)
+            found.append(LayerOf(digest, images.has_manifest(self._connection, digest), now or earlier))
+        here = images.has_layer(self._connection, diff_id)
+        loss = None
+        if not here and (deleted := self._last(diff_id, ev.LayerDeleted)) is not None:
+            loss = self._loss(deleted, [diff_id], [])
+        fate = None
+        if here:
+            plan, by = self._plan(), images.manifests_with(self._connection, diff_id)
+            staying = tuple(digest for digest in by if digest not in plan.manifests)
+            fate = Fate(not staying, "needed" if staying else "unused", staying)
+        return LayerReasons(diff_id, here, tuple(found), fate, loss)
+
+    def _references(self, digest: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        query = "SELECT reference FROM {} WHERE manifest_digest = ? ORDER BY reference"
+        now, ever = (
+            [name for (name,) in self._connection.execute(query.format(table), (digest,))]
+            for table in ("image", "pointed_at")
+        )
+        return tuple(now), tuple(name for name in ever if name not in now)
+
+    # -- what all of them share ------------------------------------------------------------------------
+
+    def _at(self, seq: int) -> StoredEvent | None:
+        return next(self._store.read(after=seq - 1, until=seq), None)
+
+    def _last(self, subject: str, type_: type[ev.Event]) -> StoredEvent | None:
+        return next(self._store.read(subjects=[subject], types=[type_.type], reverse=True, limit=1), None)
+
+    def _holds(self, digest: str) -> tuple[StoredEvent, ...]:
+        rows = self._connection.execute(
+            "SELECT seq FROM hold WHERE manifest_digest = ? ORDER BY seq", (digest,)
+        ).fetchall()
+        return tuple(event for (seq,) in rows if (event := self._at(seq)) is not None)
+
+    def _diff_ids(self, digest: str) -> list[str]:
+        added = self._last(digest, ev.ManifestAdded)
+        if added is None or not isinstance(added.data, ev.ManifestAdded):
+            return []
+        return list(dict.fromkeys(layer.diff_id for layer in added.data.layers))
+
+    def _loss(self, event: StoredEvent, subjects: Sequence[str], diff_ids: Sequence[str]) -> Loss:
+        rows = deletions.find(self._connection, event.operation)
+        summary = deletions.summary(self._store, rows[0]) if rows else None
+        freed = None
+        deleted = set()
+        for outcome in self._store.read(operation=event.operation, subjects=subjects):
+            if isinstance(outcome.data, ev.ArtifactDeleted):
+                deleted.add(outcome.subject)
+                if outcome.data.bytes is not None:
+                    freed = (freed or 0) + outcome.data.bytes
+        kept = sum(diff_id not in deleted for diff_id in diff_ids)
+        return Loss(event, summary, freed, kept)
+
+    def _plan(self) -> Plan:
+        if self._plan_now is None:
+            self._plan_now = plan_prune(self._index(self._connection))
+        return self._plan_now
+
+    def _fate_of_reference(self, reference: str, digest: str) -> Fate | None:
+        if self._plan().references.get(reference) == digest:
+            return Fate(True, "unused")
+        return self._kept_back(reference)
+
+    def _fate_of_manifest(self, digest: str) -> Fate:
+        if digest in self._plan().manifests:
+            return Fate(True, "unused")
+        holders = tuple(images.holders(self._connection, digest))
+        if holders:
+            return Fate(False, "held", holders)
+        now, _ = self._references(digest)
+        return self._kept_back(digest) or Fate(False, "referenced", now)
+
+    def _kept_back(self, subject: str) -> Fate | None:
+        kept = next((kept for kept in self._plan().kept if kept.subject == subject), None)
+        return None if kept is None else Fate(False, kept.rule, kept.by)
+
+
+def _last_use(connection: sqlite3.Connection, store: EventStore, row: HandleRow) -> StoredEvent | None:
+    """Return the event that says when an image was last used: the latest of those at that time."""
+    found = connection.execute(
+        "SELECT max(e.seq) FROM events e JOIN image i ON i.reference = e.subject "
+        "WHERE e.subject = ? AND e.seq >= i.seq AND e.occurred_at = ? AND +e.type IN (?, ?)",
+        (row.reference, row.last_used_at, ev.ImagePulled.type, ev.ImageUsed.type),
+    ).fetchone()
+    return None if found[0] is None else next(store.read(after=found[0] - 1, until=found[0]), None)
