@@ -41,7 +41,7 @@ from msb_cache.projections import known
 from msb_cache.queries.resolve import familiar
 from msb_cache.queries.why import Fate, ImageReasons
 from tests.imagebuilder import docker_archive, file, image, layer, oci_archive
-from tests.oci.test_registry_peers import Peers
+from tests.oci.registry.test_peers import Peers
 from tests.peers.realmsb import BASE, IMAGES, Msb, copied, files_of, short_home
 
 pytestmark = pytest.mark.peer

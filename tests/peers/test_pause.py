@@ -12,7 +12,7 @@ from msb_cache import ImageCache
 from msb_cache import failpoints as steps
 from msb_cache.artifacts.layout import Layout
 from tests.artifacts.support import mounted
-from tests.test_recovery import ONE, SHARED, TWO, Pruning, check_clean, write
+from tests.engines.test_recover import ONE, SHARED, TWO, Pruning, check_clean, write
 
 pytestmark = pytest.mark.peer
 

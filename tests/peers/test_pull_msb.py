@@ -12,7 +12,7 @@ import pytest
 
 from msb_cache import ImageCache
 from tests.imagebuilder import directory, file, image, layer, oci_archive
-from tests.oci.test_registry_peers import Peers
+from tests.oci.registry.test_peers import Peers
 
 pytestmark = pytest.mark.peer
 

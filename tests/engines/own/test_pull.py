@@ -27,6 +27,7 @@ from msb_cache.engines.own.pull import STALE_SECONDS
 from msb_cache.oci.registry.credentials import Credential
 from msb_cache.oci.registry.downloads import LayerProgress
 from msb_cache.oci.registry.options import RegistryOptions
+from tests.engines.test_recover import in_a_child, killing_at
 from tests.imagebuilder import docker_archive, file, image, index, layer
 from tests.registry_server import (
     Auth,
@@ -41,7 +42,6 @@ from tests.registry_server import (
     stall,
     truncate,
 )
-from tests.test_recovery import in_a_child, killing_at
 from tests.trees import files_below
 
 FAST = RegistryOptions(timeout=2, retries=2, backoff=0.01)

@@ -602,7 +602,7 @@ def test_watch_from_a_program(home: MsbHome, cache: ImageCache) -> None:
 
 
 def test_examples_name_the_command() -> None:
-    examples = Path(__file__).parent.parent / "examples"
+    examples = Path(__file__).parents[2] / "examples"
     unit = (examples / "msb-cache-watch.service").read_text()
     assert "ExecStart=%h/.local/bin/msb-cache watch\n" in unit
     import plistlib
