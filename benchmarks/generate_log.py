@@ -184,7 +184,7 @@ def main() -> None:
     while written < arguments.events:
         actor = Actor(user=chooser.choice(USERS), uid=1000, host=chooser.choice(HOSTS), program="msb-cache")
         ledger.actor = actor
-        with ledger.transaction(uuid7()) as transaction:
+        with ledger.write(uuid7()) as transaction:
             batch = 0
             while batch < BATCH and written < arguments.events:
                 operation, events = life.step()

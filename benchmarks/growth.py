@@ -53,11 +53,11 @@ def works(home: Path, images: int, made: ExitStack) -> dict[str, Work]:
     numbers = iter(range(10**9))
 
     def append() -> None:
-        with ledger.transaction(uuid7()) as transaction:
+        with ledger.write(uuid7()) as transaction:
             transaction.append([homes.used(next(numbers) * 7919 % images)])
 
     def plan() -> None:
-        with ledger.snapshot() as connection:
+        with ledger.read() as connection:
             assert connection is not None
             assert len(plan_prune(state.load(connection)).references) == images
 

@@ -40,13 +40,13 @@ def index(home: Path, images: int, *, uses: int = 0) -> None:
     """Make a log and index of this many images of two layers each; then so many uses of each."""
     ledger = Ledger(Layout(home))
     for first in range(0, images, _BATCH):
-        with ledger.transaction(uuid7()) as transaction:
+        with ledger.write(uuid7()) as transaction:
             transaction.append(
                 [event for number in range(first, min(images, first + _BATCH)) for event in loaded(number)]
             )
     for _ in range(uses):
         for first in range(0, images, _BATCH):
-            with ledger.transaction(uuid7()) as transaction:
+            with ledger.write(uuid7()) as transaction:
                 transaction.append([used(number) for number in range(first, min(images, first + _BATCH))])
     ledger.close()
 

@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     ledger = Ledger(Layout(arguments.home))
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         if connection is None:
             parser.error(f"{arguments.home} has no log")
         store = ledger.store(connection)

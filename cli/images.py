@@ -24,9 +24,8 @@ from msb_cache.cli.filters import as_of_option
 from msb_cache.errors import ImageInUseError, ImageNotFoundError
 
 if TYPE_CHECKING:
-    from msb_cache.details import ImageDetail, ImagePruneReport
-    from msb_cache.engines.own.delete import Preview
-    from msb_cache.models import ImageHandle
+    from msb_cache.engines.decision import Preview
+    from msb_cache.models import ImageDetail, ImageHandle, ImagePruneReport
 
 
 @click.command(epilog=examples("msb-cache load app.tar --tag app:dev", "docker save app:1 | msb-cache load"))

@@ -7,7 +7,7 @@ import sys
 
 import structlog
 
-from msb_cache import diagnostics as logs
+from msb_cache import diagnostics
 
 
 def configure(level: str, format: str) -> None:
@@ -26,4 +26,4 @@ def configure(level: str, format: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    logs.use(structlog.get_logger("msb_cache"))
+    diagnostics.use(structlog.get_logger("msb_cache"))

@@ -22,7 +22,7 @@ from msb_cache.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from msb_cache.engines.own.pull import Progress
+    from msb_cache.engines.engine import Progress
     from msb_cache.oci.registry.credentials import Credential
     from msb_cache.oci.registry.downloads import LayerProgress
 
@@ -83,7 +83,6 @@ def pull(
     Short names mean Docker Hub. Logins come from --username with --password-stdin, else from Docker's
     configuration file and credential helpers. Registries on this machine may speak plain HTTP.
     """
-    from msb_cache.oci.reference import Reference
     from msb_cache.oci.registry.options import RegistryOptions
 
     if ca_certs is not None and not ca_certs.is_file():
@@ -92,7 +91,7 @@ def pull(
     with open_cache(home, quiet=quiet) as cache, _progress(quiet) as progress:
         if cache.kept_by_msb and not quiet:
             click.echo(f"  msb pulls {output.printable(reference)} …", err=True)
-        handle = cache.pull(
+        pulled = cache.pull(
             reference,
             platform=platform,
             policy=policy,  # type: ignore[arg-type]
@@ -103,10 +102,8 @@ def pull(
             progress=progress,
             note=None if quiet else note,
         )
-        subject = Reference.parse(handle.reference).canonical
-        (event,) = cache.events(subject=subject, types=["image.pulled"], reverse=True, limit=1)
     if not quiet:
-        _print_result(handle.reference, event.data)
+        _print_result(pulled.reference, pulled.recorded.data)
 
 
 def _credential(username: str | None, password_stdin: bool) -> Credential | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from msb_cache.artifacts.layout import Layout
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import Actor, NewEvent
+from msb_cache.home.index_cache import keep_live
 from msb_cache.home.ledger import Ledger
 
 ACTOR = Actor(user="alice", uid=1000, host="host", program="test")
@@ -71,8 +72,14 @@ def some_events() -> list[NewEvent]:
 def new_ledger(home: Path, events: Sequence[NewEvent], *, clock: Iterator[int] | None = None) -> Ledger:
     """Return a ledger in ``home`` with these events, each in a transaction of its own."""
     times = clock or ticking()
-    ledger = Ledger(Layout(home), actor=ACTOR, clock=lambda: next(times))
+    layout = Layout(home)
+    ledger = Ledger(
+        layout,
+        actor=ACTOR,
+        clock=lambda: next(times),
+        committed=lambda connection, before, seq: keep_live(connection, before, seq, layout.snapshots),
+    )
     for number, event in enumerate(events):
-        with ledger.transaction(f"operation-{number}") as transaction:
+        with ledger.write(f"operation-{number}") as transaction:
             transaction.append([event])
     return ledger

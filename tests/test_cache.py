@@ -23,8 +23,8 @@ from msb_cache import (
     InvalidReferenceError,
     LogError,
     OperationNotFoundError,
+    failpoints,
 )
-from msb_cache import failpoints as steps
 from msb_cache.artifacts.layout import Layout
 from msb_cache.engines.own.delete import started
 from msb_cache.eventstore import events as ev
@@ -476,11 +476,11 @@ def test_a_removal_that_lost_a_race_is_tried_again(cache: ImageCache) -> None:
             with ImageCache(cache.home) as other:
                 other.load(archive(image(TWO.layers, "one:1")))
 
-    steps.observer = observer
+    failpoints.observer = observer
     try:
         report = cache.remove("one:1")
     finally:
-        steps.observer = None
+        failpoints.observer = None
     assert report.image_refs_removed == 1
     assert cache.list() == []
 

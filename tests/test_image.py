@@ -30,6 +30,7 @@ from msb_cache import (
     UnsupportedError,
     with_backend,
 )
+from msb_cache.models import Origin
 from msb_cache.oci.registry.options import RegistryOptions
 from tests.imagebuilder import docker_archive, sample
 from tests.registry_server import RegistryServer
@@ -301,11 +302,13 @@ def test_times_are_utc_and_exact_to_the_microsecond() -> None:
 
 
 def test_a_handle_is_a_value() -> None:
-    assert handle(root="/a") == handle(root="/b")
-    assert hash(handle(root="/a")) == hash(handle())
+    one, other = (handle(origin=Origin(root, ImageCache)) for root in ("/a", "/b"))
+    assert one == other
+    assert hash(one) == hash(handle())
+    assert one.home == Path("/a")
     assert handle(layer_count=2) != handle()
     assert handle() != astuple(handle())
-    assert "/a" not in repr(handle(root="/a"))
+    assert "/a" not in repr(one)
     with pytest.raises(AttributeError):
         handle().reference = "other:1"  # type: ignore[misc]
 

@@ -366,14 +366,14 @@ def test_a_change_while_it_is_read_is_noticed(home: Path, monkeypatch: pytest.Mo
     path = home / "db" / "msb-cache.db"
     monkeypatch.setattr("msb_cache.home.ledger.open_to_read", lambda layout: connect(path, 1))
     reader = Ledger(Layout(home))
-    with reader.snapshot() as connection:
+    with reader.read() as connection:
         assert connection is not None
         (before,) = connection.execute("SELECT max(seq) FROM events").fetchone()
     with ImageCache(home) as writer:
         writer.use("app:1")
-    with reader.snapshot() as connection:
+    with reader.read() as connection:
         assert connection is not None
         assert connection.execute("SELECT max(seq) FROM events").fetchone() == (before + 1,)
-    with pytest.raises(BusyError, match="while it was read"), reader.snapshot(), ImageCache(home) as writer:
+    with pytest.raises(BusyError, match="while it was read"), reader.read(), ImageCache(home) as writer:
         writer.use("app:1")
     reader.close()

@@ -28,12 +28,12 @@ GROUP = 30_000
 CAPABILITY = "dac_read_search"
 CUT_SHORT = """
 import os, signal, sys
-from msb_cache.home import index_cache as snapshots
-from msb_cache import failpoints as steps
+from msb_cache.home import index_cache
+from msb_cache import failpoints
 from msb_cache.cli.main import main
 
-step, snapshots.STEP = sys.argv[1], int(sys.argv[2])
-steps.observer = lambda reached: os.kill(os.getpid(), signal.SIGKILL) if reached == step else None
+step, index_cache.STEP = sys.argv[1], int(sys.argv[2])
+failpoints.observer = lambda reached: os.kill(os.getpid(), signal.SIGKILL) if reached == step else None
 main(sys.argv[3:])
 """
 

@@ -25,7 +25,7 @@ def append(setting: Setting, *, images: int = 1000, rounds: int = 600) -> Measur
         numbers = iter(range(rounds + 1))
 
         def ours() -> None:
-            with ledger.transaction(uuid7()) as transaction:
+            with ledger.write(uuid7()) as transaction:
                 transaction.append([homes.used(next(numbers) % images)])
 
         contenders = {"ours": timed(ours), "floor": timed(lambda: floors.append_row(table, "x" * 300))}
@@ -98,7 +98,7 @@ def as_of(setting: Setting, *, rounds: int = 30) -> Measured:
     """Any position against a fold of the whole log, in seconds of CPU; the slowest position counts."""
     home = setting.long_log
     ledger = Ledger(Layout(home))
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         store = ledger.store(connection)
         head = store.head()

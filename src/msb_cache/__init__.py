@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         with_backend,
     )
     from msb_cache.cache import ImageCache
-    from msb_cache.details import ImageConfigDetail, ImageDetail, ImageLayerDetail, ImagePruneReport
     from msb_cache.errors import (
         BusyError,
         CorruptArtifactError,
@@ -44,7 +43,15 @@ if TYPE_CHECKING:
     )
     from msb_cache.eventstore.store import Actor, StoredEvent
     from msb_cache.image import Image
-    from msb_cache.models import ImageArchiveFormat, ImageHandle
+    from msb_cache.models import (
+        ImageArchiveFormat,
+        ImageConfigDetail,
+        ImageDetail,
+        ImageHandle,
+        ImageLayerDetail,
+        ImagePruneReport,
+        PulledImage,
+    )
     from msb_cache.msb.sync import SyncReport
     from msb_cache.oci.registry.credentials import Credential
     from msb_cache.oci.registry.options import RegistryOptions
@@ -94,6 +101,7 @@ __all__ = [
     "NewerDatabaseError",
     "OperationNotFoundError",
     "PlatformNotFoundError",
+    "PulledImage",
     "RegistryOptions",
     "StoredEvent",
     "SyncReport",
@@ -119,10 +127,17 @@ _MODULES = {
         "with_backend",
     ),
     "msb_cache.cache": ("ImageCache",),
-    "msb_cache.details": ("ImageConfigDetail", "ImageDetail", "ImageLayerDetail", "ImagePruneReport"),
     "msb_cache.eventstore.store": ("Actor", "StoredEvent"),
     "msb_cache.image": ("Image",),
-    "msb_cache.models": ("ImageArchiveFormat", "ImageHandle"),
+    "msb_cache.models": (
+        "ImageArchiveFormat",
+        "ImageConfigDetail",
+        "ImageDetail",
+        "ImageHandle",
+        "ImageLayerDetail",
+        "ImagePruneReport",
+        "PulledImage",
+    ),
     "msb_cache.msb.sync": ("SyncReport",),
     "msb_cache.oci.registry.credentials": ("Credential",),
     "msb_cache.oci.registry.options": ("RegistryOptions",),

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, BinaryIO, Unpack
 
 from msb_cache.artifacts.layout import Layout
 from msb_cache.errors import InvalidConfigError
-from msb_cache.home.ledger import Ledger, Note, Who
-from msb_cache.models import ImageHandle
+from msb_cache.models import ImageHandle, Origin
 from msb_cache.oci.reference import Reference
 from msb_cache.projections import images
-from msb_cache.queries import resolve as finding
+from msb_cache.queries import resolve
 from msb_cache.session import Session
 
 if TYPE_CHECKING:
@@ -29,16 +28,18 @@ if TYPE_CHECKING:
     from msb_cache.audit.import_log import ImportReport
     from msb_cache.audit.replay import Comparison, Log
     from msb_cache.audit.verify import Verification
-    from msb_cache.details import ImageDetail, ImagePruneReport
-    from msb_cache.engines.own.delete import Confirm, Preview
-    from msb_cache.engines.own.pull import Policy, Progress
+    from msb_cache.engines.decision import Confirm, Preview
+    from msb_cache.engines.engine import Policy, Progress
     from msb_cache.eventstore.checkpoint import Checkpoint
     from msb_cache.eventstore.store import Actor, Clock, StoredEvent
+    from msb_cache.home.ledger import Note, Who
+    from msb_cache.models import ImageDetail, ImagePruneReport, PulledImage
     from msb_cache.msb.sync import SyncReport
     from msb_cache.oci.registry.credentials import Credential
     from msb_cache.oci.registry.options import RegistryOptions
     from msb_cache.projections.deletions import DeletionReport, DeletionSummary
     from msb_cache.projections.history import HistoryEvent
+    from msb_cache.projections.images import HandleRow
     from msb_cache.projections.live import Difference
     from msb_cache.projections.replay import State, Step
     from msb_cache.queries.as_of import AsOf, Changes, Hold
@@ -82,8 +83,9 @@ class ImageCache:
 
             home = home_from_environment()
         self._layout = Layout(home)
-        self._ledger = Ledger(self._layout, actor=actor, clock=clock, note=note)
-        self._session = Session(self._ledger, sync=sync)
+        self._session = Session(self._layout, actor=actor, clock=clock, note=note, sync=sync)
+        self._ledger = self._session.ledger
+        self._origin = Origin(self._layout.root, ImageCache)
 
     @property
     def home(self) -> Path:
@@ -93,7 +95,7 @@ class ImageCache:
     @property
     def kept_by_msb(self) -> bool:
         """Whether msb keeps this home, so that it is msb that pulls, loads, removes and prunes."""
-        return self._ledger.owned_by_msb
+        return self._session.kept_by_msb
 
     def close(self) -> None:
         """Close the database."""
@@ -106,6 +108,11 @@ class ImageCache:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _handle(self, row: HandleRow) -> ImageHandle:
+        from msb_cache.queries.images import handle  # a history has no handles
+
+        return handle(row, self._origin)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -122,10 +129,12 @@ class ImageCache:
             InvalidReferenceError: one is no reference.
             InvalidConfigError: the moment is none, or in the future.
         """
+        from msb_cache.queries.images import handle
+
         with self._session.index(as_of) as connection:
-            chosen = {name for text in patterns for name in finding.in_index(connection, text)}
+            chosen = {name for text in patterns for name in resolve.in_index(connection, text)}
             rows = () if connection is None else images.handles(connection)
-            return [self._session.handle(row) for row in rows if not patterns or row.reference in chosen]
+            return [handle(row, self._origin) for row in rows if not patterns or row.reference in chosen]
 
     def get(self, reference: str) -> ImageHandle:
         """Return an image.
@@ -139,7 +148,7 @@ class ImageCache:
             InvalidReferenceError: the text is no reference, or several digests begin with it.
         """
         with self._session.index() as connection:
-            return self._session.handle(finding.image(connection, reference))
+            return self._handle(resolve.image(connection, reference))
 
     def inspect(self, reference: str, *, as_of: AsOf | None = None) -> ImageDetail:
         """Return an image's handle, configuration and layers (bottom to top).
@@ -152,17 +161,17 @@ class ImageCache:
             ImageNotFoundError, InvalidReferenceError: as for ``get``.
             InvalidConfigError: the moment is none, or in the future.
         """
-        from msb_cache.details import read_detail
+        from msb_cache.queries.images import detail
 
         with self._session.index(as_of) as connection:
-            row = finding.image(connection, reference)
+            row = resolve.image(connection, reference)
             assert connection is not None  # noqa: S101
-            return read_detail(connection, self._session.handle(row), row.manifest_digest)
+            return detail(connection, row, self._origin)
 
     def holders(self, reference: str, *, as_of: AsOf | None = None) -> builtins.list[str]:
         """Return who holds the manifest that a reference points at, now or ``as_of`` a moment, by name."""
         with self._session.index(as_of) as connection:
-            row = finding.image(connection, reference)
+            row = resolve.image(connection, reference)
             assert connection is not None  # noqa: S101
             return images.holders(connection, row.manifest_digest)
 
@@ -180,7 +189,7 @@ class ImageCache:
         from msb_cache.queries.as_of import holds
 
         with self._session.index(as_of) as connection:
-            digest = None if reference is None else finding.manifest(connection, reference)
+            digest = None if reference is None else resolve.manifest(connection, reference)
             return [] if connection is None else holds(connection, digest)
 
     def diff(self, before: AsOf, after: AsOf | None = None) -> Changes:
@@ -223,7 +232,7 @@ class ImageCache:
 
         query = Query(filters, self._ledger.clock())
         with self._session.index() as connection:
-            finding.in_log(connection, reference)
+            resolve.in_log(connection, reference)
         return pages(self._ledger, query, query.history_of(reference))
 
     def events(self, **filters: Unpack[Filters]) -> builtins.list[StoredEvent]:
@@ -272,7 +281,7 @@ class ImageCache:
         query = Query(filters, self._ledger.clock())
         with self._session.index() as connection:
             if reference is not None:
-                finding.in_log(connection, reference)
+                resolve.in_log(connection, reference)
         turns = looks(self._session.recorded, stopped=stopped, note=self._session.note, interval=interval)
         read: Reader[StoredEvent] = query.events if reference is None else query.history_of(reference)
         return follow(self._ledger, query, read, turns)
@@ -308,13 +317,12 @@ class ImageCache:
             ImageNotFoundError: no event is about it; names like it are offered.
             InvalidReferenceError: it is neither, or several digests begin so.
         """
-        from msb_cache.commands.remove import pruned_index
         from msb_cache.queries.why import never_seen, why
 
         with self._session.log() as log:
             if log is None:
                 raise never_seen(target)
-            return why(*log, target, pruned_index(self._session))
+            return why(*log, target, self._session.engine().index)
 
     def idle(self, *, at_least_ns: int = 0) -> builtins.list[IdleImage]:
         """Return images by how long nobody has used them, longest first, with the events that say so.
@@ -354,7 +362,7 @@ class ImageCache:
 
         note = None if against is None else parse(against)
         self._session.observe()
-        return verify(self._ledger, note)
+        return verify(self._ledger, self._session.engine(), note)
 
     def checkpoint(self) -> Checkpoint:
         """Return what fixes the log as it is now; its ``note`` is text to keep elsewhere, for ``verify``.
@@ -462,7 +470,7 @@ class ImageCache:
         from msb_cache.queries.info import info
 
         self._session.observe()
-        return info(self._ledger)
+        return info(self._ledger, self._session.engine())
 
     def sync(self, *, force: bool = False) -> SyncReport:
         """Record what msb did in this home since the last time; in a home of our own, nothing.
@@ -519,7 +527,7 @@ class ImageCache:
         from msb_cache.commands.acquire import load
 
         rows = load(self._session, source, tag=tag, platform=platform, note=note)
-        return [self._session.handle(row) for row in rows]
+        return [self._handle(row) for row in rows]
 
     def pull(
         self,
@@ -533,7 +541,7 @@ class ImageCache:
         jobs: int = 3,
         progress: Progress | None = None,
         note: Note | None = None,
-    ) -> ImageHandle:
+    ) -> PulledImage:
         """Pull an image from its registry; a failure is recorded as well.
 
         Args:
@@ -548,25 +556,33 @@ class ImageCache:
             progress: gets typed progress events, from the threads that fetch.
             note: gets sentences about what is unusual.
 
+        Returns:
+            The image's handle, with the event that was recorded.
+
         Raises:
             ImagePullFailedError: the registry cannot or will not give it.
             ImageNotFoundError: it is not cached, and the policy is ``never``.
             InvalidImageError: what the registry gives is not what it says.
         """
-        from msb_cache.commands.acquire import pull, wanted_platform
-        from msb_cache.engines.own.pull import Wanted
+        from msb_cache.commands.acquire import parse_platform, pull
+        from msb_cache.engines.engine import PullRequest
         from msb_cache.oci.registry.options import RegistryOptions
+        from msb_cache.queries.images import pulled_image
 
-        wanted = Wanted(
-            Reference.parse(reference),
-            None if platform is None else wanted_platform(platform),
-            policy,
-            force,
-            credential,
-            options or RegistryOptions(),
-            jobs,
+        request = PullRequest(
+            reference=Reference.parse(reference),
+            began_ns=time.monotonic_ns(),
+            platform=None if platform is None else parse_platform(platform),
+            policy=policy,
+            force=force,
+            credential=credential,
+            options=options or RegistryOptions(),
+            jobs=jobs,
+            progress=progress,
+            note=note,
         )
-        return self._session.handle(pull(self._session, wanted, progress=progress, note=note))
+        pulled = pull(self._session, request)
+        return pulled_image(pulled.row, self._origin, pulled.recorded)
 
     def save(
         self,
@@ -594,7 +610,7 @@ class ImageCache:
             raise InvalidConfigError(f"{format!r} is no archive format; use docker or oci")
         wanted = [references] if isinstance(references, str) else [*references]
         with self._session.index() as connection:
-            rows = [finding.image(connection, reference) for reference in wanted]
+            rows = [resolve.image(connection, reference) for reference in wanted]
         save(self._layout, rows, target, format=format)
 
     def use(self, reference: str, *, holder: str | None = None) -> ImageHandle:
@@ -609,7 +625,7 @@ class ImageCache:
         """
         from msb_cache.commands.holds import use
 
-        return self._session.handle(use(self._session, reference, holder))
+        return self._handle(use(self._session, reference, holder))
 
     def hold(self, reference: str, holder: str) -> ImageHandle:
         """Keep the manifest a reference points at now until the holder releases it. Idempotent.
@@ -623,7 +639,7 @@ class ImageCache:
         """
         from msb_cache.commands.holds import hold
 
-        return self._session.handle(hold(self._session, reference, holder))
+        return self._handle(hold(self._session, reference, holder))
 
     def release(self, holder: str) -> builtins.list[str]:
         """End every hold of a holder.

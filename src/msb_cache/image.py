@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from msb_cache.cache import ImageCache
-    from msb_cache.details import ImageDetail, ImagePruneReport
-    from msb_cache.engines.own.pull import Policy, Progress
-    from msb_cache.models import ImageHandle
+    from msb_cache.engines.engine import Policy, Progress
+    from msb_cache.models import ImageDetail, ImageHandle, ImagePruneReport, PulledImage
     from msb_cache.oci.registry.credentials import Credential
     from msb_cache.oci.registry.options import RegistryOptions
 
@@ -91,7 +90,7 @@ class Image:
         credential: Credential | None = None,
         options: RegistryOptions | None = None,
         progress: Progress | None = None,
-    ) -> ImageHandle:
+    ) -> PulledImage:
         """Pull an image from its registry; see :meth:`~msb_cache.cache.ImageCache.pull`.
 
         *progress* is called from the threads that fetch layers. Raises ImagePullFailedError when the
@@ -166,10 +165,10 @@ class Image:
         credential: Credential | None = None,
         options: RegistryOptions | None = None,
         progress: Progress | None = None,
-    ) -> ImageHandle:
+    ) -> PulledImage:
         """Like :meth:`pull`, into the cache of *backend*."""
 
-        def pull(cache: ImageCache) -> ImageHandle:
+        def pull(cache: ImageCache) -> PulledImage:
             return cache.pull(
                 reference,
                 platform=platform,

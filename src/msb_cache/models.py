@@ -1,15 +1,15 @@
-"""What a caller gets back for an image: a handle. Not what it has to ask for more (``details``).
+"""What a caller gets back from a cache, as immutable values: handles, details, reports.
 
-The names and attributes are those of microsandbox's Python SDK, so its programs keep working. A
-handle holds no connection and reads nothing by itself; only its two coroutines go back to the cache that
-it came from.
+The names and attributes are those of microsandbox's Python SDK, so its programs keep working. A handle holds
+no connection and reads nothing by itself; only its two coroutines go back to the cache that it came from, by
+the opener that the cache gave it.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import astuple
@@ -17,12 +17,31 @@ from msgspec.structs import astuple
 from msb_cache.errors import InvalidConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from msb_cache.backends import LocalBackend
-    from msb_cache.details import ImageDetail
+    from msb_cache.eventstore.store import StoredEvent
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_Result = TypeVar("_Result")
+
+
+class OpenCache(Protocol):
+    """What a handle asks of the cache that it came from."""
+
+    def inspect(self, reference: str, /) -> ImageDetail:
+        """Return the configuration and layers of a reference."""
+
+    def remove(self, reference: str, /, *, force: bool = False) -> object:
+        """Remove a reference."""
+
+
+class Origin(Struct, frozen=True, gc=False):
+    """The cache that handles came from: its home's absolute path as text, and what opens it anew."""
+
+    root: str
+    opener: Callable[[str], AbstractContextManager[OpenCache]]
 
 
 class ImageArchiveFormat(StrEnum):
@@ -51,17 +70,17 @@ class ImageHandle(Struct, frozen=True, eq=False, gc=False):
     """When the reference was first pulled since it was last absent, in ns since the epoch, UTC."""
     last_used_at_ns: int | None
     """When the image was last pulled or used, in ns since the epoch, UTC."""
-    root: str | None = None
-    """The absolute path of the home whose cache it came from, as text; None: it was not made by a cache."""
+    origin: Origin | None = None
+    """The cache that it came from; None: it was not made by a cache."""
 
     @property
     def home(self) -> Path | None:
         """The home whose cache it came from."""
-        if self.root is None:
+        if self.origin is None:
             return None
-        from pathlib import Path
+        from pathlib import Path  # a list of images prints no homes
 
-        return Path(self.root)
+        return Path(self.origin.root)
 
     @property
     def created_at(self) -> datetime | None:
@@ -84,33 +103,104 @@ class ImageHandle(Struct, frozen=True, eq=False, gc=False):
         return f"ImageHandle({', '.join(f'{name}={value!r}' for name, value in said)})"
 
     def _said(self) -> tuple[object, ...]:
-        """Return what it says of the image; where it came from, the last field, does not count."""
-        return astuple(self)[:-1]
+        """Return what it says of the image; where it came from does not count."""
+        return astuple(self)[:_SAID]
 
     async def inspect(self) -> ImageDetail:
         """Return the configuration and layers of this reference in the cache the handle came from.
 
         Raises :class:`~msb_cache.errors.ImageNotFoundError` when it is gone by now.
         """
-        from msb_cache.image import Image
-
-        return await Image.inspect_local(self._backend(), self.reference)
+        return await self._ask(lambda cache: cache.inspect(self.reference))
 
     async def remove(self, force: bool = False) -> None:
         """Remove this reference from the cache the handle came from; see :meth:`Image.remove`."""
-        from msb_cache.image import Image
+        await self._ask(lambda cache: cache.remove(self.reference, force=force))
 
-        await Image.remove_local(self._backend(), self.reference, force)
+    async def _ask(self, question: Callable[[OpenCache], _Result]) -> _Result:
+        from asyncio import to_thread  # handles are made by synchronous programs too
 
-    def _backend(self) -> LocalBackend:
-        from msb_cache.backends import LocalBackend
-
-        if self.root is None:
+        origin = self.origin
+        if origin is None:
             raise InvalidConfigError(
                 f"this handle for {self.reference} was not made by a cache, so nothing can be asked of it: "
                 "use Image.inspect or Image.remove with its reference"
             )
-        return LocalBackend(home=self.root)
+
+        def work() -> _Result:
+            with origin.opener(origin.root) as cache:
+                return question(cache)
+
+        return await to_thread(work)
+
+
+_SAID = ImageHandle.__struct_fields__.index("origin")
+
+
+class PulledImage(ImageHandle, frozen=True, eq=False, gc=False, kw_only=True):
+    """The handle of an image that has just been pulled, with the event that says so."""
+
+    recorded: StoredEvent
+    """The ``image.pulled`` event: where the reference pointed before, and how many bytes were fetched."""
+
+
+class ImageConfigDetail(Struct, frozen=True):
+    """The parts of an image's OCI config that say how to run it."""
+
+    digest: str
+    env: list[str] = []
+    """``KEY=value`` entries, in the image's order."""
+    cmd: list[str] | None = None
+    entrypoint: list[str] | None = None
+    working_dir: str | None = None
+    user: str | None = None
+    labels: dict[str, str] | None = None
+    stop_signal: str | None = None
+
+
+class ImageLayerDetail(Struct, frozen=True):
+    """One layer of an image."""
+
+    diff_id: str
+    """The digest of the uncompressed layer."""
+    blob_digest: str
+    """The digest of the layer as the registry or archive carries it."""
+    media_type: str | None
+    compressed_size_bytes: int | None
+    erofs_size_bytes: int | None
+    """The size of the layer's EROFS image in the cache."""
+    position: int
+    """0 is the bottom layer."""
+
+
+class ImageDetail(Struct, frozen=True):
+    """Everything known about one cached image."""
+
+    handle: ImageHandle
+    config: ImageConfigDetail | None
+    """None when the image carries no config that could be read."""
+    layers: list[ImageLayerDetail]
+    """Bottom to top."""
+
+
+class ImagePruneReport(Struct, frozen=True):
+    """What a prune removed; the first three count index records, the next two files."""
+
+    image_refs_removed: int
+    manifests_removed: int
+    layers_removed: int
+    fsmeta_removed: int
+    vmdk_removed: int
+    bytes_reclaimed: int | None
+    """The sum of the deleted files' sizes; None when no file could be measured."""
+    skipped_in_use: int = 0
+    """How many candidates were kept because something came to need them meanwhile."""
+    orphans_removed: int = 0
+    """How many deleted files no image had named."""
+    artifacts_failed: int = 0
+    """How many files the operating system refused to delete."""
+    operation: str | None = None
+    """The id that groups this prune's events in the log; None when nothing was recorded."""
 
 
 def _datetime(ns: int | None) -> datetime | None:

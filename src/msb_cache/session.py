@@ -1,4 +1,4 @@
-"""One opened home: what every use case does first, and the index as it is or was.
+"""One opened home: what every use case does first, the engine it has, and the index as it is or was.
 
 Reading first records what msb did, in a home that msb keeps; writing first finishes or undoes what a killed
 process left. What the use cases do then stands in modules of their own.
@@ -9,15 +9,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msb_cache.home.ledger import Ledger
-from msb_cache.models import ImageHandle
-from msb_cache.projections.images import HandleRow
-from msb_cache.queries.resolve import familiar
 
+# A list of images is read without what records, recovers or looks into the past: imported when needed.
 if TYPE_CHECKING:
-    from msb_cache.eventstore.store import EventStore
+    from msb_cache.artifacts.layout import Layout
+    from msb_cache.engines.engine import Engine
+    from msb_cache.eventstore.store import Actor, Clock, EventStore
+    from msb_cache.home.ledger import Note, Who
     from msb_cache.projections.past import Past
     from msb_cache.queries.as_of import AsOf, Contents
 
@@ -26,15 +28,28 @@ class Session:
     """A home in use.
 
     Args:
-        ledger: its log.
-        sync: record what msb did before reading. When that cannot be done, and when a question is about a
-            time before the log, the ledger's note says so.
+        layout: the home.
+        actor: who is recorded, or what says it; None: the user and program of this process.
+        clock: nanoseconds since the epoch.
+        note: told when another process has to be waited for, when what msb did cannot be recorded, and when a
+            question is about a time before the log.
+        sync: record what msb did before reading.
     """
 
-    def __init__(self, ledger: Ledger, *, sync: bool) -> None:
-        self.ledger = ledger
-        self.layout = ledger.layout
-        self.note = ledger.note
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        actor: Actor | Who | None,
+        clock: Clock,
+        note: Note | None,
+        sync: bool,
+    ) -> None:
+        self.layout = layout
+        self.ledger = Ledger(
+            layout, actor=actor, clock=clock, note=note, committed=partial(_cache_index, layout)
+        )
+        self.note = self.ledger.note
         self._sync = sync
         self._noted: str | None = None
         self._past: Past | None = None
@@ -44,9 +59,24 @@ class Session:
         self._forget_past()
         self.ledger.close()
 
+    @property
+    def kept_by_msb(self) -> bool:
+        """Whether msb keeps this home now."""
+        return self.ledger.owned_by_msb
+
+    def engine(self) -> Engine:
+        """Return the engine that this home has now.
+
+        It is asked for once in each operation and never kept: any msb command, even one that only lists,
+        makes a home of ours msb's. The deciding transaction checks it once more.
+        """
+        from msb_cache.engines.choose import engine_named
+
+        return engine_named("msb" if self.kept_by_msb else "msb-cache", self.ledger)
+
     def recorded(self) -> str | None:
         """Record what msb did, if it keeps this home; return a sentence if that cannot be done."""
-        if not self._sync or not self.ledger.owned_by_msb:
+        if not self._sync or not self.kept_by_msb:
             return None
         from msb_cache.msb.sync import sync_before_reading
 
@@ -70,7 +100,7 @@ class Session:
     def index(self, as_of: AsOf | None = None) -> Iterator[sqlite3.Connection | None]:
         """Observe, and read the index now or as it was; None when the home has no log yet."""
         self.observe()
-        with self.ledger.snapshot() as connection:
+        with self.ledger.read() as connection:
             yield (
                 connection if as_of is None else self._index_at(connection, self._position(connection, as_of))
             )
@@ -85,7 +115,7 @@ class Session:
         """Return what of the index is compared with another moment's; the caller has observed."""
         from msb_cache.queries.as_of import Contents, contents
 
-        with self.ledger.snapshot() as connection:
+        with self.ledger.read() as connection:
             if as_of is not None:
                 position = self._position(connection, as_of)
                 index = self._index_at(connection, position)
@@ -93,20 +123,6 @@ class Session:
                 head = None if connection is None else self.ledger.store(connection).head()
                 position, index = 0 if head is None else head.seq, connection
             return Contents(position, {}, {}, 0) if index is None else contents(index, position)
-
-    def handle(self, row: HandleRow) -> ImageHandle:
-        """Return an image of the index as callers get it."""
-        return ImageHandle(
-            familiar(row.reference),
-            row.size_bytes,
-            row.manifest_digest,
-            row.architecture,
-            row.os,
-            row.layer_count or 0,
-            row.created_at,
-            row.last_used_at,
-            self.layout.root,
-        )
 
     def _position(self, connection: sqlite3.Connection | None, as_of: AsOf) -> int:
         from msb_cache.queries.as_of import position_of
@@ -118,16 +134,24 @@ class Session:
         return position
 
     def _index_at(self, connection: sqlite3.Connection | None, position: int) -> sqlite3.Connection | None:
-        from msb_cache.home.index_cache import index_at
+        from msb_cache.home.index_cache import index_at, may_write
 
         if connection is None:
             return None
         if self._past is None or self._past.position != position:
             self._forget_past()
-            self._past = index_at(self.ledger, connection, position)
+            store, layout = self.ledger.store(connection), self.layout
+            keep = not self.kept_by_msb and may_write(layout.db)
+            self._past = index_at(connection, store, position, layout.snapshots, keep=keep)
         return self._past.connection
 
     def _forget_past(self) -> None:
         if self._past is not None:
             self._past.close()
             self._past = None
+
+
+def _cache_index(layout: Layout, connection: sqlite3.Connection, before: int, seq: int) -> None:
+    from msb_cache.home.index_cache import keep_live
+
+    keep_live(connection, before, seq, layout.snapshots)

@@ -147,7 +147,7 @@ def test_every_later_log_extends_a_note(tmp_path: Path) -> None:
     with ImageCache(home) as cache:
         for _ in range(3):
             notes.append(cache.checkpoint().note)
-            with Ledger(cache._layout).transaction("operation") as transaction:
+            with Ledger(cache._layout).write("operation") as transaction:
                 transaction.append(some_events())
         for note in notes:
             found = cache.verify(note)
@@ -159,7 +159,7 @@ def test_the_end_of_a_whole_home_is_compared_with_its_index(tmp_path: Path) -> N
     """Rows of the index that the rest of the log does not explain are differences."""
     home = tmp_path / "home"
     ledger = new_ledger(home, [])
-    with ledger.transaction("operation") as transaction:
+    with ledger.write("operation") as transaction:
         transaction.append([NewEvent(manifest_added([layer(1)]), digest(1))])
         transaction.append([NewEvent(pulled(digest(1)), "docker.io/library/app:1")])
     ledger.close()

@@ -159,7 +159,7 @@ class TestWhyGone:
             assert "by a prune" in lines(done.out)["Went"]
 
     def test_by_another_program(self, home: Path, call: Call) -> None:
-        with Ledger(Layout(home), actor=ACTOR).transaction("operation") as transaction:
+        with Ledger(Layout(home), actor=ACTOR).write("operation") as transaction:
             removed = ev.ImageRemoved(manifest_digest=APP.digest, cause="external")
             transaction.append([NewEvent(removed, "docker.io/library/app:1")])
         found = lines(call("why", "app:1").out)
@@ -168,7 +168,7 @@ class TestWhyGone:
 
     def test_a_pull_that_never_succeeded(self, home: Path, call: Call) -> None:
         failed = ev.ImagePullFailed(reason="no \x1b[31msuch host")
-        with Ledger(Layout(home), actor=ACTOR).transaction("operation") as transaction:
+        with Ledger(Layout(home), actor=ACTOR).write("operation") as transaction:
             transaction.append([NewEvent(failed, "docker.io/library/app:9")])
         done = call("why", "app:9")
         assert "app:9 was never here" in done.lines[0]
@@ -203,7 +203,7 @@ class TestWhyUnknown:
 
     def test_several(self, home: Path, call: Call) -> None:
         """Digests that begin alike are made by hand: hashes rarely do."""
-        with Ledger(Layout(home), actor=ACTOR).transaction("operation") as transaction:
+        with Ledger(Layout(home), actor=ACTOR).write("operation") as transaction:
             for last in "12":
                 digest = "sha256:" + "e" * 63 + last
                 added = ev.ManifestAdded(
@@ -379,7 +379,7 @@ class TestRestorePlan:
             cache.load(io.BytesIO(docker_archive(TOOL)))
             source = ev.Source(kind="microsandbox")
             pulled = ev.ImagePulled(manifest_digest=TOOL.digest, changed=True, source=source)
-            with Ledger(Layout(own_home)).transaction("operation") as transaction:
+            with Ledger(Layout(own_home)).write("operation") as transaction:
                 transaction.append([NewEvent(pulled, "example.org/team/tool:2")])
             cache.prune()
             plan = cache.restore_plan(cache.deletions()[0].operation)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache.home import index_cache as snapshots
+from msb_cache.home import index_cache
 from tests.cli.conftest import Call
 from tests.cli.support import APP, APP_NEXT, TOOL, Done, fingerprint, sentence, written
 
@@ -77,7 +77,7 @@ def test_answers_are_what_was_printed_then(
             assert answer(call(*words.split(), "--as-of", f"@{seq}")) == expected, (seq, words)
             assert answer(call(*words.split(), "--as-of", recorded_at)) == expected, (recorded_at, words)
     assert fingerprint(own_home) == before
-    monkeypatch.setattr(snapshots, "STEP", 3)
+    monkeypatch.setattr(index_cache, "STEP", 3)
     for _ in range(2):  # while snapshots are made, and with them
         for seq, _, answers in recorded:
             assert answer(call("list", "--as-of", f"@{seq}")) == answers["list"]

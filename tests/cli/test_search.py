@@ -229,7 +229,7 @@ def test_bad_input(home: Path, call: Call, code: int, command: list[str], says: 
 
 
 def test_an_ambiguous_digest_lists_candidates(home: Path, call: Call) -> None:
-    with ImageCache(home) as cache, cache._ledger.transaction("x") as transaction:
+    with ImageCache(home) as cache, cache._ledger.write("x") as transaction:
         from msb_cache.eventstore.store import NewEvent
         from tests.logs import layer, manifest_added, pulled
 

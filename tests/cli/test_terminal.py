@@ -147,7 +147,7 @@ class TestPruneAsks:
     def test_only_one_deletion_at_a_time(
         self, home: Path, call: Call, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("msb_cache.engines.own.delete._PRUNE_WAIT", 0.1)
+        monkeypatch.setattr("msb_cache.engines.decision._PRUNE_WAIT", 0.1)
         with Lock(home / "db" / "prune.lock") as lock:
             lock.acquire()
             lock.write("01a208de-7af1-7b41-9b6b-151e9b4ceb8a")

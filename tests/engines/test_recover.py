@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache import HomeOwnedByMicrosandboxError, ImageCache, ImageNotFoundError
-from msb_cache import failpoints as steps
+from msb_cache import HomeOwnedByMicrosandboxError, ImageCache, ImageNotFoundError, failpoints
 from msb_cache.artifacts.layer import read_layer
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lock
@@ -81,7 +80,7 @@ def in_a_child(home: Path, action: Action, folder: Path, observer: Callable[[str
     if child == 0:
         code = 1
         try:
-            steps.observer = observer
+            failpoints.observer = observer
             with ImageCache(home) as cache:
                 action(cache, folder)
             code = 0
@@ -139,11 +138,11 @@ def test_killed_at_every_step(tmp_path: Path, name: str) -> None:
     shutil.copytree(home, pristine)
     reached: list[str] = []
     with ImageCache(home) as cache:
-        steps.observer = reached.append
+        failpoints.observer = reached.append
         try:
             action(cache, tmp_path)
         finally:
-            steps.observer = None
+            failpoints.observer = None
     after_names = names(home)
     check_clean(home)
     assert len(reached) >= 7
@@ -204,7 +203,7 @@ def test_a_slow_owner_is_not_recovered(tmp_path: Path) -> None:
     worker = Pruning(home, observer)
     worker.start()
     assert decided.wait(30)
-    steps.observer = None
+    failpoints.observer = None
     with ImageCache(home) as cache:
         cache.use("two:1")  # a writing command: it would recover, if it could
         assert cache.deletions()[0].counters.finished_at is None
@@ -234,7 +233,7 @@ def test_a_layer_loaded_between_decision_and_unlink_stays(tmp_path: Path) -> Non
         cache.load(tmp_path / "two.tar")
     go_on.set()
     worker.join(30)
-    steps.observer = None
+    failpoints.observer = None
     check_clean(home)
     layout = Layout(home)
     assert read_layer(layout.layer(SHARED.diff_id)).root.children is not None
@@ -267,7 +266,7 @@ def test_a_layer_that_a_running_load_reuses_is_busy(tmp_path: Path) -> None:
         assert report.layers_removed == 2
     go_on.set()
     loader.join(30)
-    steps.observer = None
+    failpoints.observer = None
     check_clean(home)
     with ImageCache(home) as cache:
         (kept,) = cache.events(types=["artifact.kept"])
@@ -298,7 +297,7 @@ def test_msb_takes_the_home_over_in_the_middle_of_a_prune(tmp_path: Path) -> Non
         if step == "delete.decided":
             (home / "db/msb.db").touch()
 
-    steps.observer = observer
+    failpoints.observer = observer
     with ImageCache(home, sync=False) as cache:
         cache.prune()
         assert files_below(home / "cache") == before
@@ -315,7 +314,7 @@ def test_msb_takes_the_home_over_in_the_middle_of_a_load(tmp_path: Path) -> None
         if step == "add.published":
             (home / "db/msb.db").touch()
 
-    steps.observer = observer
+    failpoints.observer = observer
     with ImageCache(home, sync=False) as cache:
         with pytest.raises(HomeOwnedByMicrosandboxError):
             cache.load(tmp_path / "two.tar")
@@ -336,10 +335,10 @@ def test_an_undo_that_fails_is_left_to_recovery(tmp_path: Path, monkeypatch: pyt
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    steps.observer = fail
+    failpoints.observer = fail
     with ImageCache(home) as cache, pytest.raises(KeyboardInterrupt):
         cache.load(tmp_path / "moved.tar")
-    steps.observer = None
+    failpoints.observer = None
     assert len(Layout(home).interrupted_operations()) == 1
     with ImageCache(home) as cache:
         cache.release("sandbox:nobody")
@@ -395,12 +394,12 @@ def test_a_failed_load_leaves_nothing(tmp_path: Path) -> None:
         if step == "add.renamed":
             raise OSError(28, "No space left on device")
 
-    steps.observer = fail
+    failpoints.observer = fail
     try:
         with ImageCache(home) as cache, pytest.raises(OSError, match="No space"):
             cache.load(tmp_path / "two.tar")
     finally:
-        steps.observer = None
+        failpoints.observer = None
     assert log(home) == before_log
     with ImageCache(home) as cache:
         cache.release("sandbox:nobody")
@@ -414,7 +413,7 @@ class Pruning(threading.Thread):
     def __init__(self, home: Path, observer: Callable[[str], None]) -> None:
         super().__init__()
         self._home = home
-        steps.observer = observer
+        failpoints.observer = observer
 
     def run(self) -> None:
         with ImageCache(self._home) as cache:
@@ -427,7 +426,7 @@ class Loading(threading.Thread):
     def __init__(self, home: Path, archive: Path, observer: Callable[[str], None]) -> None:
         super().__init__()
         self._home, self._archive = home, archive
-        steps.observer = observer
+        failpoints.observer = observer
 
     def run(self) -> None:
         with ImageCache(self._home) as cache:
@@ -437,4 +436,4 @@ class Loading(threading.Thread):
 @pytest.fixture(autouse=True)
 def _no_observer() -> object:
     yield
-    steps.observer = None
+    failpoints.observer = None

@@ -49,7 +49,7 @@ def stranger_checks(path: Path) -> str:
 
 def test_a_stranger_can_check_a_log(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path, some_events())
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         found = chain.verify(connection)
     assert isinstance(found, chain.Verified)
@@ -78,7 +78,7 @@ def test_every_changed_column_is_found_at_its_row(tmp_path: Path, seq: int, colu
     tamper(
         ledger.layout.database, f"UPDATE events SET {column} = ? WHERE seq = ?", COLUMN_VALUES[column], seq
     )
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         found = chain.verify(connection)
     assert isinstance(found, chain.Break)
@@ -203,7 +203,7 @@ def test_a_whole_new_chain_is_a_sound_log(tmp_path: Path) -> None:
 def test_text_that_is_none(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path, some_events())
     tamper(ledger.layout.database, "UPDATE events SET subject = CAST(X'fffe' AS TEXT) WHERE seq = 4")
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         found = chain.verify(connection)
     assert found == chain.Break(4, "event 4 holds text that is no UTF-8", "unreadable")
@@ -212,7 +212,7 @@ def test_text_that_is_none(tmp_path: Path) -> None:
 def test_a_missing_row_is_found(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path, some_events())
     tamper(ledger.layout.database, "DELETE FROM events WHERE seq = 3")
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         assert chain.verify(connection) == chain.Break(
             3, "event 3 is missing; the next one is event 4", "missing"
@@ -222,7 +222,7 @@ def test_a_missing_row_is_found(tmp_path: Path) -> None:
 def test_a_changed_column_type_is_found(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path, some_events())
     tamper(ledger.layout.database, "UPDATE events SET data = CAST(data AS BLOB) WHERE seq = 2")
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         assert isinstance(chain.verify(connection), chain.Break)
 
@@ -265,7 +265,7 @@ def test_the_chain_is_sensitive_to_order(tmp_path: Path) -> None:
     used = [
         NewEvent(ev.ImageUsed(manifest_digest=f"sha256:{n}"), f"docker.io/library/a:{n}") for n in range(2)
     ]
-    with ledger.transaction("op") as transaction:
+    with ledger.write("op") as transaction:
         stored = transaction.append(used)
     assert len({event.hash for event in stored}) == len(stored)
 

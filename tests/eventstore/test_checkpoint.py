@@ -67,7 +67,7 @@ def test_what_is_no_note(note: str, says: str) -> None:
 def test_a_log_extends_every_note_of_itself_and_no_other(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path / "one", some_events())
     other = new_ledger(tmp_path / "other", some_events())
-    with ledger.snapshot() as connection, other.snapshot() as others:
+    with ledger.read() as connection, other.read() as others:
         assert connection is not None
         assert others is not None
         found, theirs = chain.verify(connection), chain.verify(others)
@@ -92,7 +92,7 @@ def test_a_log_extends_every_note_of_itself_and_no_other(tmp_path: Path) -> None
 
 def test_what_lies_before_a_break_is_still_proved(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path, some_events())
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         rows = connection.execute("SELECT seq, hash, recorded_at FROM events ORDER BY seq").fetchall()
         log_id = str(connection.execute("SELECT subject FROM events ORDER BY seq").fetchone()[0])

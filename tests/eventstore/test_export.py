@@ -50,7 +50,7 @@ def test_a_stranger_checks_an_export(tmp_path: Path) -> None:
         previous = hashlib.sha256(message).digest()
         assert previous.hex() == stored
         assert json.loads(event["data"]) is not None
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         assert previous == connection.execute("SELECT hash FROM events ORDER BY seq DESC").fetchone()[0]
 

@@ -18,7 +18,7 @@ from tests.logs import ACTOR, PYTHON, digest, new_ledger, pulled, some_events
 
 def read(home: Path, **conditions: object) -> list[StoredEvent]:
     ledger = new_ledger(home, some_events())
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         return list(ledger.store(connection).read(**conditions))  # type: ignore[arg-type]
 
@@ -36,9 +36,9 @@ def test_the_first_append_begins_the_log(tmp_path: Path) -> None:
 
 def test_an_empty_append_writes_nothing(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path, [])
-    with ledger.transaction("x") as transaction:
+    with ledger.write("x") as transaction:
         assert transaction.append([]) == []
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         assert ledger.store(connection).head() is None
 
@@ -101,7 +101,7 @@ def test_read_conditions(tmp_path: Path, conditions: dict[str, object], expected
 )
 def test_conditions_without_an_index(tmp_path: Path, where: Where, expected: list[int]) -> None:
     ledger = new_ledger(tmp_path, some_events())
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         store = ledger.store(connection)
         assert [event.seq for event in store.read(where=where)] == expected
@@ -111,7 +111,7 @@ def test_conditions_without_an_index(tmp_path: Path, where: Where, expected: lis
 def test_text_is_found_as_it_was_written(tmp_path: Path) -> None:
     failed = ev.ImagePullFailed(reason='it said "no\\way" — ÄÖ')
     ledger = new_ledger(tmp_path, [NewEvent(failed, PYTHON)])
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         store = ledger.store(connection)
         for text in ('said "NO', "no\\way", "— ÄÖ"):
@@ -121,7 +121,7 @@ def test_text_is_found_as_it_was_written(tmp_path: Path) -> None:
 def test_recorded_at_never_goes_back(tmp_path: Path) -> None:
     times = iter([50, 20, 70, 10, 10, 10, 10])
     ledger = new_ledger(tmp_path, some_events(), clock=times)
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         events = list(ledger.store(connection).read(after=1))
     assert [event.recorded_at_ns for event in events] == [50, 50, 70, 70, 70, 70]
@@ -129,7 +129,7 @@ def test_recorded_at_never_goes_back(tmp_path: Path) -> None:
 
 def test_an_event_may_have_occurred_long_before(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path, [NewEvent(pulled(digest(1)), PYTHON, 1_500_000_000_123_456_789)])
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         (event,) = ledger.store(connection).read(after=1)
     assert event.occurred_at_ns == 1_500_000_000_123_456_789
@@ -140,7 +140,7 @@ def test_an_event_may_have_occurred_long_before(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("time", "position"), [(0, 0), (99, 0), (100, 2), (150, 2), (200, 4), (10**18, 4)])
 def test_position_at_a_time(tmp_path: Path, time: int, position: int) -> None:
     ledger = new_ledger(tmp_path, some_events()[:3], clock=iter([100, 200, 200]))
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         assert ledger.store(connection).position_at(time) == position
 
@@ -156,7 +156,7 @@ def test_append_needs_a_transaction(tmp_path: Path) -> None:
 def test_an_oversized_event_is_refused_and_nothing_is_appended(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path, some_events())
     huge = ev.ImagePullFailed(reason="x" * MAX_DATA)
-    with pytest.raises(LogError, match="at most 4194304"), ledger.transaction("x") as transaction:
+    with pytest.raises(LogError, match="at most 4194304"), ledger.write("x") as transaction:
         transaction.append([*some_events(), NewEvent(huge, PYTHON)])
     assert len(read_again(ledger.layout.database)) == 7
 
@@ -198,7 +198,7 @@ def test_the_table_is_append_only(tmp_path: Path, statement: str) -> None:
 
 
 def read_all(ledger: Ledger) -> list[StoredEvent]:
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         return list(ledger.store(connection).read())
 

@@ -70,7 +70,7 @@ def test_an_older_database_is_migrated_and_its_projections_filled(tmp_path: Path
     path = ledger.layout.database
     downgrade(path, until)
     assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() < (SCHEMA_VERSION,)
-    with Ledger(Layout(tmp_path), actor=ACTOR).snapshot() as connection:
+    with Ledger(Layout(tmp_path), actor=ACTOR).read() as connection:
         assert connection is not None
         assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
         found = images.handle(connection, PYTHON)
@@ -98,7 +98,7 @@ def test_many_open_an_older_database_at_once(tmp_path: Path) -> None:
 def test_many_make_a_database_at_once(tmp_path: Path) -> None:
     def open_and_count(_: int) -> int:
         ledger = Ledger(Layout(tmp_path), actor=ACTOR)
-        with ledger.transaction("x") as transaction:
+        with ledger.write("x") as transaction:
             transaction.append(some_events()[:1])
         ledger.close()
         return 1
@@ -118,7 +118,7 @@ def test_tables_of_another_fold_are_folded_anew(tmp_path: Path) -> None:
     connection.execute("UPDATE projection_state SET fold_version = 0")
     connection.execute("DELETE FROM image")
     connection.close()
-    with Ledger(Layout(tmp_path), actor=ACTOR).snapshot() as connection:
+    with Ledger(Layout(tmp_path), actor=ACTOR).read() as connection:
         assert connection is not None
         assert images.handle(connection, PYTHON) is not None
 

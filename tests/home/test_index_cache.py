@@ -1,4 +1,4 @@
-"""Snapshots of the fold: where they stand, how large they get, and that no answer depends on them."""
+"""The fold's cache: where copies of the index stand, how large they get; no answer depends on them."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
-from msb_cache.home import index_cache as snapshots
+from msb_cache.home import index_cache
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections import live, past
-from tests.logs import digest, layer, manifest_added, new_ledger, pulled
+from msb_cache.session import Session
+from tests.logs import ACTOR, digest, layer, manifest_added, new_ledger, pulled
 
 STEP = 8
 
 
 @pytest.fixture(autouse=True)
 def closer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshots, "STEP", STEP)
+    monkeypatch.setattr(index_cache, "STEP", STEP)
 
 
 def life(count: int) -> list[NewEvent]:
@@ -46,17 +48,14 @@ def life(count: int) -> list[NewEvent]:
 
 
 def index_at(ledger: Ledger, position: int) -> bytes:
-    with ledger.snapshot() as connection:
+    session = Session(ledger.layout, actor=ACTOR, clock=ledger.clock, note=None, sync=False)
+    with closing(session), session.index(position) as connection:
         assert connection is not None
-        found = snapshots.index_at(ledger, connection, position)
-        assert found.position == position
-        rows = past.encode_rows(found.connection)
-        found.close()
-    return rows
+        return past.encode_rows(connection)
 
 
 def folded(ledger: Ledger, position: int) -> bytes:
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         found = past.Past(connection)
         found.advance(connection, ledger.store(connection), position)
@@ -76,11 +75,11 @@ def test_a_deletion_counts_from_where_it_began(tmp_path: Path) -> None:
     """In an import what went can stand before the decision: nobody had taken the layers out then."""
     manifest, name = digest(1), "docker.io/library/app:1"
     ledger = new_ledger(tmp_path / "home", [NewEvent(manifest_added([layer(1)]), manifest)])
-    with ledger.transaction("late") as transaction:
+    with ledger.write("late") as transaction:
         transaction.append([NewEvent(pulled(manifest), name), NewEvent(ev.ManifestDeleted(), manifest)])
         position = transaction.append([NewEvent(ev.ImageUsed(manifest_digest=manifest), name)])[-1].seq
         transaction.append([NewEvent(ev.DeletionStarted(kind="prune", policy={}), "late")])
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         fold = live.fold_until(ledger.store(connection), position)
         assert not fold.tables.layer.rows
@@ -96,7 +95,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def head(ledger: Ledger) -> int:
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         found = ledger.store(connection).head()
         assert found is not None
@@ -126,7 +125,7 @@ def test_writers_keep_them_and_readers_use_them(ledger: Ledger, monkeypatch: pyt
 def test_together_they_are_smaller_than_the_log(ledger: Ledger) -> None:
     index_at(ledger, head(ledger))
     sizes = [path.stat().st_size for path in files(ledger)]
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         names = "id", "type", "subject", "operation", "actor", "data", "hash"
         (log,) = connection.execute(
@@ -191,7 +190,7 @@ def test_a_well_made_one_with_nonsense_in_it_is_ignored(ledger: Ledger, content:
     expected = folded(ledger, head(ledger))
     for path in files(ledger):
         data = zstandard.ZstdCompressor().compress(content)
-        path.write_bytes(snapshots._MAGIC + snapshots._checksum(path.name, data) + data)
+        path.write_bytes(index_cache._MAGIC + index_cache._checksum(path.name, data) + data)
     assert index_at(ledger, head(ledger)) == expected
 
 
@@ -201,11 +200,11 @@ def test_one_whose_rows_contradict_each_other_is_ignored(ledger: Ledger) -> None
 
     expected = folded(ledger, head(ledger))
     path = files(ledger)[-1]
-    start = len(snapshots._MAGIC) + 32
+    start = len(index_cache._MAGIC) + 32
     tables = msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(path.read_bytes()[start:]))
     tables[0].append(tables[0][0])
     data = zstandard.ZstdCompressor().compress(msgspec.msgpack.encode(tables))
-    path.write_bytes(snapshots._MAGIC + snapshots._checksum(path.name, data) + data)
+    path.write_bytes(index_cache._MAGIC + index_cache._checksum(path.name, data) + data)
     assert index_at(ledger, head(ledger)) == expected
 
 
@@ -215,7 +214,7 @@ def test_those_of_another_log_are_ignored_and_deleted(ledger: Ledger, tmp_path: 
     for position in (head(ledger), 20):
         assert index_at(ledger, position) == folded(ledger, position)
     for event in life(30):
-        with ledger.transaction("more") as transaction:
+        with ledger.write("more") as transaction:
             transaction.append([event])
     assert not [path for path in foreign if os.path.exists(path)]
 
@@ -223,7 +222,7 @@ def test_those_of_another_log_are_ignored_and_deleted(ledger: Ledger, tmp_path: 
 def test_those_of_another_fold_are_ignored(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in files(ledger):
         path.write_bytes(b"")
-    monkeypatch.setattr(snapshots, "FOLD_VERSION", 99)
+    monkeypatch.setattr(index_cache, "FOLD_VERSION", 99)
     before = files(ledger)
     assert index_at(ledger, head(ledger)) == folded(ledger, head(ledger))
     assert not {*before[:-1]} & {*files(ledger)}
@@ -251,7 +250,7 @@ def test_a_folder_that_cannot_be_written_to_fails_nobody(ledger: Ledger) -> None
     expected = folded(ledger, head(ledger))
     assert index_at(ledger, head(ledger)) == expected
     for event in life(5):
-        with ledger.transaction("more") as transaction:
+        with ledger.write("more") as transaction:
             transaction.append([event])
     assert ledger.layout.snapshots.read_bytes() == b"in the way"
 
@@ -260,7 +259,7 @@ def test_other_files_are_left_alone(ledger: Ledger) -> None:
     mine = ledger.layout.snapshots / "notes.txt"
     mine.write_text("mine")
     for event in life(10):
-        with ledger.transaction("more") as transaction:
+        with ledger.write("more") as transaction:
             transaction.append([event])
-    snapshots.forget(ledger)
+    index_cache.forget(ledger.layout.snapshots)
     assert [path.name for path in ledger.layout.snapshots.iterdir()] == ["notes.txt"]

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msb_cache import MsbDatabaseError
-from msb_cache.home import foreign_db as foreign_database
+from msb_cache.home import foreign_db
 from msb_cache.msb import database as msb_database
 from msb_cache.msb.database import MsbState, read
 from tests.logs import digest
@@ -387,10 +387,8 @@ def test_another_users_database_is_not_opened(home: MsbHome, monkeypatch: pytest
     user = os.geteuid()
     monkeypatch.setattr("os.geteuid", lambda: user + 1)
     connected: list[str] = []
-    begin = foreign_database._begin
-    monkeypatch.setattr(
-        foreign_database, "_begin", lambda address: connected.append(address) or begin(address)
-    )
+    begin = foreign_db._begin
+    monkeypatch.setattr(foreign_db, "_begin", lambda address: connected.append(address) or begin(address))
     assert len(read(home.path).images) == 1
     assert not any(str(home.path) in address for address in connected)
     assert (shm.read_bytes(), os.stat(shm).st_mtime_ns) == before
@@ -433,7 +431,7 @@ def test_every_reading_is_one_moment(
     home.connection.execute("UPDATE layer SET compressed_size_bytes = 0")
     home.close()
     if way == "copied":
-        monkeypatch.setattr(foreign_database, "_shared", lambda path: False)
+        monkeypatch.setattr(foreign_db, "_shared", lambda path: False)
     seen: list[int] = []
     refused: list[str] = []
     command = [sys.executable, "-c", WRITER, str(home.path), manner]
@@ -502,7 +500,7 @@ def test_a_copy_is_one_moment(
         copy(source, target, length)
 
     monkeypatch.setattr("shutil.copyfileobj", interfere)
-    monkeypatch.setattr(foreign_database, "_shared", lambda path: False)
+    monkeypatch.setattr(foreign_db, "_shared", lambda path: False)
     state = read(home.path)
     (updated,) = {image.updated_at_ns for image in state.images.values()}
     (size,) = {layer.size for manifest in state.manifests.values() for layer in manifest.layers}

@@ -25,8 +25,8 @@ from msb_cache import (
     LogError,
     MsbDatabaseError,
     SyncReport,
+    failpoints,
 )
-from msb_cache import failpoints as steps
 from msb_cache.artifacts.layout import Layout
 from msb_cache.cli.main import run
 from msb_cache.eventstore import chain
@@ -65,7 +65,7 @@ def settle() -> None:
 
 
 def sound(cache: ImageCache) -> bool:
-    with cache._ledger.snapshot() as connection:
+    with cache._ledger.read() as connection:
         assert connection is not None
         assert live.compare(connection, live.fold_until(cache._ledger.store(connection))) == []
         return isinstance(chain.verify(connection), chain.Verified)
@@ -200,16 +200,16 @@ def test_a_home_of_ours_is_never_synced(tmp_path: Path) -> None:
         assert cache.sync() == SyncReport()
         assert not (tmp_path / "ours").exists()
         ledger = cache._ledger
-        with pytest.raises(LogError, match="does not belong to msb"), ledger.record("x"):
+        with pytest.raises(LogError, match="does not belong to msb"), ledger.write("x", owner="msb"):
             pass
         assert not (tmp_path / "ours").exists()
 
 
 def test_the_writing_check_is_as_before(home: MsbHome, cache: ImageCache) -> None:
-    with pytest.raises(HomeOwnedByMicrosandboxError), cache._ledger.transaction("x"):
+    with pytest.raises(HomeOwnedByMicrosandboxError), cache._ledger.write("x"):
         pass
     cache.sync()
-    with pytest.raises(HomeOwnedByMicrosandboxError), cache._ledger.transaction("x"):
+    with pytest.raises(HomeOwnedByMicrosandboxError), cache._ledger.write("x"):
         pass
 
 
@@ -356,18 +356,18 @@ def test_what_other_tables_say_is_no_news(home: MsbHome, cache: ImageCache) -> N
     home.connection.execute("CREATE TABLE run (id)")
     assert cache.sync() == SyncReport()
     settle()
-    with cache._ledger.snapshot() as connection:
+    with cache._ledger.read() as connection:
         assert connection is not None
         first = connection.execute("SELECT * FROM sync_state").fetchall()
     cache.sync(force=True)
-    with cache._ledger.snapshot() as connection:
+    with cache._ledger.read() as connection:
         assert connection is not None
         assert connection.execute("SELECT * FROM sync_state").fetchall() != first
 
 
 def test_the_last_look_is_disposable(home: MsbHome, cache: ImageCache) -> None:
     cache.sync()
-    with cache._ledger.record("x") as transaction:
+    with cache._ledger.write("x", owner="msb") as transaction:
         transaction.connection.execute("DELETE FROM sync_state")
     assert cache.sync() == SyncReport(adopted=False)
 
@@ -403,7 +403,7 @@ def test_an_older_view_never_follows_a_newer_one(home: MsbHome) -> None:
     first, second = threading.Thread(target=go, name="first"), threading.Thread(target=go, name="second")
     home.close()
     home_now = _reopened(home)
-    steps.observer = observer
+    failpoints.observer = observer
     try:
         first.start()
         while not order:
@@ -412,7 +412,7 @@ def test_an_older_view_never_follows_a_newer_one(home: MsbHome) -> None:
         first.join()
         second.join()
     finally:
-        steps.observer = None
+        failpoints.observer = None
         home_now.close()
     assert order[:2] == ["locked", "first"]
     with ImageCache(home.layout.home, sync=False) as cache:
@@ -437,7 +437,7 @@ def test_reading_does_not_wait_long_for_another_writer(home: MsbHome) -> None:
         assert len(cache.list()) == 2
         assert time.monotonic() - began < 10
         assert "another process is writing" in notes[0]
-        with pytest.raises(BusyError), cache._ledger.record("x", wait=0.01):
+        with pytest.raises(BusyError), cache._ledger.write("x", wait=0.01, owner="msb"):
             pass
         other.execute("ROLLBACK")
         assert len(cache.list()) == 3
@@ -446,10 +446,10 @@ def test_reading_does_not_wait_long_for_another_writer(home: MsbHome) -> None:
 
 def test_killed_before_the_commit_nothing_is_recorded(home: MsbHome) -> None:
     program = (
-        "import os, signal, sys; from msb_cache import ImageCache, steps\n"
+        "import os, signal, sys; from msb_cache import ImageCache, failpoints\n"
         "def kill(step):\n"
         "    if step == 'sync.committing': os.kill(os.getpid(), signal.SIGKILL)\n"
-        "steps.observer = kill\n"
+        "failpoints.observer = kill\n"
         "ImageCache(sys.argv[1]).sync()"
     )
     done = subprocess.run([sys.executable, "-c", program, str(home.layout.home)])

@@ -26,8 +26,8 @@ from msb_cache import (
     InvalidImageError,
     MsbProgramError,
     SyncReport,
+    failpoints,
 )
-from msb_cache import failpoints as steps
 from msb_cache.artifacts.locks import Lock
 from msb_cache.cli.main import run
 from msb_cache.engines.msb import delete as msb_deletion
@@ -50,7 +50,7 @@ pytestmark = pytest.mark.peer
 @pytest.fixture(autouse=True)
 def no_observer() -> Iterator[None]:
     yield
-    steps.observer = None
+    failpoints.observer = None
 
 
 @pytest.fixture
@@ -70,14 +70,14 @@ def at(step: str, action: Callable[[], object]) -> None:
             done.append(step)
             action()
 
-    steps.observer = observer
+    failpoints.observer = observer
 
 
 def alike(cache: ImageCache) -> None:
     """Both indexes say the same, nothing needed is missing, and another sync finds nothing."""
     state = msb_database.read(cache.home / "db" / "msb.db")
     assert cache.sync(force=True) == SyncReport()
-    with cache._ledger.snapshot() as connection:
+    with cache._ledger.read() as connection:
         assert connection is not None
         ours = known.load(connection)
     assert {name: each.manifest_digest for name, each in ours.images.items()} == {
@@ -312,7 +312,7 @@ def test_killed_and_concluded(real: Msb, twin: Msb, step: str, way: str) -> None
             assert summary.counters.image_refs_removed == (0 if there else 1)
         assert bool(cache.deletions()) == (step != "msb.planned")
         assert ("alone:1" in {handle.reference for handle in cache.list()}) == there
-        with cache._ledger.snapshot() as connection:
+        with cache._ledger.read() as connection:
             assert connection is not None
             assert not connection.execute("SELECT 1 FROM deletion WHERE finished_at IS NULL").fetchall()
         alike(cache)

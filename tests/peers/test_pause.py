@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache import ImageCache
-from msb_cache import failpoints as steps
+from msb_cache import ImageCache, failpoints
 from msb_cache.artifacts.layout import Layout
 from tests.artifacts.support import mounted
 from tests.engines.test_recover import ONE, SHARED, TWO, Pruning, check_clean, write
@@ -39,7 +38,7 @@ def test_the_image_that_came_in_between_mounts(tmp_path: Path, require_peer: Cal
         prune.join(30)
     finally:
         go_on.set()
-        steps.observer = None
+        failpoints.observer = None
     check_clean(home)
     layout = Layout(home)
     with ImageCache(home) as cache:

@@ -61,7 +61,7 @@ def same(cache: ImageCache, real: Msb) -> None:
         assert handle.last_used_at_ns == state.images[Reference.parse(name).canonical].updated_at_ns
         _same_detail(cache, real, each["reference"])
     sandboxes = {each["name"]: each["image"] for each in real.json("ls")}
-    with cache._ledger.snapshot() as connection:
+    with cache._ledger.read() as connection:
         assert connection is not None
         ours = known.load(connection)
     held = {holder for _, holder in ours.holds if holder.startswith("sandbox:")}
@@ -336,7 +336,7 @@ def _alike(cache: ImageCache, home: Path) -> None:
         name: (handle.manifest_digest, handle.created_at_ns, handle.last_used_at_ns)
         for name, handle in handles.items()
     }
-    with cache._ledger.snapshot() as connection:
+    with cache._ledger.read() as connection:
         assert connection is not None
         ours = known.load(connection)
     assert set(ours.manifests) == set(state.manifests)

@@ -67,7 +67,7 @@ class Folding(RuleBasedStateMachine):
         if operation is None:
             self.operations += 1
             operation = f"operation-{self.operations}"
-        with self.ledger.transaction(operation) as transaction:
+        with self.ledger.write(operation) as transaction:
             stored = transaction.append(events)
             self.was[stored[-1].seq] = past.encode_rows(transaction.connection)
         return stored[-1].recorded_at_ns
@@ -206,7 +206,7 @@ class Folding(RuleBasedStateMachine):
 
     @rule()
     def rebuild(self) -> None:
-        with self.ledger.transaction("rebuild") as transaction:
+        with self.ledger.write("rebuild") as transaction:
             store = self.ledger.store(transaction.connection)
             assert live.rebuild(transaction.connection, store) == []
 
@@ -221,7 +221,7 @@ class Folding(RuleBasedStateMachine):
         if not positions:
             return
         first, last = sorted(positions[place % len(positions)] for place in places)
-        with self.ledger.snapshot() as connection:
+        with self.ledger.read() as connection:
             assert connection is not None
             store = self.ledger.store(connection)
             for start in (
@@ -234,7 +234,7 @@ class Folding(RuleBasedStateMachine):
 
     @invariant()
     def live_tables_are_the_fold(self) -> None:
-        with self.ledger.snapshot() as connection:
+        with self.ledger.read() as connection:
             if connection is None:
                 return
             assert live.compare(connection, live.fold_until(self.ledger.store(connection))) == []
@@ -242,7 +242,7 @@ class Folding(RuleBasedStateMachine):
 
     @invariant()
     def tables_are_what_the_rules_say(self) -> None:
-        with self.ledger.snapshot() as connection:
+        with self.ledger.read() as connection:
             if connection is None:
                 return
             rows = [*images.handles(connection)]
@@ -272,7 +272,7 @@ class Folding(RuleBasedStateMachine):
 
     @invariant()
     def the_state_for_a_plan_is_what_the_rules_say(self) -> None:
-        with self.ledger.snapshot() as connection:
+        with self.ledger.read() as connection:
             if connection is None:
                 return
             found = state.load(connection)

@@ -95,7 +95,7 @@ def write(ledger: Ledger, script: list[tuple[str, object, object]]) -> None:
             events = [NewEvent(ev.ImageUsed(manifest_digest=second), first)]  # type: ignore[arg-type]
         else:
             events = deletion(operation, first, second)  # type: ignore[arg-type]
-        with ledger.transaction(operation) as transaction:
+        with ledger.write(operation) as transaction:
             transaction.append(events)
 
 
@@ -106,7 +106,7 @@ def test_history_is_what_a_reading_of_the_whole_log_finds(
 ) -> None:
     ledger = new_ledger(tmp_path_factory.mktemp("home"), [])  # type: ignore[attr-defined]
     write(ledger, script)
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         if connection is None:
             return
         store = ledger.store(connection)
@@ -131,7 +131,7 @@ def test_shared_layers_are_marked(tmp_path: Path) -> None:
     write(
         ledger, [("pull", A, M[0]), ("delete", [A], [M[0]]), ("pull", A, M[1]), ("delete", [A], [M[1], M[2]])]
     )
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         events = list(history(connection, ledger.store(connection), Scope([A])))
     layers = [
@@ -142,7 +142,7 @@ def test_shared_layers_are_marked(tmp_path: Path) -> None:
 
 def test_an_unknown_reference_has_no_history(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path, [NewEvent(pulled(M[0]), A)])
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         assert list(history(connection, ledger.store(connection), Scope([B]))) == []
 
@@ -151,7 +151,7 @@ def test_a_history_costs_no_row_beside_its_events(tmp_path: Path) -> None:
     """Why history has no table of its own: a use writes an event and its image's row, nothing else."""
     uses = [NewEvent(ev.ImageUsed(manifest_digest=M[0]), A) for _ in range(20)]
     ledger = new_ledger(tmp_path, [NewEvent(pulled(M[0]), A), *uses])
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         tables = [
             name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")

@@ -22,7 +22,7 @@ def used(at: int | None = None) -> NewEvent:
 
 def handle(home: Path, events: list[NewEvent]) -> HandleRow | None:
     ledger = new_ledger(home, events, clock=iter(range(100, 1000, 100)))
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         return images.handle(connection, PYTHON)
 
@@ -58,7 +58,7 @@ def test_newest_first_and_later_event_first_at_the_same_time(tmp_path: Path) -> 
     names = ["docker.io/library/old:1", "docker.io/library/b:1", "docker.io/library/a:1"]
     events = [NewEvent(pulled(M1), name, at) for name, at in zip(names, [10, 20, 20], strict=True)]
     ledger = new_ledger(tmp_path, events)
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         assert [row.reference for row in images.handles(connection)] == [names[2], names[1], names[0]]
 
@@ -66,7 +66,7 @@ def test_newest_first_and_later_event_first_at_the_same_time(tmp_path: Path) -> 
 def test_details(tmp_path: Path) -> None:
     layers = [layer(1, 10), layer(2, 20), layer(1, 10)]
     ledger = new_ledger(tmp_path, [NewEvent(manifest_added(layers), M1), NewEvent(pulled(M1), PYTHON)])
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         found = images.handle(connection, PYTHON)
         assert found is not None
@@ -101,6 +101,6 @@ def test_an_image_is_found_by_repository_and_digest(
     tmp_path: Path, name: str, tag: str | None, wanted: str, found: bool
 ) -> None:
     ledger = new_ledger(tmp_path, [NewEvent(pulled(M1), PYTHON)])
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         assert (images.handle_by_digest(connection, name, tag, wanted) is not None) == found

@@ -66,7 +66,7 @@ def test_rows_before_sql_are_as_rows_in_memory(
 
 def test_a_row_under_another_key_is_two_differences(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path, some_events()[:2])
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         fold = live.fold_until(ledger.store(connection))
     changed = sqlite3.connect(ledger.layout.database)

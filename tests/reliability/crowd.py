@@ -75,7 +75,7 @@ def keep(cache: ImageCache, reference: str, holder: str) -> None:
     digest = cache.hold(reference, holder).manifest_digest
     assert digest is not None
     layout = cache._layout
-    with cache._ledger.snapshot() as connection:
+    with cache._ledger.read() as connection:
         assert connection is not None
         query = "SELECT diff_id FROM manifest_layer WHERE manifest_digest = ?"
         layers = [layout.layer(diff_id) for (diff_id,) in connection.execute(query, (digest,))]

@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from msb_cache import ImageCache
-from msb_cache import failpoints as steps
-from msb_cache.home import index_cache as snapshots
+from msb_cache import ImageCache, failpoints
+from msb_cache.home import index_cache
 from tests.reliability.scenarios import (
     SCENARIOS,
     Index,
@@ -70,12 +69,12 @@ class Bench:
         self.states: list[Index] = [index_of(copy / "home")]
         shutil.rmtree(copy)
         self.steps: list[str] = []
-        steps.observer = self.steps.append
+        failpoints.observer = self.steps.append
         began = time.monotonic()
         try:
             perform(name, self._work, lambda number: self.states.append(index_of(self._work / "home")))
         finally:
-            steps.observer = None
+            failpoints.observer = None
         self.seconds = time.monotonic() - began
         check_whole(self._work / "home", bare=SCENARIOS[name].bare)
 
@@ -100,7 +99,9 @@ class Bench:
                 if scenario.wrong:
                     cache.rebuild()
                     possible = [state for state in possible if state != self.states[0]]
-                if scenario.step < snapshots.STEP:  # a snapshot that was not finished goes with the next one
+                if (
+                    scenario.step < index_cache.STEP
+                ):  # a snapshot that was not finished goes with the next one
                     with closer_snapshots(scenario.step):
                         for _ in range(2 * scenario.step):
                             cache.use("one:1")
@@ -139,7 +140,7 @@ class Bench:
             child = os.fork()
         if child == 0:
             try:
-                steps.observer = observer
+                failpoints.observer = observer
                 perform(self.name, self._work, lambda number: os.write(writing, b"."))
                 os._exit(0)
             finally:

@@ -21,7 +21,7 @@ from msb_cache import ImageCache
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.errors import MicrosandboxError
 from msb_cache.eventstore.chain import Verified
-from msb_cache.home import index_cache as snapshots
+from msb_cache.home import index_cache
 from msb_cache.migrations import APPLICATION_ID
 from msb_cache.migrations.schema import migrations
 from tests.imagebuilder import docker_archive, file, image, layer
@@ -51,7 +51,7 @@ class Scenario:
     commands: tuple[Command, ...]
     bare: bool = False
     wrong: bool = False
-    step: int = snapshots.STEP
+    step: int = index_cache.STEP
 
 
 Index = tuple[tuple[tuple[str, str | None], ...], tuple[tuple[str, str], ...]]
@@ -78,11 +78,11 @@ def perform(name: str, folder: Path, told: Callable[[int], object]) -> None:
 
 @contextmanager
 def closer_snapshots(step: int) -> Iterator[None]:
-    before, snapshots.STEP = snapshots.STEP, step
+    before, index_cache.STEP = index_cache.STEP, step
     try:
         yield
     finally:
-        snapshots.STEP = before
+        index_cache.STEP = before
 
 
 # -- what lies there before ---------------------------------------------------------------------------------

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache import ImageCache
-from msb_cache import failpoints as steps
+from msb_cache import ImageCache, failpoints
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lock
 from tests.cli.support import PROGRAM
@@ -75,7 +74,7 @@ def test_a_load_says_for_which_load_it_waits(tmp_path: Path) -> None:
 
     def observer(step: str) -> None:
         if step == "add.locked":
-            steps.observer = None
+            failpoints.observer = None
             process = stack.enter_context(running("--home", home, "load", two))
             assert process.stderr is not None
             line = process.stderr.readline().decode()
@@ -86,11 +85,11 @@ def test_a_load_says_for_which_load_it_waits(tmp_path: Path) -> None:
 
     waiters: list[subprocess.Popen[bytes]] = []
     with ExitStack() as stack, ImageCache(home) as cache:
-        steps.observer = observer
+        failpoints.observer = observer
         try:
             cache.load(one)
         finally:
-            steps.observer = None
+            failpoints.observer = None
         assert waiters[0].wait(20) == 0
         assert [handle.reference for handle in cache.list()] == ["two:1", "one:1"]
     check_whole(home)

@@ -11,7 +11,7 @@ from msb_cache.audit import log_files
 from msb_cache.errors import CorruptLogError, LogError
 from msb_cache.eventstore.chain import Value, raw_rows
 from msb_cache.eventstore.export import line_of
-from msb_cache.home import atomic as outputs
+from msb_cache.home import atomic
 from msb_cache.home.ledger import Ledger
 
 
@@ -37,7 +37,7 @@ def export_log(ledger: Ledger, target: str | os.PathLike[str] | BinaryIO, *, sin
                 raise LogError(f"the log ends at event {head.seq if head else 0}, before {since_seq}")
         count = 0
         last: Value = since_seq
-        with outputs.opened(target) as out:
+        with atomic.opened(target) as out:
             rows = raw_rows(connection, since_seq)
             while True:
                 try:
@@ -57,7 +57,7 @@ def export_log(ledger: Ledger, target: str | os.PathLike[str] | BinaryIO, *, sin
 
 def _opened(ledger: Ledger, stack: ExitStack) -> tuple[sqlite3.Connection | None, Exception | None]:
     try:
-        return stack.enter_context(ledger.snapshot()), None
+        return stack.enter_context(ledger.read()), None
     except CorruptLogError as error:
         try:
             connection, _ = stack.enter_context(log_files.readable(ledger.layout.database))

@@ -66,7 +66,7 @@ def import_log(ledger: Ledger, source: BinaryIO) -> ImportReport:
             "import into another --home"
         )
     ledger.check_writable()
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         if connection is not None:
             raise _has_one(layout)
     with leaving_no_folders(layout), Operation(layout) as operation:

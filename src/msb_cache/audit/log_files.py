@@ -16,7 +16,7 @@ import msgspec
 
 from msb_cache.errors import CorruptLogError, LogError
 from msb_cache.eventstore import chain, export
-from msb_cache.home import foreign_db as foreign_database
+from msb_cache.home import foreign_db
 from msb_cache.home.connect import schema_version
 from msb_cache.migrations import APPLICATION_ID
 from msb_cache.projections import live
@@ -82,7 +82,7 @@ def readable(path: Path) -> Iterator[tuple[sqlite3.Connection, CorruptLogError |
         except CorruptLogError as error:
             problem = error
             try:
-                remains = foreign_database.damaged(path, "events", (*chain.COLUMNS, "hash"))
+                remains = foreign_db.damaged(path, "events", (*chain.COLUMNS, "hash"))
                 connection = stack.enter_context(remains)
                 ours = connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
             except (OSError, sqlite3.Error):
@@ -99,7 +99,7 @@ def as_it_is(path: Path) -> Iterator[sqlite3.Connection]:
     Raises:
         NewerDatabaseError, CorruptLogError, LogError: as for ``opened``.
     """
-    with _database(path) as connection, _said_clearly(path):
+    with _database(path) as connection, _translate_sqlite_errors(path):
         _check_tables(connection)
         yield connection
 
@@ -182,44 +182,44 @@ def _stored_state(connection: sqlite3.Connection, path: Path) -> State:
 
 def _is_database(path: Path) -> bool:
     with _file(path) as file:
-        return file.read(len(foreign_database.MAGIC)) == foreign_database.MAGIC
+        return file.read(len(foreign_db.MAGIC)) == foreign_db.MAGIC
 
 
 @contextmanager
 def _file(path: Path) -> Iterator[BinaryIO]:
     with ExitStack() as stack:
-        with _said_clearly(path):
-            file: BinaryIO = stack.enter_context(foreign_database.regular(path))
+        with _translate_sqlite_errors(path):
+            file: BinaryIO = stack.enter_context(foreign_db.regular(path))
         yield file
 
 
 @contextmanager
 def _database(path: Path) -> Iterator[sqlite3.Connection]:
     with ExitStack() as stack:
-        with _said_clearly(path):
-            connection = stack.enter_context(foreign_database.opened(path))
+        with _translate_sqlite_errors(path):
+            connection = stack.enter_context(foreign_db.opened(path))
             schema_version(connection, path)
-            foreign_database.check_columns(connection, "events", (*chain.COLUMNS, "hash"))
+            foreign_db.check_columns(connection, "events", (*chain.COLUMNS, "hash"))
         yield connection
 
 
 def _guarded(path: Path, rows: Iterator[export.Row]) -> Iterator[export.Row]:
     # Within a generator, so that what fails for whoever reads the rows is not taken for ours.
-    with _said_clearly(path):
+    with _translate_sqlite_errors(path):
         yield from rows
 
 
 def _check_tables(connection: sqlite3.Connection) -> None:
-    foreign_database.check_columns(connection, "projection_state", ("fold_version", "seq"))
+    foreign_db.check_columns(connection, "projection_state", ("fold_version", "seq"))
     for table, row_type in ROW_TYPE.items():
-        foreign_database.check_columns(connection, table, columns(row_type))
+        foreign_db.check_columns(connection, table, columns(row_type))
         (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
         if count > MAX_ROWS:
             raise sqlite3.DataError(f"{table} has more than {MAX_ROWS:,} rows")
 
 
 @contextmanager
-def _said_clearly(path: Path) -> Iterator[None]:
+def _translate_sqlite_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as error:

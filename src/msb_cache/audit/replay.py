@@ -143,7 +143,7 @@ def opened(ledger: Ledger, path: str | os.PathLike[str] | None, broken: Broken) 
         with log_files.opened(Path(path)) as rows:
             yield Log(rows, admit, broken)
         return
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         if connection is None:
             raise LogError(f"{ledger.layout.home} has no log yet")
         yield Log(lambda: raw_rows(connection), _own, broken)

@@ -16,12 +16,14 @@ from msb_cache.artifacts.erofs.reader import read_image
 from msb_cache.artifacts.layout import Layout
 from msb_cache.artifacts.locks import is_free
 from msb_cache.audit.log_files import as_it_is
-from msb_cache.errors import CorruptArtifactError, CorruptLogError, LogError, MsbDatabaseError
+from msb_cache.engines.engine import Engine, Orphans
+from msb_cache.engines.named_files import NamedFiles
+from msb_cache.errors import CorruptArtifactError, CorruptLogError, LogError
 from msb_cache.eventstore import chain, checkpoint
 from msb_cache.eventstore.checkpoint import Checkpoint
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.failpoints import reached
-from msb_cache.home import index_cache as snapshots
+from msb_cache.home import index_cache
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections import live
 from msb_cache.projections.rows import LayerRow, ManifestRow
@@ -78,11 +80,12 @@ class Verification:
         return not (unsound or self.unreadable or self.contradiction)
 
 
-def verify(ledger: Ledger, note: Checkpoint | None = None) -> Verification:
+def verify(ledger: Ledger, engine: Engine, note: Checkpoint | None = None) -> Verification:
     """Check everything; reads only.
 
     Args:
         ledger: the home.
+        engine: the one that the home has.
         note: a checkpoint that was taken of this log before; the log must extend it.
     """
     home = ledger.layout.home
@@ -91,6 +94,7 @@ def verify(ledger: Ledger, note: Checkpoint | None = None) -> Verification:
         if connection is None:
             found = Verification(home, chain.Verified(0, chain.GENESIS, None))
             expected: dict[Path, tuple[str, int | None]] = {}
+            state = EMPTY
         else:
             found = Verification(home, _check(connection))
             try:
@@ -98,7 +102,8 @@ def verify(ledger: Ledger, note: Checkpoint | None = None) -> Verification:
             except LogError as error:
                 found.unreadable = str(error)
             expected = expected_files(ledger.layout, connection)
-        found.owned_by_msb = ledger.owned_by_msb
+            state = load(connection)
+        found.owned_by_msb = engine.name == "msb"
         if note is not None:
             found.note = note
             found.contradiction = checkpoint.contradiction(connection, note, found.chain)
@@ -111,7 +116,7 @@ def verify(ledger: Ledger, note: Checkpoint | None = None) -> Verification:
             found.disk.append(DiskProblem("size", kind, path, size, measured))
         elif not _reads(kind, path):
             found.disk.append(DiskProblem("damaged", kind, path, size, measured))
-    found.disk.extend(_extra(ledger, set(expected)))
+    found.disk.extend(_extra(ledger.layout, engine.orphans(state)))
     return found
 
 
@@ -122,7 +127,7 @@ def take_checkpoint(ledger: Ledger) -> Checkpoint:
         CorruptLogError: it does not verify.
         LogError: there is none.
     """
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         if connection is None:
             raise LogError(f"{ledger.layout.home} has no log yet")
         found = chain.verify(connection)
@@ -134,29 +139,30 @@ def take_checkpoint(ledger: Ledger) -> Checkpoint:
 def rebuild(ledger: Ledger) -> list[live.Difference]:
     """Fold the whole log again into the projections; return how they differed."""
     # The long part is done without keeping others from writing.
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         if connection is None:
             return []
         store = ledger.store(connection)
         head = store.head()
         fold = live.fold_until(store)
     reached("rebuild.folded")
-    with ledger.attest(uuid7()) as transaction:
+    with ledger.write(uuid7(), owner="any") as transaction:
         store = ledger.store(transaction.connection)
         differences = live.rebuild(transaction.connection, store, fold, head.seq if head else 0)
         reached("rebuild.compared")
         if differences:
             # Before the index is right: who is killed here leaves one that the next rebuild finds wrong.
-            snapshots.forget(ledger)
+            index_cache.forget(ledger.layout.snapshots)
             reached("rebuild.forgot")
     if differences:
-        snapshots.forget(ledger)  # which another process may have taken of the wrong one meanwhile
+        # Once more: another process may have copied the wrong index meanwhile.
+        index_cache.forget(ledger.layout.snapshots)
     return differences
 
 
 def _opened(ledger: Ledger, stack: ExitStack) -> sqlite3.Connection | None:
     try:
-        return stack.enter_context(ledger.snapshot())
+        return stack.enter_context(ledger.read())
     except CorruptLogError as error:
         # Everybody else refuses a log whose end is gone. Here that is a finding, and what is left is checked.
         try:
@@ -195,41 +201,28 @@ def _reads(kind: str, path: Path) -> bool:
     return True
 
 
-def _named_by_msb(ledger: Ledger) -> set[Path] | None:
-    """Return the files that msb's index names; None when that cannot be told."""
-    from msb_cache.engines.msb import delete as msb_deletion
-    from msb_cache.msb import database as msb_database
-
-    try:
-        theirs = msb_database.read(ledger.layout.msb_database)
-    except MsbDatabaseError:
-        return None
-    return msb_deletion.named_files(ledger.layout, EMPTY, theirs)
-
-
 def expected_files(layout: Layout, connection: sqlite3.Connection) -> dict[Path, tuple[str, int | None]]:
     """Return every file that the index names, with its kind and its size in bytes where that is known."""
-    expected: dict[Path, tuple[str, int | None]] = {}
-    for reference in load(connection).references:
-        expected[layout.metadata(reference)] = ("metadata", None)
+    sizes: dict[tuple[str, str], int | None] = {}
     names = columns(ManifestRow)
     for row in stored_rows(connection, ManifestRow):
         manifest = dict(zip(names, row, strict=True))
-        expected[layout.fsmeta(manifest["digest"])] = ("fsmeta", manifest["fsmeta_bytes"])
-        expected[layout.vmdk(manifest["digest"])] = ("vmdk", manifest["vmdk_bytes"])
+        sizes["fsmeta", manifest["digest"]] = manifest["fsmeta_bytes"]
+        sizes["vmdk", manifest["digest"]] = manifest["vmdk_bytes"]
     for diff_id, erofs_bytes, _ in stored_rows(connection, LayerRow):
-        expected[layout.layer(diff_id)] = ("layer", erofs_bytes)
-    return expected
+        sizes["layer", diff_id] = erofs_bytes
+    return {
+        layout.artifact(kind, subject): (kind, sizes.get((kind, subject)))
+        for kind, subject in NamedFiles.of(layout, load(connection))
+    }
 
 
-def _extra(ledger: Ledger, expected: set[Path]) -> Iterator[DiskProblem]:
-    named = _named_by_msb(ledger) if ledger.owned_by_msb else set()
-    problem = "unclear" if named is None else "extra"
-    for kind, _, path in ledger.layout.files():
-        if path not in expected and path not in (named or ()):
-            yield DiskProblem(problem, kind, path, None, files.measure(path))
-    for path in ledger.layout.foreign_files():
+def _extra(layout: Layout, orphans: Orphans) -> Iterator[DiskProblem]:
+    problem = "extra" if orphans.judged else "unclear"
+    for kind, _, path in orphans.files:
+        yield DiskProblem(problem, kind, path, None, files.measure(path))
+    for path in layout.foreign_files():
         yield DiskProblem("foreign", "file", path, None, files.measure(path))
-    for path in ledger.layout.interrupted_deletions():
+    for path in layout.interrupted_deletions():
         if is_free(path / "active.lock"):
             yield DiskProblem("unfinished", "folder", path)

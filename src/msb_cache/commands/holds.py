@@ -7,28 +7,28 @@ from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.projections import images
 from msb_cache.projections.images import HandleRow
-from msb_cache.queries import resolve as finding
+from msb_cache.queries import resolve
 from msb_cache.session import Session
 
 
 def use(session: Session, reference: str, holder: str | None) -> HandleRow:
     """Record a use of a reference; parameters and errors as for ``ImageCache.use``."""
     if holder is not None:
-        finding.check_holder(holder)
+        resolve.check_holder(holder)
     _begin(session, reference)
-    with session.ledger.attest(uuid7()) as transaction:
-        row = finding.reference(transaction.connection, reference)
+    with session.ledger.write(uuid7(), owner="any") as transaction:
+        row = resolve.reference(transaction.connection, reference)
         used = ImageUsed(manifest_digest=row.manifest_digest, holder=holder)
         transaction.append([NewEvent(used, row.reference)])
-        return finding.reference(transaction.connection, row.reference)
+        return resolve.reference(transaction.connection, row.reference)
 
 
 def hold(session: Session, reference: str, holder: str) -> HandleRow:
     """Hold the manifest of a reference; parameters and errors as for ``ImageCache.hold``."""
-    finding.check_holder(holder)
+    resolve.check_holder(holder)
     _begin(session, reference)
-    with session.ledger.attest(uuid7()) as transaction:
-        row = finding.image(transaction.connection, reference)
+    with session.ledger.write(uuid7(), owner="any") as transaction:
+        row = resolve.image(transaction.connection, reference)
         if holder not in images.holders(transaction.connection, row.manifest_digest):
             held = ImageHeld(holder=holder, reference=row.reference)
             transaction.append([NewEvent(held, row.manifest_digest)])
@@ -37,12 +37,12 @@ def hold(session: Session, reference: str, holder: str) -> HandleRow:
 
 def release(session: Session, holder: str) -> list[str]:
     """End the holds of a holder; parameters and result as for ``ImageCache.release``."""
-    finding.check_holder(holder)
+    resolve.check_holder(holder)
     session.begin_writing()
-    with session.ledger.snapshot() as connection:
+    with session.ledger.read() as connection:
         if connection is None or not images.held_by(connection, holder):
             return []
-    with session.ledger.attest(uuid7()) as transaction:
+    with session.ledger.write(uuid7(), owner="any") as transaction:
         digests = images.held_by(transaction.connection, holder)
         transaction.append([NewEvent(ImageReleased(holder=holder), digest) for digest in digests])
     return digests
@@ -51,4 +51,4 @@ def release(session: Session, holder: str) -> list[str]:
 def _begin(session: Session, reference: str) -> None:
     session.begin_writing()
     with session.index() as connection:
-        finding.image(connection, reference)  # nothing is made for an image that is not there
+        resolve.image(connection, reference)  # nothing is made for an image that is not there

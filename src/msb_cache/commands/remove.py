@@ -1,27 +1,25 @@
-"""Remove references, and prune: which engine deletes, what is refused, and the report of what went.
+"""Remove references, and prune: what is refused, and the report of what went.
 
-What goes is decided in ``plan``; ``deletion`` and ``msb_deletion`` do it.
+What goes is decided in ``engines.prune_plan``, and the engine that the home has deletes it.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from msb_cache.details import ImagePruneReport
-from msb_cache.engines.own.delete import Confirm, Delete, Preview
+from msb_cache.engines.decision import Confirm, Preview
 from msb_cache.engines.prune_plan import UNKNOWN, Bounds, Plan, plan_prune, plan_remove
 from msb_cache.errors import (
     BusyError,
     HomeOwnedByMicrosandboxError,
     ImageInUseError,
     ImageNotFoundError,
-    MsbDatabaseError,
     MsbProgramError,
 )
+from msb_cache.models import ImagePruneReport
 from msb_cache.projections import deletions
-from msb_cache.projections.state import IndexState, load, load_observed
-from msb_cache.queries import resolve as finding
+from msb_cache.projections.state import IndexState
+from msb_cache.queries import resolve
 from msb_cache.queries.events import deletion_in_log
 from msb_cache.queries.resolve import familiar
 from msb_cache.session import Session
@@ -33,7 +31,7 @@ def remove(session: Session, reference: str, *, force: bool) -> ImagePruneReport
     """Remove a reference; parameters, result and errors as for ``ImageCache.remove``."""
     session.begin_writing()
     with session.index() as connection:
-        canonical = finding.reference(connection, reference).reference
+        canonical = resolve.reference(connection, reference).reference
 
     def planner(state: IndexState, within: Plan | None) -> Plan:
         if canonical not in state.references:
@@ -46,7 +44,7 @@ def remove(session: Session, reference: str, *, force: bool) -> ImagePruneReport
 
     policy = {"references": [canonical], "force": force}
     for _ in range(_ATTEMPTS):
-        operation, shown = _engine(session)(session.ledger, planner, kind="remove", policy=policy)
+        operation, shown = session.engine().delete(planner, kind="remove", policy=policy)
         if operation is not None:
             report = _report(session, operation, shown)
             if not report.image_refs_removed:
@@ -62,8 +60,8 @@ def prune(session: Session, *, orphans: bool, confirm: Confirm | None) -> ImageP
     policy: dict[str, object] = {"rule": "unused"}
     if orphans:
         policy["orphans"] = True
-    operation, shown = _engine(session)(
-        session.ledger, _unused, kind="prune", policy=policy, orphans=orphans, confirm=confirm
+    operation, shown = session.engine().delete(
+        _unused, kind="prune", policy=policy, orphans=orphans, confirm=confirm
     )
     return _report(session, operation, shown)
 
@@ -71,28 +69,7 @@ def prune(session: Session, *, orphans: bool, confirm: Confirm | None) -> ImageP
 def preview_prune(session: Session, *, orphans: bool) -> Preview:
     """Return what a prune would delete and keep now."""
     session.observe()
-    if session.ledger.owned_by_msb:
-        from msb_cache.engines.msb.delete import preview
-    else:
-        from msb_cache.engines.own.delete import preview
-    return preview(session.ledger, _unused, orphans=orphans)
-
-
-def pruned_index(session: Session) -> Callable[[sqlite3.Connection], IndexState]:
-    """Return what reads the index as a prune in this home sees it."""
-    if not session.ledger.owned_by_msb:
-        return load
-    from msb_cache.engines.msb import delete as msb_deletion
-    from msb_cache.msb import database as msb_database
-
-    def seen(connection: sqlite3.Connection) -> IndexState:
-        try:
-            theirs = msb_database.read(session.layout.msb_database)
-        except MsbDatabaseError:
-            return load_observed(connection)  # what that leaves out has been noted before the read
-        return msb_deletion.observed(connection, theirs)
-
-    return seen
+    return session.engine().plan(_unused, orphans=orphans)
 
 
 def as_report(preview: Preview) -> ImagePruneReport:
@@ -113,15 +90,6 @@ def _unused(state: IndexState, within: Plan | None) -> Plan:
     return plan_prune(state, within=within)
 
 
-def _engine(session: Session) -> Delete:
-    """Return what deletes in this home: our own engine, or msb."""
-    if session.ledger.owned_by_msb:
-        from msb_cache.engines.msb.delete import delete
-    else:
-        from msb_cache.engines.own.delete import delete
-    return delete
-
-
 def _check_reachable(state: IndexState, canonical: str) -> None:
     """Refuse to remove what msb, which keeps the home, does not know or would take from others."""
     kept = Bounds(state)(canonical, state.references[canonical])
@@ -137,7 +105,7 @@ def _check_reachable(state: IndexState, canonical: str) -> None:
 def _in_use(session: Session, canonical: str, holders: Sequence[str]) -> ImageInUseError:
     by = f" by {_listed(holders)}" if holders else ""
     error = ImageInUseError(f"{familiar(canonical)} is in use{by}")
-    error.seen_in_msb = session.ledger.owned_by_msb
+    error.seen_in_msb = session.engine().name == "msb"
     return error
 
 
@@ -158,7 +126,7 @@ def _raise_refused(session: Session, operation: str, canonical: str) -> None:
 def _report(session: Session, operation: str | None, shown: Preview) -> ImagePruneReport:
     if operation is None:
         return ImagePruneReport(0, 0, 0, 0, 0, None)
-    with session.ledger.snapshot() as connection:
+    with session.ledger.read() as connection:
         assert connection is not None  # noqa: S101
         (row,) = deletions.find(connection, operation)
     orphans, gone = shown.orphaned(), 0
@@ -183,7 +151,7 @@ def _report(session: Session, operation: str | None, shown: Preview) -> ImagePru
 
 def _artifacts(session: Session, operation: str) -> Sequence[deletions.ArtifactReport]:
     """Return what became of each artifact of a deletion."""
-    with session.ledger.snapshot() as connection:
+    with session.ledger.read() as connection:
         assert connection is not None  # noqa: S101
         return deletion_in_log((connection, session.ledger.store(connection)), operation).artifacts
 

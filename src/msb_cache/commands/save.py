@@ -19,7 +19,7 @@ from msb_cache.artifacts import files, metadata
 from msb_cache.artifacts.export import write_layer_tar
 from msb_cache.artifacts.layout import Layout
 from msb_cache.errors import CorruptArtifactError
-from msb_cache.home import atomic as outputs
+from msb_cache.home import atomic
 from msb_cache.oci.archive.writer import SavedImage, SavedLayer, write_docker, write_oci
 from msb_cache.oci.reference import Reference
 from msb_cache.projections.images import HandleRow
@@ -70,7 +70,7 @@ def save(
         own = [_layer(layout, layer.diff_id, layers) for layer in found.layers]
         images.append(SavedImage(references, _config(found.raw_config_json, own), own))
     write = write_docker if format == "docker" else write_oci
-    with outputs.opened(target) as out:
+    with atomic.opened(target) as out:
         write(out, images)
 
 

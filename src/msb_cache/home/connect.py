@@ -45,7 +45,7 @@ def open_database(layout: Layout) -> sqlite3.Connection:
         LogError: it cannot be opened.
     """
     make_private(layout.db)
-    with _said_clearly(layout.database_file):
+    with _translate_sqlite_errors(layout.database_file):
         return _opened(layout, create=True)
 
 
@@ -63,15 +63,15 @@ def open_to_read(layout: Layout) -> tuple[sqlite3.Connection, Content | None] | 
     path = layout.database_file
     if not _is_there(path):
         return None
-    with _said_clearly(path):
+    with _translate_sqlite_errors(path):
         try:
             return _opened(layout, create=False), None
         except (PermissionError, sqlite3.OperationalError) as error:
-            from msb_cache.home import readonly as read_only
+            from msb_cache.home import readonly
 
-            if isinstance(error, sqlite3.Error) and not read_only.is_refusal(error):
+            if isinstance(error, sqlite3.Error) and not readonly.is_refusal(error):
                 raise
-        connection, content = read_only.connect(layout.database, BUSY_SECONDS)
+        connection, content = readonly.connect(layout.database, BUSY_SECONDS)
         try:
             if not _current(connection, path):
                 raise LogError(
@@ -297,7 +297,7 @@ def _fill_projections(connection: sqlite3.Connection) -> None:
 
 
 @contextlib.contextmanager
-def _said_clearly(path: str) -> Iterator[None]:
+def _translate_sqlite_errors(path: str) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError:

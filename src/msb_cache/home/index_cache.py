@@ -1,11 +1,11 @@
-"""Snapshots of the fold: a disposable cache that makes the index at any earlier position cheap to have.
+"""The fold's cache: copies of the index at earlier positions, which make that at any position cheap to have.
 
 One file each, in ``<home>/db/snapshots``, named by position, fold version and the log's hash there; the hash
-covers the whole log up to it, its id included. Nothing in them is believed that does not fit the log, and no
-answer depends on their being there.
+covers the whole log up to it, its id included. A file whose name does not fit the log is not used, and no
+answer depends on there being any: deleting them costs time, nothing else.
 
-They stand the further apart the larger the index is: behind a snapshot of S bytes, at least S / 256 events go
-by before the next. An event and its index entries take more than 256 bytes, so together they are never larger
+They stand the further apart the larger the index is: behind a copy of S bytes, at least S / 256 events go by
+before the next. An event and its index entries take more than 256 bytes, so together they are never larger
 than the log; and how many events any position is from the one before it depends on how large the index is,
 not on how long the log.
 """
@@ -21,15 +21,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from msb_cache import diagnostics as logs
+from msb_cache import diagnostics
 from msb_cache.artifacts.files import create
 from msb_cache.artifacts.layout import make_private
 from msb_cache.failpoints import reached
 from msb_cache.projections import FOLD_VERSION
+from msb_cache.projections.past import Past, decode_rows, encode_rows
 
 if TYPE_CHECKING:
-    from msb_cache.home.ledger import Ledger
-    from msb_cache.projections.past import Past
+    from msb_cache.eventstore.store import EventStore
 
 STEP = 4096
 """Events: snapshots are not closer, and whether one is due is asked once in so many."""
@@ -41,7 +41,7 @@ _DIGEST_BYTES = 32
 _NAME = re.compile(r"(\d{1,19})-(\d{1,9})-([0-9a-f]{64})\.fold(?:\.\d+\.tmp)?")
 
 
-class Snapshot(NamedTuple):
+class CachedIndex(NamedTuple):
     """A file whose name fits the log; ``size`` in bytes."""
 
     seq: int
@@ -49,84 +49,89 @@ class Snapshot(NamedTuple):
     path: Path
 
 
-def index_at(ledger: Ledger, connection: sqlite3.Connection, position: int) -> Past:
-    """Return the index as it was after an event, from the nearest snapshot that can be believed.
-
-    Where many events have to be folded for lack of snapshots, those are made on the way, if this user may
-    write there and the home is not msb's.
+def index_at(
+    connection: sqlite3.Connection, store: EventStore, position: int, folder: Path, *, keep: bool
+) -> Past:
+    """Return the index as it was after an event, from the nearest cached one that can be believed.
 
     Args:
-        ledger: the home.
         connection: the log's, in a transaction.
+        store: the log, on that connection.
         position: at most the log's end; 0 is before the first event.
+        folder: where cached indexes are.
+        keep: where many events have to be folded for lack of cached indexes, make those on the way.
     """
-    from msb_cache.projections.past import Past
-
-    store, folder = ledger.store(connection), ledger.layout.snapshots
-    keeping = not ledger.owned_by_msb and _may_write(ledger.layout.db)
     past = None
-    for snapshot in reversed(_known(connection, folder)):
-        if snapshot.seq <= position and past is None:
-            past = _load(connection, snapshot)
-            if past is None and keeping:
-                _delete(snapshot.path)  # so that a good one can take its place
+    for cached in reversed(_known(connection, folder)):
+        if cached.seq <= position and past is None:
+            past = _load(connection, cached)
+            if past is None and keep:
+                _delete(cached.path)  # so that a good one can take its place
     past = past or Past(connection)
     while past.position < position:
         past.advance(connection, store, min(position, (past.position // STEP + 1) * STEP))
-        if keeping and past.position % STEP == 0:
-            keeping = _keep(connection, past.connection, past.position, folder)
+        if keep and past.position % STEP == 0:
+            keep = _keep(connection, past.connection, past.position, folder)
     return past
 
 
-def may_be_due(before: int, seq: int) -> bool:
-    """Return whether it is worth to ask after an append from one position to another."""
-    return before // STEP != seq // STEP
+def may_write(folder: Path) -> bool:
+    """Return whether this user's cached indexes belong into a home's ``db`` folder."""
+    # Root may write everywhere, and what root left in another user's home that user could not delete.
+    try:
+        return folder.stat().st_uid == os.geteuid() and os.access(folder, os.W_OK)
+    except OSError:
+        return False
 
 
-def keep(ledger: Ledger, connection: sqlite3.Connection) -> None:
-    """Make a snapshot of the live index, if one is due. Whoever has just committed does this.
+def keep_live(connection: sqlite3.Connection, before: int, seq: int, folder: Path) -> None:
+    """Cache the live index, if a copy of it is due after an append from position ``before`` to ``seq``.
 
-    What cannot be kept is no error of theirs: the command is done, and a log line says it.
+    A failure is logged and not raised: the command whose commit this follows has done its work.
 
     Args:
-        ledger: the home.
         connection: the log's, in no transaction.
+        before: the last position before the append.
+        seq: the last position of the append.
+        folder: where cached indexes are.
     """
+    if before // STEP == seq // STEP:
+        return
     try:
         connection.execute("BEGIN")
         try:
             (seq,) = connection.execute("SELECT seq FROM projection_state").fetchone()
-            _keep(connection, connection, seq, ledger.layout.snapshots)
+            _keep(connection, connection, seq, folder)
         finally:
             connection.execute("ROLLBACK")
     except sqlite3.Error as error:
-        logs.warning("a snapshot of the index cannot be kept", reason=str(error))
+        diagnostics.warning("the index cannot be cached", reason=str(error))
 
 
-def forget(ledger: Ledger) -> None:
-    """Delete every snapshot: the index that they were taken from was wrong."""
-    for _, path in _files(ledger.layout.snapshots):
+def forget(folder: Path) -> None:
+    """Delete every cached index: the live one that they were taken from was wrong."""
+    for _, path in _files(folder):
         _delete(path)
 
 
 def _keep(live: sqlite3.Connection, index: sqlite3.Connection, seq: int, folder: Path) -> bool:
-    """Keep a snapshot of an index if one is due; return whether keeping works here at all."""
+    """Cache an index if a copy is due; return whether files can be written here at all."""
     known = _known(live, folder)
-    before = [snapshot for snapshot in known if snapshot.seq <= seq]
-    last = before[-1] if before else Snapshot(0, 0, folder)
+    before = [cached for cached in known if cached.seq <= seq]
+    last = before[-1] if before else CachedIndex(0, 0, folder)
     if seq // STEP == last.seq // STEP or seq - last.seq < last.size // _BYTES_PER_EVENT:
         return True
     data = _encode(index)
     (head,) = live.execute("SELECT max(seq) FROM events").fetchone()
-    if sum(snapshot.size for snapshot in known) + len(data) > head * _BYTES_PER_EVENT:
+    if sum(cached.size for cached in known) + len(data) > head * _BYTES_PER_EVENT:
         return True
     try:
         _write(folder / _name(live, seq), data)
     except OSError as error:
-        logs.warning("a snapshot of the index cannot be kept", folder=str(folder), reason=error.strerror)
+        diagnostics.warning("the index cannot be cached", folder=str(folder), reason=error.strerror)
         return False
-    logs.debug("kept a snapshot of the index", seq=seq, bytes=len(data))
-    of_this_log = {snapshot.path for snapshot in known}
+    diagnostics.debug("cached the index", seq=seq, bytes=len(data))
+    of_this_log = {cached.path for cached in known}
     for match, path in _files(folder):
         # Later ones may be of events that this process does not see yet.
         if int(match[1]) < seq and path not in of_this_log:
@@ -134,8 +139,8 @@ def _keep(live: sqlite3.Connection, index: sqlite3.Connection, seq: int, folder:
     return True
 
 
-def _known(live: sqlite3.Connection, folder: Path) -> list[Snapshot]:
-    """Return the snapshots of this log and this fold by position, as their names say."""
+def _known(live: sqlite3.Connection, folder: Path) -> list[CachedIndex]:
+    """Return the cached indexes of this log and this fold by position, as their names say."""
     found = []
     for match, path in _files(folder):
         seq, version, head = int(match[1]), int(match[2]), match[3]
@@ -144,7 +149,7 @@ def _known(live: sqlite3.Connection, folder: Path) -> list[Snapshot]:
         row = live.execute("SELECT hash FROM events WHERE seq = ?", (seq,)).fetchone()
         if row is not None and row[0].hex() == head:
             with contextlib.suppress(OSError):  # it may just have been deleted
-                found.append(Snapshot(seq, path.stat().st_size, path))
+                found.append(CachedIndex(seq, path.stat().st_size, path))
     return sorted(found)
 
 
@@ -166,24 +171,14 @@ def _name(live: sqlite3.Connection, seq: int) -> str:
     return f"{seq}-{FOLD_VERSION}-{head.hex()}.fold"
 
 
-def _may_write(folder: Path) -> bool:
-    # Root may write everywhere, and what it left in somebody's home they could not delete.
-    try:
-        return folder.stat().st_uid == os.geteuid() and os.access(folder, os.W_OK)
-    except OSError:
-        return False
-
-
 def _encode(index: sqlite3.Connection) -> bytes:
     import zstandard
-
-    from msb_cache.projections.past import encode_rows
 
     return zstandard.ZstdCompressor().compress(encode_rows(index))
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Put a snapshot in place at once."""
+    """Put a file in place at once."""
     if path.parent.is_symlink():
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path.parent))
     make_private(path.parent)
@@ -203,27 +198,25 @@ def _delete(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        logs.warning("a snapshot of the index cannot be deleted", path=str(path), reason=error.strerror)
+        diagnostics.warning("a cached index cannot be deleted", path=str(path), reason=error.strerror)
 
 
-def _load(live: sqlite3.Connection, snapshot: Snapshot) -> Past | None:
-    """Return a snapshot's index; None if it is not to be believed."""
+def _load(live: sqlite3.Connection, cached: CachedIndex) -> Past | None:
+    """Return a cached index; None if it cannot be believed."""
     import msgspec
     import zstandard
 
-    from msb_cache.projections.past import Past, decode_rows
-
     try:
-        content = snapshot.path.read_bytes()
+        content = cached.path.read_bytes()
         start = len(_MAGIC) + _DIGEST_BYTES
         data = content[start:]
-        if content[:start] != _MAGIC + _checksum(snapshot.path.name, data):
+        if content[:start] != _MAGIC + _checksum(cached.path.name, data):
             raise ValueError("its checksum does not fit")
         if not 0 <= zstandard.frame_content_size(data) <= _LARGEST:
             raise ValueError("it is too large")
-        return Past(live, snapshot.seq, decode_rows(zstandard.ZstdDecompressor().decompress(data)))
+        return Past(live, cached.seq, decode_rows(zstandard.ZstdDecompressor().decompress(data)))
     except (OSError, ValueError, msgspec.MsgspecError, zstandard.ZstdError, sqlite3.IntegrityError) as error:
-        logs.warning("a snapshot of the index is ignored", path=str(snapshot.path), reason=str(error))
+        diagnostics.warning("a cached index is ignored", path=str(cached.path), reason=str(error))
         return None
 
 

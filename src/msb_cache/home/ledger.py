@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msb_cache.artifacts.layout import Layout, check_plain
 from msb_cache.errors import (
@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 
 Who = Callable[[], "Actor"]
 """Says who is recorded; asked when something is."""
+
+Owner = Literal["ours", "msb", "any"]
+"""Who must keep a home's cache for something to be written: we, msb, or either."""
+
+Committed = Callable[[sqlite3.Connection, int, int], None]
+"""Called after a commit: the connection, in no transaction, and the positions before and after the append."""
 
 Note = Callable[[str], None]
 """Gets sentences for a person about something unusual that is no error."""
@@ -113,6 +119,7 @@ class Ledger:
         actor: who is recorded, or what says it; None: the user and program of this process.
         clock: nanoseconds since the epoch.
         note: told when another process has to be waited for.
+        committed: told what was appended, once that is committed.
     """
 
     def __init__(
@@ -122,11 +129,13 @@ class Ledger:
         actor: Actor | Who | None = None,
         clock: Clock = time.time_ns,
         note: Note | None = None,
+        committed: Committed | None = None,
     ) -> None:
         self.layout = layout
         self.clock = clock
         self.note: Note = note or (lambda sentence: None)
         self._actor: Actor | Who = actor or current_actor
+        self._committed = committed
         self._connection: sqlite3.Connection | None = None
         self._content: Content | None = None
         """What the database is, where the connection sees no changes and cannot write."""
@@ -155,13 +164,13 @@ class Ledger:
         return EventStore(connection, clock=self.clock)
 
     @contextmanager
-    def snapshot(self) -> Iterator[sqlite3.Connection | None]:
+    def read(self) -> Iterator[sqlite3.Connection | None]:
         """Read one consistent position; None when the home has no log yet. Nothing is written."""
         connection = self._reader()
         if connection is None:
             yield None
             return
-        with self._unchanged(), _said_clearly(self.layout):
+        with self._unchanged(), _translate_sqlite_errors(self.layout):
             connection.execute("BEGIN")
             try:
                 yield connection
@@ -170,48 +179,56 @@ class Ledger:
 
     @contextmanager
     def statement(self) -> Iterator[sqlite3.Connection | None]:
-        """Read with one statement, which sees one position without a transaction; else like ``snapshot``."""
+        """Read with one statement, which sees one position without a transaction; else like ``read``."""
         connection = self._reader()
-        with self._unchanged(), _said_clearly(self.layout):
+        with self._unchanged(), _translate_sqlite_errors(self.layout):
             yield connection
 
     @contextmanager
-    def transaction(self, operation: str) -> Iterator[Transaction]:
-        """Write: everything appended in the block is committed together, durably, or not at all.
-
-        Raises:
-            HomeOwnedByMicrosandboxError: msb owns this cache.
-            BusyError: another process writes for longer than we wait.
-        """
-        if self._connection is None:
-            self.check_ours()
-        with self._transaction(operation, self.actor, self.check_ours) as transaction:
-            yield transaction
-
-    @contextmanager
-    def record(
-        self, operation: str, *, actor: Actor | None = None, wait: float | None = None
+    def write(
+        self, operation: str, *, owner: Owner = "ours", actor: Actor | None = None, wait: float | None = None
     ) -> Iterator[Transaction]:
-        """Write like ``transaction``, in a home that msb owns: only what msb did, or was asked to do.
+        """Write: everything appended in the block is committed together, durably, or not at all.
 
         Args:
             operation: the operation that the events belong to.
+            owner: who must keep this cache, which is checked once more within the transaction. ``ours`` for
+                what changes a cache of ours; ``msb`` for what msb did, or was asked to do; ``any`` for what
+                is true in either home: how a deletion went, that an image is used or held.
             actor: who is recorded; None: the ledger's.
-            wait: seconds to wait for another process's transaction; None: as long as ``transaction`` does.
+            wait: seconds to wait for another process's transaction; None: as long as any writing command.
 
         Raises:
-            LogError: msb does not own this home.
+            HomeOwnedByMicrosandboxError: msb keeps this cache, and it must be ours.
+            LogError: it is ours, and must be msb's.
             BusyError: another process writes for longer than we wait.
         """
-        self._check_theirs()
-        with self._transaction(operation, actor or self.actor, self._check_theirs, wait) as transaction:
-            yield transaction
-
-    @contextmanager
-    def attest(self, operation: str) -> Iterator[Transaction]:
-        """Write what is true whoever keeps the cache: how a deletion went, that an image is used or held."""
-        with self._transaction(operation, self.actor, lambda: None) as transaction:
-            yield transaction
+        if owner == "msb" or (owner == "ours" and self._connection is None):
+            self._check_owner(owner)  # before a database is made
+        connection = self._writer()
+        transaction = Transaction(connection, self.store(connection), operation, actor or self.actor)
+        with _translate_sqlite_errors(self.layout):
+            try:
+                if wait is None:
+                    begin_writing(connection, waiting=self._waiting)
+                else:
+                    begin_writing(connection, wait)  # so short that its end is soon enough to hear of
+                self._check_owner(owner)
+                yield transaction
+                reached("log.committing")
+                transaction.unclear = True
+                connection.execute("COMMIT")
+                transaction.unclear = False
+                reached("log.committed")
+            except BaseException:
+                if transaction.unclear:
+                    # The commit may stand in the write-ahead log all the same: only opening anew tells.
+                    self.close()
+                elif connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        if transaction.appended is not None and self._committed is not None:
+            self._committed(connection, *transaction.appended)
 
     def check_writable(self) -> None:
         """Refuse, before anything happens, a home in which this user cannot write, or not without leaving it.
@@ -241,38 +258,6 @@ class Ledger:
         self.check_ours()
         self._writer()
 
-    @contextmanager
-    def _transaction(
-        self, operation: str, actor: Actor, check: Callable[[], None], wait: float | None = None
-    ) -> Iterator[Transaction]:
-        connection = self._writer()
-        transaction = Transaction(connection, self.store(connection), operation, actor)
-        with _said_clearly(self.layout):
-            try:
-                if wait is None:
-                    begin_writing(connection, waiting=self._waiting)
-                else:
-                    begin_writing(connection, wait)  # so short that its end is soon enough to hear of
-                check()
-                yield transaction
-                reached("log.committing")
-                transaction.unclear = True
-                connection.execute("COMMIT")
-                transaction.unclear = False
-                reached("log.committed")
-            except BaseException:
-                if transaction.unclear:
-                    # The commit may stand in the write-ahead log all the same: only opening anew tells.
-                    self.close()
-                elif connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-        if transaction.appended is not None:
-            from msb_cache.home import index_cache as snapshots
-
-            if snapshots.may_be_due(*transaction.appended):
-                snapshots.keep(self, connection)
-
     def _waiting(self) -> None:
         self.note(f"waiting for another process that is writing to {self.layout.database}")
 
@@ -293,8 +278,10 @@ class Ledger:
                 "there now); nothing was changed, try again"
             )
 
-    def _check_theirs(self) -> None:
-        if not self.owned_by_msb:
+    def _check_owner(self, owner: Owner) -> None:
+        if owner == "ours":
+            self.check_ours()
+        elif owner == "msb" and not self.owned_by_msb:
             raise LogError(f"{self.layout.home} does not belong to msb")
 
     def _reader(self) -> sqlite3.Connection | None:
@@ -344,7 +331,7 @@ def _cannot_write(path: str | Path) -> LogError:
 
 
 @contextmanager
-def _said_clearly(layout: Layout) -> Iterator[None]:
+def _translate_sqlite_errors(layout: Layout) -> Iterator[None]:
     path = layout.database_file
     try:
         yield

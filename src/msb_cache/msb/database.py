@@ -19,7 +19,7 @@ import msgspec
 
 from msb_cache.errors import InvalidReferenceError, MsbDatabaseError
 from msb_cache.eventstore.events import ImageConfig
-from msb_cache.home import foreign_db as foreign_database
+from msb_cache.home import foreign_db
 from msb_cache.oci.digest import digest_problem, shown
 from msb_cache.oci.reference import Reference
 
@@ -124,7 +124,7 @@ def exists(path: Path) -> bool:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
         with open(path, "rb") as file:
-            return file.read(len(foreign_database.MAGIC)) == foreign_database.MAGIC
+            return file.read(len(foreign_db.MAGIC)) == foreign_db.MAGIC
     except OSError:
         return False
 
@@ -140,7 +140,7 @@ def read(path: Path) -> MsbState:
     """
     try:
         notes: list[str] = []
-        with foreign_database.opened(path) as connection:
+        with foreign_db.opened(path) as connection:
             found = {table: _rows(connection, table, names, notes) for table, names in _COLUMNS.items()}
     except (OSError, sqlite3.Error) as error:
         raise MsbDatabaseError(f"cannot read {path}: {error}") from None
@@ -174,7 +174,7 @@ _COLUMNS = {
 
 def _rows(connection: sqlite3.Connection, table: str, names: Sequence[str], notes: list[str]) -> Rows | None:
     """Return a table's rows; None when the schema has no such table."""
-    if not foreign_database.has_table(connection, table):
+    if not foreign_db.has_table(connection, table):
         return None
     present = {str(row[1]).lower() for row in connection.execute(f"PRAGMA table_info({table})")}
     columns = ", ".join(_column(name, present) for name in names)
@@ -488,7 +488,7 @@ def _text(value: Any, most: int = MAX_TEXT) -> str | None:
 
 def _image_of(config: Any) -> str | None:
     """Return the reference that a sandbox's configuration names, as it was typed."""
-    if not isinstance(config, str) or len(config) > foreign_database.MAX_VALUE:
+    if not isinstance(config, str) or len(config) > foreign_db.MAX_VALUE:
         return None
     try:
         image = _sandbox_config(config).image

@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-from msb_cache import diagnostics as logs
+from msb_cache import diagnostics
 from msb_cache.errors import HomeOwnedByMicrosandboxError, MsbProgramError
 
 _NOT_PASSED_ON = ("MSB_BACKEND", "MSB_PROFILE", "MSB_API_URL", "MSB_API_KEY", "MSB_PATH")
@@ -106,7 +106,7 @@ class MsbProgram:
                         process.stdin.close()
             said, text = _written(output), _ANSI.sub("", _written(errors))
         lines = tuple(line.strip() for line in text.splitlines() if line.strip())
-        logs.debug("msb.ran", command=arguments[0], code=process.returncode)
+        diagnostics.debug("msb.ran", command=arguments[0], code=process.returncode)
         return Finished(process.returncode, said, lines)
 
     def version(self) -> str | None:

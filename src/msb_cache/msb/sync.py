@@ -16,7 +16,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from msb_cache import diagnostics as logs
+from msb_cache import diagnostics
 from msb_cache.errors import MicrosandboxError, MsbDatabaseError
 from msb_cache.eventstore.ids import uuid7
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from msb_cache.projections.deletions import Claim
     from msb_cache.projections.known import Known
 
-    Explain = Callable[[Sequence[NewEvent], Known, MsbState], list[tuple[NewEvent, bool]]]
+    Attribution = Callable[[Sequence[NewEvent], Known, MsbState], list[tuple[NewEvent, bool]]]
 
 _TICK = 100_000_000
 """Nanoseconds: a file written this short a time ago can change again and keep its modification time."""
@@ -71,7 +71,7 @@ class SyncReport:
 
 
 @dataclass(frozen=True)
-class Acting:
+class OwnAction:
     """What this process has just had msb do.
 
     Attributes:
@@ -81,7 +81,7 @@ class Acting:
     """
 
     operation: str
-    explain: Explain | None = None
+    explain: Attribution | None = None
 
 
 def stamp(layout: Layout) -> Stamp | None:
@@ -98,7 +98,7 @@ def stamp(layout: Layout) -> Stamp | None:
 
 
 def sync(
-    ledger: Ledger, *, force: bool = False, wait: float | None = None, acting: Acting | None = None
+    ledger: Ledger, *, force: bool = False, wait: float | None = None, acting: OwnAction | None = None
 ) -> SyncReport:
     """Record what msb did since the last sync, as one operation.
 
@@ -117,7 +117,7 @@ def sync(
     return _sync(ledger, force, wait, acting)[0]
 
 
-def sync_and_read(ledger: Ledger, *, acting: Acting | None = None) -> MsbState | None:
+def sync_and_read(ledger: Ledger, *, acting: OwnAction | None = None) -> MsbState | None:
     """Record what msb did, also if its database looks unchanged, and return what it says.
 
     Args:
@@ -146,7 +146,7 @@ def sync_before_reading(ledger: Ledger) -> str | None:
     except (MicrosandboxError, OSError) as error:
         return f"what msb did since the last sync is missing here: {error}"
     for note in report.notes:
-        logs.warning(note)
+        diagnostics.warning(note)
     return None
 
 
@@ -156,7 +156,7 @@ def _writable(layout: Layout) -> bool:
 
 
 def _unchanged(ledger: Ledger) -> bool:
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         if connection is None or _waiting(connection):
             return False
         return _last(connection) == stamp(ledger.layout)
@@ -173,7 +173,7 @@ def _waiting(connection: sqlite3.Connection) -> bool:
 
 
 def _sync(
-    ledger: Ledger, force: bool, wait: float | None, acting: Acting | None
+    ledger: Ledger, force: bool, wait: float | None, acting: OwnAction | None
 ) -> tuple[SyncReport, MsbState | None]:
     """Compare and append; the state is None if that was not needed after all."""
     from msgspec.structs import replace
@@ -190,7 +190,7 @@ def _sync(
     operation = uuid7()
 
     measure = _measure(layout)
-    with ledger.record(operation, actor=actor, wait=wait) as transaction:
+    with ledger.write(operation, owner="msb", actor=actor, wait=wait) as transaction:
         connection = transaction.connection
         last, now = _last(connection), stamp(layout)
         began = time.time_ns()
@@ -218,7 +218,7 @@ def _sync(
             _remember(connection, now, began)
         reached("sync.committing")
     adopted = last is None and not ours.observed
-    logs.info("synced", operation=operation, events=len(events), adopted=adopted)
+    diagnostics.info("synced", operation=operation, events=len(events), adopted=adopted)
     recorded = tuple(event for event in events if event.type != "log.created")
     return SyncReport(operation if recorded else None, adopted, recorded, theirs.notes), theirs
 
@@ -228,7 +228,7 @@ def _append_claimed(
     found: Differences,
     claims: Mapping[tuple[str, str], Claim],
     known: Known,
-    acting: Acting | None,
+    acting: OwnAction | None,
     actor: Actor,
 ) -> Differences:
     """Append what running deletions had msb take out of its index, as theirs; return the rest.

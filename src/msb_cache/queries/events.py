@@ -23,7 +23,7 @@ from msb_cache.eventstore.where import Where
 from msb_cache.home.ledger import Ledger, as_text
 from msb_cache.projections import images
 from msb_cache.projections.history import HistoryEvent, Scope, history
-from msb_cache.queries import resolve as finding
+from msb_cache.queries import resolve
 
 if TYPE_CHECKING:
     from msb_cache.projections.deletions import DeletionReport
@@ -120,7 +120,7 @@ class Query:
         self.limit = None if limit is None else _number(limit, "limit")
         self.reverse = filters.get("reverse", False)
         if (holder := filters.get("holder")) is not None:
-            finding.check_holder(holder)
+            resolve.check_holder(holder)
         self._where = Where(
             actor=_text(filters.get("actor")),
             host=_text(filters.get("host")),
@@ -144,9 +144,9 @@ class Query:
         """Return the conditions that no index serves, with a digest written out."""
         if self.digest is None:
             return self._where
-        digest = finding.digest_prefix(self.digest)
+        digest = resolve.digest_prefix(self.digest)
         if digest is None or len(digest) < _WHOLE_DIGEST:  # a whole one may be a blob's or a config's as well
-            digest = finding.digest_in_log(connection, self.digest)
+            digest = resolve.digest_in_log(connection, self.digest)
         return replace(self._where, digest=digest)
 
     def events(self, connection: sqlite3.Connection, store: EventStore, span: Span) -> Iterator[StoredEvent]:
@@ -181,7 +181,7 @@ class Query:
         where = self.where(connection)
         operation = None if self.operation is None else operation_in_log(connection, self.operation)
         subjects = None if self.subjects is None else set(_subjects(connection, self.subjects))
-        scope = Scope(*finding.in_log(connection, name))
+        scope = Scope(*resolve.in_log(connection, name))
         for event in history(connection, store, scope, after=span.after, until=span.until):
             if (
                 (self.types is None or event.type in self.types)
@@ -194,7 +194,7 @@ class Query:
 
 def pages(ledger: Ledger, query: Query, read: Reader[E]) -> Iterator[E]:
     """Yield what fits, up to the log's end as it was at the beginning."""
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         if connection is None:
             return
         store = ledger.store(connection)
@@ -215,7 +215,7 @@ def follow(ledger: Ledger, query: Query, read: Reader[E], looks: Iterable[None])
     left = query.limit
     for _ in looks:
         latest: list[E] = []
-        with ledger.snapshot() as connection:
+        with ledger.read() as connection:
             if connection is None:
                 continue
             store = ledger.store(connection)
@@ -242,7 +242,7 @@ def _read(ledger: Ledger, read: Reader[E], span: Span) -> Iterator[E]:
     size, left = _FIRST_PAGE, span.limit
     while left != 0:
         size = size if left is None else min(size, left)
-        with ledger.snapshot() as connection:
+        with ledger.read() as connection:
             if connection is None:
                 return
             page = [*read(connection, ledger.store(connection), replace(span, limit=size))]
@@ -300,7 +300,7 @@ def _subjects(connection: sqlite3.Connection, names: Sequence[str]) -> list[str]
         if images.is_subject(connection, as_text(name)):
             found[name] = None
             continue
-        references, digest = finding.in_log(connection, name)
+        references, digest = resolve.in_log(connection, name)
         found.update(dict.fromkeys(references if digest is None else [digest]))
     return [*found]
 

@@ -71,11 +71,11 @@ def looks(
 
 
 def _position(ledger: Ledger) -> int:
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         head = None if connection is None else ledger.store(connection).head()
     return 0 if head is None else head.seq
 
 
 def _since(ledger: Ledger, position: int) -> list[StoredEvent]:
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         return [] if connection is None else [*ledger.store(connection).read(after=position)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from msb_cache.engines.engine import Engine
 from msb_cache.errors import LogError, MsbProgramError
 from msb_cache.home.ledger import Ledger
 from msb_cache.migrations import SCHEMA_VERSION
@@ -56,8 +57,8 @@ class HomeInfo:
     unfinished: tuple[str, ...] = ()
 
 
-def info(ledger: Ledger) -> HomeInfo:
-    """Describe a home; reads only."""
+def info(ledger: Ledger, engine: Engine) -> HomeInfo:
+    """Describe a home and the engine that it has; reads only."""
     layout = ledger.layout
     path, version, problem = None, None, ""
     try:
@@ -66,16 +67,16 @@ def info(ledger: Ledger) -> HomeInfo:
             path, version = program.path, program.version()
     except MsbProgramError as error:
         program, problem = None, f": {error}"
-    owned = ledger.owned_by_msb
+    owned = engine.name == "msb"
     marker = layout.msb_database.relative_to(layout.home)
     why = f"{marker} is there, so msb keeps this cache" if owned else f"there is no {marker}"
     if owned and program is None:
         why += f", but no msb was found, so it is only read{problem}"
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         counts = {} if connection is None else _counts(connection)
         return HomeInfo(
             home=layout.home,
-            engine="msb" if owned else "msb-cache",
+            engine=engine.name,
             why=why,
             writable=(not owned or program is not None) and _may_write(ledger),
             program=path,

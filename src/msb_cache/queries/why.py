@@ -21,7 +21,7 @@ from msb_cache.projections import deletions, images
 from msb_cache.projections.deletions import DeletionSummary
 from msb_cache.projections.images import HandleRow
 from msb_cache.projections.state import IndexState
-from msb_cache.queries import resolve as finding
+from msb_cache.queries import resolve
 
 _NAMES_OFFERED = 3
 
@@ -159,9 +159,9 @@ def why(
         InvalidReferenceError: it is neither, or several digests begin with it.
     """
     asking = _Asking(connection, store, index)
-    parsed = finding.as_reference(target)
+    parsed = resolve.as_reference(target)
     found = None if parsed is None else asking.reference(parsed)
-    if found is None and finding.digest_prefix(target) is not None:
+    if found is None and resolve.digest_prefix(target) is not None:
         found = asking.digest(target)
     if found is None:
         raise never_seen(target, images.known_references(connection))
@@ -197,10 +197,10 @@ def never_seen(target: str, known: Iterable[str] = ()) -> ImageNotFoundError:
     """
     from difflib import get_close_matches
 
-    parsed = finding.as_reference(target)
+    parsed = resolve.as_reference(target)
     if parsed is None or target.startswith("sha256:"):
         return ImageNotFoundError(f"the log has never seen a manifest or layer {shown(target)}")
-    names = [finding.familiar(name) for name in known]
+    names = [resolve.familiar(name) for name in known]
     # The right name in another registry or with another tag is nearer than one with a letter in common.
     wanted = parsed.name.rpartition("/")[2]
     same = [name for name in names if Reference.parse(name).name.rpartition("/")[2] == wanted]
@@ -307,7 +307,7 @@ class _Asking:
 
     def digest(self, text: str) -> Reasons | None:
         try:
-            digest = finding.digest_in_log(self._connection, text)
+            digest = resolve.digest_in_log(self._connection, text)
         except ImageNotFoundError:
             return self._blob(text)
         if self._last(digest, ev.ManifestAdded) is not None:
@@ -319,7 +319,7 @@ class _Asking:
 
     def _blob(self, text: str) -> Reasons | None:
         """Explain the layer that came as a blob; nothing in the log is about a blob by itself."""
-        prefix = finding.digest_prefix(text)
+        prefix = resolve.digest_prefix(text)
         if prefix is None:
             return None
         found: dict[str, str] = {}
@@ -331,7 +331,7 @@ class _Asking:
         if not found:
             return None
         if len(set(found.values())) > 1:
-            finding.only(sorted(found), text, "in the log")
+            resolve.only(sorted(found), text, "in the log")
         return self._layer(next(iter(found.values())), list(dict.fromkeys(owners)))
 
     def _layers(self, digest: str) -> Iterator[tuple[str, ev.Layer]]:

@@ -20,8 +20,8 @@ from msb_cache import (
     InvalidConfigError,
     InvalidImageError,
     PlatformNotFoundError,
+    failpoints,
 )
-from msb_cache import failpoints as steps
 from msb_cache.artifacts.layout import Layout
 from msb_cache.engines.own.pull import STALE_SECONDS
 from msb_cache.oci.registry.credentials import Credential
@@ -389,12 +389,12 @@ def test_killed_at_every_step_of_a_pull(server: RegistryServer, tmp_path: Path) 
         cache.pull(reference, options=FAST)
 
     reached: list[str] = []
-    steps.observer = reached.append
+    failpoints.observer = reached.append
     try:
         with ImageCache(tmp_path / "counted") as counted:
             action(counted, tmp_path)
     finally:
-        steps.observer = None
+        failpoints.observer = None
     assert reached[0] == "pull.resolved"
     for number in range(1, len(reached) + 1):
         home = tmp_path / f"home-{number}"

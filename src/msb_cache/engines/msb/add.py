@@ -12,8 +12,9 @@ from typing import IO, TYPE_CHECKING, BinaryIO
 
 from msgspec.structs import replace
 
-from msb_cache import diagnostics as logs
-from msb_cache.engines.own.pull import Wanted, record_cached
+from msb_cache import diagnostics
+from msb_cache.engines.cached import not_cached, record_cached
+from msb_cache.engines.engine import LoadRequest, Pulled, PullRequest
 from msb_cache.errors import (
     ImageNotFoundError,
     ImagePullFailedError,
@@ -23,11 +24,11 @@ from msb_cache.errors import (
 )
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.ids import uuid7
-from msb_cache.eventstore.store import NewEvent
+from msb_cache.eventstore.store import NewEvent, StoredEvent
 from msb_cache.home.ledger import Ledger
 from msb_cache.msb import database as msb_database
 from msb_cache.msb.program import MsbProgram, require_program
-from msb_cache.msb.sync import Acting, sync
+from msb_cache.msb.sync import OwnAction, sync
 from msb_cache.oci.documents.platform import Platform
 from msb_cache.oci.layer.compression import CHUNK_BYTES, MAGIC_BYTES, decompressed, sniff
 from msb_cache.oci.reference import Reference
@@ -36,11 +37,11 @@ from msb_cache.projections import images
 
 if TYPE_CHECKING:
     from msb_cache.msb.database import MsbState
-    from msb_cache.msb.sync import Explain
+    from msb_cache.msb.sync import Attribution
     from msb_cache.projections.known import Known
 
 
-def pull(ledger: Ledger, wanted: Wanted) -> None:
+def pull(ledger: Ledger, request: PullRequest) -> Pulled:
     """Have msb pull an image, and append ``image.pulled``; ``image.pull_failed`` if that fails.
 
     The policy ``always`` is msb's ``--force``: msb takes a cached tag as it is otherwise.
@@ -48,74 +49,69 @@ def pull(ledger: Ledger, wanted: Wanted) -> None:
     Raises:
         ImageNotFoundError: the policy is ``never`` and the image is not cached.
         ImagePullFailedError: msb cannot pull it.
-        InvalidConfigError: a login or another machine's platform is asked for, which msb takes from nobody.
+        InvalidConfigError: a login or another machine's platform is asked for, which msb does not take.
         HomeOwnedByMicrosandboxError: there is no msb to do it.
     """
-    began = time.monotonic_ns()
-    reference = wanted.reference
-    _check_platform(wanted.platform, "pulls")
-    if wanted.credential is not None:
+    reference = request.reference
+    _check_platform(request.platform, "pulls")
+    if request.credential is not None:
         raise InvalidConfigError(
             f"msb keeps this home and its own logins: use `msb registry login {reference.registry}`"
         )
     program = require_program(ledger.layout.home)
     sync(ledger)
-    source = ev.Source(kind="registry", name=reference.registry)
-    if wanted.policy == "never":
-        record_cached(ledger, reference, _cached(ledger, reference), source, began)
-        return
+    if request.policy == "never":
+        return record_cached(ledger, request, _cached(ledger, reference))
     arguments = ["pull", "--quiet"]
-    if wanted.force or wanted.policy == "always":
+    if request.force or request.policy == "always":
         arguments.append("--force")
-    if wanted.options.insecure or is_loopback(reference.registry):
+    if request.options.insecure or is_loopback(reference.registry):
         arguments.append("--insecure")
-    if wanted.options.ca_certs is not None:
-        arguments += ["--ca-certs", str(wanted.options.ca_certs)]
+    if request.options.ca_certs is not None:
+        arguments += ["--ca-certs", str(request.options.ca_certs)]
     finished = program.run(*arguments, "--", _spelling(ledger, reference))
     operation = uuid7()
     if finished.code:
-        failed = ev.ImagePullFailed(reason=finished.problem, source=source)
-        with ledger.record(operation) as transaction:
+        failed = ev.ImagePullFailed(reason=finished.problem, source=request.source)
+        with ledger.write(operation, owner="msb") as transaction:
             transaction.append([NewEvent(failed, reference.canonical)])
         raise ImagePullFailedError(f"msb could not pull {reference.familiar}: {finished.problem}")
-    logs.info("image.added", references=[reference.familiar], engine="msb")
-    sync(ledger, force=True, acting=Acting(operation, _explain([reference.canonical], source, began)))
+    diagnostics.info("image.added", references=[reference.familiar], engine="msb")
+    names = [reference.canonical]
+    explain = _explain(names, request.source, request.began_ns)
+    report = sync(ledger, force=True, acting=OwnAction(operation, explain))
+    for pulled in _recorded(ledger, names, report.events):
+        return pulled
+    raise ImageNotFoundError(f"{reference.familiar} went while it was pulled; try again")
 
 
-def load(
-    ledger: Ledger,
-    source: Path | BinaryIO,
-    origin: ev.Source,
-    tag: Reference | None,
-    platform: Platform | None,
-) -> list[images.HandleRow]:
+def load(ledger: Ledger, request: LoadRequest) -> list[images.HandleRow]:
     """Have msb load an archive, and append ``image.pulled`` for each of its references.
 
-    Args:
-        ledger: the home.
-        source: a tar file, also a compressed one, or an open stream of such.
-        origin: where the images come from, for the record.
-        tag: one more reference for the first image.
-        platform: only this machine's can be had.
-
     Returns:
-        A handle for each reference that msb names, in its order.
+        A row for each reference that msb names, in its order.
 
     Raises:
         InvalidImageError: msb does not take the archive.
         InvalidConfigError: another machine's platform is asked for.
         HomeOwnedByMicrosandboxError: there is no msb to do it.
     """
-    began = time.monotonic_ns()
-    _check_platform(platform, "loads")
+    _check_platform(request.platform, "loads")
     program = require_program(ledger.layout.home)
     sync(ledger)
-    loaded = [*dict.fromkeys(_load(program, source, tag))]
-    sync(ledger, force=True, acting=Acting(uuid7(), _explain(loaded, origin, began)))
-    logs.info("image.added", references=loaded, engine="msb")
-    with ledger.snapshot() as connection:
-        rows = [None if connection is None else images.handle(connection, name) for name in loaded]
-    return [row for row in rows if row is not None]
+    loaded = [*dict.fromkeys(_load(program, request.source, request.tag))]
+    explain = _explain(loaded, request.origin, request.began_ns)
+    report = sync(ledger, force=True, acting=OwnAction(uuid7(), explain))
+    diagnostics.info("image.added", references=loaded, engine="msb")
+    return [pulled.row for pulled in _recorded(ledger, loaded, report.events)]
+
+
+def _recorded(ledger: Ledger, names: Sequence[str], events: Sequence[StoredEvent]) -> list[Pulled]:
+    """Return the references that are there by now, with what was recorded of each, in the given order."""
+    pulls = {event.subject: event for event in events if isinstance(event.data, ev.ImagePulled)}
+    with ledger.read() as connection:
+        rows = [None if connection is None else images.handle(connection, name) for name in names]
+    return [Pulled(row, pulls[row.reference]) for row in rows if row is not None and row.reference in pulls]
 
 
 def _load(program: MsbProgram, source: Path | BinaryIO, tag: Reference | None) -> list[str]:
@@ -147,7 +143,7 @@ def _load(program: MsbProgram, source: Path | BinaryIO, tag: Reference | None) -
             try:
                 found.append(Reference.parse(name[0]).canonical)
             except InvalidReferenceError:
-                logs.warning("msb.named_no_reference", said=name[0][:200])
+                diagnostics.warning("msb.named_no_reference", said=name[0][:200])
     if not found:
         raise InvalidImageError(f"msb found no image in {what}")
     return found
@@ -196,12 +192,10 @@ def _check_platform(platform: Platform | None, does: str) -> None:
 
 
 def _cached(ledger: Ledger, reference: Reference) -> str:
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         row = None if connection is None else images.handle(connection, reference.canonical)
     if row is None:
-        raise ImageNotFoundError(
-            f"image not found: {reference.familiar}, and the policy `never` forbids to pull it"
-        )
+        raise not_cached(reference)
     return row.manifest_digest
 
 
@@ -211,7 +205,7 @@ def _spelling(ledger: Ledger, reference: Reference) -> str:
     return reference.familiar if known is None else known.typed
 
 
-def _explain(references: Sequence[str], source: ev.Source, began_ns: int) -> Explain:
+def _explain(references: Sequence[str], source: ev.Source, began_ns: int) -> Attribution:
     """Return what says which differences came of adding these references, and where from."""
 
     def explain(events: Sequence[NewEvent], known: Known, theirs: MsbState) -> list[tuple[NewEvent, bool]]:

@@ -10,17 +10,17 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from msb_cache import diagnostics as logs
+from msb_cache import diagnostics
 from msb_cache.artifacts import files
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lock, is_free
-from msb_cache.engines.own.delete import (
+from msb_cache.engines.decision import (
     Confirm,
     Planner,
     Preview,
@@ -31,16 +31,19 @@ from msb_cache.engines.own.delete import (
     planned,
     started,
 )
+from msb_cache.engines.engine import Orphans
+from msb_cache.engines.named_files import NamedFiles
 from msb_cache.engines.prune_plan import Plan
+from msb_cache.errors import MsbDatabaseError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.failpoints import reached
 from msb_cache.home.ledger import Ledger, Transaction
 from msb_cache.home.operation import Operation
-from msb_cache.msb import database as msb_database
+from msb_cache.msb import database
 from msb_cache.msb.database import MsbState
 from msb_cache.msb.program import Finished, MsbProgram, per_argument, require_program
-from msb_cache.msb.sync import Acting, sync, sync_and_read
+from msb_cache.msb.sync import OwnAction, sync, sync_and_read
 from msb_cache.projections import deletions, images
 from msb_cache.projections.state import EMPTY, IndexState, load_observed
 
@@ -50,6 +53,15 @@ ORPHAN_SECONDS = 3600
 _CHUNK = 100
 """References that msb is asked to remove in one run; what became of them is recorded after each."""
 _MANY_FILES = 200
+
+
+def observed_index(ledger: Ledger, connection: sqlite3.Connection) -> IndexState:
+    """Return the index as a deletion here sees it, as far as msb's database can be read."""
+    try:
+        theirs = database.read(ledger.layout.msb_database)
+    except MsbDatabaseError:
+        return load_observed(connection)  # what that leaves out has been noted before the read
+    return observed(connection, theirs)
 
 
 def observed(connection: sqlite3.Connection, theirs: MsbState) -> IndexState:
@@ -65,13 +77,13 @@ def observed(connection: sqlite3.Connection, theirs: MsbState) -> IndexState:
 
 def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Preview:
     """Plan and measure; changes nothing and appends nothing. The caller has synced."""
-    theirs = msb_database.read(ledger.layout.msb_database)
-    with ledger.snapshot() as connection:
+    theirs = database.read(ledger.layout.msb_database)
+    with ledger.read() as connection:
         state = EMPTY if connection is None else observed(connection, theirs)
     plan = planner(state, None)
     found = [*_named(ledger.layout, plan)]
     if orphans:
-        found += _orphans(ledger.layout, state, theirs)
+        found += _collectable(ledger.layout, state, theirs)
     return Preview(plan, tuple(found))
 
 
@@ -84,7 +96,7 @@ def delete(
     orphans: bool = False,
     confirm: Confirm | None = None,
 ) -> tuple[str | None, Preview]:
-    """Decide, and have msb delete; parameters and result as for ``deletion.delete``.
+    """Decide, and have msb delete; parameters and result as for ``Engine.delete``.
 
     Raises:
         HomeOwnedByMicrosandboxError: there is no msb to do it.
@@ -99,14 +111,14 @@ def delete(
     with one_at_a_time(ledger) as operation:
         theirs = sync_and_read(ledger)
         reached("msb.planned")
-        with ledger.record(operation.id) as transaction:
+        with ledger.write(operation.id, owner="msb") as transaction:
             assert theirs is not None  # noqa: S101
             state = observed(transaction.connection, theirs)
             plan = _decide(transaction, operation.id, state, planner, shown, kind, policy)
         if plan is None:
             return None, shown
         reached("msb.decided")
-        logs.info("deletion.decided", operation=operation.id, kind=kind, engine="msb")
+        diagnostics.info("deletion.decided", operation=operation.id, kind=kind, engine="msb")
         run = _Run(ledger, program, operation, force=policy.get("force") is True)
         try:
             if kind == "prune" and confirm is None and run.is_everything(plan):
@@ -170,7 +182,7 @@ class _Run:
     ) -> None:
         self._ledger = ledger
         self._program = program
-        self._acting = Acting(operation.id)
+        self._acting = OwnAction(operation.id)
         # msb goes on when this process is killed: until it ends, nobody else may say how that went.
         self._inherits = (operation.descriptor,)
         self._force = force
@@ -200,7 +212,7 @@ class _Run:
         """Have msb delete all that nobody uses."""
         finished = self._run("prune", "--yes", "--quiet")
         if finished.code:
-            logs.warning("msb.failed", problem=finished.problem)
+            diagnostics.warning("msb.failed", problem=finished.problem)
             self.refused[""] = finished.problem
 
     def remove(self, references: Sequence[str]) -> None:
@@ -235,7 +247,7 @@ class _Run:
 
     def _state(self) -> MsbState:
         # Not that of the decision: msb's own prune would take what came since.
-        return self.theirs or msb_database.read(self._ledger.layout.msb_database)
+        return self.theirs or database.read(self._ledger.layout.msb_database)
 
 
 def _prunable(state: MsbState) -> tuple[set[str], set[str]]:
@@ -263,9 +275,9 @@ def conclude(
         recovering: the process that asked is gone.
     """
     if theirs is None:
-        theirs = sync_and_read(ledger, acting=None if recovering else Acting(operation))
+        theirs = sync_and_read(ledger, acting=None if recovering else OwnAction(operation))
     reached("msb.concluding")
-    with ledger.attest(operation) as transaction:
+    with ledger.write(operation, owner="any") as transaction:
         connection = transaction.connection
         pending = deletions.pending(connection, ledger.store(connection), operation)
         (row,) = deletions.find(connection, operation)
@@ -279,7 +291,7 @@ def conclude(
         finished = ev.DeletionFinished(outcome="completed" if whole else "partial", recovered=recovering)
         transaction.append([*outcomes, NewEvent(finished, operation)])
     reached("msb.finished")
-    logs.info("deletion.finished", operation=operation, outcome=finished.outcome)
+    diagnostics.info("deletion.finished", operation=operation, outcome=finished.outcome)
 
 
 def _outcome(
@@ -319,12 +331,22 @@ def _refusal(reference: str, digest: str, theirs: MsbState | None, said: str | N
 # -- files that no record names ---------------------------------------------------------------------------
 
 
-def _orphans(layout: Layout, state: IndexState, theirs: MsbState) -> Iterator[ev.PlannedArtifact]:
-    """Yield files that neither index names, that nobody has locked, and that have been there for an hour."""
+def orphans(layout: Layout, state: IndexState) -> Orphans:
+    """Return the files that neither index names; unjudged, those that ours does not, if msb's cannot tell."""
+    named = None
+    with suppress(MsbDatabaseError):
+        named = named_files(layout, state, database.read(layout.msb_database))
+    known = named or NamedFiles.of(layout, state)
+    unnamed = [found for found in layout.files() if not known.has(found[0], found[1])]
+    return Orphans(unnamed, judged=named is not None)
+
+
+def _collectable(layout: Layout, state: IndexState, theirs: MsbState) -> Iterator[ev.PlannedArtifact]:
+    """Yield files that neither index names, that no process has locked, and that are an hour old."""
     named = named_files(layout, state, theirs)
     limit = time.time() - ORPHAN_SECONDS
     for kind, subject, path in layout.files():
-        if named is None or path in named or not all(map(is_free, _locks(path))):
+        if named is None or named.has(kind, subject) or not all(map(is_free, _locks(path))):
             continue
         try:
             status = path.lstat()
@@ -334,16 +356,14 @@ def _orphans(layout: Layout, state: IndexState, theirs: MsbState) -> Iterator[ev
             yield ev.PlannedArtifact(kind=kind, subject=subject, bytes=files.measure(path))
 
 
-def named_files(layout: Layout, state: IndexState, theirs: MsbState) -> set[Path] | None:
-    """Return the paths of what our index or msb's names; None: somebody may need what has no record here."""
+def named_files(layout: Layout, state: IndexState, theirs: MsbState) -> NamedFiles | None:
+    """Return what our index or msb's names; None: a sandbox may need what has no record here."""
     if not theirs.complete or any(digest not in theirs.manifests for digest, _ in theirs.holds):
         return None  # any layer could be that manifest's
-    found = {layout.metadata(reference) for reference in (*state.references, *theirs.images)}
-    for digest in (*state.manifests, *theirs.manifests):
-        found |= {layout.fsmeta(digest), layout.vmdk(digest)}
     layers = state.named_layers()
     layers.update(layer.diff_id for manifest in theirs.manifests.values() for layer in manifest.layers)
-    return found | {layout.layer(diff_id) for diff_id in layers}
+    references = {*state.references, *theirs.images}
+    return NamedFiles(layout, references, {*state.manifests, *theirs.manifests}, layers)
 
 
 def _locks(path: Path) -> tuple[Path, Path]:
@@ -373,18 +393,25 @@ def _collect_some(ledger: Ledger, operation: str, wanted: Sequence[ev.PlannedArt
                     NewEvent(ev.ArtifactKept(kind=artifact.kind, reason="busy"), artifact.subject)
                 )
         theirs = sync_and_read(ledger)
-        with ledger.snapshot() as connection:
+        with ledger.read() as connection:
             state = EMPTY if connection is None else load_observed(connection)
         named = None if theirs is None else named_files(layout, state, theirs)
         for artifact in locked:
             event: ev.Event
-            if named is None or layout.artifact(artifact.kind, artifact.subject) in named:
+            if named is None or named.has(artifact.kind, _on_disk(layout, artifact)):
                 event = ev.ArtifactKept(kind=artifact.kind, reason="needed")
             else:
                 event = _unlink(layout, artifact)
             outcomes.append(NewEvent(event, artifact.subject))
-    with ledger.record(operation) as transaction:
+    with ledger.write(operation, owner="msb") as transaction:
         transaction.append(outcomes)
+
+
+def _on_disk(layout: Layout, artifact: ev.PlannedArtifact) -> str:
+    """Return an artifact's subject as its file names it: of a metadata file, the bare name."""
+    if artifact.kind != "metadata":
+        return artifact.subject
+    return layout.artifact(artifact.kind, artifact.subject).name
 
 
 def _lock(path: Path, held: ExitStack) -> bool:

@@ -19,7 +19,7 @@ from threading import Event, Lock
 
 from msgspec.structs import replace
 
-from msb_cache import diagnostics as logs
+from msb_cache import diagnostics
 from msb_cache.artifacts import files, metadata, vmdk
 from msb_cache.artifacts.erofs.reader import read_image
 from msb_cache.artifacts.footprint import Allowance, Claim
@@ -27,10 +27,11 @@ from msb_cache.artifacts.fsmeta import write_fsmeta
 from msb_cache.artifacts.layer import LayerImage, read_layer, write_layer
 from msb_cache.artifacts.layout import Layout, lock_path, make_private, sync_folder
 from msb_cache.artifacts.locks import LockSet
-from msb_cache.engines.recover import Published, undo, write_journal
+from msb_cache.engines.engine import Pulled
+from msb_cache.engines.own.journal import Published, undo, write_journal
 from msb_cache.errors import BusyError, CorruptArtifactError, InvalidImageError
 from msb_cache.eventstore import events as ev
-from msb_cache.eventstore.store import NewEvent
+from msb_cache.eventstore.store import NewEvent, StoredEvent
 from msb_cache.failpoints import reached
 from msb_cache.home.ledger import Ledger, Note, Transaction
 from msb_cache.home.operation import Operation, others
@@ -121,7 +122,7 @@ def add(
     reuse: Reuse | None,
     abandon: Callable[[], None] = lambda: None,
     note: Note | None = None,
-) -> list[projected.HandleRow]:
+) -> list[Pulled]:
     """Add images in one operation: all of them, or none if anything about one is wrong.
 
     Args:
@@ -137,7 +138,7 @@ def add(
         note: gets a sentence when another process has to be waited for.
 
     Returns:
-        A handle for each reference, in the given order.
+        What was recorded of each reference, in the given order.
 
     Raises:
         InvalidImageError: a digest does not fit, a layer cannot be converted.
@@ -170,10 +171,10 @@ def add(
         try:
             _publish(ledger, staged)
             reached("add.published")
-            with ledger.transaction(operation.id) as transaction:
+            with ledger.write(operation.id) as transaction:
                 transaction.append(_repaired(ledger, transaction, layers, repairs))
-                transaction.append(_events(ledger, transaction, additions, layers, source, began_ns))
-                rows = _handles(transaction, additions)
+                stored = transaction.append(_events(ledger, transaction, additions, layers, source, began_ns))
+                added = _added(transaction, stored)
                 reached("add.committing")
         except BaseException:
             if transaction is not None and transaction.unclear:
@@ -187,8 +188,8 @@ def add(
         _take_back(ledger, operation, repaired, staging)
     for addition in additions:
         names = [reference.familiar for reference in addition.references]
-        logs.info("image.added", references=names, digest=addition.image.manifest_digest)
-    return rows
+        diagnostics.info("image.added", references=names, digest=addition.image.manifest_digest)
+    return added
 
 
 def _awaited(layout: Layout, operation: Operation, path: Path) -> str:
@@ -201,13 +202,14 @@ def _awaited(layout: Layout, operation: Operation, path: Path) -> str:
     return f"waiting for {by} to be done with {path.name.removesuffix('.lock')}"
 
 
-def _handles(transaction: Transaction, additions: Sequence[Addition]) -> list[projected.HandleRow]:
-    rows = (
-        projected.handle(transaction.connection, reference.canonical)
-        for addition in additions
-        for reference in addition.references
-    )
-    return [row for row in rows if row is not None]
+def _added(transaction: Transaction, stored: Sequence[StoredEvent]) -> list[Pulled]:
+    """Return each reference's row as it is now, with the event that pointed it there."""
+    added = []
+    for event in stored:
+        row = projected.handle(transaction.connection, event.subject)
+        if isinstance(event.data, ev.ImagePulled) and row is not None:
+            added.append(Pulled(row, event))
+    return added
 
 
 def _take_back(ledger: Ledger, operation: Operation, published: Sequence[Published], staging: Path) -> None:
@@ -238,7 +240,7 @@ def _repairs(ledger: Ledger, additions: Sequence[Addition], *, anew: bool) -> di
     own = {addition.image.manifest_digest for addition in additions}
     diff_ids = {layer.diff_id for addition in additions for layer in addition.image.layers}
     found: dict[str, list[str]] = {}
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         if connection is None:
             return found
         for diff_id in diff_ids:
@@ -259,7 +261,7 @@ def _stage_repairs(
 ) -> list[_Staged]:
     added = {addition.image.manifest_digest for addition in additions}
     staged: list[_Staged] = []
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         if connection is None:
             return staged
         for diff_id in layers.converted:
@@ -302,14 +304,14 @@ def _stage_layers(
             claims[layer.diff_id](present.footprint)
             reuse(layer)
             layers.put(layer.diff_id, present, path)
-            logs.debug("layer.reused", diff_id=layer.diff_id)
+            diagnostics.debug("layer.reused", diff_id=layer.diff_id)
             return None
         target = staging / path.name
         written = _convert(layer, target, claims[layer.diff_id], stop, give_up)
         syncs.begin(target)
         layers.put(layer.diff_id, written, target)
         layers.converted.add(layer.diff_id)
-        logs.info("layer.converted", diff_id=layer.diff_id, bytes=written.size_bytes)
+        diagnostics.info("layer.converted", diff_id=layer.diff_id, bytes=written.size_bytes)
         reached("add.layer")
         return _Staged("layer", layer.diff_id, target)
 
@@ -418,7 +420,7 @@ def _stage_tree(
 def _sound_fsmeta(ledger: Ledger, digest: str) -> int | None:
     """Return the size of a manifest's fsmeta if it lies there as the index knows it, else None."""
     path = ledger.layout.fsmeta(digest)
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         recorded = None if connection is None else projected.fsmeta_bytes(connection, digest)
     if recorded is None or files.measure(path) != recorded:
         return None

@@ -1,0 +1,165 @@
+"""What both engines decide and record of a deletion in the same words: preview, decision, outcomes.
+
+Not what goes (``prune_plan``), and not how it goes (``own.delete``, ``msb.delete``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from msb_cache.artifacts import files
+from msb_cache.artifacts.layout import Layout, make_private
+from msb_cache.artifacts.locks import SAY_AFTER, Lock
+from msb_cache.engines.prune_plan import Kept, Plan
+from msb_cache.errors import BusyError
+from msb_cache.eventstore import events as ev
+from msb_cache.home.ledger import Ledger
+from msb_cache.home.operation import Operation
+from msb_cache.projections.state import IndexState
+
+Planner = Callable[[IndexState, Plan | None], Plan]
+"""Makes the plan from the index; the second argument restricts it to a plan that was shown."""
+
+Confirm = Callable[["Preview"], bool]
+"""Asked with what was found, before anything is decided; false ends the deletion."""
+
+_OUTCOMES: dict[str, type[ev.ArtifactDeleted]] = {
+    "manifest": ev.ManifestDeleted,
+    "metadata": ev.MetadataDeleted,
+    "fsmeta": ev.FsmetaDeleted,
+    "vmdk": ev.VmdkDeleted,
+}
+_PRUNE_WAIT = 10.0  # seconds: a single removal is over long before
+_PART_BYTES = 3 * 1024 * 1024  # of the 4 MiB that one event's data may have
+_HOLDERS = 20  # names kept of those that hold one image; of the others the number
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a deletion would do now: the plan, and each artifact with its measured size in bytes."""
+
+    plan: Plan
+    artifacts: tuple[ev.PlannedArtifact, ...]
+
+    @property
+    def bytes(self) -> int | None:
+        """The sum of the known sizes, None when none is known."""
+        known = [artifact.bytes for artifact in self.artifacts if artifact.bytes is not None]
+        return sum(known) if known else None
+
+    @property
+    def orphans(self) -> int:
+        """How many files would go that no image names."""
+        return len(self.orphaned())
+
+    def orphaned(self) -> set[tuple[str, str]]:
+        """Return the kind and subject of each file that would go and no image names."""
+        found: set[tuple[str, str]] = {(artifact.kind, artifact.subject) for artifact in self.artifacts}
+        return found - names(self.plan)
+
+    def count(self, kind: str) -> int:
+        """Return how many artifacts of a kind would go."""
+        return sum(artifact.kind == kind for artifact in self.artifacts)
+
+
+def names(plan: Plan) -> set[tuple[str, str]]:
+    """Return the kind and subject of everything that a plan deletes."""
+    found: set[tuple[str, str]] = {("metadata", reference) for reference in plan.references}
+    found |= {(kind, digest) for digest in plan.manifests for kind in ("manifest", "fsmeta", "vmdk")}
+    return found | {("layer", diff_id) for diff_id in plan.layers}
+
+
+def kept_back(kept: Kept) -> ev.KeptBack:
+    """Return what the log says of something that a plan keeps."""
+    return ev.KeptBack(
+        subject=kept.subject, rule=kept.rule, holders=kept.by[:_HOLDERS], more=max(0, len(kept.by) - _HOLDERS)
+    )
+
+
+def started(
+    kind: ev.DeletionKind,
+    policy: dict[str, Any],
+    artifacts: Sequence[ev.PlannedArtifact],
+    kept: Sequence[ev.KeptBack],
+    engine: ev.Engine = "msb-cache",
+) -> list[ev.DeletionStarted]:
+    """Return the decision as one event, or as parts that each fit into one."""
+    parts: list[tuple[list[ev.PlannedArtifact], list[ev.KeptBack]]] = [([], [])]
+    room = _PART_BYTES
+    items: list[ev.PlannedArtifact | ev.KeptBack] = [*artifacts, *kept]
+    for item in items:
+        size = len(msgspec.json.encode(item)) + 1
+        if size > room:
+            parts.append(([], []))
+            room = _PART_BYTES
+        room -= size
+        if isinstance(item, ev.PlannedArtifact):
+            parts[-1][0].append(item)
+        else:
+            parts[-1][1].append(item)
+    return [
+        ev.DeletionStarted(
+            kind=kind,
+            policy=policy,
+            artifacts=tuple(planned),
+            kept=tuple(back),
+            part=number,
+            parts=len(parts),
+            engine=engine,
+        )
+        for number, (planned, back) in enumerate(parts, start=1)
+    ]
+
+
+def planned(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
+    """Yield what a plan deletes, in the order in which it goes: what refers before what is referred to."""
+    for reference in plan.references:
+        yield from _file("metadata", reference, layout)
+    for digest in plan.manifests:
+        yield ev.PlannedArtifact(kind="manifest", subject=digest)
+        yield from _file("vmdk", digest, layout)
+        yield from _file("fsmeta", digest, layout)
+    for diff_id in plan.layers:
+        # Named even when its file is missing: naming it takes its record out of the index.
+        size = files.measure(layout.artifact_file("layer", diff_id))
+        manifests = plan.repeated.get(diff_id, 1)
+        yield ev.PlannedArtifact(kind="layer", subject=diff_id, bytes=size, manifests=manifests)
+
+
+def _file(kind: ev.ArtifactKind, subject: str, layout: Layout) -> Iterator[ev.PlannedArtifact]:
+    size = files.measure(layout.artifact_file(kind, subject))
+    if size is not None:
+        yield ev.PlannedArtifact(kind=kind, subject=subject, bytes=size)
+
+
+def deleted(artifact: ev.PlannedArtifact, size: int | None, *, recovered: bool = False) -> ev.ArtifactDeleted:
+    """Return the event that says that a planned artifact is gone."""
+    if artifact.kind == "layer":
+        return ev.LayerDeleted(bytes=size, recovered=recovered, manifests=artifact.manifests)
+    return _OUTCOMES[artifact.kind](bytes=size, recovered=recovered)
+
+
+@contextmanager
+def one_at_a_time(ledger: Ledger) -> Iterator[Operation]:
+    """Begin a deletion's operation while no other deletion runs in this home; raises BusyError."""
+    layout = ledger.layout
+    make_private(layout.db)
+    with Operation(layout) as operation, Lock(layout.prune_lock) as lock:
+        if not lock.acquire(wait=SAY_AFTER):
+            ledger.note(f"waiting for another deletion to end (operation {_running(layout)})")
+            if not lock.acquire(wait=_PRUNE_WAIT - SAY_AFTER):
+                raise BusyError(
+                    f"another deletion runs in {layout.home} (operation {_running(layout)}); try again later"
+                )
+        lock.write(operation.id)
+        yield operation
+        lock.write("")
+
+
+def _running(layout: Layout) -> str:
+    return layout.prune_lock.read_text(errors="replace")[:36] or "unknown"

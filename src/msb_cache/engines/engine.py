@@ -1,0 +1,149 @@
+"""What an engine is: the program that adds to a home's cache and deletes from it, and what it is asked to do.
+
+There are two. Our own writes and unlinks files itself; that of msb, in a home that msb keeps, has msb do it
+and records what came of it. ``Session.engine`` says which one a home has, anew for each operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, Protocol
+
+from msgspec import Struct
+
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.store import StoredEvent
+from msb_cache.home.ledger import Note
+from msb_cache.oci.documents.platform import Platform
+from msb_cache.oci.reference import Reference
+from msb_cache.oci.registry.options import RegistryOptions
+from msb_cache.projections.images import HandleRow
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from msb_cache.artifacts.layout import ArtifactKind
+    from msb_cache.engines.decision import Confirm, Planner, Preview
+    from msb_cache.oci.registry.credentials import Credential
+    from msb_cache.oci.registry.downloads import LayerProgress
+    from msb_cache.projections.state import IndexState
+
+Policy = Literal["missing", "always", "never"]
+Progress = Callable[["LayerProgress"], None]
+
+
+class LoadRequest(Struct, frozen=True, kw_only=True):
+    """An archive whose images are to be added.
+
+    Attributes:
+        source: a tar file, an OCI layout directory, or an open binary stream.
+        origin: where that is, for the record.
+        began_ns: when the command began, by ``time.monotonic_ns``.
+        tag: one more reference for the first image.
+        platform: which image of an index; None: the host's.
+        note: gets sentences about what is unusual.
+    """
+
+    source: Path | BinaryIO
+    origin: ev.Source
+    began_ns: int
+    tag: Reference | None = None
+    platform: Platform | None = None
+    note: Note | None = None
+
+
+class PullRequest(Struct, frozen=True, kw_only=True):
+    """An image to pull, and how; see ``ImageCache.pull``.
+
+    Attributes:
+        began_ns: when the command began, by ``time.monotonic_ns``.
+        jobs: how many layers are fetched at the same time.
+        progress: gets typed progress events, from the threads that fetch.
+        note: gets sentences about what is unusual.
+    """
+
+    reference: Reference
+    began_ns: int
+    platform: Platform | None = None
+    policy: Policy = "missing"
+    force: bool = False
+    credential: Credential | None = None
+    options: RegistryOptions
+    jobs: int = 3
+    progress: Progress | None = None
+    note: Note | None = None
+
+    @property
+    def source(self) -> ev.Source:
+        """Where the image comes from, for the record."""
+        return ev.Source(kind="registry", name=self.reference.registry)
+
+
+class Pulled(Struct, frozen=True):
+    """A pulled image as the index has it, and the ``image.pulled`` event that was recorded."""
+
+    row: HandleRow
+    recorded: StoredEvent
+
+
+class Orphans(Struct, frozen=True):
+    """Files in the artifact folders that no index names, each by kind, subject and path.
+
+    ``judged`` is false where that cannot be told, because an index cannot be read as a whole; then each file
+    is in the list that our own index does not name.
+    """
+
+    files: Sequence[tuple[ArtifactKind, str, Path]]
+    judged: bool = True
+
+
+class Engine(Protocol):
+    """Adds to the cache of one home, and deletes from it."""
+
+    name: ClassVar[ev.Engine]
+
+    def add(self, request: LoadRequest) -> list[HandleRow]:
+        """Add the images of an archive, all or none; return each reference's row, in the archive's order."""
+
+    def pull(self, request: PullRequest) -> Pulled:
+        """Pull an image, or find it cached, and record that; a failure is recorded as well."""
+
+    def index(self, connection: sqlite3.Connection) -> IndexState:
+        """Return the index as a deletion by this engine sees it, within the caller's transaction."""
+
+    def plan(self, planner: Planner, *, orphans: bool = False) -> Preview:
+        """Return what a deletion would do now, with measured sizes; changes nothing and appends nothing."""
+
+    def delete(
+        self,
+        planner: Planner,
+        *,
+        kind: ev.DeletionKind,
+        policy: dict[str, Any],
+        orphans: bool = False,
+        confirm: Confirm | None = None,
+    ) -> tuple[str | None, Preview]:
+        """Decide and delete.
+
+        Args:
+            planner: what to delete.
+            kind: the command, for the record.
+            policy: its rules, for the record.
+            orphans: delete files that no index names as well.
+            confirm: asked with the preview before anything is decided; false ends it.
+
+        Returns:
+            The operation, None when there was nothing to delete or it was not confirmed; and what was shown
+            before.
+
+        Raises:
+            BusyError: another deletion runs in this home.
+            HomeOwnedByMicrosandboxError: msb keeps the home and cannot be run, or came to keep it meanwhile.
+        """
+
+    def recover(self, operation: str) -> None:
+        """Finish a deletion that this engine decided; the caller holds its lock, and its process is gone."""
+
+    def orphans(self, state: IndexState) -> Orphans:
+        """Return the files that neither our index, in this state, nor another one names."""

@@ -1,0 +1,57 @@
+"""Which files of a cache an index names. Not which of them are there, and not what they measure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from functools import cached_property
+
+from msb_cache.artifacts.layout import ArtifactKind, Layout
+from msb_cache.projections.state import IndexState
+
+
+class NamedFiles:
+    """The artifacts that an index needs on disk, each by its kind and subject.
+
+    Args:
+        layout: the home.
+        references: canonical references; each has a metadata file.
+        manifests: digests; each has an fsmeta and a VMDK.
+        layers: diff IDs; each has an EROFS image.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        references: Collection[str],
+        manifests: Collection[str],
+        layers: Collection[str],
+    ) -> None:
+        self._layout = layout
+        self._references = references
+        self._manifests = manifests
+        self._layers = layers
+
+    @classmethod
+    def of(cls, layout: Layout, state: IndexState) -> NamedFiles:
+        """Return what one index names."""
+        return cls(layout, state.references, state.manifests, state.named_layers())
+
+    def has(self, kind: str, subject: str) -> bool:
+        """Return whether the index names an artifact; of a metadata file the subject is its bare name."""
+        if kind == "layer":
+            return subject in self._layers
+        return subject in (self._metadata if kind == "metadata" else self._manifests)
+
+    def __iter__(self) -> Iterator[tuple[ArtifactKind, str]]:
+        for reference in self._references:
+            yield "metadata", reference
+        for digest in self._manifests:
+            yield "fsmeta", digest
+            yield "vmdk", digest
+        for diff_id in self._layers:
+            yield "layer", diff_id
+
+    @cached_property
+    def _metadata(self) -> set[str]:
+        # A metadata file is named by a hash, so it is known by those of all references.
+        return {self._layout.metadata(reference).name for reference in self._references}

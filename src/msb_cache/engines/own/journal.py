@@ -1,0 +1,81 @@
+"""The journal of an addition: what it is about to publish, durably, so that it can be taken back.
+
+An addition that did not commit is undone by its own process, or by the next that writes (see ``recover``).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from msb_cache.artifacts import files, metadata
+from msb_cache.artifacts.layout import lock_path
+from msb_cache.artifacts.locks import Lock
+from msb_cache.engines.own.needs import Needs
+from msb_cache.errors import CorruptArtifactError
+from msb_cache.home.ledger import Ledger
+from msb_cache.projections import images
+
+JOURNAL = "journal.json"
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """One artifact that an addition is about to publish; ``backup`` names the file it replaces."""
+
+    kind: str
+    subject: str
+    backup: str | None = None
+
+
+def write_journal(staging: Path, published: list[Published]) -> None:
+    """Record durably, before the first rename, what will be published."""
+    files.write(staging / JOURNAL, msgspec.json.encode(published))
+
+
+def undo_addition(ledger: Ledger, operation: str) -> None:
+    """Take back what an addition published and the index does not name; the caller holds its lock."""
+    building, staging = ledger.layout.building(operation), ledger.layout.staging(operation)
+    if building.is_dir() and not building.is_symlink():
+        shutil.rmtree(building)
+    if not staging.is_dir() or staging.is_symlink():
+        return
+    try:
+        published = msgspec.json.decode((staging / JOURNAL).read_bytes(), type=list[Published])
+    except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
+        published = []  # killed before it published anything
+    if not ledger.owned_by_msb:  # else they are msb's to judge, and `prune --orphans` finds them
+        for artifact in published:
+            _unpublish(ledger, artifact, staging)
+    shutil.rmtree(staging)
+
+
+def _unpublish(ledger: Ledger, artifact: Published, staging: Path) -> None:
+    path = ledger.layout.artifact(artifact.kind, artifact.subject)
+    with Lock(lock_path(path)) as lock:
+        if lock.acquire():  # else another addition has it, and will name it in the index
+            undo(ledger, artifact, staging)
+            lock.release(unlink=not os.path.lexists(path))
+
+
+def undo(ledger: Ledger, artifact: Published, staging: Path) -> None:
+    """Take one published file back unless the index names it; the caller holds its lock."""
+    path = ledger.layout.artifact(artifact.kind, artifact.subject)
+    if not Needs(ledger)(artifact.kind, artifact.subject):
+        files.delete(path)
+    elif artifact.kind == "metadata" and artifact.backup and not _agrees(ledger, artifact.subject, path):
+        # The reference still points where it did: so must its metadata.
+        backup = staging / os.path.basename(artifact.backup)
+        if backup.exists():
+            os.replace(backup, path)
+
+
+def _agrees(ledger: Ledger, reference: str, path: Path) -> bool:
+    with ledger.read() as connection:
+        row = None if connection is None else images.handle(connection, reference)
+    try:
+        return row is not None and metadata.read(path).manifest_digest == row.manifest_digest
+    except CorruptArtifactError:
+        return False

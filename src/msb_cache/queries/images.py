@@ -1,0 +1,56 @@
+"""Images of the index, as callers get them: handles and details, of now or of the past."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import astuple
+
+from msb_cache.models import (
+    ImageConfigDetail,
+    ImageDetail,
+    ImageHandle,
+    ImageLayerDetail,
+    Origin,
+    PulledImage,
+)
+from msb_cache.projections import images
+from msb_cache.projections.images import ConfigRow, HandleRow
+from msb_cache.queries.resolve import familiar
+
+if TYPE_CHECKING:
+    from msb_cache.eventstore.store import StoredEvent
+
+
+def handle(row: HandleRow, origin: Origin) -> ImageHandle:
+    """Return an image of the index of ``origin`` as callers get it."""
+    return ImageHandle(
+        familiar(row.reference),
+        row.size_bytes,
+        row.manifest_digest,
+        row.architecture,
+        row.os,
+        row.layer_count or 0,
+        row.created_at,
+        row.last_used_at,
+        origin,
+    )
+
+
+def pulled_image(row: HandleRow, origin: Origin, recorded: StoredEvent) -> PulledImage:
+    """Return an image of the index of ``origin`` that has just been pulled."""
+    return PulledImage(*astuple(handle(row, origin)), recorded=recorded)
+
+
+def detail(connection: sqlite3.Connection, row: HandleRow, origin: Origin) -> ImageDetail:
+    """Return all that an index knows about an image of it."""
+    config = images.config(connection, row.manifest_digest)
+    layers = [ImageLayerDetail(*astuple(layer)) for layer in images.layers(connection, row.manifest_digest)]
+    return ImageDetail(handle(row, origin), None if config is None else _config(config), layers)
+
+
+def _config(row: ConfigRow) -> ImageConfigDetail:
+    fields = msgspec.json.decode(row.fields, type=dict[str, Any])
+    return msgspec.convert({**fields, "digest": row.digest}, ImageConfigDetail)
