@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from msb_cache.cli.output import plural, printable, short, size
-from msb_cache.eventstore import events as ev
+from msb_cache.cli.output import printable, short
+from msb_cache.eventstore.events import ArtifactDeleted
+from msb_cache.eventstore.telling import Tone
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import Actor, StoredEvent
+
+
+_COLOURS: Mapping[Tone, str] = {
+    "came": "green",
+    "used": "cyan",
+    "held": "yellow",
+    "went": "red",
+    "plain": "white",
+}
 
 
 class Line(Struct, frozen=True):
@@ -26,95 +35,12 @@ class Line(Struct, frozen=True):
 
 def describe(event: StoredEvent) -> Line:
     """Return an event's line."""
-    data = event.data
-    if isinstance(data, ev.ImagePulled):
-        return _pulled(data)
-    if isinstance(data, ev.ImageUsed):
-        return Line("used", "cyan", short(data.manifest_digest), f"by {data.holder}" if data.holder else "")
-    if isinstance(data, ev.ImageRemoved):
-        details = {"remove": "", "prune": "by a prune", "external": "by another program"}[data.cause]
-        if data.forced:
-            details = "forced while in use"
-        return Line("removed", "red", short(data.manifest_digest), details)
-    if isinstance(data, ev.ImageHeld | ev.ImageReleased):
-        held = isinstance(data, ev.ImageHeld)
-        what, colour = ("held", "yellow") if held else ("released", "yellow")
-        return Line(what, colour, short(event.subject), f"by {data.holder}")
-    if isinstance(data, ev.ImagePullFailed):
-        return Line("pull failed", "red", "-", data.reason)
-    if isinstance(data, ev.ArtifactDeleted | ev.ArtifactKept | ev.ArtifactDeleteFailed):
-        return _outcome(event, data)
-    return _other(event, data)
-
-
-def _pulled(data: ev.ImagePulled) -> Line:
-    what = "pulled" if data.source.kind == "registry" else "loaded"
-    if data.source.kind == "microsandbox":
-        what = "pulled"
-    if data.previous_digest is not None:
-        what = "moved"
-    parts = []
-    if data.previous_digest is not None:
-        parts.append(f"was {short(data.previous_digest)}")
-    if data.source.name:
-        parts.append(f"from {_place(data.source)}")
-    if not data.changed:
-        parts.append("unchanged")
-    elif data.bytes_fetched:
-        reused = f", {size(data.bytes_reused)} reused" if data.bytes_reused else ""
-        parts.append(f"{size(data.bytes_fetched)} new{reused}")
-    elif data.bytes_fetched == 0:
-        parts.append("all layers already here")
-    return Line(what, "green", short(data.manifest_digest), ", ".join(parts))
-
-
-def _place(source: ev.Source) -> str:
-    name = source.name or source.kind
-    if source.kind != "archive":
-        return name
-    return "stdin" if name == "-" else os.path.basename(name)
-
-
-def _outcome(
-    event: StoredEvent, data: ev.ArtifactDeleted | ev.ArtifactKept | ev.ArtifactDeleteFailed
-) -> Line:
-    subject = short(event.subject) if event.subject.startswith("sha256:") else "-"
-    if isinstance(data, ev.ArtifactKept):
-        reasons = {
-            "busy": "another process works with it",
-            "needed": "an image needs it",
-            "owned": "the home had become msb's",
-            "held": "in use",
-            "left": "msb left it behind",
-        }
-        reason = reasons[data.reason]
-        if data.holders:
-            reason += f" by {', '.join(data.holders)}"
-        return Line(f"{data.kind} kept", "yellow", subject, reason)
-    if isinstance(data, ev.ArtifactDeleteFailed):
-        return Line(f"{data.kind} stuck", "red", subject, data.reason)
-    details = [] if data.bytes is None else [f"{size(data.bytes)} freed"]
-    if data.recovered:
-        details.append("found gone while recovering")
-    if getattr(event, "shared", False):
-        details.append("shared with other images")
-    return Line(f"{data.kind} deleted", "red", subject, ", ".join(details))
-
-
-def _other(event: StoredEvent, data: ev.Event) -> Line:
-    if isinstance(data, ev.ManifestAdded):
-        total = size(sum(layer.size for layer in data.layers))
-        details = f"{data.os}/{data.architecture}, {plural(len(data.layers), 'layer')}, {total}"
-        return Line("added", "green", short(event.subject), details)
-    if isinstance(data, ev.DeletionStarted):
-        part = f", part {data.part} of {data.parts}" if data.parts > 1 else ""
-        details = f"{data.kind}: {plural(len(data.artifacts), 'artifact')}, {len(data.kept)} kept back{part}"
-        return Line("decided", "red", "-", details)
-    if isinstance(data, ev.DeletionFinished):
-        return Line("finished", "red", "-", data.outcome + (", by recovery" if data.recovered else ""))
-    if isinstance(data, ev.LogCreated):
-        return Line("log created", "white", "-", f"format {data.format}")
-    return Line(event.type, "white", "-", "")
+    told = event.data.told()
+    of = event.subject if event.subject.startswith("sha256:") else None
+    digest: str | None = getattr(event.data, "manifest_digest", of)
+    deleted = isinstance(event.data, ArtifactDeleted)
+    shared = ("shared with other images",) if deleted and getattr(event, "shared", False) else ()
+    return Line(told.what, _COLOURS[told.tone], short(digest), ", ".join((*told.details, *shared)))
 
 
 def kept_because(rule: str, by: Sequence[str], more: int = 0) -> str:

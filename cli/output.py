@@ -12,20 +12,13 @@ from typing import Any
 
 import click
 
+from msb_cache.wording import plural as plural
+from msb_cache.wording import short as short
+from msb_cache.wording import size as size
+
 _NARROWEST = (10, 8)  # characters that a column of text keeps; the second where that is not enough
 SCREENFUL = 100
 """Rows after which a table of any length is as wide as it will be."""
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-
-
-def size(count: int | None) -> str:
-    """Return bytes as people read them: ``90.0 KiB``."""
-    if count is None:
-        return "-"
-    value, unit = float(count), 0
-    while value >= 1024 and unit < len(_UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    return f"{count} B" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
 
 
 def local_time(ns: int | None) -> str:
@@ -44,16 +37,6 @@ def rfc3339(ns: int | None) -> str | None:
         return None
     seconds, fraction = divmod(ns, 10**9)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:09}+00:00"
-
-
-def short(digest: str | None) -> str:
-    """Return a digest with its first twelve digits, as msb shows it."""
-    return "-" if digest is None else digest[:19]
-
-
-def plural(count: int, noun: str, nouns: str | None = None) -> str:
-    """Return a count with its noun: ``1 layer``, ``2 layers``."""
-    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
 def printable(text: str) -> str:

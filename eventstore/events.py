@@ -2,17 +2,23 @@
 
 An event is a fact in the past tense. Its ``type`` and ``version`` stand in the log's own columns, its
 fields in the ``data`` column as JSON; a field at its default is left out. What an event is about (a
-reference, a digest, an operation) is its *subject* and stands in the envelope, not here.
+reference, a digest, an operation) is its *subject* and stands in the envelope; here is said which it is.
 
-Changing a struct's meaning needs a new ``version`` and an upcaster (see ``upcasting``): what is in a
-log is never rewritten. Adding a field with a default needs neither.
+A struct is all that a new type of event needs in this room: the catalogue is made of the structs below.
+Each says what its subject is (``about``) and how it is told to people (``told``). Changing a struct's
+meaning needs a new ``version`` and an upcaster on the class, ``upcast_v1_v2``: what is in a log is never
+rewritten. Adding a field with a default needs neither.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any, ClassVar, Literal
 
 import msgspec
+
+from msb_cache.eventstore.telling import Telling
+from msb_cache.wording import plural, short, size
 
 ArtifactKind = Literal["manifest", "metadata", "layer", "fsmeta", "vmdk"]
 """``manifest`` is the index record; ``metadata`` is a reference's JSON file; the rest are files."""
@@ -23,19 +29,36 @@ Engine = Literal["msb-cache", "msb"]
 """Which program deletes the files: ours, or microsandbox's own in a home that it keeps."""
 
 
+About = Literal["log", "reference", "manifest", "layer", "operation", "artifact"]
+"""What a subject is: the log's id, a canonical reference, a manifest's digest, a layer's diff ID, an operation's
+id. Of an ``artifact`` that depends on its kind: metadata has a reference, or the bare name of its file."""
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Base of all events."""
 
     type: ClassVar[str]
     version: ClassVar[int] = 1
+    about: ClassVar[About]
+    in_history: ClassVar[bool] = True
+    """Whether an event on a manifest is part of the histories of the references that pointed at it."""
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        raise NotImplementedError(f"{self.type} is told to nobody")
 
 
 class LogCreated(Event, frozen=True, kw_only=True):
     """The log begins. Always event 1; subject: the log id (random, 32 hexadecimal digits)."""
 
     type: ClassVar[str] = "log.created"
+    about: ClassVar[About] = "log"
     log_id: str
     format: int
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        return Telling("log created", details=(f"format {self.format}",))
 
 
 class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -69,6 +92,8 @@ class ManifestAdded(Event, frozen=True, kw_only=True):
     """
 
     type: ClassVar[str] = "manifest.added"
+    about: ClassVar[About] = "manifest"
+    in_history: ClassVar[bool] = False
     media_type: str
     config_digest: str
     architecture: str | None = None
@@ -80,12 +105,27 @@ class ManifestAdded(Event, frozen=True, kw_only=True):
     vmdk_size: int | None = None
     row: str | None = None
 
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        total = size(sum(layer.size for layer in self.layers))
+        return Telling(
+            "added", "came", (f"{self.os}/{self.architecture}", plural(len(self.layers), "layer"), total)
+        )
+
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Where an image came from: ``name`` is a registry's host, or an archive's path (``-``: stdin)."""
 
     kind: Literal["archive", "registry", "microsandbox"]
     name: str | None = None
+
+    @property
+    def place(self) -> str:
+        """The source in a word: of an archive, its file's name."""
+        name = self.name or self.kind
+        if self.kind != "archive":
+            return name
+        return "stdin" if name == "-" else os.path.basename(name)
 
 
 class ImagePulled(Event, frozen=True, kw_only=True):
@@ -97,6 +137,7 @@ class ImagePulled(Event, frozen=True, kw_only=True):
     """
 
     type: ClassVar[str] = "image.pulled"
+    about: ClassVar[About] = "reference"
     manifest_digest: str
     previous_digest: str | None = None
     changed: bool
@@ -106,21 +147,49 @@ class ImagePulled(Event, frozen=True, kw_only=True):
     duration_ns: int | None = None
     row: str | None = None
 
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        what = "loaded" if self.source.kind == "archive" else "pulled"
+        details = []
+        if self.previous_digest is not None:
+            what = "moved"
+            details.append(f"was {short(self.previous_digest)}")
+        if self.source.name:
+            details.append(f"from {self.source.place}")
+        if not self.changed:
+            details.append("unchanged")
+        elif self.bytes_fetched:
+            reused = f", {size(self.bytes_reused)} reused" if self.bytes_reused else ""
+            details.append(f"{size(self.bytes_fetched)} new{reused}")
+        elif self.bytes_fetched == 0:
+            details.append("all layers already here")
+        return Telling(what, "came", tuple(details))
+
 
 class ImagePullFailed(Event, frozen=True, kw_only=True):
     """A pull failed. Subject: the reference. ``reason`` carries no secret."""
 
     type: ClassVar[str] = "image.pull_failed"
+    about: ClassVar[About] = "reference"
     reason: str
     source: Source | None = None
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        return Telling("pull failed", "went", (self.reason,))
 
 
 class ImageUsed(Event, frozen=True, kw_only=True):
     """Someone booted or asked for the image. Subject: the reference."""
 
     type: ClassVar[str] = "image.used"
+    about: ClassVar[About] = "reference"
     manifest_digest: str
     holder: str | None = None
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        return Telling("used", "used", (f"by {self.holder}",) if self.holder else ())
 
 
 class ImageHeld(Event, frozen=True, kw_only=True):
@@ -130,25 +199,41 @@ class ImageHeld(Event, frozen=True, kw_only=True):
     """
 
     type: ClassVar[str] = "image.held"
+    about: ClassVar[About] = "manifest"
     holder: str
     reference: str | None = None
     row: str | None = None
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        return Telling("held", "held", (f"by {self.holder}",))
 
 
 class ImageReleased(Event, frozen=True, kw_only=True):
     """The holder no longer needs the manifest. Subject: the manifest's digest."""
 
     type: ClassVar[str] = "image.released"
+    about: ClassVar[About] = "manifest"
     holder: str
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        return Telling("released", "held", (f"by {self.holder}",))
 
 
 class ImageRemoved(Event, frozen=True, kw_only=True):
     """The reference is gone. Subject: the reference."""
 
     type: ClassVar[str] = "image.removed"
+    about: ClassVar[About] = "reference"
     manifest_digest: str
     cause: Literal["remove", "prune", "external"]
     forced: bool = False
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        by = {"remove": (), "prune": ("by a prune",), "external": ("by another program",)}[self.cause]
+        return Telling("removed", "went", ("forced while in use",) if self.forced else by)
 
 
 class PlannedArtifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -183,6 +268,7 @@ class DeletionStarted(Event, frozen=True, kw_only=True):
     """
 
     type: ClassVar[str] = "deletion.started"
+    about: ClassVar[About] = "operation"
     kind: DeletionKind
     policy: dict[str, Any]
     artifacts: tuple[PlannedArtifact, ...] = ()
@@ -190,6 +276,12 @@ class DeletionStarted(Event, frozen=True, kw_only=True):
     part: int = 1
     parts: int = 1
     engine: Engine = "msb-cache"
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        part = (f"part {self.part} of {self.parts}",) if self.parts > 1 else ()
+        planned = f"{self.kind}: {plural(len(self.artifacts), 'artifact')}"
+        return Telling("decided", "went", (planned, f"{len(self.kept)} kept back", *part))
 
 
 class ArtifactDeleted(Event, frozen=True, kw_only=True):
@@ -203,11 +295,19 @@ class ArtifactDeleted(Event, frozen=True, kw_only=True):
     bytes: int | None = None
     recovered: bool = False
 
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        details = [] if self.bytes is None else [f"{size(self.bytes)} freed"]
+        if self.recovered:
+            details.append("found gone while recovering")
+        return Telling(f"{self.kind} deleted", "went", tuple(details))
+
 
 class ManifestDeleted(ArtifactDeleted, frozen=True, kw_only=True):
     """The manifest's index record is gone. Subject: its digest."""
 
     type: ClassVar[str] = "manifest.deleted"
+    about: ClassVar[About] = "manifest"
     kind: ClassVar[ArtifactKind] = "manifest"
 
 
@@ -215,6 +315,7 @@ class MetadataDeleted(ArtifactDeleted, frozen=True, kw_only=True):
     """A reference's metadata file is gone. Subject: the reference, or the file's name if none is known."""
 
     type: ClassVar[str] = "metadata.deleted"
+    about: ClassVar[About] = "artifact"
     kind: ClassVar[ArtifactKind] = "metadata"
 
 
@@ -225,6 +326,7 @@ class LayerDeleted(ArtifactDeleted, frozen=True, kw_only=True):
     """
 
     type: ClassVar[str] = "layer.deleted"
+    about: ClassVar[About] = "layer"
     kind: ClassVar[ArtifactKind] = "layer"
     manifests: int = 1
 
@@ -233,6 +335,7 @@ class FsmetaDeleted(ArtifactDeleted, frozen=True, kw_only=True):
     """A manifest's fsmeta image is gone. Subject: the manifest's digest."""
 
     type: ClassVar[str] = "fsmeta.deleted"
+    about: ClassVar[About] = "manifest"
     kind: ClassVar[ArtifactKind] = "fsmeta"
 
 
@@ -240,6 +343,7 @@ class VmdkDeleted(ArtifactDeleted, frozen=True, kw_only=True):
     """A manifest's VMDK descriptor is gone. Subject: the manifest's digest."""
 
     type: ClassVar[str] = "vmdk.deleted"
+    about: ClassVar[About] = "manifest"
     kind: ClassVar[ArtifactKind] = "vmdk"
 
 
@@ -252,9 +356,22 @@ class ArtifactKept(Event, frozen=True, kw_only=True):
     """
 
     type: ClassVar[str] = "artifact.kept"
+    about: ClassVar[About] = "artifact"
     kind: ArtifactKind
     reason: Literal["busy", "needed", "owned", "held", "left"]
     holders: tuple[str, ...] = ()
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        reason = {
+            "busy": "another process works with it",
+            "needed": "an image needs it",
+            "owned": "the home had become msb's",
+            "held": "in use",
+            "left": "msb left it behind",
+        }[self.reason]
+        by = f" by {', '.join(self.holders)}" if self.holders else ""
+        return Telling(f"{self.kind} kept", "held", (f"{reason}{by}",))
 
 
 class ArtifactDeleteFailed(Event, frozen=True, kw_only=True):
@@ -264,9 +381,14 @@ class ArtifactDeleteFailed(Event, frozen=True, kw_only=True):
     """
 
     type: ClassVar[str] = "artifact.delete_failed"
+    about: ClassVar[About] = "artifact"
     kind: ArtifactKind
     errno: int
     reason: str
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        return Telling(f"{self.kind} stuck", "went", (self.reason,))
 
 
 class DeletionFinished(Event, frozen=True, kw_only=True):
@@ -277,26 +399,18 @@ class DeletionFinished(Event, frozen=True, kw_only=True):
     """
 
     type: ClassVar[str] = "deletion.finished"
+    about: ClassVar[About] = "operation"
     outcome: Literal["completed", "partial"]
     recovered: bool = False
 
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        return Telling("finished", "went", (self.outcome, *(("by recovery",) if self.recovered else ())))
 
-EVENT_TYPES: tuple[type[Event], ...] = (
-    LogCreated,
-    ManifestAdded,
-    ImagePulled,
-    ImagePullFailed,
-    ImageUsed,
-    ImageHeld,
-    ImageReleased,
-    ImageRemoved,
-    DeletionStarted,
-    ManifestDeleted,
-    MetadataDeleted,
-    LayerDeleted,
-    FsmetaDeleted,
-    VmdkDeleted,
-    ArtifactKept,
-    ArtifactDeleteFailed,
-    DeletionFinished,
+
+EVENT_TYPES: tuple[type[Event], ...] = tuple(
+    each
+    for each in globals().copy().values()
+    if isinstance(each, type) and issubclass(each, Event) and "type" in vars(each)
 )
+"""All types of events, in the order in which they stand here."""

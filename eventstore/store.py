@@ -180,7 +180,8 @@ class EventStore:
             What was appended, ``log.created`` included.
 
         Raises:
-            LogError: no transaction is open, or an event's data is over 4 MiB. Nothing is appended.
+            LogError: no transaction is open, an event is of no known type, or its data is over 4 MiB. Nothing
+                is appended.
         """
         from msb_cache.eventstore.chain import link
 
@@ -199,6 +200,8 @@ class EventStore:
         stored: list[StoredEvent] = []
         for identifier, new in zip(uuid7s(len(events)), events, strict=True):
             event, subject, occurred_at = new.event, new.subject, new.occurred_at_ns
+            if event not in self._catalogue:
+                raise LogError(f"{event.type} is in no catalogue of events: the log could not be read again")
             data = _encode(event)
             if len(data) > MAX_DATA:
                 raise LogError(

@@ -1,8 +1,8 @@
-"""From stored text to typed events: the catalogue of known types and the upcasters of old versions."""
+"""From stored text to typed events: the catalogue of known types, and the upcasters of old versions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -18,23 +18,30 @@ class Catalogue:
     """The event types this release knows, and how to read older versions of them.
 
     Args:
-        types: the newest struct of each event type.
-        upcasters: for ``(type, version)`` the function that lifts data to ``version + 1``. Every
-            version below a struct's own must have one.
+        types: the newest struct of each event type. For every version below its own it has an upcaster, a
+            static method such as ``upcast_v1_v2``, which lifts data to the next version.
+
+    Raises:
+        ValueError: two structs have the same type, or one lacks an upcaster.
     """
 
-    def __init__(
-        self,
-        types: Iterable[type[Event]] = EVENT_TYPES,
-        upcasters: Mapping[tuple[str, int], Upcaster] | None = None,
-    ) -> None:
-        self._types = {cls.type: cls for cls in types}
-        self._upcasters = dict(upcasters or {})
+    def __init__(self, types: Iterable[type[Event]] = EVENT_TYPES) -> None:
+        self._types: dict[str, type[Event]] = {}
+        self._upcasters: dict[tuple[str, int], Upcaster] = {}
         self._decoders: dict[tuple[str, int], Callable[[str], Event]] = {}
-        for cls in self._types.values():
-            missing = [v for v in range(1, cls.version) if (cls.type, v) not in self._upcasters]
-            if missing:
-                raise ValueError(f"{cls.type} has no upcaster from version {missing[0]}")
+        for cls in types:
+            if cls.type in self._types:
+                raise ValueError(f"two structs are {cls.type}")
+            self._types[cls.type] = cls
+            for version in range(1, cls.version):
+                upcaster = getattr(cls, f"upcast_v{version}_v{version + 1}", None)
+                if upcaster is None:
+                    raise ValueError(f"{cls.type} has no upcaster from version {version}")
+                self._upcasters[cls.type, version] = upcaster
+
+    def __contains__(self, event: Event) -> bool:
+        """Return whether this release could read the event, once it is stored."""
+        return self._types.get(event.type) is type(event)
 
     @property
     def type_names(self) -> tuple[str, ...]:

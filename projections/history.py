@@ -18,16 +18,10 @@ from msgspec.structs import asdict
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import EventStore, StoredEvent
 
-_OF_MANIFEST = (
-    ev.ImageHeld.type,
-    ev.ImageReleased.type,
-    ev.ManifestDeleted.type,
-    ev.FsmetaDeleted.type,
-    ev.VmdkDeleted.type,
-    ev.ArtifactKept.type,
-    ev.ArtifactDeleteFailed.type,
+_OF_MANIFEST = tuple(
+    each.type for each in ev.EVENT_TYPES if each.about in ("manifest", "artifact") and each.in_history
 )
-_OF_LAYER = (ev.LayerDeleted.type, ev.ArtifactKept.type, ev.ArtifactDeleteFailed.type)
+_OF_LAYER = tuple(each.type for each in ev.EVENT_TYPES if each.about in ("layer", "artifact"))
 _FEW, _MANY = 50, 500
 
 

@@ -25,7 +25,6 @@ _MAX_SIZE = 2**50  # bytes of one file, so that no sum of them is larger than th
 _MAX_NAME = 4096
 _OPERATION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _METADATA_FILE = re.compile(r"[0-9a-f]{64}\.json")
-_ON_REFERENCE = (ev.ImagePulled, ev.ImagePullFailed, ev.ImageUsed, ev.ImageRemoved)
 _SIZES = {"size", "erofs_size", "fsmeta_size", "vmdk_size", "bytes", "bytes_fetched", "bytes_reused"}
 _DIGESTS = {"manifest_digest", "previous_digest", "diff_id", "blob_digest"}
 
@@ -50,26 +49,28 @@ def _problems(event: StoredEvent) -> Iterator[str]:
         yield "its time is before 1970"
     if not _OPERATION.fullmatch(event.operation):
         yield "its operation is no id"
-    subject = _subject_problem(event.subject, event.data)
+    subject = _subject_problem(event)
     if subject is not None:
         yield f"its subject {subject}"
     yield from _values("data", msgspec.to_builtins(event.data))
     yield from _values("actor", msgspec.to_builtins(event.actor))
 
 
-def _subject_problem(subject: str, data: ev.Event) -> str | None:
-    if isinstance(data, _ON_REFERENCE):
-        return _reference_problem(subject)
-    if isinstance(data, ev.LogCreated):
-        return None if subject == data.log_id else "is not its log id"
-    if isinstance(data, ev.DeletionStarted):
-        found = (_artifact_problem(artifact.kind, artifact.subject) for artifact in data.artifacts)
-        return next((problem for problem in found if problem is not None), None)
-    if isinstance(data, ev.DeletionFinished):
-        return None
-    if isinstance(data, ev.ArtifactDeleted | ev.ArtifactKept | ev.ArtifactDeleteFailed):
-        return _artifact_problem(data.kind, subject)
-    return digest_problem(subject)
+def _subject_problem(event: StoredEvent) -> str | None:
+    subject, data = event.subject, event.data
+    match data.about:
+        case "log":
+            return None if subject == getattr(data, "log_id", subject) else "is not its log id"
+        case "reference":
+            return _reference_problem(subject)
+        case "operation":
+            planned: tuple[ev.PlannedArtifact, ...] = getattr(data, "artifacts", ())
+            found = (_artifact_problem(artifact.kind, artifact.subject) for artifact in planned)
+            return next((problem for problem in found if problem is not None), None)
+        case "artifact":
+            return _artifact_problem(data.kind, subject)  # type: ignore[attr-defined]
+        case "manifest" | "layer":
+            return digest_problem(subject)
 
 
 def _artifact_problem(kind: str, subject: str) -> str | None:

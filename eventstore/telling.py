@@ -1,0 +1,18 @@
+"""The line in which an event tells people what happened. How it is laid out and coloured is decided in cli."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Tone = Literal["came", "used", "held", "went", "plain"]
+"""What became of the image: it came, was used, was held or let go, went; ``plain``: nothing of that."""
+
+
+class Telling(msgspec.Struct, frozen=True):
+    """One event for people: what happened in one or two words, its tone, and details, each a few words."""
+
+    what: str
+    tone: Tone = "plain"
+    details: tuple[str, ...] = ()

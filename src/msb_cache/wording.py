@@ -1,0 +1,25 @@
+"""How amounts and digests read in sentences and tables. Not for times, and not for laying out anything."""
+
+from __future__ import annotations
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def size(count: int | None) -> str:
+    """Return bytes as people read them: ``90.0 KiB``."""
+    if count is None:
+        return "-"
+    value, unit = float(count), 0
+    while value >= 1024 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{count} B" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
+
+
+def short(digest: str | None) -> str:
+    """Return a digest with its first twelve digits, as msb shows it."""
+    return "-" if digest is None else digest[:19]
+
+
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
+    """Return a count with its noun: ``1 layer``, ``2 layers``."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
