@@ -30,8 +30,8 @@ Engine = Literal["msb-cache", "msb"]
 
 
 About = Literal["log", "reference", "manifest", "layer", "operation", "artifact"]
-"""What a subject is: the log's id, a canonical reference, a manifest's digest, a layer's diff ID, an operation's
-id. Of an ``artifact`` that depends on its kind: metadata has a reference, or the bare name of its file."""
+"""What a subject is: the log's id, a canonical reference, a manifest's digest, a layer's diff ID, an
+operation's id. Of an ``artifact`` its kind says it: metadata has a reference, or its file's bare name."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

@@ -1,4 +1,4 @@
-"""The line in which an event tells people what happened. How it is laid out and coloured is decided in cli."""
+"""The line in which an event tells people what happened. How it is coloured and laid out, cli decides."""
 
 from __future__ import annotations
 

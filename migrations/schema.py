@@ -189,6 +189,21 @@ def m0005_described(db: Database) -> None:
     db.execute("PRAGMA user_version = 5")
 
 
+@migrations()
+def m0006_derived(db: Database) -> None:
+    """Drop the projection tables: each release makes them by the rows that it folds."""
+    for table in (
+        *("image", "manifest", "manifest_layer", "layer", "hold"),
+        *("pointed_at", "deletion", "deletion_outcome", "projection_state"),
+    ):
+        db.execute(f"DROP TABLE {table}")
+    db.execute(
+        "CREATE TABLE projection_state (id INTEGER PRIMARY KEY CHECK (id = 1), "
+        "fold_version INTEGER NOT NULL, seq INTEGER NOT NULL)"
+    )
+    db.execute("PRAGMA user_version = 6")
+
+
 def _run(db: Database, script: str) -> None:
     # Not executescript: it would commit the migration's transaction before running.
     statement = ""

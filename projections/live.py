@@ -10,9 +10,9 @@ from typing import Any
 from msgspec.structs import astuple
 
 from msb_cache.eventstore.store import EventStore, StoredEvent
-from msb_cache.projections import FOLD_VERSION
+from msb_cache.projections import FOLD_VERSION, schema
 from msb_cache.projections.fold import Fold
-from msb_cache.projections.tables import Table, Tables, Values, clear, stored_rows
+from msb_cache.projections.tables import Table, Tables, Values, stored_rows
 
 
 def apply(connection: sqlite3.Connection, events: Sequence[StoredEvent]) -> None:
@@ -87,11 +87,20 @@ def rebuild(
     fold.apply(store.facts(after=after))
     differences = compare(connection, fold)
     if differences:
-        clear(connection)
+        schema.create(connection)
         fold.tables.write(connection)
     head = store.head()
     _set_position(connection, head.seq if head else 0)
     return differences
+
+
+def fill(connection: sqlite3.Connection, store: EventStore) -> None:
+    """Make the tables anew and fold the whole log into them, within the caller's transaction."""
+    schema.create(connection)
+    fold = fold_until(store)
+    fold.tables.write(connection)
+    head = store.head()
+    _set_position(connection, head.seq if head else 0)
 
 
 def position(connection: sqlite3.Connection) -> tuple[int, int]:

@@ -14,20 +14,11 @@ import msgspec
 
 from msb_cache.eventstore.store import EventStore
 from msb_cache.projections.fold import Fold
-from msb_cache.projections.rows import (
-    DeletionOutcomeRow,
-    DeletionRow,
-    HoldRow,
-    ImageRow,
-    LayerRow,
-    ManifestLayerRow,
-    ManifestRow,
-    PointedAtRow,
-    Row,
-)
-from msb_cache.projections.tables import Key, StoredTable, Table, Tables, Values, columns, stored_rows
+from msb_cache.projections.rows import ROW_TYPES, DeletionRow, Row
+from msb_cache.projections.schema import statements
+from msb_cache.projections.tables import Key, R, StoredTable, Table, Tables, Values, columns, stored_rows
 
-_KEPT: tuple[type[Row], ...] = (ImageRow, ManifestRow, ManifestLayerRow, LayerRow, HoldRow)
+_KEPT = tuple(row_type for row_type in ROW_TYPES if not row_type.only_grows)
 """What the past is asked for. The other tables only grow, so the live ones tell what they had."""
 
 Rows = tuple[list[Values], ...]
@@ -64,7 +55,6 @@ class Past:
     """The index at a position; ``connection`` is asked like the live one.
 
     Args:
-        live: the log's database, for the tables' schema.
         position: where the rows were taken.
         rows: of each kept table; none for the beginning of the log.
 
@@ -72,15 +62,12 @@ class Past:
         sqlite3.IntegrityError: the rows contradict each other.
     """
 
-    def __init__(self, live: sqlite3.Connection, position: int = 0, rows: Rows | None = None) -> None:
+    def __init__(self, position: int = 0, rows: Rows | None = None) -> None:
         self.position = position
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
         self.connection.execute("BEGIN")
         for row_type, found in zip(_KEPT, rows or [[] for _ in _KEPT], strict=True):
-            for (statement,) in live.execute(
-                "SELECT sql FROM sqlite_master WHERE tbl_name = ? AND sql IS NOT NULL ORDER BY type DESC",
-                (row_type.table,),  # the table first, then its indexes
-            ):
+            for statement in statements(row_type):
                 self.connection.execute(statement)
             names = columns(row_type)
             self.connection.executemany(
@@ -91,14 +78,19 @@ class Past:
 
     def advance(self, live: sqlite3.Connection, store: EventStore, until: int) -> None:
         """Fold the events up to a later position; ``live`` and ``store`` are of the log's database."""
-        tables = Tables.stored(self.connection)
-        tables.deletion = _Decided(live, self.position)
-        tables.deletion_outcome = Table(DeletionOutcomeRow)
-        tables.pointed_at = Table(PointedAtRow)
+
+        def make(row_type: type[R], by: str | None = None) -> Table[R]:
+            if not row_type.only_grows:
+                return StoredTable(row_type, by, self.connection)
+            if row_type is DeletionRow:
+                return _Decided(row_type, live, self.position)
+            return Table(row_type, by)
+
+        tables = Tables(make)
         Fold(tables).apply(store.facts(after=self.position, until=until))
         self.connection.execute("BEGIN")
-        for table in (tables.image, tables.manifest, tables.manifest_layer, tables.layer, tables.hold):
-            table.write(self.connection)
+        for row_type in _KEPT:
+            tables.of(row_type).write(self.connection)
         self.connection.execute("COMMIT")
         self.position = until
 
@@ -107,15 +99,15 @@ class Past:
         self.connection.close()
 
 
-class _Decided(StoredTable[DeletionRow]):
+class _Decided(StoredTable[R]):
     """Which deletions had been decided by a position. The live table has them all: none is ever taken out.
 
     The counters are those of today. The fold of the past asks only whether there is a row, and for its
     engine, which stays what it was when the deletion began.
     """
 
-    def __init__(self, live: sqlite3.Connection, position: int) -> None:
-        super().__init__(DeletionRow, None, live)
+    def __init__(self, row_type: type[R], live: sqlite3.Connection, position: int) -> None:
+        super().__init__(row_type, None, live)
         self._position = position
 
     def _fetch(self, key: Key) -> Values | None:

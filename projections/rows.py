@@ -1,4 +1,8 @@
-"""The projection tables' rows, one struct each; fields stand in the tables' column order."""
+"""The projection tables, one struct for the rows of each; fields stand in column order.
+
+A struct is all that a table needs: its schema, its rows in memory and in SQL, time travel, the comparison
+with a fold and a replay are made of what is declared here. The fold (``fold``) says what writes into it.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,20 @@ import msgspec
 
 
 class Row(msgspec.Struct, gc=False):
-    """Base of all rows: ``table`` is the SQL table, the first ``key_length`` fields its primary key.
-
-    ``insert_only`` rows are written once and never looked up by the fold; a second one with the same
-    key is an integrity error.
-    """
+    """Base of all rows. A field is a column: text or an integer, NOT NULL unless it may be None."""
 
     table: ClassVar[str]
+    """The SQL table's name."""
     key_length: ClassVar[int] = 1
+    """So many of the first fields are the primary key."""
+    asked_by: ClassVar[str | None] = None
+    """Another column that the fold asks the table by; in it a row never changes in place."""
+    indexes: ClassVar[dict[str, str]] = {}
+    """The SQL table's other indexes: their names, and what they are on."""
     insert_only: ClassVar[bool] = False
+    """Written once and never looked up by the fold; a second row with the same key is an integrity error."""
+    only_grows: ClassVar[bool] = False
+    """No row is ever taken out, so the live table tells what there was: the past keeps none of its own."""
 
 
 class ImageRow(Row):
@@ -27,6 +36,11 @@ class ImageRow(Row):
     """
 
     table: ClassVar[str] = "image"
+    asked_by: ClassVar[str | None] = "manifest_digest"
+    indexes: ClassVar[dict[str, str]] = {
+        "image_by_age": "created_at DESC, seq DESC",
+        "image_by_manifest": "manifest_digest",
+    }
     reference: str
     manifest_digest: str
     created_at: int
@@ -63,6 +77,8 @@ class ManifestLayerRow(Row):
 
     table: ClassVar[str] = "manifest_layer"
     key_length: ClassVar[int] = 2
+    asked_by: ClassVar[str | None] = "diff_id"
+    indexes: ClassVar[dict[str, str]] = {"manifest_layer_by_diff_id": "diff_id"}
     manifest_digest: str
     position: int
     diff_id: str
@@ -85,6 +101,7 @@ class HoldRow(Row):
 
     table: ClassVar[str] = "hold"
     key_length: ClassVar[int] = 2
+    indexes: ClassVar[dict[str, str]] = {"hold_by_holder": "holder"}
     manifest_digest: str
     holder: str
     reference: str | None
@@ -98,6 +115,7 @@ class PointedAtRow(Row):
 
     table: ClassVar[str] = "pointed_at"
     key_length: ClassVar[int] = 2
+    only_grows: ClassVar[bool] = True
     reference: str
     manifest_digest: str
     seq: int
@@ -107,6 +125,11 @@ class DeletionRow(Row):
     """A deletion and its counters. Times in ns since the epoch, UTC; sizes in bytes."""
 
     table: ClassVar[str] = "deletion"
+    indexes: ClassVar[dict[str, str]] = {
+        "deletion_by_seq": "seq",
+        "deletion_unfinished": "operation WHERE finished_at IS NULL",
+    }
+    only_grows: ClassVar[bool] = True
     operation: str
     kind: str
     seq: int
@@ -131,19 +154,13 @@ class DeletionOutcomeRow(Row):
     table: ClassVar[str] = "deletion_outcome"
     key_length: ClassVar[int] = 3
     insert_only: ClassVar[bool] = True
+    indexes: ClassVar[dict[str, str]] = {"deletion_outcome_kept": "kind, subject WHERE outcome = 'kept'"}
+    only_grows: ClassVar[bool] = True
     operation: str
     kind: str
     subject: str
     outcome: str
 
 
-ROW_TYPES: tuple[type[Row], ...] = (
-    ImageRow,
-    ManifestRow,
-    ManifestLayerRow,
-    LayerRow,
-    HoldRow,
-    PointedAtRow,
-    DeletionRow,
-    DeletionOutcomeRow,
-)
+ROW_TYPES: tuple[type[Row], ...] = tuple(Row.__subclasses__())
+"""All projection tables' rows, in the order in which they stand here."""

@@ -7,25 +7,14 @@ asked for, and writes what changed in bulk at the end.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from functools import cache
 from operator import attrgetter, itemgetter
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from msgspec.structs import astuple
 
-from msb_cache.projections.rows import (
-    ROW_TYPES,
-    DeletionOutcomeRow,
-    DeletionRow,
-    HoldRow,
-    ImageRow,
-    LayerRow,
-    ManifestLayerRow,
-    ManifestRow,
-    PointedAtRow,
-    Row,
-)
+from msb_cache.projections.rows import ROW_TYPES, Row
 
 R = TypeVar("R", bound=Row)
 Values = tuple[Any, ...]
@@ -54,7 +43,7 @@ class _Statements(NamedTuple):
 
 @cache
 def _statements(row_type: type[Row]) -> _Statements:
-    # Made once: a fold of one event has eight tables, and most of them it never asks.
+    # Made once: a fold of one event has every table, and most of them it never asks.
     names = columns(row_type)
     key = names[: row_type.key_length]
     where = " AND ".join(f"{name} = ?" for name in key)
@@ -278,14 +267,9 @@ class Tables:
     """All projection tables of one fold; as a rule it starts from nothing, in memory."""
 
     def __init__(self, make: Maker = Table) -> None:
-        self.image = make(ImageRow, "manifest_digest")
-        self.manifest = make(ManifestRow)
-        self.manifest_layer = make(ManifestLayerRow, "diff_id")
-        self.layer = make(LayerRow)
-        self.hold = make(HoldRow)
-        self.pointed_at = make(PointedAtRow)
-        self.deletion = make(DeletionRow)
-        self.deletion_outcome = make(DeletionOutcomeRow)
+        self._of: dict[type[Row], Table[Any]] = {
+            row_type: make(row_type, row_type.asked_by) for row_type in ROW_TYPES
+        }
 
     @classmethod
     def stored(cls, connection: sqlite3.Connection) -> Tables:
@@ -296,18 +280,13 @@ class Tables:
 
         return cls(make)
 
-    def all(self) -> Sequence[Table[Any]]:
+    def of(self, row_type: type[R]) -> Table[R]:
+        """Return the table that has rows of this type."""
+        return self._of[row_type]
+
+    def all(self) -> Collection[Table[Any]]:
         """Return every table, in the order of ``ROW_TYPES``."""
-        return (
-            self.image,
-            self.manifest,
-            self.manifest_layer,
-            self.layer,
-            self.hold,
-            self.pointed_at,
-            self.deletion,
-            self.deletion_outcome,
-        )
+        return self._of.values()
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Write the rows, or what of them changed, within the caller's transaction."""
@@ -320,9 +299,3 @@ def stored_rows(connection: sqlite3.Connection, row_type: type[Row]) -> Iterable
     return connection.execute(
         f"SELECT {', '.join(columns(row_type))} FROM {row_type.table}"  # noqa: S608
     )
-
-
-def clear(connection: sqlite3.Connection) -> None:
-    """Empty every projection table, within the caller's transaction."""
-    for row_type in ROW_TYPES:
-        connection.execute(f"DELETE FROM {row_type.table}")  # noqa: S608

@@ -16,6 +16,7 @@ from msb_cache.eventstore.store import NewEvent
 from msb_cache.home import index_cache
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections import live, past
+from msb_cache.projections.rows import LayerRow
 from msb_cache.session import Session
 from tests.logs import ACTOR, digest, layer, manifest_added, new_ledger, pulled
 
@@ -57,7 +58,7 @@ def index_at(ledger: Ledger, position: int) -> bytes:
 def folded(ledger: Ledger, position: int) -> bytes:
     with ledger.read() as connection:
         assert connection is not None
-        found = past.Past(connection)
+        found = past.Past()
         found.advance(connection, ledger.store(connection), position)
         rows = past.encode_rows(found.connection)
         found.close()
@@ -82,8 +83,8 @@ def test_a_deletion_counts_from_where_it_began(tmp_path: Path) -> None:
     with ledger.read() as connection:
         assert connection is not None
         fold = live.fold_until(ledger.store(connection), position)
-        assert not fold.tables.layer.rows
-        found = past.Past(connection)
+        assert not fold.tables.of(LayerRow).rows
+        found = past.Past()
         found.advance(connection, ledger.store(connection), position)
         assert found.connection.execute("SELECT count(*) FROM layer").fetchone() == (0,)
         found.close()

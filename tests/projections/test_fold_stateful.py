@@ -225,8 +225,8 @@ class Folding(RuleBasedStateMachine):
             assert connection is not None
             store = self.ledger.store(connection)
             for start in (
-                past.Past(connection),
-                past.Past(connection, first, past.decode_rows(self.was[first])),
+                past.Past(),
+                past.Past(first, past.decode_rows(self.was[first])),
             ):
                 start.advance(connection, store, last)
                 assert past.encode_rows(start.connection) == self.was[last]

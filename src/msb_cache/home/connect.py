@@ -290,7 +290,7 @@ def _fill_projections(connection: sqlite3.Connection) -> None:
     from msb_cache.projections import live
 
     begin_writing(connection)
-    live.rebuild(connection, EventStore(connection))
+    live.fill(connection, EventStore(connection))
     reached("migrate.folded")
     connection.execute("COMMIT")
     reached("migrate.committed")

@@ -67,7 +67,7 @@ def index_at(
             past = _load(connection, cached)
             if past is None and keep:
                 _delete(cached.path)  # so that a good one can take its place
-    past = past or Past(connection)
+    past = past or Past()
     while past.position < position:
         past.advance(connection, store, min(position, (past.position // STEP + 1) * STEP))
         if keep and past.position % STEP == 0:
@@ -214,7 +214,7 @@ def _load(live: sqlite3.Connection, cached: CachedIndex) -> Past | None:
             raise ValueError("its checksum does not fit")
         if not 0 <= zstandard.frame_content_size(data) <= _LARGEST:
             raise ValueError("it is too large")
-        return Past(live, cached.seq, decode_rows(zstandard.ZstdDecompressor().decompress(data)))
+        return Past(cached.seq, decode_rows(zstandard.ZstdDecompressor().decompress(data)))
     except (OSError, ValueError, msgspec.MsgspecError, zstandard.ZstdError, sqlite3.IntegrityError) as error:
         diagnostics.warning("a cached index is ignored", path=str(cached.path), reason=str(error))
         return None
