@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from msb_cache import CorruptLogError, ImageCache, LogError, NewerDatabaseError
 from msb_cache.artifacts.layout import Layout
 from msb_cache.audit.log_files import read_state
-from msb_cache.cli.proof import _print_state
+from msb_cache.cli.replay import _print_state
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent, StoredEvent
 from msb_cache.projections import FOLD_VERSION

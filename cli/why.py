@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.audit import prunes
 from msb_cache.cli.common import (
     examples,
     format_option,
     open_cache,
 )
+from msb_cache.cli.prunes import prunes
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
