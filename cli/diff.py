@@ -1,4 +1,4 @@
-"""Commands about holders, and about the index as it was: holders, diff."""
+"""The diff command: what changed in the cache between two moments."""
 
 from __future__ import annotations
 
@@ -7,44 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import (
-    examples,
-    format_option,
-    open_cache,
-)
-from msb_cache.cli.filters import as_of_option
+from msb_cache.cli.common import examples, format_option, open_cache
+from msb_cache.cli.fields import hold_fields
 
 if TYPE_CHECKING:
-    from msb_cache.queries.as_of import Changes, Hold
-
-
-@click.command(epilog=examples("msb-cache holders app:1", "msb-cache holders --as-of '2 days ago'"))
-@click.argument("reference", metavar="[REF]", required=False)
-@as_of_option
-@format_option
-@click.pass_obj
-def holders(home: str | None, reference: str | None, as_of: str | None, format_: str) -> None:
-    """Show who holds what, since when and by which reference.
-
-    REF is a reference, or a manifest's digest or its beginning; without one, all holders.
-    """
-    with open_cache(home) as cache:
-        holds = cache.holds(reference, as_of=as_of)
-    if format_ == "json":
-        output.json([_hold_fields(hold) for hold in holds])
-    elif holds:
-        rows = [
-            (
-                hold.holder,
-                output.short(hold.manifest_digest),
-                hold.reference or "-",
-                output.local_time_with_offset(hold.since_ns),
-            )
-            for hold in holds
-        ]
-        output.table(("HOLDER", "DIGEST", "REFERENCE", "SINCE"), rows)
-    else:
-        click.echo("Nobody holds anything." if reference is None else "Nobody holds it.", err=True)
+    from msb_cache.queries.as_of import Changes
 
 
 @click.command(
@@ -69,16 +36,7 @@ def diff(home: str | None, before: str, after: str | None, format_: str) -> None
         _print_changes(changes)
 
 
-COMMANDS = (holders, diff)
-
-
-def _hold_fields(hold: Hold) -> dict[str, Any]:
-    return {
-        "holder": hold.holder,
-        "digest": hold.manifest_digest,
-        "reference": hold.reference,
-        "since": output.rfc3339(hold.since_ns),
-    }
+COMMANDS = (diff,)
 
 
 def _changes_fields(changes: Changes) -> dict[str, Any]:
@@ -95,8 +53,8 @@ def _changes_fields(changes: Changes) -> dict[str, Any]:
             }
             for moved in changes.moved
         ],
-        "held": [_hold_fields(hold) for hold in changes.held],
-        "released": [_hold_fields(hold) for hold in changes.released],
+        "held": [hold_fields(hold) for hold in changes.held],
+        "released": [hold_fields(hold) for hold in changes.released],
         "bytes_before": changes.bytes_before,
         "bytes_after": changes.bytes_after,
         "bytes_changed": changes.bytes_changed,

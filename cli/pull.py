@@ -1,30 +1,19 @@
-"""The pull command: options about registries, and progress as bars or lines."""
+"""The pull command: an image from its registry."""
 
 from __future__ import annotations
 
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import (
-    done,
-    examples,
-    note,
-    on_terminal,
-    open_cache,
-    quiet_option,
-)
+from msb_cache.cli.common import done, examples, note, on_terminal, open_cache, quiet_option
+from msb_cache.cli.progress import display
 
 if TYPE_CHECKING:
-    from msb_cache.engines.engine import Progress
     from msb_cache.oci.registry.credentials import Credential
-    from msb_cache.oci.registry.downloads import LayerProgress
 
 _MAX_PASSWORD = 64 * 1024
 
@@ -88,7 +77,7 @@ def pull(
     if ca_certs is not None and not ca_certs.is_file():
         raise click.BadParameter(f"{ca_certs} is no file", param_hint="--ca-certs")
     credential = _credential(username, password_stdin)
-    with open_cache(home, quiet=quiet) as cache, _progress(quiet) as progress:
+    with open_cache(home, quiet=quiet) as cache, display(quiet) as progress:
         if cache.kept_by_msb and not quiet:
             click.echo(f"  msb pulls {output.printable(reference)} …", err=True)
         pulled = cache.pull(
@@ -104,6 +93,9 @@ def pull(
         )
     if not quiet:
         _print_result(pulled.reference, pulled.recorded.data)
+
+
+COMMANDS = (pull,)
 
 
 def _credential(username: str | None, password_stdin: bool) -> Credential | None:
@@ -131,67 +123,3 @@ def _print_result(reference: str, pulled: Any) -> None:
         new = f"{output.size(pulled.bytes_fetched)} new"
         reused = f", {output.size(pulled.bytes_reused)} already here" if pulled.bytes_reused else ""
         done("Pulled", f"{reference}  {digest}  {new}{reused}")
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Progress | None]:
-    if quiet:
-        yield None
-    elif on_terminal(sys.stderr):
-        with _bars() as bars:
-            yield bars
-    else:
-        yield _Lines()
-
-
-class _Lines:
-    """Plain lines for a log: one when a layer begins, one when it is done."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def __call__(self, progress: LayerProgress) -> None:
-        name, total = output.short(progress.layer), output.size(progress.total)
-        text = {
-            "resumed": f"{name}  going on at {output.size(progress.done)} of {total}",
-            "retry": f"{name}  trying again: {progress.note}",
-            "done": f"{name}  {total} fetched",
-            "exists": f"{name}  {total} already here",
-        }.get(progress.event)
-        if text is not None:
-            with self._lock:
-                click.echo(f"  {text}", err=True)
-
-
-@contextmanager
-def _bars() -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (
-        TextColumn("  {task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TextColumn("{task.fields[state]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=False) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(progress: LayerProgress) -> None:
-            if progress.layer not in tasks:
-                tasks[progress.layer] = bars.add_task(
-                    output.short(progress.layer), total=progress.total, state=""
-                )
-            state = {
-                "exists": "already here",
-                "done": "done",
-                "retry": output.printable(progress.note)[:60],
-                "resumed": "going on",
-            }.get(progress.event, "")
-            bars.update(tasks[progress.layer], completed=progress.done, state=state)
-
-        yield show
-
-
-COMMANDS = (pull,)

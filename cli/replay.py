@@ -1,116 +1,20 @@
-"""Commands that prove and carry the log: checkpoint, export, import, replay."""
+"""The replay command: what each event does to the index, and where a state left the log."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import (
-    PATH,
-    done,
-    examples,
-    format_option,
-    note,
-    number,
-    on_terminal,
-    open_cache,
-    quiet_option,
-)
+from msb_cache.cli.common import PATH, examples, format_option, note, number, open_cache
 
 if TYPE_CHECKING:
     from msb_cache.audit.replay import Comparison
     from msb_cache.projections.replay import Change, Divergence, State, Step
     from msb_cache.projections.tables import Key
-
-
-@click.command(epilog=examples("msb-cache checkpoint > note.txt"))
-@format_option
-@click.pass_obj
-def checkpoint(home: str | None, format_: str) -> None:
-    """Print a note that fixes the log as it is now.
-
-    Keep it where nobody who can write this home can write: `verify --against NOTE` proves later that the
-    log still begins with all of what it says now.
-    """
-    with open_cache(home) as cache:
-        found = cache.checkpoint()
-    if format_ == "json":
-        output.json(
-            {
-                "log_id": found.log_id,
-                "size": found.size,
-                "head": found.head.hex(),
-                "recorded_at": output.rfc3339(found.recorded_at_ns),
-                "note": found.note,
-            }
-        )
-    else:
-        click.echo(found.note, nl=False)
-
-
-@click.command(epilog=examples("msb-cache export -o log.jsonl", "msb-cache export --since-seq 1200"))
-@click.option("-o", "--output", "path", type=PATH, help="The file; without it, stdout.")
-@click.option("--since-seq", type=number(0), default=0, metavar="N", help="Only events behind this position.")
-@quiet_option("Print nothing but errors.")
-@click.pass_obj
-def export(home: str | None, path: str | None, since_seq: int, quiet: bool) -> None:
-    """Write the log as JSON Lines.
-
-    One event a line, with every column and the hash, so that anybody can check it. `import` reads it.
-    """
-    if path is not None and not path:
-        raise click.BadParameter("it is empty", param_hint="--output")
-    with open_cache(home) as cache:
-        count = cache.export(sys.stdout.buffer if path is None else path, since_seq=since_seq)
-    if not quiet and path is not None:
-        done("Exported", f"{path}  {output.plural(count, 'event')}")
-
-
-@click.command("import", epilog=examples("msb-cache --home elsewhere import log.jsonl"))
-@click.argument("path", type=PATH, metavar="FILE")
-@format_option
-@click.pass_obj
-def import_(home: str | None, path: str, format_: str) -> None:
-    """Take in an exported log where there is none.
-
-    FILE is what `export` wrote; - reads stdin. The log keeps its ids, times and hashes. It is refused
-    whole if anything in it is wrong.
-
-    The files of images are no part of a log. `list` shows what the log says; pulling or loading an image
-    again makes its files.
-    """
-    if path == "-" and (sys.stdin is None or on_terminal(sys.stdin)):
-        raise click.UsageError("nothing to import: name a file, or pipe one in")
-    with open_cache(home) as cache:
-        if path == "-":
-            report = cache.import_log(sys.stdin.buffer)
-        else:
-            with open(path, "rb") as file:
-                report = cache.import_log(file)
-        here = cache.home
-    if format_ == "json":
-        output.json(
-            {
-                "log_id": report.log_id,
-                "events": report.events,
-                "head": report.head.hex(),
-                "files": report.files,
-                "files_missing": report.files_missing,
-            }
-        )
-        return
-    done("Imported", f"{output.plural(report.events, 'event')}, head {report.head.hex()[:12]}")
-    if report.files_missing:
-        note(
-            f"{report.files_missing:,} of the {report.files:,} files that the log names are not in "
-            f"{output.printable(str(here))}; `msb-cache verify` lists them, pulling or loading an image "
-            "again makes its own"
-        )
 
 
 @click.command(
@@ -173,7 +77,7 @@ def replay(
     return 0
 
 
-COMMANDS = (checkpoint, export, import_, replay)
+COMMANDS = (replay,)
 
 
 def _note(sentence: str) -> None:
@@ -205,7 +109,7 @@ def _shown(value: Any) -> str:
 
 
 def _print_step(step: Step) -> None:
-    from msb_cache.cli.history import event_row
+    from msb_cache.cli.event_lines import event_row
 
     seq, when, kind, subject, details, who = map(output.printable, event_row(step.event))
     head = click.style(f"{seq:>5}  {when}  {kind}", bold=True)

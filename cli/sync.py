@@ -1,4 +1,4 @@
-"""Commands that record what msb does in a home that it keeps: sync, watch."""
+"""The sync command: what msb did in a home that it keeps, recorded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import format_option, note, open_cache, stopping
+from msb_cache.cli.common import format_option, note, open_cache
 
 if TYPE_CHECKING:
     from msb_cache.msb.sync import SyncReport
@@ -42,28 +42,14 @@ def sync(home: str | None, force: bool, format_: str) -> None:
     elif report.adopted and report.operation is not None:
         _print_adopted(report)
     elif report.events:
-        from msb_cache.cli.history import print_events
+        from msb_cache.cli.event_lines import print_events
 
         print_events(report.events)
     else:
         click.echo("Nothing has changed." if theirs else "msb does not keep this home.", err=True)
 
 
-@click.command()
-@format_option
-@click.pass_obj
-def watch(home: str | None, format_: str) -> None:
-    """Record and show what happens as it happens.
-
-    Stays until Ctrl-C. With --format json one line for each event.
-    """
-    from msb_cache.cli.history import print_as_they_come
-
-    with stopping() as stopped, open_cache(home) as cache:
-        print_as_they_come(cache.watch(stopped=stopped), format_)
-
-
-COMMANDS = (sync, watch)
+COMMANDS = (sync,)
 
 
 def _print_adopted(report: SyncReport) -> None:

@@ -1,36 +1,19 @@
-"""Commands that answer why: why, last-used, and how to bring back what a prune deleted."""
+"""The why command: the reasons why an image, manifest or layer is here, or gone."""
 
 from __future__ import annotations
 
-import shlex
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import (
-    examples,
-    format_option,
-    open_cache,
-)
-from msb_cache.cli.prunes import prunes
+from msb_cache.cli.common import examples, format_option, open_cache
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
-    from msb_cache.queries.restore_plan import RestorePlan
-    from msb_cache.queries.why import (
-        Fate,
-        IdleImage,
-        ImageReasons,
-        LayerReasons,
-        Loss,
-        ManifestReasons,
-        Reasons,
-    )
+    from msb_cache.queries.why import Fate, ImageReasons, LayerReasons, Loss, ManifestReasons, Reasons
 
-_SECONDS = {"day": 86400, "hour": 3600, "minute": 60}
 _LISTED = 5  # names in a line; of the others the number
 
 
@@ -55,63 +38,7 @@ def why(home: str | None, target: str, format_: str) -> None:
         _print_reasons(found)
 
 
-@click.command("last-used", epilog=examples('msb-cache last-used --idle-for "30 days"'))
-@click.option(
-    "--idle-for",
-    "idle_for",
-    metavar="DURATION",
-    help='Only those idle for as long, such as "30 days", "12 hours" or "3 months".',
-)
-@format_option
-@click.pass_obj
-def last_used(home: str | None, idle_for: str | None, format_: str) -> None:
-    """List images by how long nobody has used them, longest first.
-
-    With the event that says so: a load or pull, a use, or what was seen of msb.
-    """
-    least = 0
-    if idle_for is not None:
-        from msb_cache.queries.times import parse_duration
-
-        least = parse_duration(idle_for, time.time_ns())
-    with open_cache(home) as cache:
-        found = cache.idle(at_least_ns=least)
-    if format_ == "json":
-        output.json([_idle_fields(image) for image in found])
-    elif found:
-        output.table(
-            ("REFERENCE", "DIGEST", "IDLE", "LAST USED", "BECAUSE", "WHO"),
-            [_idle_row(image) for image in found],
-        )
-    else:
-        click.echo("No such images." if idle_for else "No images are cached.", err=True)
-
-
-@prunes.command(
-    "restore-plan",
-    short_help="Print the commands that bring it back.",
-    epilog=examples("msb-cache prunes restore-plan 01a20ede > again.sh"),
-)
-@click.argument("operation", metavar="ID")
-@format_option
-@click.pass_obj
-def restore_plan(home: str | None, operation: str, format_: str) -> None:
-    """Print the commands that bring back what one prune or removal deleted.
-
-    A shell can run what is printed. Nothing is run or changed here.
-    """
-    with open_cache(home) as cache:
-        plan = cache.restore_plan(operation)
-    if format_ == "json":
-        output.json(_plan_fields(plan, home))
-    else:
-        _print_plan(plan, home)
-
-
-COMMANDS = (why, last_used, prunes)  # with its subcommand, which is here
-
-
-# -- why ----------------------------------------------------------------------------------------------
+COMMANDS = (why,)
 
 
 def _print_reasons(found: Reasons) -> None:
@@ -307,89 +234,4 @@ def _loss_fields(loss: Loss | None) -> dict[str, Any] | None:
         "actor": None if deletion is None else msgspec.to_builtins(deletion.actor),
         "bytes_freed": loss.bytes,
         "layers_kept": loss.layers_kept,
-    }
-
-
-# -- last-used ------------------------------------------------------------------------------------------
-
-
-def _idle_time(ns: int) -> str:
-    seconds = ns // 10**9
-    for unit, length in _SECONDS.items():
-        if seconds >= length:
-            return output.plural(seconds // length, unit)
-    return "under a minute"
-
-
-def _because(event: StoredEvent) -> str:
-    from msb_cache.cli.describe import describe
-
-    line = describe(event)
-    return f"{line.what} {line.details}".rstrip()
-
-
-def _idle_row(image: IdleImage) -> tuple[str, ...]:
-    from msb_cache.cli.describe import who
-
-    event = image.event
-    told = ("-", "-", "-")
-    if event is not None:
-        told = (output.local_time_with_offset(event.occurred_at_ns), _because(event), who(event.actor))
-    name = _familiar([image.reference])[0]
-    return name, output.short(image.manifest_digest), _idle_time(image.idle_ns), *told
-
-
-def _idle_fields(image: IdleImage) -> dict[str, Any]:
-    from msb_cache.cli.describe import fields
-
-    return {
-        "reference": _familiar([image.reference])[0],
-        "digest": image.manifest_digest,
-        "idle_ns": image.idle_ns,
-        "event": None if image.event is None else fields(image.event),
-    }
-
-
-# -- restore-plan -----------------------------------------------------------------------------------------
-
-
-def _command(arguments: Sequence[str], home: str | None) -> list[str]:
-    return ["msb-cache", *(() if home is None else ("--home", home)), *arguments]
-
-
-def _print_plan(plan: RestorePlan, home: str | None) -> None:
-    click.echo(f"# What {plan.kind} {plan.operation} deleted, and how to have it again")
-    for image in plan.images:
-        click.echo()
-        click.echo(f"# {output.printable(image.reference or 'no reference')}  {image.manifest_digest}")
-        for sentence in image.notes:
-            click.echo(f"#   {output.printable(sentence)}")
-        if image.arguments:
-            click.echo(shlex.join(_command(image.arguments, home)))
-        elif image.certainty == "none":
-            click.echo("#   it cannot be brought back")
-    if plan.lost:
-        click.echo()
-        click.echo(
-            f"# {output.plural(len(plan.lost), 'file')} that no image accounts for cannot be brought back:"
-        )
-    for file in plan.lost:
-        click.echo(f"#   {file.kind} {output.printable(file.subject)}")
-
-
-def _plan_fields(plan: RestorePlan, home: str | None) -> dict[str, Any]:
-    return {
-        "operation": plan.operation,
-        "kind": plan.kind,
-        "images": [
-            {
-                "reference": image.reference,
-                "digest": image.manifest_digest,
-                "certainty": image.certainty,
-                "command": _command(image.arguments, home) if image.arguments else None,
-                "notes": list(image.notes),
-            }
-            for image in plan.images
-        ],
-        "lost": [{"kind": file.kind, "subject": file.subject} for file in plan.lost],
     }

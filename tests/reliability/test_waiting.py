@@ -270,7 +270,7 @@ main()
 
 @pytest.mark.parametrize("ignored", [False, True])
 @pytest.mark.parametrize(
-    "module", ["msb_cache.cli.main", "click", "sqlite3", "msb_cache.cli.prune", "msb_cache.session"]
+    "module", ["msb_cache.cli.main", "click", "sqlite3", "msb_cache.cli.list", "msb_cache.session"]
 )
 def test_stopped_while_python_imports(tmp_path: Path, module: str, ignored: bool) -> None:
     handler = signal.SIG_IGN if ignored else signal.default_int_handler

@@ -1,0 +1,125 @@
+"""What one prune or removal did, in full: for people, for programs, and as an exit code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.event_lines import subject
+
+if TYPE_CHECKING:
+    from msb_cache.models import ImagePruneReport
+    from msb_cache.projections.deletions import ArtifactReport, DeletionReport, DeletionSummary
+
+
+def failures(report: ImagePruneReport) -> list[int]:
+    """Say what could not be deleted, if anything, and return the exit codes for it."""
+    if not report.artifacts_failed:
+        return []
+    files = output.plural(report.artifacts_failed, "file")
+    output.error(
+        f"{files} could not be deleted; `msb-cache prunes show {report.operation}` says which and why"
+    )
+    return [1]
+
+
+def deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]:
+    """Return a report, or its line in the list of them, as fields for JSON."""
+    import msgspec
+
+    from msb_cache.projections.deletions import DeletionReport
+
+    row = report.counters
+    found: dict[str, Any] = {
+        "operation": report.operation,
+        "kind": row.kind,
+        "engine": row.engine,
+        "policy": report.policy,
+        "actor": msgspec.to_builtins(report.actor),
+        "started_at": output.rfc3339(row.started_at),
+        "finished_at": output.rfc3339(row.finished_at),
+        "outcome": row.outcome,
+        "recovered": bool(row.recovered),
+        "image_refs_removed": row.image_refs_removed,
+        "manifests_removed": row.manifests_removed,
+        "layers_removed": row.layers_removed,
+        "fsmeta_removed": row.fsmeta_removed,
+        "vmdk_removed": row.vmdk_removed,
+        "bytes_reclaimed": row.bytes_reclaimed,
+    }
+    if isinstance(report, DeletionReport):
+        from msb_cache.queries.resolve import familiar
+
+        found["images"] = [
+            {"reference": familiar(reference), "digest": data.manifest_digest, "forced": data.forced}
+            for reference, data in report.images
+        ]
+        found["artifacts"] = [msgspec.to_builtins(artifact) for artifact in report.artifacts]
+        found["kept"] = [
+            {"subject": kept.subject, "rule": kept.rule, "by": list(kept.holders), "more": kept.more}
+            for kept in report.kept
+        ]
+    return found
+
+
+def print_deletion(report: DeletionReport) -> None:
+    """Print a report in full: what went, what stayed and why."""
+    from msb_cache.cli.describe import kept_because, who
+    from msb_cache.queries.resolve import familiar
+
+    row = report.counters
+
+    def line(name: str, value: str) -> None:
+        click.echo(f"{name + ':':<12} {value}")
+
+    line("Operation", report.operation)
+    line("Kind", row.kind)
+    line("Policy", ", ".join(f"{key}={_value(value)}" for key, value in report.policy.items()))
+    if row.engine == "msb":
+        line("Engine", "msb")
+    line("By", who(report.actor))
+    line("Started", output.local_time_with_offset(row.started_at))
+    line("Finished", output.local_time_with_offset(row.finished_at))
+    line("Outcome", (row.outcome or "unfinished") + (", finished by recovery" if row.recovered else ""))
+    line("Freed", output.size(row.bytes_reclaimed))
+    if report.images:
+        click.echo(f"\nImages removed ({len(report.images)})")
+        for reference, data in report.images:
+            forced = "   forced" if data.forced else ""
+            click.echo(f"  {output.printable(familiar(reference))}   {data.manifest_digest}{forced}")
+    if report.artifacts:
+        click.echo(f"\nArtifacts ({len(report.artifacts)})")
+        output.table(
+            ("KIND", "OUTCOME", "SIZE", "SUBJECT", "NOTE"),
+            [
+                (
+                    artifact.kind,
+                    artifact.outcome or "unknown",
+                    output.size(artifact.bytes if artifact.outcome == "deleted" else artifact.planned_bytes),
+                    familiar(artifact.subject),
+                    _artifact_note(artifact),
+                )
+                for artifact in report.artifacts
+            ],
+            right=(2,),
+        )
+    if report.kept:
+        click.echo(f"\nKept ({len(report.kept)})")
+        for kept in report.kept:
+            because = kept_because(kept.rule, kept.holders, kept.more)
+            click.echo(f"  {output.printable(subject(kept.subject))}   {output.printable(because)}")
+
+
+def _artifact_note(artifact: ArtifactReport) -> str:
+    if artifact.recovered:
+        return "found gone while recovering"
+    by = f" by {', '.join(artifact.holders)}" if artifact.holders else ""
+    return f"{artifact.reason or ''}{by}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return output.printable(" ".join(map(str, value)))
+    return output.printable(str(value).lower() if isinstance(value, bool) else str(value))

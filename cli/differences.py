@@ -1,0 +1,32 @@
+"""Rows of the index that are not as the log says: for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from msb_cache.cli import output
+
+if TYPE_CHECKING:
+    from msb_cache.projections.live import Difference
+
+
+def difference_fields(difference: Difference) -> dict[str, Any]:
+    """Return a row that differs as fields for JSON: as the index has it, and as the log says."""
+    return {
+        "table": difference.table,
+        "key": list(difference.key),
+        "live": None if difference.live is None else list(difference.live),
+        "folded": None if difference.folded is None else list(difference.folded),
+    }
+
+
+def print_differences(differences: Sequence[Difference]) -> None:
+    """Print rows that differ: as the index has them, and as the log says."""
+    for difference in differences:
+        key = output.printable(" ".join(map(str, difference.key)))
+        click.echo(f"{difference.table} {key}")
+        click.echo(f"  index  {output.printable(str(difference.live))}")
+        click.echo(f"  log    {output.printable(str(difference.folded))}")

@@ -1,0 +1,78 @@
+"""Events as rows of a table, as lines that come one by one, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import click
+
+from msb_cache.cli import output
+
+if TYPE_CHECKING:
+    from msb_cache.eventstore.store import StoredEvent
+
+
+def print_events(found: Iterable[StoredEvent]) -> None:
+    """Print a table of events, one line each."""
+    events = some(found)
+    if events is not None:
+        header = ("SEQ", "WHEN", "TYPE", "SUBJECT", "DETAILS", "WHO")
+        output.long_table(header, map(event_row, events), right=(0,))
+
+
+def print_as_they_come(found: Iterable[StoredEvent], format_: str) -> None:
+    """Print each event at once, as a line of text or of JSON."""
+    for event in found:
+        click.echo(_json_line(event) if format_ == "json" else _line(event))
+
+
+def print_json(found: Iterable[StoredEvent]) -> None:
+    """Print events as one JSON array."""
+    from msb_cache.cli.describe import fields
+
+    output.json_array(map(fields, found))
+
+
+def event_row(event: StoredEvent) -> tuple[str, ...]:
+    """Return an event's cells in a table of events."""
+    from msb_cache.cli.describe import describe, who
+
+    return (
+        str(event.seq),
+        output.local_time_with_offset(event.occurred_at_ns),
+        event.type,
+        subject(event.subject),
+        describe(event).details,
+        who(event.actor),
+    )
+
+
+def subject(text: str) -> str:
+    """Return an event's subject as people read it."""
+    from msb_cache.queries.resolve import familiar
+
+    return output.short(text) if text.startswith("sha256:") else familiar(text)
+
+
+def some(found: Iterable[StoredEvent]) -> Iterator[StoredEvent] | None:
+    """Return the events; None, said on stderr, if there are none."""
+    events = iter(found)
+    for first in events:
+        return chain((first,), events)
+    click.echo("No such events.", err=True)
+    return None
+
+
+def _line(event: StoredEvent) -> str:
+    _, when, kind, about, details, who = map(output.printable, event_row(event))
+    return f"{when}  {kind:<16}  {about}  {details}  {who}".rstrip()
+
+
+def _json_line(event: StoredEvent) -> str:
+    import json
+
+    from msb_cache.cli.describe import fields
+
+    return json.dumps(fields(event), ensure_ascii=False)

@@ -1,0 +1,45 @@
+"""The events command: the log, all at once or as it grows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from msb_cache.cli.common import examples, format_option, open_cache, stopping
+from msb_cache.cli.event_lines import print_as_they_come, print_events, print_json
+from msb_cache.cli.filters import chosen, filter_options
+
+
+@click.command(
+    epilog=examples(
+        "msb-cache events --since '1 hour ago' --type image.removed",
+        "msb-cache events --follow --format json",
+    )
+)
+@click.option(
+    "--subject", multiple=True, metavar="REF", help="Only about this image, digest or operation; repeatable."
+)
+@filter_options
+@format_option
+@click.pass_obj
+def events(home: str | None, /, format_: str, follow: bool, **given: Any) -> None:
+    """Show the event log.
+
+    A reference may have wildcards, as in 'ghcr.io/acme/*'.
+
+    TIME is ISO 8601, or such as 'yesterday 14:00', 'last monday', '2 days ago'.
+    """
+    with open_cache(home) as cache:
+        if follow:
+            with stopping() as stopped:
+                print_as_they_come(cache.follow(stopped=stopped, **chosen(given)), format_)
+            return
+        found = cache.iter_events(**chosen(given))
+        if format_ == "json":
+            print_json(found)
+        else:
+            print_events(found)
+
+
+COMMANDS = (events,)

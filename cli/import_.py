@@ -1,0 +1,55 @@
+"""The import command: an exported log taken in where there is none."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.common import PATH, done, examples, format_option, note, on_terminal, open_cache
+
+
+@click.command("import", epilog=examples("msb-cache --home elsewhere import log.jsonl"))
+@click.argument("path", type=PATH, metavar="FILE")
+@format_option
+@click.pass_obj
+def import_(home: str | None, path: str, format_: str) -> None:
+    """Take in an exported log where there is none.
+
+    FILE is what `export` wrote; - reads stdin. The log keeps its ids, times and hashes. It is refused
+    whole if anything in it is wrong.
+
+    The files of images are no part of a log. `list` shows what the log says; pulling or loading an image
+    again makes its files.
+    """
+    if path == "-" and (sys.stdin is None or on_terminal(sys.stdin)):
+        raise click.UsageError("nothing to import: name a file, or pipe one in")
+    with open_cache(home) as cache:
+        if path == "-":
+            report = cache.import_log(sys.stdin.buffer)
+        else:
+            with open(path, "rb") as file:
+                report = cache.import_log(file)
+        here = cache.home
+    if format_ == "json":
+        output.json(
+            {
+                "log_id": report.log_id,
+                "events": report.events,
+                "head": report.head.hex(),
+                "files": report.files,
+                "files_missing": report.files_missing,
+            }
+        )
+        return
+    done("Imported", f"{output.plural(report.events, 'event')}, head {report.head.hex()[:12]}")
+    if report.files_missing:
+        note(
+            f"{report.files_missing:,} of the {report.files:,} files that the log names are not in "
+            f"{output.printable(str(here))}; `msb-cache verify` lists them, pulling or loading an image "
+            "again makes its own"
+        )
+
+
+COMMANDS = (import_,)

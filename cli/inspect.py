@@ -1,0 +1,108 @@
+"""The inspect command: all there is to say about one image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+from msgspec.structs import asdict
+
+from msb_cache.cli import output
+from msb_cache.cli.common import examples, format_option, open_cache
+from msb_cache.cli.filters import as_of_option
+
+if TYPE_CHECKING:
+    from msb_cache.models import ImageDetail
+
+_SETTINGS = ("entrypoint", "cmd", "working_dir", "user", "stop_signal", "env", "labels")
+
+
+@click.command(epilog=examples("msb-cache inspect app:1", "msb-cache inspect 7678ec90 --format json"))
+@click.argument("reference", metavar="REF")
+@as_of_option
+@format_option
+@click.pass_obj
+def inspect(home: str | None, reference: str, as_of: str | None, format_: str) -> None:
+    """Show an image's configuration, layers and holders.
+
+    REF is a reference, or a digest or its beginning.
+    """
+    with open_cache(home) as cache:
+        detail = cache.inspect(reference, as_of=as_of)
+        holders = cache.holders(reference, as_of=as_of)
+    if format_ == "json":
+        output.json(_detail_fields(detail, holders))
+    else:
+        _print_detail(detail, holders)
+
+
+COMMANDS = (inspect,)
+
+
+def _detail_fields(detail: ImageDetail, holders: list[str]) -> dict[str, Any]:
+    from msb_cache.cli.fields import image_fields
+
+    config = detail.config
+    return {
+        **image_fields(detail.handle),
+        "holders": holders,
+        "config": None if config is None else asdict(config),
+        "layers": [asdict(layer) for layer in detail.layers],
+    }
+
+
+def _print_detail(detail: ImageDetail, holders: list[str]) -> None:
+    handle, config = detail.handle, detail.config
+
+    def line(name: str, value: str) -> None:
+        click.echo(f"{name + ':':<16} {output.printable(value)}")
+
+    line("Reference", handle.reference)
+    line("Digest", handle.manifest_digest or "-")
+    line("Platform", f"{handle.os or '?'}/{handle.architecture or '?'}")
+    line("Size", output.size(handle.size_bytes))
+    line("Created", output.local_time(handle.created_at_ns))
+    line("Last used", output.local_time(handle.last_used_at_ns))
+    line("Held by", ", ".join(holders) or "nobody")
+    if config is not None and any(getattr(config, name) for name in _SETTINGS):
+        click.echo("\nConfig")
+        for name, value in (
+            ("Entrypoint", _words(config.entrypoint)),
+            ("Cmd", _words(config.cmd)),
+            ("Working dir", config.working_dir),
+            ("User", config.user),
+            ("Stop signal", config.stop_signal),
+        ):
+            if value:
+                line(f"  {name}", value)
+        for name, values in (
+            ("Env", config.env),
+            ("Labels", [f"{key}={value}" for key, value in (config.labels or {}).items()]),
+        ):
+            if values:
+                click.echo(f"  {name}:")
+            for value in values:
+                click.echo(f"    {output.printable(value)}")
+    click.echo(f"\nLayers ({len(detail.layers)}), bottom to top")
+    output.table(
+        ("#", "DIFF ID", "BLOB", "EROFS", "MEDIA TYPE"),
+        [
+            (
+                str(layer.position),
+                output.short(layer.diff_id),
+                output.size(layer.compressed_size_bytes),
+                output.size(layer.erofs_size_bytes),
+                layer.media_type or "-",
+            )
+            for layer in detail.layers
+        ],
+        right=(0, 2, 3),
+    )
+
+
+def _words(words: list[str] | None) -> str | None:
+    if not words:
+        return None
+    import shlex
+
+    return shlex.join(words)

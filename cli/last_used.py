@@ -1,0 +1,90 @@
+"""The last-used command: how long each image has lain idle, and the event that says so."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.common import examples, format_option, open_cache
+
+if TYPE_CHECKING:
+    from msb_cache.eventstore.store import StoredEvent
+    from msb_cache.queries.why import IdleImage
+
+_SECONDS = {"day": 86400, "hour": 3600, "minute": 60}
+
+
+@click.command("last-used", epilog=examples('msb-cache last-used --idle-for "30 days"'))
+@click.option(
+    "--idle-for",
+    "idle_for",
+    metavar="DURATION",
+    help='Only those idle for as long, such as "30 days", "12 hours" or "3 months".',
+)
+@format_option
+@click.pass_obj
+def last_used(home: str | None, idle_for: str | None, format_: str) -> None:
+    """List images by how long nobody has used them, longest first.
+
+    With the event that says so: a load or pull, a use, or what was seen of msb.
+    """
+    least = 0
+    if idle_for is not None:
+        from msb_cache.queries.times import parse_duration
+
+        least = parse_duration(idle_for, time.time_ns())
+    with open_cache(home) as cache:
+        found = cache.idle(at_least_ns=least)
+    if format_ == "json":
+        output.json([_idle_fields(image) for image in found])
+    elif found:
+        output.table(
+            ("REFERENCE", "DIGEST", "IDLE", "LAST USED", "BECAUSE", "WHO"),
+            [_idle_row(image) for image in found],
+        )
+    else:
+        click.echo("No such images." if idle_for else "No images are cached.", err=True)
+
+
+COMMANDS = (last_used,)
+
+
+def _idle_time(ns: int) -> str:
+    seconds = ns // 10**9
+    for unit, length in _SECONDS.items():
+        if seconds >= length:
+            return output.plural(seconds // length, unit)
+    return "under a minute"
+
+
+def _because(event: StoredEvent) -> str:
+    from msb_cache.cli.describe import describe
+
+    line = describe(event)
+    return f"{line.what} {line.details}".rstrip()
+
+
+def _idle_row(image: IdleImage) -> tuple[str, ...]:
+    from msb_cache.cli.describe import who
+    from msb_cache.queries.resolve import familiar
+
+    event = image.event
+    told = ("-", "-", "-")
+    if event is not None:
+        told = (output.local_time_with_offset(event.occurred_at_ns), _because(event), who(event.actor))
+    return familiar(image.reference), output.short(image.manifest_digest), _idle_time(image.idle_ns), *told
+
+
+def _idle_fields(image: IdleImage) -> dict[str, Any]:
+    from msb_cache.cli.describe import fields
+    from msb_cache.queries.resolve import familiar
+
+    return {
+        "reference": familiar(image.reference),
+        "digest": image.manifest_digest,
+        "idle_ns": image.idle_ns,
+        "event": None if image.event is None else fields(image.event),
+    }

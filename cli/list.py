@@ -1,0 +1,50 @@
+"""The list command: what is cached, newest first."""
+
+from __future__ import annotations
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.common import examples, format_option, open_cache, quiet_option
+from msb_cache.cli.filters import as_of_option
+
+
+@click.command(
+    "list", epilog=examples("msb-cache list 'ghcr.io/acme/*'", "msb-cache list --as-of 'yesterday 14:00'")
+)
+@click.argument("patterns", nargs=-1, metavar="[REF]...")
+@as_of_option
+@format_option
+@quiet_option("Print references only.")
+@click.pass_obj
+def list_(home: str | None, patterns: tuple[str, ...], as_of: str | None, format_: str, quiet: bool) -> None:
+    """List cached images, newest first.  [alias: ls]
+
+    Of REFs, which may have wildcards as in 'ghcr.io/acme/*', only the images that they mean.
+    """
+    with open_cache(home) as cache:
+        handles = cache.list(*patterns, as_of=as_of)
+    if quiet:
+        for handle in handles:
+            click.echo(handle.reference)
+    elif format_ == "json":
+        from msb_cache.cli.fields import image_fields
+
+        output.json([image_fields(handle) for handle in handles])
+    elif handles:
+        rows = [
+            (
+                handle.reference,
+                output.short(handle.manifest_digest),
+                output.size(handle.size_bytes),
+                output.local_time(handle.created_at_ns),
+                output.local_time(handle.last_used_at_ns),
+            )
+            for handle in handles
+        ]
+        output.table(("REFERENCE", "DIGEST", "SIZE", "CREATED", "LAST USED"), rows, right=(2,))
+    else:
+        click.echo("No cached images.", err=True)
+
+
+COMMANDS = (list_,)

@@ -1,0 +1,80 @@
+"""How far a pull is: bars on a terminal, lines elsewhere, nothing if quiet."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.common import on_terminal
+
+if TYPE_CHECKING:
+    from msb_cache.engines.engine import Progress
+    from msb_cache.oci.registry.downloads import LayerProgress
+
+
+@contextmanager
+def display(quiet: bool) -> Iterator[Progress | None]:
+    """Show the progress of what is pulled in the block; what is given takes each step, None if quiet."""
+    if quiet:
+        yield None
+    elif on_terminal(sys.stderr):
+        with _bars() as bars:
+            yield bars
+    else:
+        yield _Lines()
+
+
+class _Lines:
+    """Plain lines for a log: one when a layer begins, one when it is done."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __call__(self, progress: LayerProgress) -> None:
+        name, total = output.short(progress.layer), output.size(progress.total)
+        text = {
+            "resumed": f"{name}  going on at {output.size(progress.done)} of {total}",
+            "retry": f"{name}  trying again: {progress.note}",
+            "done": f"{name}  {total} fetched",
+            "exists": f"{name}  {total} already here",
+        }.get(progress.event)
+        if text is not None:
+            with self._lock:
+                click.echo(f"  {text}", err=True)
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TextColumn("{task.fields[state]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=False) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(progress: LayerProgress) -> None:
+            if progress.layer not in tasks:
+                tasks[progress.layer] = bars.add_task(
+                    output.short(progress.layer), total=progress.total, state=""
+                )
+            state = {
+                "exists": "already here",
+                "done": "done",
+                "retry": output.printable(progress.note)[:60],
+                "resumed": "going on",
+            }.get(progress.event, "")
+            bars.update(tasks[progress.layer], completed=progress.done, state=state)
+
+        yield show

@@ -1,0 +1,50 @@
+"""The remove command: references, and what nothing else needs."""
+
+from __future__ import annotations
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.common import done, examples, open_cache, quiet_option, reason_option
+from msb_cache.cli.deletions import failures
+from msb_cache.errors import ImageInUseError, ImageNotFoundError
+
+
+@click.command(epilog=examples('msb-cache remove app:1 --reason "app:2 is out"'))
+@click.argument("references", nargs=-1, required=True, metavar="REF...")
+@click.option("-f", "--force", is_flag=True, help="Drop the reference even while the image is held.")
+@reason_option
+@quiet_option("Print nothing but errors.")
+@click.pass_obj
+def remove(
+    home: str | None, references: tuple[str, ...], force: bool, reason: str | None, quiet: bool
+) -> int:
+    """Remove images and what nothing else needs.  [alias: rm]
+
+    With --force a held image loses its reference; its files stay until the last hold is released and
+    a prune runs.
+    """
+    from msb_cache.cli.main import EXIT_FAILED, EXIT_IN_USE, EXIT_NOT_FOUND
+
+    codes = []
+    with open_cache(home, reason=reason, quiet=quiet) as cache:
+        for reference in references:
+            try:
+                report = cache.remove(reference, force=force)
+            except (ImageNotFoundError, ImageInUseError) as error:
+                if len(references) == 1:
+                    raise
+                missing = isinstance(error, ImageNotFoundError)
+                output.error(str(error))
+                codes.append(EXIT_NOT_FOUND if missing else EXIT_IN_USE)
+            else:
+                if not quiet:
+                    freed = output.size(report.bytes_reclaimed or 0)
+                    done("Removed", f"{reference}  ({freed} freed)")
+                codes += failures(report)
+    if not codes:
+        return 0
+    return codes[0] if len(set(codes)) == 1 else EXIT_FAILED
+
+
+COMMANDS = (remove,)

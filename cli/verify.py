@@ -1,0 +1,151 @@
+"""The verify command: the log, the index and the disk, each checked against the one before."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.common import PATH, examples, format_option, open_cache
+from msb_cache.cli.differences import difference_fields, print_differences
+
+if TYPE_CHECKING:
+    from msb_cache.audit.verify import Verification
+
+
+@click.command(epilog=examples("msb-cache verify", "msb-cache verify --against note.txt"))
+@click.option(
+    "--against",
+    "path",
+    type=PATH,
+    metavar="NOTE",
+    help="A checkpoint that the log must extend; - reads stdin.",
+)
+@format_option
+@click.pass_obj
+def verify(home: str | None, path: str | None, format_: str) -> int:
+    """Check the log, the index and the disk.
+
+    That is the log's hash chain, the index against the log, and the disk against the index. With --against
+    also that the log begins with all that it said when `checkpoint` made the note.
+    """
+    note = None if path is None else _read_note(path)
+    with open_cache(home) as cache:
+        found = cache.verify(note)
+    if format_ == "json":
+        output.json(_verification_fields(found))
+    else:
+        _print_verification(found)
+    return 0 if found.sound else 1
+
+
+COMMANDS = (verify,)
+
+
+def _read_note(path: str) -> str:
+    from msb_cache.eventstore.checkpoint import MAX_NOTE
+
+    if path == "-":
+        data = b"" if sys.stdin is None else sys.stdin.buffer.read(MAX_NOTE)
+    else:
+        with open(path, "rb") as file:
+            data = file.read(MAX_NOTE)
+    return data.decode("ascii", "replace")
+
+
+def _verification_fields(found: Verification) -> dict[str, Any]:
+    from msb_cache.eventstore.chain import Break
+
+    chain: dict[str, Any]
+    if isinstance(found.chain, Break):
+        broken = found.chain
+        chain = {"valid": False, "broken_at": broken.seq, "kind": broken.kind, "problem": broken.problem}
+    else:
+        head = found.chain.head.hex()
+        chain = {"valid": True, "events": found.chain.events, "head": head, "log_id": found.chain.log_id}
+    against = None
+    if found.note is not None:
+        against = {
+            "size": found.note.size,
+            "extended": not found.contradiction,
+            "problem": found.contradiction,
+        }
+    return {
+        "sound": found.sound,
+        "chain": chain,
+        "against": against,
+        "unreadable": found.unreadable,
+        "differences": [difference_fields(difference) for difference in found.differences],
+        "files": found.files,
+        "disk": [
+            {
+                "problem": problem.problem,
+                "kind": problem.kind,
+                "path": str(problem.path),
+                "expected_bytes": problem.expected_bytes,
+                "found_bytes": problem.found_bytes,
+            }
+            for problem in found.disk
+        ],
+    }
+
+
+def _print_verification(found: Verification) -> None:
+    from msb_cache.audit.verify import BROKEN
+    from msb_cache.eventstore.chain import Break
+
+    good, bad = click.style("✓", fg="green"), click.style("✗", fg="red")
+    if isinstance(found.chain, Break):
+        click.echo(f"  {bad} log      {output.printable(found.chain.problem)}")
+    else:
+        head = f", head {found.chain.head.hex()[:12]}" if found.chain.events else ""
+        click.echo(f"  {good} log      {output.plural(found.chain.events, 'event')}{head}")
+    if found.note is not None:
+        noted = f"the note of {output.plural(found.note.size, 'event')}"
+        if found.contradiction:
+            click.echo(f"  {bad} note     {output.printable(found.contradiction)}")
+        else:
+            click.echo(f"  {good} note     the log begins with {noted}")
+    if found.unreadable:
+        click.echo(f"  {bad} index    cannot be compared: {found.unreadable}")
+    elif found.differences:
+        click.echo(f"  {bad} index    {output.plural(len(found.differences), 'row')} not as the log says:")
+        print_differences(found.differences)
+        click.echo("             `msb-cache rebuild` mends that")
+    else:
+        click.echo(f"  {good} index    exactly what the log says")
+    broken = [problem for problem in found.disk if problem.problem in BROKEN]
+    extra = [problem for problem in found.disk if problem not in broken]
+    mark = bad if broken else good
+    click.echo(
+        f"  {mark} disk     {output.plural(found.files, 'file')} expected, {len(broken)} missing or damaged"
+    )
+    for problem in broken:
+        wrong = {"missing": "is missing", "damaged": "is damaged"}.get(problem.problem) or _wrong_size(
+            problem
+        )
+        click.echo(f"      {_place(found, problem)} {wrong}; load the image again")
+    if extra:
+        mark = click.style("!", fg="yellow")
+        click.echo(f"  {mark} disk     {output.plural(len(extra), 'file')} more than that")
+    for problem in extra:
+        what = "no image names it; `msb-cache prune --orphans` deletes it"
+        if found.owned_by_msb:
+            what = "neither msb nor the log names it; `msb-cache prune --orphans` deletes it after an hour"
+        if problem.problem == "foreign":
+            what = "not a file of the cache"
+        elif problem.problem == "unclear":
+            what = "the log names no image of it; it may be msb's"
+        elif problem.problem == "unfinished":
+            what = "msb was stopped while deleting; its next deletion goes on with that"
+        click.echo(f"      {_place(found, problem)}: {what}")
+
+
+def _place(found: Verification, problem: Any) -> str:
+    return output.printable(str(problem.path.relative_to(found.home)))
+
+
+def _wrong_size(problem: Any) -> str:
+    return f"has {problem.found_bytes:,} bytes, not {problem.expected_bytes:,}"
