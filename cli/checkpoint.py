@@ -33,4 +33,4 @@ def checkpoint(home: str | None, format_: str) -> None:
         click.echo(found.note, nl=False)
 
 
-COMMANDS = (checkpoint,)
+COMMAND = checkpoint

@@ -36,7 +36,7 @@ def diff(home: str | None, before: str, after: str | None, format_: str) -> None
         _print_changes(changes)
 
 
-COMMANDS = (diff,)
+COMMAND = diff
 
 
 def _changes_fields(changes: Changes) -> dict[str, Any]:

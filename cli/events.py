@@ -42,4 +42,4 @@ def events(home: str | None, /, format_: str, follow: bool, **given: Any) -> Non
             print_events(found)
 
 
-COMMANDS = (events,)
+COMMAND = events

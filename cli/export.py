@@ -28,4 +28,4 @@ def export(home: str | None, path: str | None, since_seq: int, quiet: bool) -> N
         done("Exported", f"{path}  {output.plural(count, 'event')}")
 
 
-COMMANDS = (export,)
+COMMAND = export

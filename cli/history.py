@@ -49,7 +49,7 @@ def history(home: str | None, /, reference: str, format_: str, follow: bool, **g
             _print_timeline(found)
 
 
-COMMANDS = (history,)
+COMMAND = history
 
 
 def _print_timeline(found: Iterable[StoredEvent]) -> None:

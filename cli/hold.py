@@ -24,4 +24,4 @@ def hold(home: str | None, reference: str, holder: str, quiet: bool) -> None:
         done("Held", f"{handle.reference} ({output.short(handle.manifest_digest)}) by {holder}")
 
 
-COMMANDS = (hold,)
+COMMAND = hold

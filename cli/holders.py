@@ -39,4 +39,4 @@ def holders(home: str | None, reference: str | None, as_of: str | None, format_:
         click.echo("Nobody holds anything." if reference is None else "Nobody holds it.", err=True)
 
 
-COMMANDS = (holders,)
+COMMAND = holders

@@ -52,4 +52,4 @@ def import_(home: str | None, path: str, format_: str) -> None:
         )
 
 
-COMMANDS = (import_,)
+COMMAND = import_

@@ -32,7 +32,7 @@ def info(home: str | None, format_: str) -> None:
         _print(found)
 
 
-COMMANDS = (info,)
+COMMAND = info
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -36,7 +36,7 @@ def inspect(home: str | None, reference: str, as_of: str | None, format_: str) -
         _print_detail(detail, holders)
 
 
-COMMANDS = (inspect,)
+COMMAND = inspect
 
 
 def _detail_fields(detail: ImageDetail, holders: list[str]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def last_used(home: str | None, idle_for: str | None, format_: str) -> None:
         click.echo("No such images." if idle_for else "No images are cached.", err=True)
 
 
-COMMANDS = (last_used,)
+COMMAND = last_used
 
 
 def _idle_time(ns: int) -> str:

@@ -47,4 +47,4 @@ def list_(home: str | None, patterns: tuple[str, ...], as_of: str | None, format
         click.echo("No cached images.", err=True)
 
 
-COMMANDS = (list_,)
+COMMAND = list_

@@ -46,4 +46,4 @@ def load(
             done("Loaded", handle.reference)
 
 
-COMMANDS = (load,)
+COMMAND = load

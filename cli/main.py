@@ -11,10 +11,12 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 import click
 
+import msb_cache.cli
 from msb_cache import errors
 from msb_cache.cli import output
 from msb_cache.cli.common import PATH, examples
@@ -24,35 +26,51 @@ EXIT_USAGE = 2
 EXIT_NOT_FOUND = 3
 EXIT_IN_USE = 4
 
-MODULES = {
-    "pull": "pull",
-    "load": "load",
-    "save": "save",
-    "list": "list",
-    "inspect": "inspect",
-    "remove": "remove",
-    "prune": "prune",
-    "use": "use",
-    "hold": "hold",
-    "release": "release",
-    "holders": "holders",
-    "diff": "diff",
-    "why": "why",
-    "last-used": "last_used",
-    "history": "history",
-    "events": "events",
-    "prunes": "prunes",
-    "rebuild": "rebuild",
-    "verify": "verify",
-    "checkpoint": "checkpoint",
-    "export": "export",
-    "import": "import_",
-    "replay": "replay",
-    "sync": "sync",
-    "watch": "watch",
-    "info": "info",
-}
-"""Every command, in the order of the help, and the module that has it: only the one asked for is imported."""
+ORDER = (
+    "pull",
+    "load",
+    "save",
+    "list",
+    "inspect",
+    "remove",
+    "prune",
+    "use",
+    "hold",
+    "release",
+    "holders",
+    "diff",
+    "why",
+    "last-used",
+    "history",
+    "events",
+    "prunes",
+    "rebuild",
+    "verify",
+    "checkpoint",
+    "export",
+    "import",
+    "replay",
+    "sync",
+    "watch",
+    "info",
+)
+"""The commands that have a place in the help; others follow, sorted by their names."""
+
+NO_COMMANDS = (
+    "common",
+    "deletions",
+    "describe",
+    "differences",
+    "entry",
+    "event_lines",
+    "fields",
+    "filters",
+    "logging",
+    "main",
+    "output",
+    "progress",
+)
+"""The modules of this folder that are no commands; each of the others offers its own as ``COMMAND``."""
 
 ALIASES = {"ls": "list", "rm": "remove"}
 
@@ -96,15 +114,16 @@ class Group(click.Group):
         """Find a command by its name or alias."""
         name = ALIASES.get(name, name)
         # A name that is none is compared with all there are, for a suggestion.
-        for module in [MODULES[name]] if name in MODULES else dict.fromkeys(MODULES.values()):
-            for command in import_module(f"msb_cache.cli.{module}").COMMANDS:
-                _add_help(command)
-                self.add_command(command)
+        known = name in ORDER or name in command_names()
+        for each in [name] if known else command_names():
+            command: click.Command = import_module(module_of(each)).COMMAND
+            _add_help(command)
+            self.add_command(command)
         return super().get_command(ctx, name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of the help."""
-        return list(MODULES)
+        return command_names()
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -112,6 +131,21 @@ class Group(click.Group):
         """Show an aliased command under its own name."""
         _, command, rest = super().resolve_command(ctx, args)
         return command.name if command else None, command, rest
+
+
+def command_names() -> list[str]:
+    """Return the names of all commands, found by the files in this folder, in the order of the help."""
+    from pkgutil import iter_modules  # a command whose name ORDER has needs no list of them
+
+    files = {module.name for module in iter_modules(msb_cache.cli.__path__)}.difference(NO_COMMANDS)
+    names = {file.removesuffix("_").replace("_", "-") for file in files}
+    return [*ORDER, *sorted(names.difference(ORDER))]
+
+
+def module_of(command: str) -> str:
+    """Return the module that offers a command: ``last-used`` is in last_used.py, ``import`` in import_.py."""
+    name = command.replace("-", "_")
+    return f"msb_cache.cli.{name}_" if iskeyword(name) else f"msb_cache.cli.{name}"
 
 
 @click.group(

@@ -68,7 +68,7 @@ def prune(
     return max(failures(report), default=0)
 
 
-COMMANDS = (prune,)
+COMMAND = prune
 
 
 def _confirm(shown: Preview) -> bool:

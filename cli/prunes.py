@@ -91,7 +91,7 @@ def restore_plan(home: str | None, operation: str, format_: str) -> None:
         _print_plan(plan, home)
 
 
-COMMANDS = (prunes,)
+COMMAND = prunes
 
 
 def _command(arguments: Sequence[str], home: str | None) -> list[str]:

@@ -95,7 +95,7 @@ def pull(
         _print_result(pulled.reference, pulled.recorded.data)
 
 
-COMMANDS = (pull,)
+COMMAND = pull
 
 
 def _credential(username: str | None, password_stdin: bool) -> Credential | None:

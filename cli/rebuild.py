@@ -32,4 +32,4 @@ def rebuild(home: str | None, format_: str) -> int:
     return 1 if differences else 0
 
 
-COMMANDS = (rebuild,)
+COMMAND = rebuild

@@ -24,4 +24,4 @@ def release(home: str | None, holder: str, quiet: bool) -> None:
         done("Released", f"{output.short(digest)} by {holder}")
 
 
-COMMANDS = (release,)
+COMMAND = release

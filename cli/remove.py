@@ -47,4 +47,4 @@ def remove(
     return codes[0] if len(set(codes)) == 1 else EXIT_FAILED
 
 
-COMMANDS = (remove,)
+COMMAND = remove

@@ -77,7 +77,7 @@ def replay(
     return 0
 
 
-COMMANDS = (replay,)
+COMMAND = replay
 
 
 def _note(sentence: str) -> None:

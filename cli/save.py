@@ -41,4 +41,4 @@ def save(home: str | None, references: tuple[str, ...], path: str | None, format
         done("Saved", str(path))
 
 
-COMMANDS = (save,)
+COMMAND = save

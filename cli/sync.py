@@ -49,7 +49,7 @@ def sync(home: str | None, force: bool, format_: str) -> None:
         click.echo("Nothing has changed." if theirs else "msb does not keep this home.", err=True)
 
 
-COMMANDS = (sync,)
+COMMAND = sync
 
 
 def _print_adopted(report: SyncReport) -> None:

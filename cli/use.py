@@ -20,4 +20,4 @@ def use(home: str | None, reference: str, holder: str | None, quiet: bool) -> No
         done("Used", handle.reference)
 
 
-COMMANDS = (use,)
+COMMAND = use

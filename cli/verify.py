@@ -41,7 +41,7 @@ def verify(home: str | None, path: str | None, format_: str) -> int:
     return 0 if found.sound else 1
 
 
-COMMANDS = (verify,)
+COMMAND = verify
 
 
 def _read_note(path: str) -> str:

@@ -21,4 +21,4 @@ def watch(home: str | None, format_: str) -> None:
         print_as_they_come(cache.watch(stopped=stopped), format_)
 
 
-COMMANDS = (watch,)
+COMMAND = watch

@@ -38,7 +38,7 @@ def why(home: str | None, target: str, format_: str) -> None:
         _print_reasons(found)
 
 
-COMMANDS = (why,)
+COMMAND = why
 
 
 def _print_reasons(found: Reasons) -> None:

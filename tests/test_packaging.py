@@ -16,6 +16,7 @@ import grimp
 import pytest
 
 import msb_cache
+from msb_cache.cli.main import command_names, module_of
 from tests.logs import PYTHON, new_ledger, some_events
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,8 +88,8 @@ def test_a_name_loads_only_what_it_needs(name: str, needed: set[str]) -> None:
 
 # Each would cost a command that starts and reads half a millisecond to five.
 OF_NO_READING = {
-    *{"dataclasses", "dateutil", "fcntl", "hashlib", "json", "locale", "pathlib", "rich", "signal"},
-    *{"sqlite_utils", "structlog", "urllib.parse", "zstandard"},
+    *{"dataclasses", "dateutil", "fcntl", "hashlib", "json", "locale", "pathlib", "pkgutil", "rich"},
+    *{"signal", "sqlite_utils", "structlog", "urllib.parse", "zstandard"},
     *{"msb_cache.artifacts.locks", "msb_cache.backends", "msb_cache.queries.times"},
 }
 OF_NO_LIST = OF_NO_READING | {"heapq", "msb_cache.eventstore"}
@@ -125,6 +126,7 @@ def test_a_command_that_reads_imports_only_what_it_runs(
     assert "0" in lines, done.stdout + done.stderr
     assert {"click", "msb_cache.cache"} <= set(lines)
     assert unneeded.isdisjoint(lines)
+    assert {module_of(name) for name in command_names()}.intersection(lines) == {module_of(command[0])}
 
 
 # --- the import contracts -----------------------------------------------------------------------

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import re
 import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 
 import click
 import pytest
 
+import msb_cache.cli
 from msb_cache import ImageCache
-from msb_cache.cli.main import MODULES, cli
+from msb_cache.cli.main import ALIASES, NO_COMMANDS, ORDER, cli, command_names, module_of
 from tests.cli.conftest import Call
 from tests.cli.support import (
     APP,
@@ -144,8 +147,65 @@ class TestCompletion:
         assert done.out.split() == completed
 
 
+FILES = sorted(file.name for file in pkgutil.iter_modules(msb_cache.cli.__path__))
+
+
+class TestLookup:
+    """A command is found by the name of its file."""
+
+    @pytest.mark.parametrize("file", FILES)
+    def test_a_file_in_cli_offers_its_command_or_is_named_as_none(self, file: str) -> None:
+        if file in NO_COMMANDS:
+            assert not hasattr(import_module(f"msb_cache.cli.{file}"), "COMMAND")
+        else:
+            command = import_module(f"msb_cache.cli.{file}").COMMAND
+            assert isinstance(command, click.Command)
+            assert module_of(command.name or "") == f"msb_cache.cli.{file}"
+
+    def test_what_is_named_as_no_command_is_there(self) -> None:
+        assert sorted(NO_COMMANDS) == [file for file in FILES if file in NO_COMMANDS]
+
+    def test_the_order_names_commands_that_are_there(self) -> None:
+        for name in ORDER:
+            assert module_of(name).removeprefix("msb_cache.cli.") in FILES
+        assert len(set(ORDER)) == len(ORDER)
+        for name in ALIASES.values():
+            assert name in ORDER
+
+    def test_a_new_file_is_a_new_command(
+        self, own_home: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("a-new", "with"):
+            (tmp_path / f"{module_of(name).rpartition('.')[2]}.py").write_text(
+                f"import click\n\n@click.command({name!r})\ndef command():\n"
+                f"    'Be new.'\n    click.echo({name!r})\n\nCOMMAND = command\n"
+            )
+        monkeypatch.setattr(msb_cache.cli, "__path__", [*msb_cache.cli.__path__, str(tmp_path)])
+        assert command_names() == [*ORDER, "a-new", "with"]
+        try:
+            assert call("a-new").out == "a-new\n"
+            assert call("with").out == "with\n"
+            assert "\n  with        Be new.\n" in call("--help").out
+        finally:
+            for name in ("a-new", "with"):
+                cli.commands.pop(name, None)
+                sys.modules.pop(module_of(name), None)
+
+    @pytest.mark.parametrize("name", ["last_used", "import_", "main", "__init__", "../list", "list.py", ""])
+    def test_a_name_that_is_no_command_imports_no_such_module(self, call: Call, name: str) -> None:
+        done = call(name)
+        assert (done.code, done.out) == (2, "")
+        assert f"No such command '{name}'" in sentence(done.err)
+
+    @pytest.mark.parametrize(
+        ("mistyped", "meant"), [("lits", "'list'"), ("last_used", "'last-used'"), ("imprt", "'import'")]
+    )
+    def test_a_mistyped_name_is_compared_with_all(self, call: Call, mistyped: str, meant: str) -> None:
+        assert call(mistyped).err.endswith(f"Did you mean {meant}?\n")
+
+
 class TestHelp:
-    @pytest.mark.parametrize("command", [*MODULES, "ls", "rm", ""])
+    @pytest.mark.parametrize("command", [*command_names(), *ALIASES, ""])
     def test_every_command_explains_itself(self, call: Call, command: str) -> None:
         for flag in ("-h", "--help"):
             done = call(*command.split(), flag)
@@ -155,7 +215,7 @@ class TestHelp:
 
     def test_the_overview_names_every_command(self, call: Call) -> None:
         overview = call("--help").out
-        for command in MODULES:
+        for command in command_names():
             assert f"\n  {command} " in overview
 
     def test_without_a_command_the_overview_is_shown(self, call: Call) -> None:
@@ -167,7 +227,7 @@ class TestHelp:
         assert "..." not in call("--help").out.partition("\nCommands:")[2]
         assert "..." not in call("prunes", "--help").out.partition("\nCommands:")[2]
 
-    @pytest.mark.parametrize("command", ["", *MODULES, "prunes restore-plan"])
+    @pytest.mark.parametrize("command", ["", *command_names(), "prunes restore-plan"])
     def test_the_examples_can_be_typed(self, call: Call, command: str) -> None:
         shown = call(*command.split(), "--help").out
         lines = shown.partition("Examples:\n")[2].partition("\n\n")[0].splitlines()
