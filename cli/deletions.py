@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from msb_cache.cli import output
+from msb_cache.cli.describe import kept_because, who
 from msb_cache.cli.event_lines import subject
+from msb_cache.projections.deletions import ArtifactReport, DeletionReport, DeletionSummary
+from msb_cache.queries.resolve import familiar
 
 if TYPE_CHECKING:
     from msb_cache.models import ImagePruneReport
-    from msb_cache.projections.deletions import ArtifactReport, DeletionReport, DeletionSummary
 
 
 def failures(report: ImagePruneReport) -> list[int]:
@@ -27,10 +30,6 @@ def failures(report: ImagePruneReport) -> list[int]:
 
 def deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]:
     """Return a report, or its line in the list of them, as fields for JSON."""
-    import msgspec
-
-    from msb_cache.projections.deletions import DeletionReport
-
     row = report.counters
     found: dict[str, Any] = {
         "operation": report.operation,
@@ -50,8 +49,6 @@ def deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]:
         "bytes_reclaimed": row.bytes_reclaimed,
     }
     if isinstance(report, DeletionReport):
-        from msb_cache.queries.resolve import familiar
-
         found["images"] = [
             {"reference": familiar(reference), "digest": data.manifest_digest, "forced": data.forced}
             for reference, data in report.images
@@ -66,9 +63,6 @@ def deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]:
 
 def print_deletion(report: DeletionReport) -> None:
     """Print a report in full: what went, what stayed and why."""
-    from msb_cache.cli.describe import kept_because, who
-    from msb_cache.queries.resolve import familiar
-
     row = report.counters
 
     def line(name: str, value: str) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from msb_cache.cli import output
+from msb_cache.cli.describe import describe, fields, who
+from msb_cache.queries.resolve import familiar
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
@@ -30,15 +32,11 @@ def print_as_they_come(found: Iterable[StoredEvent], format_: str) -> None:
 
 def print_json(found: Iterable[StoredEvent]) -> None:
     """Print events as one JSON array."""
-    from msb_cache.cli.describe import fields
-
     output.json_array(map(fields, found))
 
 
 def event_row(event: StoredEvent) -> tuple[str, ...]:
     """Return an event's cells in a table of events."""
-    from msb_cache.cli.describe import describe, who
-
     return (
         str(event.seq),
         output.local_time_with_offset(event.occurred_at_ns),
@@ -51,8 +49,6 @@ def event_row(event: StoredEvent) -> tuple[str, ...]:
 
 def subject(text: str) -> str:
     """Return an event's subject as people read it."""
-    from msb_cache.queries.resolve import familiar
-
     return output.short(text) if text.startswith("sha256:") else familiar(text)
 
 
@@ -72,7 +68,5 @@ def _line(event: StoredEvent) -> str:
 
 def _json_line(event: StoredEvent) -> str:
     import json
-
-    from msb_cache.cli.describe import fields
 
     return json.dumps(fields(event), ensure_ascii=False)

@@ -10,6 +10,7 @@ import click
 
 from msb_cache.cli import output
 from msb_cache.cli.common import examples, format_option, open_cache, stopping
+from msb_cache.cli.describe import describe, who
 from msb_cache.cli.event_lines import print_as_they_come, print_json, some
 from msb_cache.cli.filters import chosen, filter_options
 
@@ -74,8 +75,6 @@ def _timeline(events: Iterator[StoredEvent]) -> Iterator[str]:
 
 def _rows(events: Iterator[StoredEvent]) -> Iterator[tuple[Sequence[str], dict[str, Any]]]:
     """Yield each event's cells, and how what happened looks."""
-    from msb_cache.cli.describe import describe, who
-
     before = ("", "")
     for event in events:
         line = describe(event)

@@ -9,6 +9,8 @@ import click
 
 from msb_cache.cli import output
 from msb_cache.cli.common import examples, format_option, open_cache
+from msb_cache.cli.describe import describe, fields, who
+from msb_cache.queries.resolve import familiar
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
@@ -33,7 +35,7 @@ def last_used(home: str | None, idle_for: str | None, format_: str) -> None:
     """
     least = 0
     if idle_for is not None:
-        from msb_cache.queries.times import parse_duration
+        from msb_cache.queries.times import parse_duration  # with dateutil, which only this option needs
 
         least = parse_duration(idle_for, time.time_ns())
     with open_cache(home) as cache:
@@ -61,16 +63,11 @@ def _idle_time(ns: int) -> str:
 
 
 def _because(event: StoredEvent) -> str:
-    from msb_cache.cli.describe import describe
-
     line = describe(event)
     return f"{line.what} {line.details}".rstrip()
 
 
 def _idle_row(image: IdleImage) -> tuple[str, ...]:
-    from msb_cache.cli.describe import who
-    from msb_cache.queries.resolve import familiar
-
     event = image.event
     told = ("-", "-", "-")
     if event is not None:
@@ -79,9 +76,6 @@ def _idle_row(image: IdleImage) -> tuple[str, ...]:
 
 
 def _idle_fields(image: IdleImage) -> dict[str, Any]:
-    from msb_cache.cli.describe import fields
-    from msb_cache.queries.resolve import familiar
-
     return {
         "reference": familiar(image.reference),
         "digest": image.manifest_digest,

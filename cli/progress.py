@@ -51,6 +51,7 @@ class _Lines:
 
 @contextmanager
 def _bars() -> Iterator[Progress]:
+    # The help and pulls without a terminal would wait for it, too.
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 

@@ -18,6 +18,8 @@ from msb_cache.cli.common import (
     reason_option,
 )
 from msb_cache.cli.deletions import failures
+from msb_cache.cli.describe import kept_because
+from msb_cache.queries.resolve import familiar
 
 if TYPE_CHECKING:
     from msb_cache.engines.decision import Preview
@@ -46,8 +48,6 @@ def prune(
             if format_ == "json":
                 output.json(_preview_fields(shown))
             elif quiet:
-                from msb_cache.queries.resolve import familiar
-
                 for reference in shown.plan.references:
                     click.echo(familiar(reference))
             else:
@@ -81,8 +81,6 @@ def _confirm(shown: Preview) -> bool:
 
 
 def _print_preview(shown: Preview, *, err: bool = False) -> None:
-    from msb_cache.queries.resolve import familiar
-
     plan = shown.plan
     if plan.empty and not shown.artifacts:
         click.echo("Nothing to delete.", err=err)
@@ -99,8 +97,6 @@ def _print_preview(shown: Preview, *, err: bool = False) -> None:
             ((familiar(name), output.short(digest)) for name, digest in plan.references.items()), err=err
         )
     if plan.kept:
-        from msb_cache.cli.describe import kept_because
-
         click.echo(f"Keeps {len(plan.kept)}", err=err)
         rows = (
             (
@@ -113,8 +109,6 @@ def _print_preview(shown: Preview, *, err: bool = False) -> None:
 
 
 def _preview_fields(shown: Preview) -> dict[str, Any]:
-    from msb_cache.queries.resolve import familiar
-
     plan = shown.plan
     return {
         "dry_run": True,

@@ -11,6 +11,7 @@ import click
 from msb_cache.cli import output
 from msb_cache.cli.common import examples, format_option, limit_option, open_cache
 from msb_cache.cli.deletions import deletion_fields, print_deletion
+from msb_cache.cli.describe import who
 
 if TYPE_CHECKING:
     from msb_cache.queries.restore_plan import RestorePlan
@@ -34,8 +35,6 @@ def prunes(ctx: click.Context, limit: int | None, format_: str) -> None:
     if format_ == "json":
         output.json([deletion_fields(report) for report in reports])
         return
-    from msb_cache.cli.describe import who
-
     rows = [
         (
             report.operation[:13],

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from msb_cache.cli import output
 from msb_cache.cli.common import done, examples, note, on_terminal, open_cache, quiet_option
 from msb_cache.cli.progress import display
-
-if TYPE_CHECKING:
-    from msb_cache.oci.registry.credentials import Credential
+from msb_cache.oci.registry.credentials import Credential
+from msb_cache.oci.registry.options import RegistryOptions
 
 _MAX_PASSWORD = 64 * 1024
 
@@ -72,8 +71,6 @@ def pull(
     Short names mean Docker Hub. Logins come from --username with --password-stdin, else from Docker's
     configuration file and credential helpers. Registries on this machine may speak plain HTTP.
     """
-    from msb_cache.oci.registry.options import RegistryOptions
-
     if ca_certs is not None and not ca_certs.is_file():
         raise click.BadParameter(f"{ca_certs} is no file", param_hint="--ca-certs")
     credential = _credential(username, password_stdin)
@@ -105,8 +102,6 @@ def _credential(username: str | None, password_stdin: bool) -> Credential | None
         raise click.UsageError("--username and --password-stdin belong together")
     if sys.stdin is None or on_terminal(sys.stdin):
         raise click.UsageError("--password-stdin reads a pipe, and stdin is a terminal")
-    from msb_cache.oci.registry.credentials import Credential
-
     password = sys.stdin.read(_MAX_PASSWORD).rstrip("\r\n")
     if not password:
         raise click.UsageError("--password-stdin: stdin was empty")

@@ -7,6 +7,7 @@ import click
 from msb_cache.cli import output
 from msb_cache.cli.common import done, examples, open_cache, quiet_option, reason_option
 from msb_cache.cli.deletions import failures
+from msb_cache.cli.main import EXIT_FAILED, EXIT_IN_USE, EXIT_NOT_FOUND
 from msb_cache.errors import ImageInUseError, ImageNotFoundError
 
 
@@ -24,8 +25,6 @@ def remove(
     With --force a held image loses its reference; its files stay until the last hold is released and
     a prune runs.
     """
-    from msb_cache.cli.main import EXIT_FAILED, EXIT_IN_USE, EXIT_NOT_FOUND
-
     codes = []
     with open_cache(home, reason=reason, quiet=quiet) as cache:
         for reference in references:

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from msb_cache.audit.log_files import STATE_KIND
 from msb_cache.cli import output
 from msb_cache.cli.common import PATH, examples, format_option, note, number, open_cache
+from msb_cache.cli.describe import fields
+from msb_cache.cli.event_lines import event_row
+from msb_cache.projections.replay import ROW_TYPE, Change, Divergence, State, Step
+from msb_cache.projections.tables import Key, columns
 
 if TYPE_CHECKING:
     from msb_cache.audit.replay import Comparison
-    from msb_cache.projections.replay import Change, Divergence, State, Step
-    from msb_cache.projections.tables import Key
 
 
 @click.command(
@@ -88,15 +91,10 @@ def _note(sentence: str) -> None:
 
 
 def _names(table: str) -> Sequence[str]:
-    from msb_cache.projections.replay import ROW_TYPE
-    from msb_cache.projections.tables import columns
-
     return columns(ROW_TYPE[table])
 
 
 def _key_length(table: str) -> int:
-    from msb_cache.projections.replay import ROW_TYPE
-
     return ROW_TYPE[table].key_length
 
 
@@ -109,8 +107,6 @@ def _shown(value: Any) -> str:
 
 
 def _print_step(step: Step) -> None:
-    from msb_cache.cli.event_lines import event_row
-
     seq, when, kind, subject, details, who = map(output.printable, event_row(step.event))
     head = click.style(f"{seq:>5}  {when}  {kind}", bold=True)
     click.echo(f"{head}  {subject}  {details}  {who}".rstrip())
@@ -139,8 +135,6 @@ def _print_change(change: Change) -> None:
 
 
 def _step_fields(step: Step) -> dict[str, Any]:
-    from msb_cache.cli.describe import fields
-
     changes = [
         {
             "table": change.table,
@@ -157,8 +151,6 @@ def _step_fields(step: Step) -> dict[str, Any]:
 
 
 def _print_state(state: State) -> None:
-    from msb_cache.audit.log_files import STATE_KIND
-
     output.json(
         {
             "kind": STATE_KIND,

@@ -9,6 +9,8 @@ import click
 
 from msb_cache.cli import output
 from msb_cache.cli.common import format_option, note, open_cache
+from msb_cache.cli.describe import fields
+from msb_cache.cli.event_lines import print_events
 
 if TYPE_CHECKING:
     from msb_cache.msb.sync import SyncReport
@@ -29,8 +31,6 @@ def sync(home: str | None, force: bool, format_: str) -> None:
     for sentence in report.notes:
         note(output.printable(sentence))
     if format_ == "json":
-        from msb_cache.cli.describe import fields
-
         output.json(
             {
                 "operation": report.operation,
@@ -42,8 +42,6 @@ def sync(home: str | None, force: bool, format_: str) -> None:
     elif report.adopted and report.operation is not None:
         _print_adopted(report)
     elif report.events:
-        from msb_cache.cli.event_lines import print_events
-
         print_events(report.events)
     else:
         click.echo("Nothing has changed." if theirs else "msb does not keep this home.", err=True)

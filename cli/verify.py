@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from msb_cache.audit.verify import BROKEN, Verification
 from msb_cache.cli import output
 from msb_cache.cli.common import PATH, examples, format_option, open_cache
 from msb_cache.cli.differences import difference_fields, print_differences
-
-if TYPE_CHECKING:
-    from msb_cache.audit.verify import Verification
+from msb_cache.eventstore.chain import Break
+from msb_cache.eventstore.checkpoint import MAX_NOTE
 
 
 @click.command(epilog=examples("msb-cache verify", "msb-cache verify --against note.txt"))
@@ -45,8 +45,6 @@ COMMAND = verify
 
 
 def _read_note(path: str) -> str:
-    from msb_cache.eventstore.checkpoint import MAX_NOTE
-
     if path == "-":
         data = b"" if sys.stdin is None else sys.stdin.buffer.read(MAX_NOTE)
     else:
@@ -56,8 +54,6 @@ def _read_note(path: str) -> str:
 
 
 def _verification_fields(found: Verification) -> dict[str, Any]:
-    from msb_cache.eventstore.chain import Break
-
     chain: dict[str, Any]
     if isinstance(found.chain, Break):
         broken = found.chain
@@ -93,9 +89,6 @@ def _verification_fields(found: Verification) -> dict[str, Any]:
 
 
 def _print_verification(found: Verification) -> None:
-    from msb_cache.audit.verify import BROKEN
-    from msb_cache.eventstore.chain import Break
-
     good, bad = click.style("✓", fg="green"), click.style("✗", fg="red")
     if isinstance(found.chain, Break):
         click.echo(f"  {bad} log      {output.printable(found.chain.problem)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from msb_cache.cli.common import format_option, open_cache, stopping
+from msb_cache.cli.event_lines import print_as_they_come
 
 
 @click.command()
@@ -15,8 +16,6 @@ def watch(home: str | None, format_: str) -> None:
 
     Stays until Ctrl-C. With --format json one line for each event.
     """
-    from msb_cache.cli.event_lines import print_as_they_come
-
     with stopping() as stopped, open_cache(home) as cache:
         print_as_they_come(cache.watch(stopped=stopped), format_)
 

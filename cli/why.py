@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from msb_cache.cli import output
 from msb_cache.cli.common import examples, format_option, open_cache
+from msb_cache.cli.describe import describe, fields, kept_because, who
+from msb_cache.queries.resolve import familiar
+from msb_cache.queries.why import Fate, ImageReasons, LayerReasons, Loss, ManifestReasons, Reasons
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
-    from msb_cache.queries.why import Fate, ImageReasons, LayerReasons, Loss, ManifestReasons, Reasons
 
 _LISTED = 5  # names in a line; of the others the number
 
@@ -42,8 +45,6 @@ COMMAND = why
 
 
 def _print_reasons(found: Reasons) -> None:
-    from msb_cache.queries.why import ImageReasons, ManifestReasons
-
     if isinstance(found, ImageReasons):
         _print_image(found)
     elif isinstance(found, ManifestReasons):
@@ -57,8 +58,6 @@ def _line(name: str, value: str) -> None:
 
 
 def _familiar(names: Sequence[str]) -> list[str]:
-    from msb_cache.queries.resolve import familiar
-
     return [familiar(name) for name in names]
 
 
@@ -69,8 +68,6 @@ def _listed(names: Sequence[str]) -> str:
 
 def _by(event: StoredEvent) -> str:
     """When, what in a few words, and who."""
-    from msb_cache.cli.describe import describe, who
-
     line = describe(event)
     told = f"{line.what} {line.details}".rstrip()
     when = output.local_time_with_offset(event.occurred_at_ns)
@@ -78,8 +75,6 @@ def _by(event: StoredEvent) -> str:
 
 
 def _print_image(found: ImageReasons) -> None:
-    from msb_cache.queries.resolve import familiar
-
     name = output.printable(familiar(found.reference))
     if found.failure is not None:
         click.echo(f"{name} was never here: no pull of it succeeded.")
@@ -135,8 +130,6 @@ def _print_layer(found: LayerReasons) -> None:
 
 
 def _print_loss(loss: Loss) -> None:
-    from msb_cache.cli.describe import who
-
     event, deletion = loss.event, loss.deletion
     when = output.local_time_with_offset(event.occurred_at_ns)
     if deletion is None:
@@ -163,16 +156,11 @@ def _print_fate(fate: Fate | None) -> None:
     if fate.goes:
         _line("A prune now", "deletes it (rule: unused, nothing holds it)")
         return
-    from msb_cache.cli.describe import kept_because
-
     because = kept_because(fate.rule, fate.by[:_LISTED], max(len(fate.by) - _LISTED, 0))
     _line("A prune now", f"keeps it ({because})")
 
 
 def _reasons_fields(found: Reasons) -> dict[str, Any]:
-    from msb_cache.cli.describe import fields
-    from msb_cache.queries.why import ImageReasons, ManifestReasons
-
     def event(one: StoredEvent | None) -> dict[str, Any] | None:
         return None if one is None else fields(one)
 
@@ -219,10 +207,6 @@ def _fate_fields(fate: Fate | None) -> dict[str, Any] | None:
 
 
 def _loss_fields(loss: Loss | None) -> dict[str, Any] | None:
-    import msgspec
-
-    from msb_cache.cli.describe import fields
-
     if loss is None:
         return None
     deletion = loss.deletion
