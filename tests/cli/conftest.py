@@ -1,17 +1,49 @@
-"""A home with three references on two images, and the command run in this process."""
+"""Homes to run commands in, and the command run in this process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from msb_cache import ImageCache
+from msb_cache import Actor, ImageCache
 from msb_cache.cli.main import run
-from tests.cli.support import APP, TOOL, Done, written
+from tests.cli.support import APP, APP_NEXT, TOOL, Call, Done, answer, written
+from tests.logs import ticking
 
-Call = Callable[..., Done]
+SECOND = 10**9
+START = 1_700_000_000 * SECOND  # 2023-11-14T22:13:20Z
+QUESTIONS = (
+    "list",
+    "list --quiet",
+    "list --format json",
+    "list app:*",
+    "inspect app:1",
+    "inspect app:1 --format json",
+    f"inspect {TOOL.digest} --format json",
+    "holders",
+    "holders --format json",
+    "holders app:latest",
+    f"holders {APP.digest[7:19]} --format json",
+)
+SESSION = (
+    "load -q -i {tmp}/app.tar",
+    "use app:1",
+    "hold app:1 sandbox:dev",
+    "load -q -i {tmp}/tool.tar",
+    "load -q -i {tmp}/next.tar",
+    "hold app:1 snapshot:nightly",
+    "use example.org/team/tool:2 --holder sandbox:dev",
+    "rm -q -f app:latest",
+    "release sandbox:dev",
+    "prune -y",
+    "load -q -i {tmp}/app.tar",
+    "hold app:1 sandbox:again",
+    "rm -q -f app:1",
+    "load -q -i {tmp}/tool.tar",
+    "release snapshot:nightly",
+    "prune -y",
+)
 
 
 @pytest.fixture
@@ -34,3 +66,41 @@ def home(own_home: Path, tmp_path: Path) -> Path:
         cache.load(written(tmp_path / "app.tar", APP))
         cache.load(written(tmp_path / "tool.tar", TOOL))
     return own_home
+
+
+@pytest.fixture
+def long(own_home: Path, tmp_path: Path) -> Path:
+    """A home where each event has a second of its own, by two people on two machines."""
+    clock = ticking(START, SECOND)
+    for user, host in (("ada", "one"), ("grace", "two")):
+        actor = Actor(user=user, uid=1, host=host, program="test", reason='it\'s "due"')
+        with ImageCache(own_home, actor=actor, clock=lambda: next(clock)) as cache:
+            if user == "ada":
+                cache.load(written(tmp_path / "app.tar", APP))
+                cache.load(written(tmp_path / "tool.tar", TOOL))
+            cache.hold("app:1", f"sandbox:{user}")
+            cache.use("example.org/team/tool:2", holder=f"sandbox:{user}")
+            cache.load(written(tmp_path / "next.tar", APP_NEXT))
+    return own_home
+
+
+@pytest.fixture
+def recorded(own_home: Path, call: Call, tmp_path: Path) -> list[tuple[int, str, dict[str, object]]]:
+    """A session: after each operation the position, the time it was recorded, and all answers then."""
+    for name, image in (("app", APP), ("tool", TOOL), ("next", APP_NEXT)):
+        written(tmp_path / f"{name}.tar", image)
+    found = []
+    for command in SESSION:
+        assert call(*command.format(tmp=tmp_path).split()).code == 0
+        (last,) = call("events", "--reverse", "-n", "1", "--format", "json").json
+        answers: dict[str, object] = {words: answer(call(*words.split())) for words in QUESTIONS}
+        found.append((last["seq"], last["recorded_at"], answers))
+    return found
+
+
+@pytest.fixture
+def exported(home: Path, call: Call, tmp_path: Path) -> Path:
+    """The home's log as a file."""
+    path = tmp_path / "log.jsonl"
+    assert call("export", "-o", path).code == 0
+    return path

@@ -18,6 +18,7 @@ import sqlite3
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ from tests.imagebuilder import BuiltImage, directory, docker_archive, file, imag
 
 PROGRAM = Path(sys.executable).with_name("msb-cache")
 ESCAPE = "\x1b["
+FAILED, USAGE, NOT_FOUND = 1, 2, 3  # exit codes
+RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}\+00:00")
+# What `msb image list --format json` and `msb image inspect --format json` of 0.7.11 print.
+MSB_LIST_KEYS = {"architecture", "created_at", "digest", "layer_count", "os", "reference", "size_bytes"}
 
 CONFIG = {
     "Env": ["PATH=/usr/bin:/bin", "GREETING=good day"],
@@ -68,6 +73,10 @@ class Done:
     @property
     def lines(self) -> list[str]:
         return self.out.splitlines()
+
+
+Call = Callable[..., Done]
+"""Runs the command in this process: the fixture ``call``."""
 
 
 def execute(*arguments: object, stdin: bytes | int | None = None, **environment: str) -> Done:
@@ -205,3 +214,53 @@ def written(path: Path, *images: BuiltImage, format: str = "docker") -> Path:
     """An archive of images as a file."""
     path.write_bytes(docker_archive(*images) if format == "docker" else oci_archive(*images))
     return path
+
+
+def every(call: Call, *arguments: object) -> list[dict[str, Any]]:
+    done = call(*arguments, "--format", "json")
+    assert (done.code, done.err) == (0, "")
+    return done.json  # type: ignore[no-any-return]
+
+
+def seqs(call: Call, *arguments: object) -> list[int]:
+    return [event["seq"] for event in every(call, *arguments)]
+
+
+class Following:
+    """``--follow`` as a program."""
+
+    def __init__(self, home: Path, *arguments: str) -> None:
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [PROGRAM, "--home", str(home), *arguments, "--follow"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.lines.extend(iter(self.process.stdout.readline, ""))
+
+    def wait_for(self, text: str, count: int = 1) -> None:
+        deadline = time.monotonic() + 20
+        while sum(text in line for line in [*self.lines]) < count:
+            assert time.monotonic() < deadline, (text, self.lines)
+            time.sleep(0.02)
+
+    def end(self, number: int) -> tuple[int, str]:
+        self.process.send_signal(number)
+        code = self.process.wait(10)
+        self._reader.join()
+        assert self.process.stderr is not None
+        assert self.process.stdout is not None
+        said = self.process.stderr.read()
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return code, said
+
+
+def answer(done: Done) -> tuple[int, bytes, str]:
+    return done.code, done.raw, done.err

@@ -1,33 +1,15 @@
-"""Bad input of every kind: one sentence on stderr, the right exit code, and nothing changed."""
+"""Bad input to every command: one sentence on stderr, the right exit code, and nothing changed."""
 
 from __future__ import annotations
 
 import contextlib
-import gzip
-import io
-import os
 import shutil
 import sqlite3
-import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Call
-from tests.cli.support import APP, BASE, TOOL, execute, fingerprint, rows, sentence, sql, written
-from tests.imagebuilder import (
-    blob_name,
-    compact_json,
-    docker_members,
-    image,
-    layer,
-    named,
-    oci_archive,
-    oci_members,
-    tar_of,
-    write_members,
-)
+from tests.cli.support import FAILED, NOT_FOUND, TOOL, USAGE, Call, fingerprint, rows, sentence, sql, written
 
 WRITING = {
     "load": "load -i {archive}",
@@ -62,7 +44,6 @@ READING = {
     "replay": "replay",
     "replay --state": "replay --state",
 }
-FAILED, USAGE, NOT_FOUND = 1, 2, 3
 
 
 class TestArguments:
@@ -176,28 +157,6 @@ class TestArguments:
         assert "sandbox:NAME" in sentence(done.err)
         assert fingerprint(home) == before
 
-    @pytest.mark.parametrize("operation", ["", "zz", "../x", "01a2 b", "01", "Ä" * 6])
-    def test_no_operation_id(self, home: Path, call: Call, operation: str) -> None:
-        done = call("prunes", "show", operation)
-        assert (done.code, done.raw) == (NOT_FOUND, b"")
-        assert "msb-cache prunes" in sentence(done.err)
-
-    def test_unknown_operation_id(self, home: Path, call: Call) -> None:
-        done = call("prunes", "show", "0190a0b0-1111-7222-8333-444444444444")
-        assert (done.code, done.raw) == (NOT_FOUND, b"")
-        assert "msb-cache prunes" in sentence(done.err)
-
-    def test_ambiguous_operation_id(self, home: Path, call: Call) -> None:
-        call("rm", "app:1")
-        call("rm", "app:latest")
-        first, second = (row["operation"] for row in call("prunes", "--format", "json").json)
-        prefix = first[: next(i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)]
-        assert len(prefix) >= 4
-        done = call("prunes", "show", prefix)
-        assert done.code in (FAILED, USAGE, NOT_FOUND)
-        assert done.raw == b""
-        assert "2 deletions" in sentence(done.err)
-
     def test_unknown_operation_of_events(self, home: Path, call: Call) -> None:
         done = call("events", "--operation", "nope")
         assert (done.code, done.raw) == (NOT_FOUND, b"")
@@ -210,189 +169,6 @@ class TestArguments:
         assert (done.code, done.raw) == (USAGE, b"")
         assert "platform" in sentence(done.err)
         assert fingerprint(home) == before
-
-
-def _archives() -> dict[str, tuple[Callable[[Path], Path], str]]:
-    """Name → what writes it, and a word of what is said about it."""
-
-    def raw(data: bytes) -> Callable[[Path], Path]:
-        def write(path: Path) -> Path:
-            path.write_bytes(data)
-            return path
-
-        return write
-
-    whole = tar_of(docker_members([APP]))
-    packed = gzip.compress(whole, mtime=0)
-    lying = oci_members([APP])
-    lying[blob_name(APP.layers[1].digest)] = APP.layers[1].blob[:-1] + b"!"
-    wrong_manifest = oci_members([APP])
-    wrong_manifest[blob_name(APP.digest)] += b" "
-    missing_blob = oci_members([APP])
-    del missing_blob[blob_name(APP.layers[0].digest)]
-    other_diff_ids = docker_members([APP])
-    other_diff_ids[APP.layers[0].diff_id.removeprefix("sha256:") + "/layer.tar"] = TOOL.layers[0].tar + bytes(
-        512
-    )
-    not_json = docker_members([APP])
-    not_json["manifest.json"] = b"{"
-    wrong_shape = docker_members([APP])
-    wrong_shape["manifest.json"] = compact_json([{"Config": 5}])
-    missing_config = docker_members([APP])
-    missing_config["manifest.json"] = compact_json(
-        [{"Config": "gone.json", "RepoTags": ["a:1"], "Layers": []}]
-    )
-    bad_name = docker_members([image([BASE], "Bad Name:1")])
-    no_layer_tar = image([layer(b"not a tar at all" * 100)], "broken:1")
-    climbing = io.BytesIO()
-    with tarfile.open(fileobj=climbing, mode="w") as tar:
-        tar.addfile(tarfile.TarInfo("../../outside"))
-    escaping = image([layer(climbing.getvalue())], "escaping:1")
-    return {
-        "empty": (raw(b""), "empty"),
-        "text": (raw(b"hello\n" * 1000), "docker save"),
-        "zeros": (raw(bytes(10240)), ""),
-        "truncated": (raw(whole[: len(whole) // 2]), "truncated"),
-        "cut in a header": (raw(whole[: 512 * 3 + 100]), "truncated"),
-        "truncated gzip": (raw(packed[: len(packed) // 2]), ""),
-        "damaged gzip": (raw(packed[:200] + bytes(100) + packed[300:]), ""),
-        "gzip of text": (raw(gzip.compress(b"hello")), ""),
-        "other tar": (raw(tar_of({"hello": b"world"})), "manifest.json"),
-        "manifest no JSON": (raw(tar_of(not_json)), "manifest.json"),
-        "manifest of another shape": (raw(tar_of(wrong_shape)), "manifest.json"),
-        "config missing": (raw(tar_of(missing_config)), "gone.json"),
-        "layer not that of the config": (raw(tar_of(other_diff_ids)), "sha256:"),
-        "name no reference": (raw(tar_of(bad_name)), "Bad Name"),
-        "layer no tar": (raw(tar_of(docker_members([no_layer_tar]))), ""),
-        "layer that climbs out": (raw(tar_of(docker_members([escaping]))), ".."),
-        "lies about a layer": (raw(tar_of(lying)), "sha256:"),
-        "lies about its manifest": (raw(tar_of(wrong_manifest)), "sha256:"),
-        "blob missing": (raw(tar_of(missing_blob)), "sha256:"),
-        "no names": (raw(oci_archive(image([BASE]))), "--tag"),
-        "points at nothing": (
-            raw(oci_archive(APP, manifests=[named({**TOOL.descriptor}, ref_name="a:1")])),
-            "",
-        ),
-        "folder that is no layout": (lambda path: write_members(path, {"hello": b"world"}), "index.json"),
-        "empty folder": (lambda path: write_members(path, {"a/b": b""}) / "a", ""),
-        "layout with a lying blob": (lambda path: write_members(path, lying), "sha256:"),
-        "missing": (lambda path: path / "missing.tar", "missing.tar"),
-    }
-
-
-ARCHIVES = _archives()
-
-
-class TestArchives:
-    """What is wrong with what is loaded."""
-
-    @pytest.mark.parametrize("kind", ARCHIVES)
-    def test_refused_whole(self, home: Path, call: Call, tmp_path: Path, kind: str) -> None:
-        write, says = ARCHIVES[kind]
-        before = fingerprint(home)
-        done = call("load", "-i", write(tmp_path / "bad"))
-        assert done.raw == b""
-        assert done.code == FAILED
-        notes = [line for line in done.err.splitlines(keepends=True) if line.startswith("note: ")]
-        said = sentence(done.err.removeprefix("".join(notes)))
-        assert says in said + "".join(notes)
-        assert fingerprint(home) == before
-        assert not (tmp_path / "outside").exists()
-        assert list((home / "cache" / "tmp").iterdir()) == []
-
-    def test_one_bad_image_keeps_the_good_ones_out(self, home: Path, call: Call, tmp_path: Path) -> None:
-        good = image([BASE], "good:1")
-        bad = image([TOOL.layers[1]], "bad:1")
-        members = oci_members([good, bad])
-        members[blob_name(bad.layers[0].digest)] += b"!"
-        (tmp_path / "both.tar").write_bytes(tar_of(members))
-        before = fingerprint(home)
-        assert call("load", "-i", tmp_path / "both.tar").code == FAILED
-        assert fingerprint(home) == before
-
-    def test_into_a_new_home_leaves_no_image(self, own_home: Path, call: Call, tmp_path: Path) -> None:
-        (tmp_path / "bad").write_bytes(b"hello")
-        assert call("load", "-i", tmp_path / "bad").code == FAILED
-        assert call("list", "--format", "json").json == []
-        assert [path for path in own_home.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
-
-    def test_nothing_on_stdin(self, home: Path) -> None:
-        before = fingerprint(home)
-        done = execute("load")
-        assert (done.code, done.raw) == (FAILED, b"")
-        assert "empty" in sentence(done.err)
-        assert fingerprint(home) == before
-
-    def test_rubbish_on_stdin(self, home: Path) -> None:
-        before = fingerprint(home)
-        for data in (b"hello", tar_of(docker_members([APP]))[:5000]):
-            done = execute("load", stdin=data)
-            assert (done.code, done.raw) == (FAILED, b"")
-            sentence(done.err)
-        assert fingerprint(home) == before
-
-    def test_a_file_that_cannot_be_read(self, home: Path, call: Call, tmp_path: Path) -> None:
-        before = fingerprint(home)
-        for path in (Path("/proc/self/mem"), tmp_path):
-            done = call("load", "-i", path)
-            assert (done.code, done.raw) == (FAILED, b"")
-            assert str(path) in sentence(done.err)
-        if os.geteuid() != 0:
-            (tmp_path / "app.tar").chmod(0)
-            done = call("load", "-i", tmp_path / "app.tar")
-            assert (done.code, done.raw) == (USAGE, b"")
-            assert "is not readable" in sentence(done.err)
-        assert fingerprint(home) == before
-
-    def test_platform_that_is_not_there(self, home: Path, call: Call, tmp_path: Path) -> None:
-        before = fingerprint(home)
-        done = call(
-            "load", "-i", written(tmp_path / "two.tar", TOOL, format="oci"), "--platform", "linux/s390x"
-        )
-        assert done.code in (FAILED, NOT_FOUND)
-        assert "linux/s390x" in sentence(done.err)
-        assert "linux/amd64" in sentence(done.err)
-        assert fingerprint(home) == before
-
-
-class TestSaving:
-    @pytest.mark.parametrize(
-        "target", ["", "no/such/folder/x.tar", "{tmp}", "/proc/x.tar", "{tmp}/app.tar/x"]
-    )
-    def test_where_nothing_can_be_written(
-        self, home: Path, call: Call, tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.chdir(tmp_path)
-        before = sorted(os.listdir(tmp_path))
-        done = call("save", "app:1", "-o", target.format(tmp=tmp_path))
-        assert (done.code, done.raw) in ((FAILED, b""), (USAGE, b""))
-        said = sentence(done.err)
-        assert ".part" not in said  # the user named no such file
-        assert sorted(os.listdir(tmp_path)) == before
-
-    def test_one_of_several_missing(self, home: Path, call: Call, tmp_path: Path) -> None:
-        done = call("save", "app:1", "nothing:1", "-o", tmp_path / "out.tar")
-        assert done.code == NOT_FOUND
-        assert "nothing:1" in sentence(done.err)
-        assert not (tmp_path / "out.tar").exists()
-
-    def test_a_failed_save_keeps_the_old_file(self, home: Path, call: Call, tmp_path: Path) -> None:
-        out = tmp_path / "out.tar"
-        out.write_bytes(b"precious")
-        next(iter((home / "cache" / "layers").glob("*.erofs"))).unlink()
-        done = call("save", "app:1", "example.org/team/tool:2", "-o", out)
-        assert done.code == FAILED
-        assert "load the image again" in sentence(done.err)
-        assert out.read_bytes() == b"precious"
-        assert list(tmp_path.glob(".*")) == []
-
-    def test_a_truncated_layer(self, home: Path, call: Call, tmp_path: Path) -> None:
-        path = home / "cache" / "layers" / f"{APP.layers[1].diff_id.replace(':', '_')}.erofs"
-        os.truncate(path, 4096)
-        done = call("save", "app:1", "-o", tmp_path / "out.tar")
-        assert done.code == FAILED
-        assert path.name in sentence(done.err)
-        assert not (tmp_path / "out.tar").exists()
 
 
 def _words(command: str, tmp_path: Path) -> list[str]:
@@ -446,11 +222,6 @@ class TestHomes:
         assert [path.name for path in own_home.rglob("*")] == ["db", "msb.db"]
         # "No cached images" would be false: msb has its own index of them.
         assert "msb" in done.err.replace("msb-cache", "")
-
-    def test_verify_does_not_call_the_files_of_msb_orphans(self, home: Path, call: Call) -> None:
-        (home / "db" / "msb-cache.db").unlink()
-        (home / "db" / "msb.db").touch()
-        assert "--orphans" not in call("verify").out
 
     @pytest.mark.parametrize("command", [*WRITING, *READING])
     @pytest.mark.parametrize("kind", ["newer", "foreign", "garbage", "folder"])

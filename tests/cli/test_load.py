@@ -1,14 +1,12 @@
-"""Archives in and out: every way to load, every way to save, and that what is saved loads here again."""
+"""Archives in: every format, every way to name one, and what is wrong with them."""
 
 from __future__ import annotations
 
 import bz2
 import gzip
 import io
-import json
 import lzma
 import os
-import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,22 +15,37 @@ from typing import Any
 import pytest
 import zstandard
 
-from msb_cache.artifacts.layer import read_layer
-from tests.artifacts.support import flatten
-from tests.cli.conftest import Call
-from tests.cli.support import APP, APP_NEXT, BASE, PROGRAM, TOOL, execute, written
+from tests.cli.support import (
+    APP,
+    BASE,
+    FAILED,
+    NOT_FOUND,
+    TOOL,
+    USAGE,
+    Call,
+    execute,
+    fingerprint,
+    on_terminal,
+    sentence,
+    written,
+)
 from tests.imagebuilder import (
+    blob_name,
+    compact_json,
     docker_archive,
+    docker_members,
     hybrid_archive,
     image,
     index,
     index_descriptor,
+    layer,
     legacy_members,
     named,
     oci_archive,
     oci_directory,
     oci_members,
     tar_of,
+    write_members,
 )
 
 ARM = image([BASE], architecture="arm64", variant="v8")
@@ -162,91 +175,150 @@ class TestLoad:
                 assert call("verify").code == 0, path
 
 
-class TestSave:
-    @pytest.mark.parametrize("to_stdout", [True, False], ids=["stdout", "file"])
-    @pytest.mark.parametrize("format", ["docker", "oci"])
-    def test_loads_again(self, home: Path, call: Call, tmp_path: Path, format: str, to_stdout: bool) -> None:
-        references = ["app:1", "example.org/team/tool:2", "app:latest"]
-        out = tmp_path / "out.tar"
-        if to_stdout:
-            done = call("save", *references, "--format", format)
-            assert (done.code, done.err) == (0, "")
-            out.write_bytes(done.raw)
-        else:
-            done = call("save", *references, "--format", format, "-o", out)
-            assert (done.code, done.raw) == (0, b"")
-            assert done.err.split()[:2] == ["✓", "Saved"]
-        again = tmp_path / "again"
-        assert call("--home", again, "load", "-i", out).code == 0
-        assert sorted(call("--home", again, "list", "-q").lines) == sorted(references)
-        assert call("--home", again, "verify").code == 0
-        for reference in references:
-            was = call("inspect", reference, "--format", "json").json
-            now = call("--home", again, "inspect", reference, "--format", "json").json
-            for key in ("reference", "architecture", "os", "layer_count"):
-                assert was[key] == now[key]
-            assert {**was["config"], "digest": None} == {**now["config"], "digest": None}
-            # The layers say the same, though their tars are others and so are their digests.
-            for before, after in zip(was["layers"], now["layers"], strict=True):
-                assert _tree(home, before) == _tree(again, after)
+def _archives() -> dict[str, tuple[Callable[[Path], Path], str]]:
+    """Name → what writes it, and a word of what is said about it."""
 
-    @pytest.mark.parametrize("format", ["docker", "oci"])
-    def test_saving_what_was_loaded_from_a_save_changes_nothing_more(
-        self, home: Path, call: Call, tmp_path: Path, format: str
-    ) -> None:
-        first = call("save", "app:1", "--format", format).raw
-        (tmp_path / "first.tar").write_bytes(first)
-        call("--home", tmp_path / "again", "load", "-i", tmp_path / "first.tar")
-        assert call("--home", tmp_path / "again", "save", "app:1", "--format", format).raw == first
+    def raw(data: bytes) -> Callable[[Path], Path]:
+        def write(path: Path) -> Path:
+            path.write_bytes(data)
+            return path
 
-    def test_quiet_and_dash(self, home: Path, call: Call, tmp_path: Path) -> None:
-        done = call("save", "-q", "app:1", "-o", tmp_path / "out.tar")
-        assert (done.code, done.raw, done.err) == (0, b"", "")
-        assert call("save", "app:1", "-o", "-").raw == (tmp_path / "out.tar").read_bytes()
+        return write
 
-    def test_formats_are_what_they_say(self, home: Path, call: Call) -> None:
-        with tarfile.open(fileobj=io.BytesIO(call("save", "app:1", "app:latest").raw)) as tar:
-            manifest = json.load(_member(tar, "manifest.json"))
-        assert [sorted(each["RepoTags"]) for each in manifest] == [["app:1", "app:latest"]]
-        with tarfile.open(fileobj=io.BytesIO(call("save", "app:1", "--format", "oci").raw)) as tar:
-            assert json.load(_member(tar, "oci-layout")) == {"imageLayoutVersion": "1.0.0"}
-            assert len(json.load(_member(tar, "index.json"))["manifests"]) == 1
-
-    def test_the_same_twice(self, home: Path, call: Call) -> None:
-        done = call("save", "app:1", "library/app:1")
-        assert done.code == 0
-        with tarfile.open(fileobj=io.BytesIO(done.raw)) as tar:
-            assert json.load(_member(tar, "manifest.json"))[0]["RepoTags"] == ["app:1"]
-
-    def test_saving_appends_nothing(self, home: Path, call: Call) -> None:
-        before = call("events").raw
-        call("save", "app:1")
-        assert call("events").raw == before
-
-    def test_permissions_follow_the_umask(self, home: Path, tmp_path: Path) -> None:
-        """As msb's do: an archive is made to be given to somebody."""
-        out = tmp_path / "out.tar"
-        subprocess.run(["sh", "-c", 'umask 022; "$0" save -q app:1 -o "$1"', PROGRAM, out], check=True)
-        assert out.stat().st_mode & 0o777 == 0o644
-
-    def test_after_a_retag_the_new_image_is_saved(self, home: Path, call: Call, tmp_path: Path) -> None:
-        call("load", "-q", "-i", written(tmp_path / "next.tar", APP_NEXT))
-        (tmp_path / "out.tar").write_bytes(call("save", "app:1").raw)
-        call("--home", tmp_path / "again", "load", "-i", tmp_path / "out.tar")
-        top = call("--home", tmp_path / "again", "inspect", "app:1", "--format", "json").json["layers"][1]
-        assert _tree(tmp_path / "again", top) == _tree(home, {"diff_id": APP_NEXT.layers[1].diff_id})
+    whole = tar_of(docker_members([APP]))
+    packed = gzip.compress(whole, mtime=0)
+    lying = oci_members([APP])
+    lying[blob_name(APP.layers[1].digest)] = APP.layers[1].blob[:-1] + b"!"
+    wrong_manifest = oci_members([APP])
+    wrong_manifest[blob_name(APP.digest)] += b" "
+    missing_blob = oci_members([APP])
+    del missing_blob[blob_name(APP.layers[0].digest)]
+    other_diff_ids = docker_members([APP])
+    other_diff_ids[APP.layers[0].diff_id.removeprefix("sha256:") + "/layer.tar"] = TOOL.layers[0].tar + bytes(
+        512
+    )
+    not_json = docker_members([APP])
+    not_json["manifest.json"] = b"{"
+    wrong_shape = docker_members([APP])
+    wrong_shape["manifest.json"] = compact_json([{"Config": 5}])
+    missing_config = docker_members([APP])
+    missing_config["manifest.json"] = compact_json(
+        [{"Config": "gone.json", "RepoTags": ["a:1"], "Layers": []}]
+    )
+    bad_name = docker_members([image([BASE], "Bad Name:1")])
+    no_layer_tar = image([layer(b"not a tar at all" * 100)], "broken:1")
+    climbing = io.BytesIO()
+    with tarfile.open(fileobj=climbing, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("../../outside"))
+    escaping = image([layer(climbing.getvalue())], "escaping:1")
+    return {
+        "empty": (raw(b""), "empty"),
+        "text": (raw(b"hello\n" * 1000), "docker save"),
+        "zeros": (raw(bytes(10240)), ""),
+        "truncated": (raw(whole[: len(whole) // 2]), "truncated"),
+        "cut in a header": (raw(whole[: 512 * 3 + 100]), "truncated"),
+        "truncated gzip": (raw(packed[: len(packed) // 2]), ""),
+        "damaged gzip": (raw(packed[:200] + bytes(100) + packed[300:]), ""),
+        "gzip of text": (raw(gzip.compress(b"hello")), ""),
+        "other tar": (raw(tar_of({"hello": b"world"})), "manifest.json"),
+        "manifest no JSON": (raw(tar_of(not_json)), "manifest.json"),
+        "manifest of another shape": (raw(tar_of(wrong_shape)), "manifest.json"),
+        "config missing": (raw(tar_of(missing_config)), "gone.json"),
+        "layer not that of the config": (raw(tar_of(other_diff_ids)), "sha256:"),
+        "name no reference": (raw(tar_of(bad_name)), "Bad Name"),
+        "layer no tar": (raw(tar_of(docker_members([no_layer_tar]))), ""),
+        "layer that climbs out": (raw(tar_of(docker_members([escaping]))), ".."),
+        "lies about a layer": (raw(tar_of(lying)), "sha256:"),
+        "lies about its manifest": (raw(tar_of(wrong_manifest)), "sha256:"),
+        "blob missing": (raw(tar_of(missing_blob)), "sha256:"),
+        "no names": (raw(oci_archive(image([BASE]))), "--tag"),
+        "points at nothing": (
+            raw(oci_archive(APP, manifests=[named({**TOOL.descriptor}, ref_name="a:1")])),
+            "",
+        ),
+        "folder that is no layout": (lambda path: write_members(path, {"hello": b"world"}), "index.json"),
+        "empty folder": (lambda path: write_members(path, {"a/b": b""}) / "a", ""),
+        "layout with a lying blob": (lambda path: write_members(path, lying), "sha256:"),
+        "missing": (lambda path: path / "missing.tar", "missing.tar"),
+    }
 
 
-def _layer(home: Path, layer: dict[str, Any]) -> Path:
-    return home / "cache" / "layers" / f"{layer['diff_id'].replace(':', '_')}.erofs"
+ARCHIVES = _archives()
 
 
-def _tree(home: Path, layer: dict[str, Any]) -> dict[bytes, Any]:
-    path = _layer(home, layer)
-    return flatten(read_layer(path).root, {0: path.read_bytes()})
+class TestArchives:
+    """What is wrong with what is loaded."""
+
+    @pytest.mark.parametrize("kind", ARCHIVES)
+    def test_refused_whole(self, home: Path, call: Call, tmp_path: Path, kind: str) -> None:
+        write, says = ARCHIVES[kind]
+        before = fingerprint(home)
+        done = call("load", "-i", write(tmp_path / "bad"))
+        assert done.raw == b""
+        assert done.code == FAILED
+        notes = [line for line in done.err.splitlines(keepends=True) if line.startswith("note: ")]
+        said = sentence(done.err.removeprefix("".join(notes)))
+        assert says in said + "".join(notes)
+        assert fingerprint(home) == before
+        assert not (tmp_path / "outside").exists()
+        assert list((home / "cache" / "tmp").iterdir()) == []
+
+    def test_one_bad_image_keeps_the_good_ones_out(self, home: Path, call: Call, tmp_path: Path) -> None:
+        good = image([BASE], "good:1")
+        bad = image([TOOL.layers[1]], "bad:1")
+        members = oci_members([good, bad])
+        members[blob_name(bad.layers[0].digest)] += b"!"
+        (tmp_path / "both.tar").write_bytes(tar_of(members))
+        before = fingerprint(home)
+        assert call("load", "-i", tmp_path / "both.tar").code == FAILED
+        assert fingerprint(home) == before
+
+    def test_into_a_new_home_leaves_no_image(self, own_home: Path, call: Call, tmp_path: Path) -> None:
+        (tmp_path / "bad").write_bytes(b"hello")
+        assert call("load", "-i", tmp_path / "bad").code == FAILED
+        assert call("list", "--format", "json").json == []
+        assert [path for path in own_home.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+
+    def test_nothing_on_stdin(self, home: Path) -> None:
+        before = fingerprint(home)
+        done = execute("load")
+        assert (done.code, done.raw) == (FAILED, b"")
+        assert "empty" in sentence(done.err)
+        assert fingerprint(home) == before
+
+    def test_rubbish_on_stdin(self, home: Path) -> None:
+        before = fingerprint(home)
+        for data in (b"hello", tar_of(docker_members([APP]))[:5000]):
+            done = execute("load", stdin=data)
+            assert (done.code, done.raw) == (FAILED, b"")
+            sentence(done.err)
+        assert fingerprint(home) == before
+
+    def test_a_file_that_cannot_be_read(self, home: Path, call: Call, tmp_path: Path) -> None:
+        before = fingerprint(home)
+        for path in (Path("/proc/self/mem"), tmp_path):
+            done = call("load", "-i", path)
+            assert (done.code, done.raw) == (FAILED, b"")
+            assert str(path) in sentence(done.err)
+        if os.geteuid() != 0:
+            (tmp_path / "app.tar").chmod(0)
+            done = call("load", "-i", tmp_path / "app.tar")
+            assert (done.code, done.raw) == (USAGE, b"")
+            assert "is not readable" in sentence(done.err)
+        assert fingerprint(home) == before
+
+    def test_platform_that_is_not_there(self, home: Path, call: Call, tmp_path: Path) -> None:
+        before = fingerprint(home)
+        done = call(
+            "load", "-i", written(tmp_path / "two.tar", TOOL, format="oci"), "--platform", "linux/s390x"
+        )
+        assert done.code in (FAILED, NOT_FOUND)
+        assert "linux/s390x" in sentence(done.err)
+        assert "linux/amd64" in sentence(done.err)
+        assert fingerprint(home) == before
 
 
-def _member(tar: tarfile.TarFile, name: str) -> Any:
-    found = tar.extractfile(name)
-    assert found is not None
-    return found
+def test_load_does_not_wait_for_typing(home: Path) -> None:
+    talk = on_terminal(["load"])
+    assert talk.code == 2
+    assert "name an archive" in sentence(talk.said)

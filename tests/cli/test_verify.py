@@ -1,209 +1,16 @@
-"""What the log tells: history as a timeline, past prunes in full, and what verify and rebuild find."""
+"""What verify finds in the log, the index and on the disk, and against a note."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Call
-from tests.cli.support import APP, APP_NEXT, BASE, TOOL, fingerprint, sql, written
-
-KINDS = "manifest|metadata|fsmeta|vmdk|layer"
-
-
-def whats(call: Call, reference: str) -> list[str]:
-    """What happened, line by line of the timeline."""
-    known = rf"(loaded|used|held|moved|released|removed|(?:{KINDS}) deleted)"
-    found = [re.search(rf"(?:^| ){known} +(?:sha256:|-)", line) for line in call("history", reference).lines]
-    assert all(found)
-    return [match[1] for match in found if match]
-
-
-class TestHistory:
-    def test_a_whole_life(self, home: Path, call: Call, tmp_path: Path) -> None:
-        call("use", "app:1", "--holder", "sandbox:dev")
-        call("hold", "app:1", "sandbox:dev")
-        call("load", "-q", "-i", written(tmp_path / "next.tar", APP_NEXT))
-        call("release", "sandbox:dev")
-        call("rm", "app:1", "app:latest", "--reason", "no longer needed")
-        call("load", "-q", "-i", tmp_path / "app.tar")
-        done = call("history", "app:1")
-        assert (done.code, done.err) == (0, "")
-        timeline = whats(call, "app:1")
-        assert timeline[:5] == ["loaded", "used", "held", "moved", "released"]
-        assert timeline[5] == "removed"
-        assert set(timeline[6:-1]) == {
-            "manifest deleted",
-            "metadata deleted",
-            "fsmeta deleted",
-            "vmdk deleted",
-            "layer deleted",
-        }
-        assert timeline[-1] == "loaded"
-        by_hand = done.out
-        assert "by sandbox:dev" in by_hand
-        assert f"was {APP.digest[:19]}, from next.tar" in by_hand
-        assert "no longer needed" in by_hand
-        assert " freed" in by_hand
-        assert re.search(r"\w+@\S+", done.lines[0])
-
-    def test_json(self, home: Path, call: Call) -> None:
-        call("rm", "app:1", "--reason", "why not")
-        found = call("history", "app:1", "--format", "json").json
-        assert [event["type"] for event in found][:2] == ["image.pulled", "image.removed"]
-        assert [event["seq"] for event in found] == sorted(event["seq"] for event in found)
-        removed = found[1]
-        assert removed["subject"] == "docker.io/library/app:1"
-        assert removed["actor"]["reason"] == "why not"
-        assert removed["actor"]["program"] == "msb-cache"
-        assert re.fullmatch("[0-9a-f]{64}", removed["hash"])
-
-    def test_what_others_share_stays_out(self, home: Path, call: Call) -> None:
-        """tool:2 goes, app:1 stays: the shared layer is not reported as deleted."""
-        call("rm", "example.org/team/tool:2")
-        subjects = {
-            event["subject"]
-            for event in call("history", "example.org/team/tool:2", "--format", "json").json
-            if event["type"] == "layer.deleted"
-        }
-        assert subjects == {TOOL.layers[1].diff_id}
-        assert not [what for what in whats(call, "app:1") if "deleted" in what]
-
-    def test_a_layer_shared_by_what_went_together(self, home: Path, call: Call) -> None:
-        call("prune", "-y")
-        shared = [
-            event
-            for event in call("history", "app:1", "--format", "json").json
-            if event["type"] == "layer.deleted" and event["subject"] == BASE.diff_id
-        ]
-        assert [event["shared"] for event in shared] == [True]
-        assert "shared with other images" in call("history", "app:1").out
-
-    def test_of_an_image_long_gone(self, home: Path, call: Call) -> None:
-        call("prune", "-y")
-        assert call("inspect", "app:1").code == 3
-        assert call("history", "app:1").code == 0
-        assert "by a prune" in call("history", "library/app:1").out
-
-    def test_reading_appends_nothing(self, home: Path, call: Call) -> None:
-        before = fingerprint(home)
-        for command in ("list", "inspect app:1", "history app:1", "events", "prunes", "verify", "prune -n"):
-            assert call(*command.split()).code == 0
-        assert fingerprint(home) == before
-
-
-class TestEvents:
-    def test_table(self, home: Path, call: Call) -> None:
-        done = call("events")
-        assert done.lines[0].split() == ["SEQ", "WHEN", "TYPE", "SUBJECT", "DETAILS", "WHO"]
-        assert [int(line.split()[0]) for line in done.lines[1:]] == list(range(1, len(done.lines)))
-        assert "log.created" in done.lines[1]
-
-    def test_filters(self, home: Path, call: Call) -> None:
-        def seqs(*arguments: str) -> list[int]:
-            return [event["seq"] for event in call("events", "--format", "json", *arguments).json]
-
-        everything = seqs()
-        assert everything == sorted(everything)
-        assert seqs("--reverse") == everything[::-1]
-        assert seqs("-n", "2") == everything[:2]
-        assert seqs("--reverse", "-n", "2") == everything[:-3:-1]
-        pulls = call("events", "--type", "image.pulled", "--format", "json").json
-        assert {event["type"] for event in pulls} == {"image.pulled"}
-        assert len(pulls) == 3
-        two = seqs("--type", "image.pulled", "--type", "log.created")
-        assert two == [1, *(event["seq"] for event in pulls)]
-        [operation] = {event["operation"] for event in pulls[:2]}
-        assert set(seqs("--operation", operation)) >= {event["seq"] for event in pulls[:2]}
-        assert pulls[2]["seq"] not in seqs("--operation", operation)
-
-
-class TestPrunes:
-    def test_list(self, home: Path, call: Call) -> None:
-        call("rm", "app:1")
-        call("prune", "-y")
-        done = call("prunes")
-        assert done.lines[0].split() == ["ID", "WHEN", "KIND", "IMAGES", "LAYERS", "FREED", "OUTCOME", "WHO"]
-        newest, oldest = (re.split(r"\s{2,}", line) for line in done.lines[1:])
-        assert newest[2:5] == ["prune", "2", "3"]
-        assert oldest[2:5] == ["remove", "1", "0"]
-        assert newest[6] == oldest[6] == "completed"
-        assert [line.split() for line in call("prunes", "-n", "1").lines] == [
-            line.split() for line in done.lines[:2]
-        ]
-
-    def test_the_listed_ids_work(self, home: Path, call: Call) -> None:
-        """An id as the table shows it must be one that `prunes show` takes, also after quick removals."""
-        for reference in ("app:1", "app:latest", "example.org/team/tool:2"):
-            call("rm", reference)
-        for line in call("prunes").lines[1:]:
-            done = call("prunes", "show", line.split()[0])
-            assert done.code == 0, done.err
-
-    def test_show(self, home: Path, call: Call) -> None:
-        call("hold", "app:1", "sandbox:dev")
-        report = call("prune", "-y", "--format", "json", "--reason", "space").json
-        done = call("prunes", "show", report["operation"])
-        assert (done.code, done.err) == (0, "")
-        for expected in (
-            report["operation"],
-            "prune",
-            "rule=unused",
-            "space",
-            "completed",
-            TOOL.layers[1].diff_id,
-        ):
-            assert expected in done.out
-        assert re.search(rf"^ *example.org/team/tool:2 +{TOOL.digest}", done.out, re.M)
-        for name in ("app:1", "app:latest"):
-            assert re.search(rf"^ *{name} +held by sandbox:dev$", done.out, re.M)
-        for kind in ("metadata", "manifest", "vmdk", "fsmeta", "layer"):
-            assert re.search(rf"^{kind} +deleted ", done.out, re.M)
-
-    def test_show_json(self, home: Path, call: Call) -> None:
-        call("hold", "app:1", "sandbox:dev")
-        report = call("prune", "-y", "--format", "json").json
-        shown = call("prunes", "show", report["operation"][:18], "--format", "json").json
-        for name in report.keys() & shown.keys():
-            assert shown[name] == report[name]
-        assert shown["images"] == [
-            {"reference": "example.org/team/tool:2", "digest": TOOL.digest, "forced": False}
-        ]
-        freed = sum(artifact["bytes"] or 0 for artifact in shown["artifacts"])
-        assert freed == report["bytes_reclaimed"]
-        assert {artifact["outcome"] for artifact in shown["artifacts"]} == {"deleted"}
-        assert {tuple(kept["by"]) for kept in shown["kept"]} == {("sandbox:dev",)}
-        assert shown["finished_at"] > shown["started_at"]
-
-    def test_json_list(self, home: Path, call: Call) -> None:
-        call("rm", "app:1")
-        [row] = call("prunes", "--format", "json").json
-        assert (row["kind"], row["image_refs_removed"], row["outcome"]) == ("remove", 1, "completed")
-
-    def test_what_could_not_be_deleted(self, home: Path, call: Call) -> None:
-        path = home / "cache" / "layers" / f"{TOOL.layers[1].diff_id.replace(':', '_')}.erofs"
-        path.unlink()
-        path.mkdir()
-        (path / "file").touch()
-        done = call("rm", "example.org/team/tool:2")
-        assert "Traceback" not in done.err
-        [row] = call("prunes", "--format", "json").json
-        assert row["outcome"] == "partial"
-        shown = call("prunes", "show", row["operation"], "--format", "json").json
-        [stuck] = [artifact for artifact in shown["artifacts"] if artifact["outcome"] != "deleted"]
-        assert stuck["subject"] == TOOL.layers[1].diff_id
-        assert "irectory" in call("prunes", "show", row["operation"]).out
-        # Who removed it must be told, too.
-        assert done.code == 1 or "could not" in done.err or "not deleted" in done.err
-
-    def test_none(self, home: Path, call: Call) -> None:
-        assert (call("prunes").out, call("prunes").err) == ("", "Nothing was ever pruned or removed.\n")
-        assert call("prunes", "--format", "json").json == []
+from msb_cache.eventstore import chain
+from tests.cli.support import APP, Call, execute, fingerprint, sentence, sql
 
 
 def _layer(home: Path) -> Path:
@@ -281,54 +88,6 @@ class TestVerify:
         with pytest.raises(sqlite3.IntegrityError):
             sql(home, change)
 
-    def test_a_changed_row_and_its_mending(self, home: Path, call: Call) -> None:
-        tables = {
-            name
-            for (name,) in sql(home, "SELECT name FROM sqlite_master WHERE type = 'table'")
-            if not name.startswith(("sqlite_", "_")) and name not in ("events", "projection_state")
-        }
-        good = fingerprint(home)
-        changed = 0
-        for table in sorted(tables):
-            if not sql(home, f'SELECT count(*) FROM "{table}"')[0][0]:
-                continue
-            changed += 1
-            sql(home, f'DELETE FROM "{table}"')
-            done = call("verify")
-            assert done.code == 1, table
-            assert "✗ index" in done.out
-            assert table in done.out
-            assert "msb-cache rebuild" in done.out
-            differences = call("verify", "--format", "json").json["differences"]
-            assert {each["table"] for each in differences} == {table}
-            assert {each["live"] for each in differences} == {None}
-            mended = call("rebuild")
-            assert mended.code == 1
-            assert table in mended.out
-            assert f"{len(differences)} row" in mended.err
-            assert call("rebuild").code == 0
-            assert fingerprint(home) == good
-        assert changed >= 3
-
-    def test_a_changed_value_is_shown_and_mended(self, home: Path, call: Call) -> None:
-        good = call("inspect", "app:1", "--format", "json").json
-        table, column = _table_with(home, "erofs_bytes")
-        sql(home, f'UPDATE "{table}" SET {column} = 12345')
-        assert call("inspect", "app:1", "--format", "json").json != good
-        done = call("rebuild", "--format", "json")
-        assert done.code == 1
-        assert len(done.json) == 3
-        assert all(12345 in each["live"] and 12345 not in each["folded"] for each in done.json)
-        assert call("inspect", "app:1", "--format", "json").json == good
-        assert call("verify").code == 0
-
-    def test_rebuild_of_a_good_home(self, home: Path, call: Call) -> None:
-        before = fingerprint(home)
-        done = call("rebuild")
-        assert (done.code, done.out) == (0, "The index is exactly what the log says.\n")
-        assert call("rebuild", "--format", "json").json == []
-        assert fingerprint(home) == before
-
     def test_without_a_home(self, own_home: Path, call: Call) -> None:
         done = call("verify")
         assert done.code == 0
@@ -337,8 +96,106 @@ class TestVerify:
         assert not own_home.exists()
 
 
-def _table_with(home: Path, column: str) -> tuple[str, str]:
-    for (table,) in sql(home, "SELECT name FROM sqlite_master WHERE type = 'table'"):
-        if column in {row[1] for row in sql(home, f'PRAGMA table_info("{table}")')}:
-            return table, column
-    raise AssertionError(column)
+@pytest.fixture
+def note(home: Path, call: Call, tmp_path: Path) -> Path:
+    """A note of the home's log as a file."""
+    path = tmp_path / "note"
+    path.write_bytes(call("checkpoint").raw)
+    return path
+
+
+class TestAgainst:
+    def test_a_log_that_went_on(self, home: Path, call: Call, note: Path) -> None:
+        call("rm", "app:latest")
+        done = call("verify", "--against", note)
+        assert done.code == 0
+        assert "the log begins with the note of 6 events" in done.out
+        found = call("verify", "--against", note, "--format", "json").json
+        assert found["against"] == {"size": 6, "extended": True, "problem": None}
+        assert call("verify", "--format", "json").json["against"] is None
+
+    def test_from_stdin(self, home: Path, note: Path) -> None:
+        assert execute("verify", "--against", "-", stdin=note.read_bytes()).code == 0
+        done = execute("verify", "--against", "-")
+        assert done.code == 1
+        assert "no checkpoint" in sentence(done.err)
+
+    def test_another_log(self, home: Path, call: Call, note: Path, tmp_path: Path) -> None:
+        call("--home", tmp_path / "other", "load", "-q", tmp_path / "app.tar")
+        done = call("--home", tmp_path / "other", "verify", "--against", note)
+        assert done.code == 1
+        assert "✗ note     this is another log" in done.out
+        found = call("--home", tmp_path / "other", "verify", "--against", note, "--format", "json").json
+        assert (found["sound"], found["against"]["extended"]) == (False, False)
+
+    def test_an_empty_home(self, own_home: Path, call: Call, tmp_path: Path) -> None:
+        (tmp_path / "note").write_text(
+            f"msb-cache checkpoint 1\nlog {'0' * 32}\nsize 5\nhead {'0' * 64}\n"
+            "time 2026-11-23T15:07:25.461360370Z\n"
+        )
+        done = call("verify", "--against", tmp_path / "note")
+        assert done.code == 1
+        assert "there is no log, and the note is of 5 events" in done.out
+        assert not own_home.exists()
+
+    def test_a_log_without_its_end(self, home: Path, call: Call, note: Path) -> None:
+        sql(home, "DROP TRIGGER events_no_delete", "DELETE FROM events WHERE seq > 4")
+        before = fingerprint(home)
+        assert "its end is gone" in sentence(call("list").err)
+        done = call("verify", "--against", note)
+        assert (done.code, done.err) == (1, "")
+        assert "✗ log      its end is gone: it ends at event 4, and the index has had 6" in done.out
+        assert "✗ note     the log has only 4 events, and the note is of 6" in done.out
+        found = call("verify", "--format", "json").json["chain"]
+        assert found["kind"] == "truncated"
+        assert found["broken_at"] == 5
+        assert fingerprint(home) == before
+
+    @pytest.mark.parametrize("content", [b"", b"hello", bytes(1000), "µ".encode() * 5000])
+    def test_what_is_no_note(self, home: Path, call: Call, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "note").write_bytes(content)
+        done = call("verify", "--against", tmp_path / "note")
+        assert (done.code, done.raw) == (1, b"")
+        assert "the note is no checkpoint" in sentence(done.err)
+
+    def test_no_such_note(self, home: Path, call: Call, tmp_path: Path) -> None:
+        for path in (tmp_path / "nowhere", tmp_path):
+            done = call("verify", "--against", path)
+            assert (done.code, done.raw) == (1, b"")
+            assert str(path) in sentence(done.err)
+
+
+class TestWhatChanged:
+    def test_a_changed_event(self, home: Path, call: Call) -> None:
+        sql(home, "DROP TRIGGER events_no_update", "UPDATE events SET actor = actor || ' ' WHERE seq = 3")
+        done = call("verify")
+        assert done.code == 1
+        assert "event 3 does not match its hash: a column of it was changed" in done.out
+        found = call("verify", "--format", "json").json["chain"]
+        assert (found["valid"], found["broken_at"], found["kind"]) == (False, 3, "changed")
+        assert "event 3 does not match" in sentence(call("checkpoint").err)
+
+    @pytest.mark.parametrize("column", chain.COLUMNS[1:])
+    def test_a_column_of_another_type(self, home: Path, call: Call, column: str) -> None:
+        """Whatever reads the event says so in a sentence; verify names the column."""
+        sql(
+            home,
+            "DROP TRIGGER events_no_update",
+            f"UPDATE events SET {column} = CAST(seq AS BLOB) WHERE type = 'image.pulled'",
+        )
+        for command in ("events", "replay", "history app:1", "why app:1", "last-used", "export", "rebuild"):
+            done = call(*command.split())
+            assert done.code in (0, 1, 3)
+            if done.code:
+                sentence(done.err)
+        done = call("verify")
+        assert done.code == 1
+        assert "was changed: its " in done.out
+        assert f"its {column} is no" in done.out
+
+
+class TestInAHomeThatMsbKeeps:
+    def test_verify_does_not_call_the_files_of_msb_orphans(self, home: Path, call: Call) -> None:
+        (home / "db" / "msb-cache.db").unlink()
+        (home / "db" / "msb.db").touch()
+        assert "--orphans" not in call("verify").out

@@ -1,30 +1,22 @@
-"""Why something is here or gone, what lies idle, and the commands that bring back what a prune deleted."""
+"""Why something is here, or gone."""
 
 from __future__ import annotations
 
-import io
-import json
-import shlex
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from msb_cache import ImageCache
 from msb_cache.artifacts.layout import Layout
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.home.ledger import Ledger
-from tests.cli.conftest import Call
-from tests.cli.support import APP, APP_NEXT, BASE, TOOL, fingerprint, sentence, written
-from tests.imagebuilder import docker_archive
+from tests.cli.support import APP, APP_NEXT, BASE, TOOL, Call, sentence, written
 from tests.logs import ACTOR
 from tests.msbhome import SCHEMAS
-from tests.registry_server import RegistryServer
 
 SHORT = APP.digest[:19]
-DAY = 86400 * 10**9
 
 
 def lines(text: str) -> dict[str, str]:
@@ -235,178 +227,6 @@ class TestInAHomeThatMsbKeeps:
             "rule": "unknown",
             "by": [],
         }
-
-
-class TestLastUsed:
-    @pytest.fixture
-    def aged(self, own_home: Path, tmp_path: Path) -> Path:
-        """app:1 and app:latest loaded 40 days ago, tool:2 35 days ago; app:1 used 10 days ago."""
-        import time
-
-        now = time.time_ns()
-
-        def at(days: int) -> ImageCache:
-            return ImageCache(own_home, clock=lambda: now - days * DAY - 10**9)
-
-        with at(40) as cache:
-            cache.load(io.BytesIO(docker_archive(APP)))
-        with at(35) as cache:
-            cache.load(written(tmp_path / "tool.tar", TOOL))
-        with at(10) as cache:
-            cache.use("app:1", holder="sandbox:dev")
-        return own_home
-
-    def test_longest_first(self, aged: Path, call: Call) -> None:
-        done = call("last-used")
-        assert [line.split()[0] for line in done.lines[1:]] == [
-            "app:latest",
-            "example.org/team/tool:2",
-            "app:1",
-        ]
-        assert ["40 days" in done.lines[1], "35 days" in done.lines[2], "10 days" in done.lines[3]] == [
-            True
-        ] * 3
-        assert "loaded from stdin" in done.lines[1]
-        assert "used by sandbox:dev" in done.lines[3]
-
-    @pytest.mark.parametrize(
-        ("length", "count"),
-        [
-            ("30 days", 2),
-            ("36days", 1),
-            ("6 weeks", 0),
-            ("1 Week", 3),
-            ("1 month", 2),
-            ("500 hours", 2),
-            ("0 seconds", 3),
-        ],
-    )
-    def test_only_what_is_idle(self, aged: Path, call: Call, length: str, count: int) -> None:
-        found = call("last-used", "--idle-for", length, "--format", "json").json
-        assert len(found) == count
-        assert all(each["event"]["type"] in ("image.pulled", "image.used") for each in found)
-        assert [each["idle_ns"] for each in found] == sorted(
-            (each["idle_ns"] for each in found), reverse=True
-        )
-
-    def test_the_event_is_the_one_that_list_shows(self, aged: Path, call: Call) -> None:
-        told = {each["reference"]: each for each in call("last-used", "--format", "json").json}
-        for image in call("list", "--format", "json").json:
-            assert told[image["reference"]]["event"]["occurred_at"] == image["last_used_at"]
-
-    def test_nothing(self, own_home: Path, call: Call) -> None:
-        done = call("last-used")
-        assert (done.code, done.raw, done.err) == (0, b"", "No images are cached.\n")
-        assert call("last-used", "--format", "json").json == []
-
-
-class TestRestorePlan:
-    def test_what_is_printed_runs_and_brings_it_back(
-        self, own_home: Path, call: Call, tmp_path: Path
-    ) -> None:
-        """An archive whose name needs quotes, a tag of our own, and an image from a registry."""
-        archive = written(tmp_path / "it's an $archive.tar", TOOL)
-        with RegistryServer() as server:
-            server.add(APP, "team/app", "1")
-            call("load", "-q", archive, "--tag", "mine:7")
-            call("pull", "-q", f"{server.host}/team/app:1")
-            before = {each["reference"]: each["digest"] for each in call("list", "--format", "json").json}
-            assert call("prune", "-y").code == 0
-            operation = call("prunes", "--format", "json").json[0]["operation"]
-            done = call("prunes", "restore-plan", operation[:13])
-            assert (done.code, done.err) == (0, "")
-            commands = [shlex.split(line, comments=True) for line in done.lines]
-            commands = [words for words in commands if words]
-            assert sorted(words[1] for words in commands) == ["load", "load", "pull"]
-            for program, *words in commands:
-                assert program == "msb-cache"
-                assert call(*words).code == 0
-            after = {each["reference"]: each["digest"] for each in call("list", "--format", "json").json}
-        by_digest = f"{server.host}/team/app@{APP.digest}"
-        assert after == {
-            "mine:7": TOOL.digest,
-            "example.org/team/tool:2": TOOL.digest,
-            by_digest: before[f"{server.host}/team/app:1"],
-        }
-        plan = call("prunes", "restore-plan", operation, "--format", "json").json
-        told = {each["reference"]: each["certainty"] for each in plan["images"]}
-        assert told == {
-            "mine:7": "here",
-            "example.org/team/tool:2": "here",
-            f"{server.host}/team/app:1": "exact",
-        }
-        assert plan["lost"] == []
-
-    def test_the_home_is_in_the_command(self, home: Path, call: Call) -> None:
-        call("prune", "-y")
-        operation = call("prunes", "--format", "json").json[0]["operation"]
-        plan = call("--home", home, "prunes", "restore-plan", operation, "--format", "json").json
-        assert all(each["command"][:3] == ["msb-cache", "--home", str(home)] for each in plan["images"])
-
-    def test_what_cannot_be_brought_back(self, home: Path, call: Call, tmp_path: Path) -> None:
-        with ImageCache(home) as cache:
-            cache.load(io.BytesIO(docker_archive(APP_NEXT)))
-        (tmp_path / "tool.tar").unlink()
-        stray = "sha256:" + "1" * 64
-        Layout(home).layer(stray).write_bytes(bytes(4096))
-        call("prune", "-y", "--orphans")
-        operation = call("prunes", "--format", "json").json[0]["operation"]
-        plan = call("prunes", "restore-plan", operation, "--format", "json").json
-        told = {each["reference"]: each for each in plan["images"]}
-        assert told["app:1"]["certainty"] == "none"
-        assert "stdin" in told["app:1"]["notes"][0]
-        assert "tool.tar, which is not there any more" in told["example.org/team/tool:2"]["notes"][0]
-        assert told["app:latest"]["certainty"] == "same source"
-        assert plan["lost"] == [{"kind": "layer", "subject": stray}]
-        done = call("prunes", "restore-plan", operation)
-        assert done.out.count("it cannot be brought back") == 2
-        assert f"layer {stray}" in done.out
-
-    def test_a_manifest_whose_reference_went_before(self, home: Path, call: Call) -> None:
-        call("hold", "example.org/team/tool:2", "sandbox:dev")
-        call("rm", "-f", "example.org/team/tool:2")
-        call("release", "sandbox:dev")
-        call("prune", "-y")
-        operation = call("prunes", "--format", "json").json[0]["operation"]
-        plan = call("prunes", "restore-plan", operation, "--format", "json").json
-        (found,) = [each for each in plan["images"] if each["reference"] is None]
-        assert found["digest"] == TOOL.digest
-        assert found["command"][-2:] == ["--tag", "example.org/team/tool:2"]
-        assert "it had been example.org/team/tool:2" in found["notes"][0]
-
-    def test_what_was_seen_in_msb_is_a_guess(self, own_home: Path, call: Call, tmp_path: Path) -> None:
-        with ImageCache(own_home) as cache:
-            cache.load(io.BytesIO(docker_archive(TOOL)))
-            source = ev.Source(kind="microsandbox")
-            pulled = ev.ImagePulled(manifest_digest=TOOL.digest, changed=True, source=source)
-            with Ledger(Layout(own_home)).write("operation") as transaction:
-                transaction.append([NewEvent(pulled, "example.org/team/tool:2")])
-            cache.prune()
-            plan = cache.restore_plan(cache.deletions()[0].operation)
-        (found,) = plan.images
-        assert found.certainty == "guess"
-        assert found.arguments == ("pull", f"example.org/team/tool@{TOOL.digest}")
-        assert "a guess" in found.notes[-1]
-
-    def test_unknown(self, home: Path, call: Call) -> None:
-        done = call("prunes", "restore-plan", "01a208e8")
-        assert (done.code, done.raw) == (3, b"")
-        assert "no deletion has the id" in sentence(done.err)
-
-
-def test_asking_changes_nothing(home: Path, call: Call) -> None:
-    call("rm", "app:latest")
-    before = fingerprint(home)
-    operation = call("prunes", "--format", "json").json[0]["operation"]
-    for words in (
-        ["why", "app:1"],
-        ["why", APP.digest],
-        ["last-used"],
-        ["prunes", "restore-plan", operation],
-    ):
-        assert call(*words).code == 0
-        assert json.loads(call(*words, "--format", "json").raw) is not None
-    assert fingerprint(home) == before
 
 
 def test_a_name_with_odd_characters_is_printed_safely(home: Path, call: Call) -> None:

@@ -1,0 +1,98 @@
+"""What inspect prints of one image, and what finds it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cli.support import APP, MSB_LIST_KEYS, TOOL, Call, written
+from tests.imagebuilder import image
+
+MSB_INSPECT_KEYS = MSB_LIST_KEYS | {"config", "layers"}
+MSB_CONFIG_KEYS = {
+    "cmd",
+    "digest",
+    "entrypoint",
+    "env",
+    "labels",
+    "stop_signal",
+    "user",
+    "working_dir",
+}
+MSB_LAYER_KEYS = {
+    "blob_digest",
+    "compressed_size_bytes",
+    "diff_id",
+    "erofs_size_bytes",
+    "media_type",
+    "position",
+}
+
+
+class TestInspect:
+    def test_table(self, home: Path, call: Call) -> None:
+        done = call("inspect", "app:1")
+        assert (done.code, done.err) == (0, "")
+        text = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in done.lines)}
+        assert text["Reference"] == "app:1"
+        assert text["Digest"] == APP.digest
+        assert text["Platform"] == "linux/amd64"
+        assert text["Held by"] == "nobody"
+        assert text["Entrypoint"] == "/usr/bin/env"
+        assert text["Cmd"] == "serve 'a b'"
+        assert text["Working dir"] == "/srv"
+        assert text["User"] == "1000:1000"
+        assert text["Stop signal"] == "SIGINT"
+        assert "    GREETING=good day" in done.lines
+        assert "    team=green" in done.lines
+        bottom, top = done.lines[-2:]
+        assert bottom.split()[:2] == ["0", APP.layers[0].diff_id[:19]]
+        assert top.split()[:2] == ["1", APP.layers[1].diff_id[:19]]
+
+    def test_json(self, home: Path, call: Call) -> None:
+        detail = call("inspect", "app:1", "--format", "json").json
+        assert detail.keys() >= MSB_INSPECT_KEYS
+        assert detail["config"].keys() >= MSB_CONFIG_KEYS
+        assert detail["config"]["env"] == ["PATH=/usr/bin:/bin", "GREETING=good day"]
+        assert detail["config"]["labels"] == {"team": "green"}
+        for position, (shown, built) in enumerate(zip(detail["layers"], APP.layers, strict=True)):
+            assert shown.keys() >= MSB_LAYER_KEYS
+            assert (shown["position"], shown["diff_id"]) == (position, built.diff_id)
+            assert (shown["blob_digest"], shown["compressed_size_bytes"]) == (built.digest, len(built.blob))
+            path = home / "cache" / "layers" / f"{built.diff_id.replace(':', '_')}.erofs"
+            assert shown["erofs_size_bytes"] == path.stat().st_size
+
+    def test_every_spelling_finds_it(self, home: Path, call: Call) -> None:
+        for spelling in (
+            "app:1",
+            "library/app:1",
+            "docker.io/app:1",
+            "docker.io/library/app:1",
+            "index.docker.io/library/app:1",
+            f"app@{APP.digest}",
+            f"app:1@{APP.digest}",
+        ):
+            assert call("inspect", spelling, "--format", "json").json["digest"] == APP.digest
+        assert call("inspect", "app", "--format", "json").json["reference"] == "app:latest"
+        assert call("inspect", f"app:1@{TOOL.digest}").code == 3
+
+    def test_holders_are_named(self, home: Path, call: Call) -> None:
+        call("hold", "app:1", "sandbox:dev")
+        call("hold", "app:latest", "snapshot:/snaps/one")
+        shown = call("inspect", "app:1", "--format", "json").json["holders"]
+        assert sorted(shown) == ["sandbox:dev", "snapshot:/snaps/one"]
+        assert "sandbox:dev" in call("inspect", "app:1").out
+
+    def test_an_image_without_settings_has_no_empty_heading(
+        self, home: Path, call: Call, tmp_path: Path
+    ) -> None:
+        call("load", "-i", written(tmp_path / "bare.tar", image(TOOL.layers, "bare:1")))
+        assert "\nConfig\n\n" not in call("inspect", "bare:1").out
+
+    def test_control_characters_do_not_reach_the_terminal(
+        self, home: Path, call: Call, tmp_path: Path
+    ) -> None:
+        evil = {"Cmd": ["\x1b[31mred"], "Env": ["A=\x1b]0;title\x07"], "Labels": {"k": "\r\nfake: line"}}
+        call("load", "-i", written(tmp_path / "evil.tar", image(TOOL.layers, "evil:1", config=evil)))
+        shown = call("inspect", "evil:1").out
+        assert not set(shown) & set("\x1b\x07\r")
+        assert call("inspect", "evil:1", "--format", "json").json["config"]["cmd"] == ["\x1b[31mred"]

@@ -1,0 +1,78 @@
+"""What list prints: tables for people, JSON for programs, -q for scripts."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import Path
+
+from tests.cli.support import APP_NEXT, ESCAPE, MSB_LIST_KEYS, RFC3339, TOOL, Call, execute, written
+
+TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+
+
+class TestList:
+    def test_table(self, home: Path, call: Call) -> None:
+        done = call("list")
+        assert (done.code, done.err) == (0, "")
+        header, *lines = done.lines
+        assert header.split() == ["REFERENCE", "DIGEST", "SIZE", "CREATED", "LAST", "USED"]
+        assert [line.split()[0] for line in lines] == ["example.org/team/tool:2", "app:latest", "app:1"]
+        for line in lines:
+            assert re.fullmatch(rf"\S+ +sha256:[0-9a-f]{{12}} +[\d.]+ KiB +{TIME} +{TIME}", line)
+        assert ESCAPE not in done.out
+        assert len({line.index("sha256:") for line in lines}) == 1
+
+    def test_json(self, home: Path, call: Call) -> None:
+        done = call("ls", "--format", "json")
+        assert (done.code, done.err) == (0, "")
+        for entry in done.json:
+            assert entry.keys() >= MSB_LIST_KEYS
+            assert RFC3339.fullmatch(entry["created_at"])
+            assert RFC3339.fullmatch(entry["last_used_at"])
+        newest = done.json[0]
+        assert newest["reference"] == "example.org/team/tool:2"
+        assert newest["digest"] == TOOL.digest
+        assert newest["size_bytes"] == sum(len(each.blob) for each in TOOL.layers)
+        assert (newest["architecture"], newest["os"], newest["layer_count"]) == ("amd64", "linux", 2)
+
+    def test_quiet(self, home: Path, call: Call) -> None:
+        assert call("list", "-q").lines == ["example.org/team/tool:2", "app:latest", "app:1"]
+
+    def test_nothing(self, own_home: Path, call: Call) -> None:
+        assert call("list").out == ""
+        assert call("list").err == "No cached images.\n"
+        assert call("list", "--format", "json").json == []
+        assert call("list", "-q").raw == b""
+        assert not own_home.exists()
+
+    def test_newest_first_and_retag_keeps_its_place(self, home: Path, call: Call, tmp_path: Path) -> None:
+        before = {entry["reference"]: entry for entry in call("list", "--format", "json").json}
+        assert call("load", "-i", written(tmp_path / "next.tar", APP_NEXT)).code == 0
+        after = call("list", "--format", "json").json
+        assert [entry["reference"] for entry in after] == list(before)
+        moved = next(entry for entry in after if entry["reference"] == "app:1")
+        assert moved["digest"] == APP_NEXT.digest
+        assert moved["created_at"] == before["app:1"]["created_at"]
+        assert moved["last_used_at"] > before["app:1"]["last_used_at"]
+
+    def test_times_are_local_for_people(self, home: Path, call: Call) -> None:
+        [utc] = {entry["created_at"][:16] for entry in call("ls", "--format", "json").json[:1]}
+        there = execute("ls", TZ="Asia/Kolkata").lines[1]
+        here = execute("ls", TZ="UTC").lines[1]
+        assert datetime.fromisoformat(utc).strftime("%Y-%m-%d %H:%M") in here
+        stamps = [datetime.fromisoformat(re.findall(TIME, line)[0]) for line in (there, here)]
+        assert (stamps[0] - stamps[1]).total_seconds() == 5.5 * 3600
+
+
+def test_wildcards_in_lists(home: Path, call: Call) -> None:
+    for pattern, found in {
+        "app:*": ["app:latest", "app:1"],
+        "docker.io/library/app:*": ["app:latest", "app:1"],
+        "app:?": ["app:1"],
+        "*/tool:*": ["example.org/team/tool:2"],
+        "*": ["app:1", "app:latest", "example.org/team/tool:2"],
+        "*p*:*1*": ["app:1"],
+    }.items():
+        assert sorted(call("list", "-q", pattern).lines) == sorted(found), pattern
+    assert sorted(call("list", "-q", "app:1", "*/tool:*").lines) == ["app:1", "example.org/team/tool:2"]
