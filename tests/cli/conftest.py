@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from msb_cache import Actor, ImageCache
 from msb_cache.cli.main import run
 from tests.cli.support import APP, APP_NEXT, TOOL, Call, Done, answer, written
 from tests.logs import ticking
+from tests.msbhome import MsbHome
 
 SECOND = 10**9
 START = 1_700_000_000 * SECOND  # 2023-11-14T22:13:20Z
@@ -66,6 +68,17 @@ def home(own_home: Path, tmp_path: Path) -> Path:
         cache.load(written(tmp_path / "app.tar", APP))
         cache.load(written(tmp_path / "tool.tar", TOOL))
     return own_home
+
+
+@pytest.fixture
+def msb_home(own_home: Path) -> Iterator[MsbHome]:
+    """A home of msb with app:1 and two:2, and a sandbox of app:1."""
+    found = MsbHome(own_home)
+    found.load("app:1", "one", "xy", env=["A=1"])
+    found.load("example.org/two:2", "two", "xz")
+    found.create("app:1", "dev")
+    yield found
+    found.close()
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
-"""Recording what msb did, in a home that looks like one of msb: from the command line down to the files."""
+"""Recording what msb did: what is recorded of it, in which order, and what is not taken for news."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -11,10 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -28,7 +26,6 @@ from msb_cache import (
     failpoints,
 )
 from msb_cache.artifacts.layout import Layout
-from msb_cache.cli.main import run
 from msb_cache.eventstore import chain
 from msb_cache.home.ledger import Ledger
 from msb_cache.msb import sync
@@ -459,136 +456,6 @@ def test_killed_before_the_commit_nothing_is_recorded(home: MsbHome) -> None:
         assert cache.sync().adopted
 
 
-# -- the commands -----------------------------------------------------------------------------------------
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(capfd: pytest.CaptureFixture[str]) -> Call:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = run(arguments)
-        return (code, *capfd.readouterr())
-
-    return call
-
-
-def test_the_sync_command(home: MsbHome, call: Call) -> None:
-    code, out, err = call("sync")
-    assert (code, out) == (0, "Adopted what msb has here: 2 references, 2 manifests, 1 hold.\n")
-    assert "msb-cache events --operation" in err
-    assert call("sync") == (0, "", "Nothing has changed.\n")
-    home.remove_sandbox("dev")
-    code, out, err = call("sync")
-    assert (code, err) == (0, "")
-    assert "image.released" in out
-    assert "seen by" in out
-    home.remove("app:1")
-    found = json.loads(call("sync", "--format", "json")[1])
-    assert [event["type"] for event in found["events"]][:2] == ["image.removed", "manifest.deleted"]
-    assert found["events"][0]["operation"] == found["operation"]
-    assert found["events"][0]["actor"]["observed"]
-    assert (found["adopted"], found["notes"]) == (False, [])
-
-
-def test_commands_sync_unless_told_not_to(home: MsbHome, call: Call) -> None:
-    assert call("--no-sync", "list")[:2] == (0, "")
-    assert not home.layout.database.exists()
-    assert "app:1" in call("list")[1]
-    home.remove_sandbox("dev")
-    assert "sandbox:dev" in call("--no-sync", "inspect", "app:1")[1]
-    assert "nobody" in call("inspect", "app:1")[1]
-
-
-def test_a_note_on_stderr_and_the_answer_on_stdout(home: MsbHome, call: Call) -> None:
-    call("sync")
-    home.connection.execute("DROP TABLE image_ref")
-    code, out, err = call("inspect", "app:1")
-    assert (code, err.count("note:")) == (0, 1)
-    assert "sandbox:dev" in out
-    assert call("sync")[0] == 1
-
-
-class Watching:
-    """``msb-cache watch`` as a program."""
-
-    def __init__(self, home: Path, *arguments: str) -> None:
-        command = [str(Path(sys.executable).with_name("msb-cache")), "--home", str(home), "watch", *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.lines: list[tuple[float, str]] = []
-        self.thread = threading.Thread(target=self._read)
-        self.thread.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append((time.monotonic(), line.rstrip()))
-
-    def wait_for(self, text: str, seconds: float = 10) -> float:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            for at, line in self.lines:
-                if text in line:
-                    return at
-            time.sleep(0.02)
-        raise AssertionError(f"{text} was not printed in {seconds} s: {self.lines}")
-
-    def cpu_seconds(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
-        began = time.monotonic()
-        self.process.send_signal(number)
-        code = self.process.wait(timeout=10)
-        assert time.monotonic() - began < 5
-        self.thread.join()
-        err = self.process.stderr.read()
-        self.process.stdout.close()
-        self.process.stderr.close()
-        return code, err
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_watch(home: MsbHome, number: int) -> None:
-    watching = Watching(home.layout.home, "--format", "json")
-    watching.wait_for("image.held")
-    began = time.monotonic()
-    home.load("three:3", "three", "w")
-    assert watching.wait_for("three:3") - began < 2.5  # a second at most, on a machine that is not busy
-    home.remove_sandbox("dev")
-    watching.wait_for("image.released")
-    # What others append is shown as well, once.
-    home.touch("example.org/two:2")
-    with ImageCache(home.layout.home) as cache:
-        cache.sync()
-        time.sleep(1.2)
-        before = watching.cpu_seconds()
-        time.sleep(2)
-        assert watching.cpu_seconds() - before < 0.1
-        recorded = [event.seq for event in cache.events()]
-    assert watching.end(number) == (0, "")
-    found = [json.loads(line) for _, line in watching.lines]
-    assert [event["seq"] for event in found] == recorded
-    assert os.listdir(home.layout.db).count("msb-cache.db-wal") == 0
-
-
-def test_watch_waits_for_msb(tmp_path: Path) -> None:
-    watching = Watching(tmp_path / "late")
-    time.sleep(1.0)
-    assert watching.process.poll() is None
-    assert not (tmp_path / "late").exists()
-    late = MsbHome(tmp_path / "late")
-    late.load("app:1", "one")
-    watching.wait_for("image.pulled")
-    assert watching.end()[0] == 0
-    late.close()
-
-
 def test_watch_from_a_program(home: MsbHome, cache: ImageCache) -> None:
     stop = threading.Event()
     seen: list[str] = []
@@ -599,17 +466,6 @@ def test_watch_from_a_program(home: MsbHome, cache: ImageCache) -> None:
     assert seen[-1] == "image.held"
     with pytest.raises(StopIteration):
         next(cache.watch(stopped=lambda: True))
-
-
-def test_examples_name_the_command() -> None:
-    examples = Path(__file__).parents[2] / "examples"
-    unit = (examples / "msb-cache-watch.service").read_text()
-    assert "ExecStart=%h/.local/bin/msb-cache watch\n" in unit
-    import plistlib
-
-    found: dict[str, Any] = plistlib.loads((examples / "dev.msb-cache.watch.plist").read_bytes())
-    assert found["ProgramArguments"][-1].endswith('/msb-cache" watch')
-    assert (found["Label"], found["RunAtLoad"]) == ("dev.msb-cache.watch", True)
 
 
 def test_sizes_of_many_files(home: MsbHome, monkeypatch: pytest.MonkeyPatch) -> None:

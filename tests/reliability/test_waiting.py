@@ -6,7 +6,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -250,35 +249,3 @@ def test_stopped_while_following(tmp_path: Path) -> None:
         process.communicate(timeout=20)
         assert process.returncode in (0, 130)
     check_whole(home)
-
-
-INTERRUPTED = """
-import os, signal, sys
-
-module = sys.argv.pop(1)
-
-class Interrupt:
-    def find_spec(self, name, path=None, target=None):
-        if name == module:
-            os.kill(os.getpid(), signal.SIGINT)
-
-sys.meta_path.insert(0, Interrupt())
-from msb_cache.cli.entry import main
-main()
-"""
-
-
-@pytest.mark.parametrize("ignored", [False, True])
-@pytest.mark.parametrize(
-    "module", ["msb_cache.cli.main", "click", "sqlite3", "msb_cache.cli.list", "msb_cache.session"]
-)
-def test_stopped_while_python_imports(tmp_path: Path, module: str, ignored: bool) -> None:
-    handler = signal.SIG_IGN if ignored else signal.default_int_handler
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, module, "--home", tmp_path / "home", "list"],
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, handler) and None,
-    )
-    said = "No cached images.\n" if ignored else "\nstopped\n"
-    assert (done.returncode, done.stdout, done.stderr) == (0 if ignored else 130, "", said)

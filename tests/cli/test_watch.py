@@ -1,0 +1,108 @@
+"""watch as a program: what it shows, that it waits, what it costs, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import plistlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msb_cache import ImageCache
+from tests.cli.support import PROGRAM
+from tests.msbhome import MsbHome
+
+
+class Watching:
+    """``msb-cache watch`` as a program."""
+
+    def __init__(self, home: Path, *arguments: str) -> None:
+        command = [str(PROGRAM), "--home", str(home), "watch", *arguments]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.lines: list[tuple[float, str]] = []
+        self.thread = threading.Thread(target=self._read)
+        self.thread.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append((time.monotonic(), line.rstrip()))
+
+    def wait_for(self, text: str, seconds: float = 10) -> float:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for at, line in self.lines:
+                if text in line:
+                    return at
+            time.sleep(0.02)
+        raise AssertionError(f"{text} was not printed in {seconds} s: {self.lines}")
+
+    def cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        began = time.monotonic()
+        self.process.send_signal(number)
+        code = self.process.wait(timeout=10)
+        assert time.monotonic() - began < 5
+        self.thread.join()
+        err = self.process.stderr.read()
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return code, err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_watch(msb_home: MsbHome, number: int) -> None:
+    watching = Watching(msb_home.layout.home, "--format", "json")
+    watching.wait_for("image.held")
+    began = time.monotonic()
+    msb_home.load("three:3", "three", "w")
+    assert watching.wait_for("three:3") - began < 2.5  # a second at most, on a machine that is not busy
+    msb_home.remove_sandbox("dev")
+    watching.wait_for("image.released")
+    # What others append is shown as well, once.
+    msb_home.touch("example.org/two:2")
+    with ImageCache(msb_home.layout.home) as cache:
+        cache.sync()
+        time.sleep(1.2)
+        before = watching.cpu_seconds()
+        time.sleep(2)
+        assert watching.cpu_seconds() - before < 0.1
+        recorded = [event.seq for event in cache.events()]
+    assert watching.end(number) == (0, "")
+    found = [json.loads(line) for _, line in watching.lines]
+    assert [event["seq"] for event in found] == recorded
+    assert os.listdir(msb_home.layout.db).count("msb-cache.db-wal") == 0
+
+
+def test_watch_waits_for_msb(tmp_path: Path) -> None:
+    watching = Watching(tmp_path / "late")
+    time.sleep(1.0)
+    assert watching.process.poll() is None
+    assert not (tmp_path / "late").exists()
+    late = MsbHome(tmp_path / "late")
+    late.load("app:1", "one")
+    watching.wait_for("image.pulled")
+    assert watching.end()[0] == 0
+    late.close()
+
+
+def test_examples_name_the_command() -> None:
+    examples = Path(__file__).parents[2] / "examples"
+    unit = (examples / "msb-cache-watch.service").read_text()
+    assert "ExecStart=%h/.local/bin/msb-cache watch\n" in unit
+    found: dict[str, Any] = plistlib.loads((examples / "dev.msb-cache.watch.plist").read_bytes())
+    assert found["ProgramArguments"][-1].endswith('/msb-cache" watch')
+    assert (found["Label"], found["RunAtLoad"]) == ("dev.msb-cache.watch", True)
