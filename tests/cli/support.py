@@ -25,7 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.store import StoredEvent
 from tests.imagebuilder import BuiltImage, directory, docker_archive, file, image, layer, oci_archive
+from tests.logs import ACTOR
 
 PROGRAM = Path(sys.executable).with_name("msb-cache")
 ESCAPE = "\x1b["
@@ -214,6 +217,23 @@ def written(path: Path, *images: BuiltImage, format: str = "docker") -> Path:
     """An archive of images as a file."""
     path.write_bytes(docker_archive(*images) if format == "docker" else oci_archive(*images))
     return path
+
+
+def stored(data: ev.Event, subject: str, *, seq: int = 2) -> StoredEvent:
+    """An event as the log gives it back, of 2027-01-15 08:00 UTC and 7 ns."""
+    return StoredEvent(
+        seq=seq,
+        id="01a208de-7af1-7b41-9b6b-000000000000",
+        type=type(data).type,
+        version=type(data).version,
+        subject=subject,
+        operation="01a208de-7af1-7b41-9b6b-151e9b4ceb8a",
+        occurred_at_ns=1_800_000_000_000_000_007,
+        recorded_at_ns=1_800_000_000_000_000_008,
+        actor=ACTOR,
+        data=data,
+        hash=bytes.fromhex("ab" * 32),
+    )
 
 
 def every(call: Call, *arguments: object) -> list[dict[str, Any]]:

@@ -127,6 +127,10 @@ class TestLookup:
             assert isinstance(command, click.Command)
             assert module_of(command.name or "") == f"msb_cache.cli.{file}"
 
+    def test_every_file_has_tests_under_its_name(self) -> None:
+        named = {path.name for path in Path(__file__).parent.glob("test_*.py")}
+        assert {f"test_{file}.py" for file in FILES} <= named
+
     def test_what_is_named_as_no_command_is_there(self) -> None:
         assert sorted(NO_COMMANDS) == [file for file in FILES if file in NO_COMMANDS]
 

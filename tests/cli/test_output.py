@@ -2,12 +2,139 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from msb_cache import ImageCache
 from msb_cache.cli import output
 from tests.cli.support import APP, on_terminal
+
+NS = 1_800_000_000_000_000_007  # 2027-01-15T08:00:00.000000007Z
+
+
+@pytest.fixture
+def india(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The local zone is five and a half hours ahead of UTC."""
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Make stdout a terminal of this many columns."""
+
+    def make(columns: int) -> None:
+        monkeypatch.setattr(output, "_on_terminal", lambda: True)
+        monkeypatch.setenv("COLUMNS", str(columns))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("ns", "local", "with_offset", "rfc3339"),
+    [
+        (None, "-", "-", None),
+        (NS, "2027-01-15 13:30:00", "2027-01-15 13:30:00 +0530", "2027-01-15T08:00:00.000000007+00:00"),
+        (0, "1970-01-01 05:30:00", "1970-01-01 05:30:00 +0530", "1970-01-01T00:00:00.000000000+00:00"),
+        (-1, "1970-01-01 05:29:59", "1970-01-01 05:29:59 +0530", "1969-12-31T23:59:59.999999999+00:00"),
+    ],
+)
+def test_times(india: None, ns: int | None, local: str, with_offset: str, rfc3339: str | None) -> None:
+    assert output.local_time(ns) == local
+    assert output.local_time_with_offset(ns) == with_offset
+    assert output.rfc3339(ns) == rfc3339
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("app:1", "app:1"),
+        ("äpp – 二", "äpp – 二"),
+        ("\x1b[31m\r\n\x07", "\\x1b[31m\\r\\n\\x07"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("\ud800", "\\ud800"),
+    ],
+)
+def test_printable(text: str, shown: str) -> None:
+    assert output.printable(text) == shown
+
+
+@pytest.mark.parametrize("said", ["", "1"])
+def test_an_error_on_stderr(
+    said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", said)
+    output.error("it has \x1b[31m in its name")
+    assert capsys.readouterr() == ("", "error: it has \\x1b[31m in its name\n")
+
+
+def test_a_table_off_a_terminal_is_as_wide_as_its_cells(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output.table(("NAME", "SIZE"), [("a" * 200, "5"), ("b\x1b", "1000")], right=(1,))
+    assert capsys.readouterr().out.splitlines() == [
+        f"NAME{' ' * 196}   SIZE",
+        f"{'a' * 200}      5",
+        f"b\\x1b{' ' * 195}   1000",
+    ]
+
+
+def test_a_table_on_a_terminal_gives_up_the_middles_of_texts_first(
+    terminal: Callable[[int], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = "sha256:0123456789ab"
+    row = ("registry.example.org/a/long/name:tag", digest, "2027-01-15 13:30:00 +0530", "image.pulled")
+    header = ("REFERENCE", "DIGEST", "WHEN", "TYPE")
+    for columns, expected in {
+        120: "   ".join(row),
+        82: "registry.example.org/a/long/name:tag  0123456789ab  2027-01-15 13:30  image.pulled",
+        70: "registry.exa…ng/name:tag  0123456789ab  2027-01-15 13:30  image.pulled",
+        50: "regis…:tag  0123456789ab  2027-01-15  image.pulled",
+    }.items():
+        terminal(columns)
+        output.table(header, [row])
+        shown = capsys.readouterr().out.splitlines()[1]
+        assert shown == expected, columns
+
+
+def test_a_long_table_comes_a_screenful_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    taken = []
+
+    def rows() -> Iterator[tuple[str, ...]]:
+        for number in range(2 * output.SCREENFUL + 1):
+            taken.append(number)
+            yield (str(number), "x")
+
+    output.long_table(("N", "X"), (row for row in rows()), right=(0,))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [str(number) for number in taken]
+    # The first screenful gave the columns their widths.
+    assert lines[1] == " 0   x"
+    assert lines[-1] == "200   x"
+
+
+@pytest.mark.parametrize("count", [0, 1, output.SCREENFUL, output.SCREENFUL + 1])
+def test_a_json_array_in_parts_is_what_it_is_at_once(count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    values = [{"number": number, "text": "a\nb", "none": None, "list": []} for number in range(count)]
+    output.json_array(iter(values))
+    in_parts = capsys.readouterr().out
+    output.json(values)
+    assert in_parts == capsys.readouterr().out
+    assert json.loads(in_parts) == values
+
+
+def test_columns_are_aligned_and_indented(capsys: pytest.CaptureFixture[str]) -> None:
+    output.columns([("a", "bb", "c"), ("aaa", "", "\x07")], err=True)
+    assert capsys.readouterr() == ("", "  a     bb   c\n  aaa        \\x07\n")
+
 
 MINUTE = r"\d{4}-\d\d-\d\d \d\d:\d\d"
 

@@ -1,0 +1,146 @@
+"""Events in words: their line, who did it, and why a deletion keeps something."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from msb_cache.cli.describe import describe, fields, kept_because, who
+from msb_cache.eventstore import events as ev
+from tests.cli.support import RFC3339, stored
+from tests.logs import ACTOR, PYTHON, digest, layer, manifest_added, pulled
+
+SHORT = digest(1)[:19]
+OPERATION = "01a208de-7af1-7b41-9b6b-151e9b4ceb8a"
+
+
+@pytest.mark.parametrize(
+    ("data", "subject", "line"),
+    [
+        (pulled(digest(1)), PYTHON, ("loaded", "green", SHORT, "from python.tar")),
+        (
+            pulled(digest(1), previous=digest(2)),
+            PYTHON,
+            ("moved", "green", SHORT, f"was {digest(2)[:19]}, from python.tar"),
+        ),
+        (
+            ev.ImagePulled(
+                manifest_digest=digest(1),
+                changed=True,
+                source=ev.Source(kind="registry", name="ghcr.io"),
+                bytes_fetched=2048,
+                bytes_reused=1024,
+            ),
+            PYTHON,
+            ("pulled", "green", SHORT, "from ghcr.io, 2.0 KiB new, 1.0 KiB reused"),
+        ),
+        (
+            ev.ImagePulled(
+                manifest_digest=digest(1), changed=False, source=ev.Source(kind="archive", name="-")
+            ),
+            PYTHON,
+            ("loaded", "green", SHORT, "from stdin, unchanged"),
+        ),
+        (
+            ev.ImagePulled(
+                manifest_digest=digest(1),
+                changed=True,
+                source=ev.Source(kind="microsandbox"),
+                bytes_fetched=0,
+            ),
+            PYTHON,
+            ("pulled", "green", SHORT, "all layers already here"),
+        ),
+        (ev.ImagePullFailed(reason="no such host"), PYTHON, ("pull failed", "red", "-", "no such host")),
+        (ev.ImageUsed(manifest_digest=digest(1)), PYTHON, ("used", "cyan", SHORT, "")),
+        (
+            ev.ImageUsed(manifest_digest=digest(1), holder="sandbox:a"),
+            PYTHON,
+            ("used", "cyan", SHORT, "by sandbox:a"),
+        ),
+        (ev.ImageHeld(holder="sandbox:a"), digest(1), ("held", "yellow", SHORT, "by sandbox:a")),
+        (ev.ImageReleased(holder="sandbox:a"), digest(1), ("released", "yellow", SHORT, "by sandbox:a")),
+        (
+            ev.ImageRemoved(manifest_digest=digest(1), cause="prune"),
+            PYTHON,
+            ("removed", "red", SHORT, "by a prune"),
+        ),
+        (
+            ev.ImageRemoved(manifest_digest=digest(1), cause="remove", forced=True),
+            PYTHON,
+            ("removed", "red", SHORT, "forced while in use"),
+        ),
+        (
+            ev.LayerDeleted(bytes=3000, recovered=True),
+            digest(1),
+            ("layer deleted", "red", SHORT, "2.9 KiB freed, found gone while recovering"),
+        ),
+        (ev.MetadataDeleted(), PYTHON, ("metadata deleted", "red", "-", "")),
+        (
+            ev.ArtifactKept(kind="vmdk", reason="held", holders=("sandbox:a", "sandbox:b")),
+            digest(1),
+            ("vmdk kept", "yellow", SHORT, "in use by sandbox:a, sandbox:b"),
+        ),
+        (
+            ev.ArtifactDeleteFailed(kind="layer", errno=13, reason="Permission denied"),
+            digest(1),
+            ("layer stuck", "red", SHORT, "Permission denied"),
+        ),
+        (
+            manifest_added([layer(1), layer(2)]),
+            digest(1),
+            ("added", "green", SHORT, "linux/amd64, 2 layers, 2.0 KiB"),
+        ),
+        (
+            ev.DeletionFinished(outcome="partial", recovered=True),
+            OPERATION,
+            ("finished", "red", "-", "partial, by recovery"),
+        ),
+        (ev.LogCreated(log_id="0" * 32, format=1), "0" * 32, ("log created", "white", "-", "format 1")),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, ev.Event) else "",
+)
+def test_an_event_in_a_line(data: ev.Event, subject: str, line: tuple[str, ...]) -> None:
+    found = describe(stored(data, subject))
+    assert (found.what, found.colour, found.digest, found.details) == line
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (("held", ("sandbox:a", "snapshot:/b"), 0), "held by sandbox:a, snapshot:/b"),
+        (("held", ("sandbox:a",), 4), "held by sandbox:a and 4 more"),
+        (("needed", (digest(1), PYTHON), 0), f"needed by {SHORT}, python:3.12"),
+        (("recent", (), 0), "recent"),
+        (("unknown", (), 0), "msb does not know it"),
+        (("shared", (PYTHON,), 1), "shares layers with python:3.12 and 1 more, which msb does not know"),
+    ],
+)
+def test_why_something_is_kept(kept: tuple[str, tuple[str, ...], int], said: str) -> None:
+    assert kept_because(*kept) == said
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"program": "msb-cache"}, "alice@host"),
+        ({}, "alice@host (test)"),
+        ({"program": "msb-cache", "reason": "it is \x1b[31mdue"}, "alice@host: it is \\x1b[31mdue"),
+        ({"program": "msb-cache", "observed": True}, "seen by alice@host"),
+    ],
+)
+def test_who(changed: dict[str, Any], said: str) -> None:
+    assert who(msgspec.structs.replace(ACTOR, **changed)) == said
+
+
+def test_fields_are_ready_for_json_and_keep_the_nanosecond() -> None:
+    event = stored(manifest_added([layer(1)]), digest(1))
+    found = json.loads(json.dumps(fields(event)))
+    assert found["occurred_at"] == "2027-01-15T08:00:00.000000007+00:00"
+    assert RFC3339.fullmatch(found["recorded_at"])
+    assert (found["type"], found["hash"]) == ("manifest.added", "ab" * 32)
+    assert found["data"]["layers"][0]["diff_id"] == layer(1).diff_id
+    assert "shared" not in found

@@ -1,0 +1,25 @@
+"""Fields for JSON that programs know from msb."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msb_cache import ImageCache
+from msb_cache.cli.fields import hold_fields, image_fields
+from tests.cli.support import APP, MSB_LIST_KEYS, RFC3339
+
+
+def test_an_image_has_the_names_that_msb_gives(home: Path) -> None:
+    with ImageCache(home) as cache:
+        found = image_fields(cache.get("app:1"))
+    assert found.keys() == MSB_LIST_KEYS | {"last_used_at"}
+    assert (found["reference"], found["digest"], found["layer_count"]) == ("app:1", APP.digest, 2)
+    assert RFC3339.fullmatch(found["created_at"])
+
+
+def test_a_hold(home: Path) -> None:
+    with ImageCache(home) as cache:
+        cache.hold("app:1", "sandbox:dev")
+        (found,) = [hold_fields(hold) for hold in cache.holds()]
+    assert RFC3339.fullmatch(found.pop("since"))
+    assert found == {"holder": "sandbox:dev", "digest": APP.digest, "reference": "app:1"}
