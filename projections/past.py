@@ -65,16 +65,11 @@ class Past:
     def __init__(self, position: int = 0, rows: Rows | None = None) -> None:
         self.position = position
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
-        self.connection.execute("BEGIN")
-        for row_type, found in zip(_KEPT, rows or [[] for _ in _KEPT], strict=True):
-            for statement in statements(row_type):
-                self.connection.execute(statement)
-            names = columns(row_type)
-            self.connection.executemany(
-                f"INSERT INTO {row_type.table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",  # noqa: S608
-                found,
-            )
-        self.connection.execute("COMMIT")
+        try:
+            self._fill(rows or tuple([] for _ in _KEPT))
+        except BaseException:
+            self.close()
+            raise
 
     def advance(self, live: sqlite3.Connection, store: EventStore, until: int) -> None:
         """Fold the events up to a later position; ``live`` and ``store`` are of the log's database."""
@@ -97,6 +92,18 @@ class Past:
     def close(self) -> None:
         """Free the memory."""
         self.connection.close()
+
+    def _fill(self, rows: Rows) -> None:
+        self.connection.execute("BEGIN")
+        for row_type, found in zip(_KEPT, rows, strict=True):
+            for statement in statements(row_type):
+                self.connection.execute(statement)
+            names = columns(row_type)
+            self.connection.executemany(
+                f"INSERT INTO {row_type.table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",  # noqa: S608
+                found,
+            )
+        self.connection.execute("COMMIT")
 
 
 class _Decided(StoredTable[R]):

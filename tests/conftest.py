@@ -7,6 +7,7 @@ import hashlib
 import os
 import pwd
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -94,6 +96,35 @@ def no_msb(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no msb be found, neither here nor in child processes."""
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.setattr("msb_cache.msb.program.find_spec", lambda name: None)
+
+
+@pytest.fixture(autouse=True)
+def closed_ledgers() -> Iterator[None]:
+    """Close the ledgers that a test made, so that no connection outlives it."""
+    yield
+    if (logs := sys.modules.get("tests.logs")) is not None:
+        logs.close_ledgers()
+
+
+@pytest.fixture
+def open_connections(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[sqlite3.Connection]]:
+    """Return a function that gives the SQLite connections that this test opened and did not close."""
+    opened: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def connect_and_keep(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        opened.append(connect(*args, **kwargs))
+        return opened[-1]
+
+    def is_open(connection: sqlite3.Connection) -> bool:
+        try:
+            connection.total_changes  # noqa: B018 - raises once it is closed
+        except sqlite3.ProgrammingError:
+            return False
+        return True
+
+    monkeypatch.setattr(sqlite3, "connect", connect_and_keep)
+    return lambda: [connection for connection in opened if is_open(connection)]
 
 
 # --- peers --------------------------------------------------------------------------------------

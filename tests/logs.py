@@ -69,8 +69,20 @@ def some_events() -> list[NewEvent]:
     ]
 
 
+_made: list[Ledger] = []
+
+
+def close_ledgers() -> None:
+    """Close every ledger that ``new_ledger`` has made."""
+    while _made:
+        _made.pop().close()
+
+
 def new_ledger(home: Path, events: Sequence[NewEvent], *, clock: Iterator[int] | None = None) -> Ledger:
-    """Return a ledger in ``home`` with these events, each in a transaction of its own."""
+    """Return a ledger in ``home`` with these events, each in a transaction of its own.
+
+    It is closed when the test ends.
+    """
     times = clock or ticking()
     layout = Layout(home)
     ledger = Ledger(
@@ -79,6 +91,7 @@ def new_ledger(home: Path, events: Sequence[NewEvent], *, clock: Iterator[int] |
         clock=lambda: next(times),
         committed=lambda connection, before, seq: keep_live(connection, before, seq, layout.snapshots),
     )
+    _made.append(ledger)
     for number, event in enumerate(events):
         with ledger.write(f"operation-{number}") as transaction:
             transaction.append([event])

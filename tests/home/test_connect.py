@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -60,17 +62,20 @@ def downgrade(path: Path, until: str) -> None:
     old.rename(path)
 
 
-@pytest.mark.parametrize(
-    "until", [migration.name for migration in migrations.pending(Database(memory=True))][1:]
-)
+with closing(Database(memory=True)) as empty:
+    MIGRATIONS = [migration.name for migration in migrations.pending(empty)]
+
+
+@pytest.mark.parametrize("until", MIGRATIONS[1:])
 def test_an_older_database_is_migrated_and_its_projections_filled(tmp_path: Path, until: str) -> None:
     manifest = NewEvent(manifest_added([layer(1, 10), layer(2, 20)]), digest(1))
     ledger = new_ledger(tmp_path, [manifest, *some_events()[:-1]])
     ledger.close()
     path = ledger.layout.database
     downgrade(path, until)
-    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() < (SCHEMA_VERSION,)
-    with Ledger(Layout(tmp_path), actor=ACTOR).read() as connection:
+    with closing(sqlite3.connect(path)) as old:
+        assert old.execute("PRAGMA user_version").fetchone() < (SCHEMA_VERSION,)
+    with ledger.read() as connection:
         assert connection is not None
         assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
         found = images.handle(connection, PYTHON)
@@ -114,11 +119,10 @@ def test_many_make_a_database_at_once(tmp_path: Path) -> None:
 def test_tables_of_another_fold_are_folded_anew(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path, some_events()[:2])
     ledger.close()
-    connection = sqlite3.connect(ledger.layout.database, isolation_level=None)
-    connection.execute("UPDATE projection_state SET fold_version = 0")
-    connection.execute("DELETE FROM image")
-    connection.close()
-    with Ledger(Layout(tmp_path), actor=ACTOR).read() as connection:
+    with closing(sqlite3.connect(ledger.layout.database, isolation_level=None)) as changing:
+        changing.execute("UPDATE projection_state SET fold_version = 0")
+        changing.execute("DELETE FROM image")
+    with ledger.read() as connection:
         assert connection is not None
         assert images.handle(connection, PYTHON) is not None
 
@@ -169,13 +173,16 @@ def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"no database at all, but long enough to be read as one" * 20, b"SQLite format 3\0"]
 )
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_database_is_refused(
+    tmp_path: Path, content: bytes, open_connections: Callable[[], list[sqlite3.Connection]]
+) -> None:
     path = Layout(tmp_path).database
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises((CorruptLogError, LogError), match=r"msb-cache\.db"):
         open_database(Layout(tmp_path))
     assert path.read_bytes() == content
+    assert open_connections() == []
 
 
 def test_a_directory_in_its_place_is_refused(tmp_path: Path) -> None:

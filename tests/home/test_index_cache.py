@@ -195,7 +195,9 @@ def test_a_well_made_one_with_nonsense_in_it_is_ignored(ledger: Ledger, content:
     assert index_at(ledger, head(ledger)) == expected
 
 
-def test_one_whose_rows_contradict_each_other_is_ignored(ledger: Ledger) -> None:
+def test_one_whose_rows_contradict_each_other_is_ignored(
+    ledger: Ledger, open_connections: Callable[[], list[sqlite3.Connection]]
+) -> None:
     import msgspec
     import zstandard
 
@@ -207,6 +209,21 @@ def test_one_whose_rows_contradict_each_other_is_ignored(ledger: Ledger) -> None
     data = zstandard.ZstdCompressor().compress(msgspec.msgpack.encode(tables))
     path.write_bytes(index_cache._MAGIC + index_cache._checksum(path.name, data) + data)
     assert index_at(ledger, head(ledger)) == expected
+    assert open_connections() == []
+
+
+def test_an_interrupted_fold_closes_the_index(
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    open_connections: Callable[[], list[sqlite3.Connection]],
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(past.Past, "advance", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        index_at(ledger, head(ledger) - 1)
+    assert open_connections() == []
 
 
 def test_those_of_another_log_are_ignored_and_deleted(ledger: Ledger, tmp_path: Path) -> None:

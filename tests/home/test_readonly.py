@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from msb_cache import ImageCache
+from msb_cache.home import readonly
 from tests.imagebuilder import docker_archive, sample
+from tests.logs import new_ledger, some_events
 from tests.trees import files_below
 
 READING = {
@@ -83,6 +88,27 @@ def call(home: Path, tmp_path: Path) -> Callable[[str], subprocess.CompletedProc
     if os.geteuid() == 0 and shutil.which("setpriv") is None:
         pytest.skip("root may write anywhere, and there is no setpriv to become less than that")
     return run
+
+
+def test_a_copy_that_cannot_be_used_is_closed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    open_connections: Callable[[], list[sqlite3.Connection]],
+) -> None:
+    """Such as on a full disk: bringing the write-ahead log into the copy's file takes room."""
+
+    class OnAFullDisk(sqlite3.Connection):
+        def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
+            if sql == "PRAGMA journal_mode = DELETE":
+                raise sqlite3.OperationalError("database or disk is full")
+            return super().execute(sql, parameters)
+
+    ledger = new_ledger(tmp_path, some_events())  # open, so that there is a write-ahead log
+    before = open_connections()
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=OnAFullDisk))
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        readonly.connect(ledger.layout.database, 1)
+    assert open_connections() == before
 
 
 def test_all_of_it_is_read(home: Path, call: Callable[[str], subprocess.CompletedProcess[str]]) -> None:

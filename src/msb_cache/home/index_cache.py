@@ -68,10 +68,14 @@ def index_at(
             if past is None and keep:
                 _delete(cached.path)  # so that a good one can take its place
     past = past or Past()
-    while past.position < position:
-        past.advance(connection, store, min(position, (past.position // STEP + 1) * STEP))
-        if keep and past.position % STEP == 0:
-            keep = _keep(connection, past.connection, past.position, folder)
+    try:
+        while past.position < position:
+            past.advance(connection, store, min(position, (past.position // STEP + 1) * STEP))
+            if keep and past.position % STEP == 0:
+                keep = _keep(connection, past.connection, past.position, folder)
+    except BaseException:
+        past.close()
+        raise
     return past
 
 

@@ -84,9 +84,13 @@ def _copied(path: Path, wait: float) -> sqlite3.Connection:
         target = Path(folder) / path.name
         copy(path, target)
         connection = _connect(target, "mode=rw", wait)
-        # The whole log goes into the file, so that SQLite never asks for it by name when that is gone.
-        connection.execute("PRAGMA journal_mode = DELETE")
-        connection.execute("PRAGMA query_only = ON")
+        try:
+            # The whole log goes into the file, so that SQLite never asks for it by name when that is gone.
+            connection.execute("PRAGMA journal_mode = DELETE")
+            connection.execute("PRAGMA query_only = ON")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
 
