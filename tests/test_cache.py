@@ -7,6 +7,7 @@ import io
 import json
 import os
 import stat
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,8 +50,10 @@ TWO = image([SHARED, layer([file("two", b"2")])], "two:1")
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> ImageCache:
-    return ImageCache(tmp_path / "new" / "home", actor=Actor(user="alice", uid=1, host="h", program="test"))
+def cache(tmp_path: Path) -> Iterator[ImageCache]:
+    actor = Actor(user="alice", uid=1, host="h", program="test")
+    with ImageCache(tmp_path / "new" / "home", actor=actor) as cache:
+        yield cache
 
 
 def archive(*images: BuiltImage) -> io.BytesIO:

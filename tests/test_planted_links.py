@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -15,10 +16,10 @@ ONE, TWO = sample("one:1"), sample("two:1", seed="two")
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> ImageCache:
-    cache = ImageCache(tmp_path / "home")
-    cache.load(io.BytesIO(docker_archive(ONE)))
-    return cache
+def cache(tmp_path: Path) -> Iterator[ImageCache]:
+    with ImageCache(tmp_path / "home") as cache:
+        cache.load(io.BytesIO(docker_archive(ONE)))
+        yield cache
 
 
 def test_the_cache_itself_may_lie_elsewhere(cache: ImageCache, tmp_path: Path) -> None:

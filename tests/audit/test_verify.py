@@ -147,7 +147,7 @@ def test_every_later_log_extends_a_note(tmp_path: Path) -> None:
     with ImageCache(home) as cache:
         for _ in range(3):
             notes.append(cache.checkpoint().note)
-            with Ledger(cache._layout).write("operation") as transaction:
+            with closing(Ledger(cache._layout)) as ledger, ledger.write("operation") as transaction:
                 transaction.append(some_events())
         for note in notes:
             found = cache.verify(note)

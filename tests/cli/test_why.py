@@ -19,6 +19,11 @@ from tests.msbhome import SCHEMAS
 SHORT = APP.digest[:19]
 
 
+def append(home: Path, event: NewEvent) -> None:
+    with closing(Ledger(Layout(home), actor=ACTOR)) as ledger, ledger.write("operation") as transaction:
+        transaction.append([event])
+
+
 def lines(text: str) -> dict[str, str]:
     """The answer's lines by their names; the first stands under ''."""
     first, *rest = text.splitlines()
@@ -151,17 +156,15 @@ class TestWhyGone:
             assert "by a prune" in lines(done.out)["Went"]
 
     def test_by_another_program(self, home: Path, call: Call) -> None:
-        with Ledger(Layout(home), actor=ACTOR).write("operation") as transaction:
-            removed = ev.ImageRemoved(manifest_digest=APP.digest, cause="external")
-            transaction.append([NewEvent(removed, "docker.io/library/app:1")])
+        removed = ev.ImageRemoved(manifest_digest=APP.digest, cause="external")
+        append(home, NewEvent(removed, "docker.io/library/app:1"))
         found = lines(call("why", "app:1").out)
         assert "by another program" in found["Went"]
         assert "Bring back" not in found
 
     def test_a_pull_that_never_succeeded(self, home: Path, call: Call) -> None:
         failed = ev.ImagePullFailed(reason="no \x1b[31msuch host")
-        with Ledger(Layout(home), actor=ACTOR).write("operation") as transaction:
-            transaction.append([NewEvent(failed, "docker.io/library/app:9")])
+        append(home, NewEvent(failed, "docker.io/library/app:9"))
         done = call("why", "app:9")
         assert "app:9 was never here" in done.lines[0]
         assert "such host" in done.out
@@ -195,13 +198,9 @@ class TestWhyUnknown:
 
     def test_several(self, home: Path, call: Call) -> None:
         """Digests that begin alike are made by hand: hashes rarely do."""
-        with Ledger(Layout(home), actor=ACTOR).write("operation") as transaction:
-            for last in "12":
-                digest = "sha256:" + "e" * 63 + last
-                added = ev.ManifestAdded(
-                    media_type="m", config_digest=digest, config=ev.ImageConfig(), layers=()
-                )
-                transaction.append([NewEvent(added, digest)])
+        for digest in ("sha256:" + "e" * 63 + last for last in "12"):
+            added = ev.ManifestAdded(media_type="m", config_digest=digest, config=ev.ImageConfig(), layers=())
+            append(home, NewEvent(added, digest))
         done = call("why", "sha256:eeeeeee")
         assert (done.code, done.raw) == (2, b"")
         assert "several digests begin with 'sha256:eeeeeee'" in sentence(done.err)

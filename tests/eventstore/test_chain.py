@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,9 @@ def stranger_checks(path: Path) -> str:
         "hash",
     ]
     previous, position = bytes(32), 0
-    for row in sqlite3.connect(path).execute(f"SELECT {', '.join(columns)} FROM events ORDER BY seq"):
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute(f"SELECT {', '.join(columns)} FROM events ORDER BY seq").fetchall()
+    for row in rows:
         position += 1
         message = previous
         for value in row[:-1]:
@@ -229,7 +232,7 @@ def test_a_changed_column_type_is_found(tmp_path: Path) -> None:
 
 def test_a_log_that_does_not_begin_as_one_is_refused(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path, some_events())
-    with sqlite3.connect(ledger.layout.database, isolation_level=None) as connection:
+    with closing(sqlite3.connect(ledger.layout.database, isolation_level=None)) as connection:
         row = list(
             connection.execute(f"SELECT {', '.join(chain.COLUMNS)} FROM events WHERE seq = 2").fetchone()
         )
@@ -241,7 +244,6 @@ def test_a_log_that_does_not_begin_as_one_is_refused(tmp_path: Path) -> None:
         assert chain.verify(connection) == chain.Break(
             1, "event 1 is 'image.pulled', not 'log.created'", "beginning"
         )
-    connection.close()
 
 
 def test_encoding_separates_values_and_types() -> None:

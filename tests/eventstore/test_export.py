@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -142,10 +143,9 @@ def test_text_survives_as_it_is_stored(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path, some_events())
     ledger.close()
     odd = '{ "manifest_digest" :"sha256:\\u00e9é" , "a":1.0e1}'
-    with sqlite3.connect(ledger.layout.database, isolation_level=None) as connection:
+    with closing(sqlite3.connect(ledger.layout.database, isolation_level=None)) as connection:
         connection.execute("DROP TRIGGER events_no_update")
         connection.execute("UPDATE events SET data = ? WHERE seq = 3", (odd,))
         out = io.BytesIO()
         export_log(ledger, out)
         assert next(row for row, _ in export.read(io.BytesIO(out.getvalue())) if row[0] == 3)[-1] == odd
-    connection.close()

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -306,13 +307,18 @@ def test_no_value_is_a_crash(changes: list[tuple[str, object]]) -> None:
     shutil.rmtree(folder)
 
 
+def of_another_program(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("CREATE TABLE other (x)")
+
+
 @pytest.mark.parametrize(
     "make",
     [
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(b"no database" * 100),
         lambda path: path.write_bytes(b"SQLite format 3\0" + b"x" * 5000),
-        lambda path: sqlite3.connect(path).executescript("CREATE TABLE other (x)"),
+        of_another_program,
         lambda path: path.mkdir(),
         lambda path: os.mkfifo(path),
         lambda path: path.symlink_to("nowhere"),

@@ -144,7 +144,8 @@ def _older(schema: int) -> Callable[[Path], None]:
 def downgrade(path: Path, schema: int) -> None:
     """Turn a database into what a release with this schema left: its log, and its tables empty."""
     older = path.with_name("older.db")
-    following = [migration.name for migration in migrations.pending(Database(memory=True))][schema]
+    with closing(Database(memory=True)) as empty:
+        following = [migration.name for migration in migrations.pending(empty)][schema]
     with closing(sqlite3.connect(older, isolation_level=None)) as connection:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute("PRAGMA journal_mode = WAL")
