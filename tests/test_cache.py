@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import json
 import os
+import sqlite3
 import stat
-from collections.abc import Iterator
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,6 +38,7 @@ from msb_cache.eventstore.store import Actor
 from msb_cache.oci.reference import Reference
 from msb_cache.queries.resolve import familiar
 from tests.imagebuilder import BuiltImage, directory, docker_archive, file, image, layer, sample
+from tests.logs import PYTHON, new_ledger, some_events
 from tests.trees import files_below
 
 SHARED = layer([directory("etc"), file("etc/shared", b"s" * 5000)])
@@ -457,8 +463,6 @@ def test_verify_reads_what_it_finds(cache: ImageCache) -> None:
 
 
 def test_a_cut_off_log_is_said(cache: ImageCache) -> None:
-    import sqlite3
-
     cache.load(archive(ONE))
     cache.close()
     connection = sqlite3.connect(cache.home / "db/msb-cache.db", isolation_level=None)
@@ -601,8 +605,6 @@ def test_familiar_names_parse_back(text: str) -> None:
 
 
 def test_rebuild_mends_and_reports(cache: ImageCache) -> None:
-    import sqlite3
-
     cache.load(archive(ONE))
     assert cache.rebuild() == []
     connection = sqlite3.connect(cache.home / "db/msb-cache.db", isolation_level=None)
@@ -632,3 +634,99 @@ def test_a_disk_that_cannot_be_written_to_is_named(
     monkeypatch.undo()
     assert cache.list() == []
     assert len(cache.load(path)) == 1
+
+
+class TestDroppedUnclosed:
+    @pytest.fixture
+    def home(self, tmp_path: Path) -> Path:
+        new_ledger(tmp_path, some_events()).close()
+        return tmp_path
+
+    def warnings_of(self, drop: Callable[[], object]) -> list[str]:
+        found: list[str] = []
+
+        def note(message: Warning | str, category: type[Warning], *where: object) -> None:
+            found.append(f"{category.__name__}: {message}")
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = note  # a recorded warning would keep its cache
+            drop()
+            gc.collect()  # else a connection that was left open would warn at some later time
+        return found
+
+    def test_it_warns_once_and_closes(
+        self, home: Path, open_connections: Callable[[], list[sqlite3.Connection]]
+    ) -> None:
+        def look() -> None:
+            cache = ImageCache(home)
+            assert cache.list(as_of="@3") != cache.list()  # the past has a connection of its own
+            assert len(open_connections()) == 2
+
+        assert self.warnings_of(look) == [f"ResourceWarning: unclosed image cache of {home}"]
+        assert open_connections() == []
+
+    def test_the_warning_names_the_line_that_dropped_it(self, home: Path) -> None:
+        cache = ImageCache(home)
+        cache.list()
+        with pytest.warns(ResourceWarning, match="unclosed image cache") as caught:
+            del cache
+        assert caught[0].filename == __file__
+
+    def test_nothing_is_said_where_nothing_is_open(self, home: Path, tmp_path: Path) -> None:
+        def closed() -> None:
+            with ImageCache(home) as cache:
+                cache.list()
+
+        def never_made() -> None:
+            with pytest.raises(TypeError):
+                ImageCache(5)  # type: ignore[arg-type]
+
+        assert self.warnings_of(closed) == []
+        assert self.warnings_of(never_made) == []
+        assert self.warnings_of(lambda: ImageCache(home)) == []
+        assert self.warnings_of(lambda: ImageCache(tmp_path / "none").list()) == []
+
+    @pytest.mark.parametrize(
+        "events",
+        [
+            lambda cache: cache.iter_events(),
+            lambda cache: cache.iter_history(PYTHON),
+            lambda cache: cache.follow(),
+        ],
+        ids=["events", "history", "follow"],
+    )
+    def test_what_reads_it_keeps_it(
+        self, home: Path, events: Callable[[ImageCache], Generator[object]]
+    ) -> None:
+        reading = events(ImageCache(home))
+        assert self.warnings_of(lambda: next(reading)) == []
+        assert self.warnings_of(reading.close) == [f"ResourceWarning: unclosed image cache of {home}"]
+
+    def test_another_thread_drops_it(self, home: Path) -> None:
+        held = [ImageCache(home)]
+        held[0].list()
+
+        def drop() -> None:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(held.clear).result()
+
+        first, *more = self.warnings_of(drop)
+        assert first == f"ResourceWarning: unclosed image cache of {home}"
+        assert len(more) == (sys.version_info >= (3, 13))  # SQLite's own
+        assert all("unclosed database" in warning for warning in more)
+
+    @pytest.mark.parametrize("place", ["cache", "builtins.cache"])
+    def test_the_interpreter_ends(self, home: Path, place: str) -> None:
+        program = (
+            "import builtins, sys; from msb_cache import ImageCache\n"
+            f"{place} = ImageCache(sys.argv[1]); {place}.list()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-W", "always", "-c", program, str(home)], capture_output=True, text=True
+        )
+        assert done.returncode == 0
+        said = [line.partition(": ")[2] for line in done.stderr.splitlines()]
+        assert [line for line in said if "tracemalloc" not in line] == [
+            f"ResourceWarning: unclosed image cache of {home}"
+        ]

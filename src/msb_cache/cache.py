@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import builtins
 import os
+import sqlite3
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Unpack
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, Unpack
 
 from msb_cache.artifacts.layout import Layout
 from msb_cache.errors import InvalidConfigError
@@ -48,12 +50,18 @@ if TYPE_CHECKING:
     from msb_cache.queries.restore_plan import RestorePlan
     from msb_cache.queries.why import IdleImage, Reasons
 
+_Found = TypeVar("_Found")
+
 
 class ImageCache:
     """The image cache of one home.
 
     Use it as a context manager, in one thread. Reading writes nothing: without a log there are simply no
     images. Every method that writes first finishes or undoes what a killed process left.
+
+    A cache that is dropped with its database open closes it and gives a ``ResourceWarning``, as files do. If
+    another thread drops it, or the garbage collector finds it in a reference cycle, Python 3.13 and later may
+    warn of the SQLite connection as well: only the thread that opened one can close it.
 
     In a home that msb keeps (``db/msb.db`` exists) every method that reads first records what msb did since
     the last time, if its database changed and the home can be written to.
@@ -108,6 +116,18 @@ class ImageCache:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    # Bound here, because the module may be gone when a cache outlives the interpreter's modules.
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        session: Session | None = getattr(self, "_session", None)
+        if session is None or not session.is_open:
+            return
+        try:
+            # The source is what tracemalloc shows the origin of; the level, the line that dropped it.
+            warn(f"unclosed image cache of {self._layout.root}", ResourceWarning, stacklevel=2, source=self)
+        finally:
+            with suppress(sqlite3.ProgrammingError):  # in another thread: the collector closes it
+                session.close()
 
     def _handle(self, row: HandleRow) -> ImageHandle:
         from msb_cache.queries.images import handle  # a history has no handles
@@ -233,7 +253,7 @@ class ImageCache:
         query = Query(filters, self._ledger.clock())
         with self._session.index() as connection:
             resolve.in_log(connection, reference)
-        return pages(self._ledger, query, query.history_of(reference))
+        return self._kept_open(pages(self._ledger, query, query.history_of(reference)))
 
     def events(self, **filters: Unpack[Filters]) -> builtins.list[StoredEvent]:
         """Return the log's events that fit every given condition, in position order; see ``Filters``.
@@ -250,7 +270,7 @@ class ImageCache:
 
         query = Query(filters, self._ledger.clock())
         self._session.observe()
-        return pages(self._ledger, query, query.events)
+        return self._kept_open(pages(self._ledger, query, query.events))
 
     def follow(
         self,
@@ -284,7 +304,7 @@ class ImageCache:
                 resolve.in_log(connection, reference)
         turns = looks(self._session.recorded, stopped=stopped, note=self._session.note, interval=interval)
         read: Reader[StoredEvent] = query.events if reference is None else query.history_of(reference)
-        return follow(self._ledger, query, read, turns)
+        return self._kept_open(follow(self._ledger, query, read, turns))
 
     def deletions(self, *, limit: int | None = None) -> builtins.list[DeletionSummary]:
         """Return past removals and prunes, newest first: who, by which policy, and the counters."""
@@ -497,7 +517,9 @@ class ImageCache:
         """
         from msb_cache.queries.follow import watch
 
-        return watch(self._ledger, stopped=stopped, note=self._session.note, interval=interval)
+        return self._kept_open(
+            watch(self._ledger, stopped=stopped, note=self._session.note, interval=interval)
+        )
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -697,6 +719,10 @@ class ImageCache:
 
         self._session.begin_writing()
         return rebuild(self._ledger)
+
+    def _kept_open(self, found: Iterator[_Found]) -> Iterator[_Found]:
+        """Keep this cache from being dropped for as long as a caller reads what it gave."""
+        yield from found
 
     @contextmanager
     def _log(self, path: str | os.PathLike[str] | None, note: Note | None) -> Iterator[Log]:

@@ -54,6 +54,11 @@ class Session:
         self._noted: str | None = None
         self._past: Past | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a database is open."""
+        return self.ledger.is_open or self._past is not None
+
     def close(self) -> None:
         """Close the databases, that of the past too."""
         self._forget_past()

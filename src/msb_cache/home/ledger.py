@@ -151,6 +151,11 @@ class Ledger:
     def actor(self, actor: Actor) -> None:
         self._actor = actor
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the database is open."""
+        return self._connection is not None
+
     def close(self) -> None:
         """Close the database; using the ledger again opens it anew."""
         if self._connection is not None:
