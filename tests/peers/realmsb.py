@@ -7,7 +7,7 @@ import os
 import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -66,7 +66,7 @@ class Msb:
 
     def hold(self, reference: str, name: str) -> None:
         """Leave the records of a sandbox, as ``create`` does, without waiting for its boot to fail."""
-        with sqlite3.connect(self.home / "db" / "msb.db") as connection:
+        with closing(sqlite3.connect(self.home / "db" / "msb.db")) as connection, connection:
             columns = [row[1] for row in connection.execute("PRAGMA table_info(sandbox)") if row[1] != "id"]
             values = ", ".join("?" if column == "name" else column for column in columns)
             connection.execute(

@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -500,7 +501,7 @@ def test_nothing_is_an_orphan_while_a_hold_names_no_record(real: Msb, cache: Ima
     stray(real, "old")
     import sqlite3
 
-    with sqlite3.connect(cache._layout.msb_database) as connection:
+    with closing(sqlite3.connect(cache._layout.msb_database)) as connection, connection:
         columns = [row[1] for row in connection.execute("PRAGMA table_info(snapshot_index)") if row[3]]
         values = dict.fromkeys(columns, "2026-01-01 00:00:00.000000000")
         values |= {
