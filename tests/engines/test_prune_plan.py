@@ -15,8 +15,12 @@ def state(
     manifests: dict[str, str],
     holders: dict[str, list[str]] | None = None,
     others: dict[str, str] | None = None,
+    fixed: str = "",
 ) -> IndexState:
-    """References to manifests, these to layers (a letter each) and holders; what other spellings point at."""
+    """References to manifests, these to layers (a letter each) and holders; what other spellings point at.
+
+    ``fixed`` are the references and manifests, a letter each, that the deleting program does not know.
+    """
     return IndexState(
         references,
         {name: list(found) for name, found in manifests.items()},
@@ -27,6 +31,7 @@ def state(
             for each in {*"".join(manifests.values())}
             if (count := sum(each in found for found in manifests.values())) > 1
         },
+        fixed=frozenset(fixed),
         others={name: list(found) for name, found in (others or {}).items() if name in references},
     )
 
@@ -224,6 +229,16 @@ def test_prune(
         ),
         pytest.param(state({"a": "M"}, {"M": "x"}), ["nope"], False, [], [], "", [], id="not in the index"),
         pytest.param(
+            state({"a": "M"}, {"M": "x"}, {"M": ["s"]}),
+            ["nope", "a", "never"],
+            True,
+            ["a"],
+            [],
+            "",
+            [Kept("M", "held", ("s",))],
+            id="forced: those not in the index are passed over",
+        ),
+        pytest.param(
             state({"a": "M"}, {"M": "x"}), ["a", "a"], False, ["a"], ["M"], "x", [], id="asked twice"
         ),
     ],
@@ -244,6 +259,92 @@ def test_remove(
     assert list(plan.kept) == kept
 
 
+@pytest.mark.parametrize(
+    ("index", "references", "manifests", "layers", "kept"),
+    [
+        pytest.param(
+            state({"a": "M", "b": "N"}, {"M": "x", "N": "y"}, fixed="aM"),
+            ["b"],
+            ["N"],
+            "y",
+            [Kept("a", "unknown")],
+            id="neither the reference nor its manifest is known",
+        ),
+        pytest.param(
+            state({"a": "M", "b": "N"}, {"M": "x", "N": "y"}, fixed="M"),
+            ["b"],
+            ["N"],
+            "y",
+            [Kept("a", "unknown")],
+            id="only the manifest is unknown",
+        ),
+        pytest.param(
+            state({"a": "M", "b": "M"}, {"M": "x"}, fixed="a"),
+            [],
+            [],
+            "",
+            [Kept("a", "unknown"), Kept("b", "shared", ("M",))],
+            id="only the reference is unknown, and another one points at its manifest",
+        ),
+        pytest.param(
+            state({"b": "N"}, {"M": "x", "N": "y", "O": "z"}, fixed="M"),
+            ["b"],
+            ["N", "O"],
+            "yz",
+            [],
+            id="an unknown manifest without a reference stays, a known one goes",
+        ),
+        pytest.param(
+            state({"b": "N"}, {"M": "wx", "N": "xy", "O": "xz"}, fixed="M"),
+            [],
+            [],
+            "",
+            [Kept("b", "shared", ("M",))],
+            id="manifests, with a reference or without, that have a layer of an unknown one",
+        ),
+        pytest.param(
+            state({"a": "M", "b": "N", "c": "O"}, {"M": "v", "N": "w", "O": "vwx"}, fixed="abMN"),
+            [],
+            [],
+            "",
+            [Kept("a", "unknown"), Kept("b", "unknown"), Kept("c", "shared", ("M", "N"))],
+            id="layers of two unknown ones",
+        ),
+        pytest.param(
+            state({"a": "M"}, {"M": "x", "N": "y"}, {"M": ["s"], "N": ["t"]}, fixed="aMN"),
+            [],
+            [],
+            "",
+            [Kept("a", "held", ("s",)), Kept("N", "held", ("t",))],
+            id="what holds it is said first",
+        ),
+        pytest.param(
+            state({"a": "M", "b": "N"}, {"N": "y"}, fixed="a"),
+            ["b"],
+            ["N"],
+            "y",
+            [Kept("a", "unknown")],
+            id="an unknown reference whose manifest has no record",
+        ),
+    ],
+)
+def test_a_prune_leaves_what_the_deleting_program_does_not_know(
+    index: IndexState, references: list[str], manifests: list[str], layers: str, kept: list[Kept]
+) -> None:
+    plan = plan_prune(index)
+    assert [*plan.references] == references
+    assert list(plan.manifests) == manifests
+    assert set(plan.layers) == set(layers)
+    assert list(plan.kept) == kept
+
+
+def test_a_dangling_manifest_and_a_lone_layer_are_plans_too() -> None:
+    assert not Plan(manifests=("M",)).empty
+    assert not Plan(layers=("x",)).empty
+    assert not Plan(references={"a": "M"}).empty
+    assert Plan(kept=(Kept("a", "held", ("s",)),)).empty
+
+
 def test_a_remove_counts_only_what_goes() -> None:
     index = state({"a": "M", "b": "N", "c": "O"}, {"M": "wxy", "N": "xyz", "O": "zv"})
     plan = plan_remove(index, ["a", "b"])
@@ -254,8 +355,14 @@ def test_a_reference_that_moved_since_it_was_shown_stays() -> None:
     shown = plan_prune(state({"a": "M", "b": "N"}, {"M": "x", "N": "y"}))
     plan = plan_prune(state({"a": "N", "b": "N"}, {"M": "x", "N": "y"}), within=shown)
     assert (plan.references, plan.manifests, plan.layers) == ({"b": "N"}, ("M",), ("x",))
-    removal = plan_remove(state({"a": "N"}, {"N": "y"}), ["a"], within=shown)
-    assert removal.empty
+    removal = plan_remove(state({"a": "N", "b": "N"}, {"N": "y"}), ["a", "b"], within=shown)
+    assert (removal.references, removal.manifests) == ({"b": "N"}, ())
+    assert plan_remove(state({"a": "N"}, {"N": "y"}), ["a"], within=shown).empty
+
+
+def test_without_force_a_held_reference_stays() -> None:
+    index = state({"a": "M"}, {"M": "x"}, {"M": ["s"]})
+    assert plan_remove(index, ["a"]) == plan_remove(index, ["a"], force=False)
 
 
 names = st.sampled_from(["a", "b", "c"])
