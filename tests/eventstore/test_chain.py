@@ -168,6 +168,13 @@ def go_back_in_time(rows: list[list[chain.Value]]) -> None:
     link_again(rows)
 
 
+def go_back_a_nanosecond(rows: list[list[chain.Value]]) -> None:
+    previous = rows[2][7]
+    assert isinstance(previous, int)
+    rows[3][7] = previous - 1
+    link_again(rows)
+
+
 def make_it_bytes(rows: list[list[chain.Value]]) -> None:
     rows[3][9] = str(rows[3][9]).encode()
 
@@ -185,6 +192,7 @@ def make_it_bytes(rows: list[list[chain.Value]]) -> None:
         (change_the_last, 7, "changed", "which column, no hash can tell"),
         (change_a_hash, 3, "hash", "the stored hash of event 3 was changed; its contents were not"),
         (go_back_in_time, 4, "time", "event 4 was recorded before event 3"),
+        (go_back_a_nanosecond, 4, "time", "event 4 was recorded before event 3"),
         (make_it_bytes, 4, "changed", "its data is no text"),
     ],
 )
@@ -198,6 +206,25 @@ def test_what_can_be_told(tmp_path: Path, change: Rewrite, seq: int, kind: str, 
 def test_a_whole_new_chain_is_a_sound_log(tmp_path: Path) -> None:
     def change(rows: list[list[chain.Value]]) -> None:
         rows[2][4] = "somebody else"
+        link_again(rows)
+
+    assert isinstance(rewritten(tmp_path, change), chain.Verified)
+
+
+def test_events_recorded_at_the_same_time_are_in_order(tmp_path: Path) -> None:
+    def change(rows: list[list[chain.Value]]) -> None:
+        for row in rows:
+            row[7] = rows[0][7]
+        link_again(rows)
+
+    assert isinstance(rewritten(tmp_path, change), chain.Verified)
+
+
+def test_a_time_that_is_no_integer_is_not_compared(tmp_path: Path) -> None:
+    """The chain covers what is stored, whatever it is: that no event reads so is found by decoding it."""
+
+    def change(rows: list[list[chain.Value]]) -> None:
+        rows[3][7] = "yesterday"
         link_again(rows)
 
     assert isinstance(rewritten(tmp_path, change), chain.Verified)
@@ -260,6 +287,25 @@ def test_encoding_separates_values_and_types() -> None:
         (1.0,),
     ]
     assert len({chain.encode(row) for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("value", "encoded"),
+    [
+        (1, b"i\0\0\0\x08\0\0\0\0\0\0\0\x01"),
+        (-(2**63), b"i\0\0\0\x08\x80\0\0\0\0\0\0\0"),
+        ("ä", b"t\0\0\0\x02\xc3\xa4"),
+        # Half a surrogate pair is no character, and UTF-8 has none; it is hashed all the same.
+        ("\ud800", b"t\0\0\0\x03\xed\xa0\x80"),
+        ("\udfffx", b"t\0\0\0\x04\xed\xbf\xbfx"),
+        (b"\xff", b"b\0\0\0\x01\xff"),
+        (0.5, b"f\0\0\0\x08\x3f\xe0\0\0\0\0\0\0"),
+        (None, b"n\0\0\0\0"),
+    ],
+)
+def test_the_encoding_is_the_documented_one(value: chain.Value, encoded: bytes) -> None:
+    assert chain.encode([value]) == encoded
+    assert chain.encode([value, value]) == encoded * 2
 
 
 def test_the_chain_is_sensitive_to_order(tmp_path: Path) -> None:

@@ -109,13 +109,15 @@ def test_conditions_without_an_index(tmp_path: Path, where: Where, expected: lis
 
 
 def test_text_is_found_as_it_was_written(tmp_path: Path) -> None:
-    failed = ev.ImagePullFailed(reason='it said "no\\way" — ÄÖ')
+    failed = ev.ImagePullFailed(reason='it said "no\\way" — ÄÖ, 100%_done')
     ledger = new_ledger(tmp_path, [NewEvent(failed, PYTHON)])
     with ledger.read() as connection:
         assert connection is not None
         store = ledger.store(connection)
-        for text in ('said "NO', "no\\way", "— ÄÖ"):
+        for text in ('said "NO', "no\\way", "— ÄÖ", "100%_DONE"):
             assert [event.seq for event in store.read(where=Where(text=text))] == [2]
+        for text in ("0_", "%d", "1%done"):
+            assert [*store.read(where=Where(text=text))] == []
 
 
 def test_recorded_at_never_goes_back(tmp_path: Path) -> None:
@@ -125,6 +127,26 @@ def test_recorded_at_never_goes_back(tmp_path: Path) -> None:
         assert connection is not None
         events = list(ledger.store(connection).read(after=1))
     assert [event.recorded_at_ns for event in events] == [50, 50, 70, 70, 70, 70]
+
+
+@pytest.mark.parametrize("back", [1, 10**9, 3600 * 10**9])
+def test_a_clock_that_is_set_back_a_little(tmp_path: Path, back: int) -> None:
+    now = 1_800_000_000_000_000_000
+    ledger = new_ledger(tmp_path, some_events()[:4], clock=iter([now, now - back, now - 2 * back, now + 1]))
+    with ledger.snapshot() as connection:
+        assert connection is not None
+        events = list(ledger.store(connection).read(after=1))
+    assert [event.recorded_at_ns - now for event in events] == [0, 0, 0, 1]
+    # That it happened now is said with the time under which it is recorded.
+    assert [event.occurred_at_ns - now for event in events] == [0, 0, 0, 1]
+
+
+def test_a_clock_before_the_epoch_is_the_epoch(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path, some_events()[:2], clock=iter([-5, 7]))
+    with ledger.snapshot() as connection:
+        assert connection is not None
+        events = list(ledger.store(connection).read())
+    assert [(event.recorded_at_ns, event.occurred_at_ns) for event in events] == [(0, 0), (0, 0), (7, 7)]
 
 
 def test_an_event_may_have_occurred_long_before(tmp_path: Path) -> None:
