@@ -1,103 +1,363 @@
-"""The fold: its version says which rows a log folds to."""
+"""What single events do to the tables: cases that chance seldom makes (for the rest: test_fold_stateful)."""
 
 from __future__ import annotations
 
-import hashlib
-import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
 
-import msgspec
 import pytest
-from msgspec.structs import astuple
+from msgspec.structs import replace
 
+from msb_cache.artifacts.layout import Layout
 from msb_cache.eventstore import events as ev
-from msb_cache.eventstore.store import StoredEvent
-from msb_cache.projections import FOLD_VERSION, schema
-from msb_cache.projections.fold import Fold
-from msb_cache.projections.rows import ROW_TYPES
-from msb_cache.projections.tables import Tables
+from msb_cache.eventstore.store import NewEvent
+from msb_cache.home.ledger import Ledger
+from msb_cache.projections import images, known, live, state
+from msb_cache.projections.deletions import deletions, left_busy
+from msb_cache.projections.rows import DeletionRow
 from tests.logs import ACTOR, PYTHON, digest, layer, manifest_added, pulled
-from tests.samples import OPERATION, new_sample
 
-GOLDEN = {4: "ae119ad58c0a489338603fb613241be8ce3bada2c73369f39b628dc307cfbc8d"}
-"""What the golden log below folds to, by the fold's version: SHA-256 of its rows as JSON."""
+M, N = digest("M"), digest("N")
+X, Y, Z = layer("x", 10), layer("y", 20), layer("z", 30)
+OPERATION = "deletion"
 
 
-def golden_log() -> list[StoredEvent]:
-    """Two images that share a layer, a sample of every event, and a removal that takes one image away."""
-    events: list[tuple[ev.Event, str]] = [
-        (manifest_added([layer("base", 10), layer(1, 20)]), digest(1)),
-        (pulled(digest(1)), PYTHON),
-        (manifest_added([layer("base", 10)]), digest(2)),
-        (pulled(digest(2)), "docker.io/library/app:1"),
-        (ev.ImageHeld(holder="sandbox:x", reference="docker.io/library/app:1"), digest(2)),
-    ]
-    events += [(each.event, each.subject) for each in map(new_sample, ev.EVENT_TYPES)]
-    events += [
-        (pulled(digest(2), previous=digest(1)), PYTHON),
-        (manifest_added([layer("base", 10)]), digest(1)),
-        (ev.ImageRemoved(manifest_digest=digest(2), cause="remove"), PYTHON),
-        (ev.ManifestDeleted(), digest(1)),
-    ]
-    return [
-        StoredEvent(
-            seq=seq,
-            id=f"id-{seq}",
-            type=event.type,
-            version=event.version,
-            subject=subject,
-            operation=OPERATION if seq < 30 else "01934f6a-0000-7000-8000-000000000002",
-            occurred_at_ns=seq * 1000,
-            recorded_at_ns=seq * 1000,
-            actor=ACTOR,
-            data=event,
-            hash=b"",
+class Log:
+    """Appends, and says what the tables then hold; each time they must be what a fold of the log gives."""
+
+    def __init__(self, home: Path) -> None:
+        self.ledger = Ledger(Layout(home), actor=ACTOR)
+
+    def append(self, *events: tuple[ev.Event, str], operation: str = "usual") -> None:
+        with self.ledger.write(operation) as transaction:
+            transaction.append([NewEvent(event, subject) for event, subject in events])
+        with self.ledger.read() as connection:
+            assert connection is not None
+            assert live.compare(connection, live.fold_until(self.ledger.store(connection))) == []
+
+    def append_at(self, occurred_at_ns: int, event: ev.Event, subject: str) -> None:
+        with self.ledger.write("late") as transaction:
+            transaction.append([NewEvent(event, subject, occurred_at_ns)])
+
+    def start(self, *layers: ev.Layer, engine: ev.Engine = "msb-cache") -> None:
+        """Decide to delete these layers."""
+        artifacts = tuple(ev.PlannedArtifact(kind="layer", subject=each.diff_id, bytes=1) for each in layers)
+        started = ev.DeletionStarted(kind="prune", policy={}, artifacts=artifacts, engine=engine)
+        self.append((started, OPERATION), operation=OPERATION)
+
+    def delete(self, *manifests: str, operation: str = OPERATION) -> None:
+        self.append(*((ev.ManifestDeleted(), each) for each in manifests), operation=operation)
+
+    def layers(self) -> set[str]:
+        """The layers with a record."""
+        with self.ledger.read() as connection:
+            assert connection is not None
+            return set(known.load(connection).layers)
+
+    def layers_of(self, manifest: str) -> list[tuple[int, str]]:
+        with self.ledger.read() as connection:
+            assert connection is not None
+            return [(row.position, row.diff_id) for row in images.layers(connection, manifest)]
+
+    def counters(self) -> DeletionRow:
+        with self.ledger.read() as connection:
+            assert connection is not None
+            (found,) = deletions(connection)
+        return found
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Log]:
+    found = Log(tmp_path)
+    yield found
+    found.ledger.close()
+
+
+def ids(*layers: ev.Layer) -> set[str]:
+    return {each.diff_id for each in layers}
+
+
+# -- a manifest that is added anew ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("again", [[X], [X, Z], [], [Z, Y, X], [X, Y, Z, X]])
+def test_a_manifest_added_anew_has_the_layers_of_the_last_time(log: Log, again: list[ev.Layer]) -> None:
+    log.append((manifest_added([X, Y, Z]), M), (pulled(M), PYTHON))
+    log.append((manifest_added(again), M))
+    assert log.layers_of(M) == [(position, each.diff_id) for position, each in enumerate(again)]
+    with log.ledger.read() as connection:
+        assert connection is not None
+        handle = images.handle(connection, PYTHON)
+        assert handle is not None
+        assert (handle.layer_count, handle.size_bytes) == (len(again), sum(each.size for each in again))
+        for each in (X, Y, Z):
+            assert images.has_layer(connection, each.diff_id) == (each in again)
+
+
+def test_a_layer_that_a_manifest_lost_when_added_anew_is_nobodys(log: Log) -> None:
+    log.append((manifest_added([X, Y]), M), (manifest_added([X]), M), (manifest_added([X]), N))
+    log.delete(M, operation="somebody else's")
+    # Y's record stays, as no event said that it went: a prune finds it.
+    assert log.layers() == ids(X, Y)
+    with log.ledger.read() as connection:
+        assert connection is not None
+        found = state.load(connection)
+    assert found.manifests == {N: (X.diff_id,)}
+    assert found.repeated == {}
+
+
+@pytest.mark.parametrize(("before", "after"), [(100, 200), (None, 200), (100, None), (100, 100)])
+def test_a_layer_is_as_big_as_the_last_manifest_says(log: Log, before: int | None, after: int | None) -> None:
+    log.append((manifest_added([replace(X, erofs_size=before)]), M))
+    log.append((manifest_added([replace(X, erofs_size=after)]), N))
+    with log.ledger.read() as connection:
+        assert connection is not None
+        assert known.load(connection).layers == {X.diff_id: after}
+
+
+# -- layers that go with a manifest -----------------------------------------------------------------------
+
+
+def test_layers_go_with_the_manifest_that_msb_deletes(log: Log) -> None:
+    log.append((manifest_added([X, Y]), M), (manifest_added([Y, Z]), N))
+    log.start(X, engine="msb")
+    assert log.layers() == ids(X, Y, Z)  # msb may refuse
+    assert log.counters().layers_removed == 0
+    log.delete(M)
+    assert log.layers() == ids(Y, Z)
+    assert (log.counters().manifests_removed, log.counters().layers_removed) == (1, 1)
+    log.delete(N)
+    assert log.layers() == set()
+    assert (log.counters().manifests_removed, log.counters().layers_removed) == (2, 3)
+
+
+def test_layers_go_with_the_manifest_that_others_delete(log: Log) -> None:
+    log.append((manifest_added([X, Y]), M), (manifest_added([Y]), N))
+    log.delete(M, operation="somebody else's")
+    assert log.layers() == ids(Y)
+
+
+def test_layers_go_with_our_decision_and_not_with_the_manifest(log: Log) -> None:
+    log.append((manifest_added([X, Y]), M))
+    log.start(X)
+    assert log.layers() == ids(Y)
+    log.delete(M)
+    assert log.layers() == ids(Y)
+    assert (log.counters().manifests_removed, log.counters().layers_removed) == (1, 1)
+
+
+def test_only_what_is_planned_as_a_layer_leaves_with_the_decision(log: Log) -> None:
+    log.append((manifest_added([X]), M))
+    planned = (ev.PlannedArtifact(kind="fsmeta", subject=X.diff_id, bytes=1),)
+    started = ev.DeletionStarted(kind="prune", policy={}, artifacts=planned)
+    log.append((started, OPERATION), operation=OPERATION)
+    assert log.layers() == ids(X)
+
+
+def test_a_layer_that_is_planned_and_unknown_is_not_counted(log: Log) -> None:
+    log.append((manifest_added([X]), M))
+    log.start(X, Z)
+    assert log.counters().layers_removed == 1
+
+
+@pytest.mark.parametrize("engine", ["msb", "msb-cache"])
+def test_a_manifest_that_is_unknown_is_not_counted(log: Log, engine: ev.Engine) -> None:
+    log.append((manifest_added([X]), M))
+    log.start(engine=engine)
+    log.delete(N)
+    assert log.layers() == ids(X)
+    assert (log.counters().manifests_removed, log.counters().layers_removed) == (0, 0)
+
+
+# -- one layer twice in a manifest ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["msb", "msb-cache"])
+def test_a_layer_that_a_manifest_has_twice_goes_once(log: Log, engine: ev.Engine) -> None:
+    log.append((manifest_added([X, Y, X]), M), (manifest_added([Y]), N), (pulled(M), PYTHON))
+    assert log.layers_of(M) == [(0, X.diff_id), (1, Y.diff_id), (2, X.diff_id)]
+    with log.ledger.read() as connection:
+        assert connection is not None
+        handle = images.handle(connection, PYTHON)
+        assert handle is not None
+        assert (handle.layer_count, handle.size_bytes) == (3, 40)
+        assert state.load(connection).repeated == {Y.diff_id: 2}
+        assert images.manifests_with(connection, X.diff_id) == [M]
+    log.start(X, engine=engine)
+    log.delete(M)
+    assert log.layers() == ids(Y)
+    assert log.layers_of(M) == []
+    assert log.counters().layers_removed == 1
+    with log.ledger.read() as connection:
+        assert connection is not None
+        assert not images.needs(connection, "layer", X.diff_id)
+        assert images.needs(connection, "layer", Y.diff_id)
+
+
+# -- references -------------------------------------------------------------------------------------------
+
+
+def test_only_references_that_are_there_count_as_removed(log: Log) -> None:
+    log.append((pulled(M), PYTHON))
+    log.start()
+    gone = ev.ImageRemoved(manifest_digest=M, cause="prune")
+    log.append((gone, "docker.io/library/never:1"), (gone, PYTHON), (gone, PYTHON), operation=OPERATION)
+    assert log.counters().image_refs_removed == 1
+    with log.ledger.read() as connection:
+        assert connection is not None
+        assert images.references(connection) == []
+
+
+def test_a_removal_outside_of_a_deletion_is_counted_nowhere(log: Log) -> None:
+    log.append((pulled(M), PYTHON))
+    log.start()
+    log.append((ev.ImageRemoved(manifest_digest=M, cause="external"), PYTHON))
+    assert log.counters().image_refs_removed == 0
+
+
+def test_images_say_what_is_known_of_their_manifest(log: Log) -> None:
+    def shown() -> tuple[int | None, int | None, str | None, str | None]:
+        with log.ledger.read() as connection:
+            assert connection is not None
+            handle = images.handle(connection, PYTHON)
+        assert handle is not None
+        return handle.size_bytes, handle.layer_count, handle.os, handle.architecture
+
+    nothing = (None, None, None, None)
+    log.append((pulled(M), PYTHON))
+    assert shown() == nothing
+    log.append((manifest_added([X, Y]), M))
+    assert shown() == (30, 2, "linux", "amd64")
+    log.append((manifest_added([Z]), N), (pulled(N, previous=M), PYTHON))
+    assert shown() == (30, 1, "linux", "amd64")
+    log.delete(M)
+    assert shown() == (30, 1, "linux", "amd64")
+    log.delete(N)
+    assert shown() == nothing
+
+
+def test_all_that_a_reference_ever_pointed_at_is_kept(log: Log) -> None:
+    for manifest in (M, N, M):
+        log.append((pulled(manifest), PYTHON))
+    log.append((ev.ImageRemoved(manifest_digest=M, cause="external"), PYTHON), (pulled(M), PYTHON))
+    with log.ledger.read() as connection:
+        assert connection is not None
+        found = connection.execute("SELECT reference, manifest_digest, seq FROM pointed_at ORDER BY seq")
+        assert found.fetchall() == [(PYTHON, M, 2), (PYTHON, N, 3)]
+
+
+def test_a_pull_that_names_no_record_of_msb_keeps_the_one_that_is_known(log: Log) -> None:
+    def row() -> str | None:
+        with log.ledger.read() as connection:
+            assert connection is not None
+            return known.load(connection).images[PYTHON].row
+
+    for manifest, given, expected in ((M, None, None), (M, "1", "1"), (N, None, "1"), (N, "2", "2")):
+        log.append((replace(pulled(manifest), row=given), PYTHON))
+        assert row() == expected
+
+
+# -- counters of a deletion -------------------------------------------------------------------------------
+
+
+def test_what_a_deletion_counts(log: Log) -> None:
+    log.start()
+    counters = log.counters()
+    assert (counters.bytes_reclaimed, counters.finished_at, counters.outcome) == (None, None, None)
+    log.append(
+        (ev.FsmetaDeleted(bytes=1), M),
+        (ev.FsmetaDeleted(), N),
+        (ev.VmdkDeleted(bytes=20), M),
+        (ev.MetadataDeleted(bytes=300), PYTHON),
+        (ev.LayerDeleted(bytes=4000), X.diff_id),
+        (ev.ArtifactKept(kind="layer", reason="busy"), Y.diff_id),
+        (ev.ArtifactKept(kind="layer", reason="needed"), Z.diff_id),
+        (ev.ArtifactDeleteFailed(kind="vmdk", errno=13, reason="Permission denied"), N),
+        operation=OPERATION,
+    )
+    counters = log.counters()
+    assert (counters.fsmeta_removed, counters.vmdk_removed, counters.layers_removed) == (2, 1, 0)
+    assert (counters.bytes_reclaimed, counters.kept, counters.failed) == (4321, 2, 1)
+    log.append((ev.DeletionFinished(outcome="partial", recovered=True), OPERATION), operation=OPERATION)
+    counters = log.counters()
+    assert counters.finished_at is not None
+    assert (counters.outcome, counters.recovered) == ("partial", 1)
+
+
+def test_the_outcome_of_each_artifact(log: Log) -> None:
+    log.start()
+    log.append(
+        (ev.ManifestDeleted(), M),
+        (ev.LayerDeleted(bytes=1), X.diff_id),
+        (ev.ArtifactKept(kind="layer", reason="busy"), Y.diff_id),
+        (ev.ArtifactDeleteFailed(kind="vmdk", errno=13, reason="Permission denied"), N),
+        operation=OPERATION,
+    )
+    log.append((ev.LayerDeleted(bytes=1), Z.diff_id), operation="no deletion of ours")
+    with log.ledger.read() as connection:
+        assert connection is not None
+        found = connection.execute(
+            "SELECT operation, kind, subject, outcome FROM deletion_outcome"
+        ).fetchall()
+        assert left_busy(connection) == [("layer", Y.diff_id)]
+    assert sorted(found) == sorted(
+        (OPERATION, kind, subject, outcome)
+        for kind, subject, outcome in (
+            ("manifest", M, "deleted"),
+            ("layer", X.diff_id, "deleted"),
+            ("layer", Y.diff_id, "kept"),
+            ("vmdk", N, "failed"),
         )
-        for seq, (event, subject) in enumerate(events, start=1)
-    ]
-
-
-def folded(events: list[StoredEvent]) -> Fold:
-    fold = Fold(Tables())
-    fold.apply(events)
-    return fold
-
-
-def test_rows_change_only_with_the_version() -> None:
-    tables = {
-        table.row_type.table: sorted(map(astuple, table.rows.values()), key=repr)
-        for table in folded(golden_log()).tables.all()
-    }
-    found = hashlib.sha256(msgspec.json.encode(tables, order="sorted")).hexdigest()
-    assert found == GOLDEN.get(FOLD_VERSION), (
-        "the golden log folds to other rows than before: raise FOLD_VERSION, so that the tables of every "
-        "home are folded anew, and add to GOLDEN what they are"
     )
 
 
-def test_the_golden_log_fills_every_table() -> None:
-    assert [table.row_type.table for table in folded(golden_log()[:-1]).tables.all() if not table.rows] == []
+def test_a_decision_in_parts_is_one_deletion(log: Log) -> None:
+    log.append((manifest_added([X, Y]), M))
+    log.start(X)
+    log.start(Y)
+    assert log.counters().layers_removed == 2
+    assert log.layers() == set()
 
 
-def test_what_the_fold_does_not_know_is_an_error() -> None:
-    class Odd(ev.Event, frozen=True, kw_only=True):
-        """An event that somebody forgot to fold."""
-
-        type = "image.odd"
-
-    event = msgspec.structs.replace(golden_log()[0], type="image.odd", data=Odd())
-    with pytest.raises(LookupError, match=r"the fold does not say what image\.odd does"):
-        folded([event])
+# -- uses -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("row_type", ROW_TYPES, ids=lambda row_type: row_type.table)
-def test_the_schema_of_a_table_is_its_rows(row_type: type) -> None:
-    connection = sqlite3.connect(":memory:")
-    schema.create(connection)
-    columns = connection.execute(f"PRAGMA table_info({row_type.table})").fetchall()
-    fields = msgspec.structs.fields(row_type)
-    assert [column[1] for column in columns] == [field.name for field in fields]
-    assert [bool(column[3]) for column in columns] == ["None" not in str(field.type) for field in fields]
-    assert sum(column[5] > 0 for column in columns) == row_type.key_length
-    indexes = {name for _, name, *_ in connection.execute(f"PRAGMA index_list({row_type.table})")}
-    assert set(row_type.indexes) <= indexes
-    connection.close()
+@pytest.mark.parametrize(("at", "last_used"), [(499, 500), (500, 500), (501, 501)])
+def test_a_use_that_is_learned_late(log: Log, at: int, last_used: int) -> None:
+    log.append_at(500, pulled(M), PYTHON)
+    log.append_at(at, ev.ImageUsed(manifest_digest=M), PYTHON)
+    with log.ledger.read() as connection:
+        assert connection is not None
+        handle = images.handle(connection, PYTHON)
+    assert handle is not None
+    assert (handle.created_at, handle.last_used_at) == (500, last_used)
+
+
+# -- holds ------------------------------------------------------------------------------------------------
+
+
+def test_a_hold_that_is_seen_again_keeps_its_beginning(log: Log) -> None:
+    def held(row: str | None) -> tuple[ev.Event, str]:
+        return ev.ImageHeld(holder="sandbox:a", reference=PYTHON, row=row), M
+
+    def found() -> tuple[int, str | None]:
+        with log.ledger.read() as connection:
+            assert connection is not None
+            (hold,) = images.holds(connection, M)
+            return hold.since, known.load(connection).holds[M, "sandbox:a"]
+
+    log.append(held(None))
+    since, row = found()
+    assert row is None
+    log.append(held("7"))
+    assert found() == (since, "7")
+    log.append(held(None))
+    assert found() == (since, "7")
+    log.append(held("8"))
+    assert found() == (since, "8")
+    log.append((ev.ImageReleased(holder="sandbox:other"), M), (ev.ImageReleased(holder="sandbox:a"), N))
+    assert found() == (since, "8")
+    log.append((ev.ImageReleased(holder="sandbox:a"), M))
+    with log.ledger.read() as connection:
+        assert connection is not None
+        assert images.holds(connection, None) == []
