@@ -27,6 +27,9 @@ from msb_cache import (
 )
 from msb_cache.artifacts.layout import Layout
 from msb_cache.eventstore import chain
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.ids import uuid7
+from msb_cache.eventstore.store import NewEvent
 from msb_cache.home.ledger import Ledger
 from msb_cache.msb import sync
 from msb_cache.projections import live
@@ -187,6 +190,92 @@ def test_files_whose_records_come_back_were_not_deleted(home: MsbHome, cache: Im
     assert types(cache.sync()) == ["manifest.added", "image.pulled"]
     home.delete_files([digest("manifest two")], [])
     assert cache.sync(force=True) == SyncReport()
+
+
+# -- what a deletion of ours has asked msb to delete ------------------------------------------------------
+
+
+def claim(cache: ImageCache, *artifacts: tuple[ev.ArtifactKind, str], force: bool = False) -> str:
+    """Record that msb is asked to delete these, as the deletion does before it runs msb; return its id."""
+    operation = uuid7()
+    planned = tuple(ev.PlannedArtifact(kind=kind, subject=subject) for kind, subject in artifacts)
+    started = ev.DeletionStarted(
+        kind="remove", policy={"force": force}, artifacts=planned, engine="msb", part=1, parts=1
+    )
+    with cache._ledger.record(operation) as transaction:
+        transaction.append([NewEvent(started, operation)])
+    return operation
+
+
+TWO = "example.org/two:2"
+FILES_OF_TWO: list[tuple[ev.ArtifactKind, str]] = [
+    ("fsmeta", digest("manifest two")),
+    ("vmdk", digest("manifest two")),
+    ("layer", digest("diff z")),
+]
+
+
+def test_files_of_a_claimed_deletion_are_left_to_it(home: MsbHome, cache: ImageCache) -> None:
+    """The deletion looks at its files itself when msb is done: a sync says nothing of them."""
+    cache.sync()
+    operation = claim(cache, ("metadata", TWO), ("manifest", digest("manifest two")), *FILES_OF_TWO)
+    home.remove(TWO, files=False)
+    report = cache.sync()
+    assert types(report) == []  # nothing else happened
+    mine = cache.events(operation=operation)
+    assert [event.type for event in mine] == ["deletion.started", "image.removed", "manifest.deleted"]
+    assert [event.actor.observed for event in mine[1:]] == [True, True]
+    removed = mine[1].data
+    assert isinstance(removed, ev.ImageRemoved)
+    assert (removed.cause, removed.forced) == ("remove", False)
+    home.delete_files([digest("manifest two")], [digest("diff z")])
+    assert cache.sync(force=True) == SyncReport()
+    assert cache.events(operation=operation) == mine
+    assert sound(cache)
+
+
+def test_files_beside_those_of_a_claimed_deletion(home: MsbHome, cache: ImageCache) -> None:
+    """What goes with it and was not asked for is what msb did by itself."""
+    cache.sync()
+    vmdk, fsmeta, layer = FILES_OF_TWO[1], FILES_OF_TWO[0], FILES_OF_TWO[2]
+    operation = claim(cache, ("metadata", TWO), vmdk)
+    home.remove(TWO, files=False)
+    report = cache.sync()
+    assert types(report) == ["manifest.deleted"]
+    assert report.operation != operation
+    home.delete_files([digest("manifest two")], [digest("diff z")])
+    later = cache.sync()
+    assert sorted(types(later)) == ["fsmeta.deleted", "layer.deleted"]
+    assert {event.subject for event in later.events} == {fsmeta[1], layer[1]}
+    assert {event.operation for event in later.events} == {report.operation}
+
+
+@pytest.mark.parametrize(
+    ("force", "reference", "forced"), [(True, TWO, False), (True, "app:1", True), (False, "app:1", False)]
+)
+def test_a_claimed_removal_was_forced_only_if_the_image_was_held(
+    home: MsbHome, cache: ImageCache, force: bool, reference: str, forced: bool
+) -> None:
+    cache.sync()
+    canonical = {"app:1": "docker.io/library/app:1"}.get(reference, reference)
+    operation = claim(cache, ("metadata", canonical), force=force)
+    home.remove(reference)
+    cache.sync()
+    (event,) = (each.data for each in cache.events(operation=operation, types=["image.removed"]))
+    assert isinstance(event, ev.ImageRemoved)
+    assert (event.cause, event.forced) == ("remove", forced)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_what_was_claimed_is_recorded_as_done_by_the_process_that_claimed_it(
+    home: MsbHome, cache: ImageCache, own: bool
+) -> None:
+    cache.sync()
+    operation = claim(cache, ("metadata", TWO))
+    home.remove(TWO)
+    sync.sync(cache._ledger, acting=sync.Acting(operation if own else uuid7()))
+    (event,) = cache.events(operation=operation, types=["image.removed"])
+    assert event.actor.observed is not own
 
 
 # -- homes ------------------------------------------------------------------------------------------------
