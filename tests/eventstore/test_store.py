@@ -133,7 +133,7 @@ def test_recorded_at_never_goes_back(tmp_path: Path) -> None:
 def test_a_clock_that_is_set_back_a_little(tmp_path: Path, back: int) -> None:
     now = 1_800_000_000_000_000_000
     ledger = new_ledger(tmp_path, some_events()[:4], clock=iter([now, now - back, now - 2 * back, now + 1]))
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         events = list(ledger.store(connection).read(after=1))
     assert [event.recorded_at_ns - now for event in events] == [0, 0, 0, 1]
@@ -143,7 +143,7 @@ def test_a_clock_that_is_set_back_a_little(tmp_path: Path, back: int) -> None:
 
 def test_a_clock_before_the_epoch_is_the_epoch(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path, some_events()[:2], clock=iter([-5, 7]))
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         events = list(ledger.store(connection).read())
     assert [(event.recorded_at_ns, event.occurred_at_ns) for event in events] == [(0, 0), (0, 0), (7, 7)]

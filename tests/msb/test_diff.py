@@ -17,7 +17,7 @@ from msb_cache.eventstore.store import EventStore, NewEvent
 from msb_cache.migrations.schema import migrations
 from msb_cache.msb.database import MsbHold, MsbImage, MsbLayer, MsbManifest, MsbState
 from msb_cache.msb.diff import Differences, differences
-from msb_cache.projections import images, known, live
+from msb_cache.projections import images, known, live, schema
 from tests.logs import ACTOR, digest, layer, manifest_added, pulled
 
 A, B = "docker.io/library/a:1", "docker.io/library/b:1"
@@ -96,6 +96,7 @@ class Index:
     def __init__(self) -> None:
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
         migrations.apply(Database(self.connection))
+        schema.create(self.connection)
         self.now = T + 10**15
         self.store = EventStore(self.connection, clock=self.tick)
 

@@ -202,7 +202,7 @@ def claim(cache: ImageCache, *artifacts: tuple[ev.ArtifactKind, str], force: boo
     started = ev.DeletionStarted(
         kind="remove", policy={"force": force}, artifacts=planned, engine="msb", part=1, parts=1
     )
-    with cache._ledger.record(operation) as transaction:
+    with cache._ledger.write(operation, owner="msb") as transaction:
         transaction.append([NewEvent(started, operation)])
     return operation
 
@@ -273,7 +273,7 @@ def test_what_was_claimed_is_recorded_as_done_by_the_process_that_claimed_it(
     cache.sync()
     operation = claim(cache, ("metadata", TWO))
     home.remove(TWO)
-    sync.sync(cache._ledger, acting=sync.Acting(operation if own else uuid7()))
+    sync.sync(cache._ledger, acting=sync.OwnAction(operation if own else uuid7()))
     (event,) = cache.events(operation=operation, types=["image.removed"])
     assert event.actor.observed is not own
 
