@@ -68,16 +68,9 @@ def test_a_home_without_a_log(own_home: Path, call: Call) -> None:
     ("moment", "says"),
     [
         ("", "is no time"),
-        ("soon", "is no time"),
-        ("1 day", "is no time"),
-        ("@-1", "is no time"),
-        ("@", "is no time"),
         ("@99999", r"the log has no event 99999; its last is \d+"),
         ("@9999999999999999999", r"the log has no event 9999999999999999999"),
-        ("@" + "9" * 50, "is no time"),
         ("2200-01-01", "is in the future"),
-        ("2999-01-01", "is in the future"),
-        ("2026-99-99", "is no time"),
         ("yesterday\n", "is no time"),
     ],
 )

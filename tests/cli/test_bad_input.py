@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import sqlite3
 from pathlib import Path
@@ -97,21 +98,8 @@ class TestArguments:
         [
             ("", "empty"),
             ("UPPER:1", "lower case"),
-            ("a b", "space"),
-            ("app:", "app:"),
-            ("app:bad tag", "space"),
-            ("app:-bad", "tag"),
-            ("app@sha256:12", "digest"),
-            ("app@md5:" + "0" * 32, "digest"),
-            ("app@sha256:" + "A" * 64, "digest"),
             ("../../etc/passwd", "../../etc/passwd"),
-            ("https://example.org/app:1", "https"),
-            ("app:" + "t" * 129, "tag"),
-            ("n" * 300 + ":1", "n"),
             ("app\x1b[31m:1", "control"),
-            ("äpp:1", "äpp"),
-            (":1", ":1"),
-            ("/", "/"),
         ],
         ids=lambda value: ascii(value[:20]),
     )
@@ -146,7 +134,7 @@ class TestArguments:
 
     @pytest.mark.parametrize(
         "holder",
-        ["", "me", "sandbox", "sandbox:", "Sandbox:x", "vm:x", "sandbox:a\nb", "sandbox:" + "x" * 501],
+        ["", "sandbox", "Sandbox:x", "sandbox:a\nb"],
         ids=lambda value: ascii(value[:20]),
     )
     @pytest.mark.parametrize("command", [["hold", "app:1"], ["release"], ["use", "app:1", "--holder"]])
@@ -162,7 +150,7 @@ class TestArguments:
         assert (done.code, done.raw) == (NOT_FOUND, b"")
         assert "nope" in sentence(done.err)
 
-    @pytest.mark.parametrize("platform", ["", "linux", "x/y/z/w", "linux/", "linux amd64"])
+    @pytest.mark.parametrize("platform", ["x/y/z/w", "linux amd64"])
     def test_no_platform(self, home: Path, call: Call, tmp_path: Path, platform: str) -> None:
         before = fingerprint(home)
         done = call("load", "-i", tmp_path / "app.tar", "--platform", platform)
@@ -223,8 +211,13 @@ class TestHomes:
         # "No cached images" would be false: msb has its own index of them.
         assert "msb" in done.err.replace("msb-cache", "")
 
-    @pytest.mark.parametrize("command", [*WRITING, *READING])
-    @pytest.mark.parametrize("kind", ["newer", "foreign", "garbage", "folder"])
+    @pytest.mark.parametrize(
+        ("kind", "command"),
+        [
+            *(("newer", command) for command in (*WRITING, *READING)),
+            *itertools.product(("foreign", "garbage", "folder"), ("load", "import", "list", "verify")),
+        ],
+    )
     def test_the_database_is_not_ours(
         self, home: Path, call: Call, kind: str, command: str, tmp_path: Path
     ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.support import ESCAPE, execute, on_terminal
+from tests.cli.support import ESCAPE, Call, on_terminal
 
 SHOWS = ["list", "inspect app:1", "history app:1", "events", "prunes", "verify", "prune -n", "use app:1"]
 
@@ -30,8 +30,8 @@ class TestColour:
         assert ESCAPE in on_terminal(["list"], NO_COLOR="").said
 
     @pytest.mark.parametrize("command", SHOWS)
-    def test_not_into_a_pipe(self, home: Path, command: str) -> None:
-        done = execute(*command.split())
+    def test_not_into_a_pipe(self, home: Path, call: Call, command: str) -> None:
+        done = call(*command.split())
         assert ESCAPE not in done.out + done.err
 
     def test_only_the_stream_that_is_a_terminal(self, home: Path) -> None:
