@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,9 +62,32 @@ def call(capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
     return call
 
 
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two archives, and the home that they were loaded into."""
+    folder = tmp_path_factory.mktemp("template")
+    with ImageCache(folder / "home") as cache:
+        cache.load(written(folder / "app.tar", APP))
+        cache.load(written(folder / "tool.tar", TOOL))
+    return folder
+
+
 @pytest.fixture
-def home(own_home: Path, tmp_path: Path) -> Path:
-    """A home, which MSB_HOME names, with app:1, app:latest and example.org/team/tool:2."""
+def home(own_home: Path, tmp_path: Path, template: Path) -> Path:
+    """A home, which MSB_HOME names, with app:1, app:latest and example.org/team/tool:2.
+
+    It is a copy: loading takes ten times as long. So its log names the archives in the template's folder;
+    the same archives are in ``tmp_path``.
+    """
+    shutil.copytree(template / "home", own_home)
+    for name in ("app.tar", "tool.tar"):
+        shutil.copy(template / name, tmp_path)
+    return own_home
+
+
+@pytest.fixture
+def loaded(own_home: Path, tmp_path: Path) -> Path:
+    """A home as ``home``, but loaded now, and from the archives in ``tmp_path``."""
     with ImageCache(own_home) as cache:
         cache.load(written(tmp_path / "app.tar", APP))
         cache.load(written(tmp_path / "tool.tar", TOOL))

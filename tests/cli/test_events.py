@@ -43,7 +43,7 @@ class TestEvents:
         assert pulls[2]["seq"] not in seqs("--operation", operation)
 
 
-def test_times_in_json_are_now(home: Path, call: Call) -> None:
+def test_times_in_json_are_now(loaded: Path, call: Call) -> None:
     for event in call("events", "--format", "json").json:
         for key in ("occurred_at", "recorded_at"):
             assert RFC3339.fullmatch(event[key])

@@ -169,12 +169,12 @@ class TestRestorePlan:
         plan = call("--home", home, "prunes", "restore-plan", operation, "--format", "json").json
         assert all(each["command"][:3] == ["msb-cache", "--home", str(home)] for each in plan["images"])
 
-    def test_what_cannot_be_brought_back(self, home: Path, call: Call, tmp_path: Path) -> None:
-        with ImageCache(home) as cache:
+    def test_what_cannot_be_brought_back(self, loaded: Path, call: Call, tmp_path: Path) -> None:
+        with ImageCache(loaded) as cache:
             cache.load(io.BytesIO(docker_archive(APP_NEXT)))
         (tmp_path / "tool.tar").unlink()
         stray = "sha256:" + "1" * 64
-        Layout(home).layer(stray).write_bytes(bytes(4096))
+        Layout(loaded).layer(stray).write_bytes(bytes(4096))
         call("prune", "-y", "--orphans")
         operation = call("prunes", "--format", "json").json[0]["operation"]
         plan = call("prunes", "restore-plan", operation, "--format", "json").json
