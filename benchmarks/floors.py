@@ -28,7 +28,7 @@ for row in connection.execute({HANDLE + "ORDER BY created_at DESC, seq DESC"!r})
 """A whole program that prints the index at the path it is given."""
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: str | Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
@@ -36,7 +36,7 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def empty_tables(path: Path, source: Path, names: Sequence[str]) -> sqlite3.Connection:
+def empty_tables(path: Path, source: str | Path, names: Sequence[str]) -> sqlite3.Connection:
     """A new database with some of the source's tables and their indexes, without its triggers and rows."""
     with_schema = sqlite3.connect(source)
     schema = with_schema.execute(
@@ -52,7 +52,7 @@ def empty_tables(path: Path, source: Path, names: Sequence[str]) -> sqlite3.Conn
     return connection
 
 
-def bare_table(path: Path) -> sqlite3.Connection:
+def bare_table(path: str | Path) -> sqlite3.Connection:
     connection = connect(path)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("CREATE TABLE bare (seq INTEGER PRIMARY KEY, data TEXT NOT NULL)")
@@ -92,7 +92,7 @@ def select_image(connection: sqlite3.Connection, reference: str) -> Sequence[Any
     return row
 
 
-def open_and_select_image(path: Path, reference: str) -> None:
+def open_and_select_image(path: str | Path, reference: str) -> None:
     connection = connect(path)
     select_image(connection, reference)
     connection.close()
@@ -114,7 +114,7 @@ def sizes(folders: Iterable[str]) -> dict[str, int]:
     return found
 
 
-def read_tables(path: Path, tables: Iterable[str]) -> list[Rows]:
+def read_tables(path: str | Path, tables: Iterable[str]) -> list[Rows]:
     """Every row of another program's tables, read-only."""
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:

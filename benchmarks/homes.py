@@ -84,12 +84,12 @@ def used(number: int) -> NewEvent:
 
 def msb_index(home: Path, images: int, msb: str | None) -> None:
     """Make msb's database with the images of ``index``: its own one, else one with the tables of 0.7.11."""
-    path = Layout(home).msb_database
+    layout = Layout(home)
     if msb is not None:
         command = [msb, "image", "list", "--quiet"]
         subprocess.run(command, env=timing.environment(home), stdout=subprocess.DEVNULL, check=True)
-    make_private(path.parent)
-    connection = sqlite3.connect(path, isolation_level=None)
+    make_private(layout.db)
+    connection = sqlite3.connect(layout.msb_database, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     if msb is None:
         connection.executescript(_MSB_SCHEMA)

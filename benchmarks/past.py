@@ -7,6 +7,7 @@ and what the snapshots take beside the database.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 
 from timing import cpu_seconds
@@ -44,7 +45,7 @@ def main() -> None:
     print(f"fold of {head.seq:,} events: {fold:.2f} s")
     print(f"list as of a position: median {times[len(times) // 2]:.3f} s, at most {times[-1]:.3f} s")
     print(f"at most {times[-1] / fold:.2f} of the fold")
-    database = ledger.layout.database.stat().st_size
+    database = os.stat(ledger.layout.database).st_size
     print(f"{len(files)} snapshots: {sum(files):,} bytes; database: {database:,} bytes")
 
 

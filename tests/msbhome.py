@@ -62,7 +62,7 @@ class MsbHome:
         self.layout.db.mkdir(parents=True)
         for folder in self.layout.folders.values():
             folder.mkdir(parents=True)
-        self.path = self.layout.msb_database
+        self.path = Path(self.layout.msb_database)
         self.connection = sqlite3.connect(self.path, isolation_level=None)
         self.connection.execute("PRAGMA journal_mode = WAL")
         self.connection.execute("PRAGMA foreign_keys = ON")

@@ -196,7 +196,8 @@ def test_a_file_where_a_folder_should_be(home: Path, name: str) -> None:
 @pytest.mark.parametrize("kind", ["metadata", "layer", "fsmeta", "vmdk", "database"])
 def test_a_folder_where_a_file_should_be(home: Path, kind: str) -> None:
     layout = Layout(home)
-    found = layout.database if kind == "database" else next(p for k, _, p in layout.files() if k == kind)
+    files = {each: path for each, _, path in layout.files()}
+    found = (files | {"database": Path(layout.database)})[kind]
     found.unlink()
     (found / "mine").mkdir(parents=True)
     for command in (["load", "-i", home.with_name("app.tar")], ["prune", "--yes"], ["verify"], ["list"]):

@@ -187,9 +187,9 @@ def test_snapshots_and_older_databases(shared: Shared) -> None:
     assert {path.stat().st_uid for path in Layout(shared.home).snapshots.iterdir()} <= {20_001, 20_002}
     assert len(shared.bob("list", "--as-of", "@7", "-q").lines) == 2
     assert "deleted" not in shared.bob("rebuild").err
-    downgrade(Layout(shared.home).database, 2)
+    downgrade(Path(Layout(shared.home).database), 2)
     os.chown(Layout(shared.home).database, 20_001, GROUP)
-    Layout(shared.home).database.chmod(0o660)
+    Path(Layout(shared.home).database).chmod(0o660)
     assert len(shared.bob("list", "-q").lines) == 2
     shared.alice("use", "app:1")
     check_whole(shared.home)

@@ -82,7 +82,7 @@ def first(setting: Setting, *, images: int = 10_000, rounds: int = 30) -> Measur
 def _forget(layout: Layout) -> None:
     """Take everything of ours away from msb's home."""
     for path in layout.db.iterdir():
-        if path.is_file() and not path.name.startswith(layout.msb_database.name):
+        if path.is_file() and not path.name.startswith("msb.db"):
             path.unlink()
     for folder in (layout.operations, layout.snapshots):
         for path in folder.glob("*"):

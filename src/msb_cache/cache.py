@@ -93,12 +93,14 @@ class ImageCache:
         self._layout = Layout(home)
         self._session = Session(self._layout, actor=actor, clock=clock, note=note, sync=sync)
         self._ledger = self._session.ledger
-        self._origin = Origin(self._layout.root, ImageCache)
+        self._origin = Origin(self._layout.home, ImageCache)
 
     @property
     def home(self) -> Path:
         """The home's absolute path."""
-        return self._layout.home
+        from pathlib import Path
+
+        return Path(self._layout.home)
 
     @property
     def kept_by_msb(self) -> bool:
@@ -124,7 +126,7 @@ class ImageCache:
             return
         try:
             # The source is what tracemalloc shows the origin of; the level, the line that dropped it.
-            warn(f"unclosed image cache of {self._layout.root}", ResourceWarning, stacklevel=2, source=self)
+            warn(f"unclosed image cache of {self._layout.home}", ResourceWarning, stacklevel=2, source=self)
         finally:
             with suppress(sqlite3.ProgrammingError):  # in another thread: the collector closes it
                 session.close()

@@ -68,7 +68,7 @@ def test_every_artifact_is_found_again(tmp_path: Path) -> None:
 
 def test_a_relative_home_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Layout("home").home == tmp_path / "home"
+    assert Layout("home").home == str(tmp_path / "home")
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -86,5 +86,5 @@ def test_what_is_refused_takes_no_folders_from_another_operation(tmp_path: Path,
 
     with pytest.raises(InvalidImageError, match="refused"):
         refused()
-    assert layout.home.parent.exists() is not alone
+    assert layout.db.parent.parent.exists() is not alone
     assert all(folder.is_dir() is not alone for folder in layout.folders.values())

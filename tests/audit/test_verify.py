@@ -94,14 +94,14 @@ def test_a_log_whose_end_is_gone_is_found_by_the_index(ledger: Ledger, length: i
     tamper(ledger, f"DELETE FROM events WHERE seq > {length}")
     with ImageCache(ledger.layout.home) as cache, pytest.raises(CorruptLogError, match="its end is gone"):
         cache.list()
-    before = ledger.layout.database.read_bytes()
+    before = Path(ledger.layout.database).read_bytes()
     found = verify(ledger, note)
     assert isinstance(found.chain, chain.Break)
     assert (found.chain.seq, found.chain.kind) == (length + 1, "truncated")
     assert f"ends at event {length}, and the index has had 7" in found.chain.problem
     assert not found.sound
     assert found.contradiction == f"the log has only {length} events, and the note is of 7"
-    assert ledger.layout.database.read_bytes() == before
+    assert Path(ledger.layout.database).read_bytes() == before
 
 
 def test_of_a_log_without_its_end_the_rest_is_checked(ledger: Ledger) -> None:

@@ -71,7 +71,7 @@ def test_an_older_database_is_migrated_and_its_projections_filled(tmp_path: Path
     manifest = NewEvent(manifest_added([layer(1, 10), layer(2, 20)]), digest(1))
     ledger = new_ledger(tmp_path, [manifest, *some_events()[:-1]])
     ledger.close()
-    path = ledger.layout.database
+    path = Path(ledger.layout.database)
     downgrade(path, until)
     with closing(sqlite3.connect(path)) as old:
         assert old.execute("PRAGMA user_version").fetchone() < (SCHEMA_VERSION,)
@@ -88,7 +88,7 @@ def test_an_older_database_is_migrated_and_its_projections_filled(tmp_path: Path
 def test_many_open_an_older_database_at_once(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path, some_events())
     ledger.close()
-    downgrade(ledger.layout.database, "m0002_projections")
+    downgrade(Path(ledger.layout.database), "m0002_projections")
     program = (
         "import sys; from msb_cache import ImageCache\n"
         "with ImageCache(sys.argv[1]) as cache: print(len(cache.events()), cache.verify().sound)"
@@ -144,7 +144,7 @@ def test_sqlite_utils_is_imported_only_when_something_is_pending(tmp_path: Path)
 def damaged(tmp_path: Path) -> Path:
     ledger = new_ledger(tmp_path, some_events())
     ledger.close()
-    return ledger.layout.database
+    return Path(ledger.layout.database)
 
 
 def test_a_newer_database_is_refused(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_newer_database_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
-    path = Layout(tmp_path).database
+    path = Path(Layout(tmp_path).database)
     path.parent.mkdir()
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE holidays (day TEXT)")
@@ -176,7 +176,7 @@ def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_database_is_refused(
     tmp_path: Path, content: bytes, open_connections: Callable[[], list[sqlite3.Connection]]
 ) -> None:
-    path = Layout(tmp_path).database
+    path = Path(Layout(tmp_path).database)
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises((CorruptLogError, LogError), match=r"msb-cache\.db"):
@@ -186,6 +186,6 @@ def test_a_file_that_is_no_database_is_refused(
 
 
 def test_a_directory_in_its_place_is_refused(tmp_path: Path) -> None:
-    Layout(tmp_path).database.mkdir(parents=True)
+    Path(Layout(tmp_path).database).mkdir(parents=True)
     with pytest.raises(LogError, match="is no file"):
         open_database(Layout(tmp_path))

@@ -257,7 +257,7 @@ def test_readers_write_nothing_in_a_home_that_is_not_theirs(
     with monkeypatch.context() as patch:
         patch.setattr(os, "access", lambda path, mode: False)
         assert index_at(ledger, head(ledger)) == expected
-    ledger.layout.msb_database.touch()
+    Path(ledger.layout.msb_database).touch()
     assert index_at(ledger, head(ledger)) == expected
     assert not ledger.layout.snapshots.exists()
 

@@ -364,12 +364,12 @@ def test_reading_leaves_nothing_behind_where_nothing_was(
     home.close()
     before = files(home)
     assert set(before) == {"msb.db"}
-    monkeypatch.setenv("TMPDIR", str(home.layout.home / "tmp"))
-    (home.layout.home / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(Path(home.layout.home, "tmp")))
+    Path(home.layout.home, "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", None)
     assert len(read(home.path).images) == 1
     assert files(home) == before
-    assert os.listdir(home.layout.home / "tmp") == []
+    assert os.listdir(Path(home.layout.home, "tmp")) == []
 
 
 def test_a_log_that_its_owner_left_is_read_and_left(home: MsbHome, tmp_path: Path) -> None:

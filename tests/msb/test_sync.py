@@ -118,7 +118,7 @@ def test_reading_records_first(home: MsbHome, cache: ImageCache) -> None:
 def test_reading_without_recording(home: MsbHome) -> None:
     with ImageCache(home.layout.home, sync=False) as cache:
         assert cache.list() == cache.events() == []
-        assert not home.layout.database.exists()
+        assert not os.path.exists(home.layout.database)
         assert cache.sync().adopted
         assert len(cache.list()) == 2
 
@@ -321,7 +321,7 @@ def test_a_database_made_anew(home: MsbHome, cache: ImageCache) -> None:
     for path in home.layout.db.glob("msb.db*"):
         path.unlink()
     shutil.rmtree(home.layout.cache)
-    again = home.layout.home.with_name("again")
+    again = Path(home.layout.home).with_name("again")
     other = MsbHome(again)
     other.now += 10**12
     other.load("app:1", "one", "xy")
@@ -568,5 +568,5 @@ def test_sizes_of_many_files(home: MsbHome, monkeypatch: pytest.MonkeyPatch) -> 
     ):
         alone = sync._measure(home.layout)(kind, subject)
         assert measure(kind, subject) == alone
-    assert Layout(home.layout.home / "none").sizes("layer") == {}
+    assert Layout(Path(home.layout.home, "none")).sizes("layer") == {}
     assert isinstance(Ledger(home.layout).owned_by_msb, bool)

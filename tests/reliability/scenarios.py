@@ -136,7 +136,7 @@ def _wrong(folder: Path) -> None:
 def _older(schema: int) -> Callable[[Path], None]:
     def prepare(folder: Path) -> None:
         _held(folder)
-        downgrade(Layout(folder / "home").database, schema)
+        downgrade(Path(Layout(folder / "home").database), schema)
 
     return prepare
 
@@ -261,11 +261,11 @@ def leaked(layout: Layout) -> list[str]:
     """Files in a home that neither the index nor a lock of its files explains."""
     named = {path for _, _, path in layout.files()}  # that the index names each of them, verify has checked
     named |= {lock_path(path) for path in named} | {*layout.lone_locks()}
-    named |= {layout.database, layout.migrate_lock, layout.prune_lock}
-    named |= {layout.database.with_name(layout.database.name + suffix) for suffix in ("-wal", "-shm")}
+    named |= {Path(layout.database), layout.migrate_lock, layout.prune_lock}
+    named |= {Path(layout.database + suffix) for suffix in ("-wal", "-shm")}
     return [
         str(path.relative_to(layout.home))
-        for path in sorted(layout.home.rglob("*"))
+        for path in sorted(Path(layout.home).rglob("*"))
         if not path.is_dir()
         and path not in named
         and path.parent != layout.staging_root / "downloads"

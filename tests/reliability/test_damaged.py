@@ -97,7 +97,7 @@ def test_any_damage_is_a_sentence_or_none(
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
         shutil.copytree(lived, home)
-        database = Layout(home).database
+        database = Path(Layout(home).database)
         database.write_bytes(harm(database.read_bytes(), *damage))
         log_id = _log_id(database)
         said = msb_cache(home, *command)
@@ -129,13 +129,13 @@ def cut_off(tmp_path: Path) -> Path:
     with ImageCache(home) as cache:
         for _ in range(300):
             cache.use("app:1")
-    database = Layout(home).database
+    database = Path(Layout(home).database)
     os.truncate(database, database.stat().st_size // 2)
     return home
 
 
 def test_what_is_left_is_exported(cut_off: Path, tmp_path: Path) -> None:
-    before = Layout(cut_off).database.read_bytes()
+    before = Path(Layout(cut_off).database).read_bytes()
     said = msb_cache(cut_off, "export", "-o", tmp_path / "log.jsonl")
     lines = (tmp_path / "log.jsonl").read_bytes().splitlines()
     assert said.code == 1
@@ -152,7 +152,7 @@ def test_what_is_left_is_exported(cut_off: Path, tmp_path: Path) -> None:
     # What was saved is a log: it can begin another home.
     saved = msb_cache(tmp_path / "other", "import", tmp_path / "log.jsonl")
     assert saved.code == 0, saved.err
-    assert Layout(cut_off).database.read_bytes() == before
+    assert Path(Layout(cut_off).database).read_bytes() == before
 
 
 def test_what_is_left_is_replayed(cut_off: Path, tmp_path: Path) -> None:
@@ -168,11 +168,11 @@ def test_what_is_left_is_replayed(cut_off: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_half_a_database_is_refused_and_not_touched(cut_off: Path, command: tuple[str, ...]) -> None:
-    before = fingerprint(cut_off), Layout(cut_off).database.read_bytes()
+    before = fingerprint(cut_off), Path(Layout(cut_off).database).read_bytes()
     said = msb_cache(cut_off, *command)
     assert said.code == 1
     sentence(said.err)
-    assert (fingerprint(cut_off), Layout(cut_off).database.read_bytes()) == before
+    assert (fingerprint(cut_off), Path(Layout(cut_off).database).read_bytes()) == before
 
 
 # -- empty --------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_half_a_database_is_refused_and_not_touched(cut_off: Path, command: tupl
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_empty_database_beside_images_is_refused(tmp_path: Path, command: tuple[str, ...]) -> None:
     home = lived_in(tmp_path / "home")
-    database = Layout(home).database
+    database = Path(Layout(home).database)
     os.truncate(database, 0)
     said = msb_cache(home, *command)
     assert said.code == 1
@@ -194,7 +194,7 @@ def test_an_empty_database_beside_images_is_refused(tmp_path: Path, command: tup
 def test_an_empty_database_of_a_killed_first_command_is_filled(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "home")
     layout.db.mkdir(parents=True)
-    layout.database.touch()
+    Path(layout.database).touch()
     with ImageCache(layout.home) as cache:
         cache.load(io.BytesIO(docker_archive(APP)))
     check_whole(layout.home)
@@ -204,7 +204,7 @@ def test_an_empty_database_whose_making_was_killed_beside_images(tmp_path: Path)
     layout = Layout(lived_in(tmp_path / "home"))
     shutil.rmtree(layout.db)
     layout.db.mkdir()
-    layout.database.touch()
+    Path(layout.database).touch()
     layout.migrate_lock.write_text("making")
     with ImageCache(layout.home) as cache:
         assert cache.list() == []

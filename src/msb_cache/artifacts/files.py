@@ -74,7 +74,7 @@ def create_readable(path: Path) -> BinaryIO:
     return os.fdopen(open_private(path, os.O_RDWR | os.O_EXCL, readable=True), "w+b")
 
 
-def create(path: Path) -> BinaryIO:
+def create(path: str | Path) -> BinaryIO:
     """Open a new file to write, with private permissions; raises OSError, also where anything lies there."""
     return os.fdopen(open_private(path, os.O_WRONLY | os.O_EXCL), "wb")
 
@@ -87,7 +87,7 @@ def write(path: Path, content: bytes) -> None:
         sync_descriptor(file.fileno(), path)
 
 
-def sync(path: Path) -> None:
+def sync(path: str | Path) -> None:
     """Make a file's content survive a power loss."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
@@ -96,7 +96,7 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def sync_descriptor(descriptor: int, path: Path) -> None:
+def sync_descriptor(descriptor: int, path: str | Path) -> None:
     """Make what is open survive a power loss; an error names ``path``."""
     try:
         os.fsync(descriptor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import ExitStack
+from pathlib import Path
 from typing import BinaryIO
 
 from msb_cache.audit import log_files
@@ -60,7 +61,7 @@ def _opened(ledger: Ledger, stack: ExitStack) -> tuple[sqlite3.Connection | None
         return stack.enter_context(ledger.read()), None
     except CorruptLogError as error:
         try:
-            connection, _ = stack.enter_context(log_files.readable(ledger.layout.database))
+            connection, _ = stack.enter_context(log_files.readable(Path(ledger.layout.database)))
         except CorruptLogError:
             raise error from None
         return connection, error

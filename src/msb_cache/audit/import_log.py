@@ -119,7 +119,7 @@ def _build(built: Layout, ledger: Ledger, source: BinaryIO) -> ImportReport:
     finally:
         connection.close()
     files.sync(built.database)
-    if files.measure(built.database.with_name(f"{built.database.name}-wal")):
+    if files.measure(f"{built.database}-wal"):
         raise LogError(
             "the log cannot be built: its database could not be closed; make sure that the disk is sound"
         )

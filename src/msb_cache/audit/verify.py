@@ -88,7 +88,7 @@ def verify(ledger: Ledger, engine: Engine, note: Checkpoint | None = None) -> Ve
         engine: the one that the home has.
         note: a checkpoint that was taken of this log before; the log must extend it.
     """
-    home = ledger.layout.home
+    home = Path(ledger.layout.home)
     with ExitStack() as stack:
         connection = _opened(ledger, stack)
         if connection is None:
@@ -166,7 +166,7 @@ def _opened(ledger: Ledger, stack: ExitStack) -> sqlite3.Connection | None:
     except CorruptLogError as error:
         # Everybody else refuses a log whose end is gone. Here that is a finding, and what is left is checked.
         try:
-            connection = stack.enter_context(as_it_is(ledger.layout.database))
+            connection = stack.enter_context(as_it_is(Path(ledger.layout.database)))
         except CorruptLogError:
             raise error from None
         if _cut_off(connection) is None:

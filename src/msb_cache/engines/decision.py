@@ -126,13 +126,13 @@ def planned(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
         yield from _file("fsmeta", digest, layout)
     for diff_id in plan.layers:
         # Named even when its file is missing: naming it takes its record out of the index.
-        size = files.measure(layout.artifact_file("layer", diff_id))
+        size = files.measure(layout.artifact("layer", diff_id))
         manifests = plan.repeated.get(diff_id, 1)
         yield ev.PlannedArtifact(kind="layer", subject=diff_id, bytes=size, manifests=manifests)
 
 
 def _file(kind: ev.ArtifactKind, subject: str, layout: Layout) -> Iterator[ev.PlannedArtifact]:
-    size = files.measure(layout.artifact_file(kind, subject))
+    size = files.measure(layout.artifact(kind, subject))
     if size is not None:
         yield ev.PlannedArtifact(kind=kind, subject=subject, bytes=size)
 

@@ -45,7 +45,7 @@ def open_database(layout: Layout) -> sqlite3.Connection:
         LogError: it cannot be opened.
     """
     make_private(layout.db)
-    with _translate_sqlite_errors(layout.database_file):
+    with _translate_sqlite_errors(layout.database):
         return _opened(layout, create=True)
 
 
@@ -60,8 +60,8 @@ def open_to_read(layout: Layout) -> tuple[sqlite3.Connection, Content | None] | 
         NewerDatabaseError, CorruptLogError: as for ``open_database``.
         LogError: it cannot be opened, or an older release wrote it and it cannot be brought up to date.
     """
-    path = layout.database_file
-    if not _is_there(path):
+    path = layout.database
+    if not is_there(path):
         return None
     with _translate_sqlite_errors(path):
         try:
@@ -71,7 +71,7 @@ def open_to_read(layout: Layout) -> tuple[sqlite3.Connection, Content | None] | 
 
             if isinstance(error, sqlite3.Error) and not readonly.is_refusal(error):
                 raise
-        connection, content = readonly.connect(layout.database, BUSY_SECONDS)
+        connection, content = readonly.connect(path, BUSY_SECONDS)
         try:
             if not _current(connection, path):
                 raise LogError(
@@ -85,12 +85,12 @@ def open_to_read(layout: Layout) -> tuple[sqlite3.Connection, Content | None] | 
 
 
 def _opened(layout: Layout, *, create: bool) -> sqlite3.Connection:
-    path = layout.database_file
+    path = layout.database
     check_plain_file(path)
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
-            if create and not _is_there(path):
+            if create and not is_there(path):
                 _make(layout)
             return _up_to_date(layout)
         except sqlite3.OperationalError as error:
@@ -101,20 +101,20 @@ def _opened(layout: Layout, *, create: bool) -> sqlite3.Connection:
 
 
 def _up_to_date(layout: Layout) -> sqlite3.Connection:
-    connection = _connect(layout.database_file)
+    connection = _connect(layout.database)
     try:
-        if not _current(connection, layout.database_file):
+        if not _current(connection, layout.database):
             connection.close()
             _migrate(layout)
-            connection = _connect(layout.database_file)
+            connection = _connect(layout.database)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _is_there(path: str) -> bool:
-    """Whether there is such a file; an error, such as of a folder that may not be entered, is no answer."""
+def is_there(path: str) -> bool:
+    """Return whether there is such a file; raises OSError where that cannot be told."""
     try:
         os.stat(path)
     except OSError as error:
@@ -124,7 +124,7 @@ def _is_there(path: str) -> bool:
     return True
 
 
-def _create_empty(path: Path) -> None:
+def _create_empty(path: str) -> None:
     # SQLite would make the file with the umask's permissions, and its -wal and -shm like the file.
     with contextlib.suppress(FileExistsError):
         files.create(path).close()
@@ -240,7 +240,7 @@ def _make(layout: Layout) -> None:
 
     with Lock(layout.migrate_lock) as lock:
         lock.acquire(wait=None)
-        if not layout.database.exists():
+        if not is_there(layout.database):
             lock.write(_MAKING)
             reached("database.making")
             _create_empty(layout.database)
@@ -258,7 +258,7 @@ def _migrate(layout: Layout) -> None:
         # Whoever makes a database has this lock until it is whole, and has said so in it if it was killed.
         # Any other empty file was cut off; beside images that is not made up for in silence.
         made = layout.migrate_lock.read_text(errors="replace") == _MAKING
-        if not made and layout.database.stat().st_size == 0 and any(layout.files()):
+        if not made and os.stat(layout.database).st_size == 0 and any(layout.files()):
             raise CorruptLogError(
                 f"{layout.database} is empty, and there are images in {layout.cache}: restore it from a "
                 "backup, or delete it to begin a new log"
@@ -269,11 +269,11 @@ def _migrate(layout: Layout) -> None:
 
 
 def _bring_up(layout: Layout) -> None:
-    connection = _connect(layout.database_file)
+    connection = _connect(layout.database)
     try:
-        if _current(connection, layout.database_file):
+        if _current(connection, layout.database):
             return  # another process was first
-        if schema_version(connection, layout.database_file) < SCHEMA_VERSION:
+        if schema_version(connection, layout.database) < SCHEMA_VERSION:
             # First of all, so that a database with tables but without it is somebody else's.
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute("PRAGMA journal_mode = WAL")

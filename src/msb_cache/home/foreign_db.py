@@ -31,7 +31,7 @@ _MTIME_TICK = 20_000_000
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[sqlite3.Connection]:
+def opened(path: str | Path) -> Iterator[sqlite3.Connection]:
     """Open a database, or a copy of it where opening it would leave files behind, in one read.
 
     Raises:
@@ -82,7 +82,7 @@ def damaged(path: Path, table: str, columns: Sequence[str]) -> Iterator[sqlite3.
             yield connection
 
 
-def _shared(path: Path) -> bool:
+def _shared(path: str | Path) -> bool:
     """Whether the database is ours and open to others already."""
     try:
         found = [os.stat(f"{path}{suffix}") for suffix in ("", "-wal", "-shm")]
@@ -124,7 +124,7 @@ class _Status(NamedTuple):
     mtime_ns: int
 
 
-def copy(path: Path, target: Path) -> None:
+def copy(path: str | Path, target: Path) -> None:
     """Copy the database and its write-ahead log, both as they were at one moment.
 
     In WAL mode the database file changes only when a checkpoint copies pages out of the log, and what a
@@ -150,7 +150,7 @@ def copy(path: Path, target: Path) -> None:
     raise OSError("it changes faster than it can be read; try again")
 
 
-def _status(path: Path) -> _Status:
+def _status(path: str | Path) -> _Status:
     found = os.stat(path)
     return _Status(found.st_ino, found.st_size, found.st_mtime_ns)
 
@@ -164,7 +164,7 @@ def _content(path: Path) -> bytes:
         return b""
 
 
-def regular(path: Path) -> Any:
+def regular(path: str | Path) -> Any:
     """Open a regular file for reading bytes, and nothing else.
 
     Raises:

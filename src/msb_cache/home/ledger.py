@@ -24,6 +24,7 @@ from msb_cache.home.connect import (
     begin_writing,
     in_words,
     is_busy,
+    is_there,
     open_database,
     open_to_read,
 )
@@ -251,7 +252,7 @@ class Ledger:
 
     def prepare(self) -> None:
         """Load now what making a database takes, if there is none: that is most of the time it costs."""
-        if not self.layout.database.exists():
+        if not is_there(self.layout.database):
             from msb_cache.migrations import schema  # noqa: F401
 
     def open_to_write(self) -> None:
@@ -269,7 +270,7 @@ class Ledger:
     @property
     def owned_by_msb(self) -> bool:
         """Whether msb keeps this cache: ``db/msb.db`` exists."""
-        return os.path.lexists(self.layout.msb_database_file)
+        return os.path.lexists(self.layout.msb_database)
 
     def check_ours(self) -> None:
         """Refuse a home that msb owns.
@@ -279,8 +280,8 @@ class Ledger:
         """
         if self.owned_by_msb:
             raise HomeOwnedByMicrosandboxError(
-                f"{self.layout.home} belongs to msb since a moment ago ({self.layout.msb_database.name} is "
-                "there now); nothing was changed, try again"
+                f"{self.layout.home} belongs to msb since a moment ago (msb.db is there now); "
+                "nothing was changed, try again"
             )
 
     def _check_owner(self, owner: Owner) -> None:
@@ -323,9 +324,9 @@ class Ledger:
                     raise BusyError(f"another process wrote to {path} while it was read; try again")
 
     def _check_directory(self) -> None:
-        if os.path.isdir(self.layout.root):
+        if os.path.isdir(self.layout.home):
             return
-        home = self.layout.home
+        home = self.layout.db.parent
         nearest = next(path for path in (home, *home.parents) if os.path.lexists(path))
         if not nearest.is_dir():
             raise LogError(f"{home} can be no home of microsandbox: {nearest} is no directory")
@@ -337,7 +338,7 @@ def _cannot_write(path: str | Path) -> LogError:
 
 @contextmanager
 def _translate_sqlite_errors(layout: Layout) -> Iterator[None]:
-    path = layout.database_file
+    path = layout.database
     try:
         yield
     except sqlite3.OperationalError as error:

@@ -38,7 +38,7 @@ def is_refusal(error: sqlite3.Error) -> bool:
     return isinstance(code, int) and code & 0xFF in _REFUSALS
 
 
-def content(path: Path) -> Content:
+def content(path: str | Path) -> Content:
     """Return what a database file is now; raises OSError."""
     found = os.stat(path)
     try:
@@ -48,7 +48,7 @@ def content(path: Path) -> Content:
     return Content(found.st_ino, found.st_size, found.st_mtime_ns, log.st_size, log.st_mtime_ns)
 
 
-def connect(path: Path, wait: float) -> tuple[sqlite3.Connection, Content]:
+def connect(path: str | Path, wait: float) -> tuple[sqlite3.Connection, Content]:
     """Open a database that cannot be opened like any other.
 
     Args:
@@ -67,7 +67,7 @@ def connect(path: Path, wait: float) -> tuple[sqlite3.Connection, Content]:
     return _connect(path, "mode=ro&immutable=1", wait), before
 
 
-def _settled(path: Path) -> Content:
+def _settled(path: str | Path) -> Content:
     """Return what the file is, once a change after this would be seen in its modification time."""
     while True:
         found = content(path)
@@ -77,11 +77,11 @@ def _settled(path: Path) -> Content:
         time.sleep(_MTIME_TICK)
 
 
-def _copied(path: Path, wait: float) -> sqlite3.Connection:
+def _copied(path: str | Path, wait: float) -> sqlite3.Connection:
     from msb_cache.home.foreign_db import copy
 
     with tempfile.TemporaryDirectory(prefix="msb-cache-") as folder:
-        target = Path(folder) / path.name
+        target = Path(folder, os.path.basename(path))
         copy(path, target)
         connection = _connect(target, "mode=rw", wait)
         try:
@@ -94,7 +94,7 @@ def _copied(path: Path, wait: float) -> sqlite3.Connection:
         return connection
 
 
-def _connect(path: Path, parameters: str, wait: float) -> sqlite3.Connection:
+def _connect(path: str | Path, parameters: str, wait: float) -> sqlite3.Connection:
     address = f"file:{quote(os.fsencode(path))}?{parameters}"
     connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=wait)
     try:

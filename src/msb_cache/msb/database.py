@@ -118,7 +118,7 @@ class MsbState(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool = True
 
 
-def exists(path: Path) -> bool:
+def exists(path: str | Path) -> bool:
     """Return whether a database with anything in it lies there; msb makes an empty file first."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -129,7 +129,7 @@ def exists(path: Path) -> bool:
         return False
 
 
-def read(path: Path) -> MsbState:
+def read(path: str | Path) -> MsbState:
     """Read a consistent state of msb's database.
 
     Args:

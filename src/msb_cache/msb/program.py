@@ -48,7 +48,7 @@ class Finished:
 class MsbProgram:
     """The program, for one home."""
 
-    def __init__(self, path: Path, home: Path) -> None:
+    def __init__(self, path: Path, home: str) -> None:
         self.path = path
         self._home = home
 
@@ -74,7 +74,7 @@ class MsbProgram:
             MsbProgramError: it cannot be started, or does not end in time.
         """
         environment = {key: value for key, value in os.environ.items() if key not in _NOT_PASSED_ON}
-        environment |= {"MSB_BACKEND": "local", "MSB_HOME": str(self._home), "NO_COLOR": "1"}
+        environment |= {"MSB_BACKEND": "local", "MSB_HOME": self._home, "NO_COLOR": "1"}
         # Files, not pipes: it can write as much as it likes while it is still being fed.
         with TemporaryFile() as output, TemporaryFile() as errors:
             try:
@@ -128,7 +128,7 @@ def _written(file: IO[bytes]) -> str:
     return file.read(_MOST_OUTPUT).decode(errors="replace")
 
 
-def find_program(home: Path) -> MsbProgram | None:
+def find_program(home: str) -> MsbProgram | None:
     """Return the program: ``MSB_PATH``, else ``msb`` on the PATH, else what the microsandbox package ships.
 
     Raises:
@@ -144,7 +144,7 @@ def find_program(home: Path) -> MsbProgram | None:
     return None if found is None else MsbProgram(Path(found).absolute(), home)
 
 
-def require_program(home: Path) -> MsbProgram:
+def require_program(home: str) -> MsbProgram:
     """Return the program, without which a home that msb keeps is only read.
 
     Raises:

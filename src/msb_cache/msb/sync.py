@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msb_cache import diagnostics
 from msb_cache.errors import MicrosandboxError, MsbDatabaseError
 from msb_cache.eventstore.ids import uuid7
+from msb_cache.home.connect import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -152,7 +153,7 @@ def sync_before_reading(ledger: Ledger) -> str | None:
 
 def _writable(layout: Layout) -> bool:
     database = layout.database
-    return os.access(layout.db, os.W_OK) and (os.access(database, os.W_OK) or not database.exists())
+    return os.access(layout.db, os.W_OK) and (os.access(database, os.W_OK) or not is_there(database))
 
 
 def _unchanged(ledger: Ledger) -> bool:

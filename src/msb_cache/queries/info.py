@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,20 +69,20 @@ def info(ledger: Ledger, engine: Engine) -> HomeInfo:
     except MsbProgramError as error:
         program, problem = None, f": {error}"
     owned = engine.name == "msb"
-    marker = layout.msb_database.relative_to(layout.home)
+    marker = os.path.relpath(layout.msb_database, layout.home)
     why = f"{marker} is there, so msb keeps this cache" if owned else f"there is no {marker}"
     if owned and program is None:
         why += f", but no msb was found, so it is only read{problem}"
     with ledger.read() as connection:
         counts = {} if connection is None else _counts(connection)
         return HomeInfo(
-            home=layout.home,
+            home=Path(layout.home),
             engine=engine.name,
             why=why,
             writable=(not owned or program is not None) and _may_write(ledger),
             program=path,
             program_version=version,
-            database=layout.database,
+            database=Path(layout.database),
             schema=None if connection is None else SCHEMA_VERSION,
             unfinished=() if connection is None else tuple(deletions.unfinished(connection)),
             **counts,

@@ -196,12 +196,12 @@ def _dispose(
     ledger: Ledger, artifact: ev.PlannedArtifact, needs: Needs, *, wait: float, recovering: bool
 ) -> ev.Event:
     kind, subject = artifact.kind, artifact.subject
-    path = ledger.layout.artifact_file(kind, subject)
+    path = ledger.layout.artifact(kind, subject)
     lock = Lock(f"{path}.lock")
     size: int | None = None
     gone = False
     try:
-        if artifact.bytes is not None or os.path.isdir(os.path.dirname(path)):
+        if artifact.bytes is not None or os.path.isdir(path.parent):
             if not lock.acquire(wait=wait):
                 return ev.ArtifactKept(kind=kind, reason="busy")
             if ledger.owned_by_msb:
