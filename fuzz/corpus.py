@@ -15,7 +15,6 @@ import tempfile
 from pathlib import Path
 
 import msgspec
-import zstandard
 
 from msb_cache import ImageCache
 from msb_cache.artifacts.fsmeta import write_fsmeta
@@ -24,6 +23,7 @@ from msb_cache.oci.archive.open import open_archive
 from msb_cache.oci.documents.decode import OCI_MANIFEST, encode_manifest
 from msb_cache.oci.image import SourceImage, SourceLayer
 from msb_cache.oci.layer.tar import TarReader
+from msb_cache.oci.layer.zstd import zstd
 
 _MEMBERS = 25
 _LARGEST = 600
@@ -63,7 +63,10 @@ def _image(folder: Path, image: SourceImage) -> None:
         small = _cut(layer)
         for target in ("tar", "layer"):
             _keep(folder, target, small)
-        for blob in (gzip.compress(small), zstandard.ZstdCompressor(write_checksum=True).compress(small)):
+        for blob in (
+            gzip.compress(small),
+            zstd.compress(small, options={zstd.CompressionParameter.checksum_flag: 1}),
+        ):
             _keep(folder, "compression", blob)
             _keep(folder, "archive", _archive(blob, small))
         with tempfile.TemporaryDirectory() as home, ImageCache(home) as cache:

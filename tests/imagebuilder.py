@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import zstandard
+from msb_cache.oci.layer.zstd import zstd
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -134,7 +134,7 @@ def layer(content: Iterable[Member] | bytes, compression: str = "none") -> Built
     if compression == "gzip":
         return BuiltLayer(tar, gzip.compress(tar, 6, mtime=0), OCI_LAYER + "+gzip")
     if compression == "zstd":
-        return BuiltLayer(tar, zstandard.ZstdCompressor().compress(tar), OCI_LAYER + "+zstd")
+        return BuiltLayer(tar, zstd.compress(tar), OCI_LAYER + "+zstd")
     if compression != "none":
         raise ValueError(compression)
     return BuiltLayer(tar, tar, OCI_LAYER)

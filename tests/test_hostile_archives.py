@@ -21,7 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +28,7 @@ from msb_cache import ImageCache
 from msb_cache.artifacts.layer import read_layer
 from msb_cache.artifacts.tree import walk
 from msb_cache.errors import InvalidImageError, MicrosandboxError
+from msb_cache.oci.layer.zstd import zstd
 from tests.cli.support import APP, PROGRAM, fingerprint, sentence, written
 from tests.imagebuilder import (
     Member,
@@ -150,7 +150,7 @@ def test_links_and_devices_are_data(home: Path, tmp_path: Path) -> None:
 ZEROS = bytes(200 << 20)
 WHOLE: dict[str, Callable[[bytes], bytes]] = {
     "gzip": lambda data: gzip.compress(data, 1),
-    "zstd": zstandard.ZstdCompressor().compress,
+    "zstd": zstd.compress,
     "xz": lambda data: lzma.compress(data, preset=0),
     "bzip2": lambda data: bz2.compress(data, 1),
 }

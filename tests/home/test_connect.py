@@ -132,7 +132,7 @@ def test_sqlite_utils_is_imported_only_when_something_is_pending(tmp_path: Path)
     program = (
         "import sys; from msb_cache import ImageCache\n"
         "with ImageCache(sys.argv[1]) as cache: cache.list()\n"
-        "heavy = {'sqlite_utils', 'structlog', 'rich', 'dateutil', 'zstandard', 'asyncio'}\n"
+        "heavy = {'sqlite_utils', 'structlog', 'rich', 'dateutil', 'backports.zstd', 'asyncio'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     found = subprocess.run(

@@ -15,6 +15,7 @@ from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.home import index_cache
 from msb_cache.home.ledger import Ledger
+from msb_cache.oci.layer.zstd import zstd
 from msb_cache.projections import live, past
 from msb_cache.projections.rows import LayerRow
 from msb_cache.session import Session
@@ -186,11 +187,10 @@ def test_one_with_the_content_of_another_is_ignored(ledger: Ledger) -> None:
     "content", [b"\xc0", b"\x95\x90\x90\x90\x90\x90\x00", b"\x95\x91\x91\x01\x90\x90\x90\x90"]
 )
 def test_a_well_made_one_with_nonsense_in_it_is_ignored(ledger: Ledger, content: bytes) -> None:
-    import zstandard
 
     expected = folded(ledger, head(ledger))
     for path in files(ledger):
-        data = zstandard.ZstdCompressor().compress(content)
+        data = zstd.compress(content)
         path.write_bytes(index_cache._MAGIC + index_cache._checksum(path.name, data) + data)
     assert index_at(ledger, head(ledger)) == expected
 
@@ -199,14 +199,13 @@ def test_one_whose_rows_contradict_each_other_is_ignored(
     ledger: Ledger, open_connections: Callable[[], list[sqlite3.Connection]]
 ) -> None:
     import msgspec
-    import zstandard
 
     expected = folded(ledger, head(ledger))
     path = files(ledger)[-1]
     start = len(index_cache._MAGIC) + 32
-    tables = msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(path.read_bytes()[start:]))
+    tables = msgspec.msgpack.decode(zstd.decompress(path.read_bytes()[start:]))
     tables[0].append(tables[0][0])
-    data = zstandard.ZstdCompressor().compress(msgspec.msgpack.encode(tables))
+    data = zstd.compress(msgspec.msgpack.encode(tables))
     path.write_bytes(index_cache._MAGIC + index_cache._checksum(path.name, data) + data)
     assert index_at(ledger, head(ledger)) == expected
     assert open_connections() == []

@@ -176,9 +176,9 @@ def _name(live: sqlite3.Connection, seq: int) -> str:
 
 
 def _encode(index: sqlite3.Connection) -> bytes:
-    import zstandard
+    from msb_cache.oci.layer.zstd import zstd
 
-    return zstandard.ZstdCompressor().compress(encode_rows(index))
+    return zstd.compress(encode_rows(index))
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -208,7 +208,8 @@ def _delete(path: Path) -> None:
 def _load(live: sqlite3.Connection, cached: CachedIndex) -> Past | None:
     """Return a cached index; None if it cannot be believed."""
     import msgspec
-    import zstandard
+
+    from msb_cache.oci.layer.zstd import zstd
 
     try:
         content = cached.path.read_bytes()
@@ -216,10 +217,12 @@ def _load(live: sqlite3.Connection, cached: CachedIndex) -> Past | None:
         data = content[start:]
         if content[:start] != _MAGIC + _checksum(cached.path.name, data):
             raise ValueError("its checksum does not fit")
-        if not 0 <= zstandard.frame_content_size(data) <= _LARGEST:
+        size = zstd.get_frame_info(data).decompressed_size
+        if size is None or size > _LARGEST:
             raise ValueError("it is too large")
-        return Past(cached.seq, decode_rows(zstandard.ZstdDecompressor().decompress(data)))
-    except (OSError, ValueError, msgspec.MsgspecError, zstandard.ZstdError, sqlite3.IntegrityError) as error:
+        # Not zstd.decompress, which goes on with whatever frames follow.
+        return Past(cached.seq, decode_rows(zstd.ZstdDecompressor().decompress(data, size)))
+    except (OSError, ValueError, msgspec.MsgspecError, zstd.ZstdError, sqlite3.IntegrityError) as error:
         diagnostics.warning("a cached index is ignored", path=str(cached.path), reason=str(error))
         return None
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from msb_cache import (
     Credential,
@@ -25,6 +24,7 @@ from msb_cache import (
     RegistryOptions,
 )
 from msb_cache.eventstore import events as ev
+from msb_cache.oci.layer.zstd import zstd
 from tests.engines.msb.support import check, files_of, forked
 from tests.fakemsb import FakeMsb
 from tests.fakemsb_program import in_its_own_form
@@ -284,7 +284,7 @@ def test_load_of_many_images(fake: FakeMsb, cache: ImageCache, tmp_path: Path) -
     check(cache, fake)
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd.compress])
 @pytest.mark.parametrize("way", ["path", "stream"])
 def test_load_of_what_msb_cannot_open(
     fake: FakeMsb, cache: ImageCache, archive: Path, pack: Callable[[bytes], bytes], way: str

@@ -8,18 +8,18 @@ import zlib
 from collections.abc import Callable
 
 import pytest
-import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msb_cache.errors import InvalidImageError
 from msb_cache.oci.layer import compression
 from msb_cache.oci.layer.compression import decompressed, sniff
+from msb_cache.oci.layer.zstd import zstd
 
 SAMPLE = random.Random(1).randbytes(200_000) + bytes(300_000) + b"text " * 10_000
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
-    "zstd": lambda data: zstandard.ZstdCompressor(write_checksum=True).compress(data),
+    "zstd": lambda data: zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1}),
     "bzip2": bz2.compress,
     "xz": lzma.compress,
 }
@@ -68,6 +68,22 @@ def test_concatenated_streams_are_one(name: str, step: int) -> None:
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)
+def test_small_streams_follow_a_large_one(name: str) -> None:
+    compress = COMPRESSORS[name]
+    large = random.Random(2).randbytes(1_200_000)
+    small = [bytes([number % 256]) * (number % 3) for number in range(300)]
+    data = compress(large) + b"".join(compress(content) for content in small) + compress(large)
+    assert drain(data, name) == large + b"".join(small) + large
+
+
+@pytest.mark.parametrize("padding", [4, 4096, 1 << 20])
+def test_xz_may_be_padded_with_zeros(padding: int) -> None:
+    data = lzma.compress(b"one ") + bytes(padding) + lzma.compress(b"two") + bytes(padding)
+    for step in (3, 1 << 20):
+        assert drain(data, "xz", step=step) == b"one two"
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
 def test_truncated_anywhere(name: str) -> None:
     data = COMPRESSORS[name](b"some content " * 20)
     for end in range(1, len(data)):
@@ -99,16 +115,17 @@ def test_gzip_may_be_padded_with_zeros() -> None:
 
 
 def test_zstd_frames_of_every_kind() -> None:
-    streamed = io.BytesIO()
-    with zstandard.ZstdCompressor(write_content_size=False).stream_writer(streamed, closefd=False) as writer:
-        for start in range(0, len(SAMPLE), 10_000):
-            writer.write(SAMPLE[start : start + 10_000])
-            writer.flush(zstandard.FLUSH_BLOCK)
+    compressor = zstd.ZstdCompressor()
+    streamed = b"".join(
+        compressor.compress(SAMPLE[start : start + 10_000], mode=compressor.FLUSH_BLOCK)
+        for start in range(0, len(SAMPLE), 10_000)
+    )
+    streamed += compressor.flush()
     skippable = b"\x5a\x2a\x4d\x18\x05\x00\x00\x00hello"
     incompressible = os.urandom(300_000)
-    data = skippable + streamed.getvalue() + skippable + COMPRESSORS["zstd"](incompressible) + skippable
+    data = skippable + streamed + skippable + COMPRESSORS["zstd"](incompressible) + skippable
     assert sniff(data[:6]) == "zstd"
-    for step in (1, 3, 1 << 20):
+    for step in (5, 1 << 20):
         assert drain(data, "zstd", step=step) == SAMPLE + incompressible
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import bz2
 import lzma
-from typing import IO, Any, Protocol, cast
-
-import zstandard
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from msb_cache.errors import InvalidImageError
+from msb_cache.oci.layer.zstd import zstd
 
 deflate: Any  # isal's stubs call its exception an instance
 try:  # inflating is most of a pull's work, and ISA-L does it in less than half of zlib's time
@@ -27,6 +27,7 @@ except ImportError:  # a processor it is not made for; the same interface, and t
 CHUNK_BYTES = 1 << 20
 #: With less, threads take turns more often, and each turn is a wait for the interpreter lock.
 _INPUT_BYTES = 512 << 10
+_FIRST_PIECE_BYTES = 4 << 10
 
 #: Bytes that one stream may expand to. The largest layers in use (models, disk images) are tens of GB.
 MAX_OUTPUT_BYTES = 512 << 30
@@ -35,7 +36,7 @@ FREE_OUTPUT_BYTES = 8 << 30
 #: Above it, bytes out for each byte in. Deflate cannot exceed 1,032:1, so no gzip layer is ever refused.
 MAX_RATIO = 2048
 #: zstd --ultra --long=27 and RFC 8878's recommendation for general decoders (8 MiB) lie below.
-MAX_ZSTD_WINDOW_BYTES = 128 << 20
+MAX_ZSTD_WINDOW_LOG = 27  # 128 MiB
 #: xz -9 needs 65 MiB.
 MAX_XZ_MEMORY_BYTES = 256 << 20
 
@@ -85,11 +86,11 @@ def decompressed(
     if compression == "gzip":
         stream = _Gzip(counted, what)
     elif compression == "zstd":
-        decoder = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES)
-        frames = cast("IO[bytes]", _ZstdFrames(counted, what))  # only its read is used
-        stream = decoder.stream_reader(frames, read_size=_INPUT_BYTES, read_across_frames=True)
-    elif compression in ("bzip2", "xz"):
-        stream = _Whole(counted, compression, what)
+        stream = _Whole(counted, _new_zstd, what)
+    elif compression == "bzip2":
+        stream = _Whole(counted, bz2.BZ2Decompressor, what)
+    elif compression == "xz":
+        stream = _Xz(counted, _new_xz, what)
     else:
         raise ValueError(compression)
     return _Limited(stream, counted, what, limit)
@@ -121,7 +122,7 @@ class _Limited:
     def read(self, size: int, /) -> bytes:
         try:
             data = self._stream.read(min(size, CHUNK_BYTES))
-        except (deflate.error, zstandard.ZstdError, lzma.LZMAError, EOFError, OSError, MemoryError) as error:
+        except (deflate.error, zstd.ZstdError, lzma.LZMAError, EOFError, OSError, MemoryError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk's, not the decoder's
             raise InvalidImageError(f"{self._what} is damaged: {error}") from None
@@ -175,108 +176,87 @@ class _Gzip:
         return True
 
 
-class _Whole:
-    """bzip2 and xz streams, one after another; docker load accepts both around a whole archive."""
+class _Decoder(Protocol):
+    """One stream's decoder, as the standard library has them for bzip2, xz and zstd."""
 
-    def __init__(self, source: ByteSource, compression: str, what: str) -> None:
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int = ...) -> bytes: ...
+
+
+def _new_zstd() -> _Decoder:
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: MAX_ZSTD_WINDOW_LOG})
+
+
+def _new_xz() -> _Decoder:
+    return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=MAX_XZ_MEMORY_BYTES)
+
+
+class _Pieces:
+    """What decoders are given of a source: little at the beginning of each stream, then more and more.
+
+    A decoder copies what it is given beyond the end of its stream. There may be thousands of tiny ones.
+    """
+
+    def __init__(self, source: ByteSource) -> None:
         self._source = source
-        self._xz = compression == "xz"
-        self._what = what
-        self._decoder = self._new()
-        self._pending = b""
+        self._data = b""
+        self._position = 0
+        self._next = _FIRST_PIECE_BYTES
 
-    def _new(self) -> bz2.BZ2Decompressor | lzma.LZMADecompressor:
-        if self._xz:
-            return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=MAX_XZ_MEMORY_BYTES)
-        return bz2.BZ2Decompressor()
+    def take(self) -> bytes:
+        """Return some bytes, and none only at the end."""
+        if self._position == len(self._data):
+            self._data, self._position = self._source.read(_INPUT_BYTES), 0
+        piece = self._data[self._position : self._position + self._next]
+        self._position += len(piece)
+        self._next = min(2 * self._next, _INPUT_BYTES)
+        return piece
+
+    def back(self, count: int) -> None:
+        """Take back so many bytes of the last piece: they belong to the next stream."""
+        self._position -= count
+        self._next = _FIRST_PIECE_BYTES
+
+
+class _Whole:
+    """Streams of bzip2 or xz, or frames of zstd, one after another."""
+
+    def __init__(self, source: ByteSource, new: Callable[[], _Decoder], what: str) -> None:
+        self._pieces = _Pieces(source)
+        self._new = new
+        self._what = what
+        self._decoder = new()
 
     def read(self, size: int, /) -> bytes:
         while True:
             if self._decoder.eof:
-                rest = self._decoder.unused_data or self._source.read(_INPUT_BYTES)
-                while self._xz and rest and not rest.strip(b"\0"):  # stream padding
-                    rest = self._source.read(_INPUT_BYTES)
-                if not rest:
+                self._pieces.back(len(self._decoder.unused_data))
+                data = self._following()
+                if not data:
                     return b""
                 self._decoder = self._new()
-                self._pending = rest.lstrip(b"\0") if self._xz else rest
-            data, self._pending = self._pending, b""
-            if not data and self._decoder.needs_input:
-                data = self._source.read(_INPUT_BYTES)
-                if not data:
+            else:
+                data = self._pieces.take() if self._decoder.needs_input else b""
+                if not data and self._decoder.needs_input:
                     raise InvalidImageError(f"{self._what} is truncated")
-            produced = self._decoder.decompress(data, size)
-            if produced:
+            if produced := self._decoder.decompress(data, size):
                 return produced
 
+    def _following(self) -> bytes:
+        """Return the beginning of the next stream; no bytes: there is none."""
+        return self._pieces.take()
 
-class _ZstdFrames:
-    """Passes zstd frames through and follows their block structure (RFC 8878, 3.1).
 
-    The library's streaming reader, the one way to bound its output, ends silently where the input does. So
-    the frame and block headers are walked here: an end inside a frame is a truncation, and unknown bytes
-    between frames are refused.
-    """
+class _Xz(_Whole):
+    """Streams of xz, behind each of which zeros may stand."""
 
-    def __init__(self, source: ByteSource, what: str) -> None:
-        self._source = source
-        self._what = what
-        self._head = bytearray()  # an unfinished header
-        self._skip = 0  # bytes until the next header
-        self._state = "magic"
-        self._checksum = 0
-
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._source.read(_INPUT_BYTES if size < 0 else size)
-        if data:
-            self._follow(data)
-        elif self._state != "magic" or self._head or self._skip:
-            raise InvalidImageError(f"{self._what} is truncated")
-        return data
-
-    def _follow(self, data: bytes) -> None:
-        position, end = 0, len(data)
-        while True:
-            step = min(self._skip, end - position)
-            self._skip -= step
-            position += step
-            if self._skip or position == end:
-                return
-            wanted = self._wanted()
-            taken = data[position : position + wanted - len(self._head)]
-            self._head += taken
-            position += len(taken)
-            if len(self._head) == self._wanted():
-                self._header(bytes(self._head))
-
-    def _wanted(self) -> int:
-        """Length of the header being collected; a frame's is known from its descriptor byte on."""
-        if self._state == "magic":
-            skippable = len(self._head) >= 4 and self._head[1:4] == b"\x2a\x4d\x18"
-            return 8 if skippable else 5
-        return 3
-
-    def _header(self, head: bytes) -> None:
-        self._head.clear()
-        if self._state == "magic":
-            self._frame_header(head)
-            return
-        value = int.from_bytes(head, "little")
-        last, kind, size = value & 1, value >> 1 & 3, value >> 3
-        self._skip = 1 if kind == 1 else size  # a run-length block stores one byte
-        if last:
-            self._skip += self._checksum
-            self._state = "magic"
-
-    def _frame_header(self, head: bytes) -> None:
-        if len(head) == 8 and head[0] & 0xF0 == 0x50:
-            self._skip = int.from_bytes(head[4:], "little")
-            return
-        if head[:4] != b"\x28\xb5\x2f\xfd":
-            raise InvalidImageError(f"{self._what} has unknown bytes after its end")
-        descriptor = head[4]
-        single = descriptor >> 5 & 1
-        content_size = (single, 2, 4, 8)[descriptor >> 6]
-        self._skip = (0 if single else 1) + (0, 1, 2, 4)[descriptor & 3] + content_size
-        self._checksum = 4 if descriptor & 4 else 0
-        self._state = "block"
+    def _following(self) -> bytes:
+        while data := self._pieces.take():
+            if rest := data.lstrip(b"\0"):
+                return rest
+        return b""
