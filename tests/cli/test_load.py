@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from msb_cache.oci.layer.zstd import zstd
 from tests.cli.support import (
     APP,
     BASE,

@@ -30,7 +30,7 @@ def test_the_sync_command(msb_home: MsbHome, call: Call) -> None:
 def test_commands_sync_unless_told_not_to(msb_home: MsbHome, call: Call) -> None:
     done = call("--no-sync", "list")
     assert (done.code, done.out) == (0, "")
-    assert not msb_home.layout.database.exists()
+    assert not os.path.exists(msb_home.layout.database)
     assert "app:1" in call("list").out
     msb_home.remove_sandbox("dev")
     assert "sandbox:dev" in call("--no-sync", "inspect", "app:1").out
