@@ -15,7 +15,7 @@ from msb_cache.artifacts import files, metadata
 from msb_cache.artifacts.layout import lock_path
 from msb_cache.artifacts.locks import Lock
 from msb_cache.engines.own.needs import Needs
-from msb_cache.errors import CorruptArtifactError
+from msb_cache.errors import CorruptArtifactError, MsbDatabaseError
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections import images
 
@@ -46,9 +46,8 @@ def undo_addition(ledger: Ledger, operation: str) -> None:
         published = msgspec.json.decode((staging / JOURNAL).read_bytes(), type=list[Published])
     except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
         published = []  # killed before it published anything
-    if not ledger.owned_by_msb:  # else they are msb's to judge, and `prune --orphans` finds them
-        for artifact in published:
-            _unpublish(ledger, artifact, staging)
+    for artifact in published:
+        _unpublish(ledger, artifact, staging)
     shutil.rmtree(staging)
 
 
@@ -61,10 +60,15 @@ def _unpublish(ledger: Ledger, artifact: Published, staging: Path) -> None:
 
 
 def undo(ledger: Ledger, artifact: Published, staging: Path) -> None:
-    """Take one published file back unless the index names it; the caller holds its lock."""
+    """Take one published file back unless the index names it; the caller holds its lock.
+
+    Where msb keeps the home by now, it may have taken the file for its own: the file stays, and if neither
+    index names it, ``prune --orphans`` finds it.
+    """
     path = ledger.layout.artifact(artifact.kind, artifact.subject)
     if not Needs(ledger)(artifact.kind, artifact.subject):
-        files.delete(path)
+        if not ledger.owned_by_msb:
+            files.delete(path)
     elif artifact.kind == "metadata" and artifact.backup and not _agrees(ledger, artifact.subject, path):
         # The reference still points where it did: so must its metadata.
         backup = staging / os.path.basename(artifact.backup)
@@ -73,9 +77,24 @@ def undo(ledger: Ledger, artifact: Published, staging: Path) -> None:
 
 
 def _agrees(ledger: Ledger, reference: str, path: Path) -> bool:
-    with ledger.read() as connection:
-        row = None if connection is None else images.handle(connection, reference)
+    """Whether a reference's metadata file is that of the manifest it points at."""
+    digest = _seen_by_msb(ledger, reference) if ledger.owned_by_msb else None
+    if digest is None:
+        with ledger.read() as connection:
+            row = None if connection is None else images.handle(connection, reference)
+        digest = None if row is None else row.manifest_digest
     try:
-        return row is not None and metadata.read(path).manifest_digest == row.manifest_digest
+        return digest is not None and metadata.read(path).manifest_digest == digest
     except CorruptArtifactError:
         return False
+
+
+def _seen_by_msb(ledger: Ledger, reference: str) -> str | None:
+    """Return the manifest at which msb's index has the reference point; None if it does not have it."""
+    from msb_cache.msb import database
+
+    try:
+        image = database.read(ledger.layout.msb_database).images.get(reference)
+    except MsbDatabaseError:
+        return None  # msb has made the file, and not filled it yet
+    return None if image is None else image.manifest_digest
