@@ -7,6 +7,7 @@ right names whose layer images are sound and empty. ``peers/test_fakemsb.py`` co
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -70,6 +71,13 @@ class FakeMsb:
         """Let a registry have an image under a canonical reference."""
         name = sha256(reference.encode()).hexdigest()
         (self.folder / "registry" / f"{name}.tar").write_bytes(oci_archive(image))
+
+    def has_files(self, metadata: Path) -> bool:
+        """Return whether a metadata file is there, and all the files of the image that it describes."""
+        if not metadata.exists():
+            return False
+        fake = fakemsb_program.Fake(str(self.folder), str(self.home))
+        return all(map(os.path.exists, fake.artifacts(json.loads(metadata.read_bytes()))))
 
     @property
     def calls(self) -> list[list[str]]:

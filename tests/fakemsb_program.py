@@ -322,7 +322,7 @@ class Fake:
         if not force and os.path.exists(metadata):
             with open(metadata, "rb") as file:
                 document = json.load(file)
-            if all(map(os.path.exists, self._artifacts(document))):
+            if all(map(os.path.exists, self.artifacts(document))):
                 self._enter(document, reference)
                 return 0
         offered = os.path.join(self.folder, "registry", f"{sha256(canonical(reference).encode())}.tar")
@@ -337,7 +337,7 @@ class Fake:
         self._publish(document, [reference])
         return 0
 
-    def _artifacts(self, document: Document) -> list[str]:
+    def artifacts(self, document: Document) -> list[str]:
         """Return the paths of an image's files, but for its metadata."""
         kinds = [("layers", layer["diff_id"]) for layer in document["layers"]]
         kinds += [(kind, document["manifest_digest"]) for kind in ("fsmeta", "vmdk")]
@@ -350,7 +350,7 @@ class Fake:
             content = file.read()
         for reference in references:
             self.lease(self.path("manifests", reference), fcntl.LOCK_SH)
-        for path in self._artifacts(document):
+        for path in self.artifacts(document):
             self.lease(path, fcntl.LOCK_SH)
             with open(f"{path}.lock", "a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)

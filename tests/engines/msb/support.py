@@ -77,7 +77,8 @@ def files_of(home: Path) -> dict[str, int]:
     cache = home / "cache"
     return {
         str(path.relative_to(cache)): path.stat().st_size
-        for path in cache.rglob("*")
+        for folder in ("manifests", "layers", "fsmeta", "vmdk")
+        for path in (cache / folder).glob("*")
         if path.suffix in (".erofs", ".vmdk", ".json")
     }
 
