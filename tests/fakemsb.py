@@ -7,7 +7,6 @@ right names whose layer images are sound and empty. ``peers/test_fakemsb.py`` co
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import sys
@@ -72,12 +71,12 @@ class FakeMsb:
         name = sha256(reference.encode()).hexdigest()
         (self.folder / "registry" / f"{name}.tar").write_bytes(oci_archive(image))
 
-    def has_files(self, metadata: Path) -> bool:
-        """Return whether a metadata file is there, and all the files of the image that it describes."""
+    def takes(self, metadata: Path) -> bool:
+        """Return whether it would take the image that a metadata file describes for cached."""
         if not metadata.exists():
             return False
         fake = fakemsb_program.Fake(str(self.folder), str(self.home))
-        return all(map(os.path.exists, fake.artifacts(json.loads(metadata.read_bytes()))))
+        return fake.is_whole(json.loads(metadata.read_bytes()))
 
     @property
     def calls(self) -> list[list[str]]:

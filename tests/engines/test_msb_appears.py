@@ -29,11 +29,12 @@ from tests.fakemsb import FakeMsb
 from tests.imagebuilder import docker_archive, file, image, layer
 from tests.registry_server import RegistryServer
 
+LABELS = {"Labels": {"k": "v"}}
 SHARED = layer([file("shared", b"s" * 9000)])
-ONE = image([SHARED, layer([file("one", b"1")], "gzip")], "one:1")
-TWO = image([SHARED, layer([file("two", b"2")])], "two:1")
-MOVED = image([SHARED, layer([file("moved", b"3")])], "one:1")
-LONE = image([layer([file("lone", b"4")])], "lone:1")
+ONE = image([SHARED, layer([file("one", b"1")], "gzip")], "one:1", config=LABELS)
+TWO = image([SHARED, layer([file("two", b"2")])], "two:1", config=LABELS)
+MOVED = image([SHARED, layer([file("moved", b"3")])], "one:1", config=LABELS)
+LONE = image([layer([file("lone", b"4")])], "lone:1", config=LABELS)
 IMAGES = {"one": ONE, "two": TWO, "moved": MOVED, "lone": LONE}
 
 
@@ -137,7 +138,7 @@ def our_images(fake: FakeMsb, names: Sequence[str]) -> None:
     fake("ls")
     layout = Layout(fake.home)
     for name in names:
-        if fake.has_files(layout.metadata(Reference.parse(name).canonical)):
+        if fake.takes(layout.metadata(Reference.parse(name).canonical)):
             fake("pull", name)
 
 

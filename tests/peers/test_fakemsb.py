@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from msb_cache import ImageCache
 from tests.fakemsb import FakeMsb
 from tests.imagebuilder import docker_archive, file, image, layer, oci_archive
 from tests.peers.realmsb import IMAGES, short_home
@@ -288,3 +289,14 @@ def test_pull(both: tuple[Run, Run], same: Same, tmp_path: Path) -> None:
         same(f"pull --quiet --insecure -- {reference}")
         same(f"pull --quiet --force --insecure -- {reference}")
     same(f"image rm {reference}")
+
+
+@pytest.mark.parametrize("name", ["app", "alone"])
+def test_pull_of_what_msb_cache_has_loaded(
+    both: tuple[Run, Run], same: Same, archives: Path, name: str
+) -> None:
+    for run in both:
+        with ImageCache(run.home) as cache:
+            cache.load(archives / f"{name}.tar", tag=f"127.0.0.1:1/{name}:1")
+    same("ls")
+    same(f"pull --quiet -- 127.0.0.1:1/{name}:1")
