@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
 
 from msb_cache.errors import ImageNotFoundError, InvalidConfigError, InvalidReferenceError
 from msb_cache.oci.digest import shown
@@ -41,7 +42,8 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     """
     if not re.fullmatch(_PATTERN, pattern):
         raise InvalidReferenceError(f"{shown(pattern)} is no image reference with wildcards")
-    return lambda canonical: _matches(pattern, canonical) or _matches(pattern, familiar(canonical))
+    wanted = pattern.replace("[", "[[]")  # a reference may have brackets: to fnmatch one begins a set
+    return lambda canonical: fnmatchcase(canonical, wanted) or fnmatchcase(familiar(canonical), wanted)
 
 
 def check_holder(text: str) -> None:
@@ -215,21 +217,3 @@ def _by_reference(connection: sqlite3.Connection, text: str) -> HandleRow | None
 def _listed(names: Sequence[str]) -> str:
     more = " and more" if len(names) > _CANDIDATES else ""
     return ", ".join(names[:_CANDIDATES]) + more
-
-
-def _matches(pattern: str, text: str) -> bool:
-    # By hand, because a regular expression with many stars takes exponential time.
-    at, star, mark = 0, -1, 0
-    position = 0
-    while position < len(text):
-        if at < len(pattern) and pattern[at] in ("?", text[position]):
-            at, position = at + 1, position + 1
-        elif at < len(pattern) and pattern[at] == "*":
-            star, mark = at, position
-            at += 1
-        elif star >= 0:
-            mark += 1
-            at, position = star + 1, mark
-        else:
-            return False
-    return not pattern[at:].strip("*")
