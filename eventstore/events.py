@@ -414,3 +414,8 @@ EVENT_TYPES: tuple[type[Event], ...] = tuple(
     if isinstance(each, type) and issubclass(each, Event) and "type" in vars(each)
 )
 """All types of events, in the order in which they stand here."""
+
+OUTCOMES: dict[str, type[ArtifactDeleted]] = {
+    each.kind: each for each in EVENT_TYPES if issubclass(each, ArtifactDeleted)
+}
+"""The event that says that an artifact of a kind is gone, by the kind."""

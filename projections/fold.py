@@ -32,6 +32,8 @@ _encode = msgspec.json.Encoder().encode
 IGNORED: frozenset[type[ev.Event]] = frozenset({ev.LogCreated, ev.ImagePullFailed})
 """Events that change no table. One that is neither here nor folded below is an error."""
 
+_COUNTERS = frozenset(DeletionRow.__struct_fields__)
+
 H = TypeVar("H", bound=Callable[..., None])
 _HANDLERS: dict[type[ev.Event], str] = {}
 
@@ -205,10 +207,9 @@ class Fold:
         deletion = self._outcome(event, data.kind, "deleted")
         if deletion is None:
             return
-        if data.kind == "fsmeta":
-            deletion.fsmeta_removed += 1
-        elif data.kind == "vmdk":
-            deletion.vmdk_removed += 1
+        counter = f"{data.kind}_removed"
+        if counter in _COUNTERS:  # of layers, what left the index is counted, not what left the disk
+            setattr(deletion, counter, getattr(deletion, counter) + 1)
         if data.bytes is not None:
             deletion.bytes_reclaimed = (deletion.bytes_reclaimed or 0) + data.bytes
 

@@ -183,12 +183,12 @@ def has_layer(connection: sqlite3.Connection, diff_id: str) -> bool:
     return _any(connection, "SELECT 1 FROM manifest_layer WHERE diff_id = ? LIMIT 1", diff_id)
 
 
-def needs(connection: sqlite3.Connection, kind: str, subject: str) -> bool:
+def needs(connection: sqlite3.Connection, record: str, subject: str) -> bool:
     """Return whether the index needs an artifact; of a metadata file the subject is its reference.
 
     That is one statement, so it needs no transaction to see one position.
     """
-    asks = {"layer": has_layer, "metadata": has_image}.get(kind, has_manifest)
+    asks = {"image": has_image, "manifest": has_manifest, "layer": has_layer}[record]
     return asks(connection, subject)
 
 

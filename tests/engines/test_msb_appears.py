@@ -215,7 +215,7 @@ def check(fake: FakeMsb, before: set[str], there: set[str]) -> None:
         before: the artifacts before the command.
         there: those when msb appeared.
     """
-    filled = Layout(fake.home).msb_database.stat().st_size > 0
+    filled = os.stat(Layout(fake.home).msb_database).st_size > 0
     gone = there - files_of(fake.home).keys()
     if not [words for words in fake.calls if words[0] == "image"]:
         # What a command has published and cannot keep it may take back; nothing else goes without msb.

@@ -11,33 +11,18 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from msb_cache.artifacts import files
+from msb_cache.artifacts.kinds import KINDS, ArtifactKind
 from msb_cache.errors import InvalidImageError, LogError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-ArtifactKind = Literal["metadata", "layer", "fsmeta", "vmdk"]
-
 # Compiled when first used: a list of images needs none of them.
 _DIGEST = r"sha256:([0-9a-f]{64})"
 _OPERATION = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_FILE = {
-    "layer": r"sha256_([0-9a-f]{64})\.erofs",
-    "fsmeta": r"sha256_([0-9a-f]{64})\.erofs",
-    "vmdk": r"sha256_([0-9a-f]{64})\.vmdk",
-    "metadata": r"[0-9a-f]{64}\.json",
-}
-
-_FOLDERS: dict[ArtifactKind, str] = {
-    "metadata": "manifests",
-    "layer": "layers",
-    "fsmeta": "fsmeta",
-    "vmdk": "vmdk",
-}
-
 _OF_MSB = frozenset({".msb-leases"})
 _LOCK_OF_MSB = r"[0-9a-f]{64}\.lock"
 """Beside its metadata files msb locks a manifest by name, without the file's ending."""
@@ -107,7 +92,7 @@ class Layout:
     @cached_property
     def folders(self) -> dict[ArtifactKind, Path]:
         """Where the artifacts of each kind lie."""
-        return {kind: self.cache / name for kind, name in _FOLDERS.items()}
+        return {kind.name: self.cache / kind.folder for kind in KINDS.values()}
 
     def layer(self, diff_id: str) -> Path:
         """Return where the EROFS image of the layer with this diff ID lies."""
@@ -127,16 +112,14 @@ class Layout:
 
     def artifact(self, kind: str, subject: str) -> Path:
         """Return where an artifact lies; a metadata subject is a reference, or a bare file name."""
-        if kind == "metadata":
+        found = KINDS.get(kind)
+        if found is None:
+            raise InvalidImageError(f"{kind[:100]!r} is no kind of artifact")
+        if found.needed_by != "image":
+            name = f"sha256_{_hex(subject)}{found.suffix}"
+        else:
             name = subject if is_metadata_name(subject) else _metadata_name(subject)
-            return self.folders["metadata"] / name
-        if kind == "layer":
-            return self.folders["layer"] / f"sha256_{_hex(subject)}.erofs"
-        if kind == "fsmeta":
-            return self.folders["fsmeta"] / f"sha256_{_hex(subject)}.erofs"
-        if kind == "vmdk":
-            return self.folders["vmdk"] / f"sha256_{_hex(subject)}.vmdk"
-        raise InvalidImageError(f"{kind[:100]!r} is no kind of artifact")
+        return self.folders[found.name] / name
 
     def lone_locks(self) -> Iterator[Path]:
         """Yield lock files in the artifact folders whose artifact does not exist."""
@@ -145,7 +128,11 @@ class Layout:
             present = set(names)
             for name in names:
                 artifact = name.removesuffix(".lock")
-                if artifact != name and re.fullmatch(_FILE[kind], artifact) and artifact not in present:
+                if (
+                    artifact != name
+                    and re.fullmatch(KINDS[kind].pattern, artifact)
+                    and artifact not in present
+                ):
                     yield folder / name
 
     def operation_lock(self, operation: str) -> Path:
@@ -178,7 +165,7 @@ class Layout:
         """Yield every file on disk that has an artifact's name: kind, digest or file name, and path."""
         for kind, folder in self.folders.items():
             for name in _names(folder):
-                if match := re.fullmatch(_FILE[kind], name):
+                if match := re.fullmatch(KINDS[kind].pattern, name):
                     yield kind, name if kind == "metadata" else f"sha256:{match[1]}", folder / name
 
     def sizes(self, kind: ArtifactKind) -> dict[str, int]:
@@ -187,7 +174,7 @@ class Layout:
         For thousands of files; of one, ``files.measure`` tells the size.
         """
         found = {}
-        named = re.compile(_FILE[kind]).fullmatch
+        named = re.compile(KINDS[kind].pattern).fullmatch
         try:
             with os.scandir(self.folders[kind]) as entries:
                 for entry in entries:
@@ -203,7 +190,9 @@ class Layout:
             for name in _names(folder):
                 known = name.removesuffix(".lock")
                 if not (
-                    re.fullmatch(_FILE[kind], known) or name in _OF_MSB or re.fullmatch(_LOCK_OF_MSB, name)
+                    re.fullmatch(KINDS[kind].pattern, known)
+                    or name in _OF_MSB
+                    or re.fullmatch(_LOCK_OF_MSB, name)
                 ):
                     yield folder / name
 
@@ -272,7 +261,7 @@ def _not_plain(path: str | Path, mode: int, wanted: str) -> str:
 
 def is_metadata_name(subject: str) -> bool:
     """Return whether a metadata file's subject is the bare name of the file: no reference is known."""
-    return re.fullmatch(_FILE["metadata"], subject) is not None
+    return re.fullmatch(KINDS["metadata"].pattern, subject) is not None
 
 
 def _metadata_name(reference: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from msb_cache.artifacts.layout import is_metadata_name
 from msb_cache.errors import CorruptLogError, InvalidReferenceError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.export import Row
@@ -24,7 +25,6 @@ _MAX_INT = 2**63 - 1  # what SQLite can hold
 _MAX_SIZE = 2**50  # bytes of one file, so that no sum of them is larger than that
 _MAX_NAME = 4096
 _OPERATION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_METADATA_FILE = re.compile(r"[0-9a-f]{64}\.json")
 _SIZES = {"size", "erofs_size", "fsmeta_size", "vmdk_size", "bytes", "bytes_fetched", "bytes_reused"}
 _DIGESTS = {"manifest_digest", "previous_digest", "diff_id", "blob_digest"}
 
@@ -76,7 +76,7 @@ def _subject_problem(event: StoredEvent) -> str | None:
 def _artifact_problem(kind: str, subject: str) -> str | None:
     if kind != "metadata":
         return digest_problem(subject)
-    return None if _METADATA_FILE.fullmatch(subject) else _reference_problem(subject)
+    return None if is_metadata_name(subject) else _reference_problem(subject)
 
 
 def _reference_problem(text: str) -> str | None:

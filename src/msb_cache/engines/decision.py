@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from msb_cache.artifacts import files
+from msb_cache.artifacts.kinds import needing
 from msb_cache.artifacts.layout import Layout, make_private
 from msb_cache.artifacts.locks import SAY_AFTER, Lock
 from msb_cache.engines.prune_plan import Kept, Plan
@@ -28,12 +29,6 @@ Planner = Callable[[IndexState, Plan | None], Plan]
 Confirm = Callable[["Preview"], bool]
 """Asked with what was found, before anything is decided; false ends the deletion."""
 
-_OUTCOMES: dict[str, type[ev.ArtifactDeleted]] = {
-    "manifest": ev.ManifestDeleted,
-    "metadata": ev.MetadataDeleted,
-    "fsmeta": ev.FsmetaDeleted,
-    "vmdk": ev.VmdkDeleted,
-}
 _PRUNE_WAIT = 10.0  # seconds: a single removal is over long before
 _PART_BYTES = 3 * 1024 * 1024  # of the 4 MiB that one event's data may have
 _HOLDERS = 20  # names kept of those that hold one image; of the others the number
@@ -70,7 +65,8 @@ class Preview:
 def names(plan: Plan) -> set[tuple[str, str]]:
     """Return the kind and subject of everything that a plan deletes."""
     found: set[tuple[str, str]] = {("metadata", reference) for reference in plan.references}
-    found |= {(kind, digest) for digest in plan.manifests for kind in ("manifest", "fsmeta", "vmdk")}
+    of_manifest = ("manifest", *needing("manifest"))
+    found |= {(kind, digest) for digest in plan.manifests for kind in of_manifest}
     return found | {("layer", diff_id) for diff_id in plan.layers}
 
 
@@ -122,8 +118,8 @@ def planned(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
         yield from _file("metadata", reference, layout)
     for digest in plan.manifests:
         yield ev.PlannedArtifact(kind="manifest", subject=digest)
-        yield from _file("vmdk", digest, layout)
-        yield from _file("fsmeta", digest, layout)
+        for kind in reversed(needing("manifest")):
+            yield from _file(kind, digest, layout)
     for diff_id in plan.layers:
         # Named even when its file is missing: naming it takes its record out of the index.
         size = files.measure(layout.artifact("layer", diff_id))
@@ -141,7 +137,7 @@ def deleted(artifact: ev.PlannedArtifact, size: int | None, *, recovered: bool =
     """Return the event that says that a planned artifact is gone."""
     if artifact.kind == "layer":
         return ev.LayerDeleted(bytes=size, recovered=recovered, manifests=artifact.manifests)
-    return _OUTCOMES[artifact.kind](bytes=size, recovered=recovered)
+    return ev.OUTCOMES[artifact.kind](bytes=size, recovered=recovered)
 
 
 @contextmanager

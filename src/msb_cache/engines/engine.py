@@ -23,7 +23,7 @@ from msb_cache.projections.images import HandleRow
 if TYPE_CHECKING:
     import sqlite3
 
-    from msb_cache.artifacts.layout import ArtifactKind
+    from msb_cache.artifacts.kinds import ArtifactKind
     from msb_cache.engines.decision import Confirm, Planner, Preview
     from msb_cache.oci.registry.credentials import Credential
     from msb_cache.oci.registry.downloads import LayerProgress

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from functools import cached_property
 
-from msb_cache.artifacts.layout import ArtifactKind, Layout
+from msb_cache.artifacts.kinds import KINDS, ArtifactKind, Need, needing
+from msb_cache.artifacts.layout import Layout
 from msb_cache.projections.state import IndexState
 
 
@@ -27,9 +28,11 @@ class NamedFiles:
         layers: Collection[str],
     ) -> None:
         self._layout = layout
-        self._references = references
-        self._manifests = manifests
-        self._layers = layers
+        self._records: dict[Need, Collection[str]] = {
+            "image": references,
+            "manifest": manifests,
+            "layer": layers,
+        }
 
     @classmethod
     def of(cls, layout: Layout, state: IndexState) -> NamedFiles:
@@ -38,20 +41,17 @@ class NamedFiles:
 
     def has(self, kind: str, subject: str) -> bool:
         """Return whether the index names an artifact; of a metadata file the subject is its bare name."""
-        if kind == "layer":
-            return subject in self._layers
-        return subject in (self._metadata if kind == "metadata" else self._manifests)
+        record = KINDS[kind].needed_by
+        return subject in (self._metadata if record == "image" else self._records[record])
 
     def __iter__(self) -> Iterator[tuple[ArtifactKind, str]]:
-        for reference in self._references:
-            yield "metadata", reference
-        for digest in self._manifests:
-            yield "fsmeta", digest
-            yield "vmdk", digest
-        for diff_id in self._layers:
-            yield "layer", diff_id
+        for record, subjects in self._records.items():
+            kinds = needing(record)
+            for subject in subjects:
+                for kind in kinds:
+                    yield kind, subject
 
     @cached_property
     def _metadata(self) -> set[str]:
         # A metadata file is named by a hash, so it is known by those of all references.
-        return {self._layout.metadata(reference).name for reference in self._references}
+        return {self._layout.metadata(reference).name for reference in self._records["image"]}

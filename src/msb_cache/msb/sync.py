@@ -319,6 +319,7 @@ def _keep(connection: sqlite3.Connection, leftovers: Sequence[NewEvent], operati
 
 def _settle(transaction: Transaction, measure: Measure, now: int) -> list[StoredEvent]:
     """Record which of the files that were still there are gone now, with the operation they belong to."""
+    from msb_cache.artifacts.kinds import needed_by
     from msb_cache.eventstore import events as ev
     from msb_cache.eventstore.store import NewEvent
     from msb_cache.projections import images
@@ -329,14 +330,14 @@ def _settle(transaction: Transaction, measure: Measure, now: int) -> list[Stored
         "SELECT kind, subject, bytes, manifests, operation, since FROM sync_leftover "
         "ORDER BY operation, kind, subject"
     ).fetchall():
-        needed = images.needs(connection, kind, subject)
+        needed = images.needs(connection, needed_by(kind), subject)
         gone = measure(kind, subject) is None
         if gone and not needed:
             event: ev.Event
             if kind == "layer":
                 event = ev.LayerDeleted(bytes=size, manifests=manifests)
             else:
-                event = (ev.FsmetaDeleted if kind == "fsmeta" else ev.VmdkDeleted)(bytes=size)
+                event = ev.OUTCOMES[kind](bytes=size)
             stored += transaction.append([NewEvent(event, subject)], operation=operation)
         if gone or needed or now - since > _WAIT_FOR_FILES:
             connection.execute("DELETE FROM sync_leftover WHERE kind = ? AND subject = ?", (kind, subject))

@@ -18,6 +18,7 @@ from typing import Any
 
 from msb_cache import diagnostics
 from msb_cache.artifacts import files
+from msb_cache.artifacts.kinds import needed_by
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lock, is_free
 from msb_cache.engines.decision import (
@@ -307,7 +308,7 @@ def _outcome(
         row = images.handle(connection, subject)
         if row is not None:
             return _refusal(subject, row.manifest_digest, theirs, refused.get(subject, refused.get("")))
-    elif images.needs(connection, kind, subject):
+    elif images.needs(connection, needed_by(kind), subject):
         return ev.ArtifactKept(kind=kind, reason="needed")
     if kind == "manifest":
         return ev.ManifestDeleted(recovered=True)  # gone before this deletion could say so

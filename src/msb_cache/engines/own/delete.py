@@ -15,7 +15,8 @@ from typing import Any
 
 from msb_cache import diagnostics
 from msb_cache.artifacts import files
-from msb_cache.artifacts.layout import ArtifactKind, Layout, lock_path, sync_folder
+from msb_cache.artifacts.kinds import ArtifactKind
+from msb_cache.artifacts.layout import Layout, lock_path, sync_folder
 from msb_cache.artifacts.locks import Lock, is_free
 from msb_cache.engines.decision import (
     Confirm,

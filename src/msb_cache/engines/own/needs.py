@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from msb_cache.artifacts.kinds import needed_by
 from msb_cache.artifacts.layout import is_metadata_name
 from msb_cache.engines.named_files import NamedFiles
 from msb_cache.home.ledger import Ledger
@@ -21,7 +22,7 @@ class Needs:
         """Return whether an artifact of this kind is needed."""
         if kind != "metadata" or not is_metadata_name(subject):
             with self._ledger.statement() as connection:
-                return connection is not None and images.needs(connection, kind, subject)
+                return connection is not None and images.needs(connection, needed_by(kind), subject)
         with self._ledger.read() as connection:
             if connection is None:
                 return False
