@@ -250,12 +250,14 @@ class ImageCache:
 
     def iter_history(self, reference: str, **filters: Unpack[Filters]) -> Iterator[HistoryEvent]:
         """Yield what ``history`` returns, read in pages; the log may be written to meanwhile."""
+        from msb_cache.projections.history import Scope
         from msb_cache.queries.events import Query, pages
 
         query = Query(filters, self._ledger.clock())
         with self._session.index() as connection:
-            resolve.in_log(connection, reference)
-        return self._kept_open(pages(self._ledger, query, query.history_of(reference)))
+            scope = Scope(*resolve.in_log(connection, reference))
+        read = query.history_of(lambda _: scope)
+        return self._kept_open(pages(self._ledger, query, read))
 
     def events(self, **filters: Unpack[Filters]) -> builtins.list[StoredEvent]:
         """Return the log's events that fit every given condition, in position order; see ``Filters``.
@@ -295,6 +297,7 @@ class ImageCache:
         Raises:
             InvalidConfigError: ``until`` or ``reverse`` was given; else as for ``history``.
         """
+        from msb_cache.projections.history import Scope
         from msb_cache.queries.events import Query, follow
         from msb_cache.queries.follow import looks
 
@@ -305,7 +308,10 @@ class ImageCache:
             if reference is not None:
                 resolve.in_log(connection, reference)
         turns = looks(self._session.recorded, stopped=stopped, note=self._session.note, interval=interval)
-        read: Reader[StoredEvent] = query.events if reference is None else query.history_of(reference)
+        read: Reader[StoredEvent] = query.events
+        if reference is not None:
+            name = reference
+            read = query.history_of(lambda connection: Scope(*resolve.in_log(connection, name)))
         return self._kept_open(follow(self._ledger, query, read, turns))
 
     def deletions(self, *, limit: int | None = None) -> builtins.list[DeletionSummary]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from msb_cache.artifacts import metadata
 from msb_cache.errors import CorruptArtifactError
+from msb_cache.eventstore.events import ImageConfig
 
 MANIFEST, CONFIG = '{"a":"é"}', "{}"
 SOUND = metadata.Metadata(
@@ -18,7 +19,7 @@ SOUND = metadata.Metadata(
     config_digest=f"sha256:{sha256(CONFIG.encode()).hexdigest()}",
     raw_manifest_json=MANIFEST,
     raw_config_json=CONFIG,
-    config=metadata.ConfigMetadata(labels={"a": "b"}),
+    config=metadata.config_fields(ImageConfig(labels={"a": "b"})),
     layers=[metadata.LayerMetadata(digest="d", media_type=None, size_bytes=1, diff_id="i")],
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -18,18 +19,11 @@ MAX_BYTES = 32 * 1024 * 1024
 """No sound metadata file is larger: manifest and config are each bounded to 4 MiB when they come in."""
 
 
-class ConfigMetadata(msgspec.Struct, frozen=True, kw_only=True):
-    """The runtime fields of an image configuration (OCI image-spec, config.md)."""
-
-    env: Sequence[str] = ()
-    cmd: Sequence[str] | None = None
-    entrypoint: Sequence[str] | None = None
-    working_dir: str | None = None
-    user: str | None = None
-    exposed_ports: Sequence[str] = ()
-    volumes: Sequence[str] = ()
-    labels: dict[str, str] | None = None
-    stop_signal: str | None = None
+CONFIG_KEYS = (
+    *("env", "cmd", "entrypoint", "working_dir", "user"),
+    *("exposed_ports", "volumes", "labels", "stop_signal"),
+)
+"""The runtime fields of an image configuration (OCI image-spec, config.md), in the file's order."""
 
 
 class LayerMetadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,14 +36,22 @@ class LayerMetadata(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole file. The raw documents are the bytes that the digests cover, as text."""
+    """The whole file. The raw documents are the bytes that the digests cover, as text.
+
+    ``config`` has CONFIG_KEYS, null where the configuration says nothing.
+    """
 
     manifest_digest: str
     config_digest: str
     raw_manifest_json: str
     raw_config_json: str
-    config: ConfigMetadata
+    config: dict[str, Any]
     layers: Sequence[LayerMetadata]
+
+
+def config_fields(config: object) -> dict[str, Any]:
+    """Return the runtime fields as the file has them, from a configuration whose attributes they are."""
+    return {key: getattr(config, key) for key in CONFIG_KEYS}
 
 
 def render(metadata: Metadata) -> bytes:

@@ -236,14 +236,15 @@ class SourceImage:
         config: bytes,
         open_blob: Callable[[Descriptor], Callable[[], BlobReader]],
         platform: Platform | None = None,
+        document: Manifest | None = None,
     ) -> SourceImage:
         """Join a manifest and its config, checking one against the other.
 
         ``open_blob`` makes a layer's opener from its descriptor; ``platform`` is used where the config names
-        none. Raises InvalidImageError.
+        none; ``document`` is the manifest, if it has been decoded. Raises InvalidImageError.
         """
         manifest_digest = digest_of(manifest)
-        document = decode_manifest(manifest, f"manifest {manifest_digest}")
+        document = document or decode_manifest(manifest, f"manifest {manifest_digest}")
         check_content(config, document.config, "config")
         what = f"config {document.config.digest}"
         parsed = decode_config(config, what)

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from msb_cache.errors import InvalidConfigError, OperationNotFoundError
 from msb_cache.eventstore.store import EventStore, StoredEvent
 from msb_cache.eventstore.upcasting import CATALOGUE
-from msb_cache.eventstore.where import Where
+from msb_cache.eventstore.where import ANYTHING, Where
 from msb_cache.home.ledger import Ledger, as_text
 from msb_cache.projections import images
 from msb_cache.projections.history import HistoryEvent, Scope, history
@@ -164,11 +164,16 @@ class Query:
             limit=span.limit,
         )
 
-    def history_of(self, name: str) -> Reader[HistoryEvent]:
-        """Return what reads the history of what a name means, as far as it fits."""
+    def history_of(self, scope_in: Callable[[sqlite3.Connection], Scope]) -> Reader[HistoryEvent]:
+        """Return what reads a history as far as it fits.
+
+        Args:
+            scope_in: says whose history, asked for each page: in a log that is followed, a wildcard can come
+                to mean more.
+        """
 
         def read(connection: sqlite3.Connection, store: EventStore, span: Span) -> Iterator[HistoryEvent]:
-            found = self._in_history(connection, store, name, span)
+            found = self._in_history(connection, store, scope_in(connection), span)
             if span.reverse:
                 return reversed(deque(found, span.limit))
             return islice(found, span.limit)
@@ -176,20 +181,29 @@ class Query:
         return read
 
     def _in_history(
-        self, connection: sqlite3.Connection, store: EventStore, name: str, span: Span
+        self, connection: sqlite3.Connection, store: EventStore, scope: Scope, span: Span
     ) -> Iterator[HistoryEvent]:
+        found = history(connection, store, scope, after=span.after, until=span.until)
+        for fits in self._tests(connection, store):
+            found = filter(fits, found)
+        return found
+
+    def _tests(
+        self, connection: sqlite3.Connection, store: EventStore
+    ) -> Iterator[Callable[[HistoryEvent], bool]]:
+        """Yield what has to be asked of each event: nothing, as a rule."""
+        if self.types is not None:
+            types = set(self.types)
+            yield lambda event: event.type in types
+        if self.subjects is not None:
+            subjects = set(_subjects(connection, self.subjects))
+            yield lambda event: event.subject in subjects
+        if self.operation is not None:
+            operation = operation_in_log(connection, self.operation)
+            yield lambda event: event.operation == operation
         where = self.where(connection)
-        operation = None if self.operation is None else operation_in_log(connection, self.operation)
-        subjects = None if self.subjects is None else set(_subjects(connection, self.subjects))
-        scope = Scope(*resolve.in_log(connection, name))
-        for event in history(connection, store, scope, after=span.after, until=span.until):
-            if (
-                (self.types is None or event.type in self.types)
-                and (subjects is None or event.subject in subjects)
-                and operation in (None, event.operation)
-                and store.fits(event.seq, where)
-            ):
-                yield event
+        if where != ANYTHING:
+            yield lambda event: store.fits(event.seq, where)
 
 
 def pages(ledger: Ledger, query: Query, read: Reader[E]) -> Iterator[E]:

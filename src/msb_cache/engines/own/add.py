@@ -538,24 +538,13 @@ def _repaired(
 
 
 def _manifest_added(image: SourceImage, sizes: _Sizes) -> ev.ManifestAdded:
-    fields = _metadata(image).config
     return ev.ManifestAdded(
         media_type=image.manifest_media_type,
         config_digest=image.config_digest,
         architecture=_known(image.platform.architecture),
         os=_known(image.platform.os),
         variant=image.platform.variant,
-        config=ev.ImageConfig(
-            env=tuple(fields.env),
-            cmd=None if fields.cmd is None else tuple(fields.cmd),
-            entrypoint=None if fields.entrypoint is None else tuple(fields.entrypoint),
-            working_dir=fields.working_dir,
-            user=fields.user,
-            labels=fields.labels,
-            stop_signal=fields.stop_signal,
-            exposed_ports=tuple(fields.exposed_ports),
-            volumes=tuple(fields.volumes),
-        ),
+        config=_config(image),
         layers=tuple(
             ev.Layer(
                 diff_id=layer.diff_id,
@@ -571,12 +560,32 @@ def _manifest_added(image: SourceImage, sizes: _Sizes) -> ev.ManifestAdded:
     )
 
 
+def _config(image: SourceImage) -> ev.ImageConfig:
+    config = image.config_document.run
+    return ev.ImageConfig(
+        env=tuple(config.env or ()),
+        cmd=_words(config.cmd),
+        entrypoint=_words(config.entrypoint),
+        working_dir=config.working_dir or None,
+        user=config.user or None,
+        labels=None if config.labels is None else {key: text or "" for key, text in config.labels.items()},
+        stop_signal=config.stop_signal,
+        exposed_ports=tuple(sorted(config.exposed_ports or ())),
+        volumes=tuple(sorted(config.volumes or ())),
+    )
+
+
+def _words(command: Sequence[str] | str | None) -> tuple[str, ...] | None:
+    if command is None:
+        return None
+    return (command,) if isinstance(command, str) else tuple(command)
+
+
 def _known(name: str) -> str | None:
     return None if name == "unknown" else name
 
 
 def _metadata(image: SourceImage) -> metadata.Metadata:
-    config = image.config_document.run
     try:
         raw_manifest, raw_config = image.manifest.decode(), image.config.decode()
     except UnicodeDecodeError:
@@ -586,17 +595,7 @@ def _metadata(image: SourceImage) -> metadata.Metadata:
         config_digest=image.config_digest,
         raw_manifest_json=raw_manifest,
         raw_config_json=raw_config,
-        config=metadata.ConfigMetadata(
-            env=config.env or (),
-            cmd=config.cmd,
-            entrypoint=config.entrypoint,
-            working_dir=config.working_dir or None,
-            user=config.user or None,
-            exposed_ports=sorted(config.exposed_ports or ()),
-            volumes=sorted(config.volumes or ()),
-            labels=None if config.labels is None else {k: v or "" for k, v in config.labels.items()},
-            stop_signal=config.stop_signal,
-        ),
+        config=metadata.config_fields(_config(image)),
         layers=[
             metadata.LayerMetadata(
                 digest=layer.blob_digest,

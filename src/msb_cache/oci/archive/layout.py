@@ -50,8 +50,7 @@ def read_layout(files: ArchiveFiles, selection: Selection) -> None:
             continue
         position = selection.choose([candidate.platform for candidate in candidates], name)
         if position is not None:
-            chosen = candidates[position].descriptor
-            selection.add(layout.image(chosen, [reference] if reference else []))
+            selection.add(layout.image(candidates[position], [reference] if reference else []))
 
 
 def _groups(
@@ -109,15 +108,16 @@ class _Layout:
         # A small index can name one image thousands of times; it is read once.
         self._images: dict[tuple[str, int], SourceImage] = {}
 
-    def image(self, descriptor: Descriptor, references: list[Reference]) -> SourceImage:
+    def image(self, chosen: Candidate, references: list[Reference]) -> SourceImage:
         """The image of a manifest, whose layers must all be there and of the right size."""
+        descriptor = chosen.descriptor
         key = descriptor.digest, descriptor.size
         if key not in self._images:
             manifest = self.document(descriptor, "manifest")
-            parsed = decode_manifest(manifest, f"manifest {descriptor.digest}")
+            parsed = chosen.document or decode_manifest(manifest, f"manifest {descriptor.digest}")
             config = self.document(parsed.config, "config")
             platform = descriptor.wanted_platform
-            self._images[key] = SourceImage.build((), manifest, config, self._opener, platform)
+            self._images[key] = SourceImage.build((), manifest, config, self._opener, platform, parsed)
         return replace(self._images[key], references=tuple(references))
 
     def _opener(self, layer: Descriptor) -> Callable[[], BlobReader]:

@@ -23,6 +23,7 @@ from msb_cache.oci.documents.decode import (
     SCHEMA1,
     SCHEMA1_PROBLEM,
     Descriptor,
+    Manifest,
     decode_config,
     decode_document,
     decode_index,
@@ -32,6 +33,7 @@ from msb_cache.oci.documents.platform import Platform
 
 MAX_INDEX_DEPTH = 8
 MAX_INDEXES = 1000
+_KEPT_BYTES = 16 << 20  # of manifests that stay decoded; a small archive can expand to any number
 _CONFIG_TYPES = {OCI_CONFIG, DOCKER_CONFIG, ""}
 
 
@@ -43,10 +45,14 @@ class _Shape(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A manifest that may be loaded, and the platform it is for, if anything says so."""
+    """A manifest that may be loaded, and the platform it is for, if anything says so.
+
+    ``document`` is the manifest, if it had to be decoded to find that out.
+    """
 
     descriptor: Descriptor
     platform: Platform | None
+    document: Manifest | None = None
 
 
 def document_type(data: bytes, what: str) -> str:
@@ -68,6 +74,7 @@ class Candidates:
         self._document = document
         self._exists = exists
         self._indexes = 0
+        self._room = _KEPT_BYTES
         # A small index can name one image thousands of times; it is read once.
         self._found: dict[tuple[str, int], tuple[Candidate, ...]] = {}
 
@@ -113,7 +120,13 @@ class Candidates:
             if manifest.config.media_type in _CONFIG_TYPES:
                 config = self._document(manifest.config, "config")
                 platform = decode_config(config, f"config {manifest.config.digest}").platform
-                self._found[key] = (Candidate(descriptor, platform),)
+                self._found[key] = (Candidate(descriptor, platform, self._kept(descriptor, manifest)),)
             else:
                 self._found[key] = ()
         return self._found[key]
+
+    def _kept(self, descriptor: Descriptor, manifest: Manifest) -> Manifest | None:
+        if descriptor.size > self._room:
+            return None
+        self._room -= descriptor.size
+        return manifest

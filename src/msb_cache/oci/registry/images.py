@@ -7,7 +7,7 @@ layers are requested only when they are opened. This module and what it imports 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -26,6 +26,7 @@ from msb_cache.oci.documents.decode import (
     SCHEMA1,
     SCHEMA1_PROBLEM,
     Descriptor,
+    Manifest,
     decode_manifest,
 )
 from msb_cache.oci.documents.platform import Platform, listed
@@ -48,8 +49,8 @@ class Resolved:
     """What a reference means now.
 
     ``digest`` is what it points at, an index's or the manifest's own; ``manifest_digest`` the image manifest
-    to pull. ``platform`` is None while only the config would tell, and ``manifest`` while it was not needed.
-    ``wanted`` is the platform that was asked for, if any.
+    to pull. ``platform`` is None while only the config would tell, ``manifest`` (the bytes) and ``document``
+    (decoded) while it was not needed. ``wanted`` is the platform that was asked for, if any.
     """
 
     reference: Reference
@@ -58,6 +59,7 @@ class Resolved:
     platform: Platform | None
     manifest: bytes | None
     wanted: Platform | None
+    document: Manifest | None = field(default=None, compare=False)
 
 
 class Registry:
@@ -103,15 +105,16 @@ class Registry:
         kind, data = repository.top(reference)
         digest = digest_of(data)
         if kind in MANIFEST_TYPES:
-            decode_manifest(data, f"the manifest of {reference}")
-            return Resolved(reference, digest, digest, None, data, platform)
+            document = decode_manifest(data, f"the manifest of {reference}")
+            return Resolved(reference, digest, digest, None, data, platform, document)
         repository.known[digest] = data
         found = Candidates(repository.document, lambda _: True).of(Descriptor(digest, len(data), kind))
         if not found:
             raise InvalidImageError(f"{reference} holds no image manifest; it may be no image")
         chosen = found[self._choose(reference, [each.platform for each in found], platform)]
         child = check_digest(chosen.descriptor.digest, f"the index of {reference}")
-        return Resolved(reference, digest, child, chosen.platform, repository.known.get(child), platform)
+        known = repository.known.get(child)
+        return Resolved(reference, digest, child, chosen.platform, known, platform, chosen.document)
 
     def image(
         self,
@@ -130,13 +133,17 @@ class Registry:
         manifest = resolved.manifest
         if manifest is None:
             manifest = repository.manifest(resolved.manifest_digest)
-        document = decode_manifest(manifest, f"manifest {resolved.manifest_digest}")
+        document = resolved.document
+        if document is None:
+            document = decode_manifest(manifest, f"manifest {resolved.manifest_digest}")
         config = repository.config(document.config)
 
         def opener(layer: Descriptor) -> Callable[[], BlobReader]:
             return lambda: repository.download(layer, partials, progress)
 
-        image = SourceImage.build((resolved.reference,), manifest, config, opener, resolved.platform)
+        image = SourceImage.build(
+            (resolved.reference,), manifest, config, opener, resolved.platform, document
+        )
         if resolved.platform is None:
             self._choose(resolved.reference, [image.config_document.platform], resolved.wanted)
         return image
