@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -540,3 +541,32 @@ def test_reading_does_not_keep_anybody_from_writing(home: MsbHome, monkeypatch: 
     state = read(home.path)
     assert written == ["yes"]
     assert [image.updated_at_ns for image in state.images.values()] != [None]
+
+
+@pytest.mark.parametrize("kept_open", [True, False], ids=["msb has it open", "no process has it open"])
+def test_what_nobody_changed_is_not_read_again(
+    tmp_path: Path, kept_open: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = MsbHome(tmp_path / "msb")
+    home.load("one:1", "one", "a")
+    path = home.path
+    with closing(home.connection):
+        if not kept_open:
+            home.connection.close()
+            os.utime(path, ns=(0, time.time_ns() - 10**9))  # long ago, so that its time tells
+        reads: list[object] = []
+        state = msb_database._state
+        monkeypatch.setattr(msb_database, "_state", lambda *found: reads.append(found) or state(*found))
+        with msb_database.Reader(path) as reader:
+            first = reader.read()
+            assert reader.read() is first
+            assert len(reads) == 1
+            with closing(sqlite3.connect(path)) as other:
+                for table in ("image_ref", "manifest_layer"):
+                    other.execute(f"DELETE FROM {table}")
+                    other.commit()
+                    assert reader.read() is not first
+            assert (len(first.images), len(reader.read().images)) == (1, 0)
+            path.rename(f"{path}.old")
+            with pytest.raises(MsbDatabaseError):
+                reader.read()

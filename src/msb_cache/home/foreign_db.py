@@ -26,7 +26,7 @@ MAX_VALUE = 8 * 1024 * 1024
 
 _BUSY_SECONDS = 5.0
 _COPY_ATTEMPTS = 40
-_MTIME_TICK = 20_000_000
+MTIME_TICK = 20_000_000
 """Nanoseconds: two writes that close together can leave the same modification time."""
 
 
@@ -37,18 +37,12 @@ def opened(path: str | Path) -> Iterator[sqlite3.Connection]:
     Raises:
         OSError, sqlite3.Error: it cannot be read.
     """
-    if _shared(path):
-        # A read-only connection to a database in WAL mode uses the -wal and -shm that are there, and
-        # leaves them there. It keeps nobody from writing.
-        address = f"file:{quote(os.fsencode(path))}?mode=ro"
-        try:
-            connection = _begin(address)
-        except sqlite3.OperationalError:
-            pass  # such as a -shm that only a writer can mend
-        else:
-            with closing(connection):
-                yield connection
-            return
+    found = shared(path)
+    if found is not None:
+        with closing(found) as connection:
+            connection.execute("BEGIN")
+            yield connection
+        return
     folder = Path(tempfile.mkdtemp(prefix="msb-cache-"))
     try:
         target = folder / "copy.db"
@@ -91,6 +85,38 @@ def _shared(path: str | Path) -> bool:
     return all(stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() for status in found)
 
 
+def shared(path: str | Path) -> sqlite3.Connection | None:
+    """Open a database of this user that other processes have open; None: it would leave files behind.
+
+    A read-only connection to a database in WAL mode uses the -wal and -shm that are there, and leaves them
+    there. It keeps no process from writing.
+
+    Returns:
+        A connection that reads, in autocommit mode.
+    """
+    if not _shared(path):
+        return None
+    try:
+        connection = _begin(f"file:{quote(os.fsencode(path))}?mode=ro")
+    except sqlite3.OperationalError:
+        return None  # such as a -shm that only a writer can mend
+    connection.execute("ROLLBACK")
+    return connection
+
+
+def stamp(path: str | Path) -> tuple[Status, Status]:
+    """Return what a database file and its write-ahead log are now; of a log that is not there, zeros.
+
+    Raises:
+        OSError: there is no such database.
+    """
+    try:
+        log = _status(f"{path}-wal")
+    except FileNotFoundError:
+        log = Status(0, 0, 0)
+    return _status(path), log
+
+
 def _begin(address: str) -> sqlite3.Connection:
     connection = _connected(address)
     try:
@@ -118,7 +144,9 @@ def _begin_reading(connection: sqlite3.Connection) -> None:
     connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
-class _Status(NamedTuple):
+class Status(NamedTuple):
+    """What tells that a file is another or was changed; the time in ns since the epoch."""
+
     inode: int
     size: int
     mtime_ns: int
@@ -141,7 +169,7 @@ def copy(path: str | Path, target: Path) -> None:
         with regular(path) as source, target.open("wb") as copied:
             shutil.copyfileobj(source, copied, 1024 * 1024)
         after, log_after = _status(path), _content(wal)
-        same = before == after and abs(began - before.mtime_ns) > _MTIME_TICK
+        same = before == after and abs(began - before.mtime_ns) > MTIME_TICK
         if (same and log_after[: len(log)] == log) or (log and log_after == log):
             if log:
                 Path(f"{target}-wal").write_bytes(log)
@@ -150,9 +178,9 @@ def copy(path: str | Path, target: Path) -> None:
     raise OSError("it changes faster than it can be read; try again")
 
 
-def _status(path: str | Path) -> _Status:
+def _status(path: str | Path) -> Status:
     found = os.stat(path)
-    return _Status(found.st_ino, found.st_size, found.st_mtime_ns)
+    return Status(found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _content(path: Path) -> bytes:

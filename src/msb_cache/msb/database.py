@@ -10,9 +10,12 @@ import os
 import re
 import sqlite3
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar
 
 import msgspec
@@ -138,15 +141,79 @@ def read(path: str | Path) -> MsbState:
     Raises:
         MsbDatabaseError: it cannot be read, or is no database of microsandbox's image cache.
     """
-    try:
-        notes: list[str] = []
-        with foreign_db.opened(path) as connection:
-            found = {table: _rows(connection, table, names, notes) for table, names in _COLUMNS.items()}
-    except (OSError, sqlite3.Error) as error:
-        raise MsbDatabaseError(f"cannot read {path}: {error}") from None
+    with _translate_errors(path), foreign_db.opened(path) as connection:
+        return _state(connection, path)
+
+
+class Reader:
+    """Reads msb's database again only if another process has written to it since; a context manager.
+
+    SQLite's ``data_version`` tells, on one connection that stays open in between. Where none can stay open
+    without leaving files behind, the files' inodes, sizes and times tell; what was changed so recently that
+    its time cannot tell is read again.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._seen: Hashable = None
+        """What the database was when it was read; None: that cannot be told."""
+        self._last: MsbState | None = None
+
+    def read(self) -> MsbState:
+        """Return a consistent state; errors as for the function of this name."""
+        with _translate_errors(self._path):
+            if self._last is not None and self._seen is not None and self._seen == self._now():
+                return self._last
+            self._connection = self._connection or foreign_db.shared(self._path)
+            if self._connection is None:
+                began, before = time.time_ns(), foreign_db.stamp(self._path)
+                self._last = read(self._path)
+                settled = began - max(file.mtime_ns for file in before) > foreign_db.MTIME_TICK
+                self._seen = before if settled else None
+                return self._last
+            self._connection.execute("BEGIN")
+            try:
+                self._last = _state(self._connection, self._path)
+                self._seen = self._now()  # within the transaction, of what was read
+            finally:
+                self._connection.execute("ROLLBACK")
+            return self._last
+
+    def _now(self) -> Hashable:
+        if self._connection is None:
+            return foreign_db.stamp(self._path)
+        return os.stat(self._path).st_ino, self._connection.execute("PRAGMA data_version").fetchone()
+
+    def close(self) -> None:
+        """Close the connection, and forget what was read."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = self._last = self._seen = None
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _state(connection: sqlite3.Connection, path: str | Path) -> MsbState:
+    notes: list[str] = []
+    found = {table: _rows(connection, table, names, notes) for table, names in _COLUMNS.items()}
     if found["image_ref"] is None or found["manifest"] is None:
         raise MsbDatabaseError(f"{path} has no images of microsandbox in it that this msb-cache can read")
     return _Reader({table: rows for table, rows in found.items() if rows is not None}, notes).state()
+
+
+@contextmanager
+def _translate_errors(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        raise MsbDatabaseError(f"cannot read {path}: {error}") from None
 
 
 # -- tables -------------------------------------------------------------------------------------------

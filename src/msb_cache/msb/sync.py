@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from msb_cache.artifacts.layout import Layout
     from msb_cache.eventstore.store import Actor, NewEvent, StoredEvent
     from msb_cache.home.ledger import Ledger, Transaction
-    from msb_cache.msb.database import MsbState
+    from msb_cache.msb.database import MsbState, Reader
     from msb_cache.msb.diff import Differences, Measure
     from msb_cache.projections.deletions import Claim
     from msb_cache.projections.known import Known
@@ -99,7 +99,12 @@ def stamp(layout: Layout) -> Stamp | None:
 
 
 def sync(
-    ledger: Ledger, *, force: bool = False, wait: float | None = None, acting: OwnAction | None = None
+    ledger: Ledger,
+    *,
+    force: bool = False,
+    wait: float | None = None,
+    acting: OwnAction | None = None,
+    reader: Reader | None = None,
 ) -> SyncReport:
     """Record what msb did since the last sync, as one operation.
 
@@ -108,6 +113,7 @@ def sync(
         force: compare even if msb's database looks unchanged.
         wait: seconds to wait for another process that writes; None: as long as any writing command.
         acting: what this process had msb do just now.
+        reader: what reads msb's database for the caller too; None: it is read for this alone.
 
     Raises:
         MsbDatabaseError: msb's database cannot be read; nothing was recorded.
@@ -115,15 +121,18 @@ def sync(
     """
     if not ledger.owned_by_msb or (not force and _unchanged(ledger)):
         return SyncReport()
-    return _sync(ledger, force, wait, acting)[0]
+    return _sync(ledger, force, wait, acting, reader)[0]
 
 
-def sync_and_read(ledger: Ledger, *, acting: OwnAction | None = None) -> MsbState | None:
+def sync_and_read(
+    ledger: Ledger, *, acting: OwnAction | None = None, reader: Reader | None = None
+) -> MsbState | None:
     """Record what msb did, also if its database looks unchanged, and return what it says.
 
     Args:
         ledger: the home.
         acting: what this process had msb do just now.
+        reader: as for ``sync``.
 
     Returns:
         None when msb does not keep this home any more.
@@ -133,7 +142,7 @@ def sync_and_read(ledger: Ledger, *, acting: OwnAction | None = None) -> MsbStat
     """
     if not ledger.owned_by_msb:
         return None
-    return _sync(ledger, True, None, acting)[1]
+    return _sync(ledger, True, None, acting, reader)[1]
 
 
 def sync_before_reading(ledger: Ledger) -> str | None:
@@ -174,7 +183,7 @@ def _waiting(connection: sqlite3.Connection) -> bool:
 
 
 def _sync(
-    ledger: Ledger, force: bool, wait: float | None, acting: OwnAction | None
+    ledger: Ledger, force: bool, wait: float | None, acting: OwnAction | None, reader: Reader | None
 ) -> tuple[SyncReport, MsbState | None]:
     """Compare and append; the state is None if that was not needed after all."""
     from msgspec.structs import replace
@@ -200,7 +209,7 @@ def _sync(
             settled = tuple(_settle(transaction, measure, began))
             return SyncReport(operation if settled else None, events=settled), None
         reached("sync.locked")
-        theirs = msb_database.read(layout.msb_database)
+        theirs = msb_database.read(layout.msb_database) if reader is None else reader.read()
         ours = known.load(connection)
         events = _settle(transaction, measure, began)
         found = differences(ours, theirs, measure)

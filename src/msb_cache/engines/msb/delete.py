@@ -77,8 +77,11 @@ def observed(connection: sqlite3.Connection, theirs: MsbState) -> IndexState:
 
 
 def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Preview:
-    """Plan and measure; changes nothing and appends nothing. The caller has synced."""
-    theirs = database.read(ledger.layout.msb_database)
+    """Plan and measure; changes nothing and appends nothing. The caller has recorded what msb did."""
+    return _preview(ledger, database.read(ledger.layout.msb_database), planner, orphans=orphans)
+
+
+def _preview(ledger: Ledger, theirs: MsbState, planner: Planner, *, orphans: bool) -> Preview:
     with ledger.read() as connection:
         state = EMPTY if connection is None else observed(connection, theirs)
     plan = planner(state, None)
@@ -105,12 +108,16 @@ def delete(
         BusyError: another deletion runs in this home.
     """
     program = require_program(ledger.layout.home)
-    sync(ledger)
-    shown = preview(ledger, planner, orphans=orphans)
+    with database.Reader(ledger.layout.msb_database) as reader:
+        sync(ledger, reader=reader)
+        shown = _preview(ledger, reader.read(), planner, orphans=orphans)
     if (shown.plan.empty and not shown.artifacts) or (confirm is not None and not confirm(shown)):
         return None, shown
-    with one_at_a_time(ledger) as operation:
-        theirs = sync_and_read(ledger)
+    with (
+        one_at_a_time(ledger) as operation,
+        database.Reader(ledger.layout.msb_database) as reader,
+    ):
+        theirs = sync_and_read(ledger, reader=reader)
         reached("msb.planned")
         with ledger.write(operation.id, owner="msb") as transaction:
             assert theirs is not None  # noqa: S101
@@ -120,7 +127,7 @@ def delete(
             return None, shown
         reached("msb.decided")
         diagnostics.info("deletion.decided", operation=operation.id, kind=kind, engine="msb")
-        run = _Run(ledger, program, operation, force=policy.get("force") is True)
+        run = _Run(ledger, program, operation, reader, force=policy.get("force") is True)
         try:
             if kind == "prune" and confirm is None and run.is_everything(plan):
                 run.prune()
@@ -178,10 +185,12 @@ class _Run:
         ledger: Ledger,
         program: MsbProgram,
         operation: Operation,
+        reader: database.Reader,
         *,
         force: bool,
     ) -> None:
         self._ledger = ledger
+        self._reader = reader
         self._program = program
         self._acting = OwnAction(operation.id)
         # msb goes on when this process is killed: until it ends, nobody else may say how that went.
@@ -241,6 +250,7 @@ class _Run:
     def _run(self, *arguments: str) -> Finished:
         """Have msb do it, and record what it did."""
         self.theirs = None
+        self._reader.close()  # nothing of ours is open in msb's database while it writes
         finished = self._program.run("image", *arguments, inherits=self._inherits)
         reached("msb.ran")
         self.theirs = sync_and_read(self._ledger, acting=self._acting)
@@ -248,7 +258,7 @@ class _Run:
 
     def _state(self) -> MsbState:
         # Not that of the decision: msb's own prune would take what came since.
-        return self.theirs or database.read(self._ledger.layout.msb_database)
+        return self.theirs or self._reader.read()
 
 
 def _prunable(state: MsbState) -> tuple[set[str], set[str]]:
