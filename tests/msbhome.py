@@ -218,9 +218,9 @@ class MsbHome:
         manifests, layers = [], []
         for manifest in candidates:
             name = self.one(
-                "SELECT digest FROM manifest m WHERE id = ?1 "
-                "AND NOT EXISTS (SELECT 1 FROM image_ref WHERE manifest_id = ?1) "
-                "AND NOT EXISTS (SELECT 1 FROM sandbox_rootfs WHERE manifest_id = ?1) "
+                "SELECT digest FROM manifest m WHERE id = ? "
+                "AND NOT EXISTS (SELECT 1 FROM image_ref WHERE manifest_id = m.id) "
+                "AND NOT EXISTS (SELECT 1 FROM sandbox_rootfs WHERE manifest_id = m.id) "
                 "AND NOT EXISTS (SELECT 1 FROM snapshot_index WHERE image_manifest_digest = m.digest)",
                 manifest,
             )
