@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
     from msb_cache.cache import ImageCache
     from msb_cache.eventstore.store import Actor
 
@@ -21,20 +19,7 @@ _LONGEST_REASON = 300
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _Path(click.ParamType):  # type: ignore[type-arg]  # it takes one from click 8.2 on
-    """A path, which shells complete. click's own would have its name translated: see ``main``."""
-
-    name = "path"
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        from click.shell_completion import CompletionItem
-
-        return [CompletionItem(incomplete, type="file")]
-
-
-PATH = _Path()
+PATH = click.Path(readable=False)  # what cannot be read is said by what reads it
 
 
 def open_cache(home: str | None, *, reason: str | None = None, quiet: bool = False) -> ImageCache:
@@ -77,21 +62,10 @@ def on_terminal(stream: IO[str] | None) -> bool:
     return stream is not None and stream.isatty()
 
 
-def number(least: int) -> Callable[[str | int], int]:
-    """Return an option's type: a whole number, at least ``least``, and none that SQLite cannot hold."""
-
-    def parse(text: str | int) -> int:
-        with suppress(ValueError):
-            if least <= (found := int(text)) < 2**63:
-                return found
-        raise click.BadParameter(f"{str(text)[:100]!r} is no whole number from {least} on")
-
-    return parse
-
-
 def limit_option(command: F) -> F:
     """Add ``-n/--limit N``."""
-    return click.option("-n", "--limit", type=number(1), metavar="N", help="At most this many.")(command)
+    option = click.option("-n", "--limit", type=click.IntRange(1), metavar="N", help="At most this many.")
+    return option(command)
 
 
 def examples(*lines: str) -> str:

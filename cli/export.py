@@ -7,12 +7,14 @@ import sys
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import PATH, done, examples, number, open_cache, quiet_option
+from msb_cache.cli.common import PATH, done, examples, open_cache, quiet_option
 
 
 @click.command(epilog=examples("msb-cache export -o log.jsonl", "msb-cache export --since-seq 1200"))
 @click.option("-o", "--output", "path", type=PATH, help="The file; without it, stdout.")
-@click.option("--since-seq", type=number(0), default=0, metavar="N", help="Only events behind this position.")
+@click.option(
+    "--since-seq", type=click.IntRange(0), default=0, metavar="N", help="Only events behind this position."
+)
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
 def export(home: str | None, path: str | None, since_seq: int, quiet: bool) -> None:

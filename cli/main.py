@@ -8,7 +8,7 @@ import io
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from keyword import iskeyword
@@ -75,38 +75,6 @@ NO_COMMANDS = (
 ALIASES = {"ls": "list", "rm": "remove"}
 
 
-def _printing(*names: str, text: Callable[[click.Context], str], help: str) -> click.Option:
-    """Return an option that prints a text and ends the program.
-
-    click's own have their help translated, for which each start would import locale and look for catalogues.
-    """
-
-    def show(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
-        if asked and not ctx.resilient_parsing:
-            click.echo(text(ctx), color=ctx.color)
-            ctx.exit()
-
-    return click.Option([*names], is_flag=True, expose_value=False, is_eager=True, callback=show, help=help)
-
-
-def _version(ctx: click.Context) -> str:
-    from importlib.metadata import version
-
-    return f"msb-cache, version {version('msb-cache')}"
-
-
-HELP = _printing("-h", "--help", text=lambda ctx: ctx.get_help(), help="Show this message and exit.")
-VERSION = _printing("--version", text=_version, help="Show the version and exit.")
-
-
-def _add_help(command: click.Command) -> None:
-    if HELP not in command.params:
-        command.params.append(HELP)
-    if isinstance(command, click.Group):
-        for each in command.commands.values():
-            _add_help(each)
-
-
 class Group(click.Group):
     """A group that knows aliases, and imports a command when it is asked for."""
 
@@ -116,9 +84,7 @@ class Group(click.Group):
         # A name that is none is compared with all there are, for a suggestion.
         known = name in ORDER or name in command_names()
         for each in [name] if known else command_names():
-            command: click.Command = import_module(module_of(each)).COMMAND
-            _add_help(command)
-            self.add_command(command)
+            self.add_command(import_module(module_of(each)).COMMAND)
         return super().get_command(ctx, name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -150,7 +116,7 @@ def module_of(command: str) -> str:
 
 @click.group(
     cls=Group,
-    context_settings={"help_option_names": [], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     invoke_without_command=True,
     subcommand_metavar="COMMAND [ARGS]...",
     epilog=examples(
@@ -183,13 +149,14 @@ def module_of(command: str) -> str:
     show_default=True,
     help="How to log.",
 )
+@click.version_option(package_name="msb-cache")
 @click.pass_context
 def cli(ctx: click.Context, home: str | None, no_sync: bool, log_level: str | None, log_format: str) -> None:
     """The image cache of microsandbox, and everything that ever happened to it.
 
     Every pull, use, remove and prune of a cached image is an event in an append-only log.
     """
-    if home is not None and (not home or "\0" in home):
+    if home is not None and not home:
         raise click.UsageError("--home is empty or no path")
     if os.environ.get("NO_COLOR"):
         ctx.color = False
@@ -201,9 +168,6 @@ def cli(ctx: click.Context, home: str | None, no_sync: bool, log_level: str | No
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
         ctx.exit(EXIT_USAGE)
-
-
-cli.params += [VERSION, HELP]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,7 +10,7 @@ import click
 
 from msb_cache.audit.log_files import STATE_KIND
 from msb_cache.cli import output
-from msb_cache.cli.common import PATH, examples, format_option, note, number, open_cache
+from msb_cache.cli.common import PATH, examples, format_option, note, open_cache
 from msb_cache.cli.describe import fields
 from msb_cache.cli.event_lines import event_row
 from msb_cache.projections.replay import ROW_TYPE, Change, Divergence, State, Step
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 @click.option(
     "--log", type=PATH, metavar="FILE", help="Another log: an msb-cache.db, or an export; only read."
 )
-@click.option("--from", "first", type=number(1), metavar="N", help="Begin at this event.")
-@click.option("--to", "last", type=number(1), metavar="N", help="End with this event.")
+@click.option("--from", "first", type=click.IntRange(1), metavar="N", help="Begin at this event.")
+@click.option("--to", "last", type=click.IntRange(1), metavar="N", help="End with this event.")
 @click.option("--state", is_flag=True, help="Print all rows there are at the end, as JSON, and no events.")
 @click.option(
     "--until-diff",

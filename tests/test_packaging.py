@@ -88,7 +88,7 @@ def test_a_name_loads_only_what_it_needs(name: str, needed: set[str]) -> None:
 
 # Each would cost a command that starts and reads half a millisecond to five.
 OF_NO_READING = {
-    *{"dataclasses", "dateutil", "fcntl", "hashlib", "json", "locale", "pathlib", "pkgutil", "rich"},
+    *{"dataclasses", "dateutil", "fcntl", "hashlib", "json", "pathlib", "pkgutil", "rich"},
     *{"shlex", "signal", "sqlite_utils", "structlog", "urllib.parse", "msb_cache.oci.layer.zstd"},
     "msb_cache.cli.fields",
     *{"msb_cache.artifacts.locks", "msb_cache.backends", "msb_cache.queries.times"},

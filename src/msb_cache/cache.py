@@ -315,11 +315,20 @@ class ImageCache:
         return self._kept_open(follow(self._ledger, query, read, turns))
 
     def deletions(self, *, limit: int | None = None) -> builtins.list[DeletionSummary]:
-        """Return past removals and prunes, newest first: who, by which policy, and the counters."""
-        from msb_cache.projections.deletions import summaries
+        """Return past removals and prunes, newest first: who, by which policy, and the counters.
 
+        Args:
+            limit: at most this many; None: all.
+
+        Raises:
+            InvalidConfigError: the limit is no number from 0 to 2^63-1.
+        """
+        from msb_cache.projections.deletions import summaries
+        from msb_cache.queries.events import checked_number
+
+        most = None if limit is None else checked_number(limit, "limit")
         with self._session.log() as log:
-            return [] if log is None else summaries(*log, limit=limit)
+            return [] if log is None else summaries(*log, limit=most)
 
     def deletion(self, operation: str) -> DeletionReport:
         """Return what one deletion decided, deleted and kept, and who ran it.

@@ -72,6 +72,7 @@ class TestArguments:
             (USAGE, ["events", "-n", "0"], "0"),
             (USAGE, ["events", "-n", "many"], "many"),
             (USAGE, ["prunes", "-n", "-3"], "-3"),
+            *((USAGE, [name, "-n", "9" * 30], "9" * 30) for name in ("events", "prunes")),
             (USAGE, ["why"], "REF|DIGEST"),
             (USAGE, ["prunes", "restore-plan"], "ID"),
             (USAGE, ["last-used", "--idle-for", "ages"], "30 days"),

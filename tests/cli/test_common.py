@@ -5,27 +5,48 @@ from __future__ import annotations
 import io
 import os
 import signal
+from pathlib import Path
 
 import click
 import pytest
 
-from msb_cache.cli.common import done, examples, note, number, on_terminal, reason_option, stopping
-
-
-@pytest.mark.parametrize(
-    ("least", "text", "meant"),
-    [(0, "0", 0), (1, "1", 1), (1, " 7 ", 7), (0, "9223372036854775807", 2**63 - 1), (1, 5, 5)],
+from msb_cache.cli.common import (
+    PATH,
+    done,
+    examples,
+    limit_option,
+    note,
+    on_terminal,
+    reason_option,
+    stopping,
 )
-def test_a_number(least: int, text: str | int, meant: int) -> None:
-    assert number(least)(text) == meant
 
 
-@pytest.mark.parametrize("text", ["", "x", "1.5", "-1", "0", "9223372036854775808", "9" * 5000])
-def test_no_number(text: str) -> None:
-    with pytest.raises(click.BadParameter) as caught:
-        number(1)(text)
-    assert len(caught.value.message) < 150
-    assert "from 1 on" in caught.value.message
+def test_a_limit_is_a_number_from_one_on() -> None:
+    @click.command()
+    @limit_option
+    def command(limit: int | None) -> int | None:
+        return limit
+
+    assert command.main(["-n", "7"], standalone_mode=False) == 7
+    assert command.main([], standalone_mode=False) is None
+    for text in ("", "x", "1.5", "-1", "0", "9" * 5000):
+        with pytest.raises(click.BadParameter):
+            command.main(["--limit", text], standalone_mode=False)
+
+
+def test_a_path_is_for_its_reader_to_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    for path in (tmp_path / "file", tmp_path, tmp_path / "none"):
+        assert PATH(str(path)) == str(path)
+
+    @click.command()
+    @click.argument("path", type=PATH)
+    def command(path: str) -> None: ...
+
+    (offered,) = PATH.shell_complete(click.Context(command), command.params[0], "a")
+    assert (offered.value, offered.type) == ("a", "file")  # which asks the shell for its own
 
 
 def test_examples_stay_as_they_are() -> None:

@@ -115,9 +115,9 @@ class Query:
         self.subjects = [subject] if isinstance(subject, str) else subject
         self.operation = filters.get("operation")
         self.digest = filters.get("digest")
-        self.after = _number(filters.get("after", 0), "after")
+        self.after = checked_number(filters.get("after", 0), "after")
         limit = filters.get("limit")
-        self.limit = None if limit is None else _number(limit, "limit")
+        self.limit = None if limit is None else checked_number(limit, "limit")
         self.reverse = filters.get("reverse", False)
         if (holder := filters.get("holder")) is not None:
             resolve.check_holder(holder)
@@ -334,7 +334,8 @@ def _text(text: str | None) -> str | None:
     return None if text is None else as_text(text)
 
 
-def _number(value: int, name: str) -> int:
+def checked_number(value: int, name: str) -> int:
+    """Return a position or a number of events; raises InvalidConfigError if no log has so many."""
     if not 0 <= value < 2**63:
         raise InvalidConfigError(f"{name} is a number from 0 to 2^63-1, not {value}")
     return value
