@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -82,6 +83,29 @@ def test_large_numbers_and_long_names(tmp_path: Path) -> None:
     [found] = list(tar_entries(exported(tmp_path / "image")))
     assert (found.path, found.uid, found.gid) == (member.path, member.uid, member.gid)
     assert (found.mtime, found.mtime_ns, found.xattrs) == (-2, 500_000_000, member.xattrs)
+
+
+def test_attributes_are_bytes(tmp_path: Path) -> None:
+    member = Member(b"f\xff", xattrs={b"user.\xff": b"\xfe\0\n", b"user.text": b"x"})
+    write_layer([member], tmp_path / "image")
+    tar = exported(tmp_path / "image")
+    [found] = list(tar_entries(tar))
+    assert (found.path, found.xattrs) == (member.path, member.xattrs)
+    assert b"hdrcharset" not in tar
+
+
+def test_a_layer_is_the_same_bytes_with_every_python(tmp_path: Path) -> None:
+    members = [
+        directory(b"d", mode=0o1777, mtime=1_700_000_000, mtime_ns=123_456_789),
+        first := Member(b"d/f", data=b"content", uid=2**21, xattrs={b"user.a": b"\0b"}),
+        hardlink(b"d/g", first.path),
+        symlink(b"l", b"d/" + b"f" * 120),
+        Member(b"n" * 150, data=b"x" * 600, mode=0o4755),
+    ]
+    write_layer(members, tmp_path / "image")
+    assert sha256(exported(tmp_path / "image")).hexdigest() == (
+        "eed7e2b78e39ed7bc8573a3bbe85980725c5b843d5613ffa5890b4840334162e"
+    )
 
 
 def test_a_hole_becomes_zeros(tmp_path: Path) -> None:
