@@ -6,7 +6,9 @@ import io
 from pathlib import Path
 from typing import Any
 
-from msb_cache import ImageCache
+import pytest
+
+from msb_cache import ImageCache, MicrosandboxError
 from msb_cache.artifacts.layout import Layout
 from msb_cache.eventstore import chain, export
 from msb_cache.eventstore import events as ev
@@ -50,3 +52,12 @@ def linked(rows: list[list[Any]]) -> bytes:
         previous = chain.link(previous, row)
         data += export.line_of(tuple(row), previous)
     return data
+
+
+def refused(tmp_path: Path, data: bytes) -> str:
+    """The sentence with which an export is refused; nothing of it is left."""
+    with ImageCache(tmp_path / "refused") as cache:
+        with pytest.raises(MicrosandboxError) as caught:
+            cache.import_log(io.BytesIO(data))
+        assert not (tmp_path / "refused").exists()
+    return str(caught.value)

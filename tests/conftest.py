@@ -15,10 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from msb_cache import ImageCache
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / ".cache" / "test-images"
@@ -125,6 +128,17 @@ def open_connections(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[sqlit
 
     monkeypatch.setattr(sqlite3, "connect", connect_and_keep)
     return lambda: [connection for connection in opened if is_open(connection)]
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[ImageCache]:
+    """Return the cache of a home that does not exist yet, with an actor of its own."""
+    from msb_cache import ImageCache
+    from msb_cache.eventstore.store import Actor
+
+    actor = Actor(user="alice", uid=1, host="h", program="test")
+    with ImageCache(tmp_path / "new" / "home", actor=actor) as cache:
+        yield cache
 
 
 # --- peers --------------------------------------------------------------------------------------

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from sqlite_utils import Database
 
 from msb_cache.artifacts.layout import Layout
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import Actor, NewEvent
 from msb_cache.home.index_cache import keep_live
 from msb_cache.home.ledger import Ledger
+from msb_cache.migrations import APPLICATION_ID
+from msb_cache.migrations.schema import migrations
 
 ACTOR = Actor(user="alice", uid=1000, host="host", program="test")
 PYTHON = "docker.io/library/python:3.12"
@@ -96,3 +101,17 @@ def new_ledger(home: Path, events: Sequence[NewEvent], *, clock: Iterator[int] |
         with ledger.write(f"operation-{number}") as transaction:
             transaction.append([event])
     return ledger
+
+
+def downgrade(path: Path, until: str) -> None:
+    """Turn a database into what an older release left: the log alone."""
+    old = path.with_name("old.db")
+    connection = sqlite3.connect(old, isolation_level=None)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    migrations.apply(Database(connection), stop_before=until)
+    connection.execute("ATTACH DATABASE ? AS new", (str(path),))
+    connection.execute("INSERT INTO events SELECT * FROM new.events ORDER BY seq")
+    connection.close()
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    old.rename(path)

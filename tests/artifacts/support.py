@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msb_cache.artifacts.changeset import ChangeSet
 from msb_cache.artifacts.tree import Node, is_whiteout, walk
 
 
@@ -248,3 +249,14 @@ def mounted(image: Path, devices: Sequence[Path], at: Path) -> Iterator[Path]:
         for loop in loops:
             run("losetup", "-d", loop)
         at.rmdir()
+
+
+def tree_of(*members: Member) -> Node:
+    changes = ChangeSet()
+    for member in members:
+        changes.add(member)
+    return changes.finish()
+
+
+def f(path: bytes, size: int = 1, **more: Any) -> Member:
+    return Member(path, data=b"x" * size, **more)

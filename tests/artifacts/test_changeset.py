@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import stat
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from msb_cache.artifacts.changeset import ChangeSet
-from msb_cache.artifacts.layer import read_layer, write_layer
-from msb_cache.artifacts.tree import Node, is_whiteout, walk
+from msb_cache.artifacts.tree import is_whiteout, walk
 from msb_cache.errors import InvalidImageError
-from tests.artifacts.support import Member, directory, hardlink, symlink
-
-
-def tree_of(*members: Member) -> Node:
-    changes = ChangeSet()
-    for member in members:
-        changes.add(member)
-    return changes.finish()
+from tests.artifacts.support import Member, directory, f, hardlink, symlink, tree_of
 
 
 def outline(*members: Member) -> dict[str, str]:
@@ -37,10 +27,6 @@ def outline(*members: Member) -> dict[str, str]:
             kind = f"file {node.size}" if stat.S_ISREG(node.mode) else "special"
         shown["/" + path.decode()] = kind
     return shown
-
-
-def f(path: bytes, size: int = 1, **more: Any) -> Member:
-    return Member(path, data=b"x" * size, **more)
 
 
 RULES: dict[str, tuple[list[Member], dict[str, str]]] = {
@@ -228,36 +214,6 @@ def test_refused(members: list[Member], message: str) -> None:
     assert len(str(caught.value)) < 400
 
 
-BIG = {b"user.a": bytes(60_000)}
-
-
-@pytest.mark.parametrize(
-    "members",
-    [
-        [f(b"a/b/c"), *(f(b"d%d" % number) for number in range(60))],
-        [f(b"/".join(b"d%d" % number for number in range(60)))],
-        [Member(b".wh.%d" % number) for number in range(64)],
-        [f(b"a"), *(hardlink(b"b%d" % number, b"a") for number in range(64))],
-        [f(b"n%0200d" % number) for number in range(45)],
-        [symlink(b"l%d" % number, b"t" * 4000) for number in range(6)],
-        [f(b"x", xattrs=BIG)],
-        [f(b"a/b"), Member(b"a", "directory", xattrs=BIG)],
-        [Member(b".", "directory", xattrs=BIG)],
-        [f(b"x", xattrs={b"user.%d" % number: b"" for number in range(300)})],
-        [f(b"same")] * 64,  # replaced each time: counted by what is said and not by what remains
-    ],
-    ids=lambda members: repr(members[-1].path[:8]),
-)
-def test_a_tree_that_takes_too_much_memory_is_refused(
-    monkeypatch: pytest.MonkeyPatch, members: list[Member]
-) -> None:
-    tree_of(*members)
-    monkeypatch.setattr("msb_cache.artifacts.footprint.MAX_FOOTPRINT", 1 << 16)
-    tree_of(f(b"a/b"), symlink(b"l", b"t"))
-    with pytest.raises(InvalidImageError, match="more than 0 MiB of memory"):
-        tree_of(*members)
-
-
 def test_long_chains_of_links_for_many_members_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     chain = [directory(b"d"), symlink(b"a", b"d/../" * 30 + b"d"), symlink(b"b", b"d/../" * 30 + b"a")]
     members = [f(name % number) for number in range(5) for name in (b"b/%d", b"z%d")]
@@ -265,12 +221,6 @@ def test_long_chains_of_links_for_many_members_are_refused(monkeypatch: pytest.M
     monkeypatch.setattr("msb_cache.artifacts.changeset.MAX_DETOURS", 600)  # each goes along 122 names
     with pytest.raises(InvalidImageError, match="too long symbolic links"):
         tree_of(*chain, *members)
-
-
-def test_a_footprint_is_the_same_when_it_is_read_back(tmp_path: Path) -> None:
-    members = [f(b"a/b", xattrs=BIG), symlink(b"l", b"t" * 400), hardlink(b"h", b"a/b"), Member(b".wh.x")]
-    written = write_layer(members, tmp_path / "layer")
-    assert read_layer(tmp_path / "layer").footprint == written.footprint > 180_000
 
 
 def test_an_entry_is_read_not_kept() -> None:

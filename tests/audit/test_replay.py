@@ -5,30 +5,25 @@ from __future__ import annotations
 import io
 import shutil
 import sqlite3
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from msb_cache import CorruptLogError, ImageCache, LogError, NewerDatabaseError
+from msb_cache import CorruptLogError, ImageCache, LogError
 from msb_cache.artifacts.layout import Layout
 from msb_cache.audit.log_files import read_state
 from msb_cache.cli.replay import _print_state
 from msb_cache.eventstore import events as ev
-from msb_cache.eventstore.store import NewEvent, StoredEvent
 from msb_cache.projections import FOLD_VERSION
-from msb_cache.projections.replay import Replay, State, divergences
+from msb_cache.projections.replay import State
 from msb_cache.projections.rows import ROW_TYPES
 from msb_cache.projections.tables import stored_rows
-from tests.carrying import USED, forged, lived_in
+from tests.carrying import lived_in
 from tests.cli.support import APP
 from tests.imagebuilder import docker_archive
-from tests.logs import ACTOR, digest, layer, manifest_added, pulled
 
 
 @pytest.fixture
@@ -231,203 +226,4 @@ def test_states_that_cannot_be_compared(
 
 # -- by the fold alone ----------------------------------------------------------------------------------
 
-A, B = "docker.io/library/a:1", "docker.io/library/b:1"
-OPERATIONS = [f"01a208e6-ab10-7741-a5e9-d0d4e768140{number}" for number in range(3)]
-events = st.one_of(
-    st.sampled_from([A, B]).map(lambda name: NewEvent(pulled(digest(name)), name)),
-    st.sampled_from([A, B]).map(lambda name: NewEvent(pulled(digest(1)), name)),
-    st.sampled_from([A, B]).map(lambda name: NewEvent(ev.ImageUsed(manifest_digest=digest(1)), name)),
-    st.sampled_from([A, B]).map(
-        lambda name: NewEvent(ev.ImageRemoved(manifest_digest=digest(1), cause="external"), name)
-    ),
-    st.sampled_from(["sandbox:x", "sandbox:y"]).map(
-        lambda name: NewEvent(ev.ImageHeld(holder=name), digest(1))
-    ),
-    st.sampled_from(["sandbox:x", "sandbox:y"]).map(
-        lambda name: NewEvent(ev.ImageReleased(holder=name), digest(1))
-    ),
-    st.just(NewEvent(manifest_added([layer(1), layer(2)]), digest(1))),
-    st.just(NewEvent(ev.ManifestDeleted(), digest(1))),
-    st.sampled_from(OPERATIONS).map(lambda each: NewEvent(ev.DeletionStarted(kind="prune", policy={}), each)),
-    st.integers(1, 9).map(lambda each: NewEvent(ev.LayerDeleted(bytes=each), digest(f"diff{each}"))),
-)
-
-
-def stored(chosen: list[NewEvent]) -> list[StoredEvent]:
-    return [
-        StoredEvent(
-            seq=seq,
-            id=str(seq),
-            type=event.event.type,
-            version=1,
-            subject=event.subject,
-            operation=OPERATIONS[seq % 3],
-            occurred_at_ns=1000 + seq,
-            recorded_at_ns=1000 + seq,
-            actor=ACTOR,
-            data=event.event,
-            hash=bytes(32),
-        )
-        for seq, event in enumerate(chosen, 1)
-    ]
-
-
-def state_of(log: list[StoredEvent], seq: int) -> State:
-    replay = Replay()
-    for event in log:
-        replay.step(event)
-    return State(log_id="", seq=seq, hash=None, fold_version=FOLD_VERSION, tables=replay.tables())
-
-
-@given(st.lists(events, min_size=1, max_size=30), st.data())
-@settings(deadline=None)
-def test_a_state_that_missed_one_event(chosen: list[NewEvent], data: st.DataObject) -> None:
-    """Each row that went wrong is led back to where its columns were last right, as looking at all says."""
-    log = stored(chosen)
-    missed = data.draw(st.integers(1, len(log)))
-    state = state_of([event for event in log if event.seq != missed], len(log))
-    found = divergences(lambda: log, state)
-    given = state.rows()
-    past = [state_of(log[:seq], seq).rows() for seq in range(len(log) + 1)]
-    assert {(each.table, each.key) for each in found} == {
-        place for place in past[-1].keys() | given.keys() if past[-1].get(place) != given.get(place)
-    }
-    for each in found:
-        place = (each.table, each.key)
-        cells = [[row.get(place) for row in past], given.get(place)]
-        assert each.seq == min(blamed(*cells, column) for column in differing(each)), place
-
-
-def blamed(rows: Sequence[Any], wanted: Any, column: int) -> int:
-    """Return the event after which a column was last as wanted; if it never was, its last writer."""
-    values = [None if row is None else (row[column],) for row in rows]
-    want = None if wanted is None else (wanted[column],)
-    changed = [seq for seq in range(1, len(values)) if values[seq] != values[seq - 1]]
-    return max((seq for seq in changed if values[seq - 1] == want), default=max(changed, default=0))
-
-
-def differing(found: Any) -> list[int]:
-    ours, theirs = found.folded, found.state
-    if ours is None or theirs is None:
-        return [*range(len(ours or theirs))]
-    return [column for column in range(len(ours)) if ours[column] != theirs[column]]
-
-
 # -- files that are no log ----------------------------------------------------------------------------
-
-
-def _foreign(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE recipes (name)")
-
-
-def _empty_database(path: Path) -> None:
-    path.write_bytes(b"SQLite format 3\0" + bytes(84))
-
-
-def _newer(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 99")
-
-
-def _view(path: Path) -> None:
-    """A table that is made up by a query would never end."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("DROP TABLE events")
-        connection.execute(
-            "CREATE VIEW events AS WITH RECURSIVE n(seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM n) "
-            "SELECT seq, '' id, '' type, 1 version, '' subject, '' operation, 1 occurred_at, 1 recorded_at, "
-            "'{}' actor, '{}' data, x'00' hash FROM n"
-        )
-
-
-def _generated(path: Path) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("DROP TABLE events")
-        connection.execute(
-            "CREATE TABLE events (seq, id, type, version, subject, operation, occurred_at, recorded_at, "
-            "actor, data GENERATED ALWAYS AS (hex(zeroblob(100000000))), hash)"
-        )
-
-
-def _damaged(path: Path) -> None:
-    data = path.read_bytes()
-    path.write_bytes(data[:4096] + b"\xaa" * (len(data) - 4096))
-
-
-def _other_types(path: Path) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("DROP TRIGGER events_no_update")
-        connection.execute("UPDATE events SET occurred_at = 'yesterday' WHERE seq = 2")
-
-
-@pytest.mark.parametrize(
-    ("spoil", "error", "says"),
-    [
-        (_foreign, CorruptLogError, "not one of msb-cache"),
-        (_empty_database, CorruptLogError, "damaged"),
-        (_newer, NewerDatabaseError, "upgrade msb-cache"),
-        (_view, CorruptLogError, "no table events"),
-        (_generated, CorruptLogError, "column data"),
-        (_damaged, CorruptLogError, "damaged"),
-        (_other_types, CorruptLogError, "its occurred_at is no integer"),
-        (lambda path: path.write_bytes(b""), LogError, "the log is empty"),
-        (lambda path: path.write_bytes(b"hello\n"), CorruptLogError, "line 1 is no exported event"),
-        (lambda path: path.unlink(), LogError, "No such file"),
-        (lambda path: (path.unlink(), path.mkdir()), LogError, "regular file"),
-    ],
-    ids=lambda value: getattr(value, "__name__", str(value)),
-)
-def test_files_that_are_no_log(
-    home: Path, tmp_path: Path, spoil: Any, error: type[Exception], says: str
-) -> None:
-    path = tmp_path / "log"
-    if spoil is not _foreign:
-        with closing(sqlite3.connect(Layout(home).database)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        shutil.copy(Layout(home).database, path)
-    spoil(path)
-    with ImageCache(tmp_path / "none") as cache:
-        with pytest.raises(error, match=says):
-            list(cache.replay(log=path))
-        with pytest.raises(LogError):
-            cache.compare_state(path, log=path)
-
-
-def test_events_that_would_harm_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "log.jsonl"
-    path.write_bytes(forged(tmp_path, USED, subject="docker.io/UPPER:1"))
-    with ImageCache(tmp_path / "none") as cache, pytest.raises(CorruptLogError, match="event 2 is none"):
-        list(cache.replay(log=path))
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("", "neither"),
-        ("{}", "neither"),
-        ("[]", "neither"),
-        ("[" * 100_000, "neither"),
-        ('{"kind":"x","log_id":"","seq":1,"hash":null,"fold_version":2,"tables":{}}', "no state"),
-        (
-            '{"kind":"msb-cache state","log_id":"","seq":1,"hash":null,"fold_version":2,'
-            '"tables":{"image":[["a"]]}}',
-            "rows of 'image'",
-        ),
-        (
-            '{"kind":"msb-cache state","log_id":"","seq":1,"hash":null,"fold_version":2,'
-            '"tables":{"x":[[1]]}}',
-            "rows of 'x'",
-        ),
-        (
-            '{"kind":"msb-cache state","log_id":"","seq":1,"hash":null,"fold_version":2,'
-            '"tables":{"layer":[["a",' + "9" * 5000 + ",1]]}}",
-            "state",
-        ),
-    ],
-    ids=lambda value: value[:30],
-)
-def test_files_that_are_no_state(home: Path, tmp_path: Path, text: str, says: str) -> None:
-    (tmp_path / "state").write_text(text)
-    with ImageCache(home) as cache, pytest.raises(CorruptLogError, match=says):
-        cache.compare_state(tmp_path / "state")

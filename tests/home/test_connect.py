@@ -22,7 +22,7 @@ from msb_cache.home.ledger import Ledger
 from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
 from msb_cache.migrations.schema import migrations
 from msb_cache.projections import images, live
-from tests.logs import ACTOR, PYTHON, digest, layer, manifest_added, new_ledger, some_events
+from tests.logs import ACTOR, PYTHON, digest, downgrade, layer, manifest_added, new_ledger, some_events
 
 
 def test_reading_makes_no_database(tmp_path: Path) -> None:
@@ -46,20 +46,6 @@ PRAGMAS = {
     "foreign_keys": 1,
     "busy_timeout": 30000,
 }
-
-
-def downgrade(path: Path, until: str) -> None:
-    """Turn a database into what an older release left: the log alone."""
-    old = path.with_name("old.db")
-    connection = sqlite3.connect(old, isolation_level=None)
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    migrations.apply(Database(connection), stop_before=until)
-    connection.execute("ATTACH DATABASE ? AS new", (str(path),))
-    connection.execute("INSERT INTO events SELECT * FROM new.events ORDER BY seq")
-    connection.close()
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    old.rename(path)
 
 
 with closing(Database(memory=True)) as empty:

@@ -16,8 +16,7 @@ from msb_cache.eventstore.store import NewEvent
 from msb_cache.home import index_cache
 from msb_cache.home.ledger import Ledger
 from msb_cache.oci.layer.zstd import zstd
-from msb_cache.projections import live, past
-from msb_cache.projections.rows import LayerRow
+from msb_cache.projections import past
 from msb_cache.session import Session
 from tests.logs import ACTOR, digest, layer, manifest_added, new_ledger, pulled
 
@@ -71,24 +70,6 @@ def files(ledger: Ledger) -> list[Path]:
     return (
         sorted(folder.iterdir(), key=lambda path: int(path.name.partition("-")[0])) if folder.exists() else []
     )
-
-
-def test_a_deletion_counts_from_where_it_began(tmp_path: Path) -> None:
-    """In an import what went can stand before the decision: nobody had taken the layers out then."""
-    manifest, name = digest(1), "docker.io/library/app:1"
-    ledger = new_ledger(tmp_path / "home", [NewEvent(manifest_added([layer(1)]), manifest)])
-    with ledger.write("late") as transaction:
-        transaction.append([NewEvent(pulled(manifest), name), NewEvent(ev.ManifestDeleted(), manifest)])
-        position = transaction.append([NewEvent(ev.ImageUsed(manifest_digest=manifest), name)])[-1].seq
-        transaction.append([NewEvent(ev.DeletionStarted(kind="prune", policy={}), "late")])
-    with ledger.read() as connection:
-        assert connection is not None
-        fold = live.fold_until(ledger.store(connection), position)
-        assert not fold.tables.of(LayerRow).rows
-        found = past.Past()
-        found.advance(connection, ledger.store(connection), position)
-        assert found.connection.execute("SELECT count(*) FROM layer").fetchone() == (0,)
-        found.close()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from msb_cache import ImageCache, failpoints
 from msb_cache.artifacts.layout import Layout
 from tests.artifacts.support import mounted
-from tests.engines.test_recover import ONE, SHARED, TWO, Pruning, check_clean, write
+from tests.engines.interrupting import ONE, SHARED, TWO, Pruning, check_clean, write
 
 pytestmark = pytest.mark.peer
 

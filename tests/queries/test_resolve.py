@@ -1,7 +1,8 @@
 import pytest
 
 from msb_cache.errors import InvalidReferenceError
-from msb_cache.queries.resolve import matcher
+from msb_cache.oci.reference import Reference
+from msb_cache.queries.resolve import familiar, matcher
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,19 @@ def test_many_stars_take_no_exponential_time() -> None:
 def test_what_no_reference_has_is_refused(pattern: str) -> None:
     with pytest.raises(InvalidReferenceError, match="no image reference with wildcards"):
         matcher(pattern)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "python:3.12",
+        "a/b:1",
+        "ghcr.io/a/b:1",
+        "localhost:5000/x:1",
+        "docker.io/library/a/b:1",
+        "docker.io/foo.bar/x:1",
+    ],
+)
+def test_familiar_names_parse_back(text: str) -> None:
+    canonical = Reference.parse(text).canonical
+    assert Reference.parse(familiar(canonical)).canonical == canonical

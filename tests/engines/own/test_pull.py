@@ -27,7 +27,7 @@ from msb_cache.engines.own.pull import STALE_SECONDS
 from msb_cache.oci.registry.credentials import Credential
 from msb_cache.oci.registry.downloads import LayerProgress
 from msb_cache.oci.registry.options import RegistryOptions
-from tests.engines.test_recover import in_a_child, killing_at
+from tests.engines.interrupting import in_a_child, killing_at
 from tests.imagebuilder import docker_archive, file, image, index, layer
 from tests.registry_server import (
     Auth,

@@ -1,12 +1,9 @@
 import base64
 import io
 import os
-import re
 import tarfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,104 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msb_cache.errors import InvalidImageError
-from msb_cache.oci.layer.headers import BLOCK, TarProblem, number, parse_pax, pax_time
+from msb_cache.oci.layer.headers import BLOCK
 from msb_cache.oci.layer.tar import TarReader
 from tests.imagebuilder import Member, directory, file, hardlink, layer_tar, symlink
-
-END = bytes(2 * BLOCK)
-
-
-def header(
-    name: bytes = b"f",
-    type: bytes = b"0",
-    size: int | bytes = 0,
-    magic: bytes = b"ustar\x0000",
-    **fields: bytes,
-) -> bytes:
-    """One raw header block with a right checksum; ``at<offset>=bytes`` overwrites any field."""
-    block = bytearray(BLOCK)
-    block[0 : len(name)] = name
-    block[100:108], block[108:116], block[116:124] = b"0000644\0", b"0000000\0", b"0000000\0"
-    block[124:136] = size if isinstance(size, bytes) else b"%011o\0" % size
-    block[136:148] = b"%011o\0" % 1000
-    block[156:157] = type
-    block[257 : 257 + len(magic)] = magic
-    for key, value in fields.items():
-        offset = int(key.removeprefix("at"))
-        block[offset : offset + len(value)] = value
-    block[148:156] = b" " * 8
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
-
-
-def padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % BLOCK)
-
-
-def member(name: bytes = b"f", data: bytes = b"", type: bytes = b"0", **fields: Any) -> bytes:
-    return header(name, type, len(data), **fields) + padded(data)
-
-
-def record(key: bytes, value: bytes) -> bytes:
-    rest = b" " + key + b"=" + value + b"\n"
-    length = len(rest)
-    while len(b"%d" % length) + len(rest) != length:
-        length = len(b"%d" % length) + len(rest)
-    return b"%d" % length + rest
-
-
-def pax(**records: bytes) -> bytes:
-    data = b"".join(record(key.replace("__", ".").encode(), value) for key, value in records.items())
-    return member(b"pax", data, b"x")
-
-
-class Chunked:
-    """A source that yields at most ``step`` bytes at a time."""
-
-    def __init__(self, data: bytes, step: int) -> None:
-        self._source, self._step = io.BytesIO(data), step
-
-    def read(self, size: int, /) -> bytes:
-        return self._source.read(min(size, self._step))
-
-
-def entries(data: bytes, step: int = 1 << 20) -> Iterator[Any]:
-    return iter(TarReader(Chunked(data, step), "the layer"))
-
-
-def described(data: bytes, step: int = 1 << 20) -> list[tuple[Any, ...]]:
-    return [
-        (
-            e.path,
-            e.type,
-            e.mode,
-            e.uid,
-            e.gid,
-            e.mtime,
-            e.mtime_ns,
-            e.size,
-            e.link,
-            e.device,
-            dict(e.xattrs),
-            e.read(),
-        )
-        for e in entries(data, step)
-    ]
-
-
-def only(data: bytes) -> Any:
-    found = list(entries(data))
-    assert len(found) == 1
-    return found[0]
-
-
-def refused(data: bytes) -> str:
-    with pytest.raises(InvalidImageError) as caught:
-        described(data)
-    message = str(caught.value)
-    assert message.startswith("the layer ")
-    assert message.isprintable()
-    return message
+from tests.oci.layer.blocks import (
+    END,
+    described,
+    entries,
+    header,
+    member,
+    only,
+    padded,
+    pax,
+    record,
+    refused,
+)
 
 
 def test_every_kind_of_member() -> None:
@@ -316,142 +230,7 @@ def test_links_and_directories_have_no_content() -> None:
 # Numbers
 
 
-@pytest.mark.parametrize(
-    ("raw", "value"),
-    [
-        (b"0000644\0", 0o644),
-        (b"644 \0   ", 0o644),
-        (b"   644 \0", 0o644),
-        (b"\0\0\0\0", 0),
-        (b"        ", 0),
-        (b"7777777", 0o7777777),
-        (b"12\0junk", 0o12),
-        (b"\x80\0\0\0\0\0\0\x05", 5),
-        (b"\xff" * 8, -1),
-        (b"\xff" * 7 + b"\xfe", -2),
-        (b"\x80" + bytes(3) + b"\x7f" + b"\xff" * 7, (1 << 63) - 1),
-    ],
-)
-def test_numbers(raw: bytes, value: int) -> None:
-    assert number(raw, "x") == value
-
-
-@pytest.mark.parametrize(
-    "raw", [b"9", b"0x10", b"-1", b"1 2", b"abc\0", b"\xbf" + b"\xff" * 11, b"+1", b"1_0"]
-)
-def test_no_numbers(raw: bytes) -> None:
-    with pytest.raises(TarProblem):
-        number(raw, "size")
-
-
-@settings(max_examples=100)
-def number_by_the_rule(raw: bytes) -> int | None:
-    """Octal digits between spaces and NULs, else what stands before the first NUL."""
-    for text in (raw.strip(b" \0"), raw.partition(b"\0")[0].strip(b" ")):
-        if re.fullmatch(rb"[0-7]+", text):
-            return int(text, 8)
-    return None if text else 0
-
-
-@settings(max_examples=500)
-@given(st.text(" \x00\x000011778_+-xo", min_size=8, max_size=12).map(str.encode))
-def test_numbers_follow_the_rule(raw: bytes) -> None:
-    expected = number_by_the_rule(raw)
-    if expected is None:
-        with pytest.raises(TarProblem, match="is not a number"):
-            number(raw, "size")
-    else:
-        assert number(raw, "size") == expected
-
-
-def time_by_the_rule(text: bytes) -> tuple[int, int] | None:
-    match = re.fullmatch(rb"(-?[0-9]{1,19})(?:\.([0-9]*))?", text)
-    if match is None or abs(int(match[1])) >= 1 << 63:
-        return None
-    digits = (match[2] or b"")[:9].decode()
-    return divmod(int(Decimal(f"{match[1].decode()}.{digits}") * 10**9), 10**9)
-
-
-@settings(max_examples=500)
-@given(
-    st.text("-..0199_+ ", max_size=24).map(str.encode)
-    | st.decimals(-(10**12), 10**12, places=11).map(lambda value: f"{value:f}".encode())
-)
-def test_times_follow_the_rule(text: bytes) -> None:
-    expected = time_by_the_rule(text)
-    if expected is None:
-        with pytest.raises(TarProblem, match="is not a number"):
-            pax_time(text)
-    else:
-        assert pax_time(text) == expected
-
-
-@given(st.integers(-(1 << 55), (1 << 55)), st.sampled_from([8, 12]))
-def test_numbers_agree_with_tarfile(value: int, digits: int) -> None:
-    assert number(bytes(tarfile.itn(value, digits, tarfile.GNU_FORMAT)), "x") == value
-
-
-def test_owners_are_32_bits() -> None:
-    assert only(header(at108=b"\xff" * 7 + b"\xfe")).uid == (1 << 32) - 2
-    assert only(pax(uid=b"4294967295") + header()).uid == (1 << 32) - 1
-    assert "impossible ID" in refused(pax(uid=b"4294967296") + header())
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        (b"0", (0, 0)),
-        (b"1.5", (1, 500_000_000)),
-        (b"-1.5", (-2, 500_000_000)),
-        (b"-0.000000001", (-1, 999_999_999)),
-        (b"1700000000.123456789999", (1_700_000_000, 123_456_789)),
-        (b"7.", (7, 0)),
-        (b"-3", (-3, 0)),
-    ],
-)
-def test_times(text: bytes, value: tuple[int, int]) -> None:
-    assert pax_time(text) == value
-
-
-@pytest.mark.parametrize("text", [b"", b"x", b"1e5", b"--1", b".5", b"1.2.3", b"9" * 30, b" 1", "١".encode()])
-def test_no_times(text: bytes) -> None:
-    with pytest.raises(TarProblem):
-        pax_time(text)
-
-
 # PAX records
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"5 a=\n"[:-1],
-        b"x",
-        b"0 a=b\n",
-        b"99 a=b\n",
-        b"6 a=b\nx",
-        b"-6 a=b\n",
-        b"6 ab\n\n",
-        b"5 =b\n",
-        b"6 a=bx",
-        b"4 a\n",
-        b"999999999999999999999999 a=b\n",
-        b"+6 a=b\n",
-        b"15 path=a\0bcde\n",
-        b"2 ",
-        b" a=b\n",
-    ],
-)
-def test_damaged_records(data: bytes) -> None:
-    with pytest.raises(TarProblem):
-        parse_pax(data)
-
-
-def test_records() -> None:
-    data = record(b"a", b"b=\nc\0") + record(b"a", b"last") + record("ключ".encode(), b"\xff")
-    assert parse_pax(data) == {b"a": b"last", "ключ".encode(): b"\xff"}
-    assert only(pax(path=b"", uid=b"") + header(b"kept")).path == b"kept"
-    assert only(pax(hdrcharset=b"BINARY", path=b"\xff\xfe") + header()).path == b"\xff\xfe"
 
 
 def test_the_record_gives_the_size_when_the_field_cannot() -> None:
@@ -491,19 +270,6 @@ def test_negative_sizes_are_refused() -> None:
 def test_unknown_types_are_refused() -> None:
     assert "unsupported type 'V'" in refused(header(type=b"V"))
     assert "unsupported type '\\x01'" in refused(header(type=b"\x01"))
-
-
-def test_checksums() -> None:
-    good = header(b"\xff" * 90)
-    assert "checksum is wrong" in refused(bytes([good[0] ^ 1]) + good[1:])
-    assert "checksum" in refused(b"\xff" * BLOCK)
-    signed = bytearray(good)
-    # Sun's tar summed signed bytes.
-    signed[0:90] = b"\xff" * 3 + bytes(87)
-    signed[148:156] = b" " * 8
-    total = sum(byte - 256 if byte > 127 else byte for byte in signed)
-    signed[148:156] = b"%06o\0 " % total
-    assert only(bytes(signed)).path == b"\xff" * 3
 
 
 def test_the_end() -> None:

@@ -11,18 +11,14 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import urlsplit
 
 import pytest
 
 from msb_cache.errors import ImagePullFailedError, InvalidConfigError
 from msb_cache.oci.reference import Reference
 from msb_cache.oci.registry.credentials import Credential
-from msb_cache.oci.registry.http import Transport
 from msb_cache.oci.registry.images import Registry
 from msb_cache.oci.registry.options import RegistryOptions
-from msb_cache.oci.registry.proxy import is_loopback, proxy_for
-from msb_cache.oci.registry.session import Session
 from tests.imagebuilder import BuiltImage, sample
 from tests.registry_server import Auth, Content, Handler, RegistryServer, answer, redirect
 
@@ -272,24 +268,6 @@ def test_a_redirect_to_plain_http_is_refused(
     assert store.requests == []
 
 
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [
-        ("localhost", True),
-        ("localhost:5000", True),
-        ("127.0.0.1:5000", True),
-        ("127.8.8.8", True),
-        ("[::1]:5000", True),
-        ("[::2]:5000", False),
-        ("localhost.example", False),
-        ("128.0.0.1", False),
-        ("registry.example:5000", False),
-    ],
-)
-def test_loopback(host: str, expected: bool) -> None:
-    assert is_loopback(host) is expected
-
-
 # --- proxies ------------------------------------------------------------------------------------
 
 
@@ -360,40 +338,6 @@ def test_a_proxy_that_is_not_there_is_blamed(tmp_path: Path, monkeypatch: pytest
     assert "crt" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("url", "no_proxy", "used"),
-    [
-        ("https://registry.example/", "", True),
-        ("http://registry.example/", "", False),
-        ("https://127.0.0.1:5000/", "", False),
-        ("https://localhost/", "", False),
-        ("https://registry.example/", "*", False),
-        ("https://registry.example/", "other.example, registry.example", False),
-        ("https://registry.example/", ".example", False),
-        ("https://registry.example/", "*.example", False),
-        ("https://registry.example/", "EXAMPLE", False),
-        ("https://registry.example/", "try.example", True),
-        ("https://registry.example:5000/", "registry.example:5000", False),
-        ("https://registry.example/", "registry.example:5000", True),
-        ("https://10.1.2.3/", "10.0.0.0/8", False),
-        ("https://11.1.2.3/", "10.0.0.0/8", True),
-        ("https://[fd00::1]/", "fd00::/8", False),
-        ("https://registry.example/", "registry.example:x,[", True),
-    ],
-)
-def test_no_proxy(url: str, no_proxy: str, used: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "proxy.example:3128")
-    monkeypatch.setenv("NO_PROXY", no_proxy)
-    assert proxy_for(urlsplit(url)) == ("http://proxy.example:3128" if used else "")
-
-
-@pytest.mark.parametrize("value", ["socks5://proxy:1080", "http://", "http://a:b:c", "ftp://x"])
-def test_what_is_no_proxy(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("https_proxy", value)
-    with pytest.raises(InvalidConfigError, match="HTTPS_PROXY does not name an HTTP proxy"):
-        proxy_for(urlsplit("https://registry.example"))
-
-
 def test_nobody_waits_for_a_host_that_never_answered(tmp_path: Path) -> None:
     """Its queue of one is full, so that connecting takes until the timeout."""
     with socket.socket() as listening:
@@ -409,8 +353,3 @@ def test_nobody_waits_for_a_host_that_never_answered(tmp_path: Path) -> None:
             verify(f"127.0.0.1:{address[1]}/app:1", tmp_path, options)
         for each in waiting:
             each.close()
-
-
-def test_docker_hub_has_another_host() -> None:
-    assert Session("docker.io", FAST, None)._transport._host == "registry-1.docker.io"
-    assert Transport("registry.example", FAST)._schemes == ("https",)
