@@ -100,10 +100,11 @@ OF_NO_LIST = OF_NO_READING | {"heapq", "msb_cache.eventstore"}
     ("command", "unneeded"),
     [
         (["list"], OF_NO_LIST),
+        (["list", "--as-of", "@2"], {"dateutil", "msb_cache.queries.times"}),
         (["inspect", PYTHON], OF_NO_READING | {"msb_cache.eventstore.store", "msb_cache.queries.events"}),
         (["history", PYTHON], OF_NO_READING | {"msb_cache.queries.images", "msb_cache.projections.fold"}),
     ],
-    ids=lambda value: value[0] if isinstance(value, list) else "",
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_command_that_reads_imports_only_what_it_runs(
     command: list[str], unneeded: set[str], tmp_path: Path

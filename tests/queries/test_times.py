@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from msb_cache import InvalidConfigError
 from msb_cache.cli import output
-from msb_cache.queries.times import as_ns, parse_duration, parse_time, position_in
+from msb_cache.queries.times import as_ns, parse_duration, parse_time
 
 BERLIN = tz.gettz("Europe/Berlin")
 NEW_YORK = tz.gettz("America/New_York")
@@ -212,10 +212,3 @@ def test_the_local_zone_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_64_bits_cannot_hold_is_the_last_that_they_can() -> None:
     assert parse_time("2999-01-01", NOW) == parse_time("9999-12-31T23:59", NOW) == 2**63 - 1
     assert parse_time("1500-01-01", NOW) == 1 - 2**63
-
-
-def test_positions() -> None:
-    assert position_in("@0") == 0
-    assert position_in(" @123 ") == 123
-    for text in ("123", "2026", "@", "@-1", "@1.5", "@x", "@" + "9" * 20, "@٣"):
-        assert position_in(text) is None

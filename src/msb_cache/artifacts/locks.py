@@ -12,13 +12,10 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from msb_cache.artifacts.files import open_private
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SAY_AFTER = 1.0
 """Seconds after which somebody who waits for locks is told."""

@@ -10,13 +10,12 @@ import re
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from msb_cache.errors import InvalidConfigError
 from msb_cache.eventstore.store import EventStore
 from msb_cache.projections import images
 from msb_cache.queries.resolve import familiar
-from msb_cache.queries.times import EPOCH, as_ns, position_in
 
 AsOf = str | datetime | int
 """A moment in the log: a position, or a time as in ``queries.times``; as text, ``@123`` is a position."""
@@ -36,7 +35,7 @@ class Hold:
     @property
     def since(self) -> datetime:
         """Since when: an aware UTC time, to the µs."""
-        return EPOCH + timedelta(microseconds=self.since_ns // 1000)
+        return _EPOCH + timedelta(microseconds=self.since_ns // 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +82,16 @@ class Contents:
     bytes: int
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_POSITION = re.compile(r"@([0-9]{1,19})")
 _BARE = re.compile(r"\d{1,3}|\d{5,7}", re.ASCII)
 """Digits that are neither a year nor a date."""
+
+
+def position_in(text: str) -> int | None:
+    """Return the position that ``@123`` names; None when the text is no position."""
+    found = _POSITION.fullmatch(text.strip())
+    return None if found is None else int(found[1])
 
 
 def position_of(store: EventStore | None, moment: AsOf, now_ns: int) -> int:
@@ -106,6 +113,8 @@ def position_of(store: EventStore | None, moment: AsOf, now_ns: int) -> int:
         raise InvalidConfigError(
             f"{number!r} is no time; the position of event {number} is written @{number}"
         )
+    from msb_cache.queries.times import as_ns  # with dateutil, which a list as of a position need not import
+
     time_ns = as_ns(moment, now_ns)
     if time_ns > max(now_ns, 0 if head is None else head.recorded_at_ns):
         raise InvalidConfigError(f"{str(moment)!r} is in the future; what will be is not known")

@@ -104,7 +104,7 @@ class Query:
         def time(moment: Moment | None) -> int | None:
             if moment is None:
                 return None
-            from msb_cache.queries.times import as_ns  # its grammar is compiled
+            from msb_cache.queries.times import as_ns  # with dateutil
 
             return as_ns(moment, now_ns)
 

@@ -1,4 +1,4 @@
-"""Times and durations as people type them, and positions in the log: one grammar, and nothing guessed.
+"""Times and durations as people type them: one grammar, and nothing guessed.
 
 ::
 
@@ -20,12 +20,13 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import TYPE_CHECKING
+
+from dateutil import tz
+from dateutil.parser import isoparse
+from dateutil.relativedelta import FR, MO, SA, SU, TH, TU, WE, relativedelta
 
 from msb_cache.errors import InvalidConfigError
-
-if TYPE_CHECKING:
-    from dateutil.relativedelta import weekday
+from msb_cache.oci.digest import shown
 
 Moment = str | datetime
 """A time: text in this module's grammar, or an aware ``datetime``."""
@@ -33,13 +34,20 @@ Moment = str | datetime
 _LONGEST = 60  # characters; what people type is shorter
 _LARGEST_COUNT = 10**9
 _LATEST_NS = 2**63 - 1
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_WEEKDAYS = {
+    "monday": MO,
+    "tuesday": TU,
+    "wednesday": WE,
+    "thursday": TH,
+    "friday": FR,
+    "saturday": SA,
+    "sunday": SU,
+}
 _TIME = r"(?:\s+(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d))?)?"
 _DAY = re.compile(rf"(?P<day>today|yesterday|last\s+(?:{'|'.join(_WEEKDAYS)})){_TIME}", re.IGNORECASE)
 _DURATION = r"([0-9]{1,10})\s*(second|minute|hour|day|week|month|year)s?"
 _AGO = re.compile(rf"{_DURATION}\s+ago", re.IGNORECASE)
-_POSITION = re.compile(r"@([0-9]{1,19})")
 
 
 def parse_time(text: str, now_ns: int, zone: tzinfo | None = None) -> int:
@@ -62,8 +70,6 @@ def parse_time(text: str, now_ns: int, zone: tzinfo | None = None) -> int:
     except (ValueError, OverflowError):
         found = None
     if found is None:
-        from msb_cache.oci.digest import shown
-
         raise InvalidConfigError(
             f"{shown(text)} is no time; write 2026-11-23, 2026-11-23T14:05:00+01:00, 'yesterday 14:00', "
             "'last monday' or '2 days ago'"
@@ -88,8 +94,6 @@ def parse_duration(text: str, now_ns: int, zone: tzinfo | None = None) -> int:
             since = _ago(int(found[1]), found[2].lower(), now_ns, zone or _local_zone())
             if since is not None:
                 return now_ns - since
-    from msb_cache.oci.digest import shown
-
     raise InvalidConfigError(f"{shown(text)} is no duration; write '30 days', '12 hours' or '3 months'")
 
 
@@ -104,12 +108,6 @@ def as_ns(moment: Moment, now_ns: int) -> int:
     if moment.tzinfo is None:
         raise InvalidConfigError(f"{moment!r} has no time zone, so it is no time")
     return _ns(moment)
-
-
-def position_in(text: str) -> int | None:
-    """Return the position that ``@123`` names; None when the text is no position."""
-    found = _POSITION.fullmatch(text.strip())
-    return None if found is None else int(found[1])
 
 
 def _parse(words: str, now_ns: int, zone: tzinfo) -> int | None:
@@ -128,45 +126,25 @@ def _ago(count: int, unit: str, now_ns: int, zone: tzinfo) -> int | None:
     elapsed = {"second": 1, "minute": 60, "hour": 3600}.get(unit)
     if elapsed is not None:
         return now_ns - count * elapsed * 10**9
-    from dateutil.relativedelta import relativedelta
-
     back = relativedelta(**{f"{unit}s": count})  # type: ignore[arg-type]
     seconds, fraction = divmod(now_ns, 10**9)
-    local = (EPOCH + timedelta(seconds=seconds)).astimezone(zone)
+    local = (_EPOCH + timedelta(seconds=seconds)).astimezone(zone)
     return _ns(_in_zone(local.replace(tzinfo=None, fold=0) - back, zone)) + fraction
 
 
 def _day(found: re.Match[str], now_ns: int, zone: tzinfo) -> int:
-    from dateutil.relativedelta import relativedelta
-
-    today = (EPOCH + timedelta(seconds=now_ns // 10**9)).astimezone(zone)
+    today = (_EPOCH + timedelta(seconds=now_ns // 10**9)).astimezone(zone)
     midnight = today.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None, fold=0)
     name = found["day"].lower().split()[-1]
     if name in _WEEKDAYS:
-        midnight += relativedelta(days=-1, weekday=_weekday(name))
+        midnight += relativedelta(days=-1, weekday=_WEEKDAYS[name](-1))
     elif name == "yesterday":
         midnight -= timedelta(days=1)
     hour, minute, second = (int(found[part] or 0) for part in ("hour", "minute", "second"))
     return _ns(_in_zone(midnight.replace(hour=hour, minute=minute, second=second), zone))
 
 
-def _weekday(name: str) -> weekday:
-    from dateutil import relativedelta
-
-    return (
-        relativedelta.MO,
-        relativedelta.TU,
-        relativedelta.WE,
-        relativedelta.TH,
-        relativedelta.FR,
-        relativedelta.SA,
-        relativedelta.SU,
-    )[_WEEKDAYS.index(name)](-1)
-
-
 def _iso(words: str, zone: tzinfo) -> int:
-    from dateutil.parser import isoparse
-
     # isoparse takes one separator of any kind and cuts a fraction after six digits; people write spaces, and
     # the output of this program has nine digits, and a space before the offset.
     separated = re.sub(r"\s+(?=[+-]\d)", "", re.sub(r"(?<=\d)\s+(?=\d)", "T", words, count=1))
@@ -182,17 +160,13 @@ def _iso(words: str, zone: tzinfo) -> int:
 
 
 def _in_zone(naive: datetime, zone: tzinfo) -> datetime:
-    from dateutil import tz
-
     return tz.resolve_imaginary(naive.replace(tzinfo=zone))
 
 
 def _local_zone() -> tzinfo:
-    from dateutil import tz
-
     return tz.gettz() or tz.tzlocal()
 
 
 def _ns(moment: datetime) -> int:
-    since = moment.astimezone(UTC) - EPOCH
+    since = moment.astimezone(UTC) - _EPOCH
     return (since.days * 86400 + since.seconds) * 10**9 + since.microseconds * 1000

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from msb_cache.engines.prune_plan import Plan, plan_prune
 from msb_cache.errors import ImageNotFoundError
@@ -195,8 +196,6 @@ def never_seen(target: str, known: Iterable[str] = ()) -> ImageNotFoundError:
     Raises:
         InvalidReferenceError: it is neither a reference nor the beginning of a digest.
     """
-    from difflib import get_close_matches
-
     parsed = resolve.as_reference(target)
     if parsed is None or target.startswith("sha256:"):
         return ImageNotFoundError(f"the log has never seen a manifest or layer {shown(target)}")
