@@ -59,8 +59,8 @@ def _print_timeline(found: Iterable[StoredEvent]) -> None:
         output.lines(_timeline(events))
 
 
-_LONGEST = 48  # characters of details: one long reason must not push everybody's name away
-# characters of details: one long reason must not push everybody's name away
+_LONGEST = 48  # characters of details: one long reason must not push the actors' names away
+# characters of details: one long reason must not push the actors' names away
 
 
 def _timeline(events: Iterator[StoredEvent]) -> Iterator[str]:

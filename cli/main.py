@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if stream is not None:
                 stream.flush()
     except BrokenPipeError:
-        code = code or EXIT_FAILED  # whoever read our output has gone
+        code = code or EXIT_FAILED  # the reader of our output has gone
     except OSError as error:
         code = code or EXIT_FAILED
         with suppress(OSError):
@@ -213,7 +213,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         output.error(f"{error}{_release_hint(error)}")
         return _exit_code(error)
     except BrokenPipeError:
-        # Whoever read our output has gone; writing more, also at exit, would only fail again.
+        # The reader of our output has gone; writing more, also at exit, would only fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except (OSError, sqlite3.Error) as error:

@@ -45,7 +45,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
 
     def told(self) -> Telling:
         """Return what happened, for people."""
-        raise NotImplementedError(f"{self.type} is told to nobody")
+        raise NotImplementedError(f"{self.type} has no words for people")
 
 
 class LogCreated(Event, frozen=True, kw_only=True):

@@ -40,7 +40,7 @@ _encode = msgspec.json.Encoder().encode
 class Actor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Who did it: ``program`` is a program's name and version, never a command line.
 
-    ``observed`` marks what was seen to have happened, done by somebody else.
+    ``observed`` marks what was seen to have happened, done by another program.
     """
 
     user: str

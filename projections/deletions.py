@@ -138,8 +138,8 @@ def pending(connection: sqlite3.Connection, store: EventStore, operation: str) -
 def claims(connection: sqlite3.Connection, store: EventStore) -> dict[tuple[str, str], Claim]:
     """Return, by kind and subject, what unfinished deletions have asked msb to delete.
 
-    What of it disappears from msb's index is their doing, whoever sees it first. A reference stands under
-    its ``metadata``.
+    What of it disappears from msb's index is their doing, whichever process sees it first. A reference stands
+    under its ``metadata``.
     """
     found: dict[tuple[str, str], Claim] = {}
     unfinished = connection.execute(
@@ -161,7 +161,7 @@ def claims(connection: sqlite3.Connection, store: EventStore) -> dict[tuple[str,
         }
         for artifact in pending(connection, store, operation):
             if (artifact.kind, artifact.subject) in removed:
-                continue  # if it came back and goes again, that is somebody else's doing
+                continue  # if it came back and goes again, another program does that
             found.setdefault((artifact.kind, artifact.subject), Claim(operation, kind, forced))
     return found
 

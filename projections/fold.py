@@ -175,7 +175,7 @@ class Fold:
         if data.engine == "msb":
             self._deletions.put(deletion)
             return  # msb may refuse: what goes is in the events that say it went
-        # A layer leaves the index with the decision, not with its file: whoever loads it again
+        # A layer leaves the index with the decision, not with its file: a load that brings it again
         # between the two adds it anew, and the file's deletion must not take that record out.
         for artifact in data.artifacts:
             if artifact.kind == "layer" and self._layers.delete(artifact.subject) is not None:

@@ -20,20 +20,20 @@ class IndexState:
         references: canonical reference to the manifest digest it points at, newest first.
         manifests: manifest digest to its layers' diff IDs, bottom to top.
         layers: diff ID of each layer with a record, in order.
-        repeated: diff ID to how many manifests have it, of layers that more than one has.
+        sharing_counts: diff ID to how many manifests have it, of layers that more than one has.
         holders: manifest digest to the names of those that hold it; only held ones.
-        fixed: references and manifest digests that whoever deletes in this home does not know.
-        others: references that whoever deletes here knows under several spellings, to the manifest digests
-            that the others point at.
+        unknown_to_msb: references and manifest digests that msb does not know, in a home that it keeps.
+        other_spellings: references that msb knows under several spellings, to the manifest digests that the
+            others point at.
     """
 
     references: Mapping[str, str]
     manifests: Mapping[str, Sequence[str]]
     layers: Sequence[str]
     holders: Mapping[str, Sequence[str]]
-    repeated: Mapping[str, int] = field(default_factory=dict)
-    fixed: frozenset[str] = frozenset()
-    others: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    sharing_counts: Mapping[str, int] = field(default_factory=dict)
+    unknown_to_msb: frozenset[str] = frozenset()
+    other_spellings: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def named_layers(self) -> set[str]:
         """Return the diff IDs of all layers, those that have a record and those of manifests."""
@@ -41,11 +41,11 @@ class IndexState:
 
     def digests(self, reference: str) -> tuple[str, ...]:
         """Return the manifest digests that a reference points at, its other spellings included."""
-        return self.references[reference], *self.others.get(reference, ())
+        return self.references[reference], *self.other_spellings.get(reference, ())
 
     def holders_of(self, reference: str) -> tuple[str, ...]:
         """Return who holds what a reference points at, under whatever spelling."""
-        if reference not in self.others:
+        if reference not in self.other_spellings:
             return tuple(self.holders.get(self.references[reference], ()))
         found = (self.holders.get(digest, ()) for digest in self.digests(reference))
         return tuple(dict.fromkeys(chain.from_iterable(found)))
@@ -85,7 +85,7 @@ def load(connection: sqlite3.Connection) -> IndexState:
     references: dict[str, str] = dict(
         connection.execute("SELECT reference, manifest_digest FROM image ORDER BY created_at DESC, seq DESC")
     )
-    repeated: dict[str, int] = dict(connection.execute(_REPEATED).fetchall())
+    sharing_counts: dict[str, int] = dict(connection.execute(_REPEATED).fetchall())
     layers = [diff_id for (diff_id,) in connection.execute("SELECT diff_id FROM layer ORDER BY diff_id")]
     named = chain(
         references,
@@ -97,7 +97,7 @@ def load(connection: sqlite3.Connection) -> IndexState:
     )
     if not set(map(type, named)) <= {str}:
         raise CorruptLogError("the index is damaged; `msb-cache rebuild` makes it anew from the log")
-    return IndexState(references, manifests, layers, holders, repeated)
+    return IndexState(references, manifests, layers, holders, sharing_counts)
 
 
 def load_observed(connection: sqlite3.Connection) -> IndexState:
@@ -106,4 +106,4 @@ def load_observed(connection: sqlite3.Connection) -> IndexState:
         "SELECT reference FROM image WHERE msb_row IS NULL UNION ALL "
         "SELECT digest FROM manifest WHERE msb_row IS NULL"
     )
-    return replace(load(connection), fixed=frozenset(name for (name,) in unseen))
+    return replace(load(connection), unknown_to_msb=frozenset(name for (name,) in unseen))

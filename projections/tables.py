@@ -96,7 +96,7 @@ class Table(Generic[R]):
         self._index: _Index[R] | None = None  # made when first asked: by their layers few logs' folds ask
 
     def get(self, key: Key) -> R | None:
-        """Return the row with this key, or None. Whoever changes it must say so, or ``put`` it."""
+        """Return the row with this key, or None. A caller that changes it must say so, or ``put`` it."""
         return self.rows.get(key)
 
     def put(self, row: R) -> None:
@@ -113,7 +113,7 @@ class Table(Generic[R]):
     def changed(self, key: Key) -> None:
         """Take note that the row with this key is another, or has changed in place, or is gone.
 
-        Whoever changes a row that was got from here says so. Here nobody wants to know.
+        A caller that changes a row got from here says so. These tables need no note of it.
         """
 
     def delete(self, key: Key) -> R | None:
@@ -168,7 +168,7 @@ class StoredTable(Table[R]):
         self._asked: set[str] = set()
 
     def get(self, key: Key) -> R | None:
-        """Return the row with this key, or None. Whoever changes it must say so, or ``put`` it."""
+        """Return the row with this key, or None. A caller that changes it must say so, or ``put`` it."""
         row = self.rows.get(key)
         if row is not None or self._empty or key in self._gone:
             return row

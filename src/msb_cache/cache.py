@@ -362,7 +362,7 @@ class ImageCache:
             return why(*log, target, self._session.engine().index)
 
     def idle(self, *, at_least_ns: int = 0) -> builtins.list[IdleImage]:
-        """Return images by how long nobody has used them, longest first, with the events that say so.
+        """Return images by how long they were not used, longest first, with the events that say so.
 
         Args:
             at_least_ns: only those idle for as long or longer, in ns.

@@ -33,18 +33,18 @@ def use(logger: Logger | None) -> None:
 
 
 def debug(event: str, **fields: Any) -> None:
-    """Log details, if somebody listens."""
+    """Log details, if a logger is set."""
     if _logger is not None:
         _logger.debug(event, **fields)
 
 
 def info(event: str, **fields: Any) -> None:
-    """Log a step, if somebody listens."""
+    """Log a step, if a logger is set."""
     if _logger is not None:
         _logger.info(event, **fields)
 
 
 def warning(event: str, **fields: Any) -> None:
-    """Log what a person should look at, if somebody listens."""
+    """Log what a person should look at, if a logger is set."""
     if _logger is not None:
         _logger.warning(event, **fields)

@@ -31,8 +31,8 @@ def state(
             for each in {*"".join(manifests.values())}
             if (count := sum(each in found for found in manifests.values())) > 1
         },
-        fixed=frozenset(fixed),
-        others={name: list(found) for name, found in (others or {}).items() if name in references},
+        unknown_to_msb=frozenset(fixed),
+        other_spellings={name: list(found) for name, found in (others or {}).items() if name in references},
     )
 
 
@@ -126,7 +126,7 @@ def test_prune(
     plan = plan_prune(index)
     assert [*plan.references] == references
     assert list(plan.manifests) == manifests
-    assert {diff_id: plan.repeated.get(diff_id, 1) for diff_id in plan.layers} == layers
+    assert {diff_id: plan.sharing_counts.get(diff_id, 1) for diff_id in plan.layers} == layers
     assert list(plan.kept) == kept
     assert plan.empty == (not references and not manifests and not layers)
 
@@ -348,16 +348,16 @@ def test_a_dangling_manifest_and_a_lone_layer_are_plans_too() -> None:
 def test_a_remove_counts_only_what_goes() -> None:
     index = state({"a": "M", "b": "N", "c": "O"}, {"M": "wxy", "N": "xyz", "O": "zv"})
     plan = plan_remove(index, ["a", "b"])
-    assert (plan.layers, plan.repeated) == (("w", "x", "y"), {"x": 2, "y": 2})
+    assert (plan.layers, plan.sharing_counts) == (("w", "x", "y"), {"x": 2, "y": 2})
 
 
 def test_a_reference_that_moved_since_it_was_shown_stays() -> None:
     shown = plan_prune(state({"a": "M", "b": "N"}, {"M": "x", "N": "y"}))
-    plan = plan_prune(state({"a": "N", "b": "N"}, {"M": "x", "N": "y"}), within=shown)
+    plan = plan_prune(state({"a": "N", "b": "N"}, {"M": "x", "N": "y"}), shown=shown)
     assert (plan.references, plan.manifests, plan.layers) == ({"b": "N"}, ("M",), ("x",))
-    removal = plan_remove(state({"a": "N", "b": "N"}, {"N": "y"}), ["a", "b"], within=shown)
+    removal = plan_remove(state({"a": "N", "b": "N"}, {"N": "y"}), ["a", "b"], shown=shown)
     assert (removal.references, removal.manifests) == ({"b": "N"}, ())
-    assert plan_remove(state({"a": "N"}, {"N": "y"}), ["a"], within=shown).empty
+    assert plan_remove(state({"a": "N"}, {"N": "y"}), ["a"], shown=shown).empty
 
 
 def test_without_force_a_held_reference_stays() -> None:
@@ -378,7 +378,7 @@ indexes = st.builds(
 
 def check_consistent(index: IndexState, plan: Plan) -> None:
     for diff_id in plan.layers:
-        assert plan.repeated.get(diff_id, 1) == sum(
+        assert plan.sharing_counts.get(diff_id, 1) == sum(
             diff_id in index.manifests[digest] for digest in plan.manifests
         )
     gone = set(plan.references)
@@ -411,7 +411,7 @@ def test_a_remove_never_breaks_what_stays(index: IndexState, asked: list[str], f
 @given(indexes, indexes)
 def test_a_plan_made_later_within_a_shown_one_only_drops(before: IndexState, after: IndexState) -> None:
     shown = plan_prune(before)
-    plan = plan_prune(after, within=shown)
+    plan = plan_prune(after, shown=shown)
     check_consistent(after, plan)
     assert plan.references.items() <= shown.references.items()
     assert set(plan.manifests) <= set(shown.manifests)

@@ -103,7 +103,7 @@ def test_a_layer_that_a_manifest_lost_when_added_anew_is_nobodys(log: Log) -> No
         assert connection is not None
         found = state.load(connection)
     assert found.manifests == {N: (X.diff_id,)}
-    assert found.repeated == {}
+    assert found.sharing_counts == {}
 
 
 @pytest.mark.parametrize(("before", "after"), [(100, 200), (None, 200), (100, None), (100, 100)])
@@ -181,7 +181,7 @@ def test_a_layer_that_a_manifest_has_twice_goes_once(log: Log, engine: ev.Engine
         handle = images.handle(connection, PYTHON)
         assert handle is not None
         assert (handle.layer_count, handle.size_bytes) == (3, 40)
-        assert state.load(connection).repeated == {Y.diff_id: 2}
+        assert state.load(connection).sharing_counts == {Y.diff_id: 2}
         assert images.manifests_with(connection, X.diff_id) == [M]
     log.start(X, engine=engine)
     log.delete(M)

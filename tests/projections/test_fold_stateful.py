@@ -283,7 +283,7 @@ class Folding(RuleBasedStateMachine):
         assert [*found.manifests.items()] == sorted(manifests.items())
         assert found.layers == sorted(self.layers)
         had = Counter(diff_id for own in manifests.values() for diff_id in set(own))
-        assert found.repeated == {diff_id: count for diff_id, count in had.items() if count > 1}
+        assert found.sharing_counts == {diff_id: count for diff_id, count in had.items() if count > 1}
         assert {(held, holder) for held, by in found.holders.items() for holder in by} == self.held
 
     def teardown(self) -> None:

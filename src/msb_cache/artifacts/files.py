@@ -37,7 +37,7 @@ def delete(path: str | Path) -> int | None:
 def is_shared(folder: str | Path) -> bool:
     """Return whether a group shares a folder: it may write there, and new files become the group's.
 
-    That is the setgid bit together with the group's right to write, which nobody sets by accident.
+    That is the setgid bit together with the group's right to write, which is not set by accident.
     """
     shared = stat.S_ISGID | stat.S_IWGRP
     try:
@@ -50,7 +50,7 @@ def open_private(path: str | Path, flags: int, *, readable: bool = False) -> int
     """Open a file that may have to be made, and return its descriptor.
 
     A new file is its owner's, less what the umask takes; where a group shares the folder it is the group's,
-    too, whatever the umask: one member's must not lock the others out. ``readable`` lets everybody read who
+    too, whatever the umask: one member's must not lock the others out. ``readable`` lets every user read who
     may enter the folder.
     """
     flags |= os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -70,7 +70,7 @@ def open_private(path: str | Path, flags: int, *, readable: bool = False) -> int
 
 
 def create_readable(path: Path) -> BinaryIO:
-    """Open a new file that everybody who may enter the folder can read, as msb makes images of layers."""
+    """Open a new file that every user who may enter the folder can read, as msb makes images of layers."""
     return os.fdopen(open_private(path, os.O_RDWR | os.O_EXCL, readable=True), "w+b")
 
 

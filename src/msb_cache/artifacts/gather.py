@@ -2,7 +2,7 @@
 
 Every system call lets go of the interpreter lock, and with several layers converted side by side, winning it
 back costs more than the call. A layer's files lie one behind the other, so their pieces are written together.
-The disk is set to work on the way: whoever syncs the file then waits for the last few pieces and not for all.
+The disk is set to work on the way: the sync of the file then waits for the last few pieces and not for all.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def write_layer(entries: Iterable[Entry], path: Path, claim: Claim | None = None
     """Write the image of a layer to ``path``, which must not exist yet.
 
     The same entries give the same bytes. The file is sparse where the archive was and at the end of
-    blocks. It is not synced: whoever publishes it does that. On any error it is gone again.
+    blocks. It is not synced: the addition that publishes it does that. On any error it is gone again.
 
     The memory that the tree takes is asked for with ``claim``; without one it is what an image may take.
 

@@ -61,7 +61,7 @@ class Layout:
 
     @property
     def migrate_lock(self) -> Path:
-        """The lock of whoever makes or migrates the database."""
+        """The lock of the process that makes or migrates the database."""
         return self.db / "migrate.lock"
 
     @property
@@ -214,8 +214,8 @@ def check_plain(layout: Layout, *, cache: bool) -> None:
     """Refuse a home in which a folder or the database is a symbolic link, or no folder.
 
     Through a link, files that are no part of the home would be written and deleted. The home itself may be
-    one: whoever names it means what it leads to; and ``cache``, which its owner may have on a
-    larger disk. Nobody but those who may write in these folders can put a link there later, so this is asked
+    one: a user who names it means what it leads to; and ``cache``, which its owner may have on a
+    larger disk. Only users who may write in these folders can put a link there later, so this is asked
     once, when a writing operation begins.
 
     Args:

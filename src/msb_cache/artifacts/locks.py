@@ -18,7 +18,7 @@ from types import TracebackType
 from msb_cache.artifacts.files import open_private
 
 SAY_AFTER = 1.0
-"""Seconds after which somebody who waits for locks is told."""
+"""Seconds after which a user who waits for locks is told."""
 
 _open_descriptors: set[int] = set()
 
@@ -72,7 +72,7 @@ class Lock:
                     _close(descriptor)
 
     def release(self, *, unlink: bool = False) -> None:
-        """Give the lock up; with ``unlink`` its file goes first, while nobody else can hold it."""
+        """Give the lock up; with ``unlink`` its file goes first, while no other process can hold it."""
         if self._descriptor is None:
             return
         descriptor, self._descriptor = self._descriptor, None
@@ -120,14 +120,14 @@ class Lock:
 
 
 def is_free(path: Path) -> bool:
-    """Return whether nobody holds the lock; makes no lock file to find out."""
+    """Return whether no process holds the lock; makes no lock file to find out."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return True
     except OSError as error:
         if error.errno == errno.ELOOP:
-            return False  # no lock, but a link that somebody put there
+            return False  # no lock, but a link that another user put there
         raise
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

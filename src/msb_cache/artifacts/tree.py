@@ -90,7 +90,7 @@ class Node:
 
 
 def implicit_directory() -> Node:
-    """A directory that nobody described: 0755, root:root, modified at the epoch."""
+    """A directory that no layer described: 0755, root:root, modified at the epoch."""
     return Node(IMPLICIT_DIRECTORY_MODE, children={}, implicit=True)
 
 

@@ -91,7 +91,7 @@ def _has_one(layout: Layout) -> LogError:
 def _build(built: Layout, ledger: Ledger, source: BinaryIO) -> ImportReport:
     connection = open_database(built)
     try:
-        # Nobody sees this file before it is whole, so it needs no journal to go back with.
+        # No reader sees this file before it is whole, so it needs no journal to go back with.
         for mode in ("delete", "off"):
             _set_journal(connection, mode)
         connection.execute("PRAGMA synchronous = OFF")

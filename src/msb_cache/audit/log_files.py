@@ -1,4 +1,4 @@
-"""Read a log from a file, whoever's it is: a database of msb-cache, or an export. Never written to.
+"""Read a log from a file of any home: a database of msb-cache, or an export. Never written to.
 
 It is data from elsewhere: opened without leaving a trace, bounded, and every event looked at before it
 is handed out.
@@ -204,7 +204,7 @@ def _database(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _guarded(path: Path, rows: Iterator[export.Row]) -> Iterator[export.Row]:
-    # Within a generator, so that what fails for whoever reads the rows is not taken for ours.
+    # Within a generator, so that a failure of the code that reads the rows is not taken for ours.
     with _translate_sqlite_errors(path):
         yield from rows
 

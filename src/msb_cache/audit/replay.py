@@ -1,7 +1,7 @@
 """Step through a log, this home's or another's, and find the event at which an index went wrong.
 
 What an event does to the rows is the fold's business (``projections.replay``); here is where the events
-come from: the home's own database, or a file that is somebody else's.
+come from: the home's own database, or a file from elsewhere.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ def _opened(ledger: Ledger, stack: ExitStack) -> sqlite3.Connection | None:
     try:
         return stack.enter_context(ledger.read())
     except CorruptLogError as error:
-        # Everybody else refuses a log whose end is gone. Here that is a finding, and what is left is checked.
+        # Other readers refuse a log whose end is gone. Here that is a finding, and the rest is checked.
         try:
             connection = stack.enter_context(as_it_is(Path(ledger.layout.database)))
         except CorruptLogError:

@@ -1,1 +1,1 @@
-"""What changes a home, whoever keeps it: acquire, save, remove, holds."""
+"""What changes a home, ours or msb's: acquire, save, remove, holds."""

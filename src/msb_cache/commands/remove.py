@@ -33,14 +33,14 @@ def remove(session: Session, reference: str, *, force: bool) -> ImagePruneReport
     with session.index() as connection:
         canonical = resolve.reference(connection, reference).reference
 
-    def planner(state: IndexState, within: Plan | None) -> Plan:
+    def planner(state: IndexState, shown: Plan | None) -> Plan:
         if canonical not in state.references:
             raise ImageNotFoundError(f"image not found: {familiar(canonical)}")
         holders = state.holders_of(canonical)
         if holders and not force:
             raise _in_use(session, canonical, holders)
         _check_reachable(state, canonical)
-        return plan_remove(state, [canonical], force=force, within=within)
+        return plan_remove(state, [canonical], force=force, shown=shown)
 
     policy = {"references": [canonical], "force": force}
     for _ in range(_ATTEMPTS):
@@ -55,7 +55,7 @@ def remove(session: Session, reference: str, *, force: bool) -> ImagePruneReport
 
 
 def prune(session: Session, *, orphans: bool, confirm: Confirm | None) -> ImagePruneReport:
-    """Remove what nobody uses; parameters, result and errors as for ``ImageCache.prune``."""
+    """Remove what has no holder; parameters, result and errors as for ``ImageCache.prune``."""
     session.begin_writing()
     policy: dict[str, object] = {"rule": "unused"}
     if orphans:
@@ -86,8 +86,8 @@ def as_report(preview: Preview) -> ImagePruneReport:
     )
 
 
-def _unused(state: IndexState, within: Plan | None) -> Plan:
-    return plan_prune(state, within=within)
+def _unused(state: IndexState, shown: Plan | None) -> Plan:
+    return plan_prune(state, shown=shown)
 
 
 def _check_reachable(state: IndexState, canonical: str) -> None:

@@ -1,4 +1,4 @@
-"""A pull that finds its image in the cache: recorded in the same words whoever keeps the cache."""
+"""A pull that finds its image in the cache: recorded in the same words by both engines."""
 
 from __future__ import annotations
 

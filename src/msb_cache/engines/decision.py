@@ -123,7 +123,7 @@ def planned(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
     for diff_id in plan.layers:
         # Named even when its file is missing: naming it takes its record out of the index.
         size = files.measure(layout.artifact("layer", diff_id))
-        manifests = plan.repeated.get(diff_id, 1)
+        manifests = plan.sharing_counts.get(diff_id, 1)
         yield ev.PlannedArtifact(kind="layer", subject=diff_id, bytes=size, manifests=manifests)
 
 

@@ -1,7 +1,7 @@
 """What an engine is: the program that adds to a home's cache and deletes from it, and what it is asked to do.
 
 There are two. Our own writes and unlinks files itself; that of msb, in a home that msb keeps, has msb do it
-and records what came of it. ``Session.engine`` says which one a home has, anew for each operation.
+and records what it did. ``Session.engine`` says which one a home has, anew for each operation.
 """
 
 from __future__ import annotations

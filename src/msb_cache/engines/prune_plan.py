@@ -39,14 +39,14 @@ class Plan:
         references: canonical reference to the manifest digest it points at.
         manifests: digests of manifests that then nothing reaches.
         layers: diff ID of each layer that then no manifest needs.
-        repeated: diff ID to how many of ``manifests`` had it, of those of ``layers`` that more than one had.
+        sharing_counts: for those of ``layers`` that more than one of ``manifests`` had, how many had it.
         kept: what stays although asked for or considered, and by which rule.
     """
 
     references: Mapping[str, str] = field(default_factory=dict)
     manifests: Sequence[str] = ()
     layers: Sequence[str] = ()
-    repeated: Mapping[str, int] = field(default_factory=dict)
+    sharing_counts: Mapping[str, int] = field(default_factory=dict)
     kept: tuple[Kept, ...] = ()
 
     @property
@@ -55,15 +55,15 @@ class Plan:
         return not (self.references or self.manifests or self.layers)
 
 
-def plan_prune(state: IndexState, *, within: Plan | None = None) -> Plan:
+def plan_prune(state: IndexState, *, shown: Plan | None = None) -> Plan:
     """Plan a prune: whatever no sandbox and no snapshot uses (UPSTREAM's ``prune``).
 
-    References whose manifest nobody holds go, then the manifests that nothing reaches, then the layers
+    References whose manifest has no holder go, then the manifests that nothing reaches, then the layers
     that no remaining manifest has.
 
     Args:
         state: the index.
-        within: a plan that was shown before; nothing outside of it goes, and less may.
+        shown: a plan that was shown before; nothing outside of it goes, and less may.
     """
     bounds = Bounds(state)
     references: dict[str, str] = {}
@@ -73,7 +73,7 @@ def plan_prune(state: IndexState, *, within: Plan | None = None) -> Plan:
         kept_back = Kept(reference, HELD, holders) if holders else bounds(reference, digest)
         if kept_back is not None:
             kept.append(kept_back)
-        elif within is None or within.references.get(reference) == digest:
+        elif shown is None or shown.references.get(reference) == digest:
             references[reference] = digest
     if state.holders:
         pointed_at = set(state.references.values())
@@ -85,21 +85,21 @@ def plan_prune(state: IndexState, *, within: Plan | None = None) -> Plan:
     candidates = [
         digest for digest in state.manifests if digest not in state.holders and bounds(digest, digest) is None
     ]
-    return _complete(state, references, candidates, state.layers, state.repeated, kept, within)
+    return _complete(state, references, candidates, state.layers, state.sharing_counts, kept, shown)
 
 
 class Bounds:
-    """Says what in this home is out of reach of whoever deletes here; in a home of ours nothing is."""
+    """Says what in a home is out of reach of the program that deletes there; of our own engine nothing is."""
 
     def __init__(self, state: IndexState) -> None:
-        self._fixed = state.fixed
+        self._unknown = state.unknown_to_msb
         self._manifests = state.manifests
-        digests = {state.references.get(name, name) for name in state.fixed}
+        digests = {state.references.get(name, name) for name in state.unknown_to_msb}
         self._layers = {diff_id: digest for digest in digests for diff_id in state.manifests.get(digest, ())}
 
     def __call__(self, subject: str, digest: str) -> Kept | None:
         """Return what keeps ``subject``, which is or points at the manifest ``digest``; None: nothing."""
-        if subject in self._fixed or digest in self._fixed:
+        if subject in self._unknown or digest in self._unknown:
             return Kept(subject, UNKNOWN)
         if self._layers:
             # msb would take the layers away from the images that it does not know.
@@ -111,18 +111,18 @@ class Bounds:
 
 
 def plan_remove(
-    state: IndexState, references: Sequence[str], *, force: bool = False, within: Plan | None = None
+    state: IndexState, references: Sequence[str], *, force: bool = False, shown: Plan | None = None
 ) -> Plan:
     """Plan the removal of references (UPSTREAM's ``remove``); those not in the index are passed over.
 
     With ``force`` a reference goes although its manifest is held; the manifest then stays. A manifest
-    goes when the last reference to it goes and nobody holds it, a layer with its last manifest.
+    goes when the last reference to it goes and it has no holder, a layer with its last manifest.
     """
     going: dict[str, str] = {}
     kept = []
     for reference in dict.fromkeys(references):
         digest = state.references.get(reference)
-        if digest is None or (within is not None and within.references.get(reference) != digest):
+        if digest is None or (shown is not None and shown.references.get(reference) != digest):
             continue
         holders = state.holders_of(reference)
         if holders and not force:
@@ -134,7 +134,7 @@ def plan_remove(
         others = tuple(
             name
             for name, own in state.references.items()
-            if name not in going and (own == digest or digest in state.others.get(name, ()))
+            if name not in going and (own == digest or digest in state.other_spellings.get(name, ()))
         )
         if digest in state.holders:
             kept.append(Kept(digest, HELD, tuple(state.holders[digest])))
@@ -142,8 +142,8 @@ def plan_remove(
             kept.append(Kept(digest, REFERENCED, others))
     candidates = [digest for digest in pointed_at if digest in state.manifests]
     had = Counter(diff_id for digest in candidates for diff_id in set(state.manifests[digest]))
-    repeated = {diff_id: manifests for diff_id, manifests in had.items() if manifests > 1}
-    return _complete(state, going, candidates, sorted(had), repeated, kept, within)
+    sharing_counts = {diff_id: manifests for diff_id, manifests in had.items() if manifests > 1}
+    return _complete(state, going, candidates, sorted(had), sharing_counts, kept, shown)
 
 
 def _complete(
@@ -151,9 +151,9 @@ def _complete(
     references: Mapping[str, str],
     candidate_manifests: Sequence[str],
     candidate_layers: Sequence[str],
-    repeated: Mapping[str, int],
+    sharing_counts: Mapping[str, int],
     kept: Sequence[Kept],
-    within: Plan | None,
+    shown: Plan | None,
 ) -> Plan:
     reached = set(state.holders)
     if len(references) < len(state.references):
@@ -161,23 +161,23 @@ def _complete(
             if reference not in references:
                 reached.update(state.digests(reference))
     manifests = _without(candidate_manifests, reached)
-    if within is not None:
-        shown = set(within.manifests)
-        manifests = [digest for digest in manifests if digest in shown]
+    if shown is not None:
+        shown_manifests = set(shown.manifests)
+        manifests = [digest for digest in manifests if digest in shown_manifests]
     needed: set[str] = set()
     if len(manifests) < len(state.manifests):
         gone = set(manifests)
         needed.update(*(layers for digest, layers in state.manifests.items() if digest not in gone))
     # All manifests that had a layer which goes are candidates, and go.
     layers = _without(candidate_layers, needed)
-    if within is not None:
-        shown = set(within.layers)
-        layers = [diff_id for diff_id in layers if diff_id in shown]
+    if shown is not None:
+        shown_layers = set(shown.layers)
+        layers = [diff_id for diff_id in layers if diff_id in shown_layers]
     return Plan(
         references=references,
         manifests=tuple(manifests),
         layers=tuple(layers),
-        repeated=repeated,
+        sharing_counts=sharing_counts,
         kept=tuple(kept),
     )
 

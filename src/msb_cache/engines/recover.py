@@ -1,7 +1,7 @@
 """Finish or undo what a killed process left: run at the start of every command that writes.
 
 Only a process that gets an operation's lock without waiting touches it: a slow or stopped owner still
-holds that lock. A deletion is finished by the engine that decided it, whoever keeps the home by now; an
+holds that lock. A deletion is finished by the engine that decided it, also if the home has changed hands; an
 addition that did not commit is undone.
 """
 

@@ -26,7 +26,7 @@ def opened(target: str | os.PathLike[str] | BinaryIO) -> Iterator[BinaryIO]:
         with open(path, "wb") as out:  # a device or a pipe: written to, not replaced
             yield out
         return
-    # Beside its place, so that it can be renamed into it; its name is nobody's business.
+    # Beside its place, so that it can be renamed into it; no reader looks for its name.
     part = path.with_name(f".{path.name[:100]}.{uuid7()}.part")
     try:
         with open(part, "xb") as out:

@@ -255,7 +255,7 @@ def _migrate(layout: Layout) -> None:
 
     with Lock(layout.migrate_lock) as lock:
         lock.acquire(wait=None)
-        # Whoever makes a database has this lock until it is whole, and has said so in it if it was killed.
+        # The process that makes a database has this lock until it is whole, and says so in the lock's file.
         # Any other empty file was cut off; beside images that is not made up for in silence.
         made = layout.migrate_lock.read_text(errors="replace") == _MAKING
         if not made and os.stat(layout.database).st_size == 0 and any(layout.files()):
@@ -274,7 +274,7 @@ def _bring_up(layout: Layout) -> None:
         if _current(connection, layout.database):
             return  # another process was first
         if schema_version(connection, layout.database) < SCHEMA_VERSION:
-            # First of all, so that a database with tables but without it is somebody else's.
+            # First of all, so that a database with tables but without it is another program's.
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute("PRAGMA journal_mode = WAL")
             reached("migrate.begun")

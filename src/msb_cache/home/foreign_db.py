@@ -1,4 +1,4 @@
-"""Open an SQLite database that is somebody else's: read-only, in one read, and without leaving a trace.
+"""Open an SQLite database of another program or home: read-only, in one read, and without leaving a trace.
 
 It may come from anywhere, be written to by others meanwhile, and lie where nothing can be written. What
 its tables hold is for the caller to know.

@@ -1,6 +1,6 @@
 """An operation that changes files of a home: its id, its lock, and the folders in which it prepares them.
 
-The lock is held from before anything is decided until everything is done. Whoever gets it without
+The lock is held from before anything is decided until everything is done. A process that gets it without
 waiting knows that the operation's owner is gone (see ``recovery``). What stands in the lock's file is for
 people who wait, and nothing is decided by it.
 """

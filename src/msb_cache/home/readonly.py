@@ -1,8 +1,8 @@
-"""Open the home's database where nothing can be written: a read-only file system, or somebody else's home.
+"""Open the home's database where nothing can be written: a read-only file system, or another user's home.
 
 SQLite cannot read a database in WAL mode without its ``-wal`` and ``-shm`` files, which it makes where there
 are none. Where they are there and can be read, the database is opened like any other, and its writers are
-seen. Where they are not and cannot be made, it is opened as a file that nobody changes, and what it was then
+seen. Where they are not and cannot be made, it is opened as a file that does not change, and what it was then
 is remembered, so that a change is noticed. Nothing here decides whether a home may be written to.
 """
 

@@ -23,7 +23,7 @@ AsOf = str | datetime | int
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Somebody needs a manifest: a sandbox or a snapshot."""
+    """A sandbox or a snapshot needs a manifest."""
 
     holder: str
     manifest_digest: str

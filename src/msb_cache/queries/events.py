@@ -1,7 +1,7 @@
-"""Which events somebody asks for, and reading them page by page.
+"""Which events a query asks for, and reading them page by page.
 
 The log only grows, so a page is one short transaction and the next goes on behind it: nothing is held open
-while somebody reads slowly, and the whole is still what the log was when it was asked.
+while a person reads slowly, and the whole is still what the log was when it was asked.
 """
 
 from __future__ import annotations

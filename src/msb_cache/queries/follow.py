@@ -24,7 +24,7 @@ def watch(
     note: Callable[[str], None],
     interval: float = INTERVAL,
 ) -> Iterator[StoredEvent]:
-    """Yield every event that enters the log from now on, whoever appends it.
+    """Yield every event that enters the log from now on, from whatever process.
 
     Args:
         ledger: the home; if msb keeps it, what msb does is recorded.

@@ -133,7 +133,7 @@ Reasons = ImageReasons | ManifestReasons | LayerReasons
 
 @dataclass(frozen=True)
 class IdleImage:
-    """An image in the cache, for how long nobody has used it (ns), and the event that says so."""
+    """An image in the cache, for how long it was not used (ns), and the event that says so."""
 
     reference: str
     manifest_digest: str
@@ -153,7 +153,7 @@ def why(
         connection: the index.
         store: the log, on the same connection.
         target: what is asked about.
-        index: reads the index as whoever prunes in this home sees it.
+        index: reads the index as a prune in this home sees it.
 
     Raises:
         ImageNotFoundError: the log has never seen it; names like it are offered.

@@ -73,7 +73,7 @@ def observed(connection: sqlite3.Connection, theirs: MsbState) -> IndexState:
         for name, image in theirs.images.items()
         if len(image.digests) > 1 and name in state.references
     }
-    return replace(state, others=others)
+    return replace(state, other_spellings=others)
 
 
 def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Preview:
@@ -193,7 +193,7 @@ class _Run:
         self._reader = reader
         self._program = program
         self._acting = OwnAction(operation.id)
-        # msb goes on when this process is killed: until it ends, nobody else may say how that went.
+        # msb goes on when this process is killed: until it ends, no other process may say how that went.
         self._inherits = (operation.descriptor,)
         self._force = force
         self.theirs: MsbState | None = None
@@ -219,7 +219,7 @@ class _Run:
         return state.complete and not references and bool(manifests) and manifests <= set(plan.manifests)
 
     def prune(self) -> None:
-        """Have msb delete all that nobody uses."""
+        """Have msb delete all that has no holder."""
         finished = self._run("prune", "--yes", "--quiet")
         if finished.code:
             diagnostics.warning("msb.failed", problem=finished.problem)
@@ -378,13 +378,13 @@ def named_files(layout: Layout, state: IndexState, theirs: MsbState) -> NamedFil
 
 
 def _locks(path: Path) -> tuple[Path, Path]:
-    """Return the locks that msb takes for an artifact: the lease of whoever uses it, its writer's lock."""
+    """Return the locks that msb takes for an artifact: a sandbox's lease, and its writer's lock."""
     lease = sha256(os.fsencode(path.name)).hexdigest()
     return path.parent / ".msb-leases" / f"{lease}.lock", lock_path(path)
 
 
 def _collect(ledger: Ledger, operation: str, shown: Preview) -> None:
-    """Delete shown files that still no record names, while nobody can come to use them."""
+    """Delete shown files that still no record names, while no sandbox can come to use them."""
     orphaned = shown.orphaned()
     wanted = [artifact for artifact in shown.artifacts if (artifact.kind, artifact.subject) in orphaned]
     for start in range(0, len(wanted), _MANY_FILES):

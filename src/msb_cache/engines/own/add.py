@@ -2,7 +2,7 @@
 
 Everything is prepared in the operation's staging folder while the locks of all its artifacts are held,
 published by renames, and named in the index by one transaction. Where a file comes from (an archive,
-a registry) is decided by whoever made the ``SourceImage``.
+a registry) is decided by what makes the ``SourceImage``.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def add(
                 _take_back(ledger, operation, published, staging)
             raise
         reached("add.committed")
-        # What was repaired for a manifest that went meanwhile is nobody's.
+        # What was repaired for a manifest that went meanwhile belongs to no image.
         repaired = [artifact for artifact in published if artifact.subject in repairs]
         _take_back(ledger, operation, repaired, staging)
     for addition in additions:
@@ -193,7 +193,7 @@ def add(
 
 
 def _awaited(layout: Layout, operation: Operation, path: Path) -> str:
-    """Return for whom is waited: nobody but the kernel knows who has a lock, so it is who may have it."""
+    """Return for which operations is waited. Only the kernel knows who has a lock: these may have it."""
     running = [
         f"operation {other}" + (f" ({', '.join(names)})" if names else "")
         for other, names in islice(others(layout, operation), 3)

@@ -38,7 +38,7 @@ from msb_cache.home.ledger import Ledger, Transaction
 from msb_cache.projections import deletions
 from msb_cache.projections.state import EMPTY, IndexState, load
 
-_BUSY_WAIT = 0.5  # seconds for each artifact that somebody had locked
+_BUSY_WAIT = 0.5  # seconds for each artifact that another process had locked
 _BATCH = 2000  # outcomes recorded together: each batch syncs the folders and the log once
 
 
@@ -142,7 +142,7 @@ def execute(
 
     for artifact in artifacts:
         settle(artifact, 0.0)
-    for artifact in busy:  # whoever had the lock has often just finished
+    for artifact in busy:  # the process that had the lock has often just finished
         settle(artifact, _BUSY_WAIT)
     outcome: Any = "partial" if partial else "completed"
     finished = ev.DeletionFinished(outcome=outcome, recovered=recovering)

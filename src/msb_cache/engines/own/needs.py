@@ -1,4 +1,4 @@
-"""Whether the index, as it is now, needs an artifact: asked by whoever holds the artifact's lock."""
+"""Whether the index, as it is now, needs an artifact: asked by the process that holds its lock."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from msb_cache.oci.registry.partials import Partial
 from msb_cache.projections import images
 
 STALE_SECONDS = 7 * 24 * 3600
-"""A partial download that nobody went on with for this long is deleted."""
+"""A partial download that no pull went on with for this long is deleted."""
 
 
 def pull(ledger: Ledger, request: PullRequest) -> Pulled:
@@ -152,7 +152,7 @@ def _files_exist(ledger: Ledger, digest: str) -> bool:
 
 
 def _collect_stale(layout: Layout) -> None:
-    """Delete partial downloads that nobody went on with; one that is being written is locked."""
+    """Delete partial downloads that no pull went on with; one that is being written is locked."""
     try:
         names = os.listdir(layout.downloads)
     except FileNotFoundError:

@@ -204,7 +204,7 @@ def decode_manifest(data: bytes, what: str = "the image manifest") -> Manifest:
     media_type = probe.media_type or ""
     if probe.schema_version == 1 or media_type.startswith(SCHEMA1) or probe.fs_layers is not None:
         raise InvalidImageError(f"{what} {SCHEMA1_PROBLEM}")
-    # A document that is both would be one image to us and another to whoever verified it (CVE-2021-41190).
+    # A document that is both would be one image to us and another to a verifier (CVE-2021-41190).
     if probe.manifests is not None or (media_type and media_type not in MANIFEST_TYPES):
         kind = "an index" if probe.manifests is not None else f"of type {shown(media_type)}"
         raise InvalidImageError(f"{what} is {kind}, not an image manifest")

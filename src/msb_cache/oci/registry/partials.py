@@ -24,7 +24,7 @@ class Partial:
 
     @classmethod
     def open(cls, folder: Path, digest: str, limit: int) -> Partial | None:
-        """Open or create a blob's file, or None while somebody else downloads the same blob into it.
+        """Open or create a blob's file, or None while another process downloads the same blob into it.
 
         More than ``limit`` bytes cannot be this blob's beginning and are dropped.
         """
@@ -75,7 +75,7 @@ class Partial:
 
     def discard(self) -> None:
         """Delete the file, which is still locked; closing it afterwards ends the lock."""
-        if not self._deleted:  # else the name may belong to somebody else's download by now
+        if not self._deleted:  # else the name may belong to another download by now
             self._path.unlink(missing_ok=True)
             self._deleted = True
 
