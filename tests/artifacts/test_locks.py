@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache.artifacts.locks import Lock, LockSet
+from msb_cache.artifacts.locks import Lock, LockSet, is_free
 
 
 def test_exclusive(tmp_path: Path) -> None:
@@ -119,3 +120,111 @@ def test_more_locks_than_the_soft_limit_of_open_files(tmp_path: Path) -> None:
         "with LockSet(Path(sys.argv[1]) / f'{n}.erofs.lock' for n in range(300)): pass\n"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+
+
+# -- asking whether a lock is held ------------------------------------------------------------------------
+
+
+def descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+def test_a_lock_is_free_until_it_is_taken_and_after(tmp_path: Path) -> None:
+    path, lock = tmp_path / "x.lock", Lock(tmp_path / "x.lock")
+    assert is_free(path)
+    assert not path.exists()  # asking makes no file
+    before = descriptors()
+    lock.acquire()
+    for _ in range(3):
+        assert not is_free(path)
+    lock.release()
+    for _ in range(3):
+        assert is_free(path)
+    assert path.exists()
+    assert descriptors() == before
+
+
+def test_asking_takes_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    path.touch()
+    assert is_free(path)
+    with Lock(path) as lock:
+        assert lock.acquire()
+
+
+def test_a_link_is_never_free(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "x.lock").symlink_to(tmp_path / "file")
+    assert not is_free(tmp_path / "x.lock")
+    with pytest.raises(NotADirectoryError):
+        is_free(tmp_path / "file" / "x.lock")
+
+
+# -- what stands in it ------------------------------------------------------------------------------------
+
+
+def test_a_lock_file_says_only_what_was_written_last(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    with Lock(path) as lock:
+        lock.acquire()
+        for text in ("a long sentence", "short", ""):
+            lock.write(text)
+            assert path.read_text() == text
+        lock.write("stays")
+    assert path.read_text() == "stays"
+    assert is_free(path)
+
+
+def test_a_lock_that_is_not_to_be_had_leaves_nothing_open(tmp_path: Path) -> None:
+    with Lock(tmp_path / "x.lock") as lock:
+        lock.acquire()
+        before = descriptors()
+        for _ in range(3):
+            assert not Lock(tmp_path / "x.lock").acquire()
+        assert descriptors() == before
+
+
+@pytest.mark.parametrize("odd", ["link", "folder", "pipe"])
+def test_what_is_no_lock_file_is_named(tmp_path: Path, odd: str) -> None:
+    path = tmp_path / "x.lock"
+    if odd == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+    elif odd == "folder":
+        path.mkdir()
+    else:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+    with pytest.raises(OSError, match="it is no lock file, but a link or a folder; delete it"):
+        Lock(path).acquire()
+
+
+# -- sets -------------------------------------------------------------------------------------------------
+
+
+def test_a_set_that_waits_says_so_once_and_takes_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msb_cache.artifacts.locks.SAY_AFTER", 0.05)
+    paths = [tmp_path / f"{name}.lock" for name in "abcd"]
+    held = [Lock(paths[1]), Lock(paths[3])]
+    for lock in held:
+        lock.acquire()
+    told: list[Path] = []
+
+    def waiting(path: Path) -> None:
+        assert not is_free(paths[0])
+        told.append(path)
+        threading.Timer(0.2, held[0].release).start()
+        threading.Timer(0.4, held[1].release).start()
+
+    with LockSet(paths, waiting):
+        assert told == [paths[1]]
+        assert not any(is_free(path) for path in paths)
+    assert all(is_free(path) for path in paths)
+
+
+def test_a_set_that_cannot_take_one_keeps_none(tmp_path: Path) -> None:
+    (tmp_path / "b.lock").symlink_to(tmp_path / "elsewhere")
+    paths = [tmp_path / f"{name}.lock" for name in "abc"]
+    with pytest.raises(OSError, match=r"b\.lock"), LockSet(paths):
+        pass
+    assert is_free(paths[0])
+    assert not paths[2].exists()
