@@ -1,0 +1,104 @@
+"""Operations: what others are told of those that run, and what is left of one that ends."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from msb_cache.artifacts.layout import Layout
+from msb_cache.artifacts.locks import is_free
+from msb_cache.home.operation import Operation, others
+from msb_cache.oci.reference import Reference
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "home")
+
+
+def references(*names: str) -> list[Reference]:
+    return [Reference.parse(name) for name in names]
+
+
+def test_others_are_those_that_run_and_not_oneself(layout: Layout) -> None:
+    with Operation(layout) as own:
+        assert [*others(layout, own)] == []
+        with Operation(layout) as first, Operation(layout) as second:
+            second.tell(references("python:3.12", "example.org/team/tool:2"))
+            own.tell(references("own:1"))
+            assert [*others(layout, own)] == [
+                (first.id, []),
+                (second.id, ["python:3.12", "example.org/team/tool:2"]),
+            ]
+            first.tell(references("a:1"))
+            first.tell(references("b:1"))
+            assert dict(others(layout, own))[first.id] == ["b:1"]
+        assert [*others(layout, own)] == []
+
+
+def test_one_that_was_cut_short_is_no_longer_running(layout: Layout) -> None:
+    layout.operations.mkdir(parents=True)
+    cut_short = layout.operation_lock("0190a0a0-0000-7000-8000-000000000000")
+    cut_short.write_text("docker.io/library/python:3.12")
+    with Operation(layout) as own:
+        assert cut_short.exists()
+        assert [*others(layout, own)] == []
+
+
+def test_a_list_that_was_cut_off_is_shown_as_far_as_it_goes(layout: Layout) -> None:
+    with Operation(layout) as own, Operation(layout) as other:
+        other.tell(references(*(f"example.org/{'x' * 80}/{number:03}:1" for number in range(100))))
+        ((_, names),) = others(layout, own)
+        # The last one may be cut off within its name.
+        assert names[:-1] == [f"example.org/{'x' * 80}/{number:03}:1" for number in range(len(names) - 1)]
+        assert 30 < len(names) < 50
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        (b"", []),
+        (b"docker.io/library/a:1\nNo Reference\ndocker.io/library/b:1", ["a:1"]),
+        (b"\xff\xfe\n", []),
+        (b"docker.io/library/a:1\n\x1b[31m\n", ["a:1"]),
+    ],
+)
+def test_only_references_are_shown(layout: Layout, content: bytes, names: list[str]) -> None:
+    with Operation(layout) as own, Operation(layout) as other:
+        layout.operation_lock(other.id).write_bytes(content)
+        assert [*others(layout, own)] == [(other.id, names)]
+
+
+def test_a_link_in_place_of_a_lock_says_nothing(layout: Layout, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("docker.io/library/secret:1")
+    with Operation(layout) as own, Operation(layout) as other:
+        lock = layout.operation_lock(other.id)
+        lock.unlink()
+        lock.symlink_to(tmp_path / "secret")
+        assert [*others(layout, own)] == [(other.id, [])]
+
+
+def test_what_is_left_of_an_operation(layout: Layout) -> None:
+    with Operation(layout) as operation:
+        lock = layout.operation_lock(operation.id)
+        assert not is_free(lock)
+        folders = [operation.staging(), operation.building()]
+        assert folders == [operation.staging(), operation.building()]
+        for folder in folders:
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+            (folder / "file").touch()
+    assert not any(path.exists() for path in (lock, *folders))
+
+
+@pytest.mark.parametrize("undone", [False, True])
+def test_what_is_left_to_recovery(layout: Layout, undone: bool) -> None:
+    with Operation(layout) as operation:
+        folder = operation.staging()
+        operation.leave_to_recovery()
+        if undone:
+            operation.undone()
+    lock = layout.operation_lock(operation.id)
+    assert folder.exists() is lock.exists() is not undone
+    assert is_free(lock)
