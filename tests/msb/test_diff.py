@@ -369,6 +369,75 @@ def test_a_layer_that_our_index_lost_comes_back(index: Index) -> None:
     assert set(known.load(index.connection).layers) == {digest("diffx")}
 
 
+def test_a_manifest_that_came_back_lost_no_files(index: Index) -> None:
+    index.sync(state(manifest(), image()))
+    found = index.sync(state(manifest(row=2), image(row=2)), no_files)
+    assert said(found.events) == [
+        *("image.removed a m", "manifest.deleted m", "manifest.added m +1", "image.pulled a m +1")
+    ]
+    assert found.leftovers == []
+
+
+def test_what_msb_does_not_say_of_a_manifest(index: Index) -> None:
+    bare = replace(
+        manifest(),
+        config_digest=None,
+        layers=(MsbLayer(diff_id=digest("diffx"), blob_digest="", media_type=None, size=None),),
+    )
+    (new,) = index.sync(state(bare)).events
+    added = new.event
+    assert isinstance(added, ev.ManifestAdded)
+    assert (added.media_type, added.config_digest) == ("", "")
+    assert added.layers == (
+        ev.Layer(diff_id=digest("diffx"), blob_digest="", media_type="", size=0, erofs_size=8192),
+    )
+
+
+def test_what_msb_says_of_a_manifest(index: Index) -> None:
+    (new,) = index.sync(state(replace(manifest(), media_type="index"))).events
+    added = new.event
+    assert isinstance(added, ev.ManifestAdded)
+    assert (added.media_type, added.config_digest) == ("index", digest("config"))
+    assert [(each.media_type, each.size) for each in added.layers] == [("tar", 10)]
+
+
+def test_an_image_of_ours_takes_no_manifest_along_that_msb_points_elsewhere(index: Index) -> None:
+    """The reference is msb's as well now, and what it pointed at is msb's to delete."""
+    index.sync(state(manifest(), image()))
+    index.append([NewEvent(pulled(M), B)])
+    found = index.sync(state(manifest(N, row=2), image(B, N)))
+    assert [line for line in said(found.events) if "deleted" in line] == ["manifest.deleted m"]
+    assert M not in known.load(index.connection).manifests
+
+
+def test_a_pull_says_whether_the_reference_is_new_or_moved(index: Index) -> None:
+    def pulls(*found: MsbImage | MsbManifest) -> list[tuple[bool, int | None]]:
+        return [
+            (new.event.changed, None if new.occurred_at_ns is None else new.occurred_at_ns - T)
+            for new in index.sync(state(*found)).events
+            if isinstance(new.event, ev.ImagePulled)
+        ]
+
+    both = manifest(), manifest(N, "y", row=2)
+    assert pulls(*both, image(created=T + 3, updated=T + 5)) == [(True, 3)]
+    assert pulls(*both, image(to=N, created=T + 3, updated=T + 7)) == [(True, 7)]  # when it was moved
+    assert pulls(*both, image(to=M, created=T + 3, updated=None)) == [(True, 3)]  # for want of a better one
+
+
+def test_the_beginning_counts_for_an_image_of_ours_that_msb_pulled_elsewhere(index: Index) -> None:
+    ours(index)
+    found = index.sync(state(manifest(N, "y", row=2), image(to=N, created=T + 3, updated=T + 7)))
+    # Our own use of it came later than msb's, which therefore says nothing new.
+    assert said(found.events) == ["manifest.added n +1", "image.pulled a n was m +3"]
+
+
+def test_holds_of_the_same_time_are_in_order_of_their_holders(index: Index) -> None:
+    both = [hold(f"sandbox:{name}", row=row) for row, name in enumerate("ba", start=1)]
+    found = index.sync(state(manifest(), image(updated=T + 9), *both))
+    holders = [new.event.holder for new in found.events if isinstance(new.event, ev.ImageHeld)]
+    assert holders == ["sandbox:a", "sandbox:b"]
+
+
 # -- any state after any other ----------------------------------------------------------------------------
 
 numbers = st.integers(1, 3)
