@@ -82,9 +82,7 @@ def plan_prune(state: IndexState, *, shown: Plan | None = None) -> Plan:
             for digest in state.manifests
             if digest in state.holders and digest not in pointed_at
         ]
-    candidates = [
-        digest for digest in state.manifests if digest not in state.holders and bounds(digest, digest) is None
-    ]
+    candidates = [digest for digest in state.manifests if bounds(digest, digest) is None]
     return _complete(state, references, candidates, state.layers, state.sharing_counts, kept, shown)
 
 

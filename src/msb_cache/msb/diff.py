@@ -51,7 +51,7 @@ def differences(ours: Known, theirs: MsbState, measure: Measure) -> Differences:
     for event in file_events:
         (leftovers if _there(event, measure) else ended).append(event)
     begun = _begun(ours, theirs)
-    return Differences([*ended, *_added(ours, theirs, gone, measure), *begun], leftovers)
+    return Differences([*ended, *_added(ours, theirs, measure), *begun], leftovers)
 
 
 def _released(ours: Known, theirs: MsbState) -> Iterator[NewEvent]:
@@ -124,14 +124,12 @@ def _there(event: NewEvent, measure: Measure) -> bool:
     return isinstance(deleted, ev.ArtifactDeleted) and measure(deleted.kind, event.subject) is not None
 
 
-def _added(ours: Known, theirs: MsbState, gone: Sequence[str], measure: Measure) -> list[NewEvent]:
-    lost = set(gone)
+def _added(ours: Known, theirs: MsbState, measure: Measure) -> list[NewEvent]:
     new = []
     for digest, manifest in theirs.manifests.items():
         known = ours.manifests.get(digest)
         if (
             known is None
-            or digest in lost
             or known.row != manifest.row
             or any(diff_id not in ours.layers for diff_id in known.layers)
         ):
