@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,68 @@ def _guard(event: str, arguments: tuple[object, ...]) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # Child processes are kept away by the environment below; this one by an audit hook.
     sys.addaudithook(_guard)
+    is_worker = hasattr(
+        config, "workerinput"
+    )  # of xdist: it inherits the environment, and its folder is named
+    if not is_worker and config.option.basetemp is None and not TEMPORARY & os.environ.keys():
+        _work_in_memory(config)
+
+
+# --- temporary folders --------------------------------------------------------------------------
+
+MEMORY = Path("/dev/shm")
+ENOUGH = 2 << 30  # bytes
+TEMPORARY = {"PYTEST_DEBUG_TEMPROOT", "TMPDIR"}
+
+
+def _work_in_memory(config: pytest.Config) -> None:
+    """Put all temporary folders on a tmpfs, where syncing costs nothing; they go when the tests end.
+
+    ``--basetemp`` keeps what a failed test leaves, and works where it says, as TMPDIR does.
+    """
+    if not MEMORY.is_dir() or not os.access(MEMORY, os.W_OK):
+        return
+    for left in MEMORY.glob("msb-cache-tests-*"):
+        if (lock := _locked(left)) is not None:  # whose process was killed
+            _delete(left)
+            os.close(lock)
+    room = os.statvfs(MEMORY)
+    if room.f_bavail * room.f_frsize < ENOUGH:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="msb-cache-tests-", dir=MEMORY))
+    folder.chmod(0o711)  # some tests are of several users
+    if (lock := _locked(folder)) is None:
+        return  # another run that begins now is about to delete it
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+
+    def leave() -> None:
+        tempfile.tempdir = None
+        del os.environ["TMPDIR"]
+        _delete(folder)
+        os.close(lock)
+
+    config.add_cleanup(leave)
+
+
+def _locked(folder: Path) -> int | None:
+    """Return a descriptor that locks a folder; None if another process has it, or it is another user's."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _delete(folder: Path) -> None:
+    for path, _, _ in os.walk(folder):
+        with suppress(OSError):
+            os.chmod(path, 0o700)  # tests of permissions may have been cut short
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
