@@ -90,7 +90,8 @@ def _install(folder: Path) -> Path:
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "msb_cache", source / "msb_cache", ignore=shutil.ignore_patterns("__pycache__"))
+    # Through the links: the copy has what they lead to.
+    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     python = environment / "bin" / "python"
     pip = [str(python), "-m", "pip", "--quiet", "--quiet", "--disable-pip-version-check"]

@@ -162,7 +162,7 @@ def m0001_event_log(db: Database) -> None:
 
 @migrations()
 def m0002_projections(db: Database) -> None:
-    """Create the tables folded from the log; whoever opens the database fills them from it."""
+    """Create the tables folded from the log; the process that opens the database fills them."""
     _run(db, _PROJECTIONS)
     db.execute("PRAGMA user_version = 2")
 

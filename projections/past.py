@@ -1,7 +1,7 @@
-"""The index as it was at an earlier position: rows from a snapshot, or none, and the events since folded in.
+"""The index as it was at an earlier position: rows from a copy, or none, and the events since folded in.
 
 It lives in an SQLite database in memory with the tables that the live index has, so the questions of
-``images`` are asked of either in the same words. Where snapshots are kept is decided elsewhere.
+``images`` are asked of either in the same words. Where copies are kept is decided elsewhere.
 """
 
 from __future__ import annotations

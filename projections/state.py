@@ -52,7 +52,7 @@ class IndexState:
 
 
 # Only for the few that stand there more than once, because to count distinct manifests of all takes longer.
-_REPEATED = """
+_SHARING_COUNTS = """
 SELECT diff_id, count(DISTINCT manifest_digest) FROM manifest_layer
 WHERE diff_id IN (SELECT diff_id FROM manifest_layer GROUP BY diff_id HAVING count(*) > 1)
 GROUP BY diff_id HAVING count(DISTINCT manifest_digest) > 1
@@ -85,7 +85,7 @@ def load(connection: sqlite3.Connection) -> IndexState:
     references: dict[str, str] = dict(
         connection.execute("SELECT reference, manifest_digest FROM image ORDER BY created_at DESC, seq DESC")
     )
-    sharing_counts: dict[str, int] = dict(connection.execute(_REPEATED).fetchall())
+    sharing_counts: dict[str, int] = dict(connection.execute(_SHARING_COUNTS).fetchall())
     layers = [diff_id for (diff_id,) in connection.execute("SELECT diff_id FROM layer ORDER BY diff_id")]
     named = chain(
         references,
@@ -101,7 +101,7 @@ def load(connection: sqlite3.Connection) -> IndexState:
 
 
 def load_observed(connection: sqlite3.Connection) -> IndexState:
-    """Read the index in a home that msb keeps: what was never seen in msb's own index is ``fixed``."""
+    """Read the index in a home that msb keeps: what was never seen in msb's index is ``unknown_to_msb``."""
     unseen = connection.execute(
         "SELECT reference FROM image WHERE msb_row IS NULL UNION ALL "
         "SELECT digest FROM manifest WHERE msb_row IS NULL"

@@ -2,7 +2,7 @@
 
 Without a logger nothing is logged and structlog is not even imported: a library configures no global
 logging. A program passes its own logger to ``use``; the command line makes one from ``--log-level``.
-No log line carries credentials, file contents or command lines.
+No line of it carries credentials, file contents or command lines.
 """
 
 from __future__ import annotations

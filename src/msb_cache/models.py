@@ -54,7 +54,7 @@ class ImageArchiveFormat(StrEnum):
 class ImageHandle(Struct, frozen=True, eq=False, gc=False):
     """One cached image: a reference and what is known about the manifest it points at.
 
-    Handles are snapshots. They do not change when the cache does, and equality compares what they
+    Handles do not change when the cache does, and equality compares what they
     say, not which cache they came from.
     """
 

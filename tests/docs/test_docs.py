@@ -221,3 +221,24 @@ def test_replacing_keeps_the_rest() -> None:
     first, _ = blocks(text)
     assert replaced(text, {first.line: "$ x\nnew\nlines\n"}) == text.replace("old", "new\nlines")
     assert replaced(text, {}) == text
+
+
+POINTERS = [
+    tuple(cell.strip(" `") for cell in line.strip("|").split("|"))
+    for line in (ROOT / "CONTRIBUTING.md")
+    .read_text()
+    .partition("## Where is")[2]
+    .partition("## ")[0]
+    .splitlines()
+    if line.count("`") == 4
+]
+
+
+@pytest.mark.parametrize(("rule", "file", "name"), POINTERS, ids=lambda cell: cell.replace("/", "."))
+def test_a_rule_is_where_contributing_says(rule: str, file: str, name: str) -> None:
+    text = (ROOT / file).read_text()
+    assert re.search(rf"(def|class|TRIGGER) {name}\b", text), f"{name} is not in {file}"
+
+
+def test_contributing_says_where_twenty_rules_are() -> None:
+    assert len(POINTERS) >= 20

@@ -76,7 +76,7 @@ class Layout:
 
     @property
     def snapshots(self) -> Path:
-        """Where snapshots of the index lie."""
+        """Where copies of the index at earlier positions lie."""
         return self.db / "snapshots"
 
     @property

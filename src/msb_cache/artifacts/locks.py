@@ -127,7 +127,7 @@ def is_free(path: Path) -> bool:
         return True
     except OSError as error:
         if error.errno == errno.ELOOP:
-            return False  # no lock, but a link that another user put there
+            return False  # no lock, but a link in its place
         raise
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from msb_cache.eventstore.store import EventStore
 
 STEP = 4096
-"""Events: snapshots are not closer, and whether one is due is asked once in so many."""
+"""Events: copies are not closer, and whether one is due is asked once in so many."""
 
 _BYTES_PER_EVENT = 256  # ids, hash and index entries alone are more
 _LARGEST = 1 << 30  # bytes of one, expanded

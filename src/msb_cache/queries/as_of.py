@@ -1,6 +1,6 @@
 """Questions to the index as it was: which position is meant, who held what, and what changed between two.
 
-The index itself comes from ``snapshots``; the questions are those of ``projections.images``, as of the
+The index itself comes from ``home.index_cache``; the questions are those of ``projections.images``, as of the
 present.
 """
 

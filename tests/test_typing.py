@@ -1,0 +1,81 @@
+"""A user's project beside an editable install type-checks, and its mistakes are found."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+RIGHT = """
+from pathlib import Path
+
+import msb_cache
+from msb_cache import Image, ImageCache, ImageHandle, ImageNotFoundError, PulledImage, RegistryOptions
+
+
+def names(home: Path) -> list[str]:
+    with ImageCache(home) as cache:
+        handles: list[ImageHandle] = cache.list("python:*")
+        return [handle.reference for handle in handles]
+
+
+def pull(cache: ImageCache) -> PulledImage:
+    try:
+        return cache.pull("python:3.12", options=RegistryOptions(retries=1))
+    except ImageNotFoundError as error:
+        raise SystemExit(error.code) from None
+
+
+async def sizes() -> list[int]:
+    return [handle.size_bytes or 0 for handle in await Image.list()]
+
+
+def log(cache: ImageCache) -> list[msb_cache.StoredEvent]:
+    return cache.events(types=["image.pulled"], since="yesterday", limit=3)
+"""
+WRONG = """
+from msb_cache import ImageCache
+
+with ImageCache() as cache:
+    name: int = cache.get("python:3.12").reference
+    cache.events(sinc="yesterday")
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "right.py").write_text(RIGHT)
+    (tmp_path / "wrong.py").write_text(WRONG)
+    return tmp_path
+
+
+def check(project: Path, *command: str | Path) -> tuple[int, str]:
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_mypy_follows_an_editable_install(project: Path) -> None:
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", project / "cache", "--no-error-summary"]
+    assert check(project, *mypy, "right.py") == (0, "")
+    code, said = check(project, *mypy, "wrong.py")
+    assert code == 1
+    assert 'has type "str", variable has type "int"' in said
+    assert 'Unexpected keyword argument "sinc"' in said
+    assert "import-untyped" not in said
+
+
+@pytest.mark.peer
+def test_pyright_follows_an_editable_install(project: Path, require_peer: Callable[[str], str]) -> None:
+    # basedpyright is pyright as wheels, with its Node.js; "standard" is what pyright checks by default.
+    pyright = require_peer("basedpyright")
+    (project / "pyrightconfig.json").write_text('{"typeCheckingMode": "standard"}')
+    python = ("--pythonpath", sys.executable)
+    code, said = check(project, pyright, *python, "right.py")
+    assert code == 0, said
+    code, said = check(project, pyright, *python, "wrong.py")
+    assert code == 1
+    assert '"str" is not assignable to "int"' in said
+    assert 'No parameter named "sinc"' in said
