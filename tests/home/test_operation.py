@@ -28,10 +28,10 @@ def test_others_are_those_that_run_and_not_oneself(layout: Layout) -> None:
         with Operation(layout) as first, Operation(layout) as second:
             second.tell(references("python:3.12", "example.org/team/tool:2"))
             own.tell(references("own:1"))
-            assert [*others(layout, own)] == [
-                (first.id, []),
-                (second.id, ["python:3.12", "example.org/team/tool:2"]),
-            ]
+            assert dict(others(layout, own)) == {
+                first.id: [],
+                second.id: ["python:3.12", "example.org/team/tool:2"],
+            }
             first.tell(references("a:1"))
             first.tell(references("b:1"))
             assert dict(others(layout, own))[first.id] == ["b:1"]

@@ -42,7 +42,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 @contextmanager
 def reading(ledger: Ledger) -> Iterator[sqlite3.Connection]:
-    with ledger.snapshot() as connection:
+    with ledger.read() as connection:
         assert connection is not None
         yield connection
 
