@@ -194,6 +194,13 @@ def test_a_layer_that_a_manifest_has_twice_goes_once(log: Log, engine: ev.Engine
         assert images.needs(connection, "layer", Y.diff_id)
 
 
+def test_a_layer_that_a_manifest_has_twice_counts_once_among_those_that_share_it(log: Log) -> None:
+    log.append((manifest_added([X, Y, X]), M), (manifest_added([X]), N))
+    with log.ledger.read() as connection:
+        assert connection is not None
+        assert state.load(connection).sharing_counts == {X.diff_id: 2}
+
+
 # -- references -------------------------------------------------------------------------------------------
 
 
