@@ -1,0 +1,50 @@
+"""Conditions on events: each fits what it says, and characters that LIKE knows are ordinary ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.store import NewEvent
+from msb_cache.eventstore.where import ANYTHING, Where
+from tests.logs import PYTHON, digest, new_ledger, pulled, some_events
+
+ODD = 'sandbox:100%_a"b\\c'
+
+
+@pytest.mark.parametrize(
+    ("where", "positions"),
+    [
+        (ANYTHING, [1, 2, 3, 4, 5, 6, 7, 8]),
+        (Where(actor="alice"), [1, 2, 3, 4, 5, 6, 7, 8]),
+        (Where(actor="alice@host"), [1, 2, 3, 4, 5, 6, 7, 8]),
+        (Where(actor="alice@other"), []),
+        (Where(actor="ali"), []),
+        (Where(host="host", holder="sandbox:dev"), [4, 5]),
+        (Where(digest=digest(1)), [2, 3, 4, 5, 6, 7, 8]),
+        (Where(text="PYTHON"), [2, 3, 6, 7]),
+        (Where(text="%"), [8]),
+        (Where(text="0%_A"), [8]),
+        (Where(text='a"b\\c'), [8]),
+        (Where(text="sandbox_dev"), []),
+        (Where(occurred_from_ns=1_800_000_000 * 10**9), [1, 2, 3, 4, 5, 6, 7, 8]),
+        (Where(occurred_until_ns=1_800_000_000 * 10**9 - 1), []),
+    ],
+    ids=repr,
+)
+def test_what_fits(tmp_path: Path, where: Where, positions: list[int]) -> None:
+    ledger = new_ledger(tmp_path, [*some_events(), NewEvent(ev.ImageHeld(holder=ODD), digest(1))])
+    with ledger.read() as connection:
+        assert connection is not None
+        assert [event.seq for event in ledger.store(connection).read(where=where)] == positions
+
+
+def test_times_are_those_of_what_happened_and_inclusive(tmp_path: Path) -> None:
+    late = [NewEvent(pulled(digest(1)), PYTHON, occurred_at_ns=at) for at in (50, 60, 70)]
+    ledger = new_ledger(tmp_path, late)
+    with ledger.read() as connection:
+        assert connection is not None
+        found = ledger.store(connection).read(where=Where(occurred_from_ns=50, occurred_until_ns=60))
+        assert [event.occurred_at_ns for event in found] == [50, 60]
