@@ -255,7 +255,7 @@ def _migrate(layout: Layout) -> None:
 
     with Lock(layout.migrate_lock) as lock:
         lock.acquire(wait=None)
-        # The process that makes a database has this lock until it is whole; killed, it leaves that in the file.
+        # The process that makes a database holds this lock meanwhile; killed, it leaves word in the file.
         # Any other empty file was cut off; beside images that is not made up for in silence.
         made = layout.migrate_lock.read_text(errors="replace") == _MAKING
         if not made and os.stat(layout.database).st_size == 0 and any(layout.files()):
