@@ -14,7 +14,7 @@ from msb_cache.queries.resolve import familiar
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
-    from msb_cache.queries.why import IdleImage
+    from msb_cache.queries.last_used import IdleImage
 
 _SECONDS = {"day": 86400, "hour": 3600, "minute": 60}
 

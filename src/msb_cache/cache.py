@@ -47,8 +47,9 @@ if TYPE_CHECKING:
     from msb_cache.queries.as_of import AsOf, Changes, Hold
     from msb_cache.queries.events import Filters, Reader
     from msb_cache.queries.info import HomeInfo
+    from msb_cache.queries.last_used import IdleImage
     from msb_cache.queries.restore_plan import RestorePlan
-    from msb_cache.queries.why import IdleImage, Reasons
+    from msb_cache.queries.why import Reasons
 
 _Found = TypeVar("_Found")
 
@@ -367,7 +368,7 @@ class ImageCache:
         Args:
             at_least_ns: only those idle for as long or longer, in ns.
         """
-        from msb_cache.queries.why import idle
+        from msb_cache.queries.last_used import idle
 
         with self._session.log() as log:
             return [] if log is None else idle(*log, self._ledger.clock(), at_least_ns)

@@ -1,7 +1,6 @@
 """Why an image, a manifest or a layer is here, or gone: answered from the log and the index.
 
-Also which images lie idle, and which event says so. Everything is read from one position; nothing is
-folded, and nothing is said that no event says.
+Everything is read from one position; nothing is folded, and nothing is said that no event says.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from msb_cache.projections.deletions import DeletionSummary
 from msb_cache.projections.images import HandleRow
 from msb_cache.projections.state import IndexState
 from msb_cache.queries import resolve
+from msb_cache.queries.last_used import last_use
 
 _NAMES_OFFERED = 3
 
@@ -131,16 +131,6 @@ class LayerReasons:
 Reasons = ImageReasons | ManifestReasons | LayerReasons
 
 
-@dataclass(frozen=True)
-class IdleImage:
-    """An image in the cache, for how long it was not used (ns), and the event that says so."""
-
-    reference: str
-    manifest_digest: str
-    idle_ns: int
-    event: StoredEvent | None
-
-
 def why(
     connection: sqlite3.Connection,
     store: EventStore,
@@ -167,27 +157,6 @@ def why(
     if found is None:
         raise never_seen(target, images.known_references(connection))
     return found
-
-
-def idle(
-    connection: sqlite3.Connection, store: EventStore, now_ns: int, at_least_ns: int = 0
-) -> list[IdleImage]:
-    """Return the images in the cache by idle time, longest first.
-
-    Args:
-        connection: the index.
-        store: the log, on the same connection.
-        now_ns: the time now, in ns since the epoch.
-        at_least_ns: only those idle for as long or longer.
-    """
-    rows = sorted(images.handles(connection), key=lambda row: (row.last_used_at, row.reference))
-    return [
-        IdleImage(
-            row.reference, row.manifest_digest, now_ns - row.last_used_at, _last_use(connection, store, row)
-        )
-        for row in rows
-        if now_ns - row.last_used_at >= at_least_ns
-    ]
 
 
 def never_seen(target: str, known: Iterable[str] = ()) -> ImageNotFoundError:
@@ -256,7 +225,7 @@ class _Asking:
             row.layer_count,
             arrived,
             pointed if pointed is not None and arrived is not None and pointed.seq != arrived.seq else None,
-            _last_use(self._connection, self._store, row),
+            last_use(self._connection, self._store, row),
             self._holds(row.manifest_digest),
             self._shares(row),
             self._fate_of_reference(row.reference, row.manifest_digest),
@@ -433,13 +402,3 @@ class _Asking:
     def _kept_back(self, subject: str) -> Fate | None:
         kept = next((kept for kept in self._plan().kept if kept.subject == subject), None)
         return None if kept is None else Fate(False, kept.rule, kept.by)
-
-
-def _last_use(connection: sqlite3.Connection, store: EventStore, row: HandleRow) -> StoredEvent | None:
-    """Return the event that says when an image was last used: the latest of those at that time."""
-    found = connection.execute(
-        "SELECT max(e.seq) FROM events e JOIN image i ON i.reference = e.subject "
-        "WHERE e.subject = ? AND e.seq >= i.seq AND e.occurred_at = ? AND +e.type IN (?, ?)",
-        (row.reference, row.last_used_at, ev.ImagePulled.type, ev.ImageUsed.type),
-    ).fetchone()
-    return None if found[0] is None else next(store.read(after=found[0] - 1, until=found[0]), None)
