@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import pwd
 import shutil
@@ -201,6 +202,18 @@ def cache(tmp_path: Path) -> Iterator[ImageCache]:
     actor = Actor(user="alice", uid=1, host="h", program="test")
     with ImageCache(tmp_path / "new" / "home", actor=actor) as cache:
         yield cache
+
+
+@pytest.fixture
+def config(own_home: Path) -> Callable[[object], None]:
+    """Return a function that writes the home's config.json: a document, or text as it is."""
+
+    def write(document: object) -> None:
+        own_home.mkdir(exist_ok=True)
+        text = document if isinstance(document, str) else json.dumps(document)
+        (own_home / "config.json").write_text(text)
+
+    return write
 
 
 # --- peers --------------------------------------------------------------------------------------

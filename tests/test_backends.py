@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import pwd
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ from msb_cache.backends import (
     with_backend,
 )
 from msb_cache.errors import InvalidConfigError
-from msb_cache.msb.config import KINDS, home_from_environment
 
 PROFILES: dict[str, Any] = {
     "by-env": {"backend": "cloud", "api_key_ref": "env:MY_KEY"},
@@ -33,16 +30,6 @@ PROFILES: dict[str, Any] = {
     "pasted": {"backend": "cloud", "api_key_ref": "msb_secret"},
     "empty": {"backend": "cloud", "api_key_ref": "inline:"},
 }
-
-
-@pytest.fixture
-def config(own_home: Path) -> Any:
-    def write(document: Any) -> None:
-        own_home.mkdir(exist_ok=True)
-        text = document if isinstance(document, str) else json.dumps(document)
-        (own_home / "config.json").write_text(text)
-
-    return write
 
 
 def describe(backend: LocalBackend | CloudBackend, home: Path) -> str:
@@ -149,38 +136,6 @@ def test_an_incomplete_selection_never_falls_back(
     assert "msb_secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "document",
-    [
-        "{nope",
-        "",
-        "[]",
-        {"version": 2},
-        {"home": 3},
-        {"active_profile": ["x"]},
-        {"profiles": []},
-        {"profiles": {"a": {"backend": "mars"}}},
-        {"profiles": {"a": {"backend": ["local"]}}},
-        {"profiles": {"a": {}}},
-        {"profiles": {"a": {"backend": "Local"}}},
-        {"allowed_backends": []},
-        {"allowed_backends": "local"},
-        {"allowed_backends": [{}]},
-        {"allowed_backends": ["cloud"]},
-    ],
-)
-def test_a_config_that_cannot_be_followed_is_an_error(document: Any, config: Any) -> None:
-    config(document)
-    with pytest.raises(InvalidConfigError, match=r"config\.json"):
-        default_backend()
-
-
-def test_an_unreadable_config_is_an_error(own_home: Path) -> None:
-    (own_home / "config.json").mkdir(parents=True)
-    with pytest.raises(InvalidConfigError, match="cannot be read"):
-        default_backend()
-
-
 def test_allowed_backends_bind_the_program_too(config: Any) -> None:
     config({"allowed_backends": ["local"]})
     with pytest.raises(InvalidConfigError, match="allowed_backends"):
@@ -203,25 +158,6 @@ def test_an_error_is_remembered_until_a_default_is_set(monkeypatch: pytest.Monke
         monkeypatch.setenv("MSB_BACKEND", "local")
     set_default_backend("local")
     assert default_backend_kind() == "local"
-
-
-def test_the_configuration_knows_each_kind() -> None:
-    assert [*KINDS] == [*BackendKind]
-
-
-def test_homes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: Any, own_home: Path) -> None:
-    assert Path(home_from_environment()) == own_home
-    config({"home": "data"})
-    assert Path(home_from_environment()) == own_home / "data"
-    config({"home": str(tmp_path / "far")})
-    assert Path(home_from_environment()) == tmp_path / "far" == LocalBackend().home
-    monkeypatch.delenv("MSB_HOME")
-    assert Path(home_from_environment()) == tmp_path / "home" / ".microsandbox"
-    monkeypatch.setenv("MSB_HOME", "")
-    assert Path(home_from_environment()) == tmp_path / "home" / ".microsandbox"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MSB_HOME", "~/here")
-    assert Path(home_from_environment()) == tmp_path / "~" / "here"
 
 
 def test_local_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,16 +275,3 @@ def test_scopes_belong_to_their_task() -> None:
 
     asyncio.run(main())
     assert sorted(seen) == ["cloud"] * 6 + ["local"] * 2
-
-
-def test_no_home_directory_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MSB_HOME")
-
-    monkeypatch.delenv("HOME", raising=False)
-
-    def nobody(uid: int) -> object:
-        raise KeyError(uid)
-
-    monkeypatch.setattr(pwd, "getpwuid", nobody)
-    with pytest.raises(InvalidConfigError, match="set MSB_HOME"):
-        default_backend()

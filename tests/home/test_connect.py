@@ -16,13 +16,12 @@ from sqlite_utils import Database
 from msb_cache.artifacts.layout import Layout
 from msb_cache.errors import CorruptLogError, LogError, NewerDatabaseError
 from msb_cache.eventstore import chain
-from msb_cache.eventstore.store import NewEvent
 from msb_cache.home.connect import open_database, open_to_read
 from msb_cache.home.ledger import Ledger
 from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
 from msb_cache.migrations.schema import migrations
-from msb_cache.projections import images, live
-from tests.logs import ACTOR, PYTHON, digest, downgrade, layer, manifest_added, new_ledger, some_events
+from msb_cache.projections import images
+from tests.logs import ACTOR, PYTHON, downgrade, new_ledger, some_events
 
 
 def test_reading_makes_no_database(tmp_path: Path) -> None:
@@ -46,29 +45,6 @@ PRAGMAS = {
     "foreign_keys": 1,
     "busy_timeout": 30000,
 }
-
-
-with closing(Database(memory=True)) as empty:
-    MIGRATIONS = [migration.name for migration in migrations.pending(empty)]
-
-
-@pytest.mark.parametrize("until", MIGRATIONS[1:])
-def test_an_older_database_is_migrated_and_its_projections_filled(tmp_path: Path, until: str) -> None:
-    manifest = NewEvent(manifest_added([layer(1, 10), layer(2, 20)]), digest(1))
-    ledger = new_ledger(tmp_path, [manifest, *some_events()[:-1]])
-    ledger.close()
-    path = Path(ledger.layout.database)
-    downgrade(path, until)
-    with closing(sqlite3.connect(path)) as old:
-        assert old.execute("PRAGMA user_version").fetchone() < (SCHEMA_VERSION,)
-    with ledger.read() as connection:
-        assert connection is not None
-        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
-        found = images.handle(connection, PYTHON)
-        assert found is not None
-        assert (found.size_bytes, found.layer_count) == (30, 2)
-        assert live.compare(connection, live.fold_until(ledger.store(connection))) == []
-        assert isinstance(chain.verify(connection), chain.Verified)
 
 
 def test_many_open_an_older_database_at_once(tmp_path: Path) -> None:
