@@ -375,9 +375,9 @@ def test_many_extension_headers(home: Path, tmp_path: Path, compression: str) ->
     many = pax(b"".join(record(b"k%d" % number, b"") for number in range(60_000)))
     last = pax(record(b"path", b"last") + record(b"SCHILY.xattr.user.b", b"1"))
     tar = (
-        (large + shared) * 150
+        (large + shared) * 100
         + many * 5
-        + pax(record(b"SCHILY.xattr.user.a", bytes(1_000_000)), b"g") * 150
+        + pax(record(b"SCHILY.xattr.user.a", bytes(1_000_000)), b"g") * 100
         + last
         + header(b"f")
     )

@@ -265,7 +265,6 @@ READING = (
         ["events"],
         ["verify"],
         ["info"],
-        ["holders", "app:1"],
     ),
     *(
         ["holders", "app:1"],
