@@ -106,9 +106,13 @@ def test_without_its_cache_folder(home: Path) -> None:
 
 
 def test_the_cache_lies_on_another_disk(home: Path, tmp_path: Path) -> None:
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as disk:
-        if os.stat(disk).st_dev == os.stat(tmp_path).st_dev:
-            pytest.skip("/dev/shm and the temporary folder are one disk")
+    here = os.stat(tmp_path).st_dev
+    others = [
+        path for path in ("/dev/shm", "/var/tmp") if os.path.isdir(path) and os.stat(path).st_dev != here
+    ]
+    if not others:
+        pytest.skip("/dev/shm, /var/tmp and the temporary folder are one disk")
+    with tempfile.TemporaryDirectory(dir=others[0]) as disk:
         there = tmp_path / "there"
         there.mkdir()
         (there / "cache").symlink_to(disk)
