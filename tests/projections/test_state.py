@@ -38,7 +38,7 @@ def test_all_of_it(ledger: Ledger) -> None:
     assert [*found.references.items()] == [(B, digest(2)), (A, digest(1))]  # newest first
     assert found.manifests == {digest(1): (X, Y, X), digest(2): (Z, Y)}
     assert found.layers == sorted([X, Y, Z])
-    assert found.repeated == {Y: 2}  # twice in one manifest is not in two
+    assert found.sharing_counts == {Y: 2}  # twice in one manifest is not in two
     assert found.holders == {digest(1): ["sandbox:a", "sandbox:b"]}
     assert found.named_layers() == {X, Y, Z}
 
@@ -48,7 +48,7 @@ def test_what_msb_never_had_is_not_its_to_delete(ledger: Ledger) -> None:
         transaction.connection.execute("UPDATE image SET msb_row = '1' WHERE reference = ?", (A,))
         transaction.connection.execute("UPDATE manifest SET msb_row = '1' WHERE digest = ?", (digest(1),))
         found = state.load_observed(transaction.connection)
-    assert found.fixed == {B, digest(2)}
+    assert found.unknown_to_msb == {B, digest(2)}
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,6 @@ def test_rows_that_no_fold_makes_are_refused(ledger: Ledger, damage: str) -> Non
 def test_holders_of_all_spellings_hold() -> None:
     held = {digest(1): ["sandbox:a"], digest(2): ["sandbox:b", "sandbox:a"]}
     alone = IndexState({A: digest(1)}, {}, (), held)
-    both = IndexState({A: digest(1)}, {}, (), held, others={A: [digest(2)]})
+    both = IndexState({A: digest(1)}, {}, (), held, other_spellings={A: [digest(2)]})
     assert (alone.holders_of(A), alone.digests(A)) == (("sandbox:a",), (digest(1),))
     assert (both.holders_of(A), both.digests(A)) == (("sandbox:a", "sandbox:b"), (digest(1), digest(2)))

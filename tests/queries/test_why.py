@@ -19,7 +19,6 @@ from msb_cache.queries.why import (
     ManifestReasons,
     Reasons,
     Sharing,
-    idle,
     never_seen,
     why,
 )
@@ -112,15 +111,3 @@ def test_names_like_it_are_offered(asked: str, known: list[str], offered: str) -
 def test_what_is_neither_a_name_nor_a_digest(tmp_path: Path) -> None:
     with asking(tmp_path, LIFE) as ask, pytest.raises(InvalidReferenceError):
         ask("UPPER CASE")
-
-
-def test_the_longest_idle_comes_first(tmp_path: Path) -> None:
-    ledger = new_ledger(tmp_path, LIFE)
-    now = 1_800_000_000 * 10**9 + 3600 * 10**9
-    with ledger.read() as connection:
-        assert connection is not None
-        store = ledger.store(connection)
-        found = idle(connection, store, now)
-        assert [(each.reference, each.event and each.event.seq) for each in found] == [(B, 5), (A, 6)]
-        assert found[0].idle_ns == found[1].idle_ns + 10**9
-        assert [each.reference for each in idle(connection, store, now, found[0].idle_ns)] == [B]
