@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -172,43 +173,71 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-@pytest.mark.parametrize(
-    ("planted", "statement"),
-    [
-        ("src/msb_cache/errors.py", "import msb_cache.models"),
-        ("eventstore/planted.py", "import msb_cache.projections"),
-        ("eventstore/planted.py", "from msb_cache import Image"),
-        ("src/msb_cache/oci/planted.py", "import msb_cache.artifacts"),
-        ("src/msb_cache/oci/planted.py", "def late():\n    from msb_cache.eventstore import events"),
-        ("src/msb_cache/artifacts/erofs/planted.py", "import msb_cache.oci"),
-        ("src/msb_cache/artifacts/planted.py", "import msb_cache.cache"),
-        ("migrations/planted.py", "import msb_cache.eventstore"),
-        ("projections/planted.py", "import msb_cache.oci"),
-        ("projections/planted.py", "import msb_cache.models"),
-        ("src/msb_cache/planted.py", "import msb_cache.errors"),
-        ("src/msb_cache/models.py", "def late():\n    from msb_cache.image import Image"),
-        ("src/msb_cache/models.py", "import msb_cache.cache"),
-        ("src/msb_cache/session.py", "import msb_cache.commands.remove"),
-        ("src/msb_cache/commands/planted.py", "import msb_cache.audit.verify"),
-        ("src/msb_cache/queries/planted.py", "import msb_cache.session"),
-        ("src/msb_cache/engines/msb/planted.py", "import msb_cache.engines.own.add"),
-        ("src/msb_cache/engines/own/planted.py", "import msb_cache.engines.msb.delete"),
-        ("src/msb_cache/home/ledger.py", "import msb_cache.home.index_cache"),
-        ("src/msb_cache/home/planted.py", "import msb_cache.errors"),
-        ("src/msb_cache/diagnostics.py", "import msb_cache.models"),
-        ("src/msb_cache/cache.py", "import msb_cache.cli"),
-    ],
-)
-def test_the_contracts_refuse(tree: Path, planted: str, statement: str) -> None:
-    target = tree / planted
-    before = target.read_text() if target.exists() else None
-    target.write_text(f"{before or ''}\n{statement}\n")
+# Each on a line of its own in a copy of the tree, all at once: a run of the linter takes a second.
+PLANTED = [
+    ("src/msb_cache/errors.py", "import msb_cache.models"),
+    ("eventstore/planted.py", "import msb_cache.projections"),
+    ("eventstore/planted.py", "from msb_cache import Image"),
+    ("src/msb_cache/oci/planted.py", "import msb_cache.artifacts"),
+    ("src/msb_cache/oci/planted.py", "def late():\n    from msb_cache.eventstore import events"),
+    ("src/msb_cache/artifacts/erofs/planted.py", "import msb_cache.oci"),
+    ("src/msb_cache/artifacts/planted.py", "import msb_cache.cache"),
+    ("migrations/planted.py", "import msb_cache.eventstore"),
+    ("projections/planted.py", "import msb_cache.oci"),
+    ("projections/planted.py", "import msb_cache.models"),
+    ("src/msb_cache/models.py", "def late():\n    from msb_cache.image import Image"),
+    ("src/msb_cache/models.py", "import msb_cache.cache"),
+    ("src/msb_cache/session.py", "import msb_cache.commands.remove"),
+    ("src/msb_cache/commands/planted.py", "import msb_cache.audit.verify"),
+    ("src/msb_cache/queries/planted.py", "import msb_cache.session"),
+    ("src/msb_cache/engines/msb/planted.py", "import msb_cache.engines.own.add"),
+    ("src/msb_cache/engines/own/planted.py", "import msb_cache.engines.msb.delete"),
+    ("src/msb_cache/home/ledger.py", "import msb_cache.home.index_cache"),
+    ("src/msb_cache/diagnostics.py", "import msb_cache.models"),
+    ("src/msb_cache/cache.py", "import msb_cache.cli"),
+]
+
+
+def dotted(path: str) -> str:
+    return ".".join(("msb_cache", *Path(path.removeprefix("src/msb_cache/")).with_suffix("").parts))
+
+
+@pytest.fixture(scope="module")
+def refused(tree: Path) -> str:
+    """What the linter says of all that is planted."""
+    before = {path: path.read_text() if path.exists() else None for path in {tree / to for to, _ in PLANTED}}
+    try:
+        for to, statement in PLANTED:
+            with (tree / to).open("a") as file:
+                file.write(f"\n{statement}\n")
+        done = lint_imports(tree)
+    finally:
+        for path, text in before.items():
+            path.unlink() if text is None else path.write_text(text)
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(("planted", "statement"), PLANTED)
+def test_the_contracts_refuse(refused: str, planted: str, statement: str) -> None:
+    found = re.search(r"(?:from (\S+) )?import (\S+)", statement)
+    assert found is not None
+    imported = {found[2]} if found[1] is None else {found[1], f"{found[1]}.{found[2]}"}
+    pairs = re.findall(r"(\S+) ->\s+(\S+)", refused)
+    assert [pair for pair in pairs if pair[0] == dotted(planted) and pair[1] in imported], refused
+
+
+def test_a_room_that_stands_on_no_floor_is_refused(tree: Path) -> None:
+    for room in ("planted", "engines/planted", "home/planted"):
+        (tree / "src" / "msb_cache" / f"{room}.py").touch()
     try:
         done = lint_imports(tree)
-        assert done.returncode == 1, done.stdout + done.stderr
-        assert "BROKEN" in done.stdout
     finally:
-        target.unlink() if before is None else target.write_text(before)
+        for room in ("planted", "engines/planted", "home/planted"):
+            (tree / "src" / "msb_cache" / f"{room}.py").unlink()
+    assert done.returncode == 1
+    for contract in ("floors", "the two engines", "the ledger"):
+        assert re.search(rf"{contract}.*BROKEN", " ".join(done.stdout.split())), done.stdout
 
 
 def test_no_module_imports_itself_through_others() -> None:
