@@ -37,10 +37,9 @@ def opened(path: str | Path) -> Iterator[sqlite3.Connection]:
     Raises:
         OSError, sqlite3.Error: it cannot be read.
     """
-    found = shared(path)
+    found = _open_shared(path)
     if found is not None:
         with closing(found) as connection:
-            connection.execute("BEGIN")
             yield connection
         return
     folder = Path(tempfile.mkdtemp(prefix="msb-cache-"))
@@ -94,14 +93,20 @@ def shared(path: str | Path) -> sqlite3.Connection | None:
     Returns:
         A connection that reads, in autocommit mode.
     """
+    connection = _open_shared(path)
+    if connection is not None:
+        connection.execute("ROLLBACK")
+    return connection
+
+
+def _open_shared(path: str | Path) -> sqlite3.Connection | None:
+    """Return such a connection in one read, which holds what is there."""
     if not _shared(path):
         return None
     try:
-        connection = _begin(f"file:{quote(os.fsencode(path))}?mode=ro")
+        return _begin(f"file:{quote(os.fsencode(path))}?mode=ro")
     except sqlite3.OperationalError:
         return None  # such as a -shm that only a writer can mend
-    connection.execute("ROLLBACK")
-    return connection
 
 
 def stamp(path: str | Path) -> tuple[Status, Status]:

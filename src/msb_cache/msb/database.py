@@ -172,12 +172,14 @@ class Reader:
                 settled = began - max(file.mtime_ns for file in before) > foreign_db.MTIME_TICK
                 self._seen = before if settled else None
                 return self._last
-            self._connection.execute("BEGIN")
             try:
+                self._connection.execute("BEGIN")
                 self._last = _state(self._connection, self._path)
                 self._seen = self._now()  # within the transaction, of what was read
-            finally:
                 self._connection.execute("ROLLBACK")
+            except sqlite3.OperationalError:
+                self.close()  # the last process that had the database open may have taken its files along
+                return read(self._path)
             return self._last
 
     def _now(self) -> Hashable:
