@@ -1,8 +1,8 @@
 """The kinds of artifacts: one entry for each says where its files lie, and what in the index needs one.
 
 What becomes of an artifact in a deletion is told by the event of the kind's name (``layer.deleted``), and its
-lock is the file beside it. An entry's order matters: what stands later is referred to by nothing that stands
-earlier with the same need, so a deletion takes the kinds of a manifest from the end.
+lock is the file beside it. The order matters: of the kinds that one record needs, a later one refers to the
+earlier, so a deletion takes them from the end.
 """
 
 from __future__ import annotations

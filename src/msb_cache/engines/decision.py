@@ -116,9 +116,10 @@ def planned(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
     """Yield what a plan deletes, in the order in which it goes: what refers before what is referred to."""
     for reference in plan.references:
         yield from _file("metadata", reference, layout)
+    of_manifest = needing("manifest")[::-1]
     for digest in plan.manifests:
         yield ev.PlannedArtifact(kind="manifest", subject=digest)
-        for kind in reversed(needing("manifest")):
+        for kind in of_manifest:
             yield from _file(kind, digest, layout)
     for diff_id in plan.layers:
         # Named even when its file is missing: naming it takes its record out of the index.

@@ -37,7 +37,7 @@ def opened(path: str | Path) -> Iterator[sqlite3.Connection]:
     Raises:
         OSError, sqlite3.Error: it cannot be read.
     """
-    found = _open_shared(path)
+    found = shared(path)
     if found is not None:
         with closing(found) as connection:
             yield connection
@@ -91,16 +91,8 @@ def shared(path: str | Path) -> sqlite3.Connection | None:
     there. It keeps no process from writing.
 
     Returns:
-        A connection that reads, in autocommit mode.
+        A connection in one read, which holds what is there.
     """
-    connection = _open_shared(path)
-    if connection is not None:
-        connection.execute("ROLLBACK")
-    return connection
-
-
-def _open_shared(path: str | Path) -> sqlite3.Connection | None:
-    """Return such a connection in one read, which holds what is there."""
     if not _shared(path):
         return None
     try:

@@ -165,7 +165,8 @@ class Reader:
         with _translate_errors(self._path):
             if self._last is not None and self._seen is not None and self._seen == self._now():
                 return self._last
-            self._connection = self._connection or foreign_db.shared(self._path)
+            self.close()  # it may be another file by now
+            self._connection = foreign_db.shared(self._path)
             if self._connection is None:
                 began, before = time.time_ns(), foreign_db.stamp(self._path)
                 self._last = read(self._path)
@@ -173,13 +174,12 @@ class Reader:
                 self._seen = before if settled else None
                 return self._last
             try:
-                self._connection.execute("BEGIN")
                 self._last = _state(self._connection, self._path)
-                self._seen = self._now()  # within the transaction, of what was read
+                self._seen = self._now()  # within the read, of what was read
                 self._connection.execute("ROLLBACK")
-            except sqlite3.OperationalError:
-                self.close()  # the last process that had the database open may have taken its files along
-                return read(self._path)
+            except BaseException:
+                self.close()
+                raise
             return self._last
 
     def _now(self) -> Hashable:
