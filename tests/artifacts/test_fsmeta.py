@@ -29,11 +29,22 @@ def tree_of(*members: Member) -> Node:
     return changes.finish()
 
 
+def is_whiteout(flat: tuple[Any, ...]) -> bool:
+    kind, *_, rdev, _, _, _, _, _, _, _ = flat
+    return bool(kind.startswith("c") and rdev == (0, 0))
+
+
 def naive_merge(layers: list[list[Member]]) -> dict[bytes, Any]:
     """Path → (attributes, (layer, first name there)): one layer's paths at a time over all before."""
     merged: dict[bytes, Any] = {b"": (DEFAULT_DIRECTORY, {}, None, (0, b""))}
     for number, members in enumerate(layers, start=1):
         layer = flatten(tree_of(*members))
+        for path in [path for path, value in layer.items() if value[10]]:
+            inside = [each for each in layer if each == path or each.startswith(path + b"/")]
+            over_a_file = path in merged and not merged[path][0][0].startswith("d")
+            if over_a_file and all(layer[each][10] or is_whiteout(layer[each]) for each in inside):
+                for each in inside:
+                    del layer[each]
 
         def below(top: bytes) -> list[bytes]:
             return [path for path in merged if path.startswith(top + b"/") or (not top and path)]
@@ -48,7 +59,7 @@ def naive_merge(layers: list[list[Member]]) -> dict[bytes, Any]:
                 del merged[path]
         for path, value in layer.items():
             kind, uid, gid, mtime, ns, rdev, size, target, xattrs, _, implicit, same, _ = value
-            if kind.startswith("c") and rdev == (0, 0):
+            if is_whiteout(value):
                 continue
             if implicit:
                 merged.setdefault(path, (DEFAULT_DIRECTORY, {}, None, (number, path)))
@@ -135,6 +146,15 @@ BASE = [directory(b"d", mode=0o700, uid=7), Member(b"d/old", mode=0o600)]
         ([Member(b"d")], {b"d": (0o644, 0)}),
         ([symlink(b"d", b"e")], {b"d": (0o777, 0)}),
         ([directory(b"d/old")], {b"d": (0o700, 7), b"d/old": (0o755, 0)}),
+        ([Member(b"d/old/.wh.none")], {b"d": (0o700, 7), b"d/old": (0o600, 0)}),
+        ([Member(b"d/old/a/.wh.none")], {b"d": (0o700, 7), b"d/old": (0o600, 0)}),
+        ([Member(b"d/old/.wh..wh..opq")], {b"d": (0o700, 7), b"d/old": (0o600, 0)}),
+        ([Member(b"d/old/" + b"a/" * 1000 + b".wh.none")], {b"d": (0o700, 7), b"d/old": (0o600, 0)}),
+        (
+            [Member(b"d/old/.wh.none"), Member(b"d/old/new")],
+            {b"d": (0o700, 7), b"d/old": (0o755, 0), b"d/old/new": (0o644, 0)},
+        ),
+        ([directory(b"d/old"), Member(b"d/old/.wh.none")], {b"d": (0o700, 7), b"d/old": (0o755, 0)}),
         ([Member(b"d/old/new")], {b"d": (0o700, 7), b"d/old": (0o755, 0), b"d/old/new": (0o644, 0)}),
     ],
 )

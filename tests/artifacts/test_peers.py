@@ -281,11 +281,14 @@ ODD: dict[str, list[list[Member]]] = {
     "hard link to a directory": [[directory(b"a"), hardlink(b"b", b"a")]],
     "whiteout and new content": [[Member(b"a/b"), Member(b"c")], [Member(b".wh.a"), Member(b"a/d")]],
     "opaque after content": [[Member(b"a/b"), Member(b"c")], [Member(b"a/d"), Member(b"a/.wh..wh..opq")]],
+    "whiteout below a lower file": [[Member(b"a"), Member(b"b")], [Member(b"a/.wh.x")]],
+    "whiteout deep below a lower file": [[Member(b"a")], [Member(b"a/b/.wh.x")]],
+    "opaque below a lower file": [[Member(b"a")], [Member(b"a/.wh..wh..opq")]],
+    "whiteout below what became a file": [[Member(b"a/x")], [Member(b"a")], [Member(b"a/.wh.x")]],
 }
 # umoci sees the lower layers when it unpacks one; a layer image is made without them.
 UNLIKE: dict[str, list[list[Member]]] = {
     "lower file becomes a parent": [[Member(b"a/b")], [Member(b"a/b/c")]],
-    "whiteout below a lower file": [[Member(b"a"), Member(b"b")], [Member(b"a/.wh.x")]],
     "hard link to a lower file": [[Member(b"a")], [hardlink(b"b", b"a")]],
     "lower link as parent": [[directory(b"d"), symlink(b"l", b"d")], [Member(b"l/x")]],
 }

@@ -43,6 +43,8 @@ def _apply(root: Node, layer: Node, device: int) -> None:
         for name, node in upper.children.items():
             if node.children is not None:
                 below = children.get(name)
+                if below is not None and below.children is None and _only_removes(node):
+                    continue
                 if below is None or below.children is None:
                     below = children[name] = implicit_directory()
                 _adopt(below, node)
@@ -56,6 +58,18 @@ def _apply(root: Node, layer: Node, device: int) -> None:
                 children.pop(name, None)
             else:
                 children[name] = node
+
+
+def _only_removes(node: Node) -> bool:
+    """Whether a layer says of this directory only what is gone below it: over a file that changes nothing."""
+    pending = [node]
+    while pending:
+        node = pending.pop()
+        if node.implicit:
+            pending += (node.children or {}).values()
+        elif not is_whiteout(node):
+            return False
+    return True
 
 
 def _adopt(merged: Node, upper: Node) -> None:

@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 
 from msb_cache.errors import InvalidImageError
+from msb_cache.oci.documents.decode import DOCKER_FOREIGN, OCI_FOREIGN
 from tests.imagebuilder import (
+    OCI_LAYER,
+    BuiltImage,
     BuiltLayer,
     blob_name,
     image,
@@ -111,11 +114,22 @@ def test_layers_of_layouts_must_be_there_and_of_their_size(opened: Opener) -> No
         opened(tar_of(members))
 
 
-def test_foreign_and_encrypted_layers_are_refused(opened: Opener) -> None:
-    for media_type in (
-        "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
-        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
-    ):
-        built = replace(AMD, layers=tuple(BuiltLayer(each.tar, each.blob, media_type) for each in AMD.layers))
-        with pytest.raises(InvalidImageError, match=r"encrypted|foreign"):
-            opened(oci_archive(built))
+def retyped(built: BuiltImage, media_type: str) -> BuiltImage:
+    return replace(built, layers=tuple(BuiltLayer(each.tar, each.blob, media_type) for each in built.layers))
+
+
+def test_encrypted_layers_are_refused(opened: Opener) -> None:
+    with pytest.raises(InvalidImageError, match="encrypted"):
+        opened(oci_archive(retyped(AMD, OCI_LAYER + "+gzip+encrypted")))
+
+
+@pytest.mark.parametrize("media_type", [OCI_FOREIGN, DOCKER_FOREIGN])
+def test_foreign_layers_are_loaded_if_they_are_there(opened: Opener, media_type: str) -> None:
+    built = retyped(AMD, media_type)
+    (found,) = opened(oci_archive(built)).images
+    assert [layer.media_type for layer in found.layers] == [OCI_LAYER] * len(built.layers)
+    found.layers[0].verify_only()
+    members = oci_members([built])
+    del members[blob_name(built.layers[0].digest)]
+    with pytest.raises(InvalidImageError, match=r"layer sha256:.* is missing"):
+        opened(tar_of(members))

@@ -60,7 +60,7 @@ def test_numbers_follow_the_rule(raw: bytes) -> None:
 
 
 def time_by_the_rule(text: bytes) -> tuple[int, int] | None:
-    match = re.fullmatch(rb"(-?[0-9]{1,19})(?:\.([0-9]*))?", text)
+    match = re.fullmatch(rb"([-+]?[0-9]{1,19})(?:\.([0-9]*))?", text)
     if match is None or abs(int(match[1])) >= 1 << 63:
         return None
     digits = (match[2] or b"")[:9].decode()
@@ -102,13 +102,17 @@ def test_owners_are_32_bits() -> None:
         (b"1700000000.123456789999", (1_700_000_000, 123_456_789)),
         (b"7.", (7, 0)),
         (b"-3", (-3, 0)),
+        (b"+5", (5, 0)),
+        (b"+1.5", (1, 500_000_000)),
     ],
 )
 def test_times(text: bytes, value: tuple[int, int]) -> None:
     assert pax_time(text) == value
 
 
-@pytest.mark.parametrize("text", [b"", b"x", b"1e5", b"--1", b".5", b"1.2.3", b"9" * 30, b" 1", "١".encode()])
+@pytest.mark.parametrize(
+    "text", [b"", b"x", b"1e5", b"--1", b"+-1", b"+", b"++1", b".5", b"1.2.3", b"9" * 30, b" 1", "١".encode()]
+)
 def test_no_times(text: bytes) -> None:
     with pytest.raises(TarProblem):
         pax_time(text)

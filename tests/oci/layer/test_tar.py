@@ -208,6 +208,29 @@ def test_gnu_long_names_win() -> None:
     assert entry.link == b"target"
 
 
+GNU = b"ustar  \0"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path"),
+    [
+        (b"some/dir", b"some/dir/f"),  # Go before 1.8, as Go reads it since
+        (b"14535456712\0" + b"14535456712\0", b"f"),  # two times, as GNU tar writes them
+        (b"14535456712\0", b"f"),
+        (b"14535456712\0" + b"directory", b"14535456712/f"),
+        ("déjà".encode(), b"f"),
+    ],
+)
+def test_a_directory_where_gnu_has_times(prefix: bytes, path: bytes) -> None:
+    assert only(header(b"f", at257=GNU, at345=prefix)).path == path
+
+
+@pytest.mark.parametrize("last", [pax(path=b"long"), member(b"././@LongLink", b"long\0", b"L")])
+def test_extensions_of_no_member(last: bytes) -> None:
+    assert described(member(b"f") + last + END) == described(member(b"f") + END)
+    assert "is truncated" in refused(member(b"f") + last)
+
+
 def test_extensions_reach_one_member_only() -> None:
     data = pax(path=b"long", mtime=b"5.5") + member(b"a") + member(b"b")
     assert [(e[0], e[5], e[6]) for e in described(data)] == [(b"long", 5, 500_000_000), (b"b", 1000, 0)]

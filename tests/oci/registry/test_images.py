@@ -14,6 +14,7 @@ import pytest
 
 from msb_cache.errors import ImagePullFailedError, InvalidImageError, PlatformNotFoundError
 from msb_cache.oci.archive.open import open_archive
+from msb_cache.oci.documents.decode import OCI_FOREIGN
 from msb_cache.oci.documents.platform import Platform
 from msb_cache.oci.reference import Reference
 from msb_cache.oci.registry.images import MAX_LOOKED_UP, Registry, Resolved
@@ -354,7 +355,6 @@ def test_schema_1_is_refused_by_name(server: RegistryServer, registry: Registry)
 @pytest.mark.parametrize(
     ("media_type", "word"),
     [
-        ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "foreign"),
         ("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "encrypted"),
         ("application/vnd.cncf.helm.chart.content.v1.tar+gzip", "unknown media type"),
     ],
@@ -369,6 +369,19 @@ def test_layers_that_cannot_be_loaded_are_refused_before_they_are_fetched(
     with pytest.raises(InvalidImageError, match=word):
         registry.resolve(reference(name))
     assert server.count("") == 1
+
+
+def test_a_foreign_layer_comes_from_the_registry_or_not_at_all(
+    server: RegistryServer, registry: Registry, tmp_path: Path
+) -> None:
+    built = sample()
+    foreign = replace(built, layers=tuple(replace(each, media_type=OCI_FOREIGN) for each in built.layers))
+    name = server.add(foreign)
+    image = registry.image(registry.resolve(reference(name)), partials=tmp_path)
+    image.layers[0].verify_only()
+    server.on("/blobs/", error(404, "BLOB_UNKNOWN", "none"))
+    with pytest.raises(ImagePullFailedError, match=r"foreign layer sha256:.* is not in the registry"):
+        image.layers[1].verify_only()
 
 
 def test_a_manifest_that_is_not_what_was_asked_for(server: RegistryServer, registry: Registry) -> None:

@@ -26,6 +26,8 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+OCI_FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+DOCKER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar"
 
 MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_INDEX})
@@ -40,6 +42,7 @@ MAX_DOCUMENT_BYTES = 4 << 20
 #: files.
 MAX_LAYERS = 1024
 
+# A foreign layer is recorded by its content, as msb does: where its blob lay is no property of it.
 _LAYER_TYPES = {
     OCI_LAYER: OCI_LAYER,
     OCI_LAYER_GZIP: OCI_LAYER_GZIP,
@@ -47,6 +50,12 @@ _LAYER_TYPES = {
     DOCKER_LAYER: OCI_LAYER,
     DOCKER_LAYER + ".gzip": OCI_LAYER_GZIP,
     DOCKER_LAYER + ".zstd": OCI_LAYER_ZSTD,
+    OCI_FOREIGN: OCI_LAYER,
+    OCI_FOREIGN + "+gzip": OCI_LAYER_GZIP,
+    OCI_FOREIGN + "+zstd": OCI_LAYER_ZSTD,
+    DOCKER_FOREIGN: OCI_LAYER,
+    DOCKER_FOREIGN + ".gzip": OCI_LAYER_GZIP,
+    DOCKER_FOREIGN + ".zstd": OCI_LAYER_ZSTD,
 }
 #: How the media types of Docker's first manifests begin, and what is said when one is met.
 SCHEMA1 = "application/vnd.docker.distribution.manifest.v1"
@@ -247,15 +256,13 @@ def decode_config(data: bytes, what: str = "the image config") -> ImageConfig:
 def layer_media_type(media_type: str, what: str) -> str:
     """The OCI name of a layer's media type, Docker's names included, as msb records it.
 
-    Raises InvalidImageError for encrypted, foreign and unknown types.
+    Raises InvalidImageError for encrypted and unknown types.
     """
     known = _LAYER_TYPES.get(media_type)
     if known is not None:
         return known
     if media_type.endswith("+encrypted"):
         raise InvalidImageError(f"{what} is encrypted, which is not supported")
-    if ".nondistributable." in media_type or ".foreign." in media_type:
-        raise InvalidImageError(f"{what} is a foreign (non-distributable) layer, which is not supported")
     raise InvalidImageError(f"{what} has the unknown media type {shown(media_type)}")
 
 

@@ -110,6 +110,8 @@ def parse_header(block: bytes, fields: Fields) -> None:
         # star has times where POSIX has the prefix's last bytes.
         above = prefix[:131] if end[8:] == b"tar\0" else prefix
         fields.path = above.partition(b"\0")[0] + b"/" + fields.path
+    elif prefix[0] and magic == b"ustar ":
+        fields.path = _old_go_directory(prefix) + fields.path
     fields.device = (_device(devices[:8]), _device(devices[8:])) if flag in b"34" else _NO_DEVICE
     fields.size = number(size, "size")
     if fields.size < 0:
@@ -119,6 +121,18 @@ def parse_header(block: bytes, fields: Fields) -> None:
     fields.mtime_ns = 0
     fields.link = link.partition(b"\0")[0] if link[0] else b""
     fields.xattrs = _NO_XATTRS
+
+
+def _old_go_directory(prefix: bytes) -> bytes:
+    """Return the directory, with a slash, that Go before 1.8 wrote where GNU tar has times, or nothing."""
+    try:
+        for time in (prefix[:12], prefix[12:24]):
+            if time[0]:
+                number(time, "time")
+    except TarProblem:
+        directory = prefix.partition(b"\0")[0]
+        return directory + b"/" if directory.isascii() else b""
+    return b""
 
 
 @lru_cache(maxsize=1024)  # an archive has few modes and owners, and many members with the same ones
@@ -267,12 +281,12 @@ def _decimal(value: bytes, what: str) -> int:
 
 
 def pax_time(value: bytes) -> tuple[int, int]:
-    """A decimal time as whole seconds since the epoch, rounded down, and nanoseconds.
+    """A decimal time, signed or not, as whole seconds since the epoch, rounded down, and nanoseconds.
 
     Further digits are cut.
     """
     negative = value.startswith(b"-")
-    whole, _, fraction = value[negative:].partition(b".")
+    whole, _, fraction = value[value.startswith((b"-", b"+")) :].partition(b".")
     if not whole.isdigit() or len(whole) > 19 or (fraction and not fraction.isdigit()):
         raise TarProblem("has a member whose mtime is not a number")
     seconds = int(whole)

@@ -147,6 +147,7 @@ class TarReader:
         self._left = 0  # bytes of the current member's content still unread
         self._padding = 0
         self._taken = False
+        self._ended = False  # at blocks of zeros, not where the stream stops
 
     def __iter__(self) -> Iterator[TarEntry]:
         try:
@@ -189,9 +190,9 @@ class TarReader:
                 entry._segments = self._segments(block, entry, extension)
             self._taken = False
             return entry
-        if extension is not None:
+        if extension is not None and not self._ended:
             raise TarProblem("is truncated")
-        return None
+        return None  # what extension headers say of no member is nothing
 
     def _read_extension(self, fields: Fields, extension: Extension | None) -> Extension | None:
         """What is known of the next member, with what this header's data adds."""
@@ -280,6 +281,7 @@ class TarReader:
         block = self._header_block()
         if block is None or block != _ZEROS:
             return block
+        self._ended = True
         second = self._header_block()
         if second is not None and second != _ZEROS:
             raise TarProblem("has a damaged member header (a lone block of zeros)")

@@ -16,11 +16,13 @@ from msb_cache.oci.archive.selection import Selection
 from msb_cache.oci.digest import check_digest, digest_of, digest_problem
 from msb_cache.oci.documents.candidates import Candidates, document_type
 from msb_cache.oci.documents.decode import (
+    DOCKER_FOREIGN,
     DOCKER_INDEX,
     DOCKER_MANIFEST,
     INDEX_TYPES,
     MANIFEST_TYPES,
     MAX_DOCUMENT_BYTES,
+    OCI_FOREIGN,
     OCI_INDEX,
     OCI_MANIFEST,
     SCHEMA1,
@@ -225,10 +227,12 @@ class _Repository:
         self, layer: Descriptor, partials: Path, progress: Callable[[LayerProgress], None] | None
     ) -> BlobDownload:
         """A reader of a layer's blob."""
+        # A foreign layer may lie elsewhere only, at addresses that strangers chose: none of them is asked.
+        foreign = layer.media_type.startswith((OCI_FOREIGN, DOCKER_FOREIGN))
 
         def open_from(offset: int) -> Answer:
             headers = {"Range": f"bytes={offset}-"} if offset else {}
-            path, what = f"blobs/{layer.digest}", f"layer {layer.digest}"
+            path, what = f"blobs/{layer.digest}", f"{'foreign ' if foreign else ''}layer {layer.digest}"
             return self._session.open(self._name, path, what, headers, _BLOB_STATUSES)
 
         return BlobDownload(layer, open_from, partials, self._session.backoff(), progress)
