@@ -1,7 +1,8 @@
 """Cut a scenario short: at a step, at a moment, at a system call; and say what was acknowledged before.
 
 A process is forked where it is to be killed from within or by the clock. For system calls it is a new one
-under strace, which counts the calls of each thread, and kills the process or lets the call fail at one.
+under strace, which counts the calls of each thread, and at one of them kills the process, or lets
+the call fail.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -50,6 +51,8 @@ class Cut:
     acknowledged: int
     short: bool
     said: str = ""
+    failed: bool = False
+    """A system call failed, which need not have ended the command: a file may not have been deleted."""
 
 
 class Bench:
@@ -85,7 +88,9 @@ class Bench:
         return self._work
 
     def check(self, cut: Cut, where: str) -> None:
-        """What was acknowledged is there, nothing half, the next writer makes it whole, and all goes on.
+        """What was acknowledged is there, nothing half, the next writers make it whole, and all goes on.
+
+        The next writers are one that only records, and one that deletes: it takes up what failed before.
 
         Raises:
             AssertionError: naming where it was cut.
@@ -106,6 +111,10 @@ class Bench:
                         for _ in range(2 * scenario.step):
                             cache.use("one:1")
             assert index_of(home) in possible, "after recovery"
+            if cut.failed:
+                with ImageCache(home) as cache:
+                    cache.load(self._work / "lone.tar", tag="again:1")
+                    cache.remove("again:1")
             check_whole(home, bare=scenario.bare)
             with ImageCache(home) as cache:
                 cache.load(self._work / "lone.tar", tag="again:1")
@@ -176,6 +185,10 @@ class Bench:
         """Let a thread's n-th system call of this name, and all later ones, fail."""
         return self._injected(strace, call, f"error={error}:when={number}+")
 
+    def failing_once(self, strace: str, call: str, number: int, error: str) -> Cut:
+        """Let a thread's n-th system call of this name fail, and none after it."""
+        return replace(self._injected(strace, call, f"error={error}:when={number}"), failed=True)
+
     def _injected(self, strace: str, call: str, what: str) -> Cut:
         return self._traced(strace, [call], ["-f", "-o", os.devnull, "-e", f"inject={call}:{what}"])
 
@@ -185,7 +198,7 @@ class Bench:
             [
                 *(strace, "-qq", "-f", "-e", f"trace={','.join(calls)}", "-e", "signal=none"),
                 *options,
-                *(sys.executable, "-m", "tests.reliability.scenarios", self.name, str(self._work)),
+                *self._program(),
             ],
             cwd=ROOT,
             capture_output=True,
@@ -193,6 +206,9 @@ class Bench:
             timeout=120,
         )
         return Cut(len(done.stdout), done.returncode != 0, done.stderr)
+
+    def _program(self) -> list[str]:
+        return [sys.executable, "-m", "tests.reliability.scenarios", self.name, str(self._work)]
 
 
 def spread(count: int, most: int, chance: random.Random) -> list[int]:

@@ -22,7 +22,7 @@ from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.errors import MicrosandboxError
 from msb_cache.eventstore.chain import Verified
 from msb_cache.home import index_cache
-from msb_cache.migrations import APPLICATION_ID
+from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
 from msb_cache.migrations.schema import migrations
 from tests.imagebuilder import docker_archive, file, image, layer
 
@@ -232,9 +232,10 @@ SCENARIOS = {
     "snapshots": Scenario(
         _with("one"), (_use_often, _hold("one:1", "sandbox:a"), _use_often, _look_back), step=4
     ),
-    "migration from 1": Scenario(_older(1), (_listed, _hold("one:1", "sandbox:a"))),
-    "migration from 2": Scenario(_older(2), (_listed, _hold("one:1", "sandbox:a"))),
-    "migration from 3": Scenario(_older(3), (_listed, _hold("one:1", "sandbox:a"))),
+    **{
+        f"migration from {schema}": Scenario(_older(schema), (_listed, _hold("one:1", "sandbox:a")))
+        for schema in range(1, SCHEMA_VERSION)
+    },
 }
 
 
