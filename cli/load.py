@@ -12,7 +12,14 @@ from msb_cache.cli.common import PATH, done, examples, note, on_terminal, open_c
 @click.command(epilog=examples("msb-cache load app.tar --tag app:dev", "docker save app:1 | msb-cache load"))
 @click.argument("archive", type=PATH, required=False)
 @click.option("-i", "--input", "path", type=PATH, help="The archive; without one, stdin.")
-@click.option("-t", "--tag", metavar="REF", help="One more reference for the first image.")
+@click.option(
+    "-t",
+    "--tag",
+    "tags",
+    metavar="REF",
+    multiple=True,
+    help="One more reference for the first image; repeatable.",
+)
 @click.option(
     "--platform", metavar="OS/ARCH", help="Which image of an index; default: linux on this machine."
 )
@@ -22,7 +29,7 @@ def load(
     home: str | None,
     archive: str | None,
     path: str | None,
-    tag: str | None,
+    tags: tuple[str, ...],
     platform: str | None,
     quiet: bool,
 ) -> None:
@@ -40,7 +47,7 @@ def load(
         raise click.UsageError("nothing to load: stdin is closed")
     source = sys.stdin.buffer if path is None or path == "-" else path
     with open_cache(home, quiet=quiet) as cache:
-        handles = cache.load(source, tag=tag, platform=platform, note=None if quiet else note)
+        handles = cache.load(source, tag=tags, platform=platform, note=None if quiet else note)
     if not quiet:
         for handle in handles:
             done("Loaded", handle.reference)

@@ -15,6 +15,7 @@ from msb_cache.backends import (
     LocalBackend,
     backend_scope,
     default_backend,
+    default_backend_info,
     default_backend_kind,
     set_default_backend,
     with_backend,
@@ -134,6 +135,42 @@ def test_an_incomplete_selection_never_falls_back(
     with pytest.raises(InvalidConfigError, match="(?s)" + message) as caught:
         default_backend()
     assert "msb_secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "active", "expected"),
+    [
+        ({}, None, ("local", "default", None, None)),
+        ({"MSB_API_KEY": "k"}, None, ("local", "default", None, None)),
+        ({}, "local-one", ("local", "active_profile", "local-one", None)),
+        ({"MSB_BACKEND": "local"}, "inline", ("local", "MSB_BACKEND", None, None)),
+        ({"MSB_PROFILE": "inline"}, None, ("cloud", "MSB_PROFILE", "inline", "https://y.example")),
+        ({"MSB_BACKEND": "cloud"}, "inline", ("cloud", "MSB_BACKEND", "inline", "https://y.example")),
+        (
+            {"MSB_BACKEND": "cloud", "MSB_API_KEY": "k"},
+            "inline",
+            ("cloud", "MSB_BACKEND", None, "https://api.microsandbox.dev"),
+        ),
+    ],
+)
+def test_what_chose_the_backend(
+    environment: dict[str, str],
+    active: str | None,
+    expected: tuple[str | None, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    config: Any,
+) -> None:
+    config({"active_profile": active, "profiles": PROFILES})
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert default_backend_info() == expected
+    with backend_scope("cloud", profile="inline"):
+        assert default_backend_info() == ("cloud", "profile", "inline", "https://y.example")
+        with with_backend(LocalBackend()):
+            assert default_backend_info() == ("local", "programmatic", None, None)
+    set_default_backend("cloud", api_key="abc")
+    assert default_backend_info()[:3] == ("cloud", "programmatic", None)
+    assert "abc" not in repr(default_backend_info())
 
 
 def test_allowed_backends_bind_the_program_too(config: Any) -> None:

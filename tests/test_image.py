@@ -24,8 +24,9 @@ from msb_cache import (
     ImageInUseError,
     ImageNotFoundError,
     ImagePruneReport,
-    InvalidConfigError,
     LocalBackend,
+    MicrosandboxError,
+    PullPolicy,
     UnsupportedError,
     with_backend,
 )
@@ -141,8 +142,8 @@ def test_force_is_what_removes_a_held_image(archive: Path, own_home: Path, spell
     run(main())
 
 
-@pytest.mark.parametrize("format", ["docker", "oci", ImageArchiveFormat.OCI])
-def test_save(archive: Path, tmp_path: Path, format: Any) -> None:
+@pytest.mark.parametrize("format", ImageArchiveFormat)
+def test_save(archive: Path, tmp_path: Path, format: ImageArchiveFormat) -> None:
     async def main() -> None:
         (handle,) = await Image.load(archive)
         out = tmp_path / "out.tar"
@@ -156,12 +157,20 @@ def test_save(archive: Path, tmp_path: Path, format: Any) -> None:
     run(main())
 
 
+def test_save_to_where_no_file_can_be(archive: Path, tmp_path: Path) -> None:
+    run(Image.load(archive))
+    for path in (tmp_path / "none" / "app.tar", tmp_path):
+        with pytest.raises(MicrosandboxError, match="cannot be written: ") as caught:
+            run(Image.save("app:1", output_path=path))
+        assert caught.value.code == "microsandbox-error"
+
+
 def test_save_refuses(tmp_path: Path) -> None:
     out = tmp_path / "out.tar"
     with pytest.raises(ValueError, match="at least one image reference"):
         run(Image.save([], output_path=out))
-    with pytest.raises(ValueError, match="zip"):
-        run(Image.save("app:1", output_path=out, format="zip"))
+    with pytest.raises(TypeError, match="expected ImageArchiveFormat, got str"):
+        run(Image.save("app:1", output_path=out, format="docker"))  # type: ignore[arg-type]
     with pytest.raises(ImageNotFoundError):
         run(Image.save(["app:1"], output_path=out))
     assert not out.exists()
@@ -204,9 +213,76 @@ def test_an_incomplete_cloud_touches_nothing(
     name: str, monkeypatch: pytest.MonkeyPatch, own_home: Path
 ) -> None:
     monkeypatch.setenv("MSB_BACKEND", "cloud")
-    with pytest.raises(InvalidConfigError):
+    with pytest.raises(
+        UnsupportedError, match=rf"Image\.{name}\(\) needs a local backend: MSB_BACKEND=cloud"
+    ):
         run(ambient(name))
     assert not own_home.exists()
+
+
+def test_handles_of_the_default_backend_are_not_supported_by_the_cloud(archive: Path) -> None:
+    async def main() -> None:
+        (handle,) = await Image.load(archive)
+        detail = await Image.inspect("app:1")
+        for each in (handle, *await Image.list(), detail.handle):
+            with with_backend(CloudBackend(api_key="k")):
+                with pytest.raises(UnsupportedError):
+                    await each.inspect()
+                with pytest.raises(UnsupportedError):
+                    await each.remove()
+            again = (await each.inspect()).handle
+        with with_backend(CloudBackend(api_key="k")), pytest.raises(UnsupportedError):
+            await again.inspect()
+        await again.remove()
+        assert await Image.list() == []
+
+    run(main())
+
+
+@pytest.mark.parametrize("reference", ["", " ", "UPPER", "a b", "x:1:2:3", "a@sha256:zz"])
+def test_what_is_no_reference_is_not_found(reference: str) -> None:
+    async def main() -> None:
+        for call in (Image.get, Image.inspect, Image.remove):
+            with pytest.raises(ImageNotFoundError) as caught:
+                await call(reference)
+            assert type(caught.value) is ImageNotFoundError
+            assert caught.value.code == "image-not-found"
+
+    run(main())
+
+
+def test_several_tags_come_first(archive: Path) -> None:
+    loaded = run(Image.load(archive, tag=["b:1", "a:1", "b:1"]))
+    assert [handle.reference for handle in loaded] == ["b:1", "a:1", "app:1"]
+
+
+@pytest.mark.parametrize("policy", PullPolicy)
+def test_the_sdks_pull_policies(policy: PullPolicy, archive: Path) -> None:
+    with RegistryServer() as server:
+        name = server.add(sample())
+        if policy == PullPolicy.NEVER:
+            with pytest.raises(ImageNotFoundError):
+                run(Image.pull(name, policy=policy))
+        run(Image.pull(name, policy="missing"))
+        before = server.count("/manifests/")
+        run(Image.pull(name, policy=policy))
+        assert (server.count("/manifests/") > before) == (policy == PullPolicy.ALWAYS)
+
+
+def test_image_sources_are_the_sdks(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = [lambda: Image.oci("a:1"), lambda: Image.bind("/a"), lambda: Image.disk("a.qcow2")]
+    monkeypatch.setitem(sys.modules, "microsandbox", None)
+    for call in calls:
+        with pytest.raises(ImportError, match="pip install microsandbox"):
+            call()
+
+    class Theirs:
+        oci = bind = disk = staticmethod(lambda *arguments, **options: (arguments, options))
+
+    monkeypatch.setitem(sys.modules, "microsandbox", SimpleNamespace(Image=Theirs))
+    assert Image.oci("a:1", root_disk=8192) == (("a:1",), {"root_disk": 8192})
+    assert Image.bind("/a") == (("/a",), {})
+    assert Image.disk("a.img", fstype="ext4") == (("a.img",), {"fstype": "ext4"})
 
 
 def test_local_calls_never_look_at_ambient_state(

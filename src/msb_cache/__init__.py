@@ -9,12 +9,16 @@ from __future__ import annotations
 TYPE_CHECKING = False  # that of typing, whose import is the first thing that takes time
 
 if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
     from msb_cache.backends import (
+        BackendInfo,
         BackendKind,
         CloudBackend,
         LocalBackend,
         backend_scope,
         default_backend,
+        default_backend_info,
         default_backend_kind,
         set_default_backend,
         with_backend,
@@ -31,12 +35,14 @@ if TYPE_CHECKING:
         InvalidConfigError,
         InvalidImageError,
         InvalidReferenceError,
+        IoError,
         LogError,
         MicrosandboxError,
         MsbDatabaseError,
         MsbProgramError,
         NewerDatabaseError,
         OperationNotFoundError,
+        PathNotFoundError,
         PlatformNotFoundError,
         UnknownEventError,
         UnsupportedError,
@@ -59,11 +65,25 @@ if TYPE_CHECKING:
     from msb_cache.queries.as_of import Changes, Hold, Moved
     from msb_cache.queries.info import HomeInfo
     from msb_cache.queries.why import ImageReasons, LayerReasons, ManifestReasons
+    from msb_cache.sdk import DiskImageFormat, PullPolicy
+
+    # microsandbox's own, where its SDK is installed; a checker need not have it.
+    ImageSource: TypeAlias = Any
+    ImageSourceKind: TypeAlias = Any
+    PullEvent: TypeAlias = Any
+    PullEventType: TypeAlias = Any
+    PullSession: TypeAlias = Any
+    RegistryAuth: TypeAlias = Any
+    RootDisk: TypeAlias = Any
+    RootDiskConfig: TypeAlias = Any
+    RootDiskKind: TypeAlias = Any
+    Sandbox: TypeAlias = Any
 
     __version__: str
 
 __all__ = [
     "Actor",
+    "BackendInfo",
     "BackendKind",
     "BusyError",
     "Changes",
@@ -71,6 +91,7 @@ __all__ = [
     "CorruptArtifactError",
     "CorruptLogError",
     "Credential",
+    "DiskImageFormat",
     "HistoryEvent",
     "Hold",
     "HomeInfo",
@@ -90,6 +111,7 @@ __all__ = [
     "InvalidConfigError",
     "InvalidImageError",
     "InvalidReferenceError",
+    "IoError",
     "LayerReasons",
     "LocalBackend",
     "LogError",
@@ -100,7 +122,9 @@ __all__ = [
     "MsbProgramError",
     "NewerDatabaseError",
     "OperationNotFoundError",
+    "PathNotFoundError",
     "PlatformNotFoundError",
+    "PullPolicy",
     "PulledImage",
     "RegistryOptions",
     "StoredEvent",
@@ -110,6 +134,7 @@ __all__ = [
     "__version__",
     "backend_scope",
     "default_backend",
+    "default_backend_info",
     "default_backend_kind",
     "set_default_backend",
     "with_backend",
@@ -117,11 +142,13 @@ __all__ = [
 
 _MODULES = {
     "msb_cache.backends": (
+        "BackendInfo",
         "BackendKind",
         "CloudBackend",
         "LocalBackend",
         "backend_scope",
         "default_backend",
+        "default_backend_info",
         "default_backend_kind",
         "set_default_backend",
         "with_backend",
@@ -145,6 +172,7 @@ _MODULES = {
     "msb_cache.queries.as_of": ("Changes", "Hold", "Moved"),
     "msb_cache.queries.info": ("HomeInfo",),
     "msb_cache.queries.why": ("ImageReasons", "LayerReasons", "ManifestReasons"),
+    "msb_cache.sdk": ("DiskImageFormat", "PullPolicy"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -152,6 +180,11 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
+        if name[:1].isupper() and name not in __all__:
+            from msb_cache.sdk import OF_SANDBOXES, of_sdk
+
+            if name in OF_SANDBOXES:
+                return of_sdk(name)
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         if name == "__version__":

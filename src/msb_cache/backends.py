@@ -12,7 +12,7 @@ import os
 from contextvars import ContextVar
 from enum import StrEnum
 from threading import Lock
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 from msb_cache.errors import InvalidConfigError
 from msb_cache.msb.config import Config, home_from_environment, read_config
@@ -125,6 +125,28 @@ class CloudBackend:
 Backend = LocalBackend | CloudBackend
 
 
+class BackendInfo(NamedTuple):
+    """What the default backend is and what chose it, without secrets.
+
+    ``source`` is ``programmatic`` (a scope or :func:`set_default_backend`), ``profile`` (the same, with a
+    profile's name), ``MSB_BACKEND``, ``MSB_PROFILE``, ``active_profile`` or ``default``. ``profile`` is the
+    one it was made of, ``api_url`` the cloud's address.
+    """
+
+    kind: BackendKind
+    source: str
+    profile: str | None
+    api_url: str | None
+
+
+class _Selected(NamedTuple):
+    """A backend and what chose it."""
+
+    backend: Backend
+    source: str = "programmatic"
+    profile: str | None = None
+
+
 class BackendScope:
     """Makes a backend the default inside a ``with`` or ``async with`` block, for this task only.
 
@@ -132,14 +154,14 @@ class BackendScope:
     and one scope may be entered again.
     """
 
-    __slots__ = ("_backend",)
+    __slots__ = ("_selected",)
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, selected: _Selected) -> None:
+        self._selected = selected
 
     def __enter__(self) -> Self:
         # A stack and no token: one scope object may be entered by several tasks at the same time.
-        _scoped.set((*_scoped.get(), self._backend))
+        _scoped.set((*_scoped.get(), self._selected))
         return self
 
     def __exit__(
@@ -166,14 +188,14 @@ def with_backend(backend: Backend) -> BackendScope:
     """Return a scope in which *backend* is the default: ``with with_backend(b): …``."""
     if not isinstance(backend, LocalBackend | CloudBackend):
         raise TypeError(f"expected a LocalBackend or a CloudBackend, got {type(backend).__name__}")
-    return BackendScope(backend)
+    return BackendScope(_Selected(backend))
 
 
 def backend_scope(
     kind: str, *, url: str | None = None, api_key: str | None = None, profile: str | None = None
 ) -> BackendScope:
     """Return a scope like :func:`with_backend`, with the arguments of :func:`set_default_backend`."""
-    return with_backend(_programmatic(kind, url, api_key, profile))
+    return BackendScope(_programmatic(kind, url, api_key, profile))
 
 
 def set_default_backend(
@@ -194,12 +216,13 @@ def set_default_backend(
     """
     global _installed
     if isinstance(backend, str):
-        backend = _programmatic(backend, url, api_key, profile)
-    elif not isinstance(backend, LocalBackend | CloudBackend):
+        _installed = _programmatic(backend, url, api_key, profile)
+        return
+    if not isinstance(backend, LocalBackend | CloudBackend):
         raise TypeError(f"expected a backend or 'local' or 'cloud', got {type(backend).__name__}")
-    elif (url, api_key, profile) != (None, None, None):
+    if (url, api_key, profile) != (None, None, None):
         raise TypeError("url, api_key and profile go with a kind, not with a finished backend")
-    _installed = backend
+    _installed = _Selected(backend)
 
 
 def default_backend() -> Backend:
@@ -209,8 +232,7 @@ def default_backend() -> Backend:
     be completed; the environment is read once, so the same error comes again until
     :func:`set_default_backend` is called.
     """
-    scopes = _scoped.get()
-    return scopes[-1] if scopes else _installed or _from_environment_once()
+    return _selected().backend
 
 
 def default_backend_kind() -> BackendKind:
@@ -218,11 +240,19 @@ def default_backend_kind() -> BackendKind:
     return default_backend().kind
 
 
+def default_backend_info() -> BackendInfo:
+    """Return what :func:`default_backend` is and what chose it; errors as there."""
+    backend, source, profile = _selected()
+    return BackendInfo(
+        backend.kind, source, profile, backend.url if isinstance(backend, CloudBackend) else None
+    )
+
+
 # --- resolution ---------------------------------------------------------------------------------
 
-_scoped: ContextVar[tuple[Backend, ...]] = ContextVar("msb_cache_backend", default=())
-_installed: Backend | None = None
-_resolved: Backend | InvalidConfigError | None = None
+_scoped: ContextVar[tuple[_Selected, ...]] = ContextVar("msb_cache_backend", default=())
+_installed: _Selected | None = None
+_resolved: _Selected | InvalidConfigError | None = None
 _resolving = Lock()
 
 
@@ -230,7 +260,12 @@ class _IncompleteSelectionError(InvalidConfigError, ValueError):
     """Also a ValueError: that is what microsandbox's SDK raises for these arguments."""
 
 
-def _from_environment_once() -> Backend:
+def _selected() -> _Selected:
+    scopes = _scoped.get()
+    return scopes[-1] if scopes else _installed or _from_environment_once()
+
+
+def _from_environment_once() -> _Selected:
     global _resolved
     with _resolving:
         if _resolved is None:
@@ -243,47 +278,49 @@ def _from_environment_once() -> Backend:
         return _resolved
 
 
-def _from_environment() -> Backend:
+def _from_environment() -> _Selected:
     config = read_config()
     forced = os.environ.get("MSB_BACKEND")
     named = os.environ.get("MSB_PROFILE", "").strip()
     profile = named or config.active_profile
     if forced is not None:
-        source, backend = "MSB_BACKEND", _forced(forced, profile, config)
+        selected = _forced(forced, profile, config)
     elif profile:
-        source, backend = "MSB_PROFILE" if named else "active_profile", _of_profile(config, profile)
+        source = "MSB_PROFILE" if named else "active_profile"
+        selected = _Selected(_of_profile(config, profile), source, profile)
     else:
-        source, backend = "default", LocalBackend(home=config.local_home)
-    _check_allowed(config, backend, source)
-    return backend
+        selected = _Selected(LocalBackend(home=config.local_home), "default")
+    _check_allowed(config, selected.backend, selected.source)
+    return selected
 
 
-def _forced(value: str, profile: str, config: Config) -> Backend:
+def _forced(value: str, profile: str, config: Config) -> _Selected:
     kind = value.strip().lower()
     if kind == BackendKind.LOCAL:
-        return LocalBackend(home=config.local_home)
+        return _Selected(LocalBackend(home=config.local_home), "MSB_BACKEND")
     if kind != BackendKind.CLOUD:
         raise InvalidConfigError(f"MSB_BACKEND must be 'local' or 'cloud', not {value!r}")
     key = os.environ.get("MSB_API_KEY", "")
     if key.strip():
-        return CloudBackend(url=os.environ.get("MSB_API_URL"), api_key=key)
+        return _Selected(CloudBackend(url=os.environ.get("MSB_API_URL"), api_key=key), "MSB_BACKEND")
     if not profile:
         raise InvalidConfigError("MSB_BACKEND=cloud needs MSB_API_KEY or a cloud profile in MSB_PROFILE")
     backend = _of_profile(config, profile)
     if backend.kind != BackendKind.CLOUD:
         raise InvalidConfigError(f"MSB_BACKEND=cloud cannot use the local profile {profile!r}")
-    return backend
+    return _Selected(backend, "MSB_BACKEND", profile)
 
 
-def _programmatic(kind: str, url: str | None, api_key: str | None, profile: str | None) -> Backend:
+def _programmatic(kind: str, url: str | None, api_key: str | None, profile: str | None) -> _Selected:
     config = read_config()
     backend: Backend
+    named = None
     if kind == BackendKind.LOCAL:
         backend = LocalBackend(home=config.local_home)
     elif kind != BackendKind.CLOUD:
         raise _IncompleteSelectionError(f"a backend is 'local' or 'cloud', not {kind!r}")
     elif profile is not None:
-        backend = _of_profile(config, profile)
+        backend, named = _of_profile(config, profile), profile
         if backend.kind != BackendKind.CLOUD:
             raise InvalidConfigError(f"profile {profile!r} in {config.path} is not a cloud profile")
     elif api_key is not None:
@@ -291,7 +328,7 @@ def _programmatic(kind: str, url: str | None, api_key: str | None, profile: str 
     else:
         raise _IncompleteSelectionError("the cloud backend needs an api_key or a profile")
     _check_allowed(config, backend, "the program")
-    return backend
+    return _Selected(backend, "profile" if named else "programmatic", named)
 
 
 def _of_profile(config: Config, name: str) -> Backend:

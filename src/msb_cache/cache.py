@@ -94,7 +94,7 @@ class ImageCache:
         self._layout = Layout(home)
         self._session = Session(self._layout, actor=actor, clock=clock, note=note, sync=sync)
         self._ledger = self._session.ledger
-        self._origin = Origin(self._layout.home, ImageCache)
+        self._origin = Origin(self._layout.home, type(self))
 
     @property
     def home(self) -> Path:
@@ -545,7 +545,7 @@ class ImageCache:
         self,
         source: str | os.PathLike[str] | BinaryIO,
         *,
-        tag: str | None = None,
+        tag: str | Sequence[str] | None = None,
         platform: str | None = None,
         note: Note | None = None,
     ) -> builtins.list[ImageHandle]:
@@ -553,12 +553,12 @@ class ImageCache:
 
         Args:
             source: a tar file, an OCI layout directory, or an open binary stream.
-            tag: one more reference for the first image.
+            tag: one more reference for the first image, or several.
             platform: such as ``linux/arm64``, to choose from an index; None: the host's linux platform.
             note: gets sentences about what is unusual.
 
         Returns:
-            A handle for each reference, in the archive's order, ``tag`` first.
+            A handle for each reference: those of ``tag``, then the others in the archive's order.
 
         Raises:
             InvalidImageError: the archive is damaged, lies about a digest, or is no archive.
@@ -566,7 +566,8 @@ class ImageCache:
         """
         from msb_cache.commands.acquire import load
 
-        rows = load(self._session, source, tag=tag, platform=platform, note=note)
+        tags = () if tag is None else (tag,) if isinstance(tag, str) else tag
+        rows = load(self._session, source, tags=tags, platform=platform, note=note)
         return [self._handle(row) for row in rows]
 
     def pull(

@@ -44,6 +44,18 @@ class InvalidConfigError(MicrosandboxError):
     code = "invalid-config"
 
 
+class IoError(MicrosandboxError):
+    """Input or output failed in a sandbox. Never raised here: programs written for the SDK catch it."""
+
+    code = "io-error"
+
+
+class PathNotFoundError(MicrosandboxError):
+    """A path does not exist in a sandbox. Never raised here: programs written for the SDK catch it."""
+
+    code = "path-not-found"
+
+
 class InvalidReferenceError(MicrosandboxError):
     """The text is not an image reference; the message says what is wrong with it."""
 

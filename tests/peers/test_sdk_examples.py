@@ -90,6 +90,39 @@ PROGRAMS = {
         except ValueError as error:
             print(error)
     """,
+    "errors": """
+        from SDK import Image, MicrosandboxError
+
+        await Image.load(ARCHIVE)
+        for reference in ("", " ", "UPPER", "a b", "x:1:2:3", "a@sha256:zz", "none:1"):
+            for call in (Image.get, Image.inspect, Image.remove):
+                try:
+                    await call(reference)
+                except MicrosandboxError as error:
+                    print(type(error).__name__, error.code)
+        for path in ("none/here.tar", "."):
+            try:
+                await Image.save("python:3.12", output_path=path)
+            except MicrosandboxError as error:
+                print(type(error).__name__, error.code)
+        try:
+            await Image.save("python:3.12", output_path="out.tar", format="docker")
+        except TypeError as error:
+            print(error)
+    """,
+    "handles under the cloud": """
+        from SDK import BackendKind, Image, UnsupportedError, backend_scope
+
+        await Image.load(ARCHIVE)
+        handle = await Image.get("python:3.12")
+        with backend_scope(BackendKind.CLOUD, api_key="key"):
+            for call in (handle.inspect, handle.remove):
+                try:
+                    await call()
+                except UnsupportedError as error:
+                    print(error.code)
+        print((await handle.inspect()).handle.layer_count)
+    """,
     "the cloud has no image cache": """
         from SDK import BackendKind, Image, UnsupportedError, default_backend_kind, set_default_backend
 

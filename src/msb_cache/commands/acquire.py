@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -26,13 +26,13 @@ def load(
     session: Session,
     source: str | os.PathLike[str] | BinaryIO,
     *,
-    tag: str | None,
+    tags: Sequence[str],
     platform: str | None,
     note: Note | None,
 ) -> list[HandleRow]:
     """Add the images of an archive; parameters, result and errors as for ``ImageCache.load``."""
     began = time.monotonic_ns()
-    extra = None if tag is None else Reference.parse(tag)
+    extra = tuple(Reference.parse(tag) for tag in tags)
     wanted = None if platform is None else parse_platform(platform)
     session.begin_writing()
     if isinstance(source, str | os.PathLike):
@@ -44,7 +44,7 @@ def load(
         source=opened,
         origin=Source(kind="archive", name=name),
         began_ns=began,
-        tag=extra,
+        tags=extra,
         platform=wanted,
         note=note,
     )

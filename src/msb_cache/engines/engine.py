@@ -40,7 +40,7 @@ class LoadRequest(Struct, frozen=True, kw_only=True):
         source: a tar file, an OCI layout directory, or an open binary stream.
         origin: where that is, for the record.
         began_ns: when the command began, by ``time.monotonic_ns``.
-        tag: one more reference for the first image.
+        tags: more references for the first image.
         platform: which image of an index; None: the host's.
         note: gets sentences about what is unusual.
     """
@@ -48,7 +48,7 @@ class LoadRequest(Struct, frozen=True, kw_only=True):
     source: Path | BinaryIO
     origin: ev.Source
     began_ns: int
-    tag: Reference | None = None
+    tags: tuple[Reference, ...] = ()
     platform: Platform | None = None
     note: Note | None = None
 

@@ -99,7 +99,7 @@ def load(ledger: Ledger, request: LoadRequest) -> list[images.HandleRow]:
     _check_platform(request.platform, "loads")
     program = require_program(ledger.layout.home)
     sync(ledger)
-    loaded = [*dict.fromkeys(_load(program, request.source, request.tag))]
+    loaded = [*dict.fromkeys(_load(program, request.source, request.tags))]
     explain = _explain(loaded, request.origin, request.began_ns)
     report = sync(ledger, force=True, acting=OwnAction(uuid7(), explain))
     diagnostics.info("image.added", references=loaded, engine="msb")
@@ -114,10 +114,10 @@ def _recorded(ledger: Ledger, names: Sequence[str], events: Sequence[StoredEvent
     return [Pulled(row, pulls[row.reference]) for row in rows if row is not None and row.reference in pulls]
 
 
-def _load(program: MsbProgram, source: Path | BinaryIO, tag: Reference | None) -> list[str]:
+def _load(program: MsbProgram, source: Path | BinaryIO, tags: Sequence[Reference]) -> list[str]:
     """Run msb, and return the canonical references that it says it loaded."""
     arguments = ["load"]
-    if tag is not None:
+    for tag in tags:
         arguments += ["--tag", tag.familiar]
     what = f"archive {source}" if isinstance(source, Path) else "the archive"
     with ExitStack() as stack:

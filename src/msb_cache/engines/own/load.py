@@ -28,7 +28,7 @@ def load(ledger: Ledger, request: LoadRequest) -> list[HandleRow]:
         for sentence in archive.notes:
             if request.note is not None:
                 request.note(sentence)
-        names = _name(archive.images, request.tag)
+        names = _name(archive.images, request.tags)
         added = add(
             ledger,
             operation,
@@ -42,11 +42,11 @@ def load(ledger: Ledger, request: LoadRequest) -> list[HandleRow]:
         return [image.row for image in added]
 
 
-def _name(found: Sequence[SourceImage], extra: Reference | None) -> list[list[Reference]]:
+def _name(found: Sequence[SourceImage], extra: Sequence[Reference]) -> list[list[Reference]]:
     """Return each image's references; a name given twice belongs to the last image, as in docker."""
     names = [list(image.references) for image in found]
-    if extra is not None and names:
-        names[0].insert(0, extra)
+    if names:
+        names[0][:0] = extra
     for index, group in enumerate(names):
         later = {name for other in names[index + 1 :] for name in other}
         if not group:
