@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 import msb_cache
-from msb_cache.sdk import OF_SANDBOXES, of_sdk
+from msb_cache import sdk
+from msb_cache.sdk import OF_SANDBOXES, enumeration, of_sdk
 
 
 @pytest.mark.parametrize("name", sorted(OF_SANDBOXES))
@@ -28,6 +30,39 @@ def test_with_the_sdk_they_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert msb_cache.Sandbox is theirs
     with pytest.raises(ImportError, match="has no RootDisk: upgrade it"):
         of_sdk("RootDisk")
+
+
+@pytest.mark.parametrize("name", ["DiskImageFormat", "PullPolicy"])
+def test_an_enumeration_is_the_sdks_where_there_is_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = object()
+    monkeypatch.setitem(sys.modules, "microsandbox", SimpleNamespace(**{name: theirs}))
+    assert enumeration(name) is theirs
+    monkeypatch.setitem(sys.modules, "microsandbox", None)
+    assert enumeration(name) is getattr(sdk, name)
+
+
+SOURCES = """
+from msb_cache import DiskImageFormat, Image, ImageSource, ImageSourceKind, RootDisk, RootDiskConfig
+
+image = Image.oci("python:3.12", root_disk=8192)
+assert isinstance(image, ImageSource)
+assert image._type is ImageSourceKind.OCI
+disk = RootDisk.disk("./scratch.img", format=DiskImageFormat.RAW, fstype="ext4")
+image = Image.oci("python:3.12", root_disk=disk)
+assert isinstance(image._root_disk, RootDiskConfig)
+assert Image.disk("a.qcow2")._path == "a.qcow2"
+assert Image.bind("/srv")._path == "/srv"
+"""
+
+
+@pytest.mark.peer
+def test_image_sources_are_made_by_the_sdk_that_is_installed(msb: str) -> None:
+    here = [str(Path(sdk.__file__).parent.parent), *(each for each in sys.path if "site-packages" in each)]
+    subprocess.run(
+        [Path(msb).parent / "python", "-c", SOURCES],
+        env={"PYTHONPATH": os.pathsep.join(here)},
+        check=True,
+    )
 
 
 @pytest.mark.peer

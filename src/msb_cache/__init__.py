@@ -172,8 +172,8 @@ _MODULES = {
     "msb_cache.queries.as_of": ("Changes", "Hold", "Moved"),
     "msb_cache.queries.info": ("HomeInfo",),
     "msb_cache.queries.why": ("ImageReasons", "LayerReasons", "ManifestReasons"),
-    "msb_cache.sdk": ("DiskImageFormat", "PullPolicy"),
 }
+_ENUMERATIONS = ("DiskImageFormat", "PullPolicy")
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 # A type checker reads the imports above and so refuses a name that is not there.
@@ -191,6 +191,10 @@ if not TYPE_CHECKING:
             from importlib.metadata import version
 
             value: object = version("msb-cache")
+        elif name in _ENUMERATIONS:
+            from msb_cache.sdk import enumeration
+
+            value = enumeration(name)
         else:
             from importlib import import_module
 

@@ -43,6 +43,14 @@ OF_SANDBOXES = frozenset(
 """Names that are the SDK's own objects here too."""
 
 
+def enumeration(name: str) -> Any:
+    """Return an enumeration: the SDK's where it is installed, for the SDK refuses other ones; else ours."""
+    try:
+        return of_sdk(name)
+    except ImportError:
+        return {"PullPolicy": PullPolicy, "DiskImageFormat": DiskImageFormat}[name]
+
+
 def of_sdk(name: str) -> Any:
     """Return what microsandbox's SDK has under a name.
 
