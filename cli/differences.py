@@ -1,4 +1,4 @@
-"""Rows of the index that are not as the log says: for people and for programs."""
+"""What of the index is not as it must be, its rows and its schema: for people and for programs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from msb_cache.cli import output
 
 if TYPE_CHECKING:
+    from msb_cache.audit.schema import SchemaProblem
     from msb_cache.projections.live import Difference
 
 
@@ -30,3 +31,26 @@ def print_differences(differences: Sequence[Difference]) -> None:
         click.echo(f"{difference.table} {key}")
         click.echo(f"  index  {output.printable(str(difference.live))}")
         click.echo(f"  log    {output.printable(str(difference.folded))}")
+
+
+_WRONG = {"missing": "is missing", "changed": "is another", "extra": "does not belong to msb-cache"}
+
+
+def schema_fields(problem: SchemaProblem) -> dict[str, Any]:
+    """Return a problem with the schema as fields for JSON."""
+    return {
+        "problem": problem.problem,
+        "kind": problem.kind,
+        "name": problem.name,
+        "expected": problem.expected,
+        "found": problem.found,
+        "remedy": problem.remedy,
+    }
+
+
+def schema_sentence(problem: SchemaProblem) -> str:
+    """Return what is wrong with a part of the schema."""
+    name = output.printable(f"{problem.kind} {problem.name}")
+    if problem.kind == "setting":
+        return f"{name} is {output.printable(str(problem.found))}, not {problem.expected}"
+    return f"{name} {_WRONG[problem.problem]}"

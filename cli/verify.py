@@ -10,7 +10,12 @@ import click
 from msb_cache.audit.verify import BROKEN, Verification
 from msb_cache.cli import output
 from msb_cache.cli.common import PATH, examples, format_option, open_cache
-from msb_cache.cli.differences import difference_fields, print_differences
+from msb_cache.cli.differences import (
+    difference_fields,
+    print_differences,
+    schema_fields,
+    schema_sentence,
+)
 from msb_cache.eventstore.chain import Break
 from msb_cache.eventstore.checkpoint import MAX_NOTE
 
@@ -28,8 +33,9 @@ from msb_cache.eventstore.checkpoint import MAX_NOTE
 def verify(home: str | None, path: str | None, format_: str) -> int:
     """Check the log, the index and the disk.
 
-    That is the log's hash chain, the index against the log, and the disk against the index. With --against
-    also that the log begins with all that it said when `checkpoint` made the note.
+    That is the log's hash chain; the database's schema against what this release makes; the index, and the
+    copies of it that answer questions about the past, against the log; and the disk against the index. With
+    --against also that the log begins with all that it said when `checkpoint` made the note.
     """
     note = None if path is None else _read_note(path)
     with open_cache(home) as cache:
@@ -72,8 +78,14 @@ def _verification_fields(found: Verification) -> dict[str, Any]:
         "sound": found.sound,
         "chain": chain,
         "against": against,
+        "schema": [schema_fields(problem) for problem in found.schema],
         "unreadable": found.unreadable,
         "differences": [difference_fields(difference) for difference in found.differences],
+        "copies": found.copies,
+        "bad_copies": [
+            {"problem": copy.problem, "position": copy.seq, "path": str(copy.path)}
+            for copy in found.bad_copies
+        ],
         "files": found.files,
         "disk": [
             {
@@ -101,6 +113,7 @@ def _print_verification(found: Verification) -> None:
             click.echo(f"  {bad} note     {output.printable(found.contradiction)}")
         else:
             click.echo(f"  {good} note     the log begins with {noted}")
+    _print_schema(found, good, bad)
     if found.unreadable:
         click.echo(f"  {bad} index    cannot be compared: {found.unreadable}")
     elif found.differences:
@@ -109,6 +122,7 @@ def _print_verification(found: Verification) -> None:
         click.echo("             `msb-cache rebuild` mends that")
     else:
         click.echo(f"  {good} index    exactly what the log says")
+    _print_copies(found, good, bad)
     broken = [problem for problem in found.disk if problem.problem in BROKEN]
     extra = [problem for problem in found.disk if problem not in broken]
     mark = bad if broken else good
@@ -134,6 +148,36 @@ def _print_verification(found: Verification) -> None:
         elif problem.problem == "unfinished":
             what = "msb was stopped while deleting; its next deletion goes on with that"
         click.echo(f"      {_place(found, problem)}: {what}")
+
+
+_REMEDIES = {
+    "rebuild": "`msb-cache rebuild` mends that",
+    "import": "restore a backup, or `msb-cache export` the log and import it into another --home",
+    "drop": "take it out if you did not put it there",
+}
+
+
+def _print_schema(found: Verification, good: str, bad: str) -> None:
+    if not found.schema:
+        click.echo(f"  {good} schema   as this msb-cache makes it")
+        return
+    click.echo(f"  {bad} schema   {output.plural(len(found.schema), 'part')} not as this msb-cache makes it:")
+    for problem in found.schema:
+        click.echo(f"      {schema_sentence(problem)}; {_REMEDIES[problem.remedy]}")
+
+
+def _print_copies(found: Verification, good: str, bad: str) -> None:
+    if not found.copies:
+        return
+    copies = output.plural(found.copies, "copy of the index", "copies of the index")
+    if not found.bad_copies:
+        click.echo(f"  {good} past     {copies}, as the log says")
+        return
+    click.echo(f"  {bad} past     {copies}, {len(found.bad_copies)} not as the log says:")
+    for copy in found.bad_copies:
+        wrong = {"wrong": f"is not the index of event {copy.seq}", "unreadable": "cannot be read"}
+        click.echo(f"      {_place(found, copy)} {wrong[copy.problem]}")
+    click.echo("             `msb-cache rebuild` discards them all; they are made again when they are needed")
 
 
 def _place(found: Verification, problem: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 from sqlite_utils import Database, Migrations
 
@@ -202,6 +203,20 @@ def m0006_derived(db: Database) -> None:
         "fold_version INTEGER NOT NULL, seq INTEGER NOT NULL)"
     )
     db.execute("PRAGMA user_version = 6")
+
+
+def names() -> list[str]:
+    """Return the names of all migrations, in order."""
+    with closing(Database(memory=True)) as empty:
+        return [migration.name for migration in migrations.pending(empty)]
+
+
+def recorded(connection: sqlite3.Connection) -> int | None:
+    """Return how many of the migrations a database has had; None if what it says of that is not so."""
+    database = Database(connection)
+    applied = [migration.name for migration in migrations.applied(database)]
+    whole = applied == names()[: len(applied)] and database["events"].exists() == bool(applied)
+    return len(applied) if whole else None
 
 
 def _run(db: Database, script: str) -> None:

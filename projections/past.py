@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from msb_cache.eventstore.store import EventStore
 from msb_cache.projections.fold import Fold
@@ -39,6 +40,16 @@ _decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder(
 def encode_rows(connection: sqlite3.Connection) -> bytes:
     """Return a whole index, live or past, as MessagePack; within the caller's transaction."""
     return msgspec.msgpack.encode([[*stored_rows(connection, row_type)] for row_type in _KEPT])
+
+
+def rows_of(tables: Tables) -> Rows:
+    """Return a whole index from the tables of a fold from the beginning."""
+    return tuple([astuple(table.rows[key]) for key in sorted(table.rows)] for table in map(tables.of, _KEPT))
+
+
+def same_rows(one: Rows, other: Rows) -> bool:
+    """Return whether two indexes have the same rows, in whatever order."""
+    return all(len(a) == len(b) and {*a} == {*b} for a, b in zip(one, other, strict=True))
 
 
 def decode_rows(data: bytes) -> Rows:

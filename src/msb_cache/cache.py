@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from msb_cache.audit.import_log import ImportReport
     from msb_cache.audit.replay import Comparison, Log
+    from msb_cache.audit.schema import SchemaProblem
     from msb_cache.audit.verify import Verification
     from msb_cache.engines.decision import Confirm, Preview
     from msb_cache.engines.engine import Policy, Progress
@@ -387,7 +388,7 @@ class ImageCache:
             return restore_plan(*log, report)
 
     def verify(self, against: str | None = None) -> Verification:
-        """Check the hash chain, the projections against a fold of the log, and the disk against the index.
+        """Check the hash chain, and all that is made of the log: schema, projections, their copies, the disk.
 
         Args:
             against: the text of a checkpoint made before; the log must extend it.
@@ -732,12 +733,18 @@ class ImageCache:
 
         return preview_prune(self._session, orphans=orphans)
 
-    def rebuild(self) -> builtins.list[Difference]:
-        """Fold the whole log again into the projections; return how they differed. It must be none."""
+    def rebuild(self) -> builtins.list[SchemaProblem | Difference]:
+        """Make anew what is derived: schema, projections and the copies of the index, from the log.
+
+        Returns:
+            What was wrong with the schema, triggers among it, and the rows that differed. It must be none.
+
+        Raises:
+            CorruptLogError: the log's own table is another, or the log's end is gone; nothing was changed.
+        """
         from msb_cache.audit.verify import rebuild
 
-        self._session.begin_writing()
-        return rebuild(self._ledger)
+        return rebuild(self._session)
 
     def _kept_open(self, found: Iterator[_Found]) -> Iterator[_Found]:
         """Keep this cache from being dropped for as long as a caller reads what it gave."""

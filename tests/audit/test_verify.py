@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import pytest
 
 from msb_cache import CorruptLogError, ImageCache, LogError
-from msb_cache.audit.verify import Verification
+from msb_cache.audit.verify import CopyProblem, Verification
 from msb_cache.eventstore import chain
 from msb_cache.eventstore.store import NewEvent
+from msb_cache.home import index_cache
 from msb_cache.home.ledger import Ledger
-from msb_cache.projections import live
+from msb_cache.oci.layer.zstd import zstd
+from msb_cache.projections import FOLD_VERSION, live
 from tests.logs import digest, layer, manifest_added, new_ledger, pulled, some_events
 
 TRIGGERS = ("events_no_update", "events_no_delete", "events_in_order")
@@ -180,3 +183,84 @@ def test_no_checkpoint_of_what_does_not_verify(ledger: Ledger, tmp_path: Path) -
         with pytest.raises(LogError, match="has no log yet"):
             cache.checkpoint()
         assert not (tmp_path / "empty").exists()
+
+
+# -- copies of the index ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """A log with copies of its index, closed."""
+    monkeypatch.setattr(index_cache, "STEP", 4)
+    image = [NewEvent(manifest_added([layer(1)]), digest(1)), *some_events()[:3]]
+    ledger = new_ledger(tmp_path / "home", [*image, *some_events()[1:2] * 60])
+    ledger.close()
+    assert len(copies(ledger)) > 2
+    return ledger
+
+
+def copies(ledger: Ledger) -> list[Path]:
+    folder = ledger.layout.snapshots
+    return sorted(folder.iterdir(), key=lambda path: int(path.name.partition("-")[0]))
+
+
+def forge(path: Path) -> None:
+    """Let a copy name another manifest, with a fresh checksum."""
+    start = len(index_cache._MAGIC) + 32
+    content = zstd.decompress(path.read_bytes()[start:])
+    data = zstd.compress(content.replace(digest(1).encode(), digest(2).encode()))
+    path.write_bytes(index_cache._MAGIC + index_cache._checksum(path.name, data) + data)
+
+
+def test_a_forged_copy_of_the_index_is_found_and_discarded(copied: Ledger) -> None:
+    path = copies(copied)[1]
+    position = int(path.name.partition("-")[0])
+    forge(path)
+    with ImageCache(copied.layout.home) as cache:
+        (lie,) = cache.list(as_of=position)
+        assert lie.manifest_digest == digest(2)  # so fast an answer is not proof
+        found = cache.verify()
+        assert found.bad_copies == [CopyProblem("wrong", position, path)]
+        assert (found.copies, found.schema, found.differences) == (len(copies(copied)), [], [])
+        assert not found.sound
+        assert cache.rebuild() == []
+        (image,) = cache.list(as_of=position)
+        assert image.manifest_digest == digest(1)
+        assert cache.verify().bad_copies == []
+
+
+def test_every_copy_is_discarded_by_rebuild(copied: Ledger) -> None:
+    assert verify(copied).bad_copies == []
+    with ImageCache(copied.layout.home) as cache:
+        assert cache.rebuild() == []
+    assert copies(copied) == []
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "a pipe", "expands"])
+def test_an_unreadable_copy_of_the_index_is_found(
+    copied: Ledger, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    path = copies(copied)[-1]
+    data = path.read_bytes()
+    path.unlink()
+    if how == "a pipe":
+        os.mkfifo(path)
+    elif how == "expands":
+        monkeypatch.setattr(index_cache, "_LARGEST", 1 << 20)
+        large = zstd.compress(bytes(1 << 21))
+        path.write_bytes(index_cache._MAGIC + index_cache._checksum(path.name, large) + large)
+    else:
+        path.write_bytes(b"" if how == "empty" else data[:-5])
+    found = verify(copied)
+    assert [(each.problem, each.path) for each in found.bad_copies] == [("unreadable", path)]
+    assert not found.sound
+
+
+def test_copies_of_another_log_or_fold_are_nobodys(copied: Ledger) -> None:
+    first, second, *_ = copies(copied)
+    forge(first)
+    first.rename(first.with_name(first.name.replace(first.name[-10:-5], "00000")))
+    second.rename(second.with_name(second.name.replace(f"-{FOLD_VERSION}-", f"-{FOLD_VERSION + 1}-")))
+    found = verify(copied)
+    assert found.bad_copies == []
+    assert found.copies == len(copies(copied)) - 2

@@ -21,7 +21,9 @@ class TestVerify:
     def test_sound(self, home: Path, call: Call) -> None:
         done = call("verify")
         assert (done.code, done.err) == (0, "")
-        assert [line.split()[:2] for line in done.lines] == [["✓", "log"], ["✓", "index"], ["✓", "disk"]]
+        assert [line.split()[:2] for line in done.lines] == [
+            *(["✓", "log"], ["✓", "schema"], ["✓", "index"], ["✓", "disk"])
+        ]
         shown = call("verify", "--format", "json").json
         assert (shown["sound"], shown["chain"]["valid"]) == (True, True)
         assert (shown["differences"], shown["disk"]) == ([], [])
@@ -178,10 +180,12 @@ class TestWhatChanged:
     @pytest.mark.parametrize("column", chain.COLUMNS[1:])
     def test_a_column_of_another_type(self, home: Path, call: Call, column: str) -> None:
         """Whatever reads the event says so in a sentence; verify names the column."""
+        [(trigger,)] = sql(home, "SELECT sql FROM sqlite_master WHERE name = 'events_no_update'")
         sql(
             home,
             "DROP TRIGGER events_no_update",
             f"UPDATE events SET {column} = CAST(seq AS BLOB) WHERE type = 'image.pulled'",
+            trigger,
         )
         for command in ("events", "replay", "history app:1", "why app:1", "last-used", "export", "rebuild"):
             done = call(*command.split())

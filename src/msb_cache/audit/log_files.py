@@ -94,13 +94,12 @@ def readable(path: Path) -> Iterator[tuple[sqlite3.Connection, CorruptLogError |
 
 @contextmanager
 def as_it_is(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a database of msb-cache in one read, its tables checked to be tables, and nothing else.
+    """Open a database of msb-cache in one read, its log's table checked to be a table, and nothing else.
 
     Raises:
         NewerDatabaseError, CorruptLogError, LogError: as for ``opened``.
     """
     with _database(path) as connection, _translate_sqlite_errors(path):
-        _check_tables(connection)
         yield connection
 
 
@@ -112,6 +111,7 @@ def read_state(path: Path) -> State:
     """
     if _is_database(path):
         with as_it_is(path) as connection:
+            _check_tables(connection)
             return _stored_state(connection, path)
     with _file(path) as file:
         text = file.read(MAX_STATE + 1)

@@ -1,13 +1,14 @@
-"""Check a whole home: the log's chain, the projections against the log, the disk against the index.
+"""Check a whole home: the log's chain, and all else against the log or against what this release makes.
 
-What is wrong with the projections, ``rebuild`` mends: they are folded from the log anew.
+What is derived is no evidence: the schema, the projections and their copies are compared with what they must
+be, and so is the disk. ``rebuild`` makes anew what can be made.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from msb_cache.artifacts import files, metadata
 from msb_cache.artifacts.erofs.reader import read_image
 from msb_cache.artifacts.layout import Layout
 from msb_cache.artifacts.locks import is_free
+from msb_cache.audit import schema
 from msb_cache.audit.log_files import as_it_is
+from msb_cache.audit.schema import SchemaProblem
 from msb_cache.engines.engine import Engine, Orphans
 from msb_cache.engines.named_files import NamedFiles
 from msb_cache.errors import CorruptArtifactError, CorruptLogError, LogError
@@ -26,9 +29,12 @@ from msb_cache.failpoints import reached
 from msb_cache.home import index_cache
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections import live
+from msb_cache.projections.fold import Fold
+from msb_cache.projections.past import Past, rows_of
 from msb_cache.projections.rows import LayerRow, ManifestRow
 from msb_cache.projections.state import EMPTY, load
-from msb_cache.projections.tables import columns, stored_rows
+from msb_cache.projections.tables import Tables, columns, stored_rows
+from msb_cache.session import Session
 
 BROKEN = ("missing", "size", "damaged")
 """The problems with files that the index needs."""
@@ -51,6 +57,15 @@ class DiskProblem:
     found_bytes: int | None = None
 
 
+@dataclass(frozen=True)
+class CopyProblem:
+    """A copy of the index at position ``seq`` that is not what the log says, or cannot be read."""
+
+    problem: index_cache.Problem
+    seq: int
+    path: Path
+
+
 @dataclass
 class Verification:
     """What was checked and what was found wrong. ``sound`` is the verdict.
@@ -61,7 +76,11 @@ class Verification:
 
     home: Path
     chain: chain.Verified | chain.Break
+    schema: list[SchemaProblem] = field(default_factory=list)
     differences: list[live.Difference] = field(default_factory=list)
+    copies: int = 0
+    """How many copies of the index were compared with the log."""
+    bad_copies: list[CopyProblem] = field(default_factory=list)
     disk: list[DiskProblem] = field(default_factory=list)
     files: int = 0
     unreadable: str | None = None
@@ -71,13 +90,13 @@ class Verification:
 
     @property
     def sound(self) -> bool:
-        """Whether the log verifies and extends the note, the index is its fold, and no file is broken.
+        """Whether the log verifies and extends the note, and all that is made of it is as it must be.
 
         Extra files waste space but break no promise, so they do not count.
         """
         broken = [problem for problem in self.disk if problem.problem in BROKEN]
-        unsound = isinstance(self.chain, chain.Break) or self.differences or broken
-        return not (unsound or self.unreadable or self.contradiction)
+        derived = self.schema or self.differences or self.bad_copies or broken
+        return not (isinstance(self.chain, chain.Break) or derived or self.unreadable or self.contradiction)
 
 
 def verify(ledger: Ledger, engine: Engine, note: Checkpoint | None = None) -> Verification:
@@ -88,22 +107,19 @@ def verify(ledger: Ledger, engine: Engine, note: Checkpoint | None = None) -> Ve
         engine: the one that the home has.
         note: a checkpoint that was taken of this log before; the log must extend it.
     """
-    home = Path(ledger.layout.home)
+    found = Verification(Path(ledger.layout.home), chain.Verified(0, chain.GENESIS, None))
+    found.owned_by_msb = engine.name == "msb"
+    state, expected = EMPTY, dict[Path, tuple[str, int | None]]()
     with ExitStack() as stack:
         connection = _opened(ledger, stack)
-        if connection is None:
-            found = Verification(home, chain.Verified(0, chain.GENESIS, None))
-            expected: dict[Path, tuple[str, int | None]] = {}
-            state = EMPTY
-        else:
-            found = Verification(home, _check(connection))
-            try:
-                found.differences = live.compare(connection, live.fold_until(ledger.store(connection)))
-            except LogError as error:
-                found.unreadable = str(error)
-            expected = expected_files(ledger.layout, connection)
-            state = load(connection)
-        found.owned_by_msb = engine.name == "msb"
+        if connection is not None:
+            found.schema = _schema_problems(ledger, connection)
+            found.chain = _check(connection, found.schema)
+            index = _compare(connection, ledger, found, stack)
+            if index is None:
+                return found
+            expected = expected_files(ledger.layout, index)
+            state = load(index)
         if note is not None:
             found.note = note
             found.contradiction = checkpoint.contradiction(connection, note, found.chain)
@@ -136,8 +152,17 @@ def take_checkpoint(ledger: Ledger) -> Checkpoint:
         return checkpoint.take(connection, found)
 
 
-def rebuild(ledger: Ledger) -> list[live.Difference]:
-    """Fold the whole log again into the projections; return how they differed."""
+def rebuild(session: Session) -> list[SchemaProblem | live.Difference]:
+    """Make the schema what it must be, fold the whole log again, and discard every copy of the index.
+
+    Returns:
+        What was wrong with the schema, and how the projections differed.
+    """
+    ledger = session.ledger
+    ledger.check_writable()
+    session.close()
+    mended = schema.mend(ledger.layout)
+    session.begin_writing()
     # The long part is done without keeping others from writing.
     with ledger.read() as connection:
         if connection is None:
@@ -150,33 +175,77 @@ def rebuild(ledger: Ledger) -> list[live.Difference]:
         store = ledger.store(transaction.connection)
         differences = live.rebuild(transaction.connection, store, fold, head.seq if head else 0)
         reached("rebuild.compared")
-        if differences:
-            # Before the index is right: who is killed here leaves one that the next rebuild finds wrong.
-            index_cache.forget(ledger.layout.snapshots)
-            reached("rebuild.forgot")
+        # Before the index is right: who is killed here leaves one that the next rebuild finds wrong.
+        index_cache.forget(ledger.layout.snapshots)
+        reached("rebuild.forgot")
     if differences:
         # Once more: another process may have copied the wrong index meanwhile.
         index_cache.forget(ledger.layout.snapshots)
-    return differences
+    return [*mended, *differences]
 
 
 def _opened(ledger: Ledger, stack: ExitStack) -> sqlite3.Connection | None:
     try:
         return stack.enter_context(ledger.read())
     except CorruptLogError as error:
-        # Other readers refuse a log whose end is gone. Here that is a finding, and the rest is checked.
+        # Other readers refuse a log whose end is gone, or a schema that is not what it says it is. Here those
+        # are findings, and the rest is checked.
         try:
             connection = stack.enter_context(as_it_is(Path(ledger.layout.database)))
         except CorruptLogError:
             raise error from None
-        if _cut_off(connection) is None:
+        if not schema.problems(connection) and _cut_off(connection) is None:
             raise
         return connection
 
 
-def _check(connection: sqlite3.Connection) -> chain.Verified | chain.Break:
+def _schema_problems(ledger: Ledger, connection: sqlite3.Connection) -> list[SchemaProblem]:
+    return [
+        problem
+        for problem in schema.problems(connection)
+        if not (ledger.is_apart and problem.name == "journal_mode")  # which is not that of the file
+    ]
+
+
+def _is_broken(found: list[SchemaProblem], *tables: str) -> bool:
+    return any(problem.kind == "table" and problem.name in tables for problem in found)
+
+
+def _check(connection: sqlite3.Connection, problems: list[SchemaProblem]) -> chain.Verified | chain.Break:
     found = chain.verify(connection)
-    return found if isinstance(found, chain.Break) else _cut_off(connection) or found
+    if isinstance(found, chain.Break) or _is_broken(problems, "projection_state"):
+        return found
+    return _cut_off(connection) or found
+
+
+def _compare(
+    connection: sqlite3.Connection, ledger: Ledger, found: Verification, stack: ExitStack
+) -> sqlite3.Connection | None:
+    """Fold the log, and compare with it the copies of the index on the way and the live one at the end.
+
+    Returns:
+        The index that the log makes; the live one if the log cannot be folded, and None if neither is there.
+    """
+    store, position = ledger.store(connection), 0
+    fold = Fold(Tables())
+    broken = _is_broken(found.schema, *schema.FOLDED)
+    try:
+        for cached in index_cache.known(connection, ledger.layout.snapshots):
+            fold.apply(store.facts(after=position, until=cached.seq))
+            position = cached.seq
+            found.copies += 1
+            problem = index_cache.problem_with(cached, rows_of(fold.tables))
+            if problem is not None:
+                found.bad_copies.append(CopyProblem(problem, cached.seq, cached.path))
+        fold.apply(store.facts(after=position))
+    except LogError as error:
+        found.unreadable = str(error)
+        return None if broken else connection
+    if broken:
+        found.unreadable = "it lacks a table, or has one of another form"
+    else:
+        found.differences = live.compare(connection, fold)
+    return stack.enter_context(closing(Past(position, rows_of(fold.tables)))).connection
 
 
 def _cut_off(connection: sqlite3.Connection) -> chain.Break | None:

@@ -45,7 +45,7 @@ def open_database(layout: Layout) -> sqlite3.Connection:
         LogError: it cannot be opened.
     """
     make_private(layout.db)
-    with _translate_sqlite_errors(layout.database):
+    with translate_sqlite_errors(layout.database):
         return _opened(layout, create=True)
 
 
@@ -63,7 +63,7 @@ def open_to_read(layout: Layout) -> tuple[sqlite3.Connection, Content | None] | 
     path = layout.database
     if not is_there(path):
         return None
-    with _translate_sqlite_errors(path):
+    with translate_sqlite_errors(path):
         try:
             return _opened(layout, create=False), None
         except (PermissionError, sqlite3.OperationalError) as error:
@@ -82,6 +82,12 @@ def open_to_read(layout: Layout) -> tuple[sqlite3.Connection, Content | None] | 
             connection.close()
             raise
     return connection, content
+
+
+def open_as_it_is(layout: Layout) -> sqlite3.Connection:
+    """Open the database to write whatever its schema is, in autocommit mode; raises sqlite3.Error."""
+    check_plain_file(layout.database)
+    return _connect(layout.database)
 
 
 def _opened(layout: Layout, *, create: bool) -> sqlite3.Connection:
@@ -191,6 +197,15 @@ def in_words(error: sqlite3.Error) -> str:
     return f"{error}{advice.get(_primary_code(error), '')}"
 
 
+def check_complete(path: str | Path, error: sqlite3.Error) -> None:
+    """Refuse a database if SQLite failed because a table or column is not there."""
+    if str(error).startswith(("no such table", "no such column")):
+        raise CorruptLogError(
+            f"{path} is not whole: {error}; `msb-cache verify` says what is wrong, "
+            "`msb-cache rebuild` mends it"
+        ) from None
+
+
 def _primary_code(error: sqlite3.Error) -> int:
     # Errors of the module itself, such as the use of a closed connection, have none.
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
@@ -227,12 +242,17 @@ def _current(connection: sqlite3.Connection, path: str) -> bool:
         "SELECT (SELECT coalesce(max(seq), 0) FROM events), "
         "(SELECT fold_version FROM projection_state), (SELECT seq FROM projection_state)"
     ).fetchone()
-    if seq is not None and seq > head:
+    check_end(path, head, seq)
+    return bool((version, seq) == (FOLD_VERSION, head))
+
+
+def check_end(path: str, head: int, position: int | None) -> None:
+    """Refuse a log that ends before the position up to which it was folded; None: it was not."""
+    if position is not None and position > head:
         raise CorruptLogError(
-            f"the log in {path} ends at event {head}, but had {seq}: its end is gone; "
+            f"the log in {path} ends at event {head}, but had {position}: its end is gone; "
             "restore it from a backup"
         )
-    return bool((version, seq) == (FOLD_VERSION, head))
 
 
 def _make(layout: Layout) -> None:
@@ -273,14 +293,21 @@ def _bring_up(layout: Layout) -> None:
     try:
         if _current(connection, layout.database):
             return  # another process was first
-        if schema_version(connection, layout.database) < SCHEMA_VERSION:
+        version = schema_version(connection, layout.database)
+        if version < SCHEMA_VERSION:
+            from msb_cache.migrations.schema import migrations, recorded
+
+            if recorded(connection) != version:
+                raise CorruptLogError(
+                    f"{layout.database} says that its schema is {version}, and it has another, so it was "
+                    "changed by other means; `msb-cache verify` says what is wrong, and `msb-cache rebuild` "
+                    "mends it"
+                )
             # First of all, so that a database with tables but without it is another program's.
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute("PRAGMA journal_mode = WAL")
             reached("migrate.begun")
             from sqlite_utils import Database
-
-            from msb_cache.migrations.schema import migrations
 
             migrations.apply(Database(connection))
             reached("migrate.applied")
@@ -301,12 +328,14 @@ def _fill_projections(connection: sqlite3.Connection) -> None:
 
 
 @contextlib.contextmanager
-def _translate_sqlite_errors(path: str) -> Iterator[None]:
+def translate_sqlite_errors(path: str) -> Iterator[None]:
+    """Raise what SQLite says of a database as errors of ours: LogError, and CorruptLogError for damage."""
     try:
         yield
     except UnicodeDecodeError:
         raise CorruptLogError(f"{path} is damaged: its schema is no text; restore it from a backup") from None
     except sqlite3.DatabaseError as error:
+        check_complete(path, error)
         if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
             raise LogError(f"cannot open {path}: {in_words(error)}") from None
         raise CorruptLogError(

@@ -19,14 +19,14 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from msb_cache import diagnostics
 from msb_cache.artifacts.files import create
 from msb_cache.artifacts.layout import make_private
 from msb_cache.failpoints import reached
 from msb_cache.projections import FOLD_VERSION
-from msb_cache.projections.past import Past, decode_rows, encode_rows
+from msb_cache.projections.past import Past, Rows, decode_rows, encode_rows, same_rows
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import EventStore
@@ -39,6 +39,10 @@ _LARGEST = 1 << 30  # bytes of one, expanded
 _MAGIC = b"msb-cache fold 1\n"
 _DIGEST_BYTES = 32
 _NAME = re.compile(r"(\d{1,19})-(\d{1,9})-([0-9a-f]{64})\.fold(?:\.\d+\.tmp)?")
+
+
+Problem = Literal["wrong", "unreadable"]
+"""What can be the matter with a cached index: its rows are not those of the log, or it cannot be read."""
 
 
 class CachedIndex(NamedTuple):
@@ -62,9 +66,9 @@ def index_at(
         keep: where many events have to be folded for lack of cached indexes, make those on the way.
     """
     past = None
-    for cached in reversed(_known(connection, folder)):
+    for cached in reversed(known(connection, folder)):
         if cached.seq <= position and past is None:
-            past = _load(connection, cached)
+            past = _load(cached)
             if past is None and keep:
                 _delete(cached.path)  # so that a good one can take its place
     past = past or Past()
@@ -77,6 +81,21 @@ def index_at(
         past.close()
         raise
     return past
+
+
+def problem_with(cached: CachedIndex, rows: Rows) -> Problem | None:
+    """Return what is wrong with a cached index, given the rows of a fold at its position; None: nothing.
+
+    Nothing in a file proves that what it says is so, for a checksum can be made anew.
+    """
+    import msgspec
+
+    try:
+        return None if same_rows(_rows(cached), rows) else "wrong"
+    except FileNotFoundError:
+        return None  # another process has just deleted it
+    except (OSError, ValueError, msgspec.MsgspecError):
+        return "unreadable"
 
 
 def may_write(folder: Path) -> bool:
@@ -113,21 +132,21 @@ def keep_live(connection: sqlite3.Connection, before: int, seq: int, folder: Pat
 
 
 def forget(folder: Path) -> None:
-    """Delete every cached index: the live one that they were taken from was wrong."""
+    """Delete every cached index, of whatever log and fold."""
     for _, path in _files(folder):
         _delete(path)
 
 
 def _keep(live: sqlite3.Connection, index: sqlite3.Connection, seq: int, folder: Path) -> bool:
     """Cache an index if a copy is due; return whether files can be written here at all."""
-    known = _known(live, folder)
-    before = [cached for cached in known if cached.seq <= seq]
+    of_this_log = known(live, folder)
+    before = [cached for cached in of_this_log if cached.seq <= seq]
     last = before[-1] if before else CachedIndex(0, 0, folder)
     if seq // STEP == last.seq // STEP or seq - last.seq < last.size // _BYTES_PER_EVENT:
         return True
     data = _encode(index)
     (head,) = live.execute("SELECT max(seq) FROM events").fetchone()
-    if sum(cached.size for cached in known) + len(data) > head * _BYTES_PER_EVENT:
+    if sum(cached.size for cached in of_this_log) + len(data) > head * _BYTES_PER_EVENT:
         return True
     try:
         _write(folder / _name(live, seq), data)
@@ -135,15 +154,15 @@ def _keep(live: sqlite3.Connection, index: sqlite3.Connection, seq: int, folder:
         diagnostics.warning("the index cannot be cached", folder=str(folder), reason=error.strerror)
         return False
     diagnostics.debug("cached the index", seq=seq, bytes=len(data))
-    of_this_log = {cached.path for cached in known}
+    current = {cached.path for cached in of_this_log}
     for match, path in _files(folder):
         # Later ones may be of events that this process does not see yet.
-        if int(match[1]) < seq and path not in of_this_log:
+        if int(match[1]) < seq and path not in current:
             _delete(path)
     return True
 
 
-def _known(live: sqlite3.Connection, folder: Path) -> list[CachedIndex]:
+def known(live: sqlite3.Connection, folder: Path) -> list[CachedIndex]:
     """Return the cached indexes of this log and this fold by position, as their names say."""
     found = []
     for match, path in _files(folder):
@@ -188,9 +207,11 @@ def _write(path: Path, data: bytes) -> None:
     make_private(path.parent)
     staged = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        # Not synced: what a power loss makes of it does not fit its checksum.
         with create(staged) as file:
             file.write(_MAGIC + _checksum(path.name, data) + data)
+            # So that one that cannot be read was damaged, and not left so by a power loss.
+            file.flush()
+            os.fsync(file.fileno())
         reached("snapshot.staged")
         staged.rename(path)
         reached("snapshot.kept")
@@ -205,26 +226,36 @@ def _delete(path: Path) -> None:
         diagnostics.warning("a cached index cannot be deleted", path=str(path), reason=error.strerror)
 
 
-def _load(live: sqlite3.Connection, cached: CachedIndex) -> Past | None:
-    """Return a cached index; None if it cannot be believed."""
+def _load(cached: CachedIndex) -> Past | None:
+    """Return a cached index; None if it cannot be read, or contradicts itself."""
     import msgspec
 
+    try:
+        return Past(cached.seq, _rows(cached))
+    except (OSError, ValueError, msgspec.MsgspecError, sqlite3.IntegrityError) as error:
+        diagnostics.warning("a cached index is ignored", path=str(cached.path), reason=str(error))
+        return None
+
+
+def _rows(cached: CachedIndex) -> Rows:
+    """Return what a file holds; raises OSError, ValueError or msgspec.MsgspecError if it is none of ours."""
+    from msb_cache.home.foreign_db import regular
     from msb_cache.oci.layer.zstd import zstd
 
+    with regular(cached.path) as file:
+        content = file.read(_LARGEST)
+    start = len(_MAGIC) + _DIGEST_BYTES
+    data = content[start:]
+    if content[:start] != _MAGIC + _checksum(cached.path.name, data):
+        raise ValueError("its checksum does not fit")
     try:
-        content = cached.path.read_bytes()
-        start = len(_MAGIC) + _DIGEST_BYTES
-        data = content[start:]
-        if content[:start] != _MAGIC + _checksum(cached.path.name, data):
-            raise ValueError("its checksum does not fit")
         size = zstd.get_frame_info(data).decompressed_size
         if size is None or size > _LARGEST:
             raise ValueError("it is too large")
         # Not zstd.decompress, which goes on with whatever frames follow.
-        return Past(cached.seq, decode_rows(zstd.ZstdDecompressor().decompress(data, size)))
-    except (OSError, ValueError, msgspec.MsgspecError, zstd.ZstdError, sqlite3.IntegrityError) as error:
-        diagnostics.warning("a cached index is ignored", path=str(cached.path), reason=str(error))
-        return None
+        return decode_rows(zstd.ZstdDecompressor().decompress(data, size))
+    except zstd.ZstdError as error:
+        raise ValueError(str(error)) from None
 
 
 def _checksum(name: str, data: bytes) -> bytes:

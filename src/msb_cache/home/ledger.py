@@ -22,6 +22,7 @@ from msb_cache.errors import (
 from msb_cache.failpoints import reached
 from msb_cache.home.connect import (
     begin_writing,
+    check_complete,
     in_words,
     is_busy,
     is_there,
@@ -156,6 +157,11 @@ class Ledger:
     def is_open(self) -> bool:
         """Whether the database is open."""
         return self._connection is not None
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether a copy of the database is open, or the file as one that does not change."""
+        return self._content is not None
 
     def close(self) -> None:
         """Close the database; using the ledger again opens it anew."""
@@ -344,6 +350,7 @@ def _translate_sqlite_errors(layout: Layout) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         if is_busy(error):
             raise BusyError(f"another process is writing to {path}; try again") from None
+        check_complete(path, error)
         if "malformed" in str(error):
             raise CorruptLogError(f"{path} is damaged: {error}") from None
         if "readonly" in str(error):
