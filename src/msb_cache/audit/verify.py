@@ -26,7 +26,7 @@ from msb_cache.eventstore import chain, checkpoint
 from msb_cache.eventstore.checkpoint import Checkpoint
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.failpoints import reached
-from msb_cache.home import index_cache
+from msb_cache.home import index_cache, pairing
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections import live
 from msb_cache.projections.fold import Fold
@@ -190,6 +190,7 @@ def _opened(ledger: Ledger, stack: ExitStack) -> sqlite3.Connection | None:
     except CorruptLogError as error:
         # Other readers refuse a log whose end is gone, or a schema that is not what it says it is. Here those
         # are findings, and the rest is checked.
+        pairing.check(ledger.layout.database)  # else it would be opened here, and the mixture looked at
         try:
             connection = stack.enter_context(as_it_is(Path(ledger.layout.database)))
         except CorruptLogError:

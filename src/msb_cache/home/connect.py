@@ -14,6 +14,7 @@ from msb_cache.artifacts import files
 from msb_cache.artifacts.layout import Layout, check_plain_file, make_private
 from msb_cache.errors import CorruptLogError, LogError, NewerDatabaseError
 from msb_cache.failpoints import reached
+from msb_cache.home import pairing
 from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
 from msb_cache.projections import FOLD_VERSION
 
@@ -98,6 +99,7 @@ def _opened(layout: Layout, *, create: bool) -> sqlite3.Connection:
         try:
             if create and not is_there(path):
                 _make(layout)
+            pairing.check(path)
             return _up_to_date(layout)
         except sqlite3.OperationalError as error:
             # SQLite does not wait for those who open or close the same database at this moment.
@@ -323,7 +325,7 @@ def _fill_projections(connection: sqlite3.Connection) -> None:
     begin_writing(connection)
     live.fill(connection, EventStore(connection))
     reached("migrate.folded")
-    connection.execute("COMMIT")
+    pairing.commit(connection)
     reached("migrate.committed")
 
 

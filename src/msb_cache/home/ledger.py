@@ -29,6 +29,7 @@ from msb_cache.home.connect import (
     open_database,
     open_to_read,
 )
+from msb_cache.home.pairing import commit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -229,7 +230,7 @@ class Ledger:
                 yield transaction
                 reached("log.committing")
                 transaction.unclear = True
-                connection.execute("COMMIT")
+                commit(connection)
                 transaction.unclear = False
                 reached("log.committed")
             except BaseException:
