@@ -23,7 +23,8 @@ def failures(report: ImagePruneReport) -> list[int]:
         return []
     files = output.plural(report.artifacts_failed, "file")
     output.error(
-        f"{files} could not be deleted; `msb-cache prunes show {report.operation}` says which and why"
+        f"{files} could not be deleted; `msb-cache prunes show {report.operation}` says which and why, "
+        "and the next prune or remove tries again"
     )
     return [1]
 

@@ -9,6 +9,7 @@ import click
 
 from msb_cache.cli import output
 from msb_cache.cli.common import format_option, open_cache
+from msb_cache.cli.leftovers import leftover_cells, leftover_fields
 
 if TYPE_CHECKING:
     from msb_cache.queries.info import HomeInfo
@@ -27,7 +28,10 @@ def info(home: str | None, format_: str) -> None:
     with open_cache(home) as cache:
         found = cache.info()
     if format_ == "json":
-        output.json({field.name: _plain(field.name, getattr(found, field.name)) for field in fields(found)})
+        shown: dict[str, Any] = {
+            field.name: _plain(field.name, getattr(found, field.name)) for field in fields(found)
+        }
+        output.json(shown | {"leftovers": [leftover_fields(each) for each in found.leftovers]})
     else:
         _print(found)
 
@@ -63,3 +67,8 @@ def _print(found: HomeInfo) -> None:
     line("Holds", f"{found.holds:,}")
     if found.unfinished:
         line("Unfinished", f"{', '.join(found.unfinished)} (running, or for the next command that writes)")
+    if found.leftovers:
+        files = output.plural(len(found.leftovers), "file")
+        size = output.size(sum(each.bytes for each in found.leftovers))
+        line("Left over", f"{files}, {size}; the next prune or remove tries again")
+        output.columns(leftover_cells(found.leftovers))

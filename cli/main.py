@@ -65,6 +65,7 @@ NO_COMMANDS = (
     "event_lines",
     "fields",
     "filters",
+    "leftovers",
     "logging",
     "main",
     "output",

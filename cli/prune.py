@@ -19,6 +19,7 @@ from msb_cache.cli.common import (
 )
 from msb_cache.cli.deletions import failures
 from msb_cache.cli.describe import kept_because
+from msb_cache.cli.leftovers import leftover_cells, leftover_fields
 from msb_cache.queries.resolve import familiar
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def _print_preview(shown: Preview, *, err: bool = False) -> None:
         output.columns(
             ((familiar(name), output.short(digest)) for name, digest in plan.references.items()), err=err
         )
+        output.columns(leftover_cells(shown.leftovers), err=err)
     if plan.kept:
         click.echo(f"Keeps {len(plan.kept)}", err=err)
         rows = (
@@ -121,6 +123,7 @@ def _preview_fields(shown: Preview) -> dict[str, Any]:
             {"kind": artifact.kind, "subject": artifact.subject, "bytes": artifact.bytes}
             for artifact in shown.artifacts
         ],
+        "leftovers": [leftover_fields(each) for each in shown.leftovers],
         "kept": [{"subject": kept.subject, "rule": kept.rule, "by": list(kept.by)} for kept in plan.kept],
         "bytes_reclaimable": shown.bytes,
     }

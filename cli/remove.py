@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import done, examples, open_cache, quiet_option, reason_option
+from msb_cache.cli.common import done, examples, note, open_cache, quiet_option, reason_option
 from msb_cache.cli.deletions import failures
 from msb_cache.cli.main import EXIT_FAILED, EXIT_IN_USE, EXIT_NOT_FOUND
 from msb_cache.errors import ImageInUseError, ImageNotFoundError
+
+if TYPE_CHECKING:
+    from msb_cache.models import ImagePruneReport
 
 
 @click.command(epilog=examples('msb-cache remove app:1 --reason "app:2 is out"'))
@@ -40,10 +45,19 @@ def remove(
                 if not quiet:
                     freed = output.size(report.bytes_reclaimed or 0)
                     done("Removed", f"{reference}  ({freed} freed)")
-                codes += failures(report)
+                codes += _failures(report)
     if not codes:
         return 0
     return codes[0] if len(set(codes)) == 1 else EXIT_FAILED
 
 
 COMMAND = remove
+
+
+def _failures(report: ImagePruneReport) -> list[int]:
+    """Say what could not be deleted; only what belongs to the removed image is a failure of its removal."""
+    if report.leftovers_failed and report.leftovers_failed == report.artifacts_failed:
+        files = output.plural(report.leftovers_failed, "file")
+        note(f"{files} of earlier deletions could not be deleted now either; `msb-cache info` names them")
+        return []
+    return failures(report)

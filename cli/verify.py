@@ -16,6 +16,7 @@ from msb_cache.cli.differences import (
     schema_fields,
     schema_sentence,
 )
+from msb_cache.cli.leftovers import leftover_fields
 from msb_cache.eventstore.chain import Break
 from msb_cache.eventstore.checkpoint import MAX_NOTE
 
@@ -94,6 +95,7 @@ def _verification_fields(found: Verification) -> dict[str, Any]:
                 "path": str(problem.path),
                 "expected_bytes": problem.expected_bytes,
                 "found_bytes": problem.found_bytes,
+                "leftover": None if problem.leftover is None else leftover_fields(problem.leftover),
             }
             for problem in found.disk
         ],
@@ -145,6 +147,8 @@ def _print_verification(found: Verification) -> None:
             what = "not a file of the cache"
         elif problem.problem == "unclear":
             what = "the log names no image of it; it may be msb's"
+        elif problem.leftover is not None:
+            what = f"{output.printable(problem.leftover.because)}; the next prune or remove tries again"
         elif problem.problem == "unfinished":
             what = "msb was stopped while deleting; its next deletion goes on with that"
         click.echo(f"      {_place(found, problem)}: {what}")

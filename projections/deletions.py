@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import Actor, EventStore
-from msb_cache.projections.rows import DeletionOutcomeRow, DeletionRow
+from msb_cache.projections.rows import DeletionOutcomeRow, DeletionRow, LeftoverRow
 from msb_cache.projections.tables import columns
 
 _AFTER_ALL = "\U0010ffff"
@@ -110,10 +110,13 @@ def unfinished(connection: sqlite3.Connection) -> list[str]:
     return sorted(operation for (operation,) in rows)
 
 
-def left_busy(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    """Return the kind and subject of each artifact that some deletion could not delete then."""
-    rows = connection.execute("SELECT DISTINCT kind, subject FROM deletion_outcome WHERE outcome = 'kept'")
-    return sorted(rows)
+def leftovers(connection: sqlite3.Connection) -> list[LeftoverRow]:
+    """Return what deletions had to leave, in the order in which they said so.
+
+    The files may have gone since without an event; ``Engine.leftovers`` looks at the disk, too.
+    """
+    found = connection.execute(f"SELECT {', '.join(columns(LeftoverRow))} FROM leftover ORDER BY seq")  # noqa: S608
+    return [LeftoverRow(*row) for row in found]
 
 
 def pending(connection: sqlite3.Connection, store: EventStore, operation: str) -> list[ev.PlannedArtifact]:

@@ -20,6 +20,7 @@ from msb_cache.projections.rows import (
     HoldRow,
     ImageRow,
     LayerRow,
+    LeftoverRow,
     ManifestLayerRow,
     ManifestRow,
     PointedAtRow,
@@ -33,6 +34,8 @@ IGNORED: frozenset[type[ev.Event]] = frozenset({ev.LogCreated, ev.ImagePullFaile
 """Events that change no table. One that is neither here nor folded below is an error."""
 
 _COUNTERS = frozenset(DeletionRow.__struct_fields__)
+_LEAVES_A_FILE = frozenset({"busy", "left", "owned"})
+"""Reasons of ``artifact.kept`` for which a file stays that no image needs."""
 
 H = TypeVar("H", bound=Callable[..., None])
 _HANDLERS: dict[type[ev.Event], str] = {}
@@ -61,6 +64,7 @@ class Fold:
         self._pointed_at = tables.of(PointedAtRow)
         self._deletions = tables.of(DeletionRow)
         self._outcomes = tables.of(DeletionOutcomeRow)
+        self._leftovers = tables.of(LeftoverRow)
         self._handlers: dict[type[ev.Event], Callable[[Fact, Any], None] | None] = {
             **dict.fromkeys(IGNORED),
             **{of: getattr(self, name) for of, name in _HANDLERS.items()},
@@ -107,6 +111,11 @@ class Fold:
         )
         self._manifests.put(manifest)
         self._describe_images(digest, manifest)
+        if not self._leftovers.empty:
+            needed = [("fsmeta", digest), ("vmdk", digest)]
+            needed += [("layer", layer.diff_id) for layer in data.layers]
+            for kind, subject in needed:
+                self._leftovers.delete((kind, subject))
         for position, layer in enumerate(data.layers):
             self._manifest_layers.put(
                 ManifestLayerRow(
@@ -120,6 +129,8 @@ class Fold:
     @_folds(ev.ImagePulled)
     def _image_pulled(self, event: Fact, data: ev.ImagePulled) -> None:
         reference, occurred = event.subject, event.occurred_at_ns
+        if not self._leftovers.empty:
+            self._leftovers.delete(("metadata", reference))
         row = self._images.get(reference)
         if row is None:
             row = ImageRow(reference, data.manifest_digest, occurred, occurred, event.seq, data.row)
@@ -204,6 +215,8 @@ class Fold:
 
     @_folds(ev.MetadataDeleted, ev.LayerDeleted, ev.FsmetaDeleted, ev.VmdkDeleted)
     def _artifact_deleted(self, event: Fact, data: ev.ArtifactDeleted) -> None:
+        if not self._leftovers.empty:
+            self._leftovers.delete((data.kind, event.subject))
         deletion = self._outcome(event, data.kind, "deleted")
         if deletion is None:
             return
@@ -215,12 +228,16 @@ class Fold:
 
     @_folds(ev.ArtifactKept)
     def _artifact_kept(self, event: Fact, data: ev.ArtifactKept) -> None:
+        if data.reason in _LEAVES_A_FILE:
+            self._left_over(event, data.kind, data.reason)
         deletion = self._outcome(event, data.kind, "kept")
         if deletion is not None:
             deletion.kept += 1
 
     @_folds(ev.ArtifactDeleteFailed)
     def _artifact_delete_failed(self, event: Fact, data: ev.ArtifactDeleteFailed) -> None:
+        if data.errno:  # else msb refused, and its index and ours have the image still
+            self._left_over(event, data.kind, data.reason)
         deletion = self._outcome(event, data.kind, "failed")
         if deletion is not None:
             deletion.failed += 1
@@ -238,6 +255,11 @@ class Fold:
         for row in self._images.having(digest):
             _describe(row, manifest)
             self._images.changed(row.reference)
+
+    def _left_over(self, event: Fact, kind: str, reason: str) -> None:
+        self._leftovers.put(
+            LeftoverRow(kind, event.subject, event.operation, reason, event.occurred_at_ns, event.seq)
+        )
 
     def _outcome(self, event: Fact, kind: str, outcome: str) -> DeletionRow | None:
         deletion = self._deletions.get(event.operation)

@@ -154,12 +154,28 @@ class DeletionOutcomeRow(Row):
     table: ClassVar[str] = "deletion_outcome"
     key_length: ClassVar[int] = 3
     insert_only: ClassVar[bool] = True
-    indexes: ClassVar[dict[str, str]] = {"deletion_outcome_kept": "kind, subject WHERE outcome = 'kept'"}
     only_grows: ClassVar[bool] = True
     operation: str
     kind: str
     subject: str
     outcome: str
+
+
+class LeftoverRow(Row):
+    """A file that the deletion ``operation`` had to leave, and no event says gone or needed since.
+
+    ``reason`` is that of ``artifact.kept``, or what the operating system said; ``since`` is when, in
+    ns since the epoch, UTC.
+    """
+
+    table: ClassVar[str] = "leftover"
+    key_length: ClassVar[int] = 2
+    kind: str
+    subject: str
+    operation: str
+    reason: str
+    since: int
+    seq: int
 
 
 ROW_TYPES: tuple[type[Row], ...] = tuple(Row.__subclasses__())

@@ -125,6 +125,11 @@ class Table(Generic[R]):
             self.changed(key)
         return row
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is no row. A table that was not empty may go on saying so when its rows have gone."""
+        return not self.rows
+
     def has(self, value: str) -> bool:
         """Return whether some row has this value."""
         return bool(self._having(value))
@@ -178,6 +183,12 @@ class StoredTable(Table[R]):
             self._gone.add(key)
             return None
         return self._read(key, found)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no row. A table that was not empty may go on saying so when its rows have gone."""
+        self._ask_whether_empty()
+        return bool(self._empty) and not self.rows
 
     def _fetch(self, key: Key) -> Values | None:
         found: Values | None = self._connection.execute(self.statements.select, values(key)).fetchone()

@@ -401,7 +401,7 @@ class ImageCache:
 
         note = None if against is None else parse(against)
         self._session.observe()
-        return verify(self._ledger, self._session.engine(), note)
+        return verify(self._ledger, self._session.engine(), note, self._session.observe)
 
     def checkpoint(self) -> Checkpoint:
         """Return what fixes the log as it is now; its ``note`` is text to keep elsewhere, for ``verify``.

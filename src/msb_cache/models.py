@@ -196,9 +196,11 @@ class ImagePruneReport(Struct, frozen=True):
     skipped_in_use: int = 0
     """How many candidates were kept because something came to need them meanwhile."""
     orphans_removed: int = 0
-    """How many deleted files no image had named."""
+    """How many deleted files no image had named, those included that earlier deletions had to leave."""
     artifacts_failed: int = 0
     """How many files the operating system refused to delete."""
+    leftovers_failed: int = 0
+    """How many of those an earlier deletion had to leave already."""
     operation: str | None = None
     """The id that groups this prune's events in the log; None when nothing was recorded."""
 

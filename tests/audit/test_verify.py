@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from msb_cache import CorruptLogError, ImageCache, LogError
+from msb_cache import CorruptLogError, ImageCache, LogError, failpoints
+from msb_cache.artifacts.layout import Layout, lock_path
+from msb_cache.artifacts.locks import Lock
 from msb_cache.audit.verify import CopyProblem, Verification
 from msb_cache.eventstore import chain
 from msb_cache.eventstore.store import NewEvent
@@ -18,6 +23,8 @@ from msb_cache.home import index_cache
 from msb_cache.home.ledger import Ledger
 from msb_cache.oci.layer.zstd import zstd
 from msb_cache.projections import FOLD_VERSION, live
+from tests import imagebuilder
+from tests.imagebuilder import BuiltImage, docker_archive, file, image
 from tests.logs import digest, layer, manifest_added, new_ledger, pulled, some_events
 
 TRIGGERS = ("events_no_update", "events_no_delete", "events_in_order")
@@ -264,3 +271,78 @@ def test_copies_of_another_log_or_fold_are_nobodys(copied: Ledger) -> None:
     found = verify(copied)
     assert found.bad_copies == []
     assert found.copies == len(copies(copied)) - 2
+
+
+# -- beside others ----------------------------------------------------------------------------------------
+
+ONE = image([imagebuilder.layer([file("one", b"1" * 5000)])], "one:1")
+TWO = image([imagebuilder.layer([file("two", b"2")])], "two:1")
+
+
+def load(home: Path, built: BuiltImage) -> None:
+    with ImageCache(home) as cache:
+        cache.load(io.BytesIO(docker_archive(built)))
+
+
+def prune(home: Path) -> None:
+    with ImageCache(home) as cache:
+        cache.prune()
+
+
+def meanwhile(home: Path, *actions: Callable[[Path], None]) -> Verification:
+    """Verify while others work: before each look at the disk, the next of these is done."""
+    left = [*actions]
+
+    def observer(step: str) -> None:
+        if step == "verify.read" and left:
+            left.pop(0)(home)
+
+    failpoints.observer = observer
+    try:
+        with ImageCache(home) as cache:
+            found = cache.verify()
+    finally:
+        failpoints.observer = None
+    assert len(left) < len(actions)
+    return found
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [
+        (prune,),
+        (partial(load, built=TWO),),
+        (prune, partial(load, built=ONE)),
+        (prune, partial(load, built=ONE), prune, partial(load, built=TWO), prune),
+    ],
+    ids=["prune", "load", "both", "again and again"],
+)
+def test_what_others_change_meanwhile_is_no_damage(
+    tmp_path: Path, actions: tuple[Callable[[Path], None], ...]
+) -> None:
+    load(tmp_path, ONE)
+    found = meanwhile(tmp_path, *actions)
+    assert (found.sound, found.disk) == (True, [])
+
+
+def test_damage_is_found_beside_others(tmp_path: Path) -> None:
+    load(tmp_path, ONE)
+    Layout(tmp_path).vmdk(ONE.digest).unlink()
+    found = meanwhile(tmp_path, partial(load, built=TWO))
+    assert [(problem.problem, problem.kind) for problem in found.disk] == [("missing", "vmdk")]
+
+
+def test_what_others_work_with_is_judged_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is needed is missing however long its lock is held; one that is not is theirs."""
+    load(tmp_path, ONE)
+    monkeypatch.setattr("msb_cache.audit.verify._PAUSE", 0.0)
+    layout = Layout(tmp_path)
+    missing, extra = layout.vmdk(ONE.digest), layout.vmdk(digest(1))
+    missing.unlink()
+    extra.touch()
+    with Lock(lock_path(missing)) as one, Lock(lock_path(extra)) as other, ImageCache(tmp_path) as cache:
+        assert one.acquire()
+        assert other.acquire()
+        assert [problem.path for problem in cache.verify().disk] == [missing]
+        other.release()
+        assert {problem.path for problem in cache.verify().disk} == {missing, extra}

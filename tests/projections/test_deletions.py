@@ -81,7 +81,8 @@ def test_lists_are_newest_first_and_limited(ledger: Ledger) -> None:
 
 def test_what_is_left_to_do(ledger: Ledger) -> None:
     assert ask(ledger, deletions.unfinished) == [CLAIMED]
-    assert ask(ledger, deletions.left_busy) == [("layer", Y)]
+    left = [(row.kind, row.subject, row.operation, row.reason) for row in ask(ledger, deletions.leftovers)]
+    assert left == [("layer", Z, DONE, "not permitted")]  # what is held is no leftover
     with ledger.read() as connection:
         assert connection is not None
         store = ledger.store(connection)

@@ -13,11 +13,12 @@ from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections import images, known, live, state
-from msb_cache.projections.deletions import deletions, left_busy
+from msb_cache.projections.deletions import deletions, leftovers
 from msb_cache.projections.rows import DeletionRow
 from tests.logs import ACTOR, PYTHON, digest, layer, manifest_added, pulled
 
 M, N = digest("M"), digest("N")
+OTHER = "docker.io/library/other:1"
 X, Y, Z = layer("x", 10), layer("y", 20), layer("z", 30)
 OPERATION = "deletion"
 
@@ -306,7 +307,6 @@ def test_the_outcome_of_each_artifact(log: Log) -> None:
         found = connection.execute(
             "SELECT operation, kind, subject, outcome FROM deletion_outcome"
         ).fetchall()
-        assert left_busy(connection) == [("layer", Y.diff_id)]
     assert sorted(found) == sorted(
         (OPERATION, kind, subject, outcome)
         for kind, subject, outcome in (
@@ -316,6 +316,44 @@ def test_the_outcome_of_each_artifact(log: Log) -> None:
             ("vmdk", N, "failed"),
         )
     )
+
+
+def leftover(log: Log) -> list[tuple[str, str, str]]:
+    with log.ledger.read() as connection:
+        assert connection is not None
+        return [(row.kind, row.subject, row.reason) for row in leftovers(connection)]
+
+
+def test_what_is_left_over_and_until_when(log: Log) -> None:
+    log.append((manifest_added([X, Y]), M))
+    log.start()
+    log.append(
+        (ev.ArtifactKept(kind="layer", reason="busy"), X.diff_id),
+        (ev.ArtifactKept(kind="layer", reason="needed"), Y.diff_id),
+        (ev.ArtifactKept(kind="fsmeta", reason="left"), M),
+        (ev.ArtifactDeleteFailed(kind="vmdk", errno=5, reason="Input/output error"), M),
+        (ev.ArtifactDeleteFailed(kind="metadata", errno=0, reason="msb refused"), PYTHON),
+        (ev.ArtifactKept(kind="metadata", reason="owned"), OTHER),
+        (
+            ev.ArtifactKept(kind="metadata", reason="held", holders=("sandbox:dev",)),
+            "docker.io/library/app:1",
+        ),
+        operation=OPERATION,
+    )
+    assert leftover(log) == [
+        ("layer", X.diff_id, "busy"),
+        ("fsmeta", M, "left"),
+        ("vmdk", M, "Input/output error"),
+        ("metadata", OTHER, "owned"),
+    ]
+    log.append((ev.ArtifactKept(kind="layer", reason="busy"), X.diff_id), operation="the next one")
+    assert len(leftover(log)) == 4
+    # Gone, whoever deleted it; needed again.
+    log.append((ev.FsmetaDeleted(bytes=1), M), operation="no deletion of ours")
+    log.append((pulled(M), OTHER))
+    assert leftover(log) == [("vmdk", M, "Input/output error"), ("layer", X.diff_id, "busy")]
+    log.append((manifest_added([X, Y]), M))
+    assert leftover(log) == []
 
 
 def test_a_decision_in_parts_is_one_deletion(log: Log) -> None:

@@ -18,7 +18,7 @@ from msb_cache.projections.tables import Tables
 from tests.logs import ACTOR, PYTHON, digest, layer, manifest_added, pulled
 from tests.samples import OPERATION, new_sample
 
-GOLDEN = {4: "0a09520ab4e0b445e2d0bbfab6ad433789a544f4c3914d4ee652e5cae33aa881"}
+GOLDEN = {5: "372d335aa4bf728c20504ac444f89461f330d33f6f09b80641e736f71c4e2508"}
 """What the golden log below folds to, by the fold's version: SHA-256 of its rows as JSON."""
 
 
@@ -37,6 +37,8 @@ def golden_log() -> list[StoredEvent]:
         (pulled(digest(2), previous=digest(1)), PYTHON),
         (manifest_added([layer("base", 10)]), digest(1)),
         (ev.ImageRemoved(manifest_digest=digest(2), cause="remove"), PYTHON),
+        (ev.ArtifactKept(kind="fsmeta", reason="busy"), digest(1)),
+        (ev.ArtifactDeleteFailed(kind="vmdk", errno=5, reason="Input/output error"), digest(1)),
         (ev.ManifestDeleted(), digest(1)),
     ]
     return [

@@ -7,19 +7,21 @@ be, and so is the disk. ``rebuild`` makes anew what can be made.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from msb_cache.artifacts import files, metadata
 from msb_cache.artifacts.erofs.reader import read_image
-from msb_cache.artifacts.layout import Layout
+from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import is_free
 from msb_cache.audit import schema
 from msb_cache.audit.log_files import as_it_is
 from msb_cache.audit.schema import SchemaProblem
-from msb_cache.engines.engine import Engine, Orphans
+from msb_cache.engines.engine import Engine
+from msb_cache.engines.leftovers import Leftover
 from msb_cache.engines.named_files import NamedFiles
 from msb_cache.errors import CorruptArtifactError, CorruptLogError, LogError
 from msb_cache.eventstore import chain, checkpoint
@@ -32,12 +34,15 @@ from msb_cache.projections import live
 from msb_cache.projections.fold import Fold
 from msb_cache.projections.past import Past, rows_of
 from msb_cache.projections.rows import LayerRow, ManifestRow
-from msb_cache.projections.state import EMPTY, load
+from msb_cache.projections.state import EMPTY, IndexState, load
 from msb_cache.projections.tables import Tables, columns, stored_rows
 from msb_cache.session import Session
 
 BROKEN = ("missing", "size", "damaged")
 """The problems with files that the index needs."""
+
+_LOOKS = 6
+_PAUSE = 0.05  # seconds before the second further look; longer before each later one
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,9 @@ class DiskProblem:
 
     ``problem`` is ``missing``, ``size`` (the index knows another), ``damaged`` (it cannot be read as what
     it is), ``extra`` (the index does not name it: ``prune --orphans`` collects it), ``foreign`` (no file of a
-    cache), ``unfinished`` (files that msb was stopped while deleting) or ``unclear`` (the log does not name
-    it, and whether msb does cannot be told). Sizes in bytes.
+    cache), ``unfinished`` (files that msb was stopped while deleting), ``unclear`` (the log does not name
+    it, and whether msb does cannot be told) or ``leftover`` (an earlier deletion had to leave it, as
+    ``leftover`` says, and the next one tries again). Sizes in bytes.
     """
 
     problem: str
@@ -55,6 +61,7 @@ class DiskProblem:
     path: Path
     expected_bytes: int | None = None
     found_bytes: int | None = None
+    leftover: Leftover | None = None
 
 
 @dataclass(frozen=True)
@@ -99,40 +106,38 @@ class Verification:
         return not (isinstance(self.chain, chain.Break) or derived or self.unreadable or self.contradiction)
 
 
-def verify(ledger: Ledger, engine: Engine, note: Checkpoint | None = None) -> Verification:
-    """Check everything; reads only.
+def verify(
+    ledger: Ledger,
+    engine: Engine,
+    note: Checkpoint | None = None,
+    observe: Callable[[], object] = lambda: None,
+) -> Verification:
+    """Check everything; reads only. Others may work meanwhile: what they change is looked at again.
 
     Args:
         ledger: the home.
         engine: the one that the home has.
         note: a checkpoint that was taken of this log before; the log must extend it.
+        observe: records what msb did, so that the index can be read again.
     """
     found = Verification(Path(ledger.layout.home), chain.Verified(0, chain.GENESIS, None))
     found.owned_by_msb = engine.name == "msb"
-    state, expected = EMPTY, dict[Path, tuple[str, int | None]]()
+    index = _Index()
     with ExitStack() as stack:
         connection = _opened(ledger, stack)
         if connection is not None:
             found.schema = _schema_problems(ledger, connection)
             found.chain = _check(connection, found.schema)
-            index = _compare(connection, ledger, found, stack)
-            if index is None:
+            rows = _compare(connection, ledger, found, stack)
+            if rows is None:
                 return found
-            expected = expected_files(ledger.layout, index)
-            state = load(index)
+            index = _Index.of(ledger, engine, rows, _head(connection))
         if note is not None:
             found.note = note
             found.contradiction = checkpoint.contradiction(connection, note, found.chain)
-    found.files = len(expected)
-    for path, (kind, size) in expected.items():
-        measured = files.measure(path)
-        if measured is None:
-            found.disk.append(DiskProblem("missing", kind, path, size))
-        elif size is not None and measured != size:
-            found.disk.append(DiskProblem("size", kind, path, size, measured))
-        elif not _reads(kind, path):
-            found.disk.append(DiskProblem("damaged", kind, path, size, measured))
-    found.disk.extend(_extra(ledger.layout, engine.orphans(state)))
+    reached("verify.read")
+    found.files = len(index.expected)
+    found.disk = _look_until_settled(ledger, engine, index, observe)
     return found
 
 
@@ -251,7 +256,7 @@ def _compare(
 
 def _cut_off(connection: sqlite3.Connection) -> chain.Break | None:
     """Return where the log's end is gone: the index has been further."""
-    (head,) = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+    head = _head(connection)
     _, position = live.position(connection)
     if position <= head:
         return None
@@ -271,6 +276,83 @@ def _reads(kind: str, path: Path) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class _Index:
+    """What the disk is compared with: the files that the index names, at the log's position ``head``."""
+
+    head: int = 0
+    expected: dict[Path, tuple[str, int | None]] = field(default_factory=dict)
+    state: IndexState = EMPTY
+    leftovers: dict[Path, Leftover] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, ledger: Ledger, engine: Engine, rows: sqlite3.Connection, head: int) -> _Index:
+        return cls(
+            head,
+            expected_files(ledger.layout, rows),
+            load(rows),
+            {each.path: each for each in engine.leftovers(rows)},
+        )
+
+
+def _head(connection: sqlite3.Connection) -> int:
+    (head,) = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+    return int(head)
+
+
+def _look_until_settled(
+    ledger: Ledger, engine: Engine, index: _Index, observe: Callable[[], object]
+) -> list[DiskProblem]:
+    """Return what is wrong with the disk, and not only changes while it is looked at.
+
+    A finding counts if no process has the file locked, and the index still says the same when the file has
+    been looked at again. In a home in which that never comes, it counts if it was seen _LOOKS times.
+    """
+    layout, settled = ledger.layout, list[DiskProblem]()
+    found = [*_broken(index.expected), *_extra(layout, engine, index)]
+    for number in range(_LOOKS):
+        if not found:
+            break
+        if number:
+            time.sleep(_PAUSE * number)
+        observe()
+        index = _read_again(ledger, engine, index)
+        reached("verify.read")
+        seen = {problem.path for problem in found}
+        again = [*_broken({path: index.expected[path] for path in seen & index.expected.keys()})]
+        if not all(problem.problem in BROKEN for problem in found):
+            again += (problem for problem in _extra(layout, engine, index) if problem.path in seen)
+        observe()
+        unchanged = _read_again(ledger, engine, index) is index
+        busy = [problem for problem in again if not (unchanged and is_free(lock_path(problem.path)))]
+        settled += (problem for problem in again if problem not in busy)
+        found = busy
+    # What is still being worked with is no orphan; a file that the index needs was missing every time.
+    return [*settled, *(problem for problem in found if problem.problem in BROKEN)]
+
+
+def _read_again(ledger: Ledger, engine: Engine, index: _Index) -> _Index:
+    """Return the index as it is now; ``index``, if nothing was appended since that was read."""
+    try:
+        with ledger.read() as connection:
+            if connection is not None and (head := _head(connection)) != index.head:
+                return _Index.of(ledger, engine, connection, head)
+    except (LogError, sqlite3.Error):
+        pass  # a finding by itself, and nothing is appended to such a log
+    return index
+
+
+def _broken(expected: Mapping[Path, tuple[str, int | None]]) -> Iterator[DiskProblem]:
+    for path, (kind, size) in expected.items():
+        measured = files.measure(path)
+        if measured is None:
+            yield DiskProblem("missing", kind, path, size)
+        elif size is not None and measured != size:
+            yield DiskProblem("size", kind, path, size, measured)
+        elif not _reads(kind, path):
+            yield DiskProblem("damaged", kind, path, size, measured)
+
+
 def expected_files(layout: Layout, connection: sqlite3.Connection) -> dict[Path, tuple[str, int | None]]:
     """Return every file that the index names, with its kind and its size in bytes where that is known."""
     sizes: dict[tuple[str, str], int | None] = {}
@@ -287,10 +369,12 @@ def expected_files(layout: Layout, connection: sqlite3.Connection) -> dict[Path,
     }
 
 
-def _extra(layout: Layout, orphans: Orphans) -> Iterator[DiskProblem]:
-    problem = "extra" if orphans.judged else "unclear"
+def _extra(layout: Layout, engine: Engine, index: _Index) -> Iterator[DiskProblem]:
+    orphans = engine.orphans(index.state)
     for kind, _, path in orphans.files:
-        yield DiskProblem(problem, kind, path, None, files.measure(path))
+        leftover = index.leftovers.get(path)
+        problem = "leftover" if leftover is not None else "extra" if orphans.judged else "unclear"
+        yield DiskProblem(problem, kind, path, None, files.measure(path), leftover)
     for path in layout.foreign_files():
         yield DiskProblem("foreign", "file", path, None, files.measure(path))
     for path in layout.interrupted_deletions():

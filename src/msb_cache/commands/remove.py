@@ -129,12 +129,14 @@ def _report(session: Session, operation: str | None, shown: Preview) -> ImagePru
     with session.ledger.read() as connection:
         assert connection is not None  # noqa: S101
         (row,) = deletions.find(connection, operation)
-    orphans, gone = shown.orphaned(), 0
-    if orphans:  # what became of each artifact takes a second read of the whole operation
-        gone = sum(
-            artifact.outcome == "deleted" and (artifact.kind, artifact.subject) in orphans
-            for artifact in _artifacts(session, operation)
-        )
+    orphans = shown.orphaned()
+    leftovers = {(each.kind, each.subject) for each in shown.leftovers}
+    gone = again = 0
+    # What became of each artifact takes a second read of the whole operation.
+    for artifact in _artifacts(session, operation) if orphans else ():
+        found = (artifact.kind, artifact.subject)
+        gone += artifact.outcome == "deleted" and found in orphans
+        again += artifact.outcome == "failed" and found in leftovers
     return ImagePruneReport(
         image_refs_removed=row.image_refs_removed,
         manifests_removed=row.manifests_removed,
@@ -145,6 +147,7 @@ def _report(session: Session, operation: str | None, shown: Preview) -> ImagePru
         skipped_in_use=len(shown.plan.references) - row.image_refs_removed,
         orphans_removed=gone,
         artifacts_failed=row.failed,
+        leftovers_failed=again,
         operation=operation,
     )
 

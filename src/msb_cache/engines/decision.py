@@ -16,6 +16,7 @@ from msb_cache.artifacts import files
 from msb_cache.artifacts.kinds import needing
 from msb_cache.artifacts.layout import Layout, make_private
 from msb_cache.artifacts.locks import SAY_AFTER, Lock
+from msb_cache.engines.leftovers import Leftover
 from msb_cache.engines.prune_plan import Kept, Plan
 from msb_cache.errors import BusyError
 from msb_cache.eventstore import events as ev
@@ -36,10 +37,14 @@ _HOLDERS = 20  # names kept of those that hold one image; of the others the numb
 
 @dataclass(frozen=True)
 class Preview:
-    """What a deletion would do now: the plan, and each artifact with its measured size in bytes."""
+    """What a deletion would do now: the plan, and each artifact with its measured size in bytes.
+
+    ``leftovers`` are those of the artifacts that earlier deletions had to leave.
+    """
 
     plan: Plan
     artifacts: tuple[ev.PlannedArtifact, ...]
+    leftovers: tuple[Leftover, ...] = ()
 
     @property
     def bytes(self) -> int | None:

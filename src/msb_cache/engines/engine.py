@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from msb_cache.artifacts.kinds import ArtifactKind
     from msb_cache.engines.decision import Confirm, Planner, Preview
+    from msb_cache.engines.leftovers import Leftover
     from msb_cache.oci.registry.credentials import Credential
     from msb_cache.oci.registry.downloads import LayerProgress
     from msb_cache.projections.state import IndexState
@@ -124,7 +125,7 @@ class Engine(Protocol):
         orphans: bool = False,
         confirm: Confirm | None = None,
     ) -> tuple[str | None, Preview]:
-        """Decide and delete.
+        """Decide and delete; files that earlier deletions had to leave go with it.
 
         Args:
             planner: what to delete.
@@ -147,3 +148,6 @@ class Engine(Protocol):
 
     def orphans(self, state: IndexState) -> Orphans:
         """Return the files that neither our index, in this state, nor another one names."""
+
+    def leftovers(self, connection: sqlite3.Connection) -> list[Leftover]:
+        """Return the files that earlier deletions had to leave and the next one tries again."""

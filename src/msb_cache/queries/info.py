@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from msb_cache.engines.engine import Engine
+from msb_cache.engines.leftovers import Leftover
 from msb_cache.errors import LogError, MsbProgramError
 from msb_cache.home.ledger import Ledger
 from msb_cache.migrations import SCHEMA_VERSION
@@ -36,6 +37,7 @@ class HomeInfo:
         images, manifests, layers, holds: how many there are in the index.
         layer_bytes: what the layers' EROFS images measure together.
         unfinished: deletions that run now, or were cut short.
+        leftovers: files that earlier deletions had to leave; the next one tries again.
     """
 
     home: Path
@@ -56,6 +58,7 @@ class HomeInfo:
     holds: int = 0
     layer_bytes: int = 0
     unfinished: tuple[str, ...] = ()
+    leftovers: tuple[Leftover, ...] = ()
 
 
 def info(ledger: Ledger, engine: Engine) -> HomeInfo:
@@ -85,6 +88,7 @@ def info(ledger: Ledger, engine: Engine) -> HomeInfo:
             database=Path(layout.database),
             schema=None if connection is None else SCHEMA_VERSION,
             unfinished=() if connection is None else tuple(deletions.unfinished(connection)),
+            leftovers=() if connection is None else tuple(engine.leftovers(connection)),
             **counts,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -34,6 +35,7 @@ from tests.engines.msb.support import (
     operation_of,
     outcomes,
 )
+from tests.engines.support import left, refusing
 from tests.fakemsb import FakeMsb
 from tests.imagebuilder import BuiltImage, docker_archive, file, image, layer
 from tests.peers.realmsb import IMAGES
@@ -720,25 +722,6 @@ def test_an_orphan_that_comes_to_be_needed_is_kept(fake: FakeMsb, cache: ImageCa
     check(cache, fake)
 
 
-def test_an_orphan_that_cannot_be_deleted(
-    fake: FakeMsb, cache: ImageCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = stray(fake, "old")
-
-    def unlink(target: object, *arguments: object, **named: object) -> None:
-        if os.fspath(target) == str(path):  # type: ignore[call-overload]
-            raise PermissionError(1, "Operation not permitted")
-        really(target, *arguments, **named)  # type: ignore[arg-type]
-
-    really = os.unlink
-    monkeypatch.setattr(os, "unlink", unlink)
-    report = cache.prune(orphans=True)
-    (failed,) = cache.events(types=["artifact.delete_failed"])
-    assert failed.data == ev.ArtifactDeleteFailed(kind="layer", errno=1, reason="Operation not permitted")
-    assert (report.orphans_removed, report.artifacts_failed) == (0, 1)
-    assert path.exists()
-
-
 def test_nothing_is_an_orphan_while_something_cannot_be_judged(fake: FakeMsb, cache: ImageCache) -> None:
     path = stray(fake, "old")
     fake.load(ALONE, "d" * 64)  # msb takes it for a name
@@ -749,6 +732,64 @@ def test_nothing_is_an_orphan_while_something_cannot_be_judged(fake: FakeMsb, ca
     assert path.exists()
     assert "d" * 64 in fake.references()
     assert "unclear" in {problem.problem for problem in cache.verify().disk}
+
+
+# -- files that a deletion had to leave --------------------------------------------------------------------
+
+
+def test_what_msb_left_goes_with_the_next_deletion(fake: FakeMsb, cache: ImageCache) -> None:
+    path = Layout(fake.home).layer(ALONE.layers[0].diff_id)
+    with Lock(lease(path)) as lock:
+        assert lock.acquire()
+        cache.remove("alone:1")
+        assert left(cache) == [("layer", ALONE.layers[0].diff_id, "left")]
+        assert cache.preview_prune().leftovers == ()
+    assert [each.path for each in cache.preview_prune().leftovers] == [path]
+    cache.remove("two")
+    assert left(cache) == []
+    assert not path.exists()
+    check(cache, fake)
+
+
+def test_metadata_that_msb_keeps_for_a_sandbox_stays(fake: FakeMsb, cache: ImageCache) -> None:
+    path = Layout(fake.home).metadata("docker.io/library/app:1")
+    cache.remove("app:1", force=True)
+    assert left(cache) == []
+    cache.prune()
+    assert path.exists()
+    fake("remove", "dev")
+    assert [each.path for each in cache.info().leftovers] == [path]
+    cache.prune()
+    assert not path.exists()
+    check(cache, fake)
+
+
+def test_what_was_put_there_anew_is_left_to_msb(fake: FakeMsb, cache: ImageCache) -> None:
+    """A file as old as a pull that has just begun may be what msb is about to name."""
+    path = Layout(fake.home).vmdk(ALONE.digest)
+    fake.leaves_files("image remove")
+    cache.remove("alone:1")
+    path.write_bytes(path.read_bytes())
+    assert path not in {each.path for each in cache.preview_prune().leftovers}
+    cache.prune()
+    assert path.exists()
+    assert {event.data.reason for event in cache.events(types=["artifact.kept"])} == {"left"}  # type: ignore[union-attr]
+    check(cache, fake)
+
+
+def test_an_orphan_that_could_not_be_deleted_goes_with_the_next_deletion(
+    fake: FakeMsb, cache: ImageCache
+) -> None:
+    path = stray(fake, "old")
+    with refusing(errno.EIO, path):
+        report = cache.prune(orphans=True)
+        assert (report.orphans_removed, report.artifacts_failed) == (0, 1)
+    (failed,) = cache.events(types=["artifact.delete_failed"])
+    assert failed.data == ev.ArtifactDeleteFailed(kind="layer", errno=5, reason="Input/output error")
+    assert left(cache) == [("layer", subject_of(path), "Input/output error")]
+    assert cache.prune().orphans_removed == 1
+    assert left(cache) == []
+    check(cache, fake)
 
 
 # -- what the tests share ---------------------------------------------------------------------------------

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from msb_cache import diagnostics
-from msb_cache.artifacts import files
+from msb_cache.artifacts import files, metadata
 from msb_cache.artifacts.kinds import needed_by
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lock, is_free
+from msb_cache.engines import leftovers
 from msb_cache.engines.decision import (
     Confirm,
     Planner,
@@ -33,9 +34,10 @@ from msb_cache.engines.decision import (
     started,
 )
 from msb_cache.engines.engine import Orphans
+from msb_cache.engines.leftovers import Leftover, known_as
 from msb_cache.engines.named_files import NamedFiles
 from msb_cache.engines.prune_plan import Plan
-from msb_cache.errors import MsbDatabaseError
+from msb_cache.errors import CorruptArtifactError, MsbDatabaseError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.failpoints import reached
@@ -82,13 +84,20 @@ def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Previ
 
 
 def _preview(ledger: Ledger, theirs: MsbState, planner: Planner, *, orphans: bool) -> Preview:
+    layout = ledger.layout
     with ledger.read() as connection:
         state = EMPTY if connection is None else observed(connection, theirs)
+        left = [] if connection is None else leftovers.on_disk(layout, connection)
     plan = planner(state, None)
-    found = [*_named(ledger.layout, plan)]
+    named = Named.by(layout, state, theirs) if left or orphans else None
+    if named is None:
+        return Preview(plan, tuple(_named(layout, plan)))
+    left = [each for each in _unnamed(left, named) if _is_as_it_was_left(each)]
+    found = [*_named(layout, plan), *(each.planned for each in left)]
     if orphans:
-        found += _collectable(ledger.layout, state, theirs)
-    return Preview(plan, tuple(found))
+        paths = {each.path for each in left}
+        found += (artifact for path, artifact in _collectable(layout, named) if path not in paths)
+    return Preview(plan, tuple(found), tuple(left))
 
 
 def delete(
@@ -129,13 +138,13 @@ def delete(
         diagnostics.info("deletion.decided", operation=operation.id, kind=kind, engine="msb")
         run = _Run(ledger, program, operation, reader, force=policy.get("force") is True)
         try:
-            if kind == "prune" and confirm is None and run.is_everything(plan):
+            if kind == "prune" and confirm is None and not plan.empty and run.is_everything(plan):
                 run.prune()
             else:
                 run.remove([*plan.references])
                 if plan.manifests and run.only_these_are_left(plan):
                     run.prune()
-            if orphans:
+            if shown.orphans:
                 run.theirs = None
                 _collect(ledger, operation.id, shown)
         finally:
@@ -154,6 +163,8 @@ def _decide(
 ) -> Plan | None:
     """Append the intent; None when nothing of what was shown is left to delete."""
     plan = planner(state, shown.plan)
+    if plan.empty and kind == "remove":
+        return None  # its reference points elsewhere by now, and another plan is made
     chosen = names(plan) | shown.orphaned()
     wanted = [artifact for artifact in shown.artifacts if (artifact.kind, artifact.subject) in chosen]
     if plan.empty and not wanted:
@@ -342,39 +353,88 @@ def _refusal(reference: str, digest: str, theirs: MsbState | None, said: str | N
 # -- files that no record names ---------------------------------------------------------------------------
 
 
+class Named:
+    """Says of files whether they are needed: what neither index names is not, but for metadata in use.
+
+    Of an image whose reference was dropped while a sandbox has it, msb keeps the metadata without a record.
+    """
+
+    def __init__(self, named: NamedFiles, theirs: MsbState) -> None:
+        self._files = named
+        self._held = {digest for digest, _ in theirs.holds}
+
+    @classmethod
+    def by(cls, layout: Layout, state: IndexState, theirs: MsbState) -> Named | None:
+        """Return what our index and msb's name; None: a sandbox may need what has no record here."""
+        if not theirs.complete or any(digest not in theirs.manifests for digest, _ in theirs.holds):
+            return None  # any layer could be that manifest's
+        layers = state.named_layers()
+        layers.update(layer.diff_id for manifest in theirs.manifests.values() for layer in manifest.layers)
+        references = {*state.references, *theirs.images}
+        found = NamedFiles(layout, references, {*state.manifests, *theirs.manifests}, layers)
+        return cls(found, theirs)
+
+    def __call__(self, kind: str, subject: str, path: Path) -> bool:
+        """Return whether an artifact, and the file of it that lies there, is needed."""
+        if self._files.has(kind, known_as(path, kind, subject)):
+            return True
+        if kind != "metadata" or not self._held:
+            return False
+        try:
+            return metadata.read(path).manifest_digest in self._held
+        except CorruptArtifactError:
+            return False
+
+
 def orphans(layout: Layout, state: IndexState) -> Orphans:
     """Return the files that neither index names; unjudged, those that ours does not, if msb's cannot tell."""
     named = None
     with suppress(MsbDatabaseError):
-        named = named_files(layout, state, database.read(layout.msb_database))
-    known = named or NamedFiles.of(layout, state)
-    unnamed = [found for found in layout.files() if not known.has(found[0], found[1])]
-    return Orphans(unnamed, judged=named is not None)
+        named = Named.by(layout, state, database.read(layout.msb_database))
+    if named is not None:
+        return Orphans([found for found in layout.files() if not named(*found)])
+    own = NamedFiles.of(layout, state)
+    return Orphans([found for found in layout.files() if not own.has(found[0], found[1])], judged=False)
 
 
-def _collectable(layout: Layout, state: IndexState, theirs: MsbState) -> Iterator[ev.PlannedArtifact]:
-    """Yield files that neither index names, that no process has locked, and that are an hour old."""
-    named = named_files(layout, state, theirs)
+def left_over(layout: Layout, connection: sqlite3.Connection) -> list[Leftover]:
+    """Return what earlier deletions had to leave and neither index names; none where that cannot be told."""
+    found = leftovers.on_disk(layout, connection)
+    named = None
+    if found:
+        with suppress(MsbDatabaseError):
+            named = Named.by(layout, load_observed(connection), database.read(layout.msb_database))
+    return [] if named is None else _unnamed(found, named)
+
+
+def _unnamed(found: Sequence[Leftover], named: Named) -> list[Leftover]:
+    return [each for each in found if not named(each.kind, each.subject, each.path)]
+
+
+def _is_as_it_was_left(leftover: Leftover) -> bool:
+    """Whether no process has the file, and none has put it there anew since it was left."""
+    try:
+        status = leftover.path.lstat()
+    except FileNotFoundError:
+        return False
+    if not all(map(is_free, _locks(leftover.path))):
+        return False
+    changed = max(status.st_mtime_ns, status.st_ctime_ns)
+    return changed < leftover.since or status.st_mtime < time.time() - ORPHAN_SECONDS
+
+
+def _collectable(layout: Layout, named: Named) -> Iterator[tuple[Path, ev.PlannedArtifact]]:
+    """Yield files that are not needed, that no process has locked, and that are an hour old."""
     limit = time.time() - ORPHAN_SECONDS
     for kind, subject, path in layout.files():
-        if named is None or named.has(kind, subject) or not all(map(is_free, _locks(path))):
+        if named(kind, subject, path) or not all(map(is_free, _locks(path))):
             continue
         try:
             status = path.lstat()
         except FileNotFoundError:
             continue
         if status.st_mtime < limit:
-            yield ev.PlannedArtifact(kind=kind, subject=subject, bytes=files.measure(path))
-
-
-def named_files(layout: Layout, state: IndexState, theirs: MsbState) -> NamedFiles | None:
-    """Return what our index or msb's names; None: a sandbox may need what has no record here."""
-    if not theirs.complete or any(digest not in theirs.manifests for digest, _ in theirs.holds):
-        return None  # any layer could be that manifest's
-    layers = state.named_layers()
-    layers.update(layer.diff_id for manifest in theirs.manifests.values() for layer in manifest.layers)
-    references = {*state.references, *theirs.images}
-    return NamedFiles(layout, references, {*state.manifests, *theirs.manifests}, layers)
+            yield path, ev.PlannedArtifact(kind=kind, subject=subject, bytes=files.measure(path))
 
 
 def _locks(path: Path) -> tuple[Path, Path]:
@@ -406,23 +466,17 @@ def _collect_some(ledger: Ledger, operation: str, wanted: Sequence[ev.PlannedArt
         theirs = sync_and_read(ledger)
         with ledger.read() as connection:
             state = EMPTY if connection is None else load_observed(connection)
-        named = None if theirs is None else named_files(layout, state, theirs)
+        named = None if theirs is None else Named.by(layout, state, theirs)
         for artifact in locked:
             event: ev.Event
-            if named is None or named.has(artifact.kind, _on_disk(layout, artifact)):
+            path = layout.artifact(artifact.kind, artifact.subject)
+            if named is None or named(artifact.kind, artifact.subject, path):
                 event = ev.ArtifactKept(kind=artifact.kind, reason="needed")
             else:
                 event = _unlink(layout, artifact)
             outcomes.append(NewEvent(event, artifact.subject))
     with ledger.write(operation, owner="msb") as transaction:
         transaction.append(outcomes)
-
-
-def _on_disk(layout: Layout, artifact: ev.PlannedArtifact) -> str:
-    """Return an artifact's subject as its file names it: of a metadata file, the bare name."""
-    if artifact.kind != "metadata":
-        return artifact.subject
-    return layout.artifact(artifact.kind, artifact.subject).name
 
 
 def _lock(path: Path, held: ExitStack) -> bool:

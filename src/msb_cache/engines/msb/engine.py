@@ -13,6 +13,7 @@ from msb_cache.projections.state import IndexState
 
 if TYPE_CHECKING:
     from msb_cache.engines.engine import LoadRequest, Orphans, Pulled, PullRequest
+    from msb_cache.engines.leftovers import Leftover
 
 
 class MsbEngine:
@@ -72,3 +73,9 @@ class MsbEngine:
         from msb_cache.engines.msb.delete import orphans
 
         return orphans(self._ledger.layout, state)
+
+    def leftovers(self, connection: sqlite3.Connection) -> list[Leftover]:
+        """Return the files that earlier deletions had to leave and msb needs no more."""
+        from msb_cache.engines.msb.delete import left_over
+
+        return left_over(self._ledger.layout, connection)

@@ -8,6 +8,7 @@ that is cut short anywhere can be finished by the next process (see ``engines.re
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from msb_cache.artifacts import files
 from msb_cache.artifacts.kinds import ArtifactKind
 from msb_cache.artifacts.layout import Layout, lock_path, sync_folder
 from msb_cache.artifacts.locks import Lock, is_free
+from msb_cache.engines import leftovers
 from msb_cache.engines.decision import (
     Confirm,
     Planner,
@@ -28,6 +30,7 @@ from msb_cache.engines.decision import (
     planned,
     started,
 )
+from msb_cache.engines.leftovers import Leftover
 from msb_cache.engines.named_files import NamedFiles
 from msb_cache.engines.own.needs import Needs
 from msb_cache.engines.prune_plan import Plan
@@ -47,17 +50,26 @@ def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Previ
     layout = ledger.layout
     with ledger.read() as connection:
         state = EMPTY if connection is None else load(connection)
-        busy = set() if connection is None else set(deletions.left_busy(connection))
+        left = [] if connection is None else left_over(layout, connection, state)
     plan = planner(state, None)
-    artifacts = [*planned(layout, plan)]
-    if orphans or busy:
-        going = {(artifact.kind, artifact.subject) for artifact in artifacts}
+    left = [each for each in left if is_free(lock_path(each.path))]
+    artifacts = [*planned(layout, plan), *(each.planned for each in left)]
+    if orphans:
+        paths = {each.path for each in left}
         for kind, subject, path in unnamed(layout, state):
-            # Files that an earlier deletion had to leave are made up for, without being asked.
-            wanted = (kind, subject) not in going and (orphans or (kind, subject) in busy)
-            if wanted and is_free(lock_path(path)):
+            if path not in paths and is_free(lock_path(path)):
                 artifacts.append(ev.PlannedArtifact(kind=kind, subject=subject, bytes=files.measure(path)))
-    return Preview(plan, tuple(artifacts))
+    return Preview(plan, tuple(artifacts), tuple(left))
+
+
+def left_over(
+    layout: Layout, connection: sqlite3.Connection, state: IndexState | None = None
+) -> list[Leftover]:
+    """Return what earlier deletions had to leave; ``state`` is the index if it was read already."""
+    found = leftovers.on_disk(layout, connection)
+    if not found:
+        return found  # as a rule: then nothing else is read
+    return leftovers.unnamed(found, NamedFiles.of(layout, state or load(connection)))
 
 
 def unnamed(layout: Layout, state: IndexState) -> Iterator[tuple[ArtifactKind, str, Path]]:
@@ -162,8 +174,8 @@ def _decide(
     state = load(transaction.connection)
     plan = planner(state, shown.plan)
     artifacts = still_wanted(plan, state, shown)
-    if plan.empty and not artifacts:
-        return None
+    if plan.empty and (kind == "remove" or not artifacts):
+        return None  # of a removal: its reference points elsewhere by now, and another plan is made
     deleted_files = [artifact for artifact in artifacts if artifact.kind != "manifest"]
     kept = [kept_back(each) for each in plan.kept]
     events = [NewEvent(event, operation) for event in started(kind, policy, artifacts, kept)]

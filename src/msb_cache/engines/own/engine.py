@@ -16,6 +16,7 @@ from msb_cache.projections.state import IndexState, load
 
 if TYPE_CHECKING:
     from msb_cache.engines.engine import LoadRequest, Orphans, Pulled, PullRequest
+    from msb_cache.engines.leftovers import Leftover
 
 
 class OwnEngine:
@@ -74,3 +75,9 @@ class OwnEngine:
         from msb_cache.engines.own.delete import unnamed
 
         return Orphans([*unnamed(self._ledger.layout, state)])
+
+    def leftovers(self, connection: sqlite3.Connection) -> list[Leftover]:
+        """Return the files that earlier deletions had to leave."""
+        from msb_cache.engines.own.delete import left_over
+
+        return left_over(self._ledger.layout, connection)
