@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
 
+from msb_cache.errors import CorruptLogError
 from msb_cache.eventstore.row import COLUMNS as COLUMNS
 from msb_cache.eventstore.row import GENESIS as GENESIS
 from msb_cache.eventstore.row import Value as Value
@@ -22,6 +24,12 @@ _RECORDED_AT = COLUMNS.index("recorded_at")
 
 _HEAD = struct.Struct(">cI")
 _INT = struct.Struct(">cIq")
+
+LAST = 2**63 - 1
+"""No position is greater."""
+
+_PAGE_ROWS = 1000
+_PAGE_BYTES = 4 * 1024 * 1024
 
 
 def encode(row: Sequence[Value]) -> bytes:
@@ -168,8 +176,62 @@ def _diagnose(
     return Break(seq, f"{told}, nor does the next one: {what}", "changed")
 
 
-def raw_rows(connection: sqlite3.Connection, after: int = 0) -> Iterator[tuple[tuple[Value, ...], bytes]]:
-    """Yield each stored row after position ``after`` as its hashed columns and its hash, in order."""
-    query = f"SELECT {', '.join(COLUMNS)}, hash FROM events WHERE seq > ? ORDER BY seq"  # noqa: S608
-    for row in connection.execute(query, (after,)):
+def raw_rows(
+    connection: sqlite3.Connection, after: int = 0, until: int = LAST
+) -> Iterator[tuple[tuple[Value, ...], bytes]]:
+    """Yield each stored row after ``after`` up to ``until`` as its hashed columns and its hash, in order."""
+    query = f"SELECT {', '.join(COLUMNS)}, hash FROM events WHERE seq > ? AND seq <= ? ORDER BY seq"  # noqa: S608
+    for row in connection.execute(query, (after, until)):
         yield row[:-1], row[-1]
+
+
+def paged_rows(
+    read: Callable[[], AbstractContextManager[sqlite3.Connection | None]], after: int, until: int
+) -> Iterator[tuple[tuple[Value, ...], bytes]]:
+    """Yield stored rows as ``raw_rows`` does, in pages, each of a read of its own.
+
+    A read that lasts keeps a write-ahead log from being begun anew, so that it grows without bound while
+    somebody takes the rows slowly. A log only grows, so its pages are what one read would have been.
+
+    Args:
+        read: begins a read of the database that has the log.
+        after: only rows behind this position.
+        until: the log's end as it was at the beginning; ``LAST`` where that is not known.
+
+    Raises:
+        CorruptLogError: rows that were read are not there any more, or others.
+        sqlite3.Error: on reaching a row that cannot be read.
+    """
+    last: bytes | None = None
+    while after < until:
+        with read() as connection:
+            page = [] if connection is None else _page(connection, after, until, last)
+        if not page:
+            if until < LAST:
+                raise CorruptLogError(f"what follows event {after} was taken out while the log was read")
+            return
+        yield from page
+        (seq, *_), last = page[-1]
+        assert isinstance(seq, int)  # noqa: S101
+        after = seq
+
+
+def _page(
+    connection: sqlite3.Connection, after: int, until: int, last: bytes | None
+) -> list[tuple[tuple[Value, ...], bytes]]:
+    if last is not None:
+        stored = connection.execute("SELECT hash FROM events WHERE seq = ?", (after,)).fetchone()
+        if stored != (last,):
+            raise CorruptLogError(f"event {after} was changed while the log was read")
+    page: list[tuple[tuple[Value, ...], bytes]] = []
+    size = 0
+    try:
+        for row in raw_rows(connection, after, until):
+            page.append(row)
+            size += sum(len(value) for value in row[0] if isinstance(value, str | bytes))
+            if len(page) == _PAGE_ROWS or size > _PAGE_BYTES:
+                break
+    except sqlite3.Error:
+        if not page:
+            raise  # else it is met again by who asks for the next page, after these rows
+    return page

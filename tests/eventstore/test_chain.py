@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from msb_cache.errors import CorruptLogError
 from msb_cache.eventstore import chain
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
@@ -324,3 +325,39 @@ def tamper(path: Path, statement: str, *arguments: object) -> None:
     connection.execute("DROP TRIGGER events_no_delete")
     connection.execute(statement, arguments)
     connection.close()
+
+
+def test_pages_are_what_one_read_would_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = new_ledger(tmp_path, some_events())
+    with ledger.read() as connection:
+        assert connection is not None
+        expected = [*chain.raw_rows(connection)]
+    for rows, size in ((1, 10**6), (2, 10**6), (3, 10**6), (7, 10**6), (10, 10**6), (10, 1), (10, 500)):
+        monkeypatch.setattr(chain, "_PAGE_ROWS", rows)
+        monkeypatch.setattr(chain, "_PAGE_BYTES", size)
+        for after in range(8):
+            for until in (*range(8), chain.LAST):
+                assert [*chain.paged_rows(ledger.read, after, until)] == expected[after:until]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("UPDATE events SET hash = zeroblob(32) WHERE seq = 2", "event 2 was changed while the log was read"),
+        ("DELETE FROM events WHERE seq = 2", "event 2 was changed while the log was read"),
+        ("DELETE FROM events WHERE seq > 2", "what follows event 2 was taken out while the log was read"),
+    ],
+)
+def test_a_log_that_is_changed_between_two_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, says: str
+) -> None:
+    ledger = new_ledger(tmp_path, some_events())
+    monkeypatch.setattr(chain, "_PAGE_ROWS", 2)
+    rows = chain.paged_rows(ledger.read, 0, 7)
+    assert [next(rows)[0][0], next(rows)[0][0]] == [1, 2]
+    with closing(sqlite3.connect(ledger.layout.database, isolation_level=None)) as connection:
+        for trigger in ("events_no_update", "events_no_delete"):
+            connection.execute(f"DROP TRIGGER {trigger}")
+        connection.execute(change)
+    with pytest.raises(CorruptLogError, match=says):
+        next(rows)

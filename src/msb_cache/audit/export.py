@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
 from msb_cache.audit import log_files
 from msb_cache.errors import CorruptLogError, LogError
-from msb_cache.eventstore.chain import Value, raw_rows
-from msb_cache.eventstore.export import line_of
+from msb_cache.eventstore.chain import Value, paged_rows
+from msb_cache.eventstore.export import Row, line_of
 from msb_cache.home import atomic
 from msb_cache.home.ledger import Ledger
 
@@ -22,24 +23,18 @@ def export_log(ledger: Ledger, target: str | os.PathLike[str] | BinaryIO, *, sin
     Nothing is checked but that a line can carry each row: a log that does not verify can be shown to others
     too, and ``import`` refuses it.
 
-    Of a damaged database that is exported which can be read.
+    Of a damaged database that is exported which can be read. However slowly it is taken, no other process is
+    kept from anything: it is read in pages, up to the log's end as it was at the beginning.
 
     Raises:
         LogError: there is no log, or it ends before ``since_seq``.
         CorruptLogError: the database is damaged; what was written before that is kept.
     """
     with ExitStack() as stack:
-        connection, problem = _opened(ledger, stack)
-        if connection is None:
-            raise LogError(f"{ledger.layout.home} has no log yet, so there is nothing to export")
-        if problem is None:
-            head = ledger.store(connection).head()
-            if head is None or head.seq < since_seq:
-                raise LogError(f"the log ends at event {head.seq if head else 0}, before {since_seq}")
+        rows, problem = _opened(ledger, since_seq, stack)
         count = 0
         last: Value = since_seq
         with atomic.opened(target) as out:
-            rows = raw_rows(connection, since_seq)
             while True:
                 try:
                     row, stored = next(rows)
@@ -56,12 +51,19 @@ def export_log(ledger: Ledger, target: str | os.PathLike[str] | BinaryIO, *, sin
     return count
 
 
-def _opened(ledger: Ledger, stack: ExitStack) -> tuple[sqlite3.Connection | None, Exception | None]:
+def _opened(ledger: Ledger, after: int, stack: ExitStack) -> tuple[Iterator[Row], Exception | None]:
+    """Return what reads the events behind a position, and what is wrong with the database."""
     try:
-        return stack.enter_context(ledger.read()), None
+        with ledger.read() as connection:
+            if connection is None:
+                raise LogError(f"{ledger.layout.home} has no log yet, so there is nothing to export")
+            head = ledger.store(connection).head()
     except CorruptLogError as error:
         try:
-            connection, _ = stack.enter_context(log_files.readable(Path(ledger.layout.database)))
+            read, _ = stack.enter_context(log_files.readable(Path(ledger.layout.database)))
         except CorruptLogError:
             raise error from None
-        return connection, error
+        return read(after), error
+    if head is None or head.seq < after:
+        raise LogError(f"the log ends at event {head.seq if head else 0}, before {after}")
+    return paged_rows(ledger.read, after, head.seq), None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -55,10 +56,10 @@ def opened(path: Path) -> Iterator[Rows]:
 
             yield lambda: _guarded(path, again())
         return
-    with readable(path) as (connection, problem):
+    with readable(path) as (read, problem):
 
         def rows() -> Iterator[export.Row]:
-            yield from _guarded(path, chain.raw_rows(connection))
+            yield from _guarded(path, read(0))
             if problem is not None:
                 raise problem
 
@@ -66,11 +67,12 @@ def opened(path: Path) -> Iterator[Rows]:
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[tuple[sqlite3.Connection, CorruptLogError | None]]:
-    """Open a database of msb-cache in one read; if it is damaged, for what of its log can be read.
+def readable(path: Path) -> Iterator[tuple[Callable[[int], Iterator[export.Row]], CorruptLogError | None]]:
+    """Open a database of msb-cache for its log; if it is damaged, for what of that can be read.
 
     Yields:
-        The connection, and what is wrong with the database, None if it could be opened as it should.
+        What reads the rows behind a position, in pages, up to the log's end as it was when it was opened; and
+        what is wrong with the database, None if it could be opened as it should.
 
     Raises:
         NewerDatabaseError, CorruptLogError, LogError: nothing of it can be read.
@@ -89,7 +91,10 @@ def readable(path: Path) -> Iterator[tuple[sqlite3.Connection, CorruptLogError |
                 ours = False  # what was wrong at first says more
             if not ours:
                 raise error from None
-        yield connection, problem
+        end = _end(connection)
+        connection.execute("ROLLBACK")
+        read = partial(foreign_db.reading, connection)
+        yield lambda after: chain.paged_rows(read, after, end), problem
 
 
 @contextmanager
@@ -207,6 +212,14 @@ def _guarded(path: Path, rows: Iterator[export.Row]) -> Iterator[export.Row]:
     # Within a generator, so that a failure of the code that reads the rows is not taken for ours.
     with _translate_sqlite_errors(path):
         yield from rows
+
+
+def _end(connection: sqlite3.Connection) -> int:
+    try:
+        (end,) = connection.execute("SELECT max(seq) FROM events").fetchone()
+    except sqlite3.Error:
+        end = None  # the log's end is damaged
+    return end if isinstance(end, int) else chain.LAST
 
 
 def _check_tables(connection: sqlite3.Connection) -> None:

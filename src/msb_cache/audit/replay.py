@@ -17,7 +17,7 @@ from msb_cache.audit import log_files
 from msb_cache.audit.admit import admit
 from msb_cache.audit.log_files import Rows
 from msb_cache.errors import LogError
-from msb_cache.eventstore.chain import Break, Checker, raw_rows
+from msb_cache.eventstore.chain import Break, Checker, paged_rows
 from msb_cache.eventstore.export import Row
 from msb_cache.eventstore.store import StoredEvent, decode_row
 from msb_cache.eventstore.upcasting import CATALOGUE
@@ -146,7 +146,8 @@ def opened(ledger: Ledger, path: str | os.PathLike[str] | None, broken: Broken) 
     with ledger.read() as connection:
         if connection is None:
             raise LogError(f"{ledger.layout.home} has no log yet")
-        yield Log(lambda: raw_rows(connection), _own, broken)
+        head = ledger.store(connection).head()
+    yield Log(lambda: paged_rows(ledger.read, 0, head.seq if head else 0), _own, broken)
 
 
 def _own(row: Row) -> StoredEvent:

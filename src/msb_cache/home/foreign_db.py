@@ -141,6 +141,16 @@ def _begin_reading(connection: sqlite3.Connection) -> None:
     connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
+@contextmanager
+def reading(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Read once more on a connection whose read has ended."""
+    connection.execute("BEGIN")
+    try:
+        yield connection
+    finally:
+        connection.execute("ROLLBACK")
+
+
 class Status(NamedTuple):
     """What tells that a file is another or was changed; the time in ns since the epoch."""
 
