@@ -20,6 +20,7 @@ from msb_cache.artifacts.locks import Lock
 from msb_cache.errors import CorruptLogError
 from msb_cache.eventstore.store import EventStore
 from msb_cache.failpoints import reached
+from msb_cache.home import pairing
 from msb_cache.home.connect import (
     begin_writing,
     check_end,
@@ -106,7 +107,7 @@ def mend(layout: Layout) -> list[SchemaProblem]:
                 _check_log(connection, path, found)
                 _make(connection, found)
                 reached("rebuild.schema")
-                connection.execute("COMMIT")
+                pairing.commit(connection)
                 connection.execute("PRAGMA journal_mode = WAL")
     return found
 

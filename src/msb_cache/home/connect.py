@@ -88,6 +88,7 @@ def open_to_read(layout: Layout) -> tuple[sqlite3.Connection, Content | None] | 
 def open_as_it_is(layout: Layout) -> sqlite3.Connection:
     """Open the database to write whatever its schema is, in autocommit mode; raises sqlite3.Error."""
     check_plain_file(layout.database)
+    pairing.check(layout.database)
     return _connect(layout.database)
 
 
