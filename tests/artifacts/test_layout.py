@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from msb_cache.artifacts.layout import Layout, leaving_no_folders, make_private
+from msb_cache.artifacts.locks import FolderLease
 from msb_cache.errors import InvalidImageError
 
 HEX = "ab" * 32
@@ -88,3 +89,45 @@ def test_what_is_refused_takes_no_folders_from_another_operation(tmp_path: Path,
         refused()
     assert layout.db.parent.parent.exists() is not alone
     assert all(folder.is_dir() is not alone for folder in layout.folders.values())
+
+
+@pytest.mark.parametrize("kept_by", ["an operation", "msb"])
+def test_what_is_refused_takes_no_folders_from_what_begins_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_by: str
+) -> None:
+    layout = Layout(tmp_path / "home")
+    lease = FolderLease(layout.db)
+
+    @leaving_no_folders(layout)
+    def refused() -> None:
+        for folder in (layout.operations, *layout.folders.values()):
+            make_private(folder)
+        if kept_by == "msb":
+            Path(layout.msb_database).touch()
+        else:
+            # It has looked already for operations that run, and now one begins.
+            monkeypatch.setattr(Layout, "interrupted_operations", lambda self: [])
+            assert lease.acquire()
+        raise InvalidImageError("refused")
+
+    with pytest.raises(InvalidImageError, match="refused"):
+        refused()
+    assert all(folder.is_dir() for folder in layout.folders.values())
+    lease.release()
+
+
+def test_folders_are_made_again_where_those_above_vanish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, really, left = tmp_path / "a" / "b" / "c", Path.mkdir, [3]
+
+    def mkdir(path: Path, mode: int = 0o777) -> None:
+        if path == wanted and left[0]:
+            left[0] -= 1
+            path.parent.rmdir()
+            path.parent.parent.rmdir()
+        really(path, mode)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    make_private(wanted)
+    assert (wanted.is_dir(), left) == (True, [0])

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache.artifacts.layout import Layout
-from msb_cache.artifacts.locks import is_free
+from msb_cache.artifacts.layout import Layout, make_private
+from msb_cache.artifacts.locks import FolderLease, is_free
+from msb_cache.errors import BusyError
 from msb_cache.home.operation import Operation, others
 from msb_cache.oci.reference import Reference
 
@@ -47,20 +48,22 @@ def test_one_that_was_cut_short_is_no_longer_running(layout: Layout) -> None:
         assert [*others(layout, own)] == []
 
 
-def test_a_list_that_was_cut_off_is_shown_as_far_as_it_goes(layout: Layout) -> None:
+def test_of_many_references_those_are_told_for_which_there_is_room(layout: Layout) -> None:
+    told = [f"example.org/{'x' * 80}/{number:03}:1" for number in range(100)]
     with Operation(layout) as own, Operation(layout) as other:
-        other.tell(references(*(f"example.org/{'x' * 80}/{number:03}:1" for number in range(100))))
+        other.tell(references(*told))
         ((_, names),) = others(layout, own)
-        # The last one may be cut off within its name.
-        assert names[:-1] == [f"example.org/{'x' * 80}/{number:03}:1" for number in range(len(names) - 1)]
+        assert names == told[: len(names)]
         assert 30 < len(names) < 50
+        assert len(layout.operation_lock(other.id).read_bytes()) <= 4096
 
 
 @pytest.mark.parametrize(
     ("content", "names"),
     [
         (b"", []),
-        (b"docker.io/library/a:1\nNo Reference\ndocker.io/library/b:1", ["a:1"]),
+        (b"docker.io/library/a:1\nNo Reference\ndocker.io/library/b:1\n", ["a:1"]),
+        (b"docker.io/library/a:1\ndocker.io/library/python:3", ["a:1"]),
         (b"\xff\xfe\n", []),
         (b"docker.io/library/a:1\n\x1b[31m\n", ["a:1"]),
     ],
@@ -90,6 +93,38 @@ def test_what_is_left_of_an_operation(layout: Layout) -> None:
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
             (folder / "file").touch()
     assert not any(path.exists() for path in (lock, *folders))
+
+
+def test_an_operation_begins_when_folders_are_taken_away_no_more(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_private(layout.operations)
+    tidying = FolderLease(layout.db)
+    assert tidying.acquire(alone=True)
+
+    def sleep(seconds: float) -> None:
+        layout.operations.rmdir()
+        layout.db.rmdir()
+        tidying.release()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    with Operation(layout) as operation:
+        assert layout.operation_lock(operation.id).exists()
+        assert not tidying.acquire(alone=True)
+    assert tidying.acquire(alone=True)
+    tidying.release()
+
+
+def test_an_operation_does_not_wait_for_ever(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msb_cache.home.operation.SAY_AFTER", 0.05)
+    make_private(layout.db)
+    tidying = FolderLease(layout.db)
+    assert tidying.acquire(alone=True)
+    with pytest.raises(BusyError, match="another process takes away the folders"):
+        Operation(layout)
+    tidying.release()
+    with Operation(layout):
+        pass
 
 
 @pytest.mark.parametrize("undone", [False, True])

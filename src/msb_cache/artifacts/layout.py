@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Compiled when first used: a list of images needs none of them.
 _DIGEST = r"sha256:([0-9a-f]{64})"
 _OPERATION = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_ATTEMPTS = 100
 _OF_MSB = frozenset({".msb-leases"})
 _LOCK_OF_MSB = r"[0-9a-f]{64}\.lock"
 """Beside its metadata files msb locks a manifest by name, without the file's ending."""
@@ -282,28 +283,45 @@ def make_private(folder: Path) -> None:
 
     What is there already keeps its owner, group and mode.
     """
-    missing = []
-    while not folder.exists():
-        missing.append(folder)
-        folder = folder.parent
-    for path in reversed(missing):
-        shared = files.is_shared(path.parent)
+    for attempt in range(_ATTEMPTS):
+        missing = []
+        above = folder
+        while not above.exists():
+            missing.append(above)
+            above = above.parent
         try:
-            path.mkdir(mode=0o770 if shared else 0o700)
-        except FileExistsError:
-            continue
-        if shared and not files.is_shared(path):
-            path.chmod(0o2770)
+            for path in reversed(missing):
+                _make(path)
+        except FileNotFoundError:
+            # A refused command has just taken away the one above, which it had made.
+            if attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            return
+
+
+def _make(path: Path) -> None:
+    shared = files.is_shared(path.parent)
+    try:
+        path.mkdir(mode=0o770 if shared else 0o700)
+    except FileExistsError:
+        return
+    if shared and not files.is_shared(path):
+        path.chmod(0o2770)
 
 
 @contextmanager
 def leaving_no_folders(layout: Layout) -> Iterator[None]:
-    """Take away again the folders of a home that a refused command has made, if nothing lies in them.
+    """Take away again the folders of a home that were not there before a refused command, if they are empty.
 
-    While another operation is at work there they stay: it may be about to put something into one.
+    While another operation is at work there they stay: it may be about to put something into one. It leases
+    ``db`` for as long as it runs (see ``Operation``), so none begins meanwhile; nor does msb, which has a
+    database there first.
     """
+    from msb_cache.artifacts.locks import FolderLease
+
     folders = (
-        layout.operations,  # first: where one begins from now on, this is made anew
+        layout.operations,
         layout.downloads,
         layout.staging_root,
         *layout.folders.values(),
@@ -315,9 +333,13 @@ def leaving_no_folders(layout: Layout) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for folder in made if not layout.interrupted_operations() else ():
-            with suppress(OSError):
-                folder.rmdir()
+        lease = FolderLease(layout.db)
+        if lease.acquire(alone=True):
+            if not layout.interrupted_operations() and not os.path.exists(layout.msb_database):
+                for folder in made:
+                    with suppress(OSError):
+                        folder.rmdir()
+            lease.release()
         raise
 
 

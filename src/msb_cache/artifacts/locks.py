@@ -119,6 +119,52 @@ class Lock:
         self.release()
 
 
+class FolderLease:
+    """A folder that is there to stay: leased by all who work below it, and by one alone who removes it.
+
+    The lock is on the folder itself, so none is left behind.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = os.fspath(folder)
+        self._descriptor: int | None = None
+
+    def acquire(self, *, wait: float = 0.0, alone: bool = False) -> bool:
+        """Lease the folder; return whether that is done, within ``wait`` seconds.
+
+        It is not where the folder is missing, or another process removes it; ``alone``: or works below it.
+        """
+        how = fcntl.LOCK_NB | (fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return False
+            _open_descriptors.add(descriptor)
+            try:
+                fcntl.flock(descriptor, how)
+                there, here = os.stat(self._folder), os.fstat(descriptor)
+                if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino):
+                    self._descriptor = descriptor
+                    return True
+            except FileNotFoundError:
+                return False
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(0.001)
+            finally:
+                if self._descriptor is None:
+                    _close(descriptor)
+
+    def release(self) -> None:
+        """Give it up; it need not be held."""
+        if self._descriptor is not None:
+            _close(self._descriptor)
+            self._descriptor = None
+
+
 def is_free(path: Path) -> bool:
     """Return whether no process holds the lock; makes no lock file to find out."""
     try:

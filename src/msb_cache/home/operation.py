@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from msb_cache.artifacts.layout import Layout, make_private
-from msb_cache.artifacts.locks import Lock, is_free
-from msb_cache.errors import InvalidReferenceError
+from msb_cache.artifacts.locks import SAY_AFTER, FolderLease, Lock, is_free
+from msb_cache.errors import BusyError, InvalidReferenceError
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.oci.reference import Reference
 
@@ -29,9 +30,28 @@ class Operation:
         self.id = uuid7()
         self._unfinished = False
         self._layout = layout
-        make_private(layout.operations)
-        self._lock = Lock(layout.operation_lock(self.id))
-        self._lock.acquire(wait=None)
+        # From here on no refused command takes folders away that this operation has found or made.
+        self._home = FolderLease(layout.db)
+        self._lease()
+        try:
+            make_private(layout.operations)
+            self._lock = Lock(layout.operation_lock(self.id))
+            self._lock.acquire(wait=None)
+        except BaseException:
+            self._home.release()
+            raise
+
+    def _lease(self) -> None:
+        deadline = time.monotonic() + SAY_AFTER
+        while True:
+            make_private(self._layout.db)
+            if self._home.acquire(wait=SAY_AFTER):
+                return
+            if time.monotonic() >= deadline:
+                raise BusyError(
+                    f"another process takes away the folders that it has made in {self._layout.home}, "
+                    "and has not ended; try again later"
+                )
 
     @property
     def descriptor(self) -> int:
@@ -51,8 +71,14 @@ class Operation:
         return folder
 
     def tell(self, references: Sequence[Reference]) -> None:
-        """Say to those who wait which references this operation is about."""
-        self._lock.write("\n".join(reference.canonical for reference in references)[:_LONGEST_NAMES])
+        """Say to those who wait which references this operation is about, as many as there is room for."""
+        said = ""
+        for reference in references:
+            line = f"{reference.canonical}\n"
+            if len(said) + len(line) > _LONGEST_NAMES:
+                break
+            said += line
+        self._lock.write(said)
 
     def leave_to_recovery(self) -> None:
         """Keep the staging folder and its journal: something could not be undone now."""
@@ -68,10 +94,13 @@ class Operation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._unfinished:
-            for folder in (self._layout.staging(self.id), self._layout.building(self.id)):
-                shutil.rmtree(folder, ignore_errors=True)
-        self._lock.release(unlink=not self._unfinished)
+        try:
+            if not self._unfinished:
+                for folder in (self._layout.staging(self.id), self._layout.building(self.id)):
+                    shutil.rmtree(folder, ignore_errors=True)
+            self._lock.release(unlink=not self._unfinished)
+        finally:
+            self._home.release()
 
 
 def others(layout: Layout, own: Operation) -> Iterator[tuple[str, list[str]]]:
@@ -81,11 +110,13 @@ def others(layout: Layout, own: Operation) -> Iterator[tuple[str, list[str]]]:
         if operation == own.id or is_free(lock):
             continue
         names = []
-        for line in _beginning(lock).splitlines():
+        for line in _beginning(lock).splitlines(keepends=True):
+            if not line.endswith("\n"):
+                break  # cut off, and what is left of it may name another image
             try:
-                names.append(Reference.parse(line).familiar)
+                names.append(Reference.parse(line[:-1]).familiar)
             except InvalidReferenceError:
-                break  # cut off, or not ours: it is shown to people, so nothing else is
+                break  # not ours: it is shown to people, so nothing else is
         yield operation, names
 
 
