@@ -1,4 +1,4 @@
-"""Single files of the cache: written so that they are whole or absent, measured, deleted."""
+"""Single files of the cache: made with the right mode, written, measured. Their names: see ``durable``."""
 
 from __future__ import annotations
 
@@ -22,16 +22,6 @@ def measure(path: str | Path) -> int | None:
 def exists(path: Path) -> bool:
     """Return whether a regular file lies at ``path`` itself, not behind a link."""
     return measure(path) is not None
-
-
-def delete(path: str | Path) -> int | None:
-    """Delete a file (a link: the link itself) and return its size in bytes, None when it was absent."""
-    size = measure(path)
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return None
-    return 0 if size is None else size
 
 
 def is_shared(folder: str | Path) -> bool:

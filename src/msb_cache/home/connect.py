@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from msb_cache.artifacts import files
-from msb_cache.artifacts.layout import Layout, check_plain_file, make_private
+from msb_cache.artifacts.layout import Layout, check_plain_file
 from msb_cache.errors import CorruptLogError, LogError, NewerDatabaseError
 from msb_cache.failpoints import reached
 from msb_cache.home import pairing
@@ -45,7 +45,9 @@ def open_database(layout: Layout) -> sqlite3.Connection:
         CorruptLogError: the file is damaged or is not a database of ours.
         LogError: it cannot be opened.
     """
-    make_private(layout.db)
+    from msb_cache.artifacts.durable import make_folder  # a command that reads makes none
+
+    make_folder(layout.db)
     with translate_sqlite_errors(layout.database):
         return _opened(layout, create=True)
 
@@ -259,12 +261,15 @@ def check_end(path: str, head: int, position: int | None) -> None:
 
 
 def _make(layout: Layout) -> None:
-    from msb_cache.artifacts.locks import Lock  # a command that reads takes no locks
+    from msb_cache.artifacts import durable  # a command that reads takes no locks
+    from msb_cache.artifacts.locks import Lock
 
     with Lock(layout.migrate_lock) as lock:
         lock.acquire(wait=None)
         if not is_there(layout.database):
             lock.write(_MAKING)
+            files.sync(layout.migrate_lock)
+            durable.sync_above(layout.db, layout.db)
             reached("database.making")
             _create_empty(layout.database)
             reached("database.created")

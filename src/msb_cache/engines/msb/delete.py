@@ -18,6 +18,7 @@ from typing import Any
 
 from msb_cache import diagnostics
 from msb_cache.artifacts import files, metadata
+from msb_cache.artifacts.durable import Changes
 from msb_cache.artifacts.kinds import needed_by
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lock, is_free
@@ -454,6 +455,7 @@ def _collect(ledger: Ledger, operation: str, shown: Preview) -> None:
 def _collect_some(ledger: Ledger, operation: str, wanted: Sequence[ev.PlannedArtifact]) -> None:
     layout = ledger.layout
     outcomes: list[NewEvent] = []
+    changes = Changes()
     with ExitStack() as held:
         locked = []
         for artifact in wanted:
@@ -473,8 +475,9 @@ def _collect_some(ledger: Ledger, operation: str, wanted: Sequence[ev.PlannedArt
             if named is None or named(artifact.kind, artifact.subject, path):
                 event = ev.ArtifactKept(kind=artifact.kind, reason="needed")
             else:
-                event = _unlink(layout, artifact)
+                event = _unlink(layout, artifact, changes)
             outcomes.append(NewEvent(event, artifact.subject))
+    changes.sync()
     with ledger.write(operation, owner="msb") as transaction:
         transaction.append(outcomes)
 
@@ -489,9 +492,9 @@ def _lock(path: Path, held: ExitStack) -> bool:
     return True
 
 
-def _unlink(layout: Layout, artifact: ev.PlannedArtifact) -> ev.Event:
+def _unlink(layout: Layout, artifact: ev.PlannedArtifact, changes: Changes) -> ev.Event:
     try:
-        size = files.delete(layout.artifact(artifact.kind, artifact.subject))
+        size = changes.delete(layout.artifact(artifact.kind, artifact.subject))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         return ev.ArtifactDeleteFailed(kind=artifact.kind, errno=error.errno or 0, reason=reason)
