@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 
-from msb_cache.artifacts.durable import delete_unsynced
 from msb_cache.artifacts.files import open_private
 
 SAY_AFTER = 1.0
@@ -79,7 +78,9 @@ class Lock:
         descriptor, self._descriptor = self._descriptor, None
         try:
             if unlink:
-                delete_unsynced(self.path)
+                os.unlink(self.path)
+        except FileNotFoundError:
+            pass
         finally:
             _close(descriptor)
 

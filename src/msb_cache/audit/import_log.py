@@ -7,13 +7,14 @@ may be here or not, and the report says how many are missing.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from msb_cache.artifacts import durable, files
-from msb_cache.artifacts.layout import Layout, leaving_no_folders
+from msb_cache.artifacts import files
+from msb_cache.artifacts.layout import Layout, leaving_no_folders, make_private, sync_folder
 from msb_cache.audit.admit import admit
 from msb_cache.audit.verify import expected_files
 from msb_cache.errors import CorruptLogError, HomeOwnedByMicrosandboxError, LogError
@@ -71,17 +72,15 @@ def import_log(ledger: Ledger, source: BinaryIO) -> ImportReport:
     with leaving_no_folders(layout), Operation(layout) as operation:
         built = Layout(operation.building())  # not in the cache, which may lie on another disk
         report = _build(built, ledger, source)
-        durable.make_folder(layout.db)
-        durable.sync_above(layout.db)
-        changes = durable.Changes()
+        make_private(layout.db)
         ledger.check_ours()
         reached("import.built")
         try:
-            changes.link(built.database, layout.database)  # unlike a rename, it replaces nothing
+            os.link(built.database, layout.database)  # unlike a rename, it replaces nothing
         except FileExistsError:
             raise _has_one(layout) from None
         reached("import.linked")
-        changes.sync()
+        sync_folder(layout.db)
     return report
 
 
