@@ -13,7 +13,8 @@ import timing
 from generate_log import LAYER_TYPE, MANIFEST_TYPE, digest
 
 from msb_cache import ImageCache
-from msb_cache.artifacts.layout import Layout, lock_path, make_private
+from msb_cache.artifacts.durable import make_folder
+from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import NewEvent
@@ -88,7 +89,7 @@ def msb_index(home: Path, images: int, msb: str | None) -> None:
     if msb is not None:
         command = [msb, "image", "list", "--quiet"]
         subprocess.run(command, env=timing.environment(home), stdout=subprocess.DEVNULL, check=True)
-    make_private(layout.db)
+    make_folder(layout.db)
     connection = sqlite3.connect(layout.msb_database, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     if msb is None:
@@ -152,7 +153,7 @@ def files(home: Path, images: int) -> list[str]:
     """Make the files of an index's images, each with its lock file; return all their paths."""
     layout = Layout(home)
     for folder in layout.folders.values():
-        make_private(folder)
+        make_folder(folder)
     paths = []
     for path in _artifacts(layout, images):
         for each in (path, lock_path(path)):

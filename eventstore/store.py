@@ -15,7 +15,7 @@ import msgspec
 
 from msb_cache.errors import CorruptLogError, LogError
 from msb_cache.eventstore.events import Event, LogCreated
-from msb_cache.eventstore.ids import uuid7s
+from msb_cache.eventstore.ids import moment_of, uuid7s
 from msb_cache.eventstore.row import COLUMNS, GENESIS, Value, misfit
 from msb_cache.eventstore.upcasting import CATALOGUE, Catalogue
 from msb_cache.eventstore.where import ANYTHING, Where
@@ -33,6 +33,10 @@ Clock = Callable[[], int]
 _ALL = ", ".join((*COLUMNS, "hash"))
 _INSERT = f"INSERT INTO events ({_ALL}) VALUES ({', '.join('?' * (len(COLUMNS) + 1))})"  # noqa: S608
 _FACT = ("seq", "type", "version", "subject", "operation", "occurred_at", "data")
+# What the index of this name has, in the same words, or SQLite would not use it. In a log whose clock never
+# went back that is nothing.
+_BEHIND = "id < printf('%08x-%04x', recorded_at / 65536000000, recorded_at / 1000000 % 65536)"
+_LAST_BEHIND = f"SELECT max(seq) FROM events INDEXED BY events_behind WHERE {_BEHIND} AND id < ?"  # noqa: S608
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encode = msgspec.json.Encoder().encode
 
@@ -173,8 +177,9 @@ class EventStore:
     def append(self, events: Sequence[NewEvent], *, operation: str, actor: Actor) -> list[StoredEvent]:
         """Append events in the given order, within the caller's write transaction.
 
-        The first append of a log puts ``log.created`` before them. All get the same ``recorded_at``:
-        the clock's, or the previous event's if the clock went backwards.
+        The first append of a log puts ``log.created`` before them. All have one reading of the clock, which
+        is in their ids and is their ``occurred_at`` where none is given, and one ``recorded_at``: that
+        reading, or the previous event's if the clock went backwards.
 
         Returns:
             What was appended, ``log.created`` included.
@@ -198,7 +203,7 @@ class EventStore:
         seq, digest = head.seq, head.hash
         rows: list[tuple[Value, ...]] = []
         stored: list[StoredEvent] = []
-        for identifier, new in zip(uuid7s(len(events)), events, strict=True):
+        for identifier, new in zip(uuid7s(len(events), now), events, strict=True):
             event, subject, occurred_at = new.event, new.subject, new.occurred_at_ns
             if event not in self._catalogue:
                 raise LogError(f"{event.type} is in no catalogue of events: the log could not be read again")
@@ -209,7 +214,7 @@ class EventStore:
                     f"the log takes at most {MAX_DATA}"
                 )
             seq += 1
-            occurred = recorded_at if occurred_at is None else occurred_at
+            occurred = now if occurred_at is None else occurred_at
             row = (
                 seq,
                 identifier,
@@ -344,10 +349,15 @@ class EventStore:
         return self._connection.execute(query, [seq, *arguments]).fetchone() is not None
 
     def position_at(self, time_ns: int) -> int:
-        """Return the last position recorded at or before ``time_ns``, 0 when there is none.
+        """Return the last position appended when the clock said ``time_ns`` or less; 0: there is none.
 
-        Positions and recording times rise together, so a search by halves needs no index.
+        The clock's reading at an append is the event's ``recorded_at``, unless the clock was behind that of
+        the event before: then the id has it, to the millisecond. So the answer is the last position recorded
+        by then (these times rise with the positions, and are searched by halves), or a later one that was
+        appended after the clock had gone back.
         """
+        if time_ns < 0:
+            return 0
         head = self.head()
         low, high = 0, head.seq if head else 0
         while low < high:
@@ -359,4 +369,6 @@ class EventStore:
                 low = middle
             else:
                 high = middle - 1
-        return low
+        next_moment = moment_of(time_ns + 1_000_000)
+        (behind,) = self._connection.execute(_LAST_BEHIND, (next_moment,)).fetchone()
+        return max(low, behind or 0)

@@ -219,6 +219,16 @@ def recorded(connection: sqlite3.Connection) -> int | None:
     return len(applied) if whole else None
 
 
+@migrations()
+def m0007_behind(db: Database) -> None:
+    """Index events that were appended while the clock was behind: their ids are older than their times."""
+    db.execute(
+        "CREATE INDEX events_behind ON events (id) "
+        "WHERE id < printf('%08x-%04x', recorded_at / 65536000000, recorded_at / 1000000 % 65536)"
+    )
+    db.execute("PRAGMA user_version = 7")
+
+
 def _run(db: Database, script: str) -> None:
     # Not executescript: it would commit the migration's transaction before running.
     statement = ""

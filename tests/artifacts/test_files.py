@@ -34,13 +34,6 @@ def test_what_is_no_file_measures_nothing(folder: Path) -> None:
         assert not files.exists(folder / name)
 
 
-def test_a_link_is_deleted_and_not_what_it_leads_to(folder: Path) -> None:
-    assert files.delete(folder / "link") == 0
-    assert files.delete(folder / "file") == 5
-    assert files.delete(folder / "file") is None
-    assert [*folder.iterdir()] == []
-
-
 def test_a_file_that_is_there_is_not_written_to(folder: Path) -> None:
     for name in ("file", "link"):
         with pytest.raises(FileExistsError):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache.artifacts.layout import Layout, leaving_no_folders, make_private
+from msb_cache.artifacts.durable import make_folder
+from msb_cache.artifacts.layout import Layout, leaving_no_folders
 from msb_cache.artifacts.locks import FolderLease
 from msb_cache.errors import InvalidImageError
 
@@ -53,7 +54,7 @@ def test_every_artifact_is_found_again(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     assert list(layout.files()) == []
     for folder in layout.folders.values():
-        make_private(folder)
+        make_folder(folder)
     expected = []
     for kind in ("metadata", "layer", "fsmeta", "vmdk"):
         subject = f"{HEX}.json" if kind == "metadata" else f"sha256:{HEX}"
@@ -80,7 +81,7 @@ def test_what_is_refused_takes_no_folders_from_another_operation(tmp_path: Path,
     @leaving_no_folders(layout)
     def refused() -> None:
         for folder in (layout.operations, *layout.folders.values()):
-            make_private(folder)
+            make_folder(folder)
         if not alone:
             other.touch()
         raise InvalidImageError("refused")
@@ -101,7 +102,7 @@ def test_what_is_refused_takes_no_folders_from_what_begins_meanwhile(
     @leaving_no_folders(layout)
     def refused() -> None:
         for folder in (layout.operations, *layout.folders.values()):
-            make_private(folder)
+            make_folder(folder)
         if kept_by == "msb":
             Path(layout.msb_database).touch()
         else:
@@ -129,5 +130,5 @@ def test_folders_are_made_again_where_those_above_vanish(
         really(path, mode)
 
     monkeypatch.setattr(Path, "mkdir", mkdir)
-    make_private(wanted)
+    make_folder(wanted)
     assert (wanted.is_dir(), left) == (True, [0])

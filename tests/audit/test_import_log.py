@@ -102,7 +102,7 @@ def test_a_log_that_appears_meanwhile_stays(
         link(source, target)
 
     with ImageCache(copy) as cache:
-        monkeypatch.setattr("msb_cache.audit.import_log.os.link", appear)
+        monkeypatch.setattr("msb_cache.artifacts.durable.os.link", appear)
         with pytest.raises(LogError, match="has a log already"):
             cache.import_log(io.BytesIO(data))
         monkeypatch.undo()

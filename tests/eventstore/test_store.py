@@ -7,13 +7,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlite_utils import Database
 
 from msb_cache.errors import CorruptLogError, LogError, UnknownEventError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import MAX_DATA, EventStore, NewEvent, StoredEvent
 from msb_cache.eventstore.where import Where
 from msb_cache.home.ledger import Ledger
-from tests.logs import ACTOR, PYTHON, digest, new_ledger, pulled, some_events
+from msb_cache.migrations.schema import migrations
+from tests.logs import ACTOR, PYTHON, close_ledgers, digest, new_ledger, pulled, some_events
 
 
 def read(home: Path, **conditions: object) -> list[StoredEvent]:
@@ -137,8 +141,11 @@ def test_a_clock_that_is_set_back_a_little(tmp_path: Path, back: int) -> None:
         assert connection is not None
         events = list(ledger.store(connection).read(after=1))
     assert [event.recorded_at_ns - now for event in events] == [0, 0, 0, 1]
-    # That it happened now is said with the time under which it is recorded.
-    assert [event.occurred_at_ns - now for event in events] == [0, 0, 0, 1]
+    assert [event.occurred_at_ns - now for event in events] == [0, -back, -2 * back, 1]
+    # The ids have the clock's reading, which a time that is given for an event does not show.
+    assert [int(event.id.replace("-", "")[:12], 16) for event in events] == [
+        event.occurred_at_ns // 10**6 for event in events
+    ]
 
 
 def test_a_clock_before_the_epoch_is_the_epoch(tmp_path: Path) -> None:
@@ -165,6 +172,66 @@ def test_position_at_a_time(tmp_path: Path, time: int, position: int) -> None:
     with ledger.read() as connection:
         assert connection is not None
         assert ledger.store(connection).position_at(time) == position
+
+
+_SOME_TIME = 1_800_000_000 * 10**9
+_TIMES = st.integers(0, 2**62)
+clocks = st.lists(
+    st.tuples(
+        st.sampled_from([-(10**20), -(10**17), -3600 * 10**9, -7, 0, 1, 10**6, 10**17, 10**18])
+        | st.integers(-(10**12), 10**12),  # by how much the clock moves
+        st.integers(1, 3),  # so many events in one append
+        st.none() | _TIMES,  # when they happened; None: now
+    ),
+    max_size=12,
+)
+
+
+@given(clocks, st.lists(_TIMES, max_size=5))
+@settings(max_examples=50, deadline=None)
+def test_a_time_means_the_last_append_at_which_the_clock_said_no_more(
+    course: list[tuple[int, int, int | None]], times: list[int]
+) -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrations.apply(Database(connection))
+    now, recorded = _SOME_TIME, 0
+    store = EventStore(connection, clock=lambda: now)
+    readings: list[int] = []
+    for move, count, occurred in course:
+        now = min(max(0, now + move), 2**62)
+        connection.execute("BEGIN")
+        stored = store.append(
+            [NewEvent(pulled(digest(1)), PYTHON, occurred)] * count, operation="x", actor=ACTOR
+        )
+        connection.execute("COMMIT")
+        recorded = max(now, recorded)
+        assert {event.recorded_at_ns for event in stored} == {recorded}
+        # Behind the event before, the clock is known to the millisecond.
+        millisecond = now // 10**6 * 10**6
+        readings += [recorded if now // 10**6 == recorded // 10**6 else millisecond] * len(stored)
+    effective = [min(readings[place:]) for place in range(len(readings))]
+    for time in {*times, *readings, *(reading - 1 for reading in readings)}:
+        assert store.position_at(time) == sum(reading <= time for reading in effective)
+    connection.close()
+
+
+def test_a_log_of_an_older_release_has_the_clock_in_its_ids(tmp_path: Path) -> None:
+    """It gave what happened after the clock had gone back the time of the event before."""
+    clock = iter([_SOME_TIME, 2 * _SOME_TIME, _SOME_TIME + 10**9, _SOME_TIME + 2 * 10**9])
+    path = new_ledger(tmp_path, some_events()[:4], clock=clock).layout.database
+    close_ledgers()
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("DROP TRIGGER events_no_update")
+    connection.execute("UPDATE events SET occurred_at = recorded_at")
+    store = EventStore(connection)
+    assert [store.position_at(_SOME_TIME + second * 10**9) for second in (-1, 0, 1, 2, 10**8)] == [
+        0,
+        2,
+        4,
+        5,
+        5,
+    ]
+    connection.close()
 
 
 def test_append_needs_a_transaction(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache.artifacts.layout import Layout, make_private
+from msb_cache.artifacts.durable import make_folder
+from msb_cache.artifacts.layout import Layout
 from msb_cache.artifacts.locks import FolderLease, is_free
 from msb_cache.errors import BusyError
 from msb_cache.home.operation import Operation, others
@@ -98,7 +99,7 @@ def test_what_is_left_of_an_operation(layout: Layout) -> None:
 def test_an_operation_begins_when_folders_are_taken_away_no_more(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_private(layout.operations)
+    make_folder(layout.operations)
     tidying = FolderLease(layout.db)
     assert tidying.acquire(alone=True)
 
@@ -117,7 +118,7 @@ def test_an_operation_begins_when_folders_are_taken_away_no_more(
 
 def test_an_operation_does_not_wait_for_ever(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("msb_cache.home.operation.SAY_AFTER", 0.05)
-    make_private(layout.db)
+    make_folder(layout.db)
     tidying = FolderLease(layout.db)
     assert tidying.acquire(alone=True)
     with pytest.raises(BusyError, match="another process takes away the folders"):

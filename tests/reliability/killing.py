@@ -17,13 +17,17 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from msb_cache import ImageCache, failpoints
 from msb_cache.home import index_cache
+from tests.engines.interrupting import killing_at
+from tests.reliability.power import Mode, Recording, lay_out
 from tests.reliability.scenarios import (
+    RECOVERY,
     SCENARIOS,
     Index,
     check_whole,
@@ -127,15 +131,7 @@ class Bench:
 
     def at_step(self, number: int) -> Cut:
         """Kill the process at the n-th step that it reaches, from 1."""
-        count = 0
-
-        def observer(step: str) -> None:
-            nonlocal count
-            count += 1
-            if count == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        return self._forked(observer, None)
+        return self._forked(killing_at(number), None)
 
     def at_moment(self, seconds: float) -> Cut:
         """Kill the process after so many seconds."""
@@ -189,6 +185,51 @@ class Bench:
         """Let a thread's n-th system call of this name fail, and none after it."""
         return replace(self._injected(strace, call, f"error={error}:when={number}"), failed=True)
 
+    # -- power losses -------------------------------------------------------------------------------------
+
+    def recorded(self, strace: str) -> Recording:
+        """Run the scenario and return what it did to its folder."""
+        self.fresh()
+        recording = Recording(self._work)
+        done = recording.run(strace, self._program())
+        assert done.returncode == 0, done.stderr
+        recording.check()
+        return recording
+
+    def recorded_recovery(self, strace: str, at: int | tuple[str, int]) -> tuple[Recording, int]:
+        """Kill the scenario, recover, and return what both did to the folder, and where the recovery began.
+
+        Args:
+            strace: the program.
+            at: a step, or a system call and which of them in one thread.
+        """
+        recording = self._recorded_until(strace, at)
+        begin = len(recording.operations)
+        done = recording.run(strace, self._program(RECOVERY))
+        assert done.returncode == 0, done.stderr
+        recording.check()
+        return recording, begin
+
+    def _recorded_until(self, strace: str, at: int | tuple[str, int]) -> Recording:
+        steps, kill = ([str(at)], None) if isinstance(at, int) else ([], at)
+        # Where another thread is killed within a system call, nothing says what that has done: once more.
+        for attempt in range(10):
+            self.fresh()
+            recording = Recording(self._work)
+            killed = recording.run(strace, [*self._program(), *steps], kill=kill)
+            assert killed.returncode == -signal.SIGKILL, killed
+            with suppress(AssertionError) if attempt < 9 else nullcontext():
+                recording.check()
+                break
+        return recording
+
+    def after(self, recording: Recording, cut: int, mode: Mode, chance: random.Random) -> Cut:
+        """Put the folder into a state that a power loss after so many operations can leave."""
+        shutil.rmtree(self._work)
+        self._work.mkdir()
+        lay_out(recording.crash(cut, mode, chance), self._work)
+        return Cut(recording.acknowledged(cut), True)
+
     def _injected(self, strace: str, call: str, what: str) -> Cut:
         return self._traced(strace, [call], ["-f", "-o", os.devnull, "-e", f"inject={call}:{what}"])
 
@@ -207,8 +248,8 @@ class Bench:
         )
         return Cut(len(done.stdout), done.returncode != 0, done.stderr)
 
-    def _program(self) -> list[str]:
-        return [sys.executable, "-m", "tests.reliability.scenarios", self.name, str(self._work)]
+    def _program(self, name: str | None = None) -> list[str]:
+        return [sys.executable, "-m", "tests.reliability.scenarios", name or self.name, str(self._work)]
 
 
 def spread(count: int, most: int, chance: random.Random) -> list[int]:

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from sqlite_utils import Database
 
-from msb_cache import ImageCache
+from msb_cache import ImageCache, failpoints
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.errors import MicrosandboxError
 from msb_cache.eventstore.chain import Verified
 from msb_cache.home import index_cache
 from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
 from msb_cache.migrations.schema import migrations
+from tests.engines.interrupting import killing_at
 from tests.imagebuilder import docker_archive, file, image, layer
 
 Command = Callable[[ImageCache, Path], object]
@@ -37,6 +38,10 @@ IMAGES = {"one": ONE, "two": TWO, "moved": MOVED, "lone": LONE}
 
 SETTINGS = "settings"
 """A file in the folder of a scenario with what its commands need to know: the registry's reference."""
+
+
+RECOVERY = "--recovery"
+"""In the place of a scenario's name: only a command that writes, on the home as it is."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,12 @@ def perform(name: str, folder: Path, told: Callable[[int], object]) -> None:
             with ImageCache(folder / "home") as cache:
                 command(cache, folder)
             told(number)
+
+
+def write_once(home: Path) -> None:
+    """Run a command that writes, but says nothing about an image: it begins by recovering."""
+    with ImageCache(home) as cache:
+        cache.release("sandbox:nobody")
 
 
 @contextmanager
@@ -262,7 +273,7 @@ def leaked(layout: Layout) -> list[str]:
     """Files in a home that neither the index nor a lock of its files explains."""
     named = {path for _, _, path in layout.files()}  # that the index names each of them, verify has checked
     named |= {lock_path(path) for path in named} | {*layout.lone_locks()}
-    named |= {Path(layout.database), layout.migrate_lock, layout.prune_lock, layout.reserve}
+    named |= {Path(layout.database), layout.migrate_lock, layout.prune_lock}
     named |= {Path(layout.database + suffix) for suffix in ("-wal", "-shm")}
     return [
         str(path.relative_to(layout.home))
@@ -275,9 +286,15 @@ def leaked(layout: Layout) -> list[str]:
 
 
 if __name__ == "__main__":
+    name, folder, *cut_at = sys.argv[1:]
+    if cut_at:
+        failpoints.observer = killing_at(int(cut_at[0]))
     # Said with another system call than what writes to disk, so that it arrives when those fail.
     try:
-        perform(sys.argv[1], Path(sys.argv[2]), lambda number: os.writev(1, [b"."]))
+        if name == RECOVERY:
+            write_once(Path(folder, "home"))
+        else:
+            perform(name, Path(folder), lambda number: os.writev(1, [b"."]))
     except (MicrosandboxError, OSError) as error:
         os.writev(2, [f"{type(error).__name__}: {error}".encode()])
         os._exit(1)

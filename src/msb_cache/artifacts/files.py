@@ -1,31 +1,13 @@
-"""Single files of the cache: written so that they are whole or absent, measured, deleted."""
+"""Single files of the cache: made with the right mode, written, measured. Their names: see ``durable``."""
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def is_full(error: OSError) -> bool:
-    """Return whether there was no room left, on the disk or within this user's quota."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-@contextmanager
-def ignoring_full_disk() -> Iterator[None]:
-    """Go on without what the block would write, if there is no room for it."""
-    try:
-        yield
-    except OSError as error:
-        if not is_full(error):
-            raise
 
 
 def measure(path: str | Path) -> int | None:
@@ -40,16 +22,6 @@ def measure(path: str | Path) -> int | None:
 def exists(path: Path) -> bool:
     """Return whether a regular file lies at ``path`` itself, not behind a link."""
     return measure(path) is not None
-
-
-def delete(path: str | Path) -> int | None:
-    """Delete a file (a link: the link itself) and return its size in bytes, None when it was absent."""
-    size = measure(path)
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return None
-    return 0 if size is None else size
 
 
 def is_shared(folder: str | Path) -> bool:

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from msb_cache.artifacts import files
+from msb_cache.artifacts import durable, files
 from msb_cache.artifacts.erofs import format as fmt
 from msb_cache.artifacts.erofs.writer import encode, superblock
 from msb_cache.artifacts.layer import LayerImage
@@ -127,7 +127,7 @@ def write_fsmeta(path: Path, layers: Iterable[LayerImage]) -> int:
             metadata.write(file)
             file.flush()
         except BaseException:
-            path.unlink(missing_ok=True)
+            durable.delete_unsynced(path)
             raise
     return blocks * fmt.BLOCK
 

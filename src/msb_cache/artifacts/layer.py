@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from msb_cache.artifacts import files
+from msb_cache.artifacts import durable, files
 from msb_cache.artifacts.changeset import ChangeSet, Entry
 from msb_cache.artifacts.erofs import format as fmt
 from msb_cache.artifacts.erofs.reader import read_image
@@ -52,7 +52,7 @@ def write_layer(entries: Iterable[Entry], path: Path, claim: Claim | None = None
         try:
             return _write(entries, file, claim)
         except BaseException:
-            path.unlink(missing_ok=True)
+            durable.delete_unsynced(path)
             raise
 
 

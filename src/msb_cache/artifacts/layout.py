@@ -9,11 +9,10 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from msb_cache.artifacts import files
 from msb_cache.artifacts.kinds import KINDS, ArtifactKind
 from msb_cache.errors import InvalidImageError, LogError
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 # Compiled when first used: a list of images needs none of them.
 _DIGEST = r"sha256:([0-9a-f]{64})"
 _OPERATION = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_ATTEMPTS = 100
 _OF_MSB = frozenset({".msb-leases"})
 _LOCK_OF_MSB = r"[0-9a-f]{64}\.lock"
 """Beside its metadata files msb locks a manifest by name, without the file's ending."""
@@ -69,11 +67,6 @@ class Layout:
     def prune_lock(self) -> Path:
         """The lock of the one deletion that runs."""
         return self.db / "prune.lock"
-
-    @property
-    def reserve(self) -> Path:
-        """The file that keeps room for a deletion."""
-        return self.db / "reserve"
 
     @property
     def operations(self) -> Path:
@@ -281,40 +274,6 @@ def lock_path(path: Path) -> Path:
     return path.with_name(path.name + ".lock")
 
 
-def make_private(folder: Path) -> None:
-    """Make a directory and those above it that are missing, for their owner only.
-
-    Where a group shares the one above, they are the group's as well, whatever the umask.
-
-    What is there already keeps its owner, group and mode.
-    """
-    for attempt in range(_ATTEMPTS):
-        missing = []
-        above = folder
-        while not above.exists():
-            missing.append(above)
-            above = above.parent
-        try:
-            for path in reversed(missing):
-                _make(path)
-        except FileNotFoundError:
-            # A refused command has just taken away the one above, which it had made.
-            if attempt == _ATTEMPTS - 1:
-                raise
-        else:
-            return
-
-
-def _make(path: Path) -> None:
-    shared = files.is_shared(path.parent)
-    try:
-        path.mkdir(mode=0o770 if shared else 0o700)
-    except FileExistsError:
-        return
-    if shared and not files.is_shared(path):
-        path.chmod(0o2770)
-
-
 @contextmanager
 def leaving_no_folders(layout: Layout) -> Iterator[None]:
     """Take away again the folders of a home that were not there before a refused command, if they are empty.
@@ -323,6 +282,7 @@ def leaving_no_folders(layout: Layout) -> Iterator[None]:
     ``db`` for as long as it runs (see ``Operation``), so none begins meanwhile; nor does msb, which has a
     database there first.
     """
+    from msb_cache.artifacts.durable import delete_empty_folders_unsynced
     from msb_cache.artifacts.locks import FolderLease
 
     folders = (
@@ -341,20 +301,9 @@ def leaving_no_folders(layout: Layout) -> Iterator[None]:
         lease = FolderLease(layout.db)
         if lease.acquire(alone=True):
             if not layout.interrupted_operations() and not os.path.exists(layout.msb_database):
-                for folder in made:
-                    with suppress(OSError):
-                        folder.rmdir()
+                delete_empty_folders_unsynced(made)
             lease.release()
         raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and removals in a folder survive a power loss."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        files.sync_descriptor(descriptor, folder)
-    finally:
-        os.close(descriptor)
 
 
 def _hex(digest: str) -> str:

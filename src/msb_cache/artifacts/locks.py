@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 
+from msb_cache.artifacts.durable import delete_unsynced
 from msb_cache.artifacts.files import open_private
 
 SAY_AFTER = 1.0
@@ -78,9 +79,7 @@ class Lock:
         descriptor, self._descriptor = self._descriptor, None
         try:
             if unlink:
-                os.unlink(self.path)
-        except FileNotFoundError:
-            pass
+                delete_unsynced(self.path)
         finally:
             _close(descriptor)
 

@@ -7,14 +7,13 @@ may be here or not, and the report says how many are missing.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from msb_cache.artifacts import files
-from msb_cache.artifacts.layout import Layout, leaving_no_folders, make_private, sync_folder
+from msb_cache.artifacts import durable, files
+from msb_cache.artifacts.layout import Layout, leaving_no_folders
 from msb_cache.audit.admit import admit
 from msb_cache.audit.verify import expected_files
 from msb_cache.errors import CorruptLogError, HomeOwnedByMicrosandboxError, LogError
@@ -72,15 +71,17 @@ def import_log(ledger: Ledger, source: BinaryIO) -> ImportReport:
     with leaving_no_folders(layout), Operation(layout) as operation:
         built = Layout(operation.building())  # not in the cache, which may lie on another disk
         report = _build(built, ledger, source)
-        make_private(layout.db)
+        durable.make_folder(layout.db)
+        durable.sync_above(layout.db)
+        changes = durable.Changes()
         ledger.check_ours()
         reached("import.built")
         try:
-            os.link(built.database, layout.database)  # unlike a rename, it replaces nothing
+            changes.link(built.database, layout.database)  # unlike a rename, it replaces nothing
         except FileExistsError:
             raise _has_one(layout) from None
         reached("import.linked")
-        sync_folder(layout.db)
+        changes.sync()
     return report
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 
 from msb_cache.artifacts import files
+from msb_cache.artifacts.durable import make_folder
 from msb_cache.artifacts.kinds import needing
-from msb_cache.artifacts.layout import Layout, make_private
+from msb_cache.artifacts.layout import Layout
 from msb_cache.artifacts.locks import SAY_AFTER, Lock
 from msb_cache.engines.leftovers import Leftover
 from msb_cache.engines.prune_plan import Kept, Plan
@@ -65,11 +66,6 @@ class Preview:
     def count(self, kind: str) -> int:
         """Return how many artifacts of a kind would go."""
         return sum(artifact.kind == kind for artifact in self.artifacts)
-
-
-def changes(shown: Preview) -> int:
-    """Return how many events a deletion of what was shown appends in one transaction, at most."""
-    return len(shown.artifacts) + 2 * len(shown.plan.references)
 
 
 def names(plan: Plan) -> set[tuple[str, str]]:
@@ -155,7 +151,7 @@ def deleted(artifact: ev.PlannedArtifact, size: int | None, *, recovered: bool =
 def one_at_a_time(ledger: Ledger) -> Iterator[Operation]:
     """Begin a deletion's operation while no other deletion runs in this home; raises BusyError."""
     layout = ledger.layout
-    make_private(layout.db)
+    make_folder(layout.db)
     with Operation(layout) as operation, Lock(layout.prune_lock) as lock:
         if not lock.acquire(wait=SAY_AFTER):
             ledger.note(f"waiting for another deletion to end (operation {_running(layout)})")
@@ -163,8 +159,7 @@ def one_at_a_time(ledger: Ledger) -> Iterator[Operation]:
                 raise BusyError(
                     f"another deletion runs in {layout.home} (operation {_running(layout)}); try again later"
                 )
-        with files.ignoring_full_disk():  # it is for people who wait
-            lock.write(operation.id)
+        lock.write(operation.id)
         yield operation
         lock.write("")
 

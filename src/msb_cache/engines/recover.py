@@ -8,7 +8,7 @@ addition that did not commit is undone.
 from __future__ import annotations
 
 from msb_cache import diagnostics
-from msb_cache.artifacts.layout import make_private
+from msb_cache.artifacts.durable import make_folder_unsynced, sync_above
 from msb_cache.artifacts.locks import Lock
 from msb_cache.engines.choose import engine_named
 from msb_cache.engines.own.journal import undo_addition
@@ -25,7 +25,7 @@ def recover(ledger: Ledger) -> None:
     operations = sorted({*unfinished, *layout.interrupted_operations()})
     if not operations:
         return
-    make_private(layout.operations)
+    make_folder_unsynced(layout.operations)
     for operation in operations:
         lock = Lock(layout.operation_lock(operation))
         try:
@@ -38,6 +38,7 @@ def recover(ledger: Ledger) -> None:
         try:
             _finish_deletion(ledger, operation)
             undo_addition(ledger, operation)
+            sync_above(layout.db, layout.cache)  # folders that its owner made and did not live to sync
         except (MicrosandboxError, OSError) as error:
             # One operation that cannot be recovered must not keep all others from writing for ever.
             diagnostics.warning("recovery.failed", operation=operation, problem=str(error))

@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from msb_cache.artifacts import files
+from msb_cache.artifacts.durable import Changes, delete_unsynced
 from msb_cache.eventstore.ids import uuid7
 
 _OF_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -32,13 +34,15 @@ def opened(target: str | os.PathLike[str] | BinaryIO) -> Iterator[BinaryIO]:
         with open(part, "xb") as out:
             yield out
             out.flush()
-            os.fsync(out.fileno())
-        os.replace(part, path)
+            files.sync_descriptor(out.fileno(), part)
+        changes = Changes()
+        changes.replace(part, path)
+        changes.sync()
     except BaseException as error:
         if isinstance(error, OSError) and error.filename == str(part):
             raise OSError(error.errno, error.strerror, os.fspath(target)) from None
         if isinstance(error, OSError) and error.errno in _OF_WRITING and error.filename is None:
             error.filename = os.fspath(target)
         with suppress(OSError):
-            part.unlink()
+            delete_unsynced(part)
         raise

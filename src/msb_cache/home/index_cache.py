@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from msb_cache import diagnostics
-from msb_cache.artifacts.files import create
-from msb_cache.artifacts.layout import make_private
+from msb_cache.artifacts import durable
+from msb_cache.artifacts.files import create, sync_descriptor
 from msb_cache.failpoints import reached
 from msb_cache.projections import FOLD_VERSION
 from msb_cache.projections.past import Past, Rows, decode_rows, encode_rows, same_rows
@@ -132,9 +132,12 @@ def keep_live(connection: sqlite3.Connection, before: int, seq: int, folder: Pat
 
 
 def forget(folder: Path) -> None:
-    """Delete every cached index, of whatever log and fold."""
-    for _, path in _files(folder):
+    """Delete every cached index, of whatever log and fold, durably: what was taken of a wrong one lies."""
+    found = [path for _, path in _files(folder)]
+    for path in found:
         _delete(path)
+    if found:
+        durable.sync_folder(folder)
 
 
 def _keep(live: sqlite3.Connection, index: sqlite3.Connection, seq: int, folder: Path) -> bool:
@@ -204,24 +207,24 @@ def _write(path: Path, data: bytes) -> None:
     """Put a file in place at once."""
     if path.parent.is_symlink():
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path.parent))
-    make_private(path.parent)
+    durable.make_folder_unsynced(path.parent)
     staged = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with create(staged) as file:
             file.write(_MAGIC + _checksum(path.name, data) + data)
             # So that one that cannot be read was damaged, and not left so by a power loss.
             file.flush()
-            os.fsync(file.fileno())
+            sync_descriptor(file.fileno(), staged)
         reached("snapshot.staged")
-        staged.rename(path)
+        durable.replace_unsynced(staged, path)
         reached("snapshot.kept")
     finally:
-        staged.unlink(missing_ok=True)
+        durable.delete_unsynced(staged)
 
 
 def _delete(path: Path) -> None:
     try:
-        path.unlink(missing_ok=True)
+        durable.delete_unsynced(path)
     except OSError as error:
         diagnostics.warning("a cached index cannot be deleted", path=str(path), reason=error.strerror)
 

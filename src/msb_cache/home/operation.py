@@ -8,13 +8,14 @@ people who wait, and nothing is decided by it.
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from msb_cache.artifacts.layout import Layout, make_private
+from msb_cache.artifacts import durable
+from msb_cache.artifacts.layout import Layout
 from msb_cache.artifacts.locks import SAY_AFTER, FolderLease, Lock, is_free
 from msb_cache.errors import BusyError, InvalidReferenceError
 from msb_cache.eventstore.ids import uuid7
@@ -34,7 +35,7 @@ class Operation:
         self._home = FolderLease(layout.db)
         self._lease()
         try:
-            make_private(layout.operations)
+            durable.make_folder_unsynced(layout.operations)
             self._lock = Lock(layout.operation_lock(self.id))
             self._lock.acquire(wait=None)
         except BaseException:
@@ -44,7 +45,7 @@ class Operation:
     def _lease(self) -> None:
         deadline = time.monotonic() + SAY_AFTER
         while True:
-            make_private(self._layout.db)
+            durable.make_folder(self._layout.db)
             if self._home.acquire(wait=SAY_AFTER):
                 return
             if time.monotonic() >= deadline:
@@ -59,15 +60,19 @@ class Operation:
         return self._lock.descriptor
 
     def staging(self) -> Path:
-        """Return the operation's own folder on the cache's file system, made at the first call."""
+        """Return the operation's own folder on the cache's file system, made at the first call.
+
+        Its name is not durable yet: an addition makes it so before it publishes anything.
+        """
+        durable.make_folder(self._layout.staging_root)
         folder = self._layout.staging(self.id)
-        make_private(folder)
+        durable.make_folder_unsynced(folder)
         return folder
 
     def building(self) -> Path:
         """Return the operation's own folder on the log's file system, made at the first call."""
         folder = self._layout.building(self.id)
-        make_private(folder)
+        durable.make_folder_unsynced(folder)
         return folder
 
     def tell(self, references: Sequence[Reference]) -> None:
@@ -97,7 +102,8 @@ class Operation:
         try:
             if not self._unfinished:
                 for folder in (self._layout.staging(self.id), self._layout.building(self.id)):
-                    shutil.rmtree(folder, ignore_errors=True)
+                    with suppress(OSError):  # the next command that writes does it
+                        durable.delete_folder_unsynced(folder)
             self._lock.release(unlink=not self._unfinished)
         finally:
             self._home.release()

@@ -116,7 +116,8 @@ def position_of(store: EventStore | None, moment: AsOf, now_ns: int) -> int:
     from msb_cache.queries.times import as_ns  # with dateutil, which a list as of a position need not import
 
     time_ns = as_ns(moment, now_ns)
-    if time_ns > max(now_ns, 0 if head is None else head.recorded_at_ns):
+    # A time is in the future if the clock has not said it yet, now or at the last append.
+    if time_ns > now_ns and (store is None or store.position_at(time_ns - 1) == end):
         raise InvalidConfigError(f"{str(moment)!r} is in the future; what will be is not known")
     return 0 if store is None else store.position_at(time_ns)
 

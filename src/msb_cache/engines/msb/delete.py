@@ -18,6 +18,7 @@ from typing import Any
 
 from msb_cache import diagnostics
 from msb_cache.artifacts import files, metadata
+from msb_cache.artifacts.durable import Changes
 from msb_cache.artifacts.kinds import needed_by
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lock, is_free
@@ -26,7 +27,6 @@ from msb_cache.engines.decision import (
     Confirm,
     Planner,
     Preview,
-    changes,
     deleted,
     kept_back,
     names,
@@ -42,7 +42,6 @@ from msb_cache.errors import CorruptArtifactError, MsbDatabaseError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.failpoints import reached
-from msb_cache.home import reserve
 from msb_cache.home.ledger import Ledger, Transaction
 from msb_cache.home.operation import Operation
 from msb_cache.msb import database
@@ -54,9 +53,6 @@ from msb_cache.projections.state import EMPTY, IndexState, load_observed
 
 ORPHAN_SECONDS = 3600
 """A file that no record names is deleted only when it has been as it is for this long."""
-
-_ROOM_OF_MSB = 256 * 1024
-"""Bytes that msb has room for when it is run: for the write-ahead log of its database, and its index."""
 
 _CHUNK = 100
 """References that msb is asked to remove in one run; what became of them is recorded after each."""
@@ -123,13 +119,11 @@ def delete(
     """
     program = require_program(ledger.layout.home)
     with database.Reader(ledger.layout.msb_database) as reader:
-        with ledger.drawing_on_reserve(_CHUNK):
-            sync(ledger, reader=reader)
+        sync(ledger, reader=reader)
         shown = _preview(ledger, reader.read(), planner, orphans=orphans)
     if (shown.plan.empty and not shown.artifacts) or (confirm is not None and not confirm(shown)):
         return None, shown
     with (
-        ledger.drawing_on_reserve(changes(shown)),
         one_at_a_time(ledger) as operation,
         database.Reader(ledger.layout.msb_database) as reader,
     ):
@@ -269,12 +263,7 @@ class _Run:
         """Have msb do it, and record what it did."""
         self.theirs = None
         self._reader.close()  # nothing of ours is open in msb's database while it writes
-        while True:
-            more = reserve.make_room(self._ledger.layout, _ROOM_OF_MSB)
-            finished = self._program.run("image", *arguments, inherits=self._inherits)
-            # Another process may have taken what came free; without more to give, that is how it ended.
-            if not finished.code or not more:
-                break
+        finished = self._program.run("image", *arguments, inherits=self._inherits)
         reached("msb.ran")
         self.theirs = sync_and_read(self._ledger, acting=self._acting)
         return finished
@@ -289,15 +278,6 @@ def _prunable(state: MsbState) -> tuple[set[str], set[str]]:
     held = {digest for digest, _ in state.holds}
     references = {name for name, image in state.images.items() if not image.digests <= held}
     return references, state.manifests.keys() - held
-
-
-def recover(ledger: Ledger, operation: str) -> None:
-    """Conclude a deletion whose process is gone; the caller holds its lock."""
-    with ledger.read() as connection:
-        assert connection is not None  # noqa: S101
-        pending = deletions.pending(connection, ledger.store(connection), operation)
-    with ledger.drawing_on_reserve(len(pending)):
-        conclude(ledger, operation, recovering=True)
 
 
 def conclude(
@@ -475,6 +455,7 @@ def _collect(ledger: Ledger, operation: str, shown: Preview) -> None:
 def _collect_some(ledger: Ledger, operation: str, wanted: Sequence[ev.PlannedArtifact]) -> None:
     layout = ledger.layout
     outcomes: list[NewEvent] = []
+    changes = Changes()
     with ExitStack() as held:
         locked = []
         for artifact in wanted:
@@ -494,8 +475,9 @@ def _collect_some(ledger: Ledger, operation: str, wanted: Sequence[ev.PlannedArt
             if named is None or named(artifact.kind, artifact.subject, path):
                 event = ev.ArtifactKept(kind=artifact.kind, reason="needed")
             else:
-                event = _unlink(layout, artifact)
+                event = _unlink(layout, artifact, changes)
             outcomes.append(NewEvent(event, artifact.subject))
+    changes.sync()
     with ledger.write(operation, owner="msb") as transaction:
         transaction.append(outcomes)
 
@@ -510,9 +492,9 @@ def _lock(path: Path, held: ExitStack) -> bool:
     return True
 
 
-def _unlink(layout: Layout, artifact: ev.PlannedArtifact) -> ev.Event:
+def _unlink(layout: Layout, artifact: ev.PlannedArtifact, changes: Changes) -> ev.Event:
     try:
-        size = files.delete(layout.artifact(artifact.kind, artifact.subject))
+        size = changes.delete(layout.artifact(artifact.kind, artifact.subject))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         return ev.ArtifactDeleteFailed(kind=artifact.kind, errno=error.errno or 0, reason=reason)

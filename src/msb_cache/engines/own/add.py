@@ -7,7 +7,6 @@ a registry) is decided by what makes the ``SourceImage``.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -20,12 +19,13 @@ from threading import Event, Lock
 from msgspec.structs import replace
 
 from msb_cache import diagnostics
-from msb_cache.artifacts import files, metadata, vmdk
+from msb_cache.artifacts import durable, files, metadata, vmdk
+from msb_cache.artifacts.durable import Changes
 from msb_cache.artifacts.erofs.reader import read_image
 from msb_cache.artifacts.footprint import Allowance, Claim
 from msb_cache.artifacts.fsmeta import write_fsmeta
 from msb_cache.artifacts.layer import LayerImage, read_layer, write_layer
-from msb_cache.artifacts.layout import Layout, lock_path, make_private, sync_folder
+from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import LockSet
 from msb_cache.engines.engine import Pulled
 from msb_cache.engines.own.journal import Published, undo, write_journal
@@ -72,6 +72,15 @@ class _Syncs:
 
     def begin(self, path: Path) -> None:
         self._running.append(self._pool.submit(files.sync, path))
+
+    def begin_folders(self, layout: Layout) -> None:
+        """Begin with the folder of the staging folders, which has a new one now.
+
+        If another operation runs, then with those above as well: it may have made them a moment ago.
+        """
+        self._running.append(self._pool.submit(durable.sync_folder, layout.staging_root))
+        if len(layout.interrupted_operations()) > 1:
+            self._running.append(self._pool.submit(durable.sync_above, layout.db, layout.cache))
 
     def wait(self) -> None:
         for each in self._running:
@@ -144,8 +153,7 @@ def add(
         InvalidImageError: a digest does not fit, a layer cannot be converted.
     """
     layout = ledger.layout
-    for folder in layout.folders.values():
-        make_private(folder)
+    durable.make_folder(*layout.folders.values())
     repairs = _repairs(ledger, additions, anew=reuse is None)
     operation.tell([reference for addition in additions for reference in addition.references])
 
@@ -159,6 +167,7 @@ def add(
         layers = _Layers()
         with ThreadPoolExecutor(thread_name_prefix="msb-cache-sync") as pool:
             syncs = _Syncs(pool)
+            syncs.begin_folders(layout)
             staged = _stage_layers(ledger, additions, layers, staging, syncs, workers, reuse, abandon)
             staged += _stage_repairs(ledger, layers, repairs, additions, staging, syncs)
             for addition in additions:
@@ -215,8 +224,10 @@ def _added(transaction: Transaction, stored: Sequence[StoredEvent]) -> list[Pull
 def _take_back(ledger: Ledger, operation: Operation, published: Sequence[Published], staging: Path) -> None:
     """Undo what the index does not name; what cannot be undone now, the next writing command undoes."""
     operation.leave_to_recovery()
+    changes = Changes()
     for artifact in published:
-        undo(ledger, artifact, staging)
+        undo(ledger, artifact, staging, changes)
+    changes.sync()
     operation.undone()
 
 
@@ -434,25 +445,25 @@ def _sound_fsmeta(ledger: Ledger, digest: str) -> int | None:
 def _journal(ledger: Ledger, staged: Sequence[_Staged], staging: Path) -> list[Published]:
     """Say durably what is about to be published, and keep what it replaces."""
     published = []
+    changes = Changes()
     for item in staged:
         final = ledger.layout.artifact(item.kind, item.subject)
         backup = None
         if item.kind == "metadata" and files.exists(final):
             backup = f"{item.path.name}.old"
-            os.link(final, staging / backup)
+            changes.link(final, staging / backup)
         published.append(Published(kind=item.kind, subject=item.subject, backup=backup))
-    write_journal(staging, published)
-    sync_folder(staging)
+    write_journal(staging, published, changes)
     reached("add.journaled")
     return published
 
 
 def _publish(ledger: Ledger, staged: Sequence[_Staged]) -> None:
+    changes = Changes()
     for item in staged:
-        os.replace(item.path, ledger.layout.artifact(item.kind, item.subject))
+        changes.replace(item.path, ledger.layout.artifact(item.kind, item.subject))
         reached("add.renamed")
-    for folder in {ledger.layout.artifact(item.kind, item.subject).parent for item in staged}:
-        sync_folder(folder)
+    changes.sync()
 
 
 def _events(

@@ -16,15 +16,15 @@ from typing import Any
 
 from msb_cache import diagnostics
 from msb_cache.artifacts import files
+from msb_cache.artifacts.durable import Changes
 from msb_cache.artifacts.kinds import ArtifactKind
-from msb_cache.artifacts.layout import Layout, lock_path, sync_folder
+from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lock, is_free
 from msb_cache.engines import leftovers
 from msb_cache.engines.decision import (
     Confirm,
     Planner,
     Preview,
-    changes,
     deleted,
     kept_back,
     one_at_a_time,
@@ -93,7 +93,7 @@ def delete(
     if (shown.plan.empty and not shown.artifacts) or (confirm is not None and not confirm(shown)):
         return None, shown
     # Not before: a question that waits for its answer must not keep others from deleting.
-    with ledger.drawing_on_reserve(changes(shown)), one_at_a_time(ledger) as operation:
+    with one_at_a_time(ledger) as operation:
         reached("delete.planned")
         with ledger.write(operation.id) as transaction:
             artifacts = _decide(transaction, operation.id, planner, shown, kind, policy)
@@ -114,8 +114,7 @@ def resume(ledger: Ledger, operation: str) -> None:
         assert connection is not None  # noqa: S101
         (row,) = deletions.find(connection, operation)
         pending = deletions.pending(connection, ledger.store(connection), operation)
-    with ledger.drawing_on_reserve(len(pending)):
-        execute(ledger, operation, pending, recovering=True, partial=bool(row.kept or row.failed))
+    execute(ledger, operation, pending, recovering=True, partial=bool(row.kept or row.failed))
 
 
 def execute(
@@ -136,13 +135,14 @@ def execute(
         partial: an earlier part of this operation already kept something back.
     """
     needs = Needs(ledger)
+    changes = Changes()
     outcomes: list[NewEvent] = []
     busy: list[ev.PlannedArtifact] = []
     began = time.monotonic()
 
     def settle(artifact: ev.PlannedArtifact, wait: float) -> None:
         nonlocal partial, outcomes, began
-        event = _dispose(ledger, artifact, needs, wait=wait, recovering=recovering)
+        event = _dispose(ledger, artifact, needs, changes, wait=wait, recovering=recovering)
         if isinstance(event, ev.ArtifactKept) and event.reason == "busy" and not wait:
             busy.append(artifact)
             return
@@ -151,7 +151,7 @@ def execute(
         diagnostics.debug(event.type, kind=artifact.kind, subject=artifact.subject)
         reached("delete.unlinked")
         if len(outcomes) >= _BATCH or time.monotonic() - began > 1.0:
-            _record(ledger, operation, outcomes)
+            _record(ledger, operation, outcomes, changes)
             outcomes, began = [], time.monotonic()
 
     for artifact in artifacts:
@@ -160,7 +160,7 @@ def execute(
         settle(artifact, _BUSY_WAIT)
     outcome: Any = "partial" if partial else "completed"
     finished = ev.DeletionFinished(outcome=outcome, recovered=recovering)
-    _record(ledger, operation, [*outcomes, NewEvent(finished, operation)])
+    _record(ledger, operation, [*outcomes, NewEvent(finished, operation)], changes)
     reached("delete.finished")
     diagnostics.info("deletion.finished", operation=operation, outcome=outcome)
 
@@ -208,7 +208,13 @@ def still_wanted(plan: Plan, state: IndexState, shown: Preview) -> list[ev.Plann
 
 
 def _dispose(
-    ledger: Ledger, artifact: ev.PlannedArtifact, needs: Needs, *, wait: float, recovering: bool
+    ledger: Ledger,
+    artifact: ev.PlannedArtifact,
+    needs: Needs,
+    changes: Changes,
+    *,
+    wait: float,
+    recovering: bool,
 ) -> ev.Event:
     kind, subject = artifact.kind, artifact.subject
     path = ledger.layout.artifact(kind, subject)
@@ -224,7 +230,7 @@ def _dispose(
                 return ev.ArtifactKept(kind=kind, reason="owned")
             if needs(kind, subject):
                 return ev.ArtifactKept(kind=kind, reason="needed")
-            size = files.delete(path)
+            size = changes.delete(path)
             gone = True
     except OSError as error:
         reason = error.strerror or type(error).__name__
@@ -237,10 +243,8 @@ def _dispose(
     return deleted(artifact, size, recovered=recovered)
 
 
-def _record(ledger: Ledger, operation: str, outcomes: list[NewEvent]) -> None:
-    for folder in ledger.layout.folders.values():
-        if folder.is_dir():
-            sync_folder(folder)
+def _record(ledger: Ledger, operation: str, outcomes: list[NewEvent], changes: Changes) -> None:
+    changes.sync()
     reached("delete.recording")
     with ledger.write(operation, owner="any") as transaction:
         transaction.append(outcomes)

@@ -6,12 +6,12 @@ An addition that did not commit is undone by its own process, or by the next tha
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import msgspec
 
-from msb_cache.artifacts import files, metadata
+from msb_cache.artifacts import durable, metadata
+from msb_cache.artifacts.durable import Changes
 from msb_cache.artifacts.layout import lock_path
 from msb_cache.artifacts.locks import Lock
 from msb_cache.engines.own.needs import Needs
@@ -30,37 +30,42 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     backup: str | None = None
 
 
-def write_journal(staging: Path, published: list[Published]) -> None:
+def write_journal(staging: Path, published: list[Published], changes: Changes) -> None:
     """Record durably, before the first rename, what will be published."""
-    files.write(staging / JOURNAL, msgspec.json.encode(published))
+    changes.write(staging / JOURNAL, msgspec.json.encode(published))
+    changes.sync()
 
 
 def undo_addition(ledger: Ledger, operation: str) -> None:
     """Take back what an addition published and the index does not name; the caller holds its lock."""
     building, staging = ledger.layout.building(operation), ledger.layout.staging(operation)
     if building.is_dir() and not building.is_symlink():
-        shutil.rmtree(building)
+        durable.delete_folder_unsynced(building)
     if not staging.is_dir() or staging.is_symlink():
         return
     try:
         published = msgspec.json.decode((staging / JOURNAL).read_bytes(), type=list[Published])
     except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
         published = []  # killed before it published anything
+    changes = Changes()
     for artifact in published:
-        _unpublish(ledger, artifact, staging)
-    shutil.rmtree(staging)
+        _unpublish(ledger, artifact, staging, changes)
+    changes.sync()
+    durable.delete_folder_unsynced(staging)
 
 
-def _unpublish(ledger: Ledger, artifact: Published, staging: Path) -> None:
+def _unpublish(ledger: Ledger, artifact: Published, staging: Path, changes: Changes) -> None:
     path = ledger.layout.artifact(artifact.kind, artifact.subject)
     with Lock(lock_path(path)) as lock:
         if lock.acquire():  # else another addition has it, and will name it in the index
-            undo(ledger, artifact, staging)
+            undo(ledger, artifact, staging, changes)
             lock.release(unlink=not os.path.lexists(path))
 
 
-def undo(ledger: Ledger, artifact: Published, staging: Path) -> None:
+def undo(ledger: Ledger, artifact: Published, staging: Path, changes: Changes) -> None:
     """Take one published file back unless the index names it; the caller holds its lock.
+
+    The journal may go when the changes are durable.
 
     Where msb keeps the home by now, it may have taken the file for its own: the file stays, and if neither
     index names it, ``prune --orphans`` finds it.
@@ -68,12 +73,12 @@ def undo(ledger: Ledger, artifact: Published, staging: Path) -> None:
     path = ledger.layout.artifact(artifact.kind, artifact.subject)
     if not Needs(ledger)(artifact.kind, artifact.subject):
         if not ledger.owned_by_msb:
-            files.delete(path)
+            changes.delete(path)
     elif artifact.kind == "metadata" and artifact.backup and not _agrees(ledger, artifact.subject, path):
         # The reference still points where it did: so must its metadata.
         backup = staging / os.path.basename(artifact.backup)
         if backup.exists():
-            os.replace(backup, path)
+            changes.replace(backup, path)
 
 
 def _agrees(ledger: Ledger, reference: str, path: Path) -> bool:

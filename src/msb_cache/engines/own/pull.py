@@ -8,7 +8,8 @@ from contextlib import suppress
 
 from msb_cache import diagnostics
 from msb_cache.artifacts import files
-from msb_cache.artifacts.layout import Layout, leaving_no_folders, make_private
+from msb_cache.artifacts.durable import make_folder
+from msb_cache.artifacts.layout import Layout, leaving_no_folders
 from msb_cache.engines.cached import not_cached, record_cached
 from msb_cache.engines.engine import Progress, Pulled, PullRequest
 from msb_cache.engines.own.add import Addition, Reuse, add
@@ -87,7 +88,7 @@ def _fetch_from(registry: Registry, ledger: Ledger, request: PullRequest, progre
         pulled = record_cached(ledger, request, resolved.manifest_digest)
     else:
         with Operation(layout) as operation:
-            make_private(layout.downloads)
+            make_folder(layout.downloads)
             image = registry.image(resolved, partials=layout.downloads, progress=progress)
             (pulled,) = add(
                 ledger,
