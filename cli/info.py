@@ -65,6 +65,8 @@ def _print(found: HomeInfo) -> None:
     line("Images", f"{found.images:,} ({output.plural(found.manifests, 'manifest')})")
     line("Layers", f"{found.layers:,}, {output.size(found.layer_bytes)} as EROFS images")
     line("Holds", f"{found.holds:,}")
+    kept = output.size(found.reserve) if found.reserve else "no room is kept"
+    line("Reserve", f"{kept} for a deletion on a full disk")
     if found.unfinished:
         line("Unfinished", f"{', '.join(found.unfinished)} (running, or for the next command that writes)")
     if found.leftovers:

@@ -273,7 +273,7 @@ def leaked(layout: Layout) -> list[str]:
     """Files in a home that neither the index nor a lock of its files explains."""
     named = {path for _, _, path in layout.files()}  # that the index names each of them, verify has checked
     named |= {lock_path(path) for path in named} | {*layout.lone_locks()}
-    named |= {Path(layout.database), layout.migrate_lock, layout.prune_lock}
+    named |= {Path(layout.database), layout.migrate_lock, layout.prune_lock, layout.reserve}
     named |= {Path(layout.database + suffix) for suffix in ("-wal", "-shm")}
     return [
         str(path.relative_to(layout.home))

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def is_full(error: OSError) -> bool:
+    """Return whether there was no room left, on the disk or within this user's quota."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def ignoring_full_disk() -> Iterator[None]:
+    """Go on without what the block would write, if there is no room for it."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
 
 
 def measure(path: str | Path) -> int | None:

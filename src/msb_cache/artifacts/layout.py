@@ -69,6 +69,11 @@ class Layout:
         return self.db / "prune.lock"
 
     @property
+    def reserve(self) -> Path:
+        """The file that keeps room for a deletion."""
+        return self.db / "reserve"
+
+    @property
     def operations(self) -> Path:
         """Where the locks of running operations lie."""
         return self.db / "operations"

@@ -68,6 +68,11 @@ class Preview:
         return sum(artifact.kind == kind for artifact in self.artifacts)
 
 
+def changes(shown: Preview) -> int:
+    """Return how many events a deletion of what was shown appends in one transaction, at most."""
+    return len(shown.artifacts) + 2 * len(shown.plan.references)
+
+
 def names(plan: Plan) -> set[tuple[str, str]]:
     """Return the kind and subject of everything that a plan deletes."""
     found: set[tuple[str, str]] = {("metadata", reference) for reference in plan.references}
@@ -159,7 +164,8 @@ def one_at_a_time(ledger: Ledger) -> Iterator[Operation]:
                 raise BusyError(
                     f"another deletion runs in {layout.home} (operation {_running(layout)}); try again later"
                 )
-        lock.write(operation.id)
+        with files.ignoring_full_disk():  # it is for people who wait
+            lock.write(operation.id)
         yield operation
         lock.write("")
 

@@ -14,7 +14,7 @@ from msb_cache.artifacts import files
 from msb_cache.artifacts.layout import Layout, check_plain_file
 from msb_cache.errors import CorruptLogError, LogError, NewerDatabaseError
 from msb_cache.failpoints import reached
-from msb_cache.home import pairing
+from msb_cache.home import pairing, shared_memory
 from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
 from msb_cache.projections import FOLD_VERSION
 
@@ -67,20 +67,28 @@ def open_to_read(layout: Layout) -> tuple[sqlite3.Connection, Content | None] | 
     if not is_there(path):
         return None
     with translate_sqlite_errors(path):
-        try:
-            return _opened(layout, create=False), None
-        except (PermissionError, sqlite3.OperationalError) as error:
-            from msb_cache.home import readonly
+        full = not shared_memory.fits(path)
+        if full:
+            check_plain_file(path)
+            pairing.check(path)
+        else:
+            try:
+                return _opened(layout, create=False), None
+            except (PermissionError, sqlite3.OperationalError) as error:
+                from msb_cache.home import readonly
 
-            if isinstance(error, sqlite3.Error) and not readonly.is_refusal(error):
-                raise
+                full = isinstance(error, sqlite3.Error) and shared_memory.is_lacking(error)
+                if isinstance(error, sqlite3.Error) and not full and not readonly.is_refusal(error):
+                    raise
+        from msb_cache.home import readonly
+
         connection, content = readonly.connect(path, BUSY_SECONDS)
         try:
             if not _current(connection, path):
-                raise LogError(
-                    f"{path} was left by another release of msb-cache and cannot be written to by this user; "
-                    "run any command as its owner"
-                )
+                why, advice = "cannot be written to by this user", "run any command as its owner"
+                if full:
+                    why, advice = "there is no room to bring it up to date", "make room and try again"
+                raise LogError(f"{path} was left by another release of msb-cache and {why}; {advice}")
         except BaseException:
             connection.close()
             raise
@@ -142,7 +150,48 @@ def _create_empty(path: str) -> None:
 
 
 def _connect(path: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
+    if shared_memory.fits(path):
+        try:
+            return _connect_as_usual(path)
+        except sqlite3.OperationalError as error:
+            if not shared_memory.is_lacking(error):
+                raise
+    try:
+        return _connect_alone(path)
+    except sqlite3.OperationalError as error:
+        # Others that have it open as usual have made a -shm; one that has it alone is waited for.
+        if not is_busy(error) or not os.path.exists(f"{path}-shm"):
+            raise
+    return _connect_as_usual(path)
+
+
+def is_exclusive(connection: sqlite3.Connection) -> bool:
+    """Return whether a connection keeps all others out, because there is no room for a ``-shm``."""
+    (mode,) = connection.execute("PRAGMA locking_mode").fetchone()
+    return bool(mode == "exclusive")
+
+
+def _connect_alone(path: str) -> sqlite3.Connection:
+    """Connect in the mode in which SQLite keeps all others out and needs no ``-shm``; waits for none."""
+    connection = sqlite3.connect(path, isolation_level=None, timeout=0)
+    try:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("BEGIN IMMEDIATE")
+        # What a process that was killed has left there no other one can have open now.
+        with contextlib.suppress(OSError):
+            os.unlink(f"{path}-shm")
+        connection.execute("ROLLBACK")
+        return _set_up(connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _connect_as_usual(path: str) -> sqlite3.Connection:
+    return _set_up(sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS))
+
+
+def _set_up(connection: sqlite3.Connection) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
@@ -151,6 +200,16 @@ def _connect(path: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def frames_in_log(connection: sqlite3.Connection, path: str) -> int:
+    """Return how many pages are in the write-ahead log at most, after those have left it that can."""
+    with contextlib.suppress(sqlite3.OperationalError):  # such as for want of room in the database
+        _, frames, _ = connection.execute("PRAGMA wal_checkpoint").fetchone()
+        if frames >= 0:
+            return int(frames)
+    (page,) = connection.execute("PRAGMA page_size").fetchone()
+    return int(os.stat(f"{path}-wal").st_size // (page + shared_memory.FRAME_HEADER))
 
 
 def begin_writing(

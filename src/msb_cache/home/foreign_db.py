@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from msb_cache.home import shared_memory
+
 MAGIC = b"SQLite format 3\0"
 """How every SQLite database begins."""
 
@@ -26,6 +28,8 @@ MAX_VALUE = 8 * 1024 * 1024
 
 _BUSY_SECONDS = 5.0
 _COPY_ATTEMPTS = 40
+_MEMORY = "/dev/shm"  # noqa: S108 - a folder of our own is made in it
+_BESIDE_COPY = 256 * 1024  # bytes, for what SQLite makes beside it
 MTIME_TICK = 20_000_000
 """Nanoseconds: two writes that close together can leave the same modification time."""
 
@@ -42,14 +46,11 @@ def opened(path: str | Path) -> Iterator[sqlite3.Connection]:
         with closing(found) as connection:
             yield connection
         return
-    folder = Path(tempfile.mkdtemp(prefix="msb-cache-"))
-    try:
+    with folder_for(path) as folder:
         target = folder / "copy.db"
         copy(path, target)
         with closing(_begin(f"file:{quote(os.fsencode(target))}")) as connection:
             yield connection
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -59,8 +60,8 @@ def damaged(path: Path, table: str, columns: Sequence[str]) -> Iterator[sqlite3.
     Raises:
         OSError, sqlite3.Error: nothing of it can be read.
     """
-    with tempfile.TemporaryDirectory(prefix="msb-cache-") as folder:
-        target = Path(folder) / "copy.db"
+    with folder_for(path) as folder:
+        target = folder / "copy.db"
         copy(path, target)
         with closing(_connected(f"file:{quote(os.fsencode(target))}")) as connection:
             # Else SQLite reads nothing if the file is too short or a line of the schema is none.
@@ -93,7 +94,7 @@ def shared(path: str | Path) -> sqlite3.Connection | None:
     Returns:
         A connection in one read, which holds what is there.
     """
-    if not _shared(path):
+    if not _shared(path) or not shared_memory.fits(path):
         return None
     try:
         return _begin(f"file:{quote(os.fsencode(path))}?mode=ro")
@@ -157,6 +158,34 @@ class Status(NamedTuple):
     inode: int
     size: int
     mtime_ns: int
+
+
+@contextmanager
+def folder_for(path: str | Path) -> Iterator[Path]:
+    """Make a folder with room for a copy of a database, where temporary files lie, or else in memory.
+
+    Raises:
+        OSError: none can be made.
+    """
+    size = sum(os.stat(part).st_size for part in (path, f"{path}-wal") if os.path.exists(part))
+    parent = None
+    for place in (_temporary(), _MEMORY):
+        if parent is None and place is not None and os.path.isdir(place):
+            found = os.statvfs(place)
+            if found.f_bavail * found.f_frsize >= 2 * size + _BESIDE_COPY:
+                parent = place
+    folder = Path(tempfile.mkdtemp(prefix="msb-cache-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary() -> str | None:
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return None  # it could write to none of them
 
 
 def copy(path: str | Path, target: Path) -> None:

@@ -7,7 +7,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal
 
 from msb_cache.artifacts.layout import Layout, check_plain
@@ -16,15 +16,19 @@ from msb_cache.errors import (
     CorruptLogError,
     HomeOwnedByMicrosandboxError,
     LogError,
+    MicrosandboxError,
 )
 
 # What only a read of events or an append needs is imported there: a list of images needs neither.
 from msb_cache.failpoints import reached
+from msb_cache.home import shared_memory
 from msb_cache.home.connect import (
     begin_writing,
     check_complete,
+    frames_in_log,
     in_words,
     is_busy,
+    is_exclusive,
     is_there,
     open_database,
     open_to_read,
@@ -142,6 +146,14 @@ class Ledger:
         self._connection: sqlite3.Connection | None = None
         self._content: Content | None = None
         """What the database is, where the connection sees no changes and cannot write."""
+        self._alone = False
+        """The connection keeps all others out, and is closed after each transaction."""
+        self._holes: bool | None = None
+        """SQLite does not have all of its -shm allocated here; None: not looked at yet."""
+        self._drawing = 0
+        """Bytes for which a transaction may draw on the reserve; 0: it may not."""
+        self._kept = False
+        """The reserve has been looked at."""
 
     @property
     def actor(self) -> Actor:
@@ -169,6 +181,7 @@ class Ledger:
         if self._connection is not None:
             self._connection.close()
             self._connection = self._content = None
+            self._alone = False
 
     def store(self, connection: sqlite3.Connection) -> EventStore:
         """Return the event store on a connection got from here."""
@@ -222,11 +235,13 @@ class Ledger:
         transaction = Transaction(connection, self.store(connection), operation, actor or self.actor)
         with _translate_sqlite_errors(self.layout):
             try:
+                frames = frames_in_log(connection, self.layout.database) if self._drawing else 0
                 if wait is None:
                     begin_writing(connection, waiting=self._waiting)
                 else:
                     begin_writing(connection, wait)  # so short that its end is soon enough to hear of
                 self._check_owner(owner)
+                self._make_room(connection, frames)
                 yield transaction
                 reached("log.committing")
                 transaction.unclear = True
@@ -234,14 +249,19 @@ class Ledger:
                 transaction.unclear = False
                 reached("log.committed")
             except BaseException:
-                if transaction.unclear:
+                if transaction.unclear or self._alone:
                     # The commit may stand in the write-ahead log all the same: only opening anew tells.
                     self.close()
                 elif connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-        if transaction.appended is not None and self._committed is not None:
-            self._committed(connection, *transaction.appended)
+        if transaction.appended is not None:
+            if self._committed is not None:
+                self._committed(connection, *transaction.appended)
+            if not self._kept:
+                self._keep_reserve(connection)
+        if self._alone:
+            self.close()  # others may have it again, and the log goes into the database
 
     def check_writable(self) -> None:
         """Refuse, before anything happens, a home in which this user cannot write, or not without leaving it.
@@ -315,7 +335,57 @@ class Ledger:
         if self._connection is None:
             self._check_directory()
             self._connection = open_database(self.layout)
+            self._alone = is_exclusive(self._connection)
         return self._connection
+
+    # -- a disk that is full -----------------------------------------------------------------------------
+
+    @contextmanager
+    def drawing_on_reserve(self, events: int) -> Iterator[None]:
+        """Let what is written in the block draw on the reserve, if there is no room; then make it again.
+
+        Args:
+            events: at most how many of them one transaction in the block will append.
+        """
+        from msb_cache.home import reserve
+
+        before, self._drawing = self._drawing, max(self._drawing, reserve.needed(events))
+        reserve.make_room(self.layout)
+        try:
+            yield
+        finally:
+            self._drawing = before
+            if not before:
+                with suppress(MicrosandboxError, OSError):
+                    self._restore_reserve()
+
+    def _make_room(self, connection: sqlite3.Connection, frames: int) -> None:
+        """Give the transaction that has begun the room it may need; ``frames`` are in the log already."""
+        from msb_cache.home import reserve
+
+        database = self.layout.database
+        if self._holes is None:
+            self._holes = shared_memory.is_left_with_holes(database)
+        while self._holes and not self._alone and not shared_memory.allocate(database, connection):
+            if not self._drawing or not reserve.give_up(self.layout, reserve.STEP):
+                raise LogError(f"there is no room for {database}-shm; make room and try again")
+        if self._drawing:
+            reserve.draw(self.layout, connection, frames, self._drawing)
+
+    def _restore_reserve(self) -> None:
+        from msb_cache.home import reserve
+
+        with self.read() as connection:
+            size = 0 if connection is None else _wanted(connection)
+        if reserve.held(self.layout) < size:
+            self.close()  # the log goes into the database first, which may need room for that
+        reserve.restore(self.layout, size)
+
+    def _keep_reserve(self, connection: sqlite3.Connection) -> None:
+        from msb_cache.home import reserve
+
+        reserve.keep(self.layout, _wanted(connection))
+        self._kept = True
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
@@ -337,6 +407,13 @@ class Ledger:
         nearest = next(path for path in (home, *home.parents) if os.path.lexists(path))
         if not nearest.is_dir():
             raise LogError(f"{home} can be no home of microsandbox: {nearest} is no directory")
+
+
+def _wanted(connection: sqlite3.Connection) -> int:
+    from msb_cache.home import reserve
+
+    (images,) = connection.execute("SELECT count(*) FROM image").fetchone()
+    return reserve.wanted(images)
 
 
 def _cannot_write(path: str | Path) -> LogError:

@@ -1,4 +1,4 @@
-"""Open the home's database where nothing can be written: a read-only file system, or another user's home.
+"""Open the home's database where nothing can be written: a read-only or full disk, or another user's home.
 
 SQLite cannot read a database in WAL mode without its ``-wal`` and ``-shm`` files, which it makes where there
 are none. Where they are there and can be read, the database is opened like any other, and its writers are
@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import tempfile
 import time
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _MTIME_TICK = 0.02
 """Seconds: two writes that close together can leave the same modification time."""
@@ -78,10 +79,10 @@ def _settled(path: str | Path) -> Content:
 
 
 def _copied(path: str | Path, wait: float) -> sqlite3.Connection:
-    from msb_cache.home.foreign_db import copy
+    from msb_cache.home.foreign_db import copy, folder_for
 
-    with tempfile.TemporaryDirectory(prefix="msb-cache-") as folder:
-        target = Path(folder, os.path.basename(path))
+    with folder_for(path) as folder:
+        target = folder / os.path.basename(path)
         copy(path, target)
         connection = _connect(target, "mode=rw", wait)
         try:

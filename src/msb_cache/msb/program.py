@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import IO
 
 from msb_cache import diagnostics
@@ -75,8 +74,9 @@ class MsbProgram:
         """
         environment = {key: value for key, value in os.environ.items() if key not in _NOT_PASSED_ON}
         environment |= {"MSB_BACKEND": "local", "MSB_HOME": self._home, "NO_COLOR": "1"}
-        # Files, not pipes: it can write as much as it likes while it is still being fed.
-        with TemporaryFile() as output, TemporaryFile() as errors:
+        # Files, not pipes: it can write as much as it likes while it is still being fed. In memory, because
+        # the disk may be full.
+        with _file("output") as output, _file("errors") as errors:
             try:
                 process = subprocess.Popen(
                     [str(self.path), *arguments],
@@ -113,6 +113,10 @@ class MsbProgram:
         """Return its version, such as ``0.7.11``; None when it does not say."""
         found = re.search(r"\d+\.\d+\.\d+\S*", self.run("--version", seconds=_VERSION_SECONDS).output)
         return found[0] if found else None
+
+
+def _file(name: str) -> IO[bytes]:
+    return os.fdopen(os.memfd_create(f"msb-{name}"), "w+b")
 
 
 def _feed(process: subprocess.Popen[bytes], pieces: Iterator[bytes]) -> None:

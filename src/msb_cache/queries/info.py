@@ -11,6 +11,7 @@ from typing import Any, Literal
 from msb_cache.engines.engine import Engine
 from msb_cache.engines.leftovers import Leftover
 from msb_cache.errors import LogError, MsbProgramError
+from msb_cache.home import reserve
 from msb_cache.home.ledger import Ledger
 from msb_cache.migrations import SCHEMA_VERSION
 from msb_cache.msb.program import find_program
@@ -36,6 +37,7 @@ class HomeInfo:
         synced_at: when it was last compared with msb's index.
         images, manifests, layers, holds: how many there are in the index.
         layer_bytes: what the layers' EROFS images measure together.
+        reserve: what is kept free for a deletion on a full disk.
         unfinished: deletions that run now, or were cut short.
         leftovers: files that earlier deletions had to leave; the next one tries again.
     """
@@ -57,6 +59,7 @@ class HomeInfo:
     layers: int = 0
     holds: int = 0
     layer_bytes: int = 0
+    reserve: int = 0
     unfinished: tuple[str, ...] = ()
     leftovers: tuple[Leftover, ...] = ()
 
@@ -87,6 +90,7 @@ def info(ledger: Ledger, engine: Engine) -> HomeInfo:
             program_version=version,
             database=Path(layout.database),
             schema=None if connection is None else SCHEMA_VERSION,
+            reserve=reserve.held(layout),
             unfinished=() if connection is None else tuple(deletions.unfinished(connection)),
             leftovers=() if connection is None else tuple(engine.leftovers(connection)),
             **counts,

@@ -27,6 +27,7 @@ from msb_cache.engines.decision import (
     Confirm,
     Planner,
     Preview,
+    changes,
     deleted,
     kept_back,
     names,
@@ -42,6 +43,7 @@ from msb_cache.errors import CorruptArtifactError, MsbDatabaseError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.failpoints import reached
+from msb_cache.home import reserve
 from msb_cache.home.ledger import Ledger, Transaction
 from msb_cache.home.operation import Operation
 from msb_cache.msb import database
@@ -53,6 +55,9 @@ from msb_cache.projections.state import EMPTY, IndexState, load_observed
 
 ORPHAN_SECONDS = 3600
 """A file that no record names is deleted only when it has been as it is for this long."""
+
+_ROOM_OF_MSB = 256 * 1024
+"""Bytes that msb has room for when it is run: for the write-ahead log of its database, and its index."""
 
 _CHUNK = 100
 """References that msb is asked to remove in one run; what became of them is recorded after each."""
@@ -119,11 +124,13 @@ def delete(
     """
     program = require_program(ledger.layout.home)
     with database.Reader(ledger.layout.msb_database) as reader:
-        sync(ledger, reader=reader)
+        with ledger.drawing_on_reserve(_CHUNK):
+            sync(ledger, reader=reader)
         shown = _preview(ledger, reader.read(), planner, orphans=orphans)
     if (shown.plan.empty and not shown.artifacts) or (confirm is not None and not confirm(shown)):
         return None, shown
     with (
+        ledger.drawing_on_reserve(changes(shown)),
         one_at_a_time(ledger) as operation,
         database.Reader(ledger.layout.msb_database) as reader,
     ):
@@ -263,7 +270,12 @@ class _Run:
         """Have msb do it, and record what it did."""
         self.theirs = None
         self._reader.close()  # nothing of ours is open in msb's database while it writes
-        finished = self._program.run("image", *arguments, inherits=self._inherits)
+        while True:
+            more = reserve.make_room(self._ledger.layout, _ROOM_OF_MSB)
+            finished = self._program.run("image", *arguments, inherits=self._inherits)
+            # Another process may have taken what came free; without more to give, that is how it ended.
+            if not finished.code or not more:
+                break
         reached("msb.ran")
         self.theirs = sync_and_read(self._ledger, acting=self._acting)
         return finished
@@ -278,6 +290,15 @@ def _prunable(state: MsbState) -> tuple[set[str], set[str]]:
     held = {digest for digest, _ in state.holds}
     references = {name for name, image in state.images.items() if not image.digests <= held}
     return references, state.manifests.keys() - held
+
+
+def recover(ledger: Ledger, operation: str) -> None:
+    """Conclude a deletion whose process is gone; the caller holds its lock."""
+    with ledger.read() as connection:
+        assert connection is not None  # noqa: S101
+        pending = deletions.pending(connection, ledger.store(connection), operation)
+    with ledger.drawing_on_reserve(len(pending)):
+        conclude(ledger, operation, recovering=True)
 
 
 def conclude(

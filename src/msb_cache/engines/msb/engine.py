@@ -64,9 +64,9 @@ class MsbEngine:
 
     def recover(self, operation: str) -> None:
         """Find out what became of what msb was asked for, and record it; nothing is deleted."""
-        from msb_cache.engines.msb.delete import conclude
+        from msb_cache.engines.msb.delete import recover
 
-        conclude(self._ledger, operation, recovering=True)
+        recover(self._ledger, operation)
 
     def orphans(self, state: IndexState) -> Orphans:
         """Return the files that neither index names."""

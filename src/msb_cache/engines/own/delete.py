@@ -25,6 +25,7 @@ from msb_cache.engines.decision import (
     Confirm,
     Planner,
     Preview,
+    changes,
     deleted,
     kept_back,
     one_at_a_time,
@@ -93,7 +94,7 @@ def delete(
     if (shown.plan.empty and not shown.artifacts) or (confirm is not None and not confirm(shown)):
         return None, shown
     # Not before: a question that waits for its answer must not keep others from deleting.
-    with one_at_a_time(ledger) as operation:
+    with ledger.drawing_on_reserve(changes(shown)), one_at_a_time(ledger) as operation:
         reached("delete.planned")
         with ledger.write(operation.id) as transaction:
             artifacts = _decide(transaction, operation.id, planner, shown, kind, policy)
@@ -114,7 +115,8 @@ def resume(ledger: Ledger, operation: str) -> None:
         assert connection is not None  # noqa: S101
         (row,) = deletions.find(connection, operation)
         pending = deletions.pending(connection, ledger.store(connection), operation)
-    execute(ledger, operation, pending, recovering=True, partial=bool(row.kept or row.failed))
+    with ledger.drawing_on_reserve(len(pending)):
+        execute(ledger, operation, pending, recovering=True, partial=bool(row.kept or row.failed))
 
 
 def execute(
