@@ -240,7 +240,7 @@ class Recording:
 
     def find(self, path: str) -> tuple[int, str] | None:
         """Return the folder in which a path's last name is, and that name; None: it is elsewhere."""
-        root = str(self.root)
+        root, path = str(self.root), os.path.normpath(path)
         if path == root:
             return 0, ""
         if not path.startswith(f"{root}/"):
@@ -295,7 +295,7 @@ class Recording:
         def stays(number: int, node: int) -> bool:
             if number < synced.get(node, 0):
                 return True
-            share = shares.setdefault(node, chance.choice((0.0, 0.0, chance.random(), 1.0, 1.0)))
+            share = shares.setdefault(node, chance.choice((0.0, chance.random(), chance.random(), 1.0)))
             return chance.random() < share
 
         for number, operation in enumerate(self.operations[:cut]):

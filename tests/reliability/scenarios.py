@@ -109,6 +109,10 @@ def _empty(folder: Path) -> None:
     (folder / "home").mkdir()
 
 
+def _nothing(folder: Path) -> None:
+    write_archives(folder)
+
+
 def _with(*names: str) -> Callable[[Path], None]:
     def prepare(folder: Path) -> None:
         _empty(folder)
@@ -230,7 +234,7 @@ def _listed(cache: ImageCache, folder: Path) -> None:
 
 SCENARIOS = {
     "load": Scenario(_with("one"), (_load("two"), _load("moved"), _load("two"))),
-    "load into an empty home": Scenario(_empty, (_load("one"), _load("two"))),
+    "load where there is no home": Scenario(_nothing, (_load("one"), _load("two"))),
     "pull": Scenario(_with("two"), (_pull("missing"), _pull("always"))),
     "remove": Scenario(_held, (_remove("one:1"), _remove("two:1", force=True), _release("sandbox:dev"))),
     "prune": Scenario(_held, (_prune, _release("sandbox:dev"), _orphans)),

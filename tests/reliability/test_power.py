@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -90,3 +91,59 @@ def places(bench: Bench, strace: str, chance: random.Random) -> Iterator[int | t
     calls = bench.calls(strace, NAMING)
     points = [(call, number) for call, count in calls.items() for number in range(1, count + 1)]
     yield from points if len(points) <= CUTS else chance.sample(points, CUTS)
+
+
+PROGRAM = """
+import os, sys
+os.chdir("/")
+def path(name): return os.path.join(sys.argv[1], name)
+def sync(name):
+    descriptor = os.open(path(name), os.O_RDONLY); os.fsync(descriptor); os.close(descriptor)
+def write(name, data):
+    with open(path(name), "wb") as file: file.write(data)
+write("unsynced", b"u" * 2048)
+write("content", b"c" * 2048); sync("content")
+write("both", b"b" * 2048); sync("both"); sync(".")
+write("new", b"n" * 2048); os.rename(path("new"), path("old"))
+os.mkdir(path("folder")); write("folder/below", b""); sync("folder/below"); sync("folder")
+os.unlink(path("gone"))
+os.writev(1, [b"."])
+"""
+
+
+def test_what_a_power_loss_may_leave(tmp_path: Path, require_peer: Callable[[str], str]) -> None:
+    """States that the model makes of a few operations: all that may be left, and nothing else."""
+    root = tmp_path / "recorded"
+    root.mkdir()
+    (root / "old").write_bytes(b"o")
+    (root / "gone").write_bytes(b"g")
+    recording = Recording(root)
+    recording.run(require_peer("strace"), [sys.executable, "-c", PROGRAM, str(root)])
+    recording.check()
+    end = len(recording.operations)
+    assert (recording.acknowledged(end), recording.acknowledged(end - 1)) == (1, 0)
+
+    written = [*["unsynced", "content", "both", "new", "old", "folder", "folder/below", "gone"]]
+    for mode in MODES:
+        trees = [recording.crash(end, mode, random.Random(seed)) for seed in range(1000)]
+        left = {name: {tree.get(name, "absent") for tree in trees} for name in written}
+        # A sync of the folder came after these; what was not synced can be without content.
+        assert left["both"] == {b"b" * 2048}
+        assert left["content"] == {b"c" * 2048}
+        assert {b"", b"u" * 2048} <= left["unsynced"]
+        assert "absent" not in left["unsynced"]
+        assert left["gone"] == {b"g", "absent"}
+        if mode == "strict":
+            assert left["folder"] == {None, "absent"}
+            assert left["folder/below"] == {b"", "absent"}
+            assert {b"o", b"", b"n" * 2048} < left["old"]
+            lengths = {content.count(b"n") for content in left["old"] if isinstance(content, bytes)}
+            assert lengths == {0, 512, 1024, 1536, 2048}
+            assert {"absent", b"n" * 2048} < left["new"]
+        else:  # the last sync has committed all names before it
+            assert left["folder/below"] == {b""}
+            assert left["old"] == {b"", b"n" * 2048}
+            assert left["new"] == {"absent"}
+    (root / "old").write_bytes(b"x")
+    with pytest.raises(AssertionError):
+        recording.check()  # something happened that was not recorded

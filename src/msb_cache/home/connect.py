@@ -173,13 +173,15 @@ def is_exclusive(connection: sqlite3.Connection) -> bool:
 
 def _connect_alone(path: str) -> sqlite3.Connection:
     """Connect in the mode in which SQLite keeps all others out and needs no ``-shm``; waits for none."""
+    from msb_cache.artifacts.durable import delete_unsynced
+
     connection = sqlite3.connect(path, isolation_level=None, timeout=0)
     try:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("BEGIN IMMEDIATE")
         # What a process that was killed has left there no other one can have open now.
         with contextlib.suppress(OSError):
-            os.unlink(f"{path}-shm")
+            delete_unsynced(f"{path}-shm")
         connection.execute("ROLLBACK")
         return _set_up(connection)
     except BaseException:

@@ -699,6 +699,28 @@ def test_orphans(fake: FakeMsb, cache: ImageCache) -> None:
     check(cache, fake)
 
 
+def test_an_orphan_is_gone_durably_before_the_log_says_so(
+    fake: FakeMsb, cache: ImageCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, synced, fsync = stray(fake, "old"), [], os.fsync
+    told: list[tuple[bool, bool]] = []
+
+    def sync(descriptor: int) -> None:
+        fsync(descriptor)
+        if not path.exists():
+            synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    steps.observer = lambda step: (
+        told.append((path.exists(), str(path.parent) in synced)) if step == "log.committing" else None
+    )
+    try:
+        assert cache.prune(orphans=True, confirm=yes).orphans_removed == 1
+    finally:
+        steps.observer = None
+    assert {durable for exists, durable in told if not exists} == {True}
+
+
 def test_an_orphan_that_comes_to_be_used_is_busy(fake: FakeMsb, cache: ImageCache) -> None:
     path = stray(fake, "old")
     with Lock(lease(path)) as lock:
