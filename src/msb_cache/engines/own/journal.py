@@ -15,7 +15,7 @@ from msb_cache.artifacts.durable import Changes
 from msb_cache.artifacts.layout import lock_path
 from msb_cache.artifacts.locks import Lock
 from msb_cache.engines.own.needs import Needs
-from msb_cache.errors import CorruptArtifactError, MsbDatabaseError
+from msb_cache.errors import BusyError, CorruptArtifactError, MsbDatabaseError
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections import images
 
@@ -37,7 +37,12 @@ def write_journal(staging: Path, published: list[Published], changes: Changes) -
 
 
 def undo_addition(ledger: Ledger, operation: str) -> None:
-    """Take back what an addition published and the index does not name; the caller holds its lock."""
+    """Take back what an addition published and the index does not name; the caller holds its lock.
+
+    Raises:
+        BusyError: another process has the lock of an artifact, which it may add to the index, or not: so this
+            is to be tried again.
+    """
     building, staging = ledger.layout.building(operation), ledger.layout.staging(operation)
     if building.is_dir() and not building.is_symlink():
         durable.delete_folder_unsynced(building)
@@ -48,18 +53,22 @@ def undo_addition(ledger: Ledger, operation: str) -> None:
     except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
         published = []  # killed before it published anything
     changes = Changes()
-    for artifact in published:
-        _unpublish(ledger, artifact, staging, changes)
+    busy = [artifact for artifact in published if not _unpublish(ledger, artifact, staging, changes)]
     changes.sync()
+    if busy:
+        raise BusyError(f"another process uses {busy[0].kind} {busy[0].subject}; this is undone later")
     durable.delete_folder_unsynced(staging)
 
 
-def _unpublish(ledger: Ledger, artifact: Published, staging: Path, changes: Changes) -> None:
+def _unpublish(ledger: Ledger, artifact: Published, staging: Path, changes: Changes) -> bool:
+    """Undo, and return whether that could be done: the artifact's lock was to be had."""
     path = ledger.layout.artifact(artifact.kind, artifact.subject)
     with Lock(lock_path(path)) as lock:
-        if lock.acquire():  # else another addition has it, and will name it in the index
-            undo(ledger, artifact, staging, changes)
-            lock.release(unlink=not os.path.lexists(path))
+        if not lock.acquire():
+            return False
+        undo(ledger, artifact, staging, changes)
+        lock.release(unlink=not os.path.lexists(path))
+        return True
 
 
 def undo(ledger: Ledger, artifact: Published, staging: Path, changes: Changes) -> None:
