@@ -115,10 +115,15 @@ def test_a_transaction_draws_on_it_where_disk_or_quota_refuse(
         monkeypatch.setattr(reserve, "free", lambda layout: 0)
         monkeypatch.setattr(os, "posix_fallocate", limited)
         connection.execute("BEGIN IMMEDIATE")
-        reserve.draw(layout, connection, 5, 8 * reserve.STEP)
+        log = Path(f"{layout.database}-wal")
+        before = log.stat().st_size
+        assert reserve.draw(layout, 8 * reserve.STEP)
+        assert log.stat().st_size == before + 8 * reserve.STEP
         connection.execute("CREATE TABLE later (x)")
         connection.execute("COMMIT")
-        assert os.stat(f"{layout.database}-wal").st_size == 32 + 5 * (4096 + 24) + 8 * reserve.STEP
+        reserve.trim(layout, connection)
+        assert before < log.stat().st_size < before + 8 * reserve.STEP
+        assert (log.stat().st_size - 32) % (4096 + 24) == 0
         monkeypatch.undo()
     assert 0 < reserve.held(layout) < reserve.SMALLEST
     with closing(sqlite3.connect(layout.database)) as connection:

@@ -17,7 +17,11 @@ import pytest
 
 from msb_cache import ImageCache, failpoints
 from msb_cache.artifacts.layout import Layout
+from msb_cache.eventstore.ids import uuid7
+from msb_cache.eventstore.store import NewEvent
 from msb_cache.home import reserve
+from msb_cache.home.ledger import Ledger
+from tests import logs
 from tests.cli.support import execute, sentence
 from tests.fakemsb import FakeMsb
 from tests.imagebuilder import docker_archive, file, image, layer
@@ -202,6 +206,31 @@ def test_what_was_cut_short_is_finished(disk: SmallDisk, tmp_path: Path, step: s
     disk.empty()
     in_child(lambda: ImageCache(home).use("two:1").reference)
     check_home(home, ["two:1"])
+
+
+def test_many_images_are_pruned_at_once(disk: SmallDisk) -> None:
+    """None of them has files, so nothing comes free by it."""
+    layout = Layout(disk.folder / "home")
+    ledger = Ledger(layout)
+    with ledger.write(uuid7()) as transaction:
+        for number in range(300):
+            manifest = logs.digest(number)
+            transaction.append(
+                [
+                    NewEvent(
+                        logs.manifest_added([logs.layer(-2 * number - 1), logs.layer(-2 * number - 2)]),
+                        manifest,
+                    ),
+                    NewEvent(logs.pulled(manifest), f"docker.io/library/many:{number}"),
+                ]
+            )
+    ledger.close()
+    assert reserve.held(layout) == reserve.wanted(300) > reserve.SMALLEST
+    disk.fill(0)
+    assert in_child(lambda: prune(Path(layout.home))) == [300, 0]
+    assert in_child(lambda: listed(Path(layout.home))) == []
+    disk.empty()
+    check_home(Path(layout.home), [])
 
 
 def test_what_comes_free_is_taken_by_another_process(disk: SmallDisk, tmp_path: Path) -> None:

@@ -204,16 +204,6 @@ def _set_up(connection: sqlite3.Connection) -> sqlite3.Connection:
     return connection
 
 
-def frames_in_log(connection: sqlite3.Connection, path: str) -> int:
-    """Return how many pages are in the write-ahead log at most, after those have left it that can."""
-    with contextlib.suppress(sqlite3.OperationalError):  # such as for want of room in the database
-        _, frames, _ = connection.execute("PRAGMA wal_checkpoint").fetchone()
-        if frames >= 0:
-            return int(frames)
-    (page,) = connection.execute("PRAGMA page_size").fetchone()
-    return int(os.stat(f"{path}-wal").st_size // (page + shared_memory.FRAME_HEADER))
-
-
 def begin_writing(
     connection: sqlite3.Connection, seconds: float = BUSY_SECONDS, waiting: Callable[[], None] = lambda: None
 ) -> None:

@@ -25,7 +25,6 @@ from msb_cache.home import shared_memory
 from msb_cache.home.connect import (
     begin_writing,
     check_complete,
-    frames_in_log,
     in_words,
     is_busy,
     is_exclusive,
@@ -46,6 +45,9 @@ Who = Callable[[], "Actor"]
 
 Owner = Literal["ours", "msb", "any"]
 """Who must keep a home's cache for something to be written: we, msb, or either."""
+
+_MANY_EVENTS = 500
+"""A process that stays looks once in so many events whether the reserve is large enough still."""
 
 Committed = Callable[[sqlite3.Connection, int, int], None]
 """Called after a commit: the connection, in no transaction, and the positions before and after the append."""
@@ -152,8 +154,8 @@ class Ledger:
         """SQLite does not have all of its -shm allocated here; None: not looked at yet."""
         self._drawing = 0
         """Bytes for which a transaction may draw on the reserve; 0: it may not."""
-        self._kept = False
-        """The reserve has been looked at."""
+        self._look_at = 0
+        """The position from which on the reserve is looked at again."""
 
     @property
     def actor(self) -> Actor:
@@ -235,13 +237,12 @@ class Ledger:
         transaction = Transaction(connection, self.store(connection), operation, actor or self.actor)
         with _translate_sqlite_errors(self.layout):
             try:
-                frames = frames_in_log(connection, self.layout.database) if self._drawing else 0
                 if wait is None:
                     begin_writing(connection, waiting=self._waiting)
                 else:
                     begin_writing(connection, wait)  # so short that its end is soon enough to hear of
                 self._check_owner(owner)
-                self._make_room(connection, frames)
+                drawn = self._make_room(connection)
                 yield transaction
                 reached("log.committing")
                 transaction.unclear = True
@@ -258,8 +259,10 @@ class Ledger:
         if transaction.appended is not None:
             if self._committed is not None:
                 self._committed(connection, *transaction.appended)
-            if not self._kept:
-                self._keep_reserve(connection)
+            if transaction.appended[1] >= self._look_at:
+                self._keep_reserve(connection, transaction.appended[1])
+        if drawn:
+            self._trim_log(connection)
         if self._alone:
             self.close()  # others may have it again, and the log goes into the database
 
@@ -359,8 +362,8 @@ class Ledger:
                 with suppress(MicrosandboxError, OSError):
                     self._restore_reserve()
 
-    def _make_room(self, connection: sqlite3.Connection, frames: int) -> None:
-        """Give the transaction that has begun the room it may need; ``frames`` are in the log already."""
+    def _make_room(self, connection: sqlite3.Connection) -> bool:
+        """Give the transaction that has begun the room it may need; return whether that may be too much."""
         from msb_cache.home import reserve
 
         database = self.layout.database
@@ -369,8 +372,13 @@ class Ledger:
         while self._holes and not self._alone and not shared_memory.allocate(database, connection):
             if not self._drawing or not reserve.give_up(self.layout, reserve.STEP):
                 raise LogError(f"there is no room for {database}-shm; make room and try again")
-        if self._drawing:
-            reserve.draw(self.layout, connection, frames, self._drawing)
+        return self._drawing > 0 and reserve.draw(self.layout, self._drawing)
+
+    def _trim_log(self, connection: sqlite3.Connection) -> None:
+        from msb_cache.home import reserve
+
+        with suppress(OSError, sqlite3.OperationalError):
+            reserve.trim(self.layout, connection)
 
     def _restore_reserve(self) -> None:
         from msb_cache.home import reserve
@@ -381,11 +389,11 @@ class Ledger:
             self.close()  # the log goes into the database first, which may need room for that
         reserve.restore(self.layout, size)
 
-    def _keep_reserve(self, connection: sqlite3.Connection) -> None:
+    def _keep_reserve(self, connection: sqlite3.Connection, seq: int) -> None:
         from msb_cache.home import reserve
 
         reserve.keep(self.layout, _wanted(connection))
-        self._kept = True
+        self._look_at = seq + _MANY_EVENTS
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:

@@ -88,14 +88,35 @@ def _counts_in_log(path: str) -> tuple[int, int] | None:
             at = _LOG_HEADER.size + number * (_FRAME_HEADER.size + page_size)
             return os.pread(descriptor, _FRAME_HEADER.size + _PAGE.size, at)
 
-        whole = (os.fstat(descriptor).st_size - _LOG_HEADER.size) // (_FRAME_HEADER.size + page_size)
-        # Those of this round come first.
-        frames = bisect_left(range(whole), True, key=lambda number: frame(number)[8:16] != salt)
+        frames = _frames(descriptor, page_size, salt)
         first = next(filter(None, map(_count, map(frame, range(frames)))), 0)
         last = next(filter(None, map(_count, map(frame, reversed(range(frames))))), 0) if first else 0
         return (first, last) if frames else None
     finally:
         os.close(descriptor)
+
+
+def _frames(descriptor: int, page_size: int, salt: bytes) -> int:
+    """Return how many frames of the present round a log has: they come first, and have its salt."""
+    size = _FRAME_HEADER.size + page_size
+
+    def is_older(number: int) -> bool:
+        return os.pread(descriptor, 16, _LOG_HEADER.size + number * size)[8:] != salt
+
+    whole = (os.fstat(descriptor).st_size - _LOG_HEADER.size) // size
+    return bisect_left(range(whole), True, key=is_older)
+
+
+def end_of_log(descriptor: int) -> int:
+    """Return where a write-ahead log ends that may be followed by what SQLite does not read, in bytes."""
+    header = os.pread(descriptor, _LOG_HEADER.size, 0)
+    if len(header) < _LOG_HEADER.size:
+        return 0
+    magic, page_size, salt = _LOG_HEADER.unpack(header)
+    if magic not in _MAGICS:
+        return 0
+    end: int = _LOG_HEADER.size + _frames(descriptor, page_size, salt) * (_FRAME_HEADER.size + page_size)
+    return end
 
 
 def _count(frame: bytes) -> int:

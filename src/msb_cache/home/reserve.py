@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from msb_cache.artifacts import files
 from msb_cache.artifacts.files import is_full
-from msb_cache.home.shared_memory import FRAME_HEADER
+from msb_cache.home.pairing import end_of_log
 
 if TYPE_CHECKING:
     from msb_cache.artifacts.layout import Layout
@@ -113,30 +115,53 @@ def make_room(layout: Layout, size: int = _SMALL_FILES) -> bool:
     return free(layout) < size and give_up(layout, size)
 
 
-def draw(layout: Layout, connection: sqlite3.Connection, frames: int, size: int) -> None:
+def draw(layout: Layout, size: int) -> bool:
     """Give the write-ahead log room for a transaction, taken from the reserve where the disk has none.
 
     What cannot be had is not an error here: it may not be needed, and SQLite says so if it is.
 
     Args:
-        layout: the home.
-        connection: in its write transaction, so that no other process writes to the log.
-        frames: how many pages are in the log already.
+        layout: the home; the caller is in a write transaction, so that no other process writes to the log.
         size: bytes that the transaction takes of it at most.
+
+    Returns:
+        Whether the log may be longer now than what is in it (see ``trim``).
     """
     if free(layout) >= 2 * size:
-        return
-    (page,) = connection.execute("PRAGMA page_size").fetchone()
-    end = 32 + frames * (page + FRAME_HEADER) + size
-    # SQLite locks nothing in this file, so closing it gives no lock of this process up.
-    descriptor = os.open(f"{layout.database}-wal", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
+        return False
+    with _log(layout) as descriptor:
+        end = end_of_log(descriptor) + size
         while (have := os.fstat(descriptor).st_size) < end:
             try:
                 # Zeros behind the last page in the log mean nothing to SQLite, which writes over them.
                 os.posix_fallocate(descriptor, have, min(STEP, end - have))
             except OSError as error:
                 if not is_full(error) or not give_up(layout, STEP):
-                    return
+                    break
+    return True
+
+
+def trim(layout: Layout, connection: sqlite3.Connection) -> None:
+    """Let come free what a transaction was given of the write-ahead log and did not take.
+
+    To copy the log into the database may need it. ``connection`` is in no transaction.
+
+    Raises:
+        OSError, sqlite3.OperationalError: it cannot be done.
+    """
+    connection.execute("BEGIN IMMEDIATE")  # so that no other process writes to the log
+    try:
+        with _log(layout) as descriptor:
+            os.ftruncate(descriptor, end_of_log(descriptor))
+    finally:
+        connection.execute("ROLLBACK")
+
+
+@contextmanager
+def _log(layout: Layout) -> Iterator[int]:
+    # SQLite locks nothing in this file, so closing it gives no lock of this process up.
+    descriptor = os.open(f"{layout.database}-wal", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)

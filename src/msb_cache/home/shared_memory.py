@@ -15,7 +15,7 @@ from msb_cache.artifacts.files import is_full
 _BLOCK = 4096
 """Bytes of each of which SQLite writes one."""
 
-FRAME_HEADER = 24
+_FRAME_HEADER = 24
 """Bytes before each page in a write-ahead log."""
 
 _REGION = 32 * 1024
@@ -77,7 +77,7 @@ def allocate(database: str, connection: sqlite3.Connection) -> bool:
     pages, page = connection.execute(
         "SELECT page_count, page_size FROM pragma_page_count, pragma_page_size"
     ).fetchone()
-    in_log = os.stat(f"{database}-wal").st_size // (page + FRAME_HEADER)
+    in_log = os.stat(f"{database}-wal").st_size // (page + _FRAME_HEADER)
     # A page of the database stands in a transaction once; one region more is for pages that it adds.
     size = ((in_log + pages) // _FRAMES + 2) * _REGION
     try:
