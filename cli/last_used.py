@@ -11,12 +11,11 @@ from msb_cache.cli import output
 from msb_cache.cli.common import examples, format_option, open_cache
 from msb_cache.cli.describe import describe, fields, who
 from msb_cache.queries.resolve import familiar
+from msb_cache.wording import duration
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
     from msb_cache.queries.last_used import IdleImage
-
-_SECONDS = {"day": 86400, "hour": 3600, "minute": 60}
 
 
 @click.command("last-used", epilog=examples('msb-cache last-used --idle-for "30 days"'))
@@ -54,14 +53,6 @@ def last_used(home: str | None, idle_for: str | None, format_: str) -> None:
 COMMAND = last_used
 
 
-def _idle_time(ns: int) -> str:
-    seconds = ns // 10**9
-    for unit, length in _SECONDS.items():
-        if seconds >= length:
-            return output.plural(seconds // length, unit)
-    return "under a minute"
-
-
 def _because(event: StoredEvent) -> str:
     line = describe(event)
     return f"{line.what} {line.details}".rstrip()
@@ -69,16 +60,22 @@ def _because(event: StoredEvent) -> str:
 
 def _idle_row(image: IdleImage) -> tuple[str, ...]:
     event = image.event
-    told = ("-", "-", "-")
-    if event is not None:
-        told = (output.local_time_with_offset(event.occurred_at_ns), _because(event), who(event.actor))
-    return familiar(image.reference), output.short(image.manifest_digest), _idle_time(image.idle_ns), *told
+    told = ("-", "-") if event is None else (_because(event), who(event.actor))
+    when = output.local_time_with_offset(image.last_used_ns)
+    return (
+        familiar(image.reference),
+        output.short(image.manifest_digest),
+        duration(image.idle_ns),
+        when,
+        *told,
+    )
 
 
 def _idle_fields(image: IdleImage) -> dict[str, Any]:
     return {
         "reference": familiar(image.reference),
         "digest": image.manifest_digest,
+        "last_used_at": output.rfc3339(image.last_used_ns),
         "idle_ns": image.idle_ns,
         "event": None if image.event is None else fields(image.event),
     }

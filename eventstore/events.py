@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from msb_cache.eventstore.telling import Telling
-from msb_cache.wording import plural, short, size
+from msb_cache.wording import duration, plural, short, size
 
 ArtifactKind = Literal["manifest", "metadata", "layer", "fsmeta", "vmdk"]
 """``manifest`` is the index record; ``metadata`` is a reference's JSON file; the rest are files."""
@@ -59,6 +59,29 @@ class LogCreated(Event, frozen=True, kw_only=True):
     def told(self) -> Telling:
         """Return what happened, for people."""
         return Telling("log created", details=(f"format {self.format}",))
+
+
+class ClockJumped(Event, frozen=True, kw_only=True):
+    """The computer's clock jumped by more than an hour. Subject: the log id.
+
+    ``back``: it is behind the time that was recorded last, or that it said then. ``forward``: it outran the
+    machine's own time. Times in ns since the epoch: ``from_ns`` is what it had said or should say, ``to_ns``
+    what it says, ``by_ns`` the difference. ``was_ahead``: it was wrong before, so whatever is said to have
+    happened later than ``to_ns`` happened by then.
+    """
+
+    type: ClassVar[str] = "clock.jumped"
+    about: ClassVar[About] = "log"
+    direction: Literal["back", "forward"]
+    by_ns: int
+    from_ns: int
+    to_ns: int
+    was_ahead: bool = False
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        before = ("it was ahead before",) if self.was_ahead else ()
+        return Telling("clock jumped", details=(f"{self.direction} by {duration(self.by_ns)}", *before))
 
 
 class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

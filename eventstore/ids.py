@@ -33,6 +33,14 @@ def moment_of(time_ns: int) -> str:
     return f"{high:08x}-{low:04x}"
 
 
+def time_of(identifier: str) -> int:
+    """Return the time of a UUIDv7, in ns since the epoch, to the millisecond; 0 for what is none."""
+    try:
+        return int(identifier[:8] + identifier[9:13], 16) * 1_000_000
+    except ValueError:
+        return 0
+
+
 def _uuid7(moment: str, random: str) -> str:
     variant = "89ab"[int(random[3], 16) & 3]
     return f"{moment}-7{random[:3]}-{variant}{random[4:7]}-{random[7:19]}"

@@ -9,16 +9,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from msb_cache.errors import CorruptLogError, LogError
 from msb_cache.eventstore.events import Event, LogCreated
-from msb_cache.eventstore.ids import moment_of, uuid7s
+from msb_cache.eventstore.ids import moment_of, time_of, uuid7s
 from msb_cache.eventstore.row import COLUMNS, GENESIS, Value, misfit
 from msb_cache.eventstore.upcasting import CATALOGUE, Catalogue
 from msb_cache.eventstore.where import ANYTHING, Where
+
+if TYPE_CHECKING:
+    from msb_cache.eventstore.clock import Uptime
 
 FORMAT = 1
 """The log format that ``log.created`` names: the columns and the hash encoding."""
@@ -39,6 +42,10 @@ _BEHIND = "id < printf('%08x-%04x', recorded_at / 65536000000, recorded_at / 100
 _LAST_BEHIND = f"SELECT max(seq) FROM events INDEXED BY events_behind WHERE {_BEHIND} AND id < ?"  # noqa: S608
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encode = msgspec.json.Encoder().encode
+
+
+def _unknown() -> None:
+    return None
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -153,6 +160,7 @@ class EventStore:
         connection: a connection in autocommit mode (``isolation_level=None``); the caller begins and
             commits transactions, so that an append and what it changes commit together.
         clock: nanoseconds since the epoch.
+        uptime: the machine's own time, which tells when ``clock`` jumps forward; None: not known.
         catalogue: the event types to decode.
     """
 
@@ -161,10 +169,12 @@ class EventStore:
         connection: sqlite3.Connection,
         *,
         clock: Clock = time.time_ns,
+        uptime: Uptime | None = None,
         catalogue: Catalogue = CATALOGUE,
     ) -> None:
         self._connection = connection
         self._clock = clock
+        self._uptime = uptime or _unknown
         self._catalogue = catalogue
 
     def head(self) -> Head | None:
@@ -177,18 +187,20 @@ class EventStore:
     def append(self, events: Sequence[NewEvent], *, operation: str, actor: Actor) -> list[StoredEvent]:
         """Append events in the given order, within the caller's write transaction.
 
-        The first append of a log puts ``log.created`` before them. All have one reading of the clock, which
-        is in their ids and is their ``occurred_at`` where none is given, and one ``recorded_at``: that
-        reading, or the previous event's if the clock went backwards.
+        The first append of a log puts ``log.created`` before them, and one that finds that the clock has
+        jumped ``clock.jumped``. All have one reading of the clock, which is in their ids and is their
+        ``occurred_at`` where none is given, and one ``recorded_at``: that reading, or the previous event's
+        if the clock went backwards.
 
         Returns:
-            What was appended, ``log.created`` included.
+            What was appended, what was put before it included.
 
         Raises:
             LogError: no transaction is open, an event is of no known type, or its data is over 4 MiB. Nothing
                 is appended.
         """
         from msb_cache.eventstore.chain import link
+        from msb_cache.eventstore.clock import jump
 
         if not self._connection.in_transaction:
             raise LogError("events are appended within a transaction, and none is open")
@@ -198,6 +210,10 @@ class EventStore:
             log_id = os.urandom(16).hex()
             events = [NewEvent(LogCreated(log_id=log_id, format=FORMAT), log_id), *events]
             head = Head(0, GENESIS, now)
+        jumped = jump(self._connection, self, (head.seq, head.recorded_at_ns), now, self._uptime)
+        if jumped is not None:
+            (log_id,) = self._connection.execute("SELECT subject FROM events WHERE seq = 1").fetchone()
+            events = [NewEvent(jumped, log_id), *events]
         recorded_at = max(now, head.recorded_at_ns)
         actor_json = _encode(actor).decode()
         seq, digest = head.seq, head.hash
@@ -347,6 +363,17 @@ class EventStore:
             return True
         query = f"SELECT 1 FROM events WHERE seq = ? AND {' AND '.join(conditions)}"  # noqa: S608
         return self._connection.execute(query, [seq, *arguments]).fetchone() is not None
+
+    def reading(self, seq: int) -> int:
+        """Return what the clock said when an event was appended, in ns since the epoch.
+
+        That is its ``recorded_at``; where the clock was behind that, it is known to the millisecond.
+        """
+        recorded, identifier, behind = self._connection.execute(
+            f"SELECT recorded_at, id, {_BEHIND} FROM events WHERE seq = ?",  # noqa: S608
+            (seq,),
+        ).fetchone()
+        return time_of(identifier) if behind else int(recorded)
 
     def position_at(self, time_ns: int) -> int:
         """Return the last position appended when the clock said ``time_ns`` or less; 0: there is none.

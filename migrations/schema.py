@@ -220,11 +220,17 @@ def recorded(connection: sqlite3.Connection) -> int | None:
 
 
 @migrations()
-def m0007_behind(db: Database) -> None:
-    """Index events that were appended while the clock was behind: their ids are older than their times."""
+def m0007_clock(db: Database) -> None:
+    """Index events that were appended while the clock was behind, and keep what tells of its jumps."""
+    # Their ids are older than their times.
     db.execute(
         "CREATE INDEX events_behind ON events (id) "
         "WHERE id < printf('%08x-%04x', recorded_at / 65536000000, recorded_at / 1000000 % 65536)"
+    )
+    # Not folded: what the clock said when the machine was started, by the first and by the last append since.
+    db.execute(
+        "CREATE TABLE clock_seen (id INTEGER PRIMARY KEY CHECK (id = 1), start TEXT NOT NULL, "
+        "first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL)"
     )
     db.execute("PRAGMA user_version = 7")
 

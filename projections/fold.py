@@ -87,6 +87,19 @@ class Fold:
             seq = event.seq
         return seq
 
+    @_folds(ev.ClockJumped)
+    def _clock_jumped(self, event: Fact, data: ev.ClockJumped) -> None:
+        if not data.was_ahead:
+            return
+        # Nothing in the cache came, was used or was held later than now, whatever the clock said then.
+        for image in self._images.later("last_used_at", data.to_ns):
+            image.created_at = min(image.created_at, data.to_ns)
+            image.last_used_at = data.to_ns
+            self._images.changed(image.reference)
+        for hold in self._holds.later("since", data.to_ns):
+            hold.since = data.to_ns
+            self._holds.put(hold)
+
     @_folds(ev.ManifestAdded)
     def _manifest_added(self, event: Fact, data: ev.ManifestAdded) -> None:
         digest = event.subject

@@ -138,6 +138,11 @@ class Table(Generic[R]):
         """Return the rows that have this value, in the order of their keys."""
         return [self.rows[key] for key in sorted(self._having(value))]
 
+    def later(self, column: str, time_ns: int) -> list[R]:
+        """Return the rows in which this column has a later time; no index serves it."""
+        value_of = attrgetter(column)
+        return [row for row in self.rows.values() if value_of(row) > time_ns]
+
     def write(self, connection: sqlite3.Connection) -> None:
         """Write all rows into the SQL table, which is empty."""
         # In the order in which they are stored.
@@ -246,19 +251,27 @@ class StoredTable(Table[R]):
             query = f"UPDATE {self.row_type.table} SET {assignments} WHERE {where}"  # noqa: S608
             connection.execute(query, (*changed.values(), *row[:length]))
 
+    def later(self, column: str, time_ns: int) -> list[R]:
+        """Return the rows in which this column has a later time; no index serves it."""
+        self._read_all(f"{column} > ?", time_ns)
+        return super().later(column, time_ns)
+
     def _having(self, value: str) -> Collection[Key]:
         self._ask_whether_empty()
         if not self._empty and value not in self._asked:
             self._asked.add(value)
-            names, table = columns(self.row_type), self.row_type.table
-            query = f"SELECT {', '.join(names)} FROM {table} WHERE {self._by} = ?"  # noqa: S608
-            # Takes every stored row in at once: there can be many, and they go one by one.
-            for found in self._connection.execute(query, (value,)).fetchall():
-                key = self.statements.key_of_values(found)
-                # Rows changed here and not written yet stand before the stored ones.
-                if key not in self.rows and key not in self._gone:
-                    self._read(key, found)
+            self._read_all(f"{self._by} = ?", value)
         return super()._having(value)
+
+    def _read_all(self, condition: str, value: str | int) -> None:
+        names, table = columns(self.row_type), self.row_type.table
+        query = f"SELECT {', '.join(names)} FROM {table} WHERE {condition}"  # noqa: S608
+        # Takes every stored row in at once: there can be many, and they go one by one.
+        for found in self._connection.execute(query, (value,)).fetchall():
+            key = self.statements.key_of_values(found)
+            # Rows changed here and not written yet stand before the stored ones.
+            if key not in self.rows and key not in self._gone:
+                self._read(key, found)
 
 
 def values(key: Key) -> Values:

@@ -23,6 +23,7 @@ from msb_cache.oci.reference import Reference
 from msb_cache.projections import images
 from msb_cache.queries import resolve
 from msb_cache.session import Session
+from msb_cache.wording import duration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -366,13 +367,23 @@ class ImageCache:
     def idle(self, *, at_least_ns: int = 0) -> builtins.list[IdleImage]:
         """Return images by how long they were not used, longest first, with the events that say so.
 
+        Where the clock is known to have jumped ahead since the machine was started, that time does not count.
+
         Args:
             at_least_ns: only those idle for as long or longer, in ns.
         """
         from msb_cache.queries.last_used import idle
 
         with self._session.log() as log:
-            return [] if log is None else idle(*log, self._ledger.clock(), at_least_ns)
+            if log is None:
+                return []
+            ahead = self._ledger.clock_ahead(log[0])
+            if ahead:
+                self._session.note(
+                    f"the computer's clock jumped ahead by {duration(ahead)}, which does not count here; "
+                    "set it right"
+                )
+            return idle(*log, self._ledger.clock() - ahead, at_least_ns)
 
     def restore_plan(self, operation: str) -> RestorePlan:
         """Return which commands would bring back what one deletion deleted, and what cannot be had again.

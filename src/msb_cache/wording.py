@@ -1,8 +1,9 @@
-"""How amounts and digests read in sentences and tables. Not for times, and not for laying out anything."""
+"""How amounts and digests read in sentences and tables. Not for dates, and not for laying out anything."""
 
 from __future__ import annotations
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_DURATIONS = {"day": 86400, "hour": 3600, "minute": 60}
 
 
 def size(count: int | None) -> str:
@@ -13,6 +14,15 @@ def size(count: int | None) -> str:
     while value >= 1024 and unit < len(_UNITS) - 1:
         value, unit = value / 1024, unit + 1
     return f"{count} B" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
+
+
+def duration(ns: int) -> str:
+    """Return nanoseconds in the largest unit that fits: ``3 days``, ``under a minute``."""
+    seconds = ns // 10**9
+    for unit, length in _DURATIONS.items():
+        if seconds >= length:
+            return plural(seconds // length, unit)
+    return "under a minute"
 
 
 def short(digest: str | None) -> str:

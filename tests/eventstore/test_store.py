@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sqlite_utils import Database
 
 from msb_cache.errors import CorruptLogError, LogError, UnknownEventError
+from msb_cache.eventstore import clock as clock_jumps
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import MAX_DATA, EventStore, NewEvent, StoredEvent
 from msb_cache.eventstore.where import Where
@@ -139,7 +140,11 @@ def test_a_clock_that_is_set_back_a_little(tmp_path: Path, back: int) -> None:
     ledger = new_ledger(tmp_path, some_events()[:4], clock=iter([now, now - back, now - 2 * back, now + 1]))
     with ledger.read() as connection:
         assert connection is not None
-        events = list(ledger.store(connection).read(after=1))
+        events = list(
+            ledger.store(connection).read(
+                after=1, types=["image.pulled", "image.used", "image.held", "image.released"]
+            )
+        )
     assert [event.recorded_at_ns - now for event in events] == [0, 0, 0, 1]
     assert [event.occurred_at_ns - now for event in events] == [0, -back, -2 * back, 1]
     # The ids have the clock's reading, which a time that is given for an event does not show.
@@ -215,8 +220,11 @@ def test_a_time_means_the_last_append_at_which_the_clock_said_no_more(
     connection.close()
 
 
-def test_a_log_of_an_older_release_has_the_clock_in_its_ids(tmp_path: Path) -> None:
-    """It gave what happened after the clock had gone back the time of the event before."""
+def test_a_log_of_an_older_release_has_the_clock_in_its_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gave what happened after the clock had gone back the time of the event before, and noted nothing."""
+    monkeypatch.setattr(clock_jumps, "jump", lambda *_: None)
     clock = iter([_SOME_TIME, 2 * _SOME_TIME, _SOME_TIME + 10**9, _SOME_TIME + 2 * 10**9])
     path = new_ledger(tmp_path, some_events()[:4], clock=clock).layout.database
     close_ledgers()

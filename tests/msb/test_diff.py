@@ -23,6 +23,7 @@ from tests.logs import ACTOR, digest, layer, manifest_added, pulled
 A, B = "docker.io/library/a:1", "docker.io/library/b:1"
 M, N = digest("m"), digest("n")
 T = 1_790_000_000_000_000_000
+NOW = T + 10**15
 
 
 def no_files(kind: str, subject: str) -> int | None:
@@ -97,7 +98,7 @@ class Index:
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
         migrations.apply(Database(self.connection))
         schema.create(self.connection)
-        self.now = T + 10**15
+        self.now = NOW
         self.store = EventStore(self.connection, clock=self.tick)
 
     def tick(self) -> int:
@@ -111,9 +112,9 @@ class Index:
 
     def sync(self, theirs: MsbState, measure: Any = all_files) -> Differences:
         """Apply what is different; afterwards nothing may be."""
-        found = differences(known.load(self.connection), theirs, measure)
+        found = differences(known.load(self.connection), theirs, measure, NOW)
         self.append(found.events)
-        assert differences(known.load(self.connection), theirs, measure).events == []
+        assert differences(known.load(self.connection), theirs, measure, NOW).events == []
         assert live.compare(self.connection, live.fold_until(self.store)) == []
         return found
 
@@ -522,5 +523,5 @@ def test_the_order_follows_from_the_content(one: MsbState, two: MsbState) -> Non
     index = Index()
     index.sync(one)
     now = known.load(index.connection)
-    assert differences(now, two, all_files) == differences(now, shuffled(two), all_files)
+    assert differences(now, two, all_files, NOW) == differences(now, shuffled(two), all_files, NOW)
     index.connection.close()

@@ -570,3 +570,32 @@ def test_sizes_of_many_files(home: MsbHome, monkeypatch: pytest.MonkeyPatch) -> 
         assert measure(kind, subject) == alone
     assert Layout(Path(home.layout.home, "none")).sizes("layer") == {}
     assert isinstance(Ledger(home.layout).owned_by_msb, bool)
+
+
+def test_times_that_msb_wrote_while_the_clock_was_ahead(home: MsbHome) -> None:
+    """They are no uses of images once the clock is right again, at the next sync or at any later."""
+    years = 3652 * 86_400 * 10**9
+    with ImageCache(home.layout.home, clock=lambda: home.now) as cache:
+        cache.sync()
+        home.now += years
+        home.touch("app:1")
+        home.load("new:1", "new", "z")
+        assert sorted(types(cache.sync())) == ["image.pulled", "image.used", "manifest.added"]
+        home.now -= years
+        home.tick()
+        home.create("example.org/two:2", "prod")
+        for _ in range(3):
+            home.tick()
+            cache.sync()
+            assert max(image.last_used_at_ns for image in cache.list()) <= home.now
+            assert max(image.created_at_ns for image in cache.list()) <= home.now
+            settle()
+        events = cache.events(after=1)
+        assert [event.type for event in events].count("clock.jumped") == 1
+        assert [event.type for event in events].count("image.used") == 3
+        home.touch("app:1")
+        home.touch("new:1")
+        report = cache.sync()
+        assert types(report) == ["image.used", "image.used"]
+        assert all(0 <= home.now - event.occurred_at_ns < 3 * 10**9 for event in report.events)
+        assert sound(cache)

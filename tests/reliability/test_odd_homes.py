@@ -7,12 +7,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from msb_cache import ImageCache
 from msb_cache.artifacts.layout import Layout, lock_path
+from msb_cache.errors import InvalidConfigError
 from msb_cache.eventstore.chain import Verified
 from tests.cli.support import execute, sentence
 from tests.imagebuilder import docker_archive
@@ -143,6 +145,7 @@ def test_files_of_another_owner(home: Path) -> None:
 
 
 DAY = 86_400 * 10**9
+NOW = 1_800_000_000 * 10**9
 
 
 @pytest.mark.parametrize(
@@ -153,8 +156,13 @@ DAY = 86_400 * 10**9
         (1_800_000_000 * 10**9, 2**63 - 1, 1_800_000_000 * 10**9),
         (0, 0, 0),
         (-5, -(2**62), 1_800_000_000 * 10**9),
+        (NOW, NOW + 3652 * DAY, NOW + DAY, NOW + 1000 * DAY, NOW + 2 * DAY, NOW + 3 * DAY),
+        (NOW, 0, NOW + DAY, 946_684_800 * 10**9, NOW + 2 * DAY),
     ],
-    ids=["backwards", "far forwards and back", "as far as it goes", "the epoch", "before the epoch"],
+    ids=[
+        *("backwards", "far forwards and back", "as far as it goes", "the epoch", "before the epoch"),
+        *("forwards and back twice", "twice in 1970 and right again"),
+    ],
 )
 def test_clocks_that_go_wrong(tmp_path: Path, times: tuple[int, ...]) -> None:
     home = tmp_path / "home"
@@ -173,8 +181,13 @@ def test_clocks_that_go_wrong(tmp_path: Path, times: tuple[int, ...]) -> None:
         for number in range(len(times)):
             cache.release(f"sandbox:{number}")
         cache.export(tmp_path / "log.jsonl")
+        states = [cache.list(as_of=event.seq) for event in cache.events()]
+        assert cache.rebuild() == []
     with ImageCache(tmp_path / "other") as other, (tmp_path / "log.jsonl").open("rb") as export:
         other.import_log(export)
+        assert [other.list(as_of=event.seq) for event in other.events()] == states
+        assert [step.event for step in other.replay()] == other.events()
+        assert other.rebuild() == []
     for command in (
         ("list",),
         ("history", "one:1"),
@@ -186,3 +199,51 @@ def test_clocks_that_go_wrong(tmp_path: Path, times: tuple[int, ...]) -> None:
     with ImageCache(home) as cache:
         cache.prune()
     check_whole(home)
+
+
+def test_after_a_jump_forward_and_back_everything_has_the_time_it_happened(tmp_path: Path) -> None:
+    """As of a time, too, and if the log stays behind a time of 2036 for years."""
+    home, notes = tmp_path / "home", list[str]()
+
+    def at(time: int) -> ImageCache:
+        return ImageCache(home, clock=lambda: time, note=notes.append)
+
+    with at(NOW) as cache:
+        cache.load(io.BytesIO(docker_archive(ONE)))
+    with at(NOW + 3652 * DAY) as cache:
+        cache.load(io.BytesIO(docker_archive(TWO)))
+        cache.hold("two:1", "sandbox:ahead")
+        assert [idle.reference for idle in cache.idle(at_least_ns=3652 * DAY)] == ["docker.io/library/one:1"]
+    for day in (1, 2, 800):
+        with at(NOW + day * DAY) as cache:
+            cache.use("one:1")
+    assert notes == [
+        "the computer's clock jumped back by 3,651 days, it was ahead before; the log has that as event "
+        f"{jump_of(home)}"
+    ]
+    with at(NOW + 801 * DAY) as cache:
+        one, two = cache.get("one:1"), cache.get("two:1")
+        assert (one.created_at_ns, one.last_used_at_ns) == (NOW, NOW + 800 * DAY)
+        assert (two.created_at_ns, two.last_used_at_ns) == (NOW + DAY, NOW + DAY)
+        assert [hold.since_ns for hold in cache.holds()] == [NOW + DAY]
+        assert [(idle.reference, idle.idle_ns) for idle in cache.idle()] == [
+            ("docker.io/library/two:1", 800 * DAY),
+            ("docker.io/library/one:1", DAY),
+        ]
+        uses = cache.events(types=["image.used"])
+        for use, after in zip(uses, (1, 2, 800), strict=True):
+            assert use.occurred_at_ns == NOW + after * DAY
+            moment = datetime.fromtimestamp(use.occurred_at_ns / 10**9, UTC)
+            assert cache.list(as_of=moment) == cache.list(as_of=use.seq)
+            assert cache.events(until=moment)[-1] == use
+            assert use in cache.events(since=moment)
+            assert cache.events(occurred_since=moment, occurred_until=moment)[-1] == use
+        with pytest.raises(InvalidConfigError, match="in the future"):
+            cache.list(as_of=datetime.fromtimestamp(NOW / 10**9 + 802 * 86_400, UTC))
+    check_whole(home)
+
+
+def jump_of(home: Path) -> int:
+    with ImageCache(home) as cache:
+        (jump,) = cache.events(types=["clock.jumped"])
+    return jump.seq

@@ -37,6 +37,7 @@ from msb_cache.home.pairing import commit
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from msb_cache.eventstore.clock import Uptime
     from msb_cache.eventstore.store import Actor, Clock, EventStore, NewEvent, StoredEvent
     from msb_cache.home.readonly import Content
 
@@ -94,6 +95,8 @@ class Transaction:
         self._actor = actor
         self.appended: tuple[int, int] | None = None
         """The positions before and of what was appended here; None: nothing was."""
+        self.jumped: StoredEvent | None = None
+        """What was found and recorded of the computer's clock; None: nothing."""
         self.unclear = False
         """Its commit failed or was broken off: whether it happened shows when the database is opened anew."""
 
@@ -115,6 +118,7 @@ class Transaction:
             events, operation=operation or self._operation, actor=actor or self._actor
         )
         live.apply(self.connection, stored)
+        self.jumped = next((event for event in stored if event.type == "clock.jumped"), self.jumped)
         before = stored[0].seq - 1 if self.appended is None else self.appended[0]
         self.appended = before, stored[-1].seq
         return stored
@@ -127,6 +131,8 @@ class Ledger:
         layout: the home.
         actor: who is recorded, or what says it; None: the user and program of this process.
         clock: nanoseconds since the epoch.
+        uptime: the machine's own time, which tells when the clock jumps; None: this machine's where ``clock``
+            is, else not known.
         note: told when another process has to be waited for.
         committed: told what was appended, once that is committed.
     """
@@ -137,11 +143,13 @@ class Ledger:
         *,
         actor: Actor | Who | None = None,
         clock: Clock = time.time_ns,
+        uptime: Uptime | None = None,
         note: Note | None = None,
         committed: Committed | None = None,
     ) -> None:
         self.layout = layout
         self.clock = clock
+        self._uptime = uptime
         self.note: Note = note or (lambda sentence: None)
         self._actor: Actor | Who = actor or current_actor
         self._committed = committed
@@ -189,7 +197,20 @@ class Ledger:
         """Return the event store on a connection got from here."""
         from msb_cache.eventstore.store import EventStore
 
-        return EventStore(connection, clock=self.clock)
+        return EventStore(connection, clock=self.clock, uptime=self._measure)
+
+    def clock_ahead(self, connection: sqlite3.Connection) -> int:
+        """Return by how many ns the clock ran ahead since the machine was started; 0 for up to an hour."""
+        from msb_cache.eventstore.clock import ahead
+
+        return ahead(connection, self.clock(), self._measure)
+
+    def _measure(self) -> tuple[str, int] | None:
+        if self._uptime is None and self.clock is time.time_ns:
+            from msb_cache.eventstore.clock import since_start
+
+            self._uptime = since_start
+        return None if self._uptime is None else self._uptime()
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection | None]:
@@ -256,6 +277,11 @@ class Ledger:
                 elif connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+        if transaction.jumped is not None:
+            what = ", ".join(transaction.jumped.data.told().details)
+            self.note(
+                f"the computer's clock jumped {what}; the log has that as event {transaction.jumped.seq}"
+            )
         if transaction.appended is not None:
             if self._committed is not None:
                 self._committed(connection, *transaction.appended)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.clock import HOUR
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.msb.database import MsbHold, MsbImage, MsbManifest, MsbState
 from msb_cache.projections.known import Known, KnownImage, KnownManifest
@@ -20,6 +21,7 @@ Measure = Callable[[str, str], int | None]
 
 _SOURCE = ev.Source(kind="microsandbox")
 _LATE = 2**63
+_MAX_NS = _LATE - 1
 _PULLED, _HELD, _USED = range(3)
 
 
@@ -30,13 +32,15 @@ class Differences(NamedTuple):
     leftovers: list[NewEvent]
 
 
-def differences(ours: Known, theirs: MsbState, measure: Measure) -> Differences:
+def differences(ours: Known, theirs: MsbState, measure: Measure, now_ns: int) -> Differences:
     """Compare our index with msb's.
 
     Args:
         ours: what the log knows.
         theirs: what msb's database says.
         measure: which artifact files there are, and their sizes.
+        now_ns: the time now, in ns since the epoch. What msb says happened more than an hour later was
+            written by a clock that was ahead: it happened by now, and tells of no use.
 
     Returns:
         The events to append, in an order that follows only from the arguments: what ended, then the new
@@ -50,8 +54,12 @@ def differences(ours: Known, theirs: MsbState, measure: Measure) -> Differences:
     leftovers: list[NewEvent] = []
     for event in file_events:
         (leftovers if _there(event, measure) else ended).append(event)
-    begun = _begun(ours, theirs)
-    return Differences([*ended, *_added(ours, theirs, measure), *begun], leftovers)
+    latest = min(now_ns + HOUR, _MAX_NS)
+    new = [*_added(ours, theirs, measure), *_begun(ours, theirs, latest)]
+    for place, event in enumerate(new):
+        if event.occurred_at_ns is not None and event.occurred_at_ns > latest:
+            new[place] = NewEvent(event.event, event.subject)
+    return Differences([*ended, *new], leftovers)
 
 
 def _released(ours: Known, theirs: MsbState) -> Iterator[NewEvent]:
@@ -168,7 +176,7 @@ def _manifest_added(manifest: MsbManifest, measure: Measure, sizes: dict[str, in
     return NewEvent(added, manifest.digest, manifest.created_at_ns)
 
 
-def _begun(ours: Known, theirs: MsbState) -> list[NewEvent]:
+def _begun(ours: Known, theirs: MsbState, latest: int) -> list[NewEvent]:
     """Return pulls, holds and uses by the time at which they happened."""
     found: list[tuple[int, int, str, NewEvent]] = []
 
@@ -182,7 +190,8 @@ def _begun(ours: Known, theirs: MsbState) -> list[NewEvent]:
         if pulled is not None:
             happened(_PULLED, pulled)
         times = [] if pulled is None else [pulled.occurred_at_ns]
-        if known is not None and (known.row is None or _same(known, image)):
+        same = known is not None and (known.row is None or _same(known, image))
+        if known is not None and same and known.last_used_at <= latest:
             times.append(known.last_used_at)
         last_used[reference] = max((time for time in times if time is not None), default=0)
     for (digest, holder), hold in theirs.holds.items():
@@ -197,7 +206,7 @@ def _begun(ours: Known, theirs: MsbState) -> list[NewEvent]:
             last_used[used.subject] = max(last_used[used.subject], used.occurred_at_ns or 0)
     for reference, image in theirs.images.items():
         updated = image.updated_at_ns
-        if updated is not None and updated > last_used[reference]:
+        if updated is not None and last_used[reference] < updated <= latest:
             happened(_USED, NewEvent(ev.ImageUsed(manifest_digest=image.manifest_digest), reference, updated))
     found.sort(key=lambda entry: (entry[:3], _holder(entry[3]), _manifest(entry[3])))
     return [event for *_, event in found]

@@ -212,7 +212,7 @@ def _sync(
         theirs = msb_database.read(layout.msb_database) if reader is None else reader.read()
         ours = known.load(connection)
         events = _settle(transaction, measure, began)
-        found = differences(ours, theirs, measure)
+        found = differences(ours, theirs, measure, ledger.clock())
         claims = deletions.claims(connection, ledger.store(connection))
         if claims:
             found = _append_claimed(transaction, found, claims, ours, acting, ledger.actor)
@@ -229,7 +229,7 @@ def _sync(
         reached("sync.committing")
     adopted = last is None and not ours.observed
     diagnostics.info("synced", operation=operation, events=len(events), adopted=adopted)
-    recorded = tuple(event for event in events if event.type != "log.created")
+    recorded = tuple(event for event in events if event.type not in ("log.created", "clock.jumped"))
     return SyncReport(operation if recorded else None, adopted, recorded, theirs.notes), theirs
 
 
