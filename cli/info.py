@@ -14,7 +14,7 @@ from msb_cache.cli.leftovers import leftover_cells, leftover_fields
 if TYPE_CHECKING:
     from msb_cache.queries.info import HomeInfo
 
-_TIMES = ("began_at", "synced_at")
+_TIMES = ("began_at", "synced_at", "restored_at")
 
 
 @click.command(short_help="Show whose cache this is, and how much there is.")
@@ -67,6 +67,12 @@ def _print(found: HomeInfo) -> None:
     line("Holds", f"{found.holds:,}")
     kept = output.size(found.reserve) if found.reserve else "no room is kept"
     line("Reserve", f"{kept} for a deletion on a full disk")
+    if found.restored_at is not None:
+        lost = "" if found.events_lost is None else f", {output.plural(found.events_lost, 'event')} lost"
+        line(
+            "Restored",
+            f"{output.local_time(found.restored_at)}{lost}; no orphan goes until that is confirmed",
+        )
     if found.unfinished:
         line("Unfinished", f"{', '.join(found.unfinished)} (running, or for the next command that writes)")
     if found.leftovers:

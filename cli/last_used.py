@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @format_option
 @click.pass_obj
 def last_used(home: str | None, idle_for: str | None, format_: str) -> None:
-    """List images by how long nobody has used them, longest first.
+    """List images by how long they lay idle, longest first.
 
     With the event that says so: a load or pull, a use, or what was seen of msb.
     """

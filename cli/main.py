@@ -47,6 +47,8 @@ ORDER = (
     "rebuild",
     "verify",
     "checkpoint",
+    "backup",
+    "restore-backup",
     "export",
     "import",
     "replay",

@@ -84,6 +84,46 @@ class ClockJumped(Event, frozen=True, kw_only=True):
         return Telling("clock jumped", details=(f"{self.direction} by {duration(self.by_ns)}", *before))
 
 
+class LogRestored(Event, frozen=True, kw_only=True):
+    """The log was put back to a backup: the events before this one are the backup's. Subject: the log id.
+
+    ``backup_seq`` and ``backup_head`` (hexadecimal) are the backup's end, ``replaced_seq`` and
+    ``replaced_head`` that of the log before, None where there was none or it could not be read.
+    ``events_lost``: how many events of it are in the backup no more; None: it could not be read.
+    """
+
+    type: ClassVar[str] = "log.restored"
+    about: ClassVar[About] = "log"
+    backup_seq: int
+    backup_head: str
+    replaced_seq: int | None = None
+    replaced_head: str | None = None
+    events_lost: int | None = None
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        if self.events_lost is None:
+            lost = "what was there could not be read"
+        else:
+            lost = f"{plural(self.events_lost, 'event')} lost"
+        return Telling("log restored", "came", (f"to a backup of {plural(self.backup_seq, 'event')}", lost))
+
+
+class LogRestoreConfirmed(Event, frozen=True, kw_only=True):
+    """A person has looked at what a restore left behind: orphans may go again. Subject: the log id.
+
+    ``restored_seq`` is the position of the ``log.restored`` that is meant.
+    """
+
+    type: ClassVar[str] = "log.restore_confirmed"
+    about: ClassVar[About] = "log"
+    restored_seq: int
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        return Telling("restore confirmed", details=(f"of event {self.restored_seq}",))
+
+
 class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The fields of an OCI image configuration that `inspect` shows (image-spec, config.md)."""
 

@@ -24,6 +24,7 @@ from msb_cache.projections.rows import (
     ManifestLayerRow,
     ManifestRow,
     PointedAtRow,
+    RestoredRow,
 )
 from msb_cache.projections.tables import Tables
 
@@ -65,6 +66,7 @@ class Fold:
         self._deletions = tables.of(DeletionRow)
         self._outcomes = tables.of(DeletionOutcomeRow)
         self._leftovers = tables.of(LeftoverRow)
+        self._restored = tables.of(RestoredRow)
         self._handlers: dict[type[ev.Event], Callable[[Fact, Any], None] | None] = {
             **dict.fromkeys(IGNORED),
             **{of: getattr(self, name) for of, name in _HANDLERS.items()},
@@ -99,6 +101,17 @@ class Fold:
         for hold in self._holds.later("since", data.to_ns):
             hold.since = data.to_ns
             self._holds.put(hold)
+
+    @_folds(ev.LogRestored)
+    def _log_restored(self, event: Fact, data: ev.LogRestored) -> None:
+        self._restored.put(RestoredRow(event.seq, data.backup_seq, event.occurred_at_ns, data.events_lost))
+
+    @_folds(ev.LogRestoreConfirmed)
+    def _log_restore_confirmed(self, event: Fact, data: ev.LogRestoreConfirmed) -> None:
+        row = self._restored.get(data.restored_seq)
+        if row is not None:
+            row.confirmed_at = event.occurred_at_ns
+            self._restored.put(row)
 
     @_folds(ev.ManifestAdded)
     def _manifest_added(self, event: Fact, data: ev.ManifestAdded) -> None:

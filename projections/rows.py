@@ -178,5 +178,17 @@ class LeftoverRow(Row):
     seq: int
 
 
+class RestoredRow(Row):
+    """The log was put back to a backup of so many events. Times in ns since the epoch, UTC."""
+
+    table: ClassVar[str] = "restored"
+    only_grows: ClassVar[bool] = True
+    seq: int
+    backup_seq: int
+    restored_at: int
+    events_lost: int | None = None
+    confirmed_at: int | None = None
+
+
 ROW_TYPES: tuple[type[Row], ...] = tuple(Row.__subclasses__())
 """All projection tables' rows, in the order in which they stand here."""

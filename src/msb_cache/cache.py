@@ -28,8 +28,10 @@ from msb_cache.wording import duration
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from msb_cache.audit.backup import BackupReport
     from msb_cache.audit.import_log import ImportReport
     from msb_cache.audit.replay import Comparison, Log
+    from msb_cache.audit.restore import RestoreReport
     from msb_cache.audit.schema import SchemaProblem
     from msb_cache.audit.verify import Verification
     from msb_cache.engines.decision import Confirm, Preview
@@ -756,6 +758,62 @@ class ImageCache:
         from msb_cache.audit.verify import rebuild
 
         return rebuild(self._session)
+
+    def backup(self, target: str | os.PathLike[str]) -> BackupReport:
+        """Copy the log into one file, while other processes work with it; it is checked after it was written.
+
+        Args:
+            target: the file; one that is there is replaced when the copy is whole.
+
+        Returns:
+            Which log was copied, up to which event, and the file's size in bytes.
+
+        Raises:
+            CorruptLogError: the log does not verify.
+            LogError: there is none yet, or the file cannot be written.
+        """
+        from pathlib import Path
+
+        from msb_cache.audit.backup import backup
+
+        self._session.observe()
+        return backup(self._ledger, Path(target))
+
+    def restore_backup(
+        self, source: str | os.PathLike[str], *, discard_events: int | None = None
+    ) -> RestoreReport:
+        """Put the log back to a backup, or to an export; what was there is set aside in the home.
+
+        Until ``confirm_restore`` is called, no file is deleted because the index does not name it.
+
+        Args:
+            source: what ``backup`` or ``export`` wrote.
+            discard_events: how many events of the present log the backup does not have; None: none.
+
+        Returns:
+            What was put back, how many events that lost, and where what was there is now.
+
+        Raises:
+            LogError: the present log has events that the backup lacks, and ``discard_events`` is not their
+                number; or it is another log.
+            CorruptLogError, UnknownEventError: the backup is refused; says why and where.
+            BusyError: a deletion runs, or the present log cannot be read and another process has it open.
+        """
+        from pathlib import Path
+
+        from msb_cache.audit.restore import restore_backup
+
+        return restore_backup(self._session, Path(source), discard_events)
+
+    def confirm_restore(self) -> bool:
+        """Record that a person has looked at what a restore left, so orphans may go again.
+
+        Returns:
+            Whether there was one to confirm.
+        """
+        from msb_cache.audit.restore import confirm_restore
+
+        return confirm_restore(self._session)
 
     def _kept_open(self, found: Iterator[_Found]) -> Iterator[_Found]:
         """Keep this cache from being dropped for as long as a caller reads what it gave."""

@@ -155,7 +155,7 @@ class TestLookup:
         try:
             assert call("a-new").out == "a-new\n"
             assert call("with").out == "with\n"
-            assert "\n  with        Be new.\n" in call("--help").out
+            assert re.search(r"^  with +Be new\.$", call("--help").out, re.MULTILINE)
         finally:
             for name in ("a-new", "with"):
                 cli.commands.pop(name, None)

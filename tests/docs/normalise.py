@@ -26,6 +26,7 @@ _MASKS = (
     (re.compile(r"\b1[6-9]\d{17}\b"), "<ns>"),
     (re.compile(r'("duration_ns": ?)\d+'), r"\1<duration>"),
     (OPERATION, "<id>"),
+    (re.compile(r"\b20\d{6}T\d{6}Z-[0-9a-f]{12}\b"), "<set aside>"),
     (re.compile(r"\b((?:head|hash)\W{1,5})[0-9a-f]{12,64}\b"), r"\1<hash>"),
     (re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])"), "<log id>"),
 )

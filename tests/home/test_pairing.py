@@ -16,7 +16,7 @@ from msb_cache.eventstore.chain import Verified
 from msb_cache.home import pairing
 from tests.imagebuilder import docker_archive, sample
 
-CHECKPOINTS = [None, "PASSIVE", None, "RESTART", "TRUNCATE", None, "PASSIVE", "RESTART", None]
+CHECKPOINTS = [None, "PASSIVE", "RESTART", "TRUNCATE", None]
 
 
 @pytest.fixture(scope="module")

@@ -122,6 +122,7 @@ class Bench:
             check_whole(home, bare=scenario.bare)
             with ImageCache(home) as cache:
                 cache.load(self._work / "lone.tar", tag="again:1")
+                cache.confirm_restore()
                 cache.prune(orphans=True)
             check_whole(home, bare=scenario.bare)
         except Exception as error:

@@ -137,6 +137,15 @@ def _exported(folder: Path) -> None:
     shutil.rmtree(folder / "home" / "cache")
 
 
+def _backed_up(folder: Path) -> None:
+    """A backup of the log, and two events behind it, after which the index is another."""
+    _with("one")(folder)
+    with ImageCache(folder / "home") as cache:
+        cache.backup(folder / "backup.db")
+        cache.hold("one:1", "sandbox:dev")
+        cache.use("one:1")
+
+
 def _wrong(folder: Path) -> None:
     """An index that has lost an image, and snapshots that were taken of it."""
     _held(folder)
@@ -228,6 +237,18 @@ def _look_back(cache: ImageCache, folder: Path) -> None:
     cache.list(as_of=9)
 
 
+def _back_up(cache: ImageCache, folder: Path) -> None:
+    cache.backup(folder / "backup.db")
+
+
+def _restore(cache: ImageCache, folder: Path) -> None:
+    cache.restore_backup(folder / "backup.db", discard_events=2)
+
+
+def _confirm(cache: ImageCache, folder: Path) -> None:
+    assert cache.confirm_restore()
+
+
 def _listed(cache: ImageCache, folder: Path) -> None:
     cache.list()
 
@@ -244,6 +265,8 @@ SCENARIOS = {
     "import": Scenario(_exported, (_import, _hold("one:1", "sandbox:a")), bare=True),
     "rebuild": Scenario(_held, (_rebuild, _hold("one:1", "sandbox:a"), _rebuild)),
     "rebuild of a wrong index": Scenario(_wrong, (_mend, _hold("one:1", "sandbox:a")), wrong=True),
+    "backup": Scenario(_with("one"), (_hold("one:1", "sandbox:a"), _back_up, _back_up)),
+    "restore": Scenario(_backed_up, (_restore, _confirm, _hold("one:1", "sandbox:a"))),
     "snapshots": Scenario(
         _with("one"), (_use_often, _hold("one:1", "sandbox:a"), _use_often, _look_back), step=4
     ),
@@ -279,6 +302,7 @@ def leaked(layout: Layout) -> list[str]:
     named |= {lock_path(path) for path in named} | {*layout.lone_locks()}
     named |= {Path(layout.database), layout.migrate_lock, layout.prune_lock, layout.reserve}
     named |= {Path(layout.database + suffix) for suffix in ("-wal", "-shm")}
+    named |= {*layout.set_aside.rglob("*")}
     return [
         str(path.relative_to(layout.home))
         for path in sorted(Path(layout.home).rglob("*"))

@@ -74,6 +74,16 @@ class Layout:
         return self.db / "reserve"
 
     @property
+    def replacing(self) -> str:
+        """The marker of a database that is being replaced by another, as text: every command looks for it."""
+        return os.path.join(self.home, "db", "replacing")
+
+    @property
+    def set_aside(self) -> Path:
+        """Where databases lie that others were put in the place of."""
+        return self.db / "set-aside"
+
+    @property
     def operations(self) -> Path:
         """Where the locks of running operations lie."""
         return self.db / "operations"
@@ -229,7 +239,7 @@ def check_plain(layout: Layout, *, cache: bool) -> None:
     Raises:
         LogError: names the first one.
     """
-    folders = [layout.db, layout.operations, layout.snapshots]
+    folders = [layout.db, layout.operations, layout.snapshots, layout.set_aside]
     if cache:
         folders += [layout.staging_root, layout.downloads, *layout.folders.values()]
     for path in folders:

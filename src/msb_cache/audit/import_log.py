@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from msb_cache.artifacts import durable, files
 from msb_cache.artifacts.layout import Layout, leaving_no_folders
+from msb_cache.artifacts.locks import Lock
 from msb_cache.audit.admit import admit
 from msb_cache.audit.verify import expected_files
 from msb_cache.errors import CorruptLogError, HomeOwnedByMicrosandboxError, LogError
@@ -22,6 +23,7 @@ from msb_cache.eventstore.export import Row, read
 from msb_cache.eventstore.row import COLUMNS
 from msb_cache.eventstore.store import StoredEvent
 from msb_cache.failpoints import reached
+from msb_cache.home import replacing
 from msb_cache.home.connect import in_words, open_database
 from msb_cache.home.ledger import Ledger
 from msb_cache.home.operation import Operation
@@ -70,12 +72,17 @@ def import_log(ledger: Ledger, source: BinaryIO) -> ImportReport:
             raise _has_one(layout)
     with leaving_no_folders(layout), Operation(layout) as operation:
         built = Layout(operation.building())  # not in the cache, which may lie on another disk
-        report = _build(built, ledger, source)
+        report = build(built, layout, read(source))
         durable.make_folder(layout.db)
         durable.sync_above(layout.db)
         changes = durable.Changes()
         ledger.check_ours()
         reached("import.built")
+        with Lock(layout.migrate_lock) as lock:
+            lock.acquire(wait=None)
+            aside = replacing.set_strays_aside(layout, operation.id)
+        if aside is not None:
+            ledger.note(f"what SQLite had left beside a database that is gone was moved to {aside}")
         try:
             changes.link(built.database, layout.database)  # unlike a rename, it replaces nothing
         except FileExistsError:
@@ -89,7 +96,18 @@ def _has_one(layout: Layout) -> LogError:
     return LogError(f"{layout.home} has a log already; import into another --home")
 
 
-def _build(built: Layout, ledger: Ledger, source: BinaryIO) -> ImportReport:
+def build(built: Layout, layout: Layout, rows: Iterator[Row]) -> ImportReport:
+    """Make the database of a log from elsewhere, each event checked and folded; synced, and closed.
+
+    Args:
+        built: where to make it.
+        layout: the home that it is for, whose files are counted.
+        rows: the log from its first event on.
+
+    Raises:
+        CorruptLogError, UnknownEventError: the log is refused; says why and where.
+        LogError: it cannot be written.
+    """
     connection = open_database(built)
     try:
         # No reader sees this file before it is whole, so it needs no journal to go back with.
@@ -99,7 +117,7 @@ def _build(built: Layout, ledger: Ledger, source: BinaryIO) -> ImportReport:
         connection.execute("BEGIN")
         checker = Checker()
         try:
-            for batch in _batches(read(source)):
+            for batch in _batches(rows):
                 _take(connection, batch, checker)
                 reached("import.batch")
         except sqlite3.IntegrityError as error:
@@ -112,7 +130,7 @@ def _build(built: Layout, ledger: Ledger, source: BinaryIO) -> ImportReport:
         if checker.log_id is None:
             raise CorruptLogError("there is no event in it, so there is no log to import")
         reached("import.committed")
-        expected = expected_files(ledger.layout, connection)
+        expected = expected_files(layout, connection)
         connection.execute("PRAGMA synchronous = FULL")
         _set_journal(connection, "wal")
     except sqlite3.OperationalError as error:

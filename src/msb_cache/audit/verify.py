@@ -30,13 +30,14 @@ from msb_cache.eventstore.ids import uuid7
 from msb_cache.failpoints import reached
 from msb_cache.home import index_cache, pairing
 from msb_cache.home.ledger import Ledger
-from msb_cache.projections import live
+from msb_cache.projections import live, restored
 from msb_cache.projections.fold import Fold
 from msb_cache.projections.past import Past, rows_of
 from msb_cache.projections.rows import LayerRow, ManifestRow
 from msb_cache.projections.state import EMPTY, IndexState, load
 from msb_cache.projections.tables import Tables, columns, stored_rows
 from msb_cache.session import Session
+from msb_cache.wording import plural
 
 BROKEN = ("missing", "size", "damaged")
 """The problems with files that the index needs."""
@@ -134,7 +135,7 @@ def verify(
             index = _Index.of(ledger, engine, rows, _head(connection))
         if note is not None:
             found.note = note
-            found.contradiction = checkpoint.contradiction(connection, note, found.chain)
+            found.contradiction = _contradiction(connection, note, found.chain)
     reached("verify.read")
     found.files = len(index.expected)
     found.disk = _look_until_settled(ledger, engine, index, observe)
@@ -187,6 +188,17 @@ def rebuild(session: Session) -> list[SchemaProblem | live.Difference]:
         # Once more: another process may have copied the wrong index meanwhile.
         index_cache.forget(ledger.layout.snapshots)
     return [*mended, *differences]
+
+
+def _contradiction(
+    connection: sqlite3.Connection | None, note: Checkpoint, log: chain.Verified | chain.Break
+) -> str | None:
+    problem = checkpoint.contradiction(connection, note, log)
+    row = None if problem is None or connection is None else restored.behind(connection, note.size)
+    if row is None:
+        return problem
+    to = plural(row.backup_seq, "event")
+    return f"{problem}; event {row.seq} says that it was put back to a backup of {to}"
 
 
 def _opened(ledger: Ledger, stack: ExitStack) -> sqlite3.Connection | None:

@@ -5,6 +5,7 @@ Not what goes (``prune_plan``), and not how it goes (``own.delete``, ``msb.delet
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ from msb_cache.artifacts.layout import Layout
 from msb_cache.artifacts.locks import SAY_AFTER, Lock
 from msb_cache.engines.leftovers import Leftover
 from msb_cache.engines.prune_plan import Kept, Plan
-from msb_cache.errors import BusyError
+from msb_cache.errors import BusyError, LogError
 from msb_cache.eventstore import events as ev
 from msb_cache.home.ledger import Ledger
 from msb_cache.home.operation import Operation
+from msb_cache.projections import restored
 from msb_cache.projections.state import IndexState
 
 Planner = Callable[[IndexState, Plan | None], Plan]
@@ -150,6 +152,20 @@ def deleted(artifact: ev.PlannedArtifact, size: int | None, *, recovered: bool =
     if artifact.kind == "layer":
         return ev.LayerDeleted(bytes=size, recovered=recovered, manifests=artifact.manifests)
     return ev.OUTCOMES[artifact.kind](bytes=size, recovered=recovered)
+
+
+def check_confirmed(connection: sqlite3.Connection | None) -> None:
+    """Refuse to collect files that an index does not name because its log was put back to a backup.
+
+    Raises:
+        LogError: no person has confirmed the restore yet.
+    """
+    if connection is not None and restored.unconfirmed(connection) is not None:
+        raise LogError(
+            "the log was put back to a backup, so images that came after it look like orphans: look at them "
+            "with `msb-cache verify`, load or pull again what you need, then run "
+            "`msb-cache restore-backup --confirm`"
+        )
 
 
 @contextmanager

@@ -33,6 +33,8 @@ _PAGES_KIB = 64 * 1024
 """What SQLite may keep of the file in memory. With its own 2 MiB a list of 100,000 images, which finds each
 one where its reference stands, reads most pages many times."""
 
+_RESTORE = "`msb-cache restore-backup` puts a backup there"
+
 _MAKING = "making"
 """Stands in the lock of migrations while a database is made."""
 
@@ -108,6 +110,10 @@ def _opened(layout: Layout, *, create: bool) -> sqlite3.Connection:
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
+            if os.path.lexists(layout.replacing):
+                from msb_cache.home import replacing
+
+                replacing.finish(layout)
             if create and not is_there(path):
                 _make(layout)
             pairing.check(path)
@@ -306,8 +312,7 @@ def check_end(path: str, head: int, position: int | None) -> None:
     """Refuse a log that ends before the position up to which it was folded; None: it was not."""
     if position is not None and position > head:
         raise CorruptLogError(
-            f"the log in {path} ends at event {head}, but had {position}: its end is gone; "
-            "restore it from a backup"
+            f"the log in {path} ends at event {head}, but had {position}: its end is gone; {_RESTORE}"
         )
 
 
@@ -318,6 +323,7 @@ def _make(layout: Layout) -> None:
     with Lock(layout.migrate_lock) as lock:
         lock.acquire(wait=None)
         if not is_there(layout.database):
+            _set_strays_aside(layout)
             lock.write(_MAKING)
             files.sync(layout.migrate_lock)
             durable.sync_above(layout.db, layout.db)
@@ -327,6 +333,17 @@ def _make(layout: Layout) -> None:
             _bring_up(layout)
             reached("database.made")
             lock.write("")
+
+
+def _set_strays_aside(layout: Layout) -> None:
+    if not any(os.path.lexists(f"{layout.database}{suffix}") for suffix in ("-wal", "-shm", "-journal")):
+        return
+    from msb_cache import diagnostics
+    from msb_cache.eventstore.ids import uuid7
+    from msb_cache.home import replacing
+
+    folder = replacing.set_strays_aside(layout, uuid7())
+    diagnostics.warning("database.strays_moved", folder=str(folder))
 
 
 def _migrate(layout: Layout) -> None:
@@ -339,8 +356,8 @@ def _migrate(layout: Layout) -> None:
         made = layout.migrate_lock.read_text(errors="replace") == _MAKING
         if not made and os.stat(layout.database).st_size == 0 and any(layout.files()):
             raise CorruptLogError(
-                f"{layout.database} is empty, and there are images in {layout.cache}: restore it from a "
-                "backup, or delete it to begin a new log"
+                f"{layout.database} is empty, and there are images in {layout.cache}: {_RESTORE}; to begin a "
+                "new log, move all that begins with msb-cache.db away together"
             )
         _bring_up(layout)
         if made:
@@ -392,11 +409,9 @@ def translate_sqlite_errors(path: str) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError:
-        raise CorruptLogError(f"{path} is damaged: its schema is no text; restore it from a backup") from None
+        raise CorruptLogError(f"{path} is damaged: its schema is no text; {_RESTORE}") from None
     except sqlite3.DatabaseError as error:
         check_complete(path, error)
         if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
             raise LogError(f"cannot open {path}: {in_words(error)}") from None
-        raise CorruptLogError(
-            f"{path} is damaged or is no SQLite database: {error}; restore it from a backup"
-        ) from None
+        raise CorruptLogError(f"{path} is damaged or is no SQLite database: {error}; {_RESTORE}") from None

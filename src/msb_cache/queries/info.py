@@ -15,7 +15,7 @@ from msb_cache.home import reserve
 from msb_cache.home.ledger import Ledger
 from msb_cache.migrations import SCHEMA_VERSION
 from msb_cache.msb.program import find_program
-from msb_cache.projections import deletions
+from msb_cache.projections import deletions, restored
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class HomeInfo:
         reserve: what is kept free for a deletion on a full disk.
         unfinished: deletions that run now, or were cut short.
         leftovers: files that earlier deletions had to leave; the next one tries again.
+        restored_at: when the log was put back to a backup, if no person has confirmed that yet.
+        events_lost: how many events that took out; None: it is not known, or was confirmed.
     """
 
     home: Path
@@ -62,6 +64,8 @@ class HomeInfo:
     reserve: int = 0
     unfinished: tuple[str, ...] = ()
     leftovers: tuple[Leftover, ...] = ()
+    restored_at: int | None = None
+    events_lost: int | None = None
 
 
 def info(ledger: Ledger, engine: Engine) -> HomeInfo:
@@ -81,6 +85,7 @@ def info(ledger: Ledger, engine: Engine) -> HomeInfo:
         why += f", but no msb was found, so it is only read{problem}"
     with ledger.read() as connection:
         counts = {} if connection is None else _counts(connection)
+        row = None if connection is None else restored.unconfirmed(connection)
         return HomeInfo(
             home=Path(layout.home),
             engine=engine.name,
@@ -93,6 +98,8 @@ def info(ledger: Ledger, engine: Engine) -> HomeInfo:
             reserve=reserve.held(layout),
             unfinished=() if connection is None else tuple(deletions.unfinished(connection)),
             leftovers=() if connection is None else tuple(engine.leftovers(connection)),
+            restored_at=None if row is None else row.restored_at,
+            events_lost=None if row is None else row.events_lost,
             **counts,
         )
 

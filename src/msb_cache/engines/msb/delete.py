@@ -28,6 +28,7 @@ from msb_cache.engines.decision import (
     Planner,
     Preview,
     changes,
+    check_confirmed,
     deleted,
     kept_back,
     names,
@@ -92,6 +93,8 @@ def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Previ
 def _preview(ledger: Ledger, theirs: MsbState, planner: Planner, *, orphans: bool) -> Preview:
     layout = ledger.layout
     with ledger.read() as connection:
+        if orphans:
+            check_confirmed(connection)
         state = EMPTY if connection is None else observed(connection, theirs)
         left = [] if connection is None else leftovers.on_disk(layout, connection)
     plan = planner(state, None)

@@ -26,6 +26,7 @@ from msb_cache.engines.decision import (
     Planner,
     Preview,
     changes,
+    check_confirmed,
     deleted,
     kept_back,
     one_at_a_time,
@@ -40,7 +41,7 @@ from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.failpoints import reached
 from msb_cache.home.ledger import Ledger, Transaction
-from msb_cache.projections import deletions
+from msb_cache.projections import deletions, restored
 from msb_cache.projections.state import EMPTY, IndexState, load
 
 _BUSY_WAIT = 0.5  # seconds for each artifact that another process had locked
@@ -53,6 +54,10 @@ def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Previ
     with ledger.read() as connection:
         state = EMPTY if connection is None else load(connection)
         left = [] if connection is None else left_over(layout, connection, state)
+        if orphans:
+            check_confirmed(connection)
+        elif connection is not None and restored.unconfirmed(connection) is not None:
+            left = []  # an image that came after the backup may need them
     plan = planner(state, None)
     left = [each for each in left if is_free(lock_path(each.path))]
     artifacts = [*planned(layout, plan), *(each.planned for each in left)]

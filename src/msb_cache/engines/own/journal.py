@@ -17,7 +17,7 @@ from msb_cache.artifacts.locks import Lock
 from msb_cache.engines.own.needs import Needs
 from msb_cache.errors import BusyError, CorruptArtifactError, MsbDatabaseError
 from msb_cache.home.ledger import Ledger
-from msb_cache.projections import images
+from msb_cache.projections import images, restored
 
 JOURNAL = "journal.json"
 
@@ -76,18 +76,24 @@ def undo(ledger: Ledger, artifact: Published, staging: Path, changes: Changes) -
 
     The journal may go when the changes are durable.
 
-    Where msb keeps the home by now, it may have taken the file for its own: the file stays, and if neither
-    index names it, ``prune --orphans`` finds it.
+    Where msb keeps the home by now, it may have taken the file for its own, and where the log was put back to
+    a backup, it may have named it: the file stays, and if no index names it, ``prune --orphans`` finds it.
     """
     path = ledger.layout.artifact(artifact.kind, artifact.subject)
     if not Needs(ledger)(artifact.kind, artifact.subject):
-        if not ledger.owned_by_msb:
+        if not ledger.owned_by_msb and not _is_rewound(ledger):
             changes.delete(path)
     elif artifact.kind == "metadata" and artifact.backup and not _agrees(ledger, artifact.subject, path):
         # The reference still points where it did: so must its metadata.
         backup = staging / os.path.basename(artifact.backup)
         if backup.exists():
             changes.replace(backup, path)
+
+
+def _is_rewound(ledger: Ledger) -> bool:
+    """Whether the log was put back to a backup, so that it may have named the file before."""
+    with ledger.read() as connection:
+        return connection is not None and restored.unconfirmed(connection) is not None
 
 
 def _agrees(ledger: Ledger, reference: str, path: Path) -> bool:

@@ -1,0 +1,73 @@
+"""The restore-backup command: the log as a backup has it, and the word that all is well with that."""
+
+from __future__ import annotations
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.common import PATH, done, examples, format_option, note, open_cache
+
+
+@click.command(
+    epilog=examples(
+        "msb-cache restore-backup /mnt/backups/msb-cache.db",
+        "msb-cache restore-backup --discard-events 12 msb-cache.db",
+        "msb-cache restore-backup --confirm",
+    )
+)
+@click.argument("path", type=PATH, metavar="FILE", required=False)
+@click.option(
+    "--discard-events",
+    "discard",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="So many events of the present log may be lost.",
+)
+@click.option("--confirm", is_flag=True, help="Say that what a restore left has been looked at.")
+@format_option
+@click.pass_obj
+def restore_backup(
+    home: str | None, path: str | None, discard: int | None, confirm: bool, format_: str
+) -> int:
+    """Put the log back to a backup.
+
+    FILE is what `backup` or `export` wrote. What was there is set aside in the home's db folder. If the
+    present log has events that the backup lacks, they are lost, and --discard-events must say how many.
+
+    Images that came after the backup are files that the index does not know then. None of them is deleted
+    until --confirm: `verify` lists them, and loading or pulling an image again makes it known.
+    """
+    if confirm == (path is not None) or (confirm and discard is not None):
+        raise click.UsageError("name a backup, or say --confirm alone when you have looked at what is there")
+    with open_cache(home) as cache:
+        if path is None:
+            confirmed = cache.confirm_restore()
+        else:
+            report = cache.restore_backup(path, discard_events=discard)
+    if path is None:
+        if format_ == "json":
+            output.json({"confirmed": confirmed})
+        elif confirmed:
+            done("Confirmed", "orphans may go again")
+        else:
+            note("no restore is waiting to be confirmed")
+        return 0 if confirmed else 1
+    if format_ == "json":
+        output.json(
+            {
+                "log_id": report.log_id,
+                "events": report.events,
+                "events_lost": report.events_lost,
+                "set_aside": None if report.set_aside is None else str(report.set_aside),
+            }
+        )
+        return 0
+    lost = "" if not report.events_lost else f"; {output.plural(report.events_lost, 'event')} lost"
+    done("Restored", f"{output.plural(report.events, 'event')}{lost}")
+    if report.set_aside is not None:
+        note(f"what was there is in {output.printable(str(report.set_aside))}")
+    note("look at `msb-cache verify`; no orphan is deleted until `msb-cache restore-backup --confirm`")
+    return 0
+
+
+COMMAND = restore_backup

@@ -1,0 +1,194 @@
+"""Put a home's log back to a backup. That rewinds a log, so it says what is lost, and keeps what was there.
+
+The backup is data from elsewhere: its events are checked and folded into a database of our own making. Where
+the present log can be read, one transaction exchanges its contents, so other processes may be at work and see
+the one or the other. Where it cannot, the file is replaced (see ``replacing``).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from msb_cache.artifacts import durable, files
+from msb_cache.artifacts.layout import Layout, leaving_no_folders
+from msb_cache.artifacts.locks import Lock
+from msb_cache.audit import log_files
+from msb_cache.audit.backup import copy
+from msb_cache.audit.import_log import build
+from msb_cache.engines.decision import one_at_a_time
+from msb_cache.errors import CorruptLogError, LogError
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.chain import COLUMNS, raw_rows
+from msb_cache.eventstore.ids import uuid7
+from msb_cache.eventstore.store import EventStore, NewEvent
+from msb_cache.failpoints import reached
+from msb_cache.home import replacing
+from msb_cache.home.ledger import Ledger
+from msb_cache.home.operation import Operation
+from msb_cache.projections import live, restored
+from msb_cache.session import Session
+from msb_cache.wording import plural
+
+
+@dataclass(frozen=True)
+class RestoreReport:
+    """What was put back: the log, how many events of the backup it begins with, and what became of the rest.
+
+    ``events_lost``: how many events of the log before are in the backup no more; None: it could not be read.
+    ``set_aside``: the folder with what was there; None: nothing was.
+    """
+
+    log_id: str
+    events: int
+    events_lost: int | None
+    set_aside: Path | None
+
+
+def restore_backup(session: Session, source: Path, discard: int | None) -> RestoreReport:
+    """Put the log back; parameters, result and errors as for ``ImageCache.restore_backup``."""
+    report = _restore(session, source, discard)
+    session.begin_writing()  # now that there is a log which says what others left half done
+    return report
+
+
+def _restore(session: Session, source: Path, discard: int | None) -> RestoreReport:
+    ledger, layout = session.ledger, session.layout
+    ledger.check_writable()
+    with (
+        leaving_no_folders(layout),
+        one_at_a_time(ledger) as operation,
+        log_files.opened(source) as rows,
+    ):
+        built = Layout(operation.building())
+        report = build(built, layout, rows())
+        event = ev.LogRestored(backup_seq=report.events, backup_head=report.head.hex())
+        try:
+            with ledger.read() as connection:
+                present = connection is not None
+            if present:
+                with closing(sqlite3.connect(built.database, isolation_level=None)) as backup:
+                    lost, folder = _exchange(ledger, operation, backup, event, discard, report.log_id)
+                return RestoreReport(report.log_id, report.events, lost, folder)
+        except CorruptLogError as error:
+            ledger.close()
+            session.note(f"{error}; it is set aside as it is")
+        aside = _replace(ledger, operation, built, event, report.log_id)
+    return RestoreReport(report.log_id, report.events, None if aside else 0, aside)
+
+
+def confirm_restore(session: Session) -> bool:
+    """Record that a person has looked at what a restore left; return whether there was one to confirm."""
+    session.begin_writing()
+    with session.ledger.write(uuid7(), owner="any") as transaction:
+        row = restored.unconfirmed(transaction.connection)
+        if row is None:
+            return False
+        (log_id,) = transaction.connection.execute("SELECT subject FROM events WHERE seq = 1").fetchone()
+        transaction.append([NewEvent(ev.LogRestoreConfirmed(restored_seq=row.seq), log_id)])
+    return True
+
+
+def _exchange(
+    ledger: Ledger,
+    operation: Operation,
+    backup: sqlite3.Connection,
+    event: ev.LogRestored,
+    discard: int | None,
+    log_id: str,
+) -> tuple[int, Path]:
+    """Exchange the contents of a log that can be read; return how many events go, and the copy's folder."""
+    layout = ledger.layout
+    with ledger.write(operation.id, owner="any") as transaction:
+        connection = transaction.connection
+        head = EventStore(connection).head()
+        first = connection.execute("SELECT subject FROM events WHERE seq = 1").fetchone()
+        if first is not None and first[0] != log_id:
+            raise LogError(
+                f"the backup is of another log (its id is {log_id}, that of {layout.home} is {first[0]}); "
+                "restore it into another --home"
+            )
+        events = 0 if head is None else head.seq
+        lost = events - _common(connection, backup)
+        if (discard or 0) != lost:
+            raise LogError(_refusal(lost, discard))
+        aside = operation.building() / "set-aside.db"
+        # By another connection: one that has begun to write cannot be copied from, and none commits now.
+        with closing(sqlite3.connect(layout.database, isolation_level=None)) as beside:
+            copy(beside, aside)
+        files.sync(aside)
+        _put(connection, backup)
+        replaced_head = None if head is None else head.hash.hex()
+        event = replace(event, replaced_seq=events, replaced_head=replaced_head, events_lost=lost)
+        transaction.append([NewEvent(event, log_id)])
+        reached("restore.exchanged")
+        folder = replacing.new_folder(layout, operation.id)
+        changes = durable.Changes()
+        changes.replace(aside, folder / Path(layout.database).name)
+        changes.sync()
+        reached("restore.committing")
+    return lost, folder
+
+
+def _refusal(lost: int, discard: int | None) -> str:
+    if not lost:
+        return "no events are lost by this restore, so --discard-events is not needed; try again without it"
+    return (
+        f"this restore takes {plural(lost, 'event')} out of the log that the backup lacks; back the log "
+        f"up first if they matter, or say --discard-events {lost}"
+    )
+
+
+def _common(present: sqlite3.Connection, backup: sqlite3.Connection) -> int:
+    """Return how many events two logs begin with together."""
+    query = "SELECT seq, hash FROM events ORDER BY seq"
+    count = 0
+    for one, other in zip(present.execute(query), backup.execute(query), strict=False):
+        if one != other:
+            break
+        count += 1
+    return count
+
+
+def _put(connection: sqlite3.Connection, backup: sqlite3.Connection) -> None:
+    """Put a backup's events in the place of all there are, within the caller's transaction, and fold them."""
+    triggers = backup.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    present = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    for (name,) in present:
+        connection.execute('DROP TRIGGER "{}"'.format(name.replace('"', '""')))
+    connection.execute("DELETE FROM events")
+    names = (*COLUMNS, "hash")
+    rows = ((*row, stored) for row, stored in raw_rows(backup))
+    marks = ", ".join("?" * len(names))
+    connection.executemany(f"INSERT INTO events ({', '.join(names)}) VALUES ({marks})", rows)  # noqa: S608
+    for _, sql in triggers:
+        connection.execute(sql)
+    for table in ("sync_state", "sync_leftover"):
+        connection.execute(f"DELETE FROM {table}")  # noqa: S608
+    live.fill(connection, EventStore(connection))
+
+
+def _replace(
+    ledger: Ledger, operation: Operation, built: Layout, event: ev.LogRestored, log_id: str
+) -> Path | None:
+    """Put the backup in the place of what cannot be read, or of nothing; return the folder of that."""
+    layout = ledger.layout
+    with ExitStack() as stack:
+        lock = stack.enter_context(Lock(layout.migrate_lock))
+        lock.acquire(wait=None)
+        replacing.check_unopened(layout)
+        folder = replacing.set_aside(layout, operation.id)
+        lost = None if folder else 0
+        rebuilt = Ledger(built, actor=lambda: ledger.actor, clock=ledger.clock)
+        with closing(rebuilt), rebuilt.write(operation.id, owner="any") as transaction:
+            transaction.append([NewEvent(replace(event, events_lost=lost), log_id)])
+        files.sync(built.database)
+        reached("restore.built")
+        operation.leave_to_recovery()  # until it is in place
+        replacing.replace(layout, operation.id)
+        operation.undone()
+    return folder
