@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from msb_cache.audit.verify import BROKEN, Verification
+from msb_cache.audit.files import BROKEN, DiskProblem
+from msb_cache.audit.verify import Verification
 from msb_cache.cli import output
 from msb_cache.cli.common import PATH, examples, format_option, open_cache
 from msb_cache.cli.differences import (
@@ -19,6 +20,7 @@ from msb_cache.cli.differences import (
 from msb_cache.cli.leftovers import leftover_fields
 from msb_cache.eventstore.chain import Break
 from msb_cache.eventstore.checkpoint import MAX_NOTE
+from msb_cache.oci.reference import Reference
 
 
 @click.command(epilog=examples("msb-cache verify", "msb-cache verify --against note.txt"))
@@ -95,6 +97,8 @@ def _verification_fields(found: Verification) -> dict[str, Any]:
                 "path": str(problem.path),
                 "expected_bytes": problem.expected_bytes,
                 "found_bytes": problem.found_bytes,
+                "detail": problem.detail,
+                "references": list(problem.references),
                 "leftover": None if problem.leftover is None else leftover_fields(problem.leftover),
             }
             for problem in found.disk
@@ -132,10 +136,7 @@ def _print_verification(found: Verification) -> None:
         f"  {mark} disk     {output.plural(found.files, 'file')} expected, {len(broken)} missing or damaged"
     )
     for problem in broken:
-        wrong = {"missing": "is missing", "damaged": "is damaged"}.get(problem.problem) or _wrong_size(
-            problem
-        )
-        click.echo(f"      {_place(found, problem)} {wrong}; load the image again")
+        click.echo(f"      {_place(found, problem)} {_wrong(problem)}; {_mended_by(found, problem)}")
     if extra:
         mark = click.style("!", fg="yellow")
         click.echo(f"  {mark} disk     {output.plural(len(extra), 'file')} more than that")
@@ -188,5 +189,29 @@ def _place(found: Verification, problem: Any) -> str:
     return output.printable(str(problem.path.relative_to(found.home)))
 
 
-def _wrong_size(problem: Any) -> str:
-    return f"has {problem.found_bytes:,} bytes, not {problem.expected_bytes:,}"
+def _wrong(problem: DiskProblem) -> str:
+    if problem.problem == "missing":
+        return "is missing"
+    if problem.problem == "size":
+        return f"has {problem.found_bytes:,} bytes, not {problem.expected_bytes:,}"
+    detail = output.printable(problem.detail or "")
+    says = {
+        "metadata": "is not what the log says",
+        "fsmeta": "is not what its layers give",
+        "vmdk": "is not of its image's files",
+    }
+    if problem.problem == "other":
+        return f"{says[problem.kind]}: {detail}"
+    return "is damaged" if problem.problem == "damaged" else f"is of no use here: {detail}"
+
+
+def _mended_by(found: Verification, problem: DiskProblem) -> str:
+    if not problem.references:
+        return "load its image again"
+    reference = Reference.parse(problem.references[0]).familiar
+    if found.owned_by_msb:
+        return (
+            f"`msb pull --force {reference}` makes it anew; "
+            "if that came from an archive, delete the file and `msb load` it again"
+        )
+    return f"`msb-cache pull --policy always {reference}` mends it, or loading its archive again"

@@ -178,6 +178,12 @@ def fsmeta_bytes(connection: sqlite3.Connection, digest: str) -> int | None:
     return row[0] if row else None
 
 
+def layer_bytes(connection: sqlite3.Connection, diff_id: str) -> int | None:
+    """Return what a layer's image measures; None when it is not in the index, or not known."""
+    row = connection.execute("SELECT erofs_bytes FROM layer WHERE diff_id = ?", (diff_id,)).fetchone()
+    return row[0] if row else None
+
+
 def has_layer(connection: sqlite3.Connection, diff_id: str) -> bool:
     """Return whether some manifest in the index needs this layer."""
     return _any(connection, "SELECT 1 FROM manifest_layer WHERE diff_id = ? LIMIT 1", diff_id)

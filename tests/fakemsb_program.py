@@ -349,6 +349,13 @@ class Fake:
         kinds += [(kind, document["manifest_digest"]) for kind in ("fsmeta", "vmdk")]
         return [self.path(*each) for each in kinds]
 
+    def _descriptor(self, document: Document) -> bytes:
+        """Return the text of an image's VMDK; its fsmeta and layers are there."""
+        *layers, fsmeta, _ = self.artifacts(document)
+        extents = [f'RW {os.stat(path).st_size // 512} FLAT "{path}" 0\n' for path in (fsmeta, *layers)]
+        head = "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n"
+        return (head + 'createType="twoGbMaxExtentFlat"\n\n' + "".join(extents)).encode()
+
     def _publish(self, document: Document, references: list[str]) -> None:
         import json
 
@@ -362,7 +369,7 @@ class Fake:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not os.path.exists(path):
                     with open(f"{path}.part", "wb") as part:
-                        part.write(content if path.endswith(".erofs") else b"# Disk DescriptorFile\n")
+                        part.write(content if path.endswith(".erofs") else self._descriptor(document))
                     os.replace(part.name, path)
         self.reached("files")
         for reference in references:

@@ -12,6 +12,7 @@ from msb_cache import Actor, ImageCache
 from msb_cache.cli.main import run
 from tests.cli.support import APP, APP_NEXT, TOOL, Call, Done, answer, written
 from tests.logs import ticking
+from tests.moving import settle
 from tests.msbhome import MsbHome
 
 SECOND = 10**9
@@ -80,6 +81,7 @@ def home(own_home: Path, tmp_path: Path, template: Path) -> Path:
     the same archives are in ``tmp_path``.
     """
     shutil.copytree(template / "home", own_home)
+    settle(own_home)
     for name in ("app.tar", "tool.tar"):
         shutil.copy(template / name, tmp_path)
     return own_home

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.imagebuilder import file, image, layer
+from tests.moving import settle
 
 BASE = layer([file("etc/name", b"base\n")])
 CONFIG = {
@@ -90,8 +91,9 @@ def short_home() -> Iterator[Path]:
 
 
 def copied(home: Path, target: Path) -> None:
-    """Copy a home with everything in it."""
+    """Copy a home with everything in it; the copy's disks are of the copy's files."""
     subprocess.run(["cp", "-a", "--sparse=always", str(home), str(target)], check=True)
+    settle(target)
 
 
 def files_of(home: Path) -> dict[str, int]:

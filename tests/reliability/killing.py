@@ -65,11 +65,11 @@ class Bench:
     def __init__(self, name: str, folder: Path, prepared: Callable[[Path], object] | None = None) -> None:
         self.name = name
         self._pristine, self._work = folder / "pristine", folder / "work"
-        self._pristine.mkdir(parents=True)
-        SCENARIOS[name].prepare(self._pristine)
+        self._work.mkdir(parents=True)
+        SCENARIOS[name].prepare(self._work)  # here, for disk descriptors name their home
         if prepared is not None:
-            prepared(self._pristine)
-        self.fresh()
+            prepared(self._work)
+        shutil.copytree(self._work, self._pristine)
         # Of older schemas too, so not by opening what is to be migrated.
         copy = folder / "copy"
         shutil.copytree(self._pristine, copy)

@@ -59,11 +59,11 @@ def render(metadata: Metadata) -> bytes:
     return msgspec.json.encode(metadata)
 
 
-def read(path: Path) -> Metadata:
-    """Read a metadata file and check its raw documents against their digests.
+def decode(path: Path) -> Metadata:
+    """Read a metadata file, whatever its digests say: msb does not keep a registry's manifest byte by byte.
 
     Raises:
-        CorruptArtifactError: the file is missing, damaged, too large, or its digests do not fit.
+        CorruptArtifactError: the file is missing, damaged or too large.
     """
     try:
         with path.open("rb") as file:
@@ -78,10 +78,25 @@ def read(path: Path) -> Metadata:
         raise CorruptArtifactError(f"the metadata file {path.name} cannot be read: {error}") from None
     if metadata is None:
         raise CorruptArtifactError(f"the metadata file {path.name} is over {MAX_BYTES} bytes")
+    return metadata
+
+
+def has_digest(text: str, digest: str) -> bool:
+    """Return whether a raw document is the one with this digest."""
+    return f"sha256:{sha256(text.encode()).hexdigest()}" == digest
+
+
+def read(path: Path) -> Metadata:
+    """Read a metadata file and check its raw documents against their digests.
+
+    Raises:
+        CorruptArtifactError: the file is missing, damaged, too large, or its digests do not fit.
+    """
+    metadata = decode(path)
     for text, digest in (
         (metadata.raw_manifest_json, metadata.manifest_digest),
         (metadata.raw_config_json, metadata.config_digest),
     ):
-        if f"sha256:{sha256(text.encode()).hexdigest()}" != digest:
+        if not has_digest(text, digest):
             raise CorruptArtifactError(f"the metadata file {path.name} does not match the digest {digest}")
     return metadata

@@ -16,7 +16,7 @@ from msb_cache.artifacts import durable, files
 from msb_cache.artifacts.layout import Layout, leaving_no_folders
 from msb_cache.artifacts.locks import Lock
 from msb_cache.audit.admit import admit
-from msb_cache.audit.verify import expected_files
+from msb_cache.audit.files import expected_files
 from msb_cache.errors import CorruptLogError, HomeOwnedByMicrosandboxError, LogError
 from msb_cache.eventstore.chain import Checker
 from msb_cache.eventstore.export import Row, read

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from msb_cache.artifacts import files, metadata
-from msb_cache.artifacts.erofs.reader import read_image
+from msb_cache.artifacts import files
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import is_free
 from msb_cache.audit import schema
+from msb_cache.audit.files import BROKEN, DiskProblem, IndexedFiles
 from msb_cache.audit.log_files import as_it_is
 from msb_cache.audit.schema import SchemaProblem
 from msb_cache.engines.engine import Engine
 from msb_cache.engines.leftovers import Leftover
-from msb_cache.engines.named_files import NamedFiles
-from msb_cache.errors import CorruptArtifactError, CorruptLogError, LogError
+from msb_cache.errors import CorruptLogError, LogError
 from msb_cache.eventstore import chain, checkpoint
 from msb_cache.eventstore.checkpoint import Checkpoint
 from msb_cache.eventstore.ids import uuid7
@@ -33,36 +32,13 @@ from msb_cache.home.ledger import Ledger
 from msb_cache.projections import live, restored
 from msb_cache.projections.fold import Fold
 from msb_cache.projections.past import Past, rows_of
-from msb_cache.projections.rows import LayerRow, ManifestRow
-from msb_cache.projections.state import EMPTY, IndexState, load
-from msb_cache.projections.tables import Tables, columns, stored_rows
+from msb_cache.projections.state import EMPTY, IndexState
+from msb_cache.projections.tables import Tables
 from msb_cache.session import Session
 from msb_cache.wording import plural
 
-BROKEN = ("missing", "size", "damaged")
-"""The problems with files that the index needs."""
-
 _LOOKS = 6
 _PAUSE = 0.05  # seconds before the second further look; longer before each later one
-
-
-@dataclass(frozen=True)
-class DiskProblem:
-    """One thing about the disk that the index does not expect.
-
-    ``problem`` is ``missing``, ``size`` (the index knows another), ``damaged`` (it cannot be read as what
-    it is), ``extra`` (the index does not name it: ``prune --orphans`` collects it), ``foreign`` (no file of a
-    cache), ``unfinished`` (files that msb was stopped while deleting), ``unclear`` (the log does not name
-    it, and whether msb does cannot be told) or ``leftover`` (an earlier deletion had to leave it, as
-    ``leftover`` says, and the next one tries again). Sizes in bytes.
-    """
-
-    problem: str
-    kind: str
-    path: Path
-    expected_bytes: int | None = None
-    found_bytes: int | None = None
-    leftover: Leftover | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +113,7 @@ def verify(
             found.note = note
             found.contradiction = _contradiction(connection, note, found.chain)
     reached("verify.read")
-    found.files = len(index.expected)
+    found.files = 0 if index.files is None else len(index.files.sizes)
     found.disk = _look_until_settled(ledger, engine, index, observe)
     return found
 
@@ -276,35 +252,28 @@ def _cut_off(connection: sqlite3.Connection) -> chain.Break | None:
     return chain.Break(head + 1, problem, "truncated")
 
 
-def _reads(kind: str, path: Path) -> bool:
-    """Whether a file can be read as what it is: digests of metadata, structure of EROFS images."""
-    try:
-        if kind == "metadata":
-            metadata.read(path)
-        elif kind in ("layer", "fsmeta"):
-            read_image(path)
-    except (CorruptArtifactError, OSError):
-        return False
-    return True
-
-
 @dataclass(frozen=True)
 class _Index:
     """What the disk is compared with: the files that the index names, at the log's position ``head``."""
 
     head: int = 0
-    expected: dict[Path, tuple[str, int | None]] = field(default_factory=dict)
+    files: IndexedFiles | None = None
     state: IndexState = EMPTY
     leftovers: dict[Path, Leftover] = field(default_factory=dict)
 
     @classmethod
     def of(cls, ledger: Ledger, engine: Engine, rows: sqlite3.Connection, head: int) -> _Index:
+        state = engine.index(rows)
         return cls(
             head,
-            expected_files(ledger.layout, rows),
-            load(rows),
+            IndexedFiles(ledger.layout, rows, state, by_msb=engine.name == "msb"),
+            state,
             {each.path: each for each in engine.leftovers(rows)},
         )
+
+    def broken(self, only: Collection[Path] | None = None) -> Iterator[DiskProblem]:
+        """Yield what is wrong with the files that the index names, or with those of them in ``only``."""
+        return iter(()) if self.files is None else self.files.broken(only)
 
 
 def _head(connection: sqlite3.Connection) -> int:
@@ -321,7 +290,7 @@ def _look_until_settled(
     been looked at again. In a home in which that never comes, it counts if it was seen _LOOKS times.
     """
     layout, settled = ledger.layout, list[DiskProblem]()
-    found = [*_broken(index.expected), *_extra(layout, engine, index)]
+    found = [*index.broken(), *_extra(layout, engine, index)]
     for number in range(_LOOKS):
         if not found:
             break
@@ -331,7 +300,7 @@ def _look_until_settled(
         index = _read_again(ledger, engine, index)
         reached("verify.read")
         seen = {problem.path for problem in found}
-        again = [*_broken({path: index.expected[path] for path in seen & index.expected.keys()})]
+        again = [*index.broken(seen)]
         if not all(problem.problem in BROKEN for problem in found):
             again += (problem for problem in _extra(layout, engine, index) if problem.path in seen)
         observe()
@@ -352,33 +321,6 @@ def _read_again(ledger: Ledger, engine: Engine, index: _Index) -> _Index:
     except (LogError, sqlite3.Error):
         pass  # a finding by itself, and nothing is appended to such a log
     return index
-
-
-def _broken(expected: Mapping[Path, tuple[str, int | None]]) -> Iterator[DiskProblem]:
-    for path, (kind, size) in expected.items():
-        measured = files.measure(path)
-        if measured is None:
-            yield DiskProblem("missing", kind, path, size)
-        elif size is not None and measured != size:
-            yield DiskProblem("size", kind, path, size, measured)
-        elif not _reads(kind, path):
-            yield DiskProblem("damaged", kind, path, size, measured)
-
-
-def expected_files(layout: Layout, connection: sqlite3.Connection) -> dict[Path, tuple[str, int | None]]:
-    """Return every file that the index names, with its kind and its size in bytes where that is known."""
-    sizes: dict[tuple[str, str], int | None] = {}
-    names = columns(ManifestRow)
-    for row in stored_rows(connection, ManifestRow):
-        manifest = dict(zip(names, row, strict=True))
-        sizes["fsmeta", manifest["digest"]] = manifest["fsmeta_bytes"]
-        sizes["vmdk", manifest["digest"]] = manifest["vmdk_bytes"]
-    for diff_id, erofs_bytes, _ in stored_rows(connection, LayerRow):
-        sizes["layer", diff_id] = erofs_bytes
-    return {
-        layout.artifact(kind, subject): (kind, sizes.get((kind, subject)))
-        for kind, subject in NamedFiles.of(layout, load(connection))
-    }
 
 
 def _extra(layout: Layout, engine: Engine, index: _Index) -> Iterator[DiskProblem]:

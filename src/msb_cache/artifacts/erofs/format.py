@@ -49,6 +49,7 @@ class Superblock(NamedTuple):
 
 MAGIC = Superblock().magic
 COMPAT_CHECKSUM = 0x1
+COMPAT_MTIME = 0x2
 INCOMPAT_CHUNKED_FILE = 0x4
 INCOMPAT_DEVICE_TABLE = 0x8
 

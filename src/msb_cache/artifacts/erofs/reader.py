@@ -18,20 +18,27 @@ from msb_cache.artifacts.footprint import footprint
 from msb_cache.artifacts.tree import MAX_NAME, MAX_TARGET, Node
 from msb_cache.errors import CorruptArtifactError
 
+_KNOWN_COMPAT = fmt.COMPAT_CHECKSUM | fmt.COMPAT_MTIME
 _KNOWN_FEATURES = fmt.INCOMPAT_CHUNKED_FILE | fmt.INCOMPAT_DEVICE_TABLE
 _WINDOW_BITS = 16
 _MAX_WINDOWS = 1024
 _MAX_ENTRIES = 4_000_000
+_DIRECTORY = fmt.FILE_TYPE[stat.S_IFDIR]
 _DEFAULT_DIRECTORY = (stat.S_IFDIR | 0o755, 0, 0, 0, 0)
 
 
 class Image(NamedTuple):
-    """A tree, what it takes of the memory, its image's blocks, and further devices as (blocks, first)."""
+    """A tree, what it takes of the memory, its image's blocks, and further devices as (blocks, first).
+
+    ``contradiction`` says what else an inode or a name says that the tree does not have, if anything: a link
+    count, a type, a parent, an attribute of overlayfs. A layer's is of no account, for its tree is merged.
+    """
 
     root: Node
     footprint: int
     blocks: int
     devices: tuple[tuple[int, int], ...]
+    contradiction: str | None = None
 
 
 def read_image(path: Path) -> Image:
@@ -103,6 +110,8 @@ class _Reader:
         self._corrupt = source.corrupt
         self._files: dict[int, Node] = {}  # nid → node: a second name of one inode is a hard link
         self._directories: set[int] = set()
+        self._links: dict[int, int] = {}  # nid → link count, where it is not that of a file with one name
+        self._contradiction: str | None = None
         self._read_superblock()
 
     def _read_superblock(self) -> None:
@@ -117,7 +126,8 @@ class _Reader:
             raise self._corrupt("it has no EROFS superblock")
         if fields.feature_compat & fmt.COMPAT_CHECKSUM and fields.checksum != fmt.superblock_checksum(first):
             raise self._corrupt("its superblock does not match its checksum")
-        if fields.block_bits != fmt.BLOCK_BITS or fields.feature_incompat & ~_KNOWN_FEATURES:
+        unknown = fields.feature_incompat & ~_KNOWN_FEATURES or fields.feature_compat & ~_KNOWN_COMPAT
+        if unknown or fields.block_bits != fmt.BLOCK_BITS or fields.directory_block_bits:
             raise self._corrupt("it uses features that no layer has")
         self._blocks = source.size >> fmt.BLOCK_BITS
         if fields.blocks != self._blocks:
@@ -137,17 +147,23 @@ class _Reader:
         entries = taken = 0
         # Without recursion; a directory is read once, so a loop or a second parent is an error.
         self._directories.add(self._root_nid)
-        stack = [(root, data)]
-        files, directories = self._files, self._directories
+        stack = [(root, data, self._root_nid, self._root_nid)]
+        files, directories, types = self._files, self._directories, fmt.FILE_TYPE
+        names: dict[int, int] = {}  # nid → how many, where a file has several
         while stack:
-            node, data = stack.pop()
+            node, data, here, parent = stack.pop()
             children: dict[bytes, Node] = {}
-            for name, nid in self._entries(data):
+            below, dots = 0, [here, parent]
+            for name, nid, kind in self._entries(data):
                 if name == b"." or name == b"..":
+                    if kind != _DIRECTORY or nid != dots.pop(0):
+                        self._contradict("a directory's own name leads elsewhere")
                     continue
                 entries += 1
                 child = files.get(nid)
-                if child is None:
+                if child is not None:
+                    names[nid] = names.get(nid, 1) + 1
+                else:
                     if nid in directories:
                         raise self._corrupt("a directory has two parents")
                     child, child_data = self._inode(nid)
@@ -155,20 +171,36 @@ class _Reader:
                         files[nid] = child
                     else:
                         directories.add(nid)
-                        stack.append((child, child_data))
+                        stack.append((child, child_data, nid, here))
+                        below += 1
+                if kind != types[child.mode & 0o170000]:
+                    self._contradict("a directory calls a file another type than it has")
                 children[name] = child
                 taken += footprint(name, child)
             node.children = children
+            if dots:
+                self._contradict("a directory lacks its own name or its parent's")
+            links = self._links.pop(here, 1)
+            # microsandbox writes 2 for its root, whatever is in it.
+            if links != 2 + below and not (node is root and links == 2):
+                self._contradict("a directory's link count is not that of its directories")
             if entries > _MAX_ENTRIES:
                 raise self._corrupt(f"it has more than {_MAX_ENTRIES} entries")
-        return Image(root, taken, self._blocks, tuple(self._devices))
+        if self._links != names:
+            self._contradict("a file's link count is not that of its names")
+        return Image(root, taken, self._blocks, tuple(self._devices), self._contradiction)
+
+    def _contradict(self, what: str) -> None:
+        self._contradiction = self._contradiction or what
 
     def _inode(self, nid: int) -> tuple[Node, bytes | None]:
         """The node at ``nid`` and, for a directory, its entries as bytes."""
         offset = self._meta + nid * fmt.SLOT
-        layout, count, mode, _, size, union, number, uid, gid, mtime, ns, _ = fmt.INODE.unpack(
+        layout, count, mode, _, size, union, number, uid, gid, mtime, ns, links = fmt.INODE.unpack(
             self._source.read(offset, fmt.INODE.size)
         )
+        if links != 1:
+            self._links[nid] = links
         if ns >= 1_000_000_000:
             raise self._corrupt("a file has an impossible time")
         node = Node(mode, uid, gid, mtime, ns)
@@ -255,16 +287,20 @@ class _Reader:
                 raise self._corrupt("an extended attribute is damaged")
             name = prefix + area[position : position + name_length]
             value = area[position + name_length : end]
-            if name == fmt.OPAQUE_XATTR:
-                node.opaque = value == b"y" and stat.S_ISDIR(node.mode)
-            elif not name.startswith(fmt.OVERLAY_XATTR):
+            if name in xattrs:
+                raise self._corrupt("a file has an extended attribute twice")
+            if not name.startswith(fmt.OVERLAY_XATTR):
                 xattrs[name] = value
+            elif name == fmt.OPAQUE_XATTR and value == b"y" and stat.S_ISDIR(node.mode):
+                node.opaque = True
+            else:
+                self._contradict("a file has an attribute of overlayfs that no layer brings")
             position = end + 3 & ~3
         node.xattrs = xattrs or None
 
-    def _entries(self, data: bytes) -> list[tuple[bytes, int]]:
-        """The (name, nid) pairs of a directory, which must be in order, as Linux searches by halves."""
-        entries: list[tuple[bytes, int]] = []
+    def _entries(self, data: bytes) -> list[tuple[bytes, int, int]]:
+        """A directory's names, nids and types; they must be in order, as Linux searches by halves."""
+        entries: list[tuple[bytes, int, int]] = []
         previous = b""
         for start in range(0, len(data), fmt.BLOCK):
             block = data[start : start + fmt.BLOCK]
@@ -278,7 +314,7 @@ class _Reader:
             records = list(fmt.DIRENT.iter_unpack(block[:first]))
             ends = [offset for _, offset, _ in records[1:]]
             ends.append(size)
-            for (nid, begin, _), end in zip(records, ends, strict=True):
+            for (nid, begin, kind), end in zip(records, ends, strict=True):
                 name = block[begin:end]
                 if end == size:
                     name = name.partition(b"\0")[0]
@@ -287,5 +323,5 @@ class _Reader:
                 if name <= previous:
                     raise self._corrupt("a directory's names are not in order")
                 previous = name
-                entries.append((name, nid))
+                entries.append((name, nid, kind))
         return entries

@@ -8,8 +8,9 @@ a registry) is decided by what makes the ``SourceImage``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -20,8 +21,8 @@ from msgspec.structs import replace
 
 from msb_cache import diagnostics
 from msb_cache.artifacts import durable, files, metadata, vmdk
+from msb_cache.artifacts.compare import fsmeta_difference
 from msb_cache.artifacts.durable import Changes
-from msb_cache.artifacts.erofs.reader import read_image
 from msb_cache.artifacts.footprint import Allowance, Claim
 from msb_cache.artifacts.fsmeta import write_fsmeta
 from msb_cache.artifacts.layer import LayerImage, read_layer, write_layer
@@ -100,6 +101,10 @@ class _Layers:
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
         """Bytes of each layer's image."""
+        self.footprints: dict[str, int] = {}
+        """What each layer's tree takes of the memory, in bytes."""
+        self.merged: dict[str, int] = {}
+        """Bytes of the fsmeta that lies there, of manifests of which it says what their layers give."""
         self.converted: set[str] = set()
         self._paths: dict[str, Path] = {}
         self._kept: dict[str, LayerImage] = {}
@@ -110,6 +115,7 @@ class _Layers:
         """Remember a layer and the image of it that lies at ``path``."""
         with self._lock:
             self.sizes[diff_id] = image.size_bytes
+            self.footprints[diff_id] = image.footprint
             self._paths[diff_id] = path
             if image.footprint <= self._left:
                 self._left -= image.footprint
@@ -154,17 +160,28 @@ def add(
     """
     layout = ledger.layout
     durable.make_folder(*layout.folders.values())
-    repairs = _repairs(ledger, additions, anew=reuse is None)
     operation.tell([reference for addition in additions for reference in addition.references])
 
     def waiting(path: Path) -> None:
         if note is not None:
             note(_awaited(layout, operation, path))
 
-    with LockSet((lock_path(path) for path in _paths(ledger, additions, repairs)), waiting):
-        reached("add.locked")
+    wanted = {layer.diff_id for addition in additions for layer in addition.image.layers}
+    anew = wanted if reuse is None else set[str]()
+    with ExitStack() as locked:
+        while True:
+            repairs = _repairs(ledger, wanted, additions, anew)
+            paths = _paths(ledger, additions, repairs)
+            locks = locked.enter_context(LockSet((lock_path(path) for path in paths), waiting))
+            reached("add.locked")
+            layers = _Layers()
+            wrong = _read_present(ledger, layers, additions, wanted - anew)
+            if not wrong:
+                break
+            # Other images can have these layers, and what is made anew of those has to be locked as well.
+            anew |= wrong
+            locks.release()
         staging = operation.staging()
-        layers = _Layers()
         with ThreadPoolExecutor(thread_name_prefix="msb-cache-sync") as pool:
             syncs = _Syncs(pool)
             syncs.begin_folders(layout)
@@ -242,24 +259,68 @@ def _paths(ledger: Ledger, additions: Sequence[Addition], repairs: Mapping[str, 
     return paths
 
 
-def _repairs(ledger: Ledger, additions: Sequence[Addition], *, anew: bool) -> dict[str, list[str]]:
-    """Return other manifests, and their layers, that have a layer which must be converted again.
+def _repairs(
+    ledger: Ledger, wanted: Set[str], additions: Sequence[Addition], anew: Set[str]
+) -> dict[str, list[str]]:
+    """Return other manifests, and their layers, that have a wanted layer which must be converted again.
 
     Their fsmeta holds block addresses within the damaged layer image; the new image can have others,
     if another release or another program wrote the old one.
     """
     own = {addition.image.manifest_digest for addition in additions}
-    diff_ids = {layer.diff_id for addition in additions for layer in addition.image.layers}
     found: dict[str, list[str]] = {}
     with ledger.read() as connection:
         if connection is None:
             return found
-        for diff_id in diff_ids:
+        for diff_id in wanted:
             needing = projected.manifests_with(connection, diff_id)
-            if needing and (anew or _reusable(ledger.layout.layer(diff_id)) is None):
+            if needing and (diff_id in anew or not files.exists(ledger.layout.layer(diff_id))):
                 for digest in set(needing) - own:
                     found[digest] = [layer.diff_id for layer in projected.layers(connection, digest)]
     return found
+
+
+def _read_present(
+    ledger: Ledger, layers: _Layers, additions: Sequence[Addition], wanted: Set[str]
+) -> set[str]:
+    """Read the images of wanted layers that are there; return those that must be made anew.
+
+    An image is what it says it is if it has the size that the index knows and the fsmeta of its manifest was
+    made of it. If that says something else, neither is believed.
+    """
+    layout, wrong = ledger.layout, set[str]()
+    images = {addition.image.manifest_digest: addition.image for addition in additions}
+    with ledger.read() as connection:
+        if connection is None:
+            known, fsmeta_known = dict[str, int | None](), dict[str, int | None]()
+        else:
+            known = {diff_id: projected.layer_bytes(connection, diff_id) for diff_id in wanted}
+            fsmeta_known = {digest: projected.fsmeta_bytes(connection, digest) for digest in images}
+    for diff_id in wanted:
+        path = layout.layer(diff_id)
+        size = files.measure(path)
+        if size is None:
+            continue
+        present = _reusable(path) if known.get(diff_id) in (None, size) else None
+        if present is None:
+            wrong.add(diff_id)
+        else:
+            layers.put(diff_id, present, path)
+    for digest, image in images.items():
+        diff_ids = [layer.diff_id for layer in image.layers]
+        fsmeta, size = layout.fsmeta(digest), fsmeta_known.get(digest)
+        if size is None or size != files.measure(fsmeta) or not layers.sizes.keys() >= set(diff_ids):
+            continue
+        try:
+            difference = fsmeta_difference(fsmeta, list(map(layers.read, diff_ids)))
+        except CorruptArtifactError:
+            continue
+        if difference is None:
+            layers.merged[digest] = size
+        else:
+            diagnostics.warning("fsmeta.other", digest=digest, difference=difference)
+            wrong.update(diff_ids)
+    return wrong
 
 
 def _stage_repairs(
@@ -309,15 +370,12 @@ def _stage_layers(
         abandon()
 
     def stage(layer: SourceLayer) -> _Staged | None:
-        path = ledger.layout.layer(layer.diff_id)
-        present = None if reuse is None else _reusable(path)
-        if reuse is not None and present is not None:
-            claims[layer.diff_id](present.footprint)
+        if reuse is not None and layer.diff_id in layers.sizes:
+            claims[layer.diff_id](layers.footprints[layer.diff_id])
             reuse(layer)
-            layers.put(layer.diff_id, present, path)
             diagnostics.debug("layer.reused", diff_id=layer.diff_id)
             return None
-        target = staging / path.name
+        target = staging / ledger.layout.layer(layer.diff_id).name
         written = _convert(layer, target, claims[layer.diff_id], stop, give_up)
         syncs.begin(target)
         layers.put(layer.diff_id, written, target)
@@ -412,7 +470,7 @@ def _stage_tree(
     staged = []
     fsmeta, descriptor = layout.fsmeta(digest), layout.vmdk(digest)
     # Block addresses in fsmeta are those of the layer files it was made from.
-    fsmeta_size = None if layers.converted.intersection(diff_ids) else _sound_fsmeta(ledger, digest)
+    fsmeta_size = None if layers.converted.intersection(diff_ids) else layers.merged.get(digest)
     if fsmeta_size is None:
         target = staging / f"fsmeta-{fsmeta.name}"
         fsmeta_size = write_fsmeta(target, map(layers.read, diff_ids))
@@ -426,20 +484,6 @@ def _stage_tree(
         files.write(target, content)
         staged.append(_Staged("vmdk", digest, target))
     return staged
-
-
-def _sound_fsmeta(ledger: Ledger, digest: str) -> int | None:
-    """Return the size of a manifest's fsmeta if it lies there as the index knows it, else None."""
-    path = ledger.layout.fsmeta(digest)
-    with ledger.read() as connection:
-        recorded = None if connection is None else projected.fsmeta_bytes(connection, digest)
-    if recorded is None or files.measure(path) != recorded:
-        return None
-    try:
-        read_image(path)
-    except CorruptArtifactError:
-        return None
-    return recorded
 
 
 def _journal(ledger: Ledger, staged: Sequence[_Staged], staging: Path) -> list[Published]:

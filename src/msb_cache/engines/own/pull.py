@@ -7,13 +7,16 @@ import time
 from contextlib import suppress
 
 from msb_cache import diagnostics
-from msb_cache.artifacts import files
+from msb_cache.artifacts import files, metadata, vmdk
+from msb_cache.artifacts.compare import fsmeta_difference
 from msb_cache.artifacts.durable import make_folder
+from msb_cache.artifacts.layer import read_layer
 from msb_cache.artifacts.layout import Layout, leaving_no_folders
 from msb_cache.engines.cached import not_cached, record_cached
+from msb_cache.engines.documents import metadata_difference
 from msb_cache.engines.engine import Progress, Pulled, PullRequest
 from msb_cache.engines.own.add import Addition, Reuse, add
-from msb_cache.errors import InvalidImageError, MicrosandboxError
+from msb_cache.errors import CorruptArtifactError, InvalidImageError, MicrosandboxError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import NewEvent
@@ -134,9 +137,35 @@ def _fits(row: images.HandleRow, platform: Platform | None) -> bool:
 
 
 def _complete(ledger: Ledger, request: PullRequest, resolved: Resolved) -> bool:
-    """Whether the reference already points at the resolved manifest and all of its files are there."""
-    metadata = ledger.layout.metadata(request.reference.canonical)
-    return _cached(ledger, request) == resolved.manifest_digest and files.exists(metadata)
+    """Whether the reference already points at the resolved manifest, and all of its files say what they must.
+
+    Looked at as far as their data goes: this is the pull that mends what is wrong with them.
+    """
+    digest = resolved.manifest_digest
+    if _cached(ledger, request) != digest:
+        return False
+    layout = ledger.layout
+    with ledger.read() as connection:
+        assert connection is not None  # noqa: S101
+        config = images.config(connection, digest)
+        layers = images.layers(connection, digest)
+    fsmeta = layout.fsmeta(digest)
+    try:
+        document = metadata.decode(layout.metadata(request.reference.canonical))
+        trees = [read_layer(layout.layer(layer.diff_id)) for layer in layers]
+        extents = [(fsmeta, files.measure(fsmeta) or 0)]
+        extents += [
+            (layout.layer(layer.diff_id), tree.size_bytes) for layer, tree in zip(layers, trees, strict=True)
+        ]
+        return (
+            config is not None
+            and document.manifest_digest == digest
+            and metadata_difference(document, config.digest, layers) is None
+            and vmdk.difference(layout.vmdk(digest), extents) is None
+            and fsmeta_difference(fsmeta, trees) is None
+        )
+    except (CorruptArtifactError, FileNotFoundError):
+        return False
 
 
 def _files_exist(ledger: Ledger, digest: str) -> bool:

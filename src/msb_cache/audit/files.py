@@ -1,0 +1,227 @@
+"""The files that an index names: whether each is there, and says what the index and the layers say.
+
+Metadata, fsmeta and VMDK are made of what the log and the layers have, so they are compared with that, by
+what they mean: msb writes the same in other bytes. The data in layers is not read.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from msb_cache.artifacts import files, metadata, vmdk
+from msb_cache.artifacts.compare import fsmeta_difference
+from msb_cache.artifacts.erofs.reader import read_image
+from msb_cache.artifacts.layer import LayerImage, read_layer
+from msb_cache.artifacts.layout import Layout
+from msb_cache.engines.documents import metadata_difference, msb_metadata_difference
+from msb_cache.engines.leftovers import Leftover
+from msb_cache.engines.named_files import NamedFiles
+from msb_cache.errors import CorruptArtifactError
+from msb_cache.home.ledger import as_text
+from msb_cache.projections.rows import LayerRow, ManifestLayerRow, ManifestRow
+from msb_cache.projections.state import IndexState, load
+from msb_cache.projections.tables import stored_rows
+
+BROKEN = ("missing", "size", "damaged", "other", "moved")
+"""The problems with files that the index needs."""
+
+_TREE_BYTES = 256 << 20
+"""What the trees of layers may take of the memory that are kept for the next image."""
+
+
+@dataclass(frozen=True)
+class DiskProblem:
+    """One thing about the disk that the index does not expect.
+
+    ``problem`` is ``missing``, ``size`` (the index knows another), ``damaged`` (it cannot be read as what
+    it is), ``other`` (it is sound and not what the index and the layers say, but perhaps another image's),
+    ``moved`` (a VMDK that was made for another home), ``extra`` (the index does not name it:
+    ``prune --orphans`` collects it), ``foreign`` (no file of a cache), ``unfinished`` (files that msb was
+    stopped while deleting), ``unclear`` (the log does not name it, and whether msb does cannot be told) or
+    ``leftover`` (an earlier deletion had to leave it, as ``leftover`` says, and the next one tries again).
+    Sizes in bytes. ``detail`` says what is wrong with the content. ``references``, canonical, need the file:
+    what makes one of them anew mends it.
+    """
+
+    problem: str
+    kind: str
+    path: Path
+    expected_bytes: int | None = None
+    found_bytes: int | None = None
+    leftover: Leftover | None = None
+    detail: str | None = None
+    references: tuple[str, ...] = ()
+
+
+def expected_files(layout: Layout, connection: sqlite3.Connection) -> dict[Path, tuple[str, int | None]]:
+    """Return every file that an index names, with its kind and its size in bytes where that is known."""
+    return IndexedFiles(layout, connection, load(connection), by_msb=False).sizes
+
+
+class IndexedFiles:
+    """The files that an index names, and what it says of them, as of one position.
+
+    Args:
+        layout: the home.
+        connection: an index; it is read now, and not kept.
+        state: the same index.
+        by_msb: whether msb keeps the home.
+    """
+
+    def __init__(
+        self, layout: Layout, connection: sqlite3.Connection, state: IndexState, *, by_msb: bool
+    ) -> None:
+        self._layout = layout
+        self._state = state
+        self._manifests: dict[str, ManifestRow] = {}
+        for values in stored_rows(connection, ManifestRow):
+            manifest = ManifestRow(*values)
+            self._manifests[manifest.digest] = replace(manifest, config="")
+        self._layers: dict[str, list[ManifestLayerRow]] = defaultdict(list)
+        for values in stored_rows(connection, ManifestLayerRow):
+            layer = ManifestLayerRow(*values)
+            self._layers[layer.manifest_digest].append(layer)
+        for layers in self._layers.values():
+            layers.sort(key=attrgetter("position"))
+        sizes: dict[tuple[str, str], int | None] = {
+            ("layer", diff_id): erofs_bytes for diff_id, erofs_bytes, _ in stored_rows(connection, LayerRow)
+        }
+        for digest, row in self._manifests.items():
+            sizes["fsmeta", digest], sizes["vmdk", digest] = row.fsmeta_bytes, row.vmdk_bytes
+        self.sizes: dict[Path, tuple[str, int | None]] = {}
+        """Every file that the index names, with its kind and its size in bytes where that is known."""
+        self._subjects: dict[Path, str] = {}
+        for kind, subject in NamedFiles.of(layout, state):
+            path = layout.artifact(kind, subject)
+            self.sizes[path] = (kind, sizes.get((kind, subject)))
+            self._subjects[path] = subject
+        self._by_msb = by_msb
+
+    def broken(self, only: Collection[Path] | None = None) -> Iterator[DiskProblem]:
+        """Yield what is wrong with the files, or with those of them in ``only``, as they are now."""
+        wanted = None if only is None else set(only)
+        trees = _Trees(self._layout)
+        for path in self._in_order():
+            if wanted is not None and path not in wanted:
+                continue
+            kind, size = self.sizes[path]
+            subject = self._subjects[path]
+            measured = files.measure(path)
+            detail = None
+            if measured is None:
+                problem = "missing"
+            elif size is not None and measured != size:
+                problem = "size"
+            elif (wrong := self._wrong(kind, subject, trees)) is not None:
+                problem, detail = wrong
+            else:
+                continue
+            needing = self._needing(kind, subject)
+            yield DiskProblem(problem, kind, path, size, measured, detail=detail, references=needing)
+
+    def _in_order(self) -> Iterator[Path]:
+        """Yield every file, those of images that share layers together: their trees are not kept for long."""
+        artifact = self._layout.artifact
+        for reference in self._state.references:
+            yield artifact("metadata", reference)
+        seen: set[str] = set()
+        manifests = self._state.manifests
+        for digest in sorted(manifests, key=lambda digest: tuple(manifests[digest])):
+            for diff_id in manifests[digest]:
+                if diff_id not in seen:
+                    seen.add(diff_id)
+                    yield artifact("layer", diff_id)
+            yield artifact("fsmeta", digest)
+            yield artifact("vmdk", digest)
+        for diff_id in self._state.layers:
+            if diff_id not in seen:
+                yield artifact("layer", diff_id)
+
+    def _needing(self, kind: str, subject: str) -> tuple[str, ...]:
+        if kind == "metadata":
+            return (subject,)
+        manifests = self._state.manifests
+        return tuple(
+            reference
+            for reference, digest in self._state.references.items()
+            if digest == subject or (kind == "layer" and subject in manifests.get(digest, ()))
+        )
+
+    def _wrong(self, kind: str, subject: str, trees: _Trees) -> tuple[str, str] | None:
+        """Return the problem with a file that is there, and what it is."""
+        try:
+            if kind == "metadata":
+                other = self._metadata_difference(subject)
+            elif kind == "vmdk":
+                found = self._vmdk_difference(subject)
+                if found is not None and found.moved:
+                    return "moved", found.what
+                other = found and found.what
+            elif kind == "fsmeta":
+                other = self._fsmeta_difference(subject, trees)
+            else:
+                other = None
+                trees.read(subject)
+        except (CorruptArtifactError, OSError) as error:
+            return "damaged", as_text(str(error))
+        return None if other is None else ("other", other)
+
+    def _fsmeta_difference(self, digest: str, trees: _Trees) -> str | None:
+        path = self._layout.fsmeta(digest)
+        try:
+            layers = [trees.read(diff_id) for diff_id in self._state.manifests[digest]]
+        except (CorruptArtifactError, OSError):
+            read_image(path)
+            return None  # the layer is what is wrong, as far as can be told
+        return fsmeta_difference(path, layers)
+
+    def _vmdk_difference(self, digest: str) -> vmdk.Difference | None:
+        layout = self._layout
+        parts = [layout.fsmeta(digest), *map(layout.layer, self._state.manifests[digest])]
+        expected = []
+        for part in parts:
+            size = self.sizes[part][1] or files.measure(part)
+            if size is None:
+                vmdk.read(layout.vmdk(digest))
+                return None  # what is missing is another problem, and its size is not known
+            expected.append((part, size))
+        return vmdk.difference(layout.vmdk(digest), expected)
+
+    def _metadata_difference(self, reference: str) -> str | None:
+        found = metadata.decode(self._layout.metadata(reference))
+        digest = found.manifest_digest
+        if digest not in self._state.digests(reference):
+            return f"it is of {digest[:100]}, not of {self._state.references[reference]}"
+        row = self._manifests.get(digest)
+        if row is None:
+            return None  # another spelling's, in a home that msb keeps
+        compare = msb_metadata_difference if self._by_msb or row.msb_row else metadata_difference
+        return compare(found, row.config_digest, self._layers[digest])
+
+
+class _Trees:
+    """The trees of layers, each read once for several images while they take _TREE_BYTES together."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._kept: dict[str, LayerImage] = {}
+        self._left = _TREE_BYTES
+
+    def read(self, diff_id: str) -> LayerImage:
+        """Return a layer image's tree; raises CorruptArtifactError and OSError."""
+        found = self._kept.pop(diff_id, None)
+        if found is None:
+            found = read_layer(self._layout.layer(diff_id))
+            self._left -= found.footprint
+            while self._left < 0 and self._kept:
+                oldest = next(iter(self._kept))
+                self._left += self._kept.pop(oldest).footprint
+        self._kept[diff_id] = found  # the last of them now
+        return found
