@@ -1,7 +1,8 @@
 """A fake msb for the fast tests: does to a home what the real one does, and goes wrong where a test wants.
 
 The program itself is ``fakemsb_program.py``. It keeps a home as ``msbhome.py`` makes it, with files of the
-right names whose layer images are sound and empty. ``peers/test_fakemsb.py`` compares it with the real msb.
+right names whose layer images are sound and empty, and merged and listed as they must be.
+``peers/test_fakemsb.py`` compares it with the real msb.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from msb_cache.artifacts.footprint import Allowance
+from msb_cache.artifacts.fsmeta import write_fsmeta
 from msb_cache.artifacts.layer import write_layer
 from tests import fakemsb_program
 from tests.imagebuilder import BuiltImage, oci_archive
@@ -52,7 +54,9 @@ class FakeMsb:
         self.program.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
         self.program.chmod(0o755)
         (folder / "schema.sql").write_text(SCHEMAS[schema])
-        write_layer(iter(()), folder / "layer.erofs", Allowance().claim)
+        empty = write_layer(iter(()), folder / "layer.erofs", Allowance().claim)
+        for layers in range(5):
+            write_fsmeta(folder / f"fsmeta-{layers}.erofs", [empty] * layers)
         (folder / "registry").mkdir()
 
     def __call__(self, *arguments: str) -> None:

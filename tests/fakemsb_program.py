@@ -349,18 +349,21 @@ class Fake:
         kinds += [(kind, document["manifest_digest"]) for kind in ("fsmeta", "vmdk")]
         return [self.path(*each) for each in kinds]
 
-    def _descriptor(self, document: Document) -> bytes:
-        """Return the text of an image's VMDK; its fsmeta and layers are there."""
-        *layers, fsmeta, _ = self.artifacts(document)
-        extents = [f'RW {os.stat(path).st_size // 512} FLAT "{path}" 0\n' for path in (fsmeta, *layers)]
+    def _content(self, document: Document, path: str) -> bytes:
+        """Return what an image's file has in it; of its files those that come before this one are there."""
+        *layers, fsmeta, vmdk = self.artifacts(document)
+        if path != vmdk:
+            name = "layer.erofs" if path in layers else f"fsmeta-{len(layers)}.erofs"
+            with open(os.path.join(self.folder, name), "rb") as file:
+                return file.read()
+        extents = [f'RW {os.stat(part).st_size // 512} FLAT "{part}" 0\n' for part in (fsmeta, *layers)]
         head = "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n"
-        return (head + 'createType="twoGbMaxExtentFlat"\n\n' + "".join(extents)).encode()
+        tail = "\n# The Disk Data Base\n#DDB\n" + 'ddb.adapterType = "ide"\n' * 20
+        return (head + 'createType="twoGbMaxExtentFlat"\n\n' + "".join(extents) + tail).encode()
 
     def _publish(self, document: Document, references: list[str]) -> None:
         import json
 
-        with open(os.path.join(self.folder, "layer.erofs"), "rb") as file:
-            content = file.read()
         for reference in references:
             self.lease(self.path("manifests", reference), fcntl.LOCK_SH)
         for path in self.artifacts(document):
@@ -369,7 +372,7 @@ class Fake:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not os.path.exists(path):
                     with open(f"{path}.part", "wb") as part:
-                        part.write(content if path.endswith(".erofs") else self._descriptor(document))
+                        part.write(self._content(document, path))
                     os.replace(part.name, path)
         self.reached("files")
         for reference in references:

@@ -19,6 +19,7 @@ from msb_cache import ImageCache
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.errors import BusyError, LogError
 from tests.cli.support import APP, APP_NEXT, PROGRAM, TOOL, Done, execute, sentence, written
+from tests.moving import settle
 from tests.trees import files_below
 
 
@@ -336,6 +337,7 @@ def test_what_is_still_in_the_write_ahead_log_is_read(
     with ImageCache(home) as writer:
         writer.hold("app:1", "sandbox:late")
         shutil.copytree(home, copy)
+    settle(copy)
     assert (copy / "db" / "msb-cache.db-wal").stat().st_size
     if not shared_memory:
         (copy / "db" / "msb-cache.db-shm").unlink()

@@ -23,6 +23,7 @@ from msb_cache.eventstore import chain
 from tests.carrying import lived_in
 from tests.cli.support import APP, fingerprint, sentence
 from tests.imagebuilder import docker_archive
+from tests.moving import settle
 from tests.reliability.scenarios import IMAGES, check_whole
 
 COMMANDS = (
@@ -238,6 +239,7 @@ def with_log(folder: Path, *names: str) -> Path:
             for name in names:
                 second.load(io.BytesIO(docker_archive(IMAGES[name])))
         shutil.copytree(home, copied)
+    settle(copied)
     assert (copied / "db/msb-cache.db-wal").stat().st_size > 0
     return copied
 

@@ -11,6 +11,7 @@ import pytest
 from msb_cache import ImageCache
 from msb_cache import failpoints as steps
 from tests.fakemsb import FakeMsb
+from tests.moving import settle
 from tests.peers.realmsb import IMAGES
 
 
@@ -37,6 +38,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fake(own_home: Path, tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMsb:
     """Return the fake msb, which msb-cache finds, with such a home."""
     shutil.copytree(prepared, own_home)
+    settle(own_home)
     fake = FakeMsb(tmp_path / "msb", own_home)
     monkeypatch.setenv("MSB_PATH", str(fake.program))
     return fake
