@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from msb_cache import ImageCache
+from msb_cache.artifacts.layout import Layout
+from msb_cache.artifacts.locks import is_free
 from tests.peers.realmsb import Msb, copied, short_home
 from tests.peers.test_engine_msb import alike
 
@@ -74,7 +76,10 @@ def killed(home: Path, archives: Path, name: str, seconds: float | None) -> None
     status = os.waitpid(child, 0)[1]
     assert status in (0, signal.SIGKILL)
     deadline = time.monotonic() + 30
-    while any(in_session(stat, child) for stat in Path("/proc").glob("[0-9]*/stat")):
+    # What msb itself starts may begin a session of its own, and has our operation's lock as msb has.
+    while any(in_session(stat, child) for stat in Path("/proc").glob("[0-9]*/stat")) or not all(
+        is_free(lock) for lock in Layout(home).operations.glob("*.lock")
+    ):
         assert time.monotonic() < deadline, "what it started does not end"
         time.sleep(0.01)
 
