@@ -32,8 +32,7 @@ def backup(home: str | None, path: str, format_: str) -> None:
             }
         )
         return
-    what = f"{output.plural(report.events, 'event')}, head {report.head.hex()[:12]}"
-    done("Backed up", f"{what}, {output.size(report.bytes)}")
+    done("Backed up", f"{output.plural(report.events, 'event')}, head {report.head.hex()[:12]}")
 
 
 COMMAND = backup

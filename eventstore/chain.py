@@ -28,6 +28,9 @@ _INT = struct.Struct(">cIq")
 LAST = 2**63 - 1
 """No position is greater."""
 
+BEGINNING = "log.created"
+"""The type of event 1 and of no other."""
+
 _PAGE_ROWS = 1000
 _PAGE_BYTES = 4 * 1024 * 1024
 
@@ -69,8 +72,9 @@ BreakKind = Literal["missing", "beginning", "changed", "hash", "moved", "time", 
 class Break:
     """The first place where a log does not verify: the position, one sentence on what is wrong, the kind.
 
-    ``missing``: no event stands there. ``beginning``: event 1 does not begin a log. ``changed``: a column
-    of the event, or what stands before it, is not what was hashed. ``hash``: only its stored hash is wrong.
+    ``missing``: no event stands there. ``beginning``: event 1 begins no log, or a later one does.
+    ``changed``: a column of the event, or what stands before it, is not what was hashed. ``hash``: only its
+    stored hash is wrong.
     ``moved``: the event that belongs there stands elsewhere. ``time``: it was recorded before the one
     before it. ``unreadable``: a column is no UTF-8 text. ``truncated``: the log's end is gone.
     """
@@ -109,8 +113,10 @@ class Checker:
         seq, expected = row[0], self.seq + 1
         if seq != expected:
             return Break(expected, f"event {expected} is missing; the next one is event {seq!r}", "missing")
-        if expected == 1 and row[2] != "log.created":
-            return Break(1, f"event 1 is {row[2]!r}, not 'log.created'", "beginning")
+        if expected == 1 and row[2] != BEGINNING:
+            return Break(1, f"event 1 is {row[2]!r}, not {BEGINNING!r}", "beginning")
+        if expected > 1 and row[2] == BEGINNING:
+            return Break(expected, f"event {expected} is {BEGINNING!r}, and a log begins once", "beginning")
         if link(self.head, row) != stored:
             return Break(expected, f"the hash of event {expected} does not match its contents", "changed")
         recorded_at = row[_RECORDED_AT]

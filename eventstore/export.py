@@ -1,8 +1,8 @@
 """A log as JSON Lines: one event a line, with all columns, so that a stranger can check it.
 
-The two JSON columns are carried as the text that is stored, for the hash covers that text. Reading
-checks the form of a line and nothing else: the chain is checked by ``chain``, the events are decoded by
-``store``. docs/event-log.md describes the format for strangers.
+The two JSON columns are carried as the text that is stored, for the hash covers that text. There is one way
+to write a line. Reading checks that and nothing else: the chain is checked by ``chain``, the events are
+decoded by ``store``. docs/event-log.md describes the format for strangers.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def line_of(row: tuple[Value, ...], stored: object) -> bytes:
 
 
 def read(file: BinaryIO) -> Iterator[Row]:
-    """Yield the rows of an export, one for each line, whatever order they are in.
+    """Yield the rows of an export, one for each line, whatever order the lines are in.
 
     Raises:
         CorruptLogError: on reaching a line that is no exported event; names the line.
@@ -84,4 +84,11 @@ def read(file: BinaryIO) -> Iterator[Row]:
             raise CorruptLogError(
                 f"line {number} is no exported event: its hash is not 64 hexadecimal digits"
             )
-        yield astuple(event)[:-1], bytes.fromhex(event.hash)
+        row, stored = astuple(event)[:-1], bytes.fromhex(event.hash)
+        if line_of(row, stored) != line:
+            # So that one log is one export, and no two readers take different events from a line.
+            raise CorruptLogError(
+                f"line {number} is no exported event: it was written anew by other means; an export has each "
+                "key once and in its order, no spaces, and a line feed alone at the end of a line"
+            )
+        yield row, stored

@@ -79,7 +79,7 @@ def test_the_forger_can_make_what_is_accepted(tmp_path: Path) -> None:
             "not a digest",
         ),
         (NewEvent(ev.DeletionStarted(kind="prune", policy={"n": 2**64}), OPERATION), "'n' is"),
-        (NewEvent(ev.LogCreated(log_id="f" * 32, format=1), "other"), "log id"),
+        (NewEvent(ev.LogCreated(log_id="f" * 32, format=1), "other"), "begins once"),
     ],
     ids=lambda value: f"{value.event.type} {value.subject[:20]}" if isinstance(value, NewEvent) else None,
 )

@@ -6,11 +6,13 @@ import io
 import json
 import os
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,6 +22,7 @@ from msb_cache.artifacts.layout import Layout
 from msb_cache.eventstore import chain, export
 from tests.carrying import USED, forged, linked, lived_in, refused
 from tests.cli.support import APP, TOOL
+from tests.docs.markdown import blocks
 from tests.imagebuilder import docker_archive
 
 
@@ -160,8 +163,8 @@ def _reason(lines: Lines) -> None:
 def test_what_does_not_verify(home: Path, tmp_path: Path, change: Callable[[Lines], None], says: str) -> None:
     lines = [json.loads(line) for line in exported(home).splitlines()]
     change(lines)
-    data = "".join(json.dumps(line) + "\n" for line in lines)
-    assert says in refused(tmp_path, data.encode())
+    data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+    assert says in refused(tmp_path, data)
 
 
 def test_a_tail_is_no_log(home: Path, tmp_path: Path) -> None:
@@ -194,3 +197,118 @@ def test_an_id_that_was_there_before(tmp_path: Path) -> None:
     rows = [list(row) for row, _ in export.read(io.BytesIO(forged(tmp_path, USED)))]
     rows[1][1] = rows[0][1]
     assert "only ever appended" in refused(tmp_path, linked(rows))
+
+
+# -- one way to write a log ---------------------------------------------------------------------------------
+
+
+def _line(change: Callable[[bytes], bytes], number: int = 3) -> Callable[[bytes], bytes]:
+    def changed(data: bytes) -> bytes:
+        lines = data.splitlines(keepends=True)
+        lines[number] = change(lines[number])
+        return b"".join(lines)
+
+    return changed
+
+
+def _keys(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes]:
+    return _line(lambda line: msgspec.json.encode(change(json.loads(line))) + b"\n")
+
+
+def _row(position: int, **fields: Any) -> Callable[[bytes], bytes]:
+    def changed(data: bytes) -> bytes:
+        rows = [list(row) for row, _ in export.read(io.BytesIO(data))]
+        row = rows[position - 1]
+        rows[position - 1] = [
+            fields[name](rows) if name in fields else value
+            for name, value in zip(chain.COLUMNS, row, strict=True)
+        ]
+        return linked(rows)
+
+    return changed
+
+
+WRITTEN_ANEW: dict[str, Callable[[bytes], bytes]] = {
+    "a key twice": _line(lambda line: line.replace(b'{"seq":4', b'{"seq":9,"seq":4')),
+    "a key twice, the first counts": _line(lambda line: line.replace(b'{"seq":4', b'{"seq":4,"seq":9')),
+    "a key more": _keys(lambda event: {**event, "more": 1}),
+    "a key less": _keys(lambda event: {name: event[name] for name in [*event][:-2]}),
+    "another order": _keys(lambda event: {"hash": event.pop("hash"), **event}),
+    "a swap of equal columns": _keys(
+        lambda event: {
+            **{name: event[name] for name in [*event][:6]},
+            "recorded_at": event["recorded_at"],
+            "occurred_at": event["occurred_at"],
+            **{name: event[name] for name in [*event][8:]},
+        }
+    ),
+    "Windows line ends": lambda data: data.replace(b"\n", b"\r\n"),
+    "spaces": _line(lambda line: line.replace(b'":', b'": ', 1)),
+    "a space at the end": _line(lambda line: line[:-1] + b" \n"),
+    "an empty line": _line(lambda line: line + b"\n"),
+    "no last line feed": lambda data: data[:-1],
+    "a byte order mark": lambda data: b"\xef\xbb\xbf" + data,
+    "an escape more": _line(lambda line: line.replace(b"image.", b"\\u0069mage.", 1)),
+    "an escaped slash": _line(lambda line: line.replace(b"/", b"\\/", 1)),
+    "a surrogate": _line(lambda line: line.replace(b"image.", b"\\ud800", 1)),
+    "no UTF-8": _line(lambda line: line.replace(b"image.", b"\xff", 1)),
+    "a number with a point": _line(lambda line: line.replace(b'"version":1', b'"version":1.0')),
+    "a number with an exponent": _line(lambda line: line.replace(b'"version":1', b'"version":1e0')),
+    "a truth for a number": _line(lambda line: line.replace(b'"version":1', b'"version":true')),
+    "a text for a number": _line(lambda line: line.replace(b'"version":1', b'"version":"1"')),
+    "a number for a text": _line(lambda line: line.replace(b'"type":"image.', b'"type":1,"x":"')),
+    "a number too large": _line(lambda line: line.replace(b'"version":1', b'"version":99999999999999999999')),
+    "a hash in capitals": _keys(lambda event: {**event, "hash": event["hash"].upper()}),
+    "a list": _line(lambda line: b"[]\n"),
+    "no JSON": _line(lambda line: b"event 4\n"),
+    "another format": _row(1, data=lambda rows: rows[0][9].replace('"format":1', '"format":2')),
+    "it begins twice": _row(
+        4,
+        type=lambda rows: "log.created",
+        subject=lambda rows: rows[0][4],
+        data=lambda rows: rows[0][9],
+    ),
+    "it begins with something else": _row(1, type=lambda rows: "image.used"),
+    "time goes back": _row(4, recorded_at=lambda rows: rows[2][7] - 1),
+    "a line twice": _line(lambda line: line + line),
+    "no event": lambda data: b"",
+}
+
+
+@pytest.fixture(scope="module")
+def published() -> Any:
+    """The program of docs/event-log.md that checks an export."""
+    document = Path(__file__).parents[2] / "docs" / "event-log.md"
+    (block,) = [each for each in blocks(document.read_text()) if each.argument == "check_export.py"]
+    return compile(block.text, "check_export.py", "exec")
+
+
+def verdict(program: Any, data: bytes, path: Path, monkeypatch: pytest.MonkeyPatch) -> str | None:
+    path.write_bytes(data)
+    monkeypatch.setattr(sys, "argv", ["check_export.py", str(path)])
+    try:
+        exec(program, {})
+    except SystemExit as error:
+        return str(error.code)
+    return None
+
+
+@pytest.mark.parametrize("how", WRITTEN_ANEW)
+def test_the_published_program_and_import_refuse_the_same(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: Any, how: str
+) -> None:
+    whole = exported(home)
+    assert verdict(published, whole, tmp_path / "whole.jsonl", monkeypatch) is None
+    changed = WRITTEN_ANEW[how](whole)
+    assert changed != whole
+    assert "is not sound at event" in (verdict(published, changed, tmp_path / "log.jsonl", monkeypatch) or "")
+    refused(tmp_path, changed)
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"])))
+def test_python_writes_a_line_as_an_export_does(text: str) -> None:
+    """So that the published program can hold a line against what it must be."""
+    row = (1, "i", "t", 1, text, "o", 1, 1, text, text)
+    fields = {**dict(zip(chain.COLUMNS, row, strict=True)), "hash": "0" * 64}
+    written = json.dumps(fields, ensure_ascii=False, separators=(",", ":")) + "\n"
+    assert export.line_of(row, bytes(32)) == written.encode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import sqlite3
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.peer
 
 NAMELESS = image([layer([file("x", b"nameless")])])
 PULLED = image([layer([file("pulled", b"p" * 5000)], "gzip")])
+_SECONDS = re.compile(r" \(\d+\.\d+s\)$")
+"""What msb says behind the name of an image that took long."""
 
 
 class Run:
@@ -46,7 +49,8 @@ class Run:
                 text=True,
                 timeout=60,
             )
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+
+        lines = [_SECONDS.sub("", line.strip()) for line in done.stderr.splitlines() if line.strip()]
         if "pull" in words:  # the address of what cannot be had is the HTTP client's to word
             lines = [line.partition(" for url")[0] for line in lines]
         reported = json.loads(done.stdout) if "--format" in words else None

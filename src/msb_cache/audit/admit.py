@@ -16,7 +16,7 @@ from msb_cache.artifacts.layout import is_metadata_name
 from msb_cache.errors import CorruptLogError, InvalidReferenceError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.export import Row
-from msb_cache.eventstore.store import StoredEvent, decode_row
+from msb_cache.eventstore.store import FORMAT, StoredEvent, decode_row
 from msb_cache.eventstore.upcasting import CATALOGUE
 from msb_cache.oci.digest import digest_problem
 from msb_cache.oci.reference import Reference
@@ -24,6 +24,7 @@ from msb_cache.oci.reference import Reference
 _MAX_INT = 2**63 - 1  # what SQLite can hold
 _MAX_SIZE = 2**50  # bytes of one file, so that no sum of them is larger than that
 _MAX_NAME = 4096
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _OPERATION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SIZES = {"size", "erofs_size", "fsmeta_size", "vmdk_size", "bytes", "bytes_fetched", "bytes_reused"}
 _DIGESTS = {"manifest_digest", "previous_digest", "diff_id", "blob_digest"}
@@ -47,11 +48,15 @@ def admit(row: Row) -> StoredEvent:
 def _problems(event: StoredEvent) -> Iterator[str]:
     if min(event.occurred_at_ns, event.recorded_at_ns) < 0:
         yield "its time is before 1970"
+    if not _ID.fullmatch(event.id):
+        yield "its id is no UUIDv7, which says what the clock read"
     if not _OPERATION.fullmatch(event.operation):
         yield "its operation is no id"
     subject = _subject_problem(event)
     if subject is not None:
         yield f"its subject {subject}"
+    if isinstance(event.data, ev.LogCreated) and event.data.format != FORMAT:
+        yield f"its log has format {event.data.format}, and this msb-cache knows {FORMAT}"
     yield from _values("data", msgspec.to_builtins(event.data))
     yield from _values("actor", msgspec.to_builtins(event.actor))
 

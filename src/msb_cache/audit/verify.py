@@ -25,7 +25,9 @@ from msb_cache.engines.leftovers import Leftover
 from msb_cache.errors import CorruptLogError, LogError
 from msb_cache.eventstore import chain, checkpoint
 from msb_cache.eventstore.checkpoint import Checkpoint
+from msb_cache.eventstore.events import LogCreated
 from msb_cache.eventstore.ids import uuid7
+from msb_cache.eventstore.store import FORMAT
 from msb_cache.failpoints import reached
 from msb_cache.home import index_cache, pairing
 from msb_cache.home.ledger import Ledger
@@ -224,6 +226,11 @@ def _compare(
     fold = Fold(Tables())
     broken = _is_broken(found.schema, *schema.FOLDED)
     try:
+        for first in store.read(until=1):
+            if isinstance(first.data, LogCreated) and first.data.format != FORMAT:
+                raise CorruptLogError(
+                    f"the log has format {first.data.format}, and this msb-cache knows {FORMAT}"
+                )
         for cached in index_cache.known(connection, ledger.layout.snapshots):
             fold.apply(store.facts(after=position, until=cached.seq))
             position = cached.seq
