@@ -30,7 +30,7 @@ def checkpoint(home: str | None, format_: str) -> None:
             }
         )
     else:
-        click.echo(found.note, nl=False)
+        output.document(found.note)
 
 
 COMMAND = checkpoint

@@ -10,6 +10,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from msb_cache.cli import output
+
 if TYPE_CHECKING:
     from msb_cache.cache import ImageCache
     from msb_cache.eventstore.store import Actor
@@ -54,7 +56,7 @@ def stopping() -> Iterator[Callable[[], bool]]:
         for number, handler in previous.items():
             signal.signal(number, handler)
         if asked and on_terminal(sys.stderr):
-            click.echo(err=True)  # behind what the terminal shows of Ctrl-C
+            output.line(err=True)  # behind what the terminal shows of Ctrl-C
 
 
 def on_terminal(stream: IO[str] | None) -> bool:
@@ -107,9 +109,9 @@ def quiet_option(text: str) -> Callable[[F], F]:
 
 def note(sentence: str) -> None:
     """Say something unusual that is no error, on stderr."""
-    click.echo(f"{click.style('note:', fg='yellow')} {sentence}", err=True)
+    output.line(output.styled("note:", fg="yellow"), f" {sentence}", err=True)
 
 
 def done(what: str, subject: str) -> None:
     """Say what was done, on stderr."""
-    click.echo(f"  {click.style('✓', fg='green')} {what:<10} {subject}", err=True)
+    output.line("  ", output.styled("✓", fg="green"), f" {what:<10} {subject}", err=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import click
 import msgspec
 
 from msb_cache.cli import output
@@ -67,7 +66,7 @@ def print_deletion(report: DeletionReport) -> None:
     row = report.counters
 
     def line(name: str, value: str) -> None:
-        click.echo(f"{name + ':':<12} {value}")
+        output.line(f"{name + ':':<12} {value}")
 
     line("Operation", report.operation)
     line("Kind", row.kind)
@@ -80,12 +79,14 @@ def print_deletion(report: DeletionReport) -> None:
     line("Outcome", (row.outcome or "unfinished") + (", finished by recovery" if row.recovered else ""))
     line("Freed", output.size(row.bytes_reclaimed))
     if report.images:
-        click.echo(f"\nImages removed ({len(report.images)})")
+        output.line()
+        output.line(f"Images removed ({len(report.images)})")
         for reference, data in report.images:
             forced = "   forced" if data.forced else ""
-            click.echo(f"  {output.printable(familiar(reference))}   {data.manifest_digest}{forced}")
+            output.line(f"  {familiar(reference)}   {data.manifest_digest}{forced}")
     if report.artifacts:
-        click.echo(f"\nArtifacts ({len(report.artifacts)})")
+        output.line()
+        output.line(f"Artifacts ({len(report.artifacts)})")
         output.table(
             ("KIND", "OUTCOME", "SIZE", "SUBJECT", "NOTE"),
             [
@@ -101,10 +102,11 @@ def print_deletion(report: DeletionReport) -> None:
             right=(2,),
         )
     if report.kept:
-        click.echo(f"\nKept ({len(report.kept)})")
+        output.line()
+        output.line(f"Kept ({len(report.kept)})")
         for kept in report.kept:
             because = kept_because(kept.rule, kept.holders, kept.more)
-            click.echo(f"  {output.printable(subject(kept.subject))}   {output.printable(because)}")
+            output.line(f"  {subject(kept.subject)}   {because}")
 
 
 def _artifact_note(artifact: ArtifactReport) -> str:
@@ -116,5 +118,5 @@ def _artifact_note(artifact: ArtifactReport) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, list):
-        return output.printable(" ".join(map(str, value)))
-    return output.printable(str(value).lower() if isinstance(value, bool) else str(value))
+        return " ".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)

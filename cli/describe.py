@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from msb_cache.cli.output import printable, short
+from msb_cache.cli.output import short
 from msb_cache.eventstore.events import ArtifactDeleted
 from msb_cache.eventstore.telling import Tone
 
@@ -64,7 +64,7 @@ def who(actor: Actor) -> str:
         name += f" ({actor.program})"
     if actor.observed:
         name = f"seen by {name}"
-    return printable(f"{name}: {actor.reason}" if actor.reason else name)
+    return f"{name}: {actor.reason}" if actor.reason else name
 
 
 def fields(event: StoredEvent) -> dict[str, Any]:

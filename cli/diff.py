@@ -76,9 +76,9 @@ def _print_changes(changes: Changes) -> None:
     if rows:
         output.columns(rows)
     else:
-        click.echo("Nothing has changed.", err=True)
+        output.line("Nothing has changed.", err=True)
     change, before, after = changes.bytes_changed, changes.bytes_before, changes.bytes_after
-    click.echo(
+    output.line(
         f"From @{changes.from_position} to @{changes.to_position}: {output.size(before)} before, "
         f"{output.size(after)} after ({'-' if change < 0 else '+'}{output.size(abs(change))})"
     )

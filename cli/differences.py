@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from msb_cache.cli import output
 
 if TYPE_CHECKING:
@@ -27,10 +25,10 @@ def difference_fields(difference: Difference) -> dict[str, Any]:
 def print_differences(differences: Sequence[Difference]) -> None:
     """Print rows that differ: as the index has them, and as the log says."""
     for difference in differences:
-        key = output.printable(" ".join(map(str, difference.key)))
-        click.echo(f"{difference.table} {key}")
-        click.echo(f"  index  {output.printable(str(difference.live))}")
-        click.echo(f"  log    {output.printable(str(difference.folded))}")
+        key = " ".join(map(str, difference.key))
+        output.line(f"{difference.table} {key}")
+        output.line(f"  index  {difference.live!s}")
+        output.line(f"  log    {difference.folded!s}")
 
 
 _WRONG = {"missing": "is missing", "changed": "is another", "extra": "does not belong to msb-cache"}
@@ -50,7 +48,7 @@ def schema_fields(problem: SchemaProblem) -> dict[str, Any]:
 
 def schema_sentence(problem: SchemaProblem) -> str:
     """Return what is wrong with a part of the schema."""
-    name = output.printable(f"{problem.kind} {problem.name}")
+    name = f"{problem.kind} {problem.name}"
     if problem.kind == "setting":
-        return f"{name} is {output.printable(str(problem.found))}, not {problem.expected}"
+        return f"{name} is {problem.found}, not {problem.expected}"
     return f"{name} {_WRONG[problem.problem]}"

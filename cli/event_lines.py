@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
-import click
-
 from msb_cache.cli import output
 from msb_cache.cli.describe import describe, fields, who
 from msb_cache.queries.resolve import familiar
@@ -27,7 +25,11 @@ def print_events(found: Iterable[StoredEvent]) -> None:
 def print_as_they_come(found: Iterable[StoredEvent], format_: str) -> None:
     """Print each event at once, as a line of text or of JSON."""
     for event in found:
-        click.echo(_json_line(event) if format_ == "json" else _line(event))
+        if format_ == "json":
+            output.json_line(fields(event))
+        else:
+            _, when, kind, about, details, who = event_row(event)
+            output.line(f"{when}  {kind:<16}  {about}  {details}  {who}")
 
 
 def print_json(found: Iterable[StoredEvent]) -> None:
@@ -57,16 +59,5 @@ def some(found: Iterable[StoredEvent]) -> Iterator[StoredEvent] | None:
     events = iter(found)
     for first in events:
         return chain((first,), events)
-    click.echo("No such events.", err=True)
+    output.line("No such events.", err=True)
     return None
-
-
-def _line(event: StoredEvent) -> str:
-    _, when, kind, about, details, who = map(output.printable, event_row(event))
-    return f"{when}  {kind:<16}  {about}  {details}  {who}".rstrip()
-
-
-def _json_line(event: StoredEvent) -> str:
-    import json
-
-    return json.dumps(fields(event), ensure_ascii=False)

@@ -63,14 +63,14 @@ _LONGEST = 48  # characters of details: one long reason must not push the actors
 # characters of details: one long reason must not push the actors' names away
 
 
-def _timeline(events: Iterator[StoredEvent]) -> Iterator[str]:
+def _timeline(events: Iterator[StoredEvent]) -> Iterator[Sequence[str | output.Styled]]:
     rows = _rows(events)
     first = [*islice(rows, output.SCREENFUL)]
     cells_of = output.fitted([(*cells[:3], cells[3][:_LONGEST], cells[4]) for cells, _ in first])
     for cells, look in chain(first, rows):
         when, what, *rest = cells_of(cells)
-        styled = [click.style(when, dim=True) if cells[0] else when, click.style(what, **look), *rest]
-        yield "  ".join(styled).rstrip()
+        time = output.styled(when, dim=True) if cells[0] else when
+        yield time, "  ", output.styled(what, **look), "  ", "  ".join(rest)
 
 
 def _rows(events: Iterator[StoredEvent]) -> Iterator[tuple[Sequence[str], dict[str, Any]]]:
@@ -84,8 +84,13 @@ def _rows(events: Iterator[StoredEvent]) -> Iterator[tuple[Sequence[str], dict[s
         group = (event.operation, when if event.actor.observed else "")
         repeated, before = before == group, group
         look = {"fg": line.colour, "bold": not getattr(event, "shared", False)}
-        details = output.printable(line.details)
         yield (
-            ("" if repeated else when, line.what, line.digest, details, "" if repeated else who(event.actor)),
+            (
+                "" if repeated else when,
+                line.what,
+                line.digest,
+                line.details,
+                "" if repeated else who(event.actor),
+            ),
             look,
         )

@@ -36,7 +36,7 @@ def holders(home: str | None, reference: str | None, as_of: str | None, format_:
         ]
         output.table(("HOLDER", "DIGEST", "REFERENCE", "SINCE"), rows)
     else:
-        click.echo("Nobody holds anything." if reference is None else "Nobody holds it.", err=True)
+        output.line("Nobody holds anything." if reference is None else "Nobody holds it.", err=True)
 
 
 COMMAND = holders

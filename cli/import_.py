@@ -47,7 +47,7 @@ def import_(home: str | None, path: str, format_: str) -> None:
     if report.files_missing:
         note(
             f"{report.files_missing:,} of the {report.files:,} files that the log names are not in "
-            f"{output.printable(str(here))}; `msb-cache verify` lists them, pulling or loading an image "
+            f"{here}; `msb-cache verify` lists them, pulling or loading an image "
             "again makes its own"
         )
 

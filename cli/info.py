@@ -49,7 +49,7 @@ def _plain(name: str, value: Any) -> Any:
 
 def _print(found: HomeInfo) -> None:
     def line(name: str, value: str) -> None:
-        click.echo(f"{name + ':':<12} {output.printable(value)}")
+        output.line(f"{name + ':':<12} {value}")
 
     line("Home", str(found.home))
     line("Engine", f"{found.engine} ({found.why})")

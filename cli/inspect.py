@@ -55,7 +55,7 @@ def _print_detail(detail: ImageDetail, holders: list[str]) -> None:
     handle, config = detail.handle, detail.config
 
     def line(name: str, value: str) -> None:
-        click.echo(f"{name + ':':<16} {output.printable(value)}")
+        output.line(f"{name + ':':<16} {value}")
 
     line("Reference", handle.reference)
     line("Digest", handle.manifest_digest or "-")
@@ -65,7 +65,8 @@ def _print_detail(detail: ImageDetail, holders: list[str]) -> None:
     line("Last used", output.local_time(handle.last_used_at_ns))
     line("Held by", ", ".join(holders) or "nobody")
     if config is not None and any(getattr(config, name) for name in _SETTINGS):
-        click.echo("\nConfig")
+        output.line()
+        output.line("Config")
         for name, value in (
             ("Entrypoint", _words(config.entrypoint)),
             ("Cmd", _words(config.cmd)),
@@ -80,10 +81,11 @@ def _print_detail(detail: ImageDetail, holders: list[str]) -> None:
             ("Labels", [f"{key}={value}" for key, value in (config.labels or {}).items()]),
         ):
             if values:
-                click.echo(f"  {name}:")
+                output.line(f"  {name}:")
             for value in values:
-                click.echo(f"    {output.printable(value)}")
-    click.echo(f"\nLayers ({len(detail.layers)}), bottom to top")
+                output.line(f"    {value}")
+    output.line()
+    output.line(f"Layers ({len(detail.layers)}), bottom to top")
     output.table(
         ("#", "DIFF ID", "BLOB", "EROFS", "MEDIA TYPE"),
         [

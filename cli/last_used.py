@@ -47,7 +47,7 @@ def last_used(home: str | None, idle_for: str | None, format_: str) -> None:
             [_idle_row(image) for image in found],
         )
     else:
-        click.echo("No such images." if idle_for else "No images are cached.", err=True)
+        output.line("No such images." if idle_for else "No images are cached.", err=True)
 
 
 COMMAND = last_used

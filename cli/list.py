@@ -26,7 +26,7 @@ def list_(home: str | None, patterns: tuple[str, ...], as_of: str | None, format
         handles = cache.list(*patterns, as_of=as_of)
     if quiet:
         for handle in handles:
-            click.echo(handle.reference)
+            output.line(handle.reference)
     elif format_ == "json":
         from msb_cache.cli.fields import image_fields
 
@@ -44,7 +44,7 @@ def list_(home: str | None, patterns: tuple[str, ...], as_of: str | None, format
         ]
         output.table(("REFERENCE", "DIGEST", "SIZE", "CREATED", "LAST USED"), rows, right=(2,))
     else:
-        click.echo("No cached images.", err=True)
+        output.line("No cached images.", err=True)
 
 
 COMMAND = list_

@@ -8,6 +8,14 @@ import sys
 import structlog
 
 from msb_cache import diagnostics
+from msb_cache.cli import output
+
+
+def _printable(logger: object, name: str, values: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Show in lines for people what would drive a terminal; lists are shown as Python writes them anyway."""
+    return {
+        key: output.printable(value) if isinstance(value, str) else value for key, value in values.items()
+    }
 
 
 def configure(level: str, format: str) -> None:
@@ -21,6 +29,7 @@ def configure(level: str, format: str) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([] if format == "json" else [_printable]),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),

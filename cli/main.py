@@ -169,7 +169,7 @@ def cli(ctx: click.Context, home: str | None, no_sync: bool, log_level: str | No
 
         configure(log_level, log_format)
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
+        output.document(f"{ctx.get_help()}\n", err=True)
         ctx.exit(EXIT_USAGE)
 
 
@@ -200,7 +200,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         result: Any = cli.main(arguments, prog_name="msb-cache", standalone_mode=False)
     except click.exceptions.Abort:
-        click.echo("stopped", err=True)
+        output.line("stopped", err=True)
         return 130
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "msb-cache"

@@ -7,8 +7,8 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
-from typing import Any
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
 import click
 
@@ -40,14 +40,44 @@ def rfc3339(ns: int | None) -> str | None:
 
 
 def printable(text: str) -> str:
-    """Return text from outside without characters that would drive a terminal."""
+    """Return text from outside without characters that drive a terminal, turn text around or are not seen.
+
+    They are shown as Python writes them: ``\\x1b``, ``\\u202e``.
+    """
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+class Styled(NamedTuple):
+    """A part of a line, and how it looks on a terminal: what ``click.style`` takes."""
+
+    text: str
+    look: dict[str, Any]
+
+
+def styled(text: str, **look: Any) -> Styled:
+    """Return a part of a line that looks like this on a terminal."""
+    return Styled(text, look)
+
+
+def line(*parts: str | Styled, err: bool = False) -> None:
+    """Print one line. All text that people read goes this way, wherever it comes from.
+
+    What would drive a terminal, or begin another line, is shown as what it is.
+    """
+    click.echo(_rendered(parts), err=err)
+
+
+def _rendered(parts: Iterable[str | Styled]) -> str:
+    return "".join(
+        printable(part) if isinstance(part, str) else click.style(printable(part.text), **part.look)
+        for part in parts
+    ).rstrip()
 
 
 def error(sentence: str) -> None:
     """Say what went wrong, on stderr."""
-    colour = False if os.environ.get("NO_COLOR") else None
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {printable(sentence)}", err=True, color=colour)
+    text = _rendered([styled("error:", fg="red", bold=True), f" {sentence}"])
+    click.echo(text, err=True, color=False if os.environ.get("NO_COLOR") else None)
 
 
 _WHOLE = (
@@ -139,13 +169,13 @@ def _print_rows(
     widths, cuts, space = _fit(header, first, 3)
     gap = " " * space
 
-    def joined(line: Sequence[str]) -> str:
-        return gap.join(_padded(line, widths, right)).rstrip()
+    def joined(cells: Sequence[str]) -> str:
+        return gap.join(_padded(cells, widths, right)).rstrip()
 
-    def row(line: Sequence[str]) -> str:
-        return joined(_cut(line, cuts))
+    def row(cells: Sequence[str]) -> tuple[str]:
+        return (joined(_cut(cells, cuts)),)
 
-    click.echo("\n".join([click.style(joined(header), bold=True), *map(row, first)]))
+    lines(chain([[styled(joined(header), bold=True)]], map(row, first)))
     lines(map(row, rest))
 
 
@@ -162,13 +192,14 @@ def _padded(line: Sequence[str], widths: Sequence[int], right: Sequence[int] = (
 
 def fitted(rows: Sequence[Sequence[str]]) -> Callable[[Sequence[str]], list[str]]:
     """Return what cuts and pads the cells of these rows, and of later ones, for columns two spaces apart."""
-    widths, cuts, _ = _fit([""] * len(rows[0]), rows, 2)
-    return lambda row: _padded(_cut(row, cuts), widths)
+    lines = [[*map(printable, row)] for row in rows]
+    widths, cuts, _ = _fit([""] * len(lines[0]), lines, 2)
+    return lambda row: _padded(_cut([*map(printable, row)], cuts), widths)
 
 
-def lines(texts: Iterable[str]) -> None:
-    """Print lines as they come, a screenful at a time."""
-    texts = iter(texts)
+def lines(found: Iterable[Sequence[str | Styled]]) -> None:
+    """Print lines, each of its parts, as they come, a screenful at a time."""
+    texts = map(_rendered, found)
     while screenful := [*islice(texts, SCREENFUL)]:
         click.echo("\n".join(screenful))
 
@@ -177,16 +208,46 @@ def columns(rows: Iterable[Sequence[str]], *, err: bool = False) -> None:
     """Print aligned columns without a header, indented."""
     lines = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    for line in lines:
-        text = "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        click.echo(f"  {text}".rstrip(), err=err)
+    for cells in lines:
+        text = "   ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        line(f"  {text}", err=err)
 
 
 def json(value: Any) -> None:
     """Print a value as indented JSON, with keys in the order given."""
     import json as encoder
 
-    click.echo(encoder.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(_escaped(encoder.dumps(value, indent=2, ensure_ascii=False)))
+
+
+def json_line(value: Any) -> None:
+    """Print a value as one line of JSON."""
+    import json as encoder
+
+    click.echo(_escaped(encoder.dumps(value, ensure_ascii=False)))
+
+
+def document(text: str, *, err: bool = False) -> None:
+    """Print a document of several lines as it is, but for what would drive a terminal."""
+    click.echo("\n".join(map(printable, text.split("\n"))), nl=False, err=err)
+
+
+def _escaped(text: str) -> str:
+    """Return JSON text with what would drive a terminal written as JSON can: the value stays the same.
+
+    JSON itself escapes only what is below a space.
+    """
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return re.sub(r"[^ -~\n]", _escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    character = found[0]
+    if character.isprintable():
+        return character
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
 def json_array(values: Iterable[Any]) -> None:
@@ -196,7 +257,7 @@ def json_array(values: Iterable[Any]) -> None:
     before = "[\n"
     values = iter(values)
     while screenful := [*islice(values, SCREENFUL)]:
-        texts = [format(encode(value), indent=2).decode() for value in screenful]
+        texts = [_escaped(format(encode(value), indent=2).decode()) for value in screenful]
         # Within strings a newline is escaped, so every one here is between lines.
         indented = ["  " + text.replace("\n", "\n  ") for text in texts]
         click.echo(before + ",\n".join(indented), nl=False)

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from msb_cache.cli import output
 from msb_cache.cli.common import on_terminal
 
@@ -46,7 +44,7 @@ class _Lines:
         }.get(progress.event)
         if text is not None:
             with self._lock:
-                click.echo(f"  {text}", err=True)
+                output.line(f"  {text}", err=True)
 
 
 @contextmanager
@@ -60,7 +58,7 @@ def _bars() -> Iterator[Progress]:
         BarColumn(),
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
-        TextColumn("{task.fields[state]}"),
+        TextColumn("{task.fields[state]}", markup=False),  # a registry's words
     )
     with Progress(*columns, console=Console(stderr=True), transient=False) as bars:
         tasks: dict[str, Any] = {}

@@ -50,7 +50,7 @@ def prune(
                 output.json(_preview_fields(shown))
             elif quiet:
                 for reference in shown.plan.references:
-                    click.echo(familiar(reference))
+                    output.line(familiar(reference))
             else:
                 _print_preview(shown)
             return 0
@@ -63,7 +63,7 @@ def prune(
         output.json(asdict(report))
     elif report.operation is None:
         if not quiet:
-            click.echo("Nothing was pruned.", err=True)
+            output.line("Nothing was pruned.", err=True)
     elif not quiet:
         _print_report(report)
     return max(failures(report), default=0)
@@ -77,14 +77,14 @@ def _confirm(shown: Preview) -> bool:
     try:
         return click.confirm("\nDelete these?", err=True)
     except click.Abort:
-        click.echo(err=True)  # behind the question, and what the terminal shows of Ctrl-C
+        output.line(err=True)  # behind the question, and what the terminal shows of Ctrl-C
         raise
 
 
 def _print_preview(shown: Preview, *, err: bool = False) -> None:
     plan = shown.plan
     if plan.empty and not shown.artifacts:
-        click.echo("Nothing to delete.", err=err)
+        output.line("Nothing to delete.", err=err)
     else:
         counts = (
             (len(plan.references), "reference", None),
@@ -93,13 +93,13 @@ def _print_preview(shown: Preview, *, err: bool = False) -> None:
             (shown.orphans, "file that no image names", "files that no image names"),
         )
         parts = [output.plural(count, one, many) for count, one, many in counts if count]
-        click.echo(f"Deletes {', '.join(parts)}: {output.size(shown.bytes or 0)}", err=err)
+        output.line(f"Deletes {', '.join(parts)}: {output.size(shown.bytes or 0)}", err=err)
         output.columns(
             ((familiar(name), output.short(digest)) for name, digest in plan.references.items()), err=err
         )
         output.columns(leftover_cells(shown.leftovers), err=err)
     if plan.kept:
-        click.echo(f"Keeps {len(plan.kept)}", err=err)
+        output.line(f"Keeps {len(plan.kept)}", err=err)
         rows = (
             (
                 output.short(kept.subject) if kept.subject.startswith("sha256:") else familiar(kept.subject),
@@ -139,5 +139,5 @@ def _print_report(report: Any) -> None:
         *([("Orphans", f"{report.orphans_removed:,}")] if report.orphans_removed else []),
         ("Reclaimed", output.size(report.bytes_reclaimed)),
     ):
-        click.echo(f"  {name + ':':<12} {value}")
-    click.echo(f"  {'Operation:':<12} {report.operation}")
+        output.line(f"  {name + ':':<12} {value}")
+    output.line(f"  {'Operation:':<12} {report.operation}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -52,7 +54,7 @@ def prunes(ctx: click.Context, limit: int | None, format_: str) -> None:
         header = ("ID", "WHEN", "KIND", "IMAGES", "LAYERS", "FREED", "OUTCOME", "WHO")
         output.table(header, rows, right=(3, 4, 5))
     else:
-        click.echo("Nothing was ever pruned or removed.", err=True)
+        output.line("Nothing was ever pruned or removed.", err=True)
 
 
 @prunes.command(short_help="Show what one prune or removal deleted and kept.")
@@ -97,24 +99,38 @@ def _command(arguments: Sequence[str], home: str | None) -> list[str]:
     return ["msb-cache", *(() if home is None else ("--home", home)), *arguments]
 
 
+def _quoted(word: str) -> str:
+    """Quote a word for the shell; with its own escapes for what a terminal must not get."""
+    if word.isprintable():
+        return shlex.quote(word)
+    plain = re.compile(r"[^\\']")
+    units = (
+        one
+        if one.isprintable() and plain.match(one)
+        else "".join(f"\\x{byte:02x}" for byte in os.fsencode(one))
+        for one in word
+    )
+    return f"$'{''.join(units)}'"
+
+
 def _print_plan(plan: RestorePlan, home: str | None) -> None:
-    click.echo(f"# What {plan.kind} {plan.operation} deleted, and how to have it again")
+    output.line(f"# What {plan.kind} {plan.operation} deleted, and how to have it again")
     for image in plan.images:
-        click.echo()
-        click.echo(f"# {output.printable(image.reference or 'no reference')}  {image.manifest_digest}")
+        output.line()
+        output.line(f"# {image.reference or 'no reference'}  {image.manifest_digest}")
         for sentence in image.notes:
-            click.echo(f"#   {output.printable(sentence)}")
+            output.line(f"#   {sentence}")
         if image.arguments:
-            click.echo(shlex.join(_command(image.arguments, home)))
+            output.line(" ".join(map(_quoted, _command(image.arguments, home))))
         elif image.certainty == "none":
-            click.echo("#   it cannot be brought back")
+            output.line("#   it cannot be brought back")
     if plan.lost:
-        click.echo()
-        click.echo(
+        output.line()
+        output.line(
             f"# {output.plural(len(plan.lost), 'file')} that no image accounts for cannot be brought back:"
         )
     for file in plan.lost:
-        click.echo(f"#   {file.kind} {output.printable(file.subject)}")
+        output.line(f"#   {file.kind} {file.subject}")
 
 
 def _plan_fields(plan: RestorePlan, home: str | None) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def pull(
     credential = _credential(username, password_stdin)
     with open_cache(home, quiet=quiet) as cache, display(quiet) as progress:
         if cache.kept_by_msb and not quiet:
-            click.echo(f"  msb pulls {output.printable(reference)} …", err=True)
+            output.line(f"  msb pulls {reference} …", err=True)
         pulled = cache.pull(
             reference,
             platform=platform,

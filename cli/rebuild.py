@@ -38,16 +38,16 @@ def rebuild(home: str | None, format_: str) -> int:
         output.json(fields)
         return 1 if mended else 0
     for problem in problems:
-        click.echo(schema_sentence(problem))
+        output.line(schema_sentence(problem))
     print_differences(differences)
     if problems:
         parts = output.plural(len(problems), "part")
-        click.echo(f"{parts} of the schema differed; now it is as msb-cache makes it.", err=True)
+        output.line(f"{parts} of the schema differed; now it is as msb-cache makes it.", err=True)
     if differences:
         rows = output.plural(len(differences), "row")
-        click.echo(f"{rows} differed and are now as the log says.", err=True)
+        output.line(f"{rows} differed and are now as the log says.", err=True)
     if not mended:
-        click.echo("The index is exactly what the log says.")
+        output.line("The index is exactly what the log says.")
     return 1 if mended else 0
 
 

@@ -19,7 +19,7 @@ def release(home: str | None, holder: str, quiet: bool) -> None:
     if quiet:
         return
     if not digests:
-        click.echo(f"{holder} holds nothing.", err=True)
+        output.line(f"{holder} holds nothing.", err=True)
     for digest in digests:
         done("Released", f"{output.short(digest)} by {holder}")
 

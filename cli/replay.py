@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -62,29 +61,25 @@ def replay(
         raise click.UsageError("--state is of one position: give it with --to, without --from")
     with open_cache(home) as cache:
         if wanted is not None:
-            compared = cache.compare_state(wanted, log=log, note=_note)
+            compared = cache.compare_state(wanted, log=log, note=note)
             _show_comparison(compared, format_)
             return 1 if compared.divergences else 0
         if state:
-            _print_state(cache.replay_state(log=log, until=last, note=_note))
+            _print_state(cache.replay_state(log=log, until=last, note=note))
             return 0
         shown = 0
-        for step in cache.replay(log=log, after=(first or 1) - 1, until=last, note=_note):
+        for step in cache.replay(log=log, after=(first or 1) - 1, until=last, note=note):
             shown += 1
             if format_ == "json":
-                click.echo(json.dumps(_step_fields(step), ensure_ascii=False))
+                output.json_line(_step_fields(step))
             else:
                 _print_step(step)
     if not shown:
-        click.echo("No such events.", err=True)
+        output.line("No such events.", err=True)
     return 0
 
 
 COMMAND = replay
-
-
-def _note(sentence: str) -> None:
-    note(output.printable(sentence))
 
 
 # -- rows ---------------------------------------------------------------------------------------------
@@ -103,13 +98,12 @@ def _fields(table: str, row: Key | None) -> dict[str, Any] | None:
 
 
 def _shown(value: Any) -> str:
-    return "-" if value is None else output.printable(str(value))
+    return "-" if value is None else str(value)
 
 
 def _print_step(step: Step) -> None:
-    seq, when, kind, subject, details, who = map(output.printable, event_row(step.event))
-    head = click.style(f"{seq:>5}  {when}  {kind}", bold=True)
-    click.echo(f"{head}  {subject}  {details}  {who}".rstrip())
+    seq, when, kind, subject, details, who = event_row(step.event)
+    output.line(output.styled(f"{seq:>5}  {when}  {kind}", bold=True), f"  {subject}  {details}  {who}")
     for change in step.changes:
         _print_change(change)
 
@@ -120,16 +114,16 @@ def _print_change(change: Change) -> None:
     mark, colour = ("~", "yellow")
     if change.before is None or change.after is None:
         mark, colour = ("+", "green") if change.before is None else ("-", "red")
-    click.echo(f"       {click.style(mark, fg=colour)} {change.table} {key}")
+    output.line("       ", output.styled(mark, fg=colour), f" {change.table} {key}")
     for position, name in enumerate(names):
         if position < length:
             continue
         if change.before is None or change.after is None:
             row = change.after or change.before or ()
             if row[position] is not None:
-                click.echo(f"           {name}: {_shown(row[position])}")
+                output.line(f"           {name}: {_shown(row[position])}")
         elif change.before[position] != change.after[position]:
-            click.echo(
+            output.line(
                 f"           {name}: {_shown(change.before[position])} → {_shown(change.after[position])}"
             )
 
@@ -183,13 +177,13 @@ def _show_comparison(compared: Comparison, format_: str) -> None:
         )
         return
     if not compared.divergences:
-        click.echo(f"At event {compared.seq} the state is exactly what the log says.")
+        output.line(f"At event {compared.seq} the state is exactly what the log says.")
         return
     if compared.step is not None:
-        click.echo(f"The state went wrong at event {compared.step.event.seq}, which does this:")
+        output.line(f"The state went wrong at event {compared.step.event.seq}, which does this:")
         _print_step(compared.step)
-        click.echo()
-    click.echo(
+        output.line()
+    output.line(
         f"{output.plural(len(compared.divergences), 'row')} not as the log says at event {compared.seq}:"
     )
     for found in compared.divergences:
@@ -199,9 +193,9 @@ def _show_comparison(compared: Comparison, format_: str) -> None:
 def _print_divergence(found: Divergence) -> None:
     key = " ".join(_shown(part) for part in found.key)
     since = f"since event {found.seq}" if found.seq else "no event made such a row"
-    click.echo(f"  {found.table} {key}, {since}")
+    output.line(f"  {found.table} {key}, {since}")
     for name, ours, theirs in _columns(found):
-        click.echo(f"      {name}: the log says {ours}, the state {theirs}")
+        output.line(f"      {name}: the log says {ours}, the state {theirs}")
 
 
 def _columns(found: Divergence) -> list[tuple[str, str, str]]:

@@ -65,7 +65,7 @@ def restore_backup(
     lost = "" if not report.events_lost else f"; {output.plural(report.events_lost, 'event')} lost"
     done("Restored", f"{output.plural(report.events, 'event')}{lost}")
     if report.set_aside is not None:
-        note(f"what was there is in {output.printable(str(report.set_aside))}")
+        note(f"what was there is in {report.set_aside}")
     note("look at `msb-cache verify`; no orphan is deleted until `msb-cache restore-backup --confirm`")
     return 0
 

@@ -29,7 +29,7 @@ def sync(home: str | None, force: bool, format_: str) -> None:
     with open_cache(home) as cache:
         report, theirs = cache.sync(force=force), cache.kept_by_msb
     for sentence in report.notes:
-        note(output.printable(sentence))
+        note(sentence)
     if format_ == "json":
         output.json(
             {
@@ -44,7 +44,7 @@ def sync(home: str | None, force: bool, format_: str) -> None:
     elif report.events:
         print_events(report.events)
     else:
-        click.echo("Nothing has changed." if theirs else "msb does not keep this home.", err=True)
+        output.line("Nothing has changed." if theirs else "msb does not keep this home.", err=True)
 
 
 COMMAND = sync
@@ -57,5 +57,5 @@ def _print_adopted(report: SyncReport) -> None:
         output.plural(counts["manifest.added"], "manifest"),
         output.plural(counts["image.held"], "hold"),
     ]
-    click.echo(f"Adopted what msb has here: {', '.join(parts)}.")
-    click.echo(f"`msb-cache events --operation {report.operation}` lists it.", err=True)
+    output.line(f"Adopted what msb has here: {', '.join(parts)}.")
+    output.line(f"`msb-cache events --operation {report.operation}` lists it.", err=True)

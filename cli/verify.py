@@ -107,39 +107,43 @@ def _verification_fields(found: Verification) -> dict[str, Any]:
 
 
 def _print_verification(found: Verification) -> None:
-    good, bad = click.style("✓", fg="green"), click.style("✗", fg="red")
+    good, bad = output.styled("✓", fg="green"), output.styled("✗", fg="red")
     if isinstance(found.chain, Break):
-        click.echo(f"  {bad} log      {output.printable(found.chain.problem)}")
+        output.line("  ", bad, f" log      {found.chain.problem}")
     else:
         head = f", head {found.chain.head.hex()[:12]}" if found.chain.events else ""
-        click.echo(f"  {good} log      {output.plural(found.chain.events, 'event')}{head}")
+        output.line("  ", good, f" log      {output.plural(found.chain.events, 'event')}{head}")
     if found.note is not None:
         noted = f"the note of {output.plural(found.note.size, 'event')}"
         if found.contradiction:
-            click.echo(f"  {bad} note     {output.printable(found.contradiction)}")
+            output.line("  ", bad, f" note     {found.contradiction}")
         else:
-            click.echo(f"  {good} note     the log begins with {noted}")
+            output.line("  ", good, f" note     the log begins with {noted}")
     _print_schema(found, good, bad)
     if found.unreadable:
-        click.echo(f"  {bad} index    cannot be compared: {found.unreadable}")
+        output.line("  ", bad, f" index    cannot be compared: {found.unreadable}")
     elif found.differences:
-        click.echo(f"  {bad} index    {output.plural(len(found.differences), 'row')} not as the log says:")
+        output.line(
+            "  ", bad, f" index    {output.plural(len(found.differences), 'row')} not as the log says:"
+        )
         print_differences(found.differences)
-        click.echo("             `msb-cache rebuild` mends that")
+        output.line("             `msb-cache rebuild` mends that")
     else:
-        click.echo(f"  {good} index    exactly what the log says")
+        output.line("  ", good, " index    exactly what the log says")
     _print_copies(found, good, bad)
     broken = [problem for problem in found.disk if problem.problem in BROKEN]
     extra = [problem for problem in found.disk if problem not in broken]
     mark = bad if broken else good
-    click.echo(
-        f"  {mark} disk     {output.plural(found.files, 'file')} expected, {len(broken)} missing or damaged"
+    output.line(
+        "  ",
+        mark,
+        f" disk     {output.plural(found.files, 'file')} expected, {len(broken)} missing or damaged",
     )
     for problem in broken:
-        click.echo(f"      {_place(found, problem)} {_wrong(problem)}; {_mended_by(found, problem)}")
+        output.line(f"      {_place(found, problem)} {_wrong(problem)}; {_mended_by(found, problem)}")
     if extra:
-        mark = click.style("!", fg="yellow")
-        click.echo(f"  {mark} disk     {output.plural(len(extra), 'file')} more than that")
+        mark = output.styled("!", fg="yellow")
+        output.line("  ", mark, f" disk     {output.plural(len(extra), 'file')} more than that")
     for problem in extra:
         what = "no image names it; `msb-cache prune --orphans` deletes it"
         if found.owned_by_msb:
@@ -149,10 +153,10 @@ def _print_verification(found: Verification) -> None:
         elif problem.problem == "unclear":
             what = "the log names no image of it; it may be msb's"
         elif problem.leftover is not None:
-            what = f"{output.printable(problem.leftover.because)}; the next prune or remove tries again"
+            what = f"{problem.leftover.because}; the next prune or remove tries again"
         elif problem.problem == "unfinished":
             what = "msb was stopped while deleting; its next deletion goes on with that"
-        click.echo(f"      {_place(found, problem)}: {what}")
+        output.line(f"      {_place(found, problem)}: {what}")
 
 
 _REMEDIES = {
@@ -162,31 +166,35 @@ _REMEDIES = {
 }
 
 
-def _print_schema(found: Verification, good: str, bad: str) -> None:
+def _print_schema(found: Verification, good: output.Styled, bad: output.Styled) -> None:
     if not found.schema:
-        click.echo(f"  {good} schema   as this msb-cache makes it")
+        output.line("  ", good, " schema   as this msb-cache makes it")
         return
-    click.echo(f"  {bad} schema   {output.plural(len(found.schema), 'part')} not as this msb-cache makes it:")
+    output.line(
+        "  ", bad, f" schema   {output.plural(len(found.schema), 'part')} not as this msb-cache makes it:"
+    )
     for problem in found.schema:
-        click.echo(f"      {schema_sentence(problem)}; {_REMEDIES[problem.remedy]}")
+        output.line(f"      {schema_sentence(problem)}; {_REMEDIES[problem.remedy]}")
 
 
-def _print_copies(found: Verification, good: str, bad: str) -> None:
+def _print_copies(found: Verification, good: output.Styled, bad: output.Styled) -> None:
     if not found.copies:
         return
     copies = output.plural(found.copies, "copy of the index", "copies of the index")
     if not found.bad_copies:
-        click.echo(f"  {good} past     {copies}, as the log says")
+        output.line("  ", good, f" past     {copies}, as the log says")
         return
-    click.echo(f"  {bad} past     {copies}, {len(found.bad_copies)} not as the log says:")
+    output.line("  ", bad, f" past     {copies}, {len(found.bad_copies)} not as the log says:")
     for copy in found.bad_copies:
         wrong = {"wrong": f"is not the index of event {copy.seq}", "unreadable": "cannot be read"}
-        click.echo(f"      {_place(found, copy)} {wrong[copy.problem]}")
-    click.echo("             `msb-cache rebuild` discards them all; they are made again when they are needed")
+        output.line(f"      {_place(found, copy)} {wrong[copy.problem]}")
+    output.line(
+        "             `msb-cache rebuild` discards them all; they are made again when they are needed"
+    )
 
 
 def _place(found: Verification, problem: Any) -> str:
-    return output.printable(str(problem.path.relative_to(found.home)))
+    return str(problem.path.relative_to(found.home))
 
 
 def _wrong(problem: DiskProblem) -> str:
@@ -194,7 +202,7 @@ def _wrong(problem: DiskProblem) -> str:
         return "is missing"
     if problem.problem == "size":
         return f"has {problem.found_bytes:,} bytes, not {problem.expected_bytes:,}"
-    detail = output.printable(problem.detail or "")
+    detail = problem.detail or ""
     says = {
         "metadata": "is not what the log says",
         "fsmeta": "is not what its layers give",

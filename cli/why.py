@@ -54,7 +54,7 @@ def _print_reasons(found: Reasons) -> None:
 
 
 def _line(name: str, value: str) -> None:
-    click.echo(f"  {name + ':':<14} {output.printable(value)}".rstrip())
+    output.line(f"  {name + ':':<14} {value}".rstrip())
 
 
 def _familiar(names: Sequence[str]) -> list[str]:
@@ -75,13 +75,13 @@ def _by(event: StoredEvent) -> str:
 
 
 def _print_image(found: ImageReasons) -> None:
-    name = output.printable(familiar(found.reference))
+    name = familiar(found.reference)
     if found.failure is not None:
-        click.echo(f"{name} was never here: no pull of it succeeded.")
+        output.line(f"{name} was never here: no pull of it succeeded.")
         _line("Last failure", _by(found.failure))
         return
     state = "is here" if found.here else "is gone"
-    click.echo(f"{name} {click.style(state, bold=True)}.")
+    output.line(f"{name} ", output.styled(state, bold=True), ".")
     _line("Manifest" if found.here else "Was", found.manifest_digest or "-")
     if found.arrived is not None:
         _line("Came", _by(found.arrived))
@@ -105,7 +105,7 @@ def _print_image(found: ImageReasons) -> None:
 
 def _print_manifest(found: ManifestReasons) -> None:
     state = "is here" if found.here else "is gone"
-    click.echo(f"The manifest {found.digest} {click.style(state, bold=True)}.")
+    output.line(f"The manifest {found.digest} ", output.styled(state, bold=True), ".")
     _line("Came", _by(found.added))
     if found.references:
         _line("References", _listed(_familiar(found.references)))
@@ -120,7 +120,7 @@ def _print_manifest(found: ManifestReasons) -> None:
 
 def _print_layer(found: LayerReasons) -> None:
     state = "is here" if found.here else "is gone"
-    click.echo(f"The layer {found.diff_id} {click.style(state, bold=True)}.")
+    output.line(f"The layer {found.diff_id} ", output.styled(state, bold=True), ".")
     for owner in found.manifests:
         names = _listed(_familiar(owner.references)) or "no reference"
         _line("Needed by" if owner.here else "Was part of", f"{output.short(owner.digest)}  {names}")

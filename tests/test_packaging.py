@@ -46,7 +46,8 @@ def test_every_package_is_named_for_the_build_and_nothing_else() -> None:
 def test_ruff_and_the_links_agree() -> None:
     ruff = PYPROJECT["tool"]["ruff"]
     assert set(ruff["extend-exclude"]) == {f"src/msb_cache/{name}" for name in FOLDERS}
-    assert set(ruff["lint"]["flake8-tidy-imports"]["banned-api"]) == set(FOLDERS)
+    banned = ruff["lint"]["flake8-tidy-imports"]["banned-api"]
+    assert {name for name in banned if "." not in name} == set(FOLDERS)
 
 
 def test_every_public_name_can_be_had() -> None:

@@ -128,7 +128,7 @@ def test_why_something_is_kept(kept: tuple[str, tuple[str, ...], int], said: str
     [
         ({"program": "msb-cache"}, "alice@host"),
         ({}, "alice@host (test)"),
-        ({"program": "msb-cache", "reason": "it is \x1b[31mdue"}, "alice@host: it is \\x1b[31mdue"),
+        ({"program": "msb-cache", "reason": "it is \x1b[31mdue"}, "alice@host: it is \x1b[31mdue"),
         ({"program": "msb-cache", "observed": True}, "seen by alice@host"),
     ],
 )

@@ -81,7 +81,8 @@ class TestReplay:
     def test_a_log_that_does_not_verify(self, home: Path, call: Call, exported: Path) -> None:
         lines = [json.loads(line) for line in exported.read_bytes().splitlines()]
         lines[3]["subject"] = "docker.io/library/other:1"
-        exported.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        written = (json.dumps(line, separators=(",", ":"), ensure_ascii=False) + "\n" for line in lines)
+        exported.write_text("".join(written))
         done = call("replay", "--log", exported)
         assert done.code == 0
         assert done.err == "note: the log does not verify: the hash of event 4 does not match its contents\n"

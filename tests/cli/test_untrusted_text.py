@@ -1,0 +1,199 @@
+"""Text from outside never drives a terminal: every command, in a home full of hostile names and reasons."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msb_cache import ImageCache, diagnostics
+from msb_cache.artifacts.layout import Layout
+from msb_cache.cli import prunes
+from msb_cache.cli.main import command_names
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.store import Actor, NewEvent
+from msb_cache.home.ledger import Ledger
+from tests.cli.support import Call, on_terminal, written
+from tests.engines.support import refusing
+from tests.imagebuilder import file, image, layer
+from tests.logs import digest
+from tests.registry_server import RegistryServer, error
+
+HOSTILE = "a\x1b]0;t\x07\x1b[2Jb\x9b31mc\u202ed\u2066e\u200bf\rg\nh\x7fi\u2028j\ue000k\U000e0001l"
+"""ESC and OSC, a C1 control, bidi overrides and isolates, zero width, other lines, private use, tags."""
+EVIL_1 = "docker.io/library/evil:1"
+EVIL = image(
+    [layer([file("f", b"f" * 3000)])],
+    "evil:1",
+    config={
+        "Env": [f"K={HOSTILE}"],
+        "Cmd": [HOSTILE],
+        "Entrypoint": [HOSTILE],
+        "WorkingDir": HOSTILE,
+        "User": HOSTILE,
+        "Labels": {HOSTILE: HOSTILE},
+        "StopSignal": HOSTILE,
+    },
+)
+GONE = image([layer([file("gone", b"g" * 3000)])], "gone:1")
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
+"""What our own colours are; that of hostile text is none."""
+
+
+@pytest.fixture(autouse=True)
+def coloured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Print as on a terminal: click would take escapes away, hostile ones too."""
+    monkeypatch.setattr("click.utils.should_strip_ansi", lambda stream=None, color=None: False)
+    yield
+    diagnostics.use(None)
+
+
+@pytest.fixture
+def hostile(own_home: Path, tmp_path: Path) -> dict[str, Any]:
+    """A home in which everything that somebody else can name has such a name."""
+    actor = Actor(user=HOSTILE, uid=1, host=HOSTILE, program=HOSTILE, reason=HOSTILE)
+    folder = tmp_path / HOSTILE
+    folder.mkdir()
+    archive = written(folder / "evil.tar", EVIL)
+    layout = Layout(own_home)
+    with ImageCache(own_home, actor=actor) as cache:
+        cache.load(archive)
+        cache.load(written(folder / f"{HOSTILE}.tar", GONE))
+        cache.hold("evil:1", "sandbox:dev")
+        with refusing(5, layout.layer(GONE.layers[0].diff_id)):
+            operation = cache.remove("gone:1").operation
+    source = ev.Source(kind="archive", name=HOSTILE)
+    ledger = Ledger(layout, actor=actor)
+    with ledger.write("hostile") as transaction:
+        transaction.append(
+            [
+                NewEvent(ev.ImageHeld(holder=f"sandbox:{HOSTILE}", reference=EVIL_1), EVIL.digest),
+                NewEvent(ev.ImageUsed(manifest_digest=EVIL.digest, holder=HOSTILE), EVIL_1),
+                NewEvent(ev.ImagePullFailed(reason=HOSTILE, source=source), "docker.io/library/failed:1"),
+                NewEvent(ev.ArtifactDeleteFailed(kind="vmdk", errno=5, reason=HOSTILE), digest(2)),
+            ]
+        )
+    ledger.close()
+    layout.vmdk(digest(2)).write_bytes(b"left")
+    for kind in layout.folders.values():
+        (kind / HOSTILE.replace("/", "_")).write_bytes(b"foreign")
+    return {"archive": archive, "operation": operation, "folder": folder}
+
+
+def commands(at: dict[str, Any]) -> dict[str, list[list[object]]]:
+    """What is run of each command; some succeed, some are refused because of hostile arguments."""
+    operation, folder, archive = at["operation"], at["folder"], at["archive"]
+    return {
+        "pull": [["pull", HOSTILE], ["pull", "--policy", HOSTILE, "a"]],
+        "load": [
+            ["load", "-i", archive],
+            ["load", "-i", folder / f"no {HOSTILE}"],
+            ["load", "-i", archive, "--tag", HOSTILE],
+        ],
+        "save": [["save", "evil:1", "-o", folder / f"{HOSTILE}.out"], ["save", HOSTILE, "-o", folder / "no"]],
+        "list": [["list"], ["list", "-q"], ["list", HOSTILE]],
+        "inspect": [["inspect", "evil:1"], ["inspect", HOSTILE]],
+        "use": [["use", "evil:1", "--holder", HOSTILE], ["use", HOSTILE]],
+        "hold": [["hold", "evil:1", HOSTILE], ["hold", HOSTILE, "sandbox:x"]],
+        "release": [["release", HOSTILE], ["release", f"sandbox:{HOSTILE}x"]],
+        "holders": [["holders"], ["holders", HOSTILE]],
+        "diff": [["diff", "@1"], ["diff", HOSTILE]],
+        "why": [["why", target] for target in ("evil:1", "gone:1", "failed:1", EVIL.digest, HOSTILE)],
+        "last-used": [["last-used"], ["last-used", "--idle-for", HOSTILE]],
+        "history": [["history", "evil:1"], ["history", "gone:1"], ["history", HOSTILE]],
+        "events": [["events"], ["events", "--subject", HOSTILE], ["events", "--since", HOSTILE]],
+        "prunes": [
+            ["prunes"],
+            ["prunes", "show", operation],
+            ["prunes", "restore-plan", operation],
+            ["prunes", "show", HOSTILE],
+            ["prunes", HOSTILE],
+        ],
+        "rebuild": [["rebuild"]],
+        "verify": [["verify"], ["verify", "--against", folder / "no"]],
+        "checkpoint": [["checkpoint"]],
+        "backup": [["backup", folder / f"{HOSTILE}.db"], ["backup", folder / "no" / HOSTILE]],
+        "restore-backup": [["restore-backup", folder / HOSTILE], ["restore-backup", archive]],
+        "export": [["export", "-o", folder / HOSTILE], ["export", "-o", folder / "no" / HOSTILE]],
+        "import": [["import", archive], ["import", folder / "no"]],
+        "replay": [["replay"], ["replay", "--log", archive], ["replay", "--until-diff", archive]],
+        "sync": [["sync"]],
+        "watch": [["watch", HOSTILE]],
+        "info": [["info"], ["--home", folder / HOSTILE, "info"], ["--home", f"{archive}/x", "use", "a"]],
+        "prune": [["prune", "-n", "--orphans"], ["prune", "-y", "--reason", HOSTILE]],
+        "remove": [["remove", "evil:1"], ["remove", "-f", "evil:1", HOSTILE]],
+    }
+
+
+def check(text: str) -> None:
+    """Nothing but our own colours and lines reaches the terminal."""
+    plain = STYLE.sub("", text)
+    assert [line for line in plain.split("\n") if not line.isprintable()] == []
+
+
+def test_every_command(hostile: dict[str, Any], call: Call) -> None:
+    tried = commands(hostile)
+    assert {*tried} == {*command_names()}
+    shown = ""
+    for arguments in (each for several in tried.values() for each in several):
+        done = call("--log-level", "debug", *arguments)
+        check(done.out + done.err)
+        shown += done.out + done.err
+        assert "Traceback" not in done.err
+    # It was there to be shown, and is shown as what it is.
+    assert shown.count(r"\x1b]0;t\x07\x1b[2Jb\x9b31mc\u202ed\u2066e\u200bf\rg\nh\x7fi\u2028j") > 100
+
+
+def test_json_has_the_text_itself(hostile: dict[str, Any], call: Call) -> None:
+    operation = hostile["operation"]
+    found = 0
+    for arguments in (
+        ["inspect", "evil:1"],
+        ["events"],
+        ["history", "evil:1"],
+        ["holders"],
+        ["prunes"],
+        ["prunes", "show", operation],
+        ["prunes", "restore-plan", operation],
+        ["why", "gone:1"],
+        ["verify"],
+        ["info"],
+        ["list"],
+        ["replay"],
+        ["prune", "-n"],
+    ):
+        done = call(*arguments, "--format", "json")
+        check(done.out)
+        documents = done.lines if arguments == ["replay"] else [done.out]
+        text = str([json.loads(each) for each in documents])
+        found += repr(HOSTILE)[1:-1] in text
+    assert found >= 10
+
+
+def test_the_question_before_a_prune(hostile: dict[str, Any]) -> None:
+    talk = on_terminal(["prune"], [("Delete these?", b"n\n")])
+    plain = STYLE.sub("", talk.said.replace("\r\n", "\n"))
+    assert [line for line in plain.split("\n") if not line.isprintable()] == []
+    assert r"\u202e" in plain
+
+
+def test_what_a_registry_says(hostile: dict[str, Any], call: Call) -> None:
+    with RegistryServer() as registry:
+        registry.on("manifests", error(418, HOSTILE, HOSTILE), always=True)
+        done = call("--log-level", "debug", "pull", f"{registry.host}/a:1")
+    check(done.out + done.err)
+    assert r"\u202e" in done.err
+
+
+@pytest.mark.parametrize("word", ["plain", "two words", "it's", HOSTILE, "\\'\u202e", "é\u202eé"])
+def test_commands_of_a_restore_plan_are_what_they_were(word: str) -> None:
+    import subprocess
+
+    quoted = prunes._quoted(word)
+    assert quoted.isprintable()
+    said = subprocess.run(["bash", "-c", f"printf %s {quoted}"], capture_output=True, check=True).stdout
+    assert said.decode() == word
