@@ -22,6 +22,7 @@ from msb_cache import (
     PlatformNotFoundError,
     failpoints,
 )
+from msb_cache.artifacts.kinds import ArtifactKind
 from msb_cache.artifacts.layout import Layout
 from msb_cache.engines.own.pull import STALE_SECONDS
 from msb_cache.oci.registry.credentials import Credential
@@ -138,6 +139,36 @@ def test_an_index_costs_one_request_too_when_all_is_cached(server: RegistryServe
     assert requested(server) == ["manifests"]
     assert pull(cache, reference, platform="linux/s390x") == other.digest
     assert cache.get(reference).architecture == "s390x"
+
+
+@pytest.mark.parametrize("kind", ["metadata", "fsmeta", "vmdk"])
+def test_always_mends_what_another_image_left(
+    server: RegistryServer, cache: ImageCache, kind: ArtifactKind
+) -> None:
+    """A pull that finds the image cached does not look; what needs no layer anew fetches none."""
+    reference, other = server.add(ONE, tag="one"), server.add(TWO, tag="two")
+    pull(cache, reference)
+    pull(cache, other)
+    layout = Layout(cache.home)
+    paths = [
+        layout.metadata(name) if kind == "metadata" else layout.artifact(kind, built.digest)
+        for name, built in ((reference, ONE), (other, TWO))
+    ]
+    content = paths[1].read_bytes()
+    wrong = content.ljust(paths[0].stat().st_size, b"\n")[: paths[0].stat().st_size]
+    paths[0].write_bytes(wrong)
+    pull(cache, reference)
+    assert paths[0].read_bytes() == wrong
+    [problem] = cache.verify().disk
+    assert (problem.problem in ("other", "damaged"), problem.kind) == (True, kind)
+    server.requests.clear()
+    pull(cache, reference, policy="always")
+    assert cache.verify().sound
+    if kind != "fsmeta":
+        assert not [
+            digest for digest in server.requests if any(each.digest in str(digest) for each in ONE.layers)
+        ]
+    assert (last(cache).changed, last(cache).manifest_digest) == (False, ONE.digest)
 
 
 def test_force_fetches_everything_anew(server: RegistryServer, cache: ImageCache) -> None:
