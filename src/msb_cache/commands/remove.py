@@ -117,6 +117,8 @@ def _raise_refused(session: Session, operation: str, canonical: str) -> None:
             continue
         if artifact.outcome == "kept" and artifact.holders:
             raise _in_use(session, canonical, artifact.holders)
+        if artifact.outcome == "kept" and artifact.reason == "busy":
+            raise _in_use(session, canonical, ["another process that works with it"])
         if artifact.outcome == "kept":
             raise MsbProgramError(f"msb said nothing against it, but {name} is still there; try again")
         if artifact.outcome == "failed":

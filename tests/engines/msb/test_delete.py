@@ -24,6 +24,7 @@ from msb_cache import failpoints as steps
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lock
 from msb_cache.eventstore import events as ev
+from msb_cache.wording import plural
 from tests.engines.msb.support import (
     Kill,
     age,
@@ -236,10 +237,13 @@ def test_an_active_storage_operation_is_a_refusal(fake: FakeMsb, cache: ImageCac
     metadata = Layout(fake.home).metadata(ALONE_1)
     with Lock(lease(metadata)) as lock:
         assert lock.acquire()
-        with pytest.raises(
-            MsbProgramError, match=r"image in use by sandbox\(es\): active storage operation$"
-        ):
+        with pytest.raises(ImageInUseError, match=r"^alone:1 is in use by another process"):
             cache.remove("alone:1")
+        report = cache.prune()
+        assert (report.artifacts_failed, report.skipped_in_use) == (0, 1)
+        assert (
+            outcomes(cache, report.operation)["metadata", ALONE_1] == "kept needed"
+        )  # msb is silent about it
     assert "alone:1" in fake.references()
     assert cache.remove("alone:1").image_refs_removed == 1
     check(cache, fake)
@@ -826,3 +830,24 @@ def archive(fake: FakeMsb, name: str) -> Path:
     path = fake.folder / f"{name}.tar"
     path.write_bytes(docker_archive(IMAGES[name]))
     return path
+
+
+def test_ctrl_c_says_what_msb_had_done(fake: FakeMsb) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    notes: list[str] = []
+    with ImageCache(fake.home, note=notes.append) as cache:
+        at("msb.ran", stop)
+        with pytest.raises(KeyboardInterrupt):
+            cache.prune()
+        (summary,) = cache.deletions()
+        done = summary.counters
+        assert notes == [
+            f"msb had deleted {plural(done.image_refs_removed, 'reference')} and "
+            f"{plural(done.manifests_removed, 'manifest')} when it was stopped; run the command again for "
+            f"the rest, `msb-cache prunes show {summary.operation[:13]}` has it in full"
+        ]
+        assert done.image_refs_removed
+        assert done.outcome is not None
+        check(cache, fake)

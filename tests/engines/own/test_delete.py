@@ -223,3 +223,38 @@ def test_an_image_that_has_a_layer_twice(cache: ImageCache) -> None:
     assert found == [ev.LayerDeleted(bytes=size, manifests=1)]
     assert (cache.verify().sound, cache.verify().disk) == (True, [])
     assert cache.rebuild() == []
+
+
+# -- stopped by a person ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["delete.deciding", "delete.decided", "delete.unlinked", "delete.recording"])
+def test_ctrl_c_says_what_is_left_and_what_finishes_it(
+    tmp_path: Path, observe: Callable[[Callable[[str], None]], None], step: str
+) -> None:
+    def stop(reached: str) -> None:
+        if reached == step:
+            raise KeyboardInterrupt
+
+    notes: list[str] = []
+    with ImageCache(tmp_path / "home", note=notes.append) as cache:
+        load(cache, ONE, TWO)
+        files = [path for *_, path in Layout(cache.home).files()]
+        observe(stop)
+        with pytest.raises(KeyboardInterrupt):
+            cache.prune()
+        observe(lambda _: None)
+        left = sum(path.exists() for path in files)
+        if step == "delete.deciding":
+            assert (notes, left, cache.deletions()) == ([], len(files), [])
+            return
+        (row,) = cache.deletions()
+        assert notes == [
+            f"stopped with {left} of {len(files)} files not deleted yet; the next command that writes "
+            f"finishes operation {row.operation[:13]}"
+        ]
+        assert left == {"delete.decided": len(files), "delete.unlinked": len(files) - 1}.get(step, 0)
+        cache.release("sandbox:none")
+        assert not any(path.exists() for path in files)
+        (row,) = cache.deletions()
+        assert row.counters.outcome == "completed"

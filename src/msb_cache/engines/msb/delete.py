@@ -53,6 +53,7 @@ from msb_cache.msb.program import Finished, MsbProgram, per_argument, require_pr
 from msb_cache.msb.sync import OwnAction, sync, sync_and_read
 from msb_cache.projections import deletions, images
 from msb_cache.projections.state import EMPTY, IndexState, load_observed
+from msb_cache.wording import plural
 
 ORPHAN_SECONDS = 3600
 """A file that no record names is deleted only when it has been as it is for this long."""
@@ -60,6 +61,8 @@ ORPHAN_SECONDS = 3600
 _ROOM_OF_MSB = 256 * 1024
 """Bytes that msb has room for when it is run: for the write-ahead log of its database, and its index."""
 
+_STORAGE_OPERATION = "active storage operation"
+"""What msb says instead of a holder where another msb works with the image."""
 _CHUNK = 100
 """References that msb is asked to remove in one run; what became of them is recorded after each."""
 _MANY_FILES = 200
@@ -158,9 +161,27 @@ def delete(
             if shown.orphans:
                 run.theirs = None
                 _collect(ledger, operation.id, shown)
-        finally:
+        except KeyboardInterrupt:
             conclude(ledger, operation.id, run.refused, theirs=run.theirs)
+            ledger.note(_stopped(ledger, operation.id))
+            raise
+        except BaseException:
+            conclude(ledger, operation.id, run.refused, theirs=run.theirs)
+            raise
+        conclude(ledger, operation.id, run.refused, theirs=run.theirs)
         return operation.id, shown
+
+
+def _stopped(ledger: Ledger, operation: str) -> str:
+    """Return what a deletion that a person stopped has done by then, and how to go on."""
+    with ledger.read() as connection:
+        assert connection is not None  # noqa: S101
+        (row,) = deletions.find(connection, operation)
+    return (
+        f"msb had deleted {plural(row.image_refs_removed, 'reference')} and "
+        f"{plural(row.manifests_removed, 'manifest')} when it was stopped; run the command again for the "
+        f"rest, `msb-cache prunes show {operation[:13]}` has it in full"
+    )
 
 
 def _decide(
@@ -368,6 +389,8 @@ def _refusal(reference: str, digest: str, theirs: MsbState | None, said: str | N
     image = None if theirs is None else theirs.images.get(reference)
     digests = {digest} if image is None else image.digests
     holders = sorted({holder for held, holder in (theirs.holds if theirs else ()) if held in digests})
+    if not holders and said is not None and _STORAGE_OPERATION in said:
+        return ev.ArtifactKept(kind="metadata", reason="busy")
     if holders or said is None:
         return ev.ArtifactKept(
             kind="metadata", reason="held" if holders else "needed", holders=tuple(holders)

@@ -43,6 +43,7 @@ from msb_cache.failpoints import reached
 from msb_cache.home.ledger import Ledger, Transaction
 from msb_cache.projections import deletions, restored
 from msb_cache.projections.state import EMPTY, IndexState, load
+from msb_cache.wording import plural
 
 _BUSY_WAIT = 0.5  # seconds for each artifact that another process had locked
 _BATCH = 2000  # outcomes recorded together: each batch syncs the folders and the log once
@@ -106,12 +107,25 @@ def delete(
             reached("delete.deciding")
         if artifacts is None:
             return None, shown
-        reached("delete.decided")
         diagnostics.info("deletion.decided", operation=operation.id, kind=kind, artifacts=len(artifacts))
-        execute(ledger, operation.id, artifacts)
+        try:
+            reached("delete.decided")
+            execute(ledger, operation.id, artifacts)
+        except KeyboardInterrupt:
+            ledger.note(_stopped(ledger.layout, operation.id, artifacts))
+            raise
         if orphans:
             _tidy_locks(ledger.layout)
         return operation.id, shown
+
+
+def _stopped(layout: Layout, operation: str, artifacts: Sequence[ev.PlannedArtifact]) -> str:
+    """Return what is left of a deletion that a person stopped, and what finishes it."""
+    left = sum(os.path.lexists(layout.artifact(each.kind, each.subject)) for each in artifacts)
+    return (
+        f"stopped with {left:,} of {plural(len(artifacts), 'file')} not deleted yet; the next command that "
+        f"writes finishes operation {operation[:13]}"
+    )
 
 
 def resume(ledger: Ledger, operation: str) -> None:
