@@ -44,6 +44,8 @@ def stopping() -> Iterator[Callable[[], bool]]:
     """Catch SIGINT and SIGTERM in the block; what is given says whether one came, for a clean end."""
     import signal  # it makes enumerations of all signals, which no command needs that reads
 
+    from msb_cache import waiting
+
     asked: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -51,7 +53,8 @@ def stopping() -> Iterator[Callable[[], bool]]:
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(asked)
+        with waiting.ended_by(lambda: bool(asked)):
+            yield lambda: bool(asked)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

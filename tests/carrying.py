@@ -36,7 +36,7 @@ def lived_in(home: Path) -> Path:
 
 def forged(tmp_path: Path, *events: NewEvent, operation: str = OPERATION, **columns: Any) -> bytes:
     """Return an export of a log with these events, whose last row has these columns, linked as it must be."""
-    connection = open_database(Layout(tmp_path / "forge"))
+    connection = open_database(Layout(tmp_path / "forge"), pytest.fail)
     connection.execute("BEGIN")
     EventStore(connection).append(events, operation=operation, actor=ACTOR)
     rows = [list(row) for row, _ in chain.raw_rows(connection)]

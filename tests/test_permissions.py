@@ -366,7 +366,7 @@ def test_a_change_while_it_is_read_is_noticed(home: Path, monkeypatch: pytest.Mo
     from msb_cache.home.readonly import connect
 
     path = home / "db" / "msb-cache.db"
-    monkeypatch.setattr("msb_cache.home.ledger.open_to_read", lambda layout: connect(path, 1))
+    monkeypatch.setattr("msb_cache.home.ledger.open_to_read", lambda layout, note: connect(path))
     reader = Ledger(Layout(home))
     with reader.read() as connection:
         assert connection is not None

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from msb_cache.engines.engine import Policy, Progress
     from msb_cache.eventstore.checkpoint import Checkpoint
     from msb_cache.eventstore.store import Actor, Clock, StoredEvent
-    from msb_cache.home.ledger import Note, Who
+    from msb_cache.home.ledger import Who
     from msb_cache.models import ImageDetail, ImagePruneReport, PulledImage
     from msb_cache.msb.sync import SyncReport
     from msb_cache.oci.registry.credentials import Credential
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from msb_cache.queries.last_used import IdleImage
     from msb_cache.queries.restore_plan import RestorePlan
     from msb_cache.queries.why import Reasons
+    from msb_cache.waiting import Note
 
 _Found = TypeVar("_Found")
 

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from msb_cache.artifacts.layout import Layout
     from msb_cache.engines.engine import Engine
     from msb_cache.eventstore.store import Actor, Clock, EventStore
-    from msb_cache.home.ledger import Note, Who
+    from msb_cache.home.ledger import Who
     from msb_cache.projections.past import Past
     from msb_cache.queries.as_of import AsOf, Contents
+    from msb_cache.waiting import Note
 
 
 class Session:

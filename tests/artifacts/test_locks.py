@@ -201,8 +201,8 @@ def test_what_is_no_lock_file_is_named(tmp_path: Path, odd: str) -> None:
 # -- sets -------------------------------------------------------------------------------------------------
 
 
-def test_a_set_that_waits_says_so_once_and_takes_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msb_cache.artifacts.locks.SAY_AFTER", 0.05)
+def test_a_set_says_for_each_lock_that_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msb_cache.waiting.SAY_AFTER", 0.05)
     paths = [tmp_path / f"{name}.lock" for name in "abcd"]
     held = [Lock(paths[1]), Lock(paths[3])]
     for lock in held:
@@ -212,11 +212,10 @@ def test_a_set_that_waits_says_so_once_and_takes_all(tmp_path: Path, monkeypatch
     def waiting(path: Path) -> None:
         assert not is_free(paths[0])
         told.append(path)
-        threading.Timer(0.2, held[0].release).start()
-        threading.Timer(0.4, held[1].release).start()
+        held[paths.index(path) // 2].release()
 
     with LockSet(paths, waiting):
-        assert told == [paths[1]]
+        assert told == [paths[1], paths[3]]
         assert not any(is_free(path) for path in paths)
     assert all(is_free(path) for path in paths)
 

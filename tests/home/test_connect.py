@@ -25,12 +25,12 @@ from tests.logs import ACTOR, PYTHON, downgrade, new_ledger, some_events
 
 
 def test_reading_makes_no_database(tmp_path: Path) -> None:
-    assert open_to_read(Layout(tmp_path / "none")) is None
+    assert open_to_read(Layout(tmp_path / "none"), pytest.fail) is None
     assert not (tmp_path / "none").exists()
 
 
 def test_a_new_database_is_complete(tmp_path: Path) -> None:
-    connection = open_database(Layout(tmp_path))
+    connection = open_database(Layout(tmp_path), pytest.fail)
     pragmas = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in PRAGMAS}
     assert pragmas == PRAGMAS
     assert len(migrations.pending(Database(connection))) == 0
@@ -43,7 +43,7 @@ PRAGMAS = {
     "journal_mode": "wal",
     "synchronous": 2,
     "foreign_keys": 1,
-    "busy_timeout": 30000,
+    "busy_timeout": 100,
 }
 
 
@@ -116,7 +116,7 @@ def test_a_newer_database_is_refused(tmp_path: Path) -> None:
     connection.close()
     before = path.read_bytes()
     with pytest.raises(NewerDatabaseError, match="written by a newer msb-cache"):
-        open_database(Layout(tmp_path))
+        open_database(Layout(tmp_path), pytest.fail)
     assert path.read_bytes() == before
 
 
@@ -128,7 +128,7 @@ def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
     connection.close()
     before = path.read_bytes()
     with pytest.raises(CorruptLogError, match="not one of msb-cache"):
-        open_database(Layout(tmp_path))
+        open_database(Layout(tmp_path), pytest.fail)
     assert path.read_bytes() == before
 
 
@@ -142,7 +142,7 @@ def test_a_file_that_is_no_database_is_refused(
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises((CorruptLogError, LogError), match=r"msb-cache\.db"):
-        open_database(Layout(tmp_path))
+        open_database(Layout(tmp_path), pytest.fail)
     assert path.read_bytes() == content
     assert open_connections() == []
 
@@ -150,4 +150,4 @@ def test_a_file_that_is_no_database_is_refused(
 def test_a_directory_in_its_place_is_refused(tmp_path: Path) -> None:
     Path(Layout(tmp_path).database).mkdir(parents=True)
     with pytest.raises(LogError, match="is no file"):
-        open_database(Layout(tmp_path))
+        open_database(Layout(tmp_path), pytest.fail)

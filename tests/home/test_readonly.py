@@ -107,7 +107,7 @@ def test_a_copy_that_cannot_be_used_is_closed(
     before = open_connections()
     monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=OnAFullDisk))
     with pytest.raises(sqlite3.OperationalError, match="full"):
-        readonly.connect(ledger.layout.database, 1)
+        readonly.connect(ledger.layout.database)
     assert open_connections() == before
 
 

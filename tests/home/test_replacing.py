@@ -44,7 +44,7 @@ def test_the_new_one_takes_the_place_of_all_that_was_there(layout: Layout) -> No
 def test_a_marker_of_what_was_taken_back_goes(layout: Layout) -> None:
     write(layout, "")
     Path(layout.replacing).write_text(uuid7())
-    replacing.finish(layout)
+    replacing.finish(layout, pytest.fail)
     assert Path(layout.database).read_text() == "old"
     assert not os.path.lexists(layout.replacing)
 
@@ -52,7 +52,7 @@ def test_a_marker_of_what_was_taken_back_goes(layout: Layout) -> None:
 def test_a_marker_that_names_no_operation_is_refused(layout: Layout) -> None:
     Path(layout.replacing).write_text("../../../etc")
     with pytest.raises(InvalidImageError, match="is not an operation id"):
-        replacing.finish(layout)
+        replacing.finish(layout, pytest.fail)
 
 
 def test_only_what_has_no_database_is_a_stray(layout: Layout) -> None:

@@ -111,7 +111,7 @@ def test_a_transaction_draws_on_it_where_disk_or_quota_refuse(
         room[0] -= size
         allocate(descriptor, offset, size)
 
-    with closing(open_database(layout)) as connection:
+    with closing(open_database(layout, pytest.fail)) as connection:
         monkeypatch.setattr(reserve, "free", lambda layout: 0)
         monkeypatch.setattr(os, "posix_fallocate", limited)
         connection.execute("BEGIN IMMEDIATE")

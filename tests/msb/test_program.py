@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +33,7 @@ def test_the_named_one_comes_first(
 ) -> None:
     assert find_program(tmp_path) is None
     with pytest.raises(HomeOwnedByMicrosandboxError, match="install microsandbox, or name the program"):
-        require_program(tmp_path)
+        require_program(tmp_path, pytest.fail)
 
     package = tmp_path / "site" / "microsandbox"
     (package / "_bundled" / "bin").mkdir(parents=True)
@@ -43,18 +46,18 @@ def test_the_named_one_comes_first(
     monkeypatch.setattr("msb_cache.msb.program.find_spec", lambda name: Spec)
     assert find_program(tmp_path) is None  # no program: it cannot be run
     bundled.chmod(0o755)
-    assert require_program(tmp_path).path == bundled
+    assert require_program(tmp_path, pytest.fail).path == bundled
 
     on_path = script("exit 0")
     monkeypatch.setenv("PATH", str(on_path.parent))
-    assert require_program(tmp_path).path == on_path
+    assert require_program(tmp_path, pytest.fail).path == on_path
     named = tmp_path / "other"
     named.write_text("#!/bin/sh\n")
     monkeypatch.setenv("MSB_PATH", str(named))
     with pytest.raises(MsbProgramError, match="MSB_PATH names no program"):
         find_program(tmp_path)
     named.chmod(0o755)
-    assert require_program(tmp_path).path == named
+    assert require_program(tmp_path, pytest.fail).path == named
 
 
 def test_what_a_run_gets(
@@ -96,7 +99,7 @@ def test_a_source_that_fails_is_what_is_reported(script: Callable[[str], Path], 
         raise ValueError("cut off")
 
     with pytest.raises(ValueError, match="cut off"):
-        MsbProgram(script("exec true"), tmp_path).run("load", source=broken())
+        MsbProgram(script("exec head -c 4"), tmp_path).run("load", source=broken())
 
 
 def test_a_run_that_writes_much_while_it_is_fed(script: Callable[[str], Path], tmp_path: Path) -> None:
@@ -159,3 +162,56 @@ def test_version(script: Callable[[str], Path], tmp_path: Path) -> None:
     assert MsbProgram(script("echo hello"), tmp_path).version() is None
     with pytest.raises(MsbProgramError, match="cannot run"):
         MsbProgram(tmp_path / "nothing", tmp_path).version()
+
+
+def test_who_waits_for_a_run_is_told_for_which(script: Callable[[str], Path], tmp_path: Path) -> None:
+    said: list[str] = []
+    finish = tmp_path / "finish"
+
+    def note(sentence: str) -> None:
+        said.append(sentence)
+        finish.touch()
+
+    program = MsbProgram(script(f"while [ ! -e {finish} ]; do sleep 0.02; done"), tmp_path, note)
+    assert program.run("image", "remove", "--", "a:1").code == 0
+    assert [re.sub(r"\d+", "N", sentence) for sentence in said] == [
+        "waiting for msb to end (`msb image remove`, process N)"
+    ]
+
+
+def test_who_waits_for_a_run_to_read_is_told(script: Callable[[str], Path], tmp_path: Path) -> None:
+    said: list[str] = []
+    finish = tmp_path / "finish"
+
+    def note(sentence: str) -> None:
+        said.append(sentence)
+        finish.touch()
+
+    program = MsbProgram(script(f"while [ ! -e {finish} ]; do sleep 0.02; done; wc -c"), tmp_path, note)
+    assert program.run("load", source=iter([bytes(1 << 20)] * 3)).output.strip() == str(3 << 20)
+    assert re.fullmatch(r"waiting for msb to read \(`msb load`, process \d+\)", said[0])
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+def test_a_stopped_run_is_left_when_the_wait_is_broken_off(
+    script: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """It gets the signal to end when it goes on."""
+    said: list[str] = []
+    process = 0
+
+    def note(sentence: str) -> None:
+        nonlocal process
+        said.append(sentence)
+        process = int(re.findall(r"process (\d+)", sentence)[0])
+        if "waiting" in sentence:
+            os.kill(process, signal.SIGSTOP)
+            os.waitid(os.P_PID, process, os.WSTOPPED | os.WNOWAIT)
+            raise KeyboardInterrupt
+
+    program = MsbProgram(script("exec sleep 100"), tmp_path, note)
+    with pytest.raises(KeyboardInterrupt):
+        program.run("image", "prune")
+    assert said[-1] == f"msb has not ended yet (`msb image prune`, process {process})"
+    os.kill(process, signal.SIGCONT)
+    assert os.WTERMSIG(os.waitpid(process, 0)[1]) == signal.SIGTERM

@@ -21,7 +21,7 @@ def test_a_sentence_is_said_once_until_it_changes() -> None:
 def test_a_long_look_is_followed_by_a_longer_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     now, slept = [0.0], list[float]()
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    monkeypatch.setattr("time.sleep", slept.append)
+    monkeypatch.setattr("msb_cache.queries.follow.pause", slept.append)
     lengths = [0.125, 3.0]
 
     def prepare() -> None:

@@ -16,11 +16,11 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 from msb_cache import ImageCache, failpoints
 from msb_cache.home import index_cache
@@ -251,6 +251,35 @@ class Bench:
 
     def _program(self, name: str | None = None) -> list[str]:
         return [sys.executable, "-m", "tests.reliability.scenarios", name or self.name, str(self._work)]
+
+
+@contextmanager
+def stopped_at(strace: str, call: str, number: int, command: Sequence[str | Path]) -> Iterator[int]:
+    """Run a program that stands still behind a thread's n-th system call of this name; gives its process id.
+
+    It is killed at the end, unless it was let go on and has ended.
+    """
+    with NamedTemporaryFile("r") as log:
+        options = ["-qq", "-f", "-o", log.name, "-e", "signal=STOP", "-e", f"trace={call}"]
+        inject = ["-e", f"inject={call}:signal=STOP:when={number}"]
+        child = 0
+        process = subprocess.Popen(
+            [strace, *options, *inject, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            while not child:
+                found = re.search(r"^(\d+) +--- stopped by SIGSTOP ---$", Path(log.name).read_text(), re.M)
+                child = int(found[1]) if found else 0
+                assert found or process.poll() is None, (
+                    f"it ended with {process.returncode}, and never stopped"
+                )
+                time.sleep(0.01)
+            yield child
+        finally:
+            for each in filter(None, (child, process.pid)):
+                with suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
+            process.wait()
 
 
 def spread(count: int, most: int, chance: random.Random) -> list[int]:

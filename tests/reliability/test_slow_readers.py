@@ -45,7 +45,7 @@ def test_the_write_ahead_log_is_begun_anew_meanwhile(ledger: Ledger, command: st
             for event in some_events()[:2] * 10:
                 with ledger.write(uuid7()) as transaction:
                     transaction.append([event])
-            with closing(open_database(ledger.layout)) as connection:
+            with closing(open_database(ledger.layout, ledger.note)) as connection:
                 connection.execute("PRAGMA busy_timeout = 0")
                 busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             assert not busy, "a read is held open"

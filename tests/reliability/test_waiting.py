@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lock
 from tests.cli.support import PROGRAM
 from tests.imagebuilder import docker_archive, file, image, layer, sample
+from tests.logs import downgrade
 from tests.registry_server import RegistryServer, stall
+from tests.reliability.killing import stopped_at
 from tests.reliability.scenarios import ONE, SHARED, TWO, check_whole
 from tests.trees import files_below
 
@@ -164,6 +166,124 @@ def test_who_waits_for_a_transaction_says_so(tmp_path: Path, command: tuple[str,
             writer.execute("ROLLBACK")
             assert process.wait(20) == 0
     check_whole(home)
+
+
+# -- stopped processes ------------------------------------------------------------------------------------
+
+
+COMMANDS = [
+    *(("list",), ("verify",), ("events", "--follow"), ("watch",)),
+    *(("hold", "one:1", "sandbox:a"), ("prune", "--yes"), ("rebuild",)),
+]
+
+
+def each_says_and_stops(home: Path, commands: Sequence[tuple[str, ...]]) -> set[str]:
+    """What the commands, all at once, say of a wait; each ends at Ctrl-C."""
+    said = set()
+    with ExitStack() as stack:
+        processes = [stack.enter_context(running("--home", home, *command)) for command in commands]
+        for process in processes:
+            assert process.stderr is not None
+            lines = iter(process.stderr.readline, b"")
+            said.add(next(line.decode() for line in lines if b"waiting" in line))
+            stopped(process)
+    return said
+
+
+def test_beside_a_process_that_stands_still_while_it_migrates(tmp_path: Path) -> None:
+    home, layout = tmp_path / "home", Layout(tmp_path / "home")
+    with ImageCache(home) as cache:
+        cache.load(archive(tmp_path, ONE))
+    downgrade(Path(layout.database), "m0002_projections")
+    with Lock(layout.migrate_lock) as lock:
+        assert lock.acquire()
+        waiting = f"note: waiting for another process that migrates or restores {layout.database}\n"
+        assert each_says_and_stops(home, COMMANDS) == {waiting}
+    check_whole(home)
+
+
+def test_beside_a_process_that_stands_still_while_it_makes_the_database(tmp_path: Path) -> None:
+    home, layout, path = tmp_path / "home", Layout(tmp_path / "home"), archive(tmp_path, ONE)
+    (home / "db").mkdir(parents=True)
+    with Lock(layout.migrate_lock) as lock:
+        assert lock.acquire()
+        waiting = f"note: waiting for another process that makes {layout.database}\n"
+        assert each_says_and_stops(home, [("load", str(path))]) == {waiting}
+        Path(layout.database).touch()
+        waiting = f"note: waiting for another process that migrates or restores {layout.database}\n"
+        assert each_says_and_stops(home, [("list",), ("use", "one:1")]) == {waiting}
+        Path(layout.database).unlink()
+    check_whole(home)
+
+
+def test_nobody_reads_later_because_another_process_stands_still_while_it_writes(
+    tmp_path: Path, require_peer: Callable[[str], str]
+) -> None:
+    home = tmp_path / "home"
+    with ImageCache(home) as cache:
+        cache.load(archive(tmp_path, ONE))
+    database = Layout(home).database
+    with stopped_at(require_peer("strace"), "fdatasync", 1, program(home, "use", "one:1")):
+        with ImageCache(home, note=pytest.fail) as cache:
+            assert [handle.reference for handle in cache.list()] == ["one:1"]
+            assert cache.verify().sound
+        said = each_says_and_stops(home, [("use", "one:1"), ("prune", "--yes")])
+        assert said == {f"note: waiting for another process that is writing to {database}\n"}
+    check_whole(home)
+
+
+CLOSING = [("fdatasync", 5), ("unlink", 2)]
+"""Calls of ``use`` at which it has the database to itself, emptying the write-ahead log and deleting it."""
+
+
+@pytest.mark.parametrize(("call", "number"), CLOSING)
+def test_beside_a_process_that_stands_still_while_it_closes(
+    tmp_path: Path, require_peer: Callable[[str], str], call: str, number: int
+) -> None:
+    home, database = tmp_path / "home", Layout(tmp_path / "home").database
+    with ImageCache(home) as cache:
+        cache.load(archive(tmp_path, ONE))
+    with stopped_at(require_peer("strace"), call, number, program(home, "use", "one:1")):
+        assert not is_free(database)
+        said: list[str] = []
+        with ImageCache(home, note=said.append) as cache:
+            assert [event.type for event in cache.events()][-1] == "image.used"
+            assert cache.verify().sound
+        copy = f"another process has {database} to itself, so what is read is a copy"
+        assert said == [copy]
+        waiting = f"note: waiting for another process that has {database} locked\n"
+        assert each_says_and_stops(home, [("rm", "one:1"), ("rebuild",)]) == {waiting}
+    check_whole(home)
+
+
+def is_free(database: str) -> bool:
+    with closing(sqlite3.connect(database, timeout=0)) as connection:
+        try:
+            connection.execute("SELECT 1 FROM events").fetchone()
+        except sqlite3.OperationalError:
+            return False
+    return True
+
+
+def test_beside_a_process_that_stands_still_while_it_opens(
+    tmp_path: Path, require_peer: Callable[[str], str]
+) -> None:
+    """SQLite's own wait for that looks at no signals."""
+    home, database = tmp_path / "home", Layout(tmp_path / "home").database
+    with ImageCache(home) as cache:
+        cache.load(archive(tmp_path, ONE))
+    with stopped_at(require_peer("strace"), "ftruncate", 1, program(home, "list")):
+        said: list[str] = []
+        with ImageCache(home, note=said.append) as cache:
+            assert [handle.reference for handle in cache.list()] == ["one:1"]
+        assert said[0].endswith("to itself, so what is read is a copy")
+        waiting = f"note: waiting for another process that has {database} locked\n"
+        assert each_says_and_stops(home, [("rebuild",), ("use", "one:1")]) == {waiting}
+    check_whole(home)
+
+
+def program(home: Path, *command: str) -> list[str]:
+    return [str(PROGRAM), "--home", str(home), *command]
 
 
 # -- Ctrl-C -----------------------------------------------------------------------------------------------

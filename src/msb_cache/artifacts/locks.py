@@ -10,16 +10,14 @@ import errno
 import fcntl
 import os
 import resource
-import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from msb_cache.artifacts.durable import delete_unsynced
 from msb_cache.artifacts.files import open_private
-
-SAY_AFTER = 1.0
-"""Seconds after which a user who waits for locks is told."""
+from msb_cache.waiting import Wait
 
 _open_descriptors: set[int] = set()
 
@@ -41,33 +39,28 @@ class Lock:
         self.path = os.fspath(path)
         self._descriptor: int | None = None
 
-    def acquire(self, *, wait: float | None = 0.0) -> bool:
+    def acquire(self, *, wait: float | None = 0.0, say: Callable[[], object] | None = None) -> bool:
         """Take the lock, creating its file if needed.
 
         Args:
             wait: seconds to try; 0 not at all, None for as long as it takes.
+            say: called once, when it is not to be had for a second.
 
         Returns:
             Whether the lock is held now.
         """
-        deadline = None if wait is None else time.monotonic() + wait
-        pause = 0.001
+        waiting = Wait(say, wait)
         while True:
             descriptor = _open(self.path)
             _open_descriptors.add(descriptor)
             try:
-                if deadline is None:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX)
-                else:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self._is_current(descriptor):
                     self._descriptor = descriptor
                     return True
             except BlockingIOError:
-                if deadline is not None and time.monotonic() >= deadline:
+                if waiting.over():
                     return False
-                time.sleep(pause)
-                pause = min(pause * 2, 0.05)
             finally:
                 if self._descriptor is None:
                     _close(descriptor)
@@ -134,7 +127,7 @@ class FolderLease:
         It is not where the folder is missing, or another process removes it; ``alone``: or works below it.
         """
         how = fcntl.LOCK_NB | (fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        deadline = time.monotonic() + wait
+        waiting = Wait(seconds=wait)
         while True:
             try:
                 descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -150,9 +143,8 @@ class FolderLease:
             except FileNotFoundError:
                 return False
             except BlockingIOError:
-                if time.monotonic() >= deadline:
+                if waiting.over():
                     return False
-                time.sleep(0.001)
             finally:
                 if self._descriptor is None:
                     _close(descriptor)
@@ -201,7 +193,7 @@ class LockSet:
 
     Args:
         paths: the lock files.
-        waiting: called once, with the lock file, when one is not to be had for a second.
+        waiting: called with each lock file that is not to be had for a second.
     """
 
     def __init__(self, paths: Iterable[Path], waiting: Callable[[Path], None] = lambda path: None) -> None:
@@ -212,13 +204,8 @@ class LockSet:
     def __enter__(self) -> LockSet:
         _allow_descriptors(len(self._locks))
         try:
-            told = False
             for path, lock in zip(self._paths, self._locks, strict=True):
-                if not told and not lock.acquire(wait=SAY_AFTER):
-                    self._waiting(path)
-                    told = True
-                if told:
-                    lock.acquire(wait=None)
+                lock.acquire(wait=None, say=partial(self._waiting, path))
         except BaseException:
             self.release()
             raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO
 
 from msb_cache.artifacts import durable, files
@@ -24,7 +25,7 @@ from msb_cache.eventstore.row import COLUMNS
 from msb_cache.eventstore.store import StoredEvent
 from msb_cache.failpoints import reached
 from msb_cache.home import replacing
-from msb_cache.home.connect import in_words, open_database
+from msb_cache.home.connect import in_words, migrating, open_database
 from msb_cache.home.ledger import Ledger
 from msb_cache.home.operation import Operation
 from msb_cache.projections import live
@@ -79,7 +80,7 @@ def import_log(ledger: Ledger, source: BinaryIO) -> ImportReport:
         ledger.check_ours()
         reached("import.built")
         with Lock(layout.migrate_lock) as lock:
-            lock.acquire(wait=None)
+            lock.acquire(wait=None, say=partial(ledger.note, migrating(layout.database)))
             aside = replacing.set_strays_aside(layout, operation.id)
         if aside is not None:
             ledger.note(f"what SQLite had left beside a database that is gone was moved to {aside}")
@@ -108,7 +109,7 @@ def build(built: Layout, layout: Layout, rows: Iterator[Row]) -> ImportReport:
         CorruptLogError, UnknownEventError: the log is refused; says why and where.
         LogError: it cannot be written.
     """
-    connection = open_database(built)
+    connection = open_database(built, lambda sentence: None)  # no other process has it
     try:
         # No reader sees this file before it is whole, so it needs no journal to go back with.
         for mode in ("delete", "off"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -28,6 +29,7 @@ from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import EventStore, NewEvent
 from msb_cache.failpoints import reached
 from msb_cache.home import replacing
+from msb_cache.home.connect import migrating
 from msb_cache.home.ledger import Ledger
 from msb_cache.home.operation import Operation
 from msb_cache.projections import live, restored
@@ -179,7 +181,7 @@ def _replace(
     layout = ledger.layout
     with ExitStack() as stack:
         lock = stack.enter_context(Lock(layout.migrate_lock))
-        lock.acquire(wait=None)
+        lock.acquire(wait=None, say=partial(ledger.note, migrating(layout.database)))
         replacing.check_unopened(layout)
         folder = replacing.set_aside(layout, operation.id)
         lost = None if folder else 0

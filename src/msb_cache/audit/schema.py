@@ -7,10 +7,10 @@ anything can be taken out or put in. What it must be is never read from it: it i
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Literal, NamedTuple
 
 from sqlite_utils import Database
@@ -22,9 +22,10 @@ from msb_cache.eventstore.store import EventStore
 from msb_cache.failpoints import reached
 from msb_cache.home import pairing
 from msb_cache.home.connect import (
-    begin_writing,
     check_end,
     is_there,
+    locked,
+    migrating,
     open_as_it_is,
     schema_version,
     translate_sqlite_errors,
@@ -33,6 +34,7 @@ from msb_cache.migrations import SCHEMA_VERSION
 from msb_cache.migrations.schema import migrations, names, recorded
 from msb_cache.projections import live, schema
 from msb_cache.projections.rows import ROW_TYPES
+from msb_cache.waiting import Note, patiently
 
 LOG = "events"
 """The log's table, the only one that nothing can make anew."""
@@ -82,11 +84,15 @@ def problems(connection: sqlite3.Connection) -> list[SchemaProblem]:
     return [*_differing(connection), *_unrecorded(connection), *_settings(connection)]
 
 
-def mend(layout: Layout) -> list[SchemaProblem]:
+def mend(layout: Layout, note: Note) -> list[SchemaProblem]:
     """Make the schema what it must be, in one transaction, whatever it is now; return what was mended.
 
     The index is folded anew if a table of it has to be made. The log's rows are not touched, and what is not
     msb-cache's stays.
+
+    Args:
+        layout: the home.
+        note: told when another process has to be waited for.
 
     Raises:
         CorruptLogError: the log's own table is another, or the log's end is gone.
@@ -96,20 +102,28 @@ def mend(layout: Layout) -> list[SchemaProblem]:
     if not is_there(path):
         return []
     with translate_sqlite_errors(path), Lock(layout.migrate_lock) as lock:
-        lock.acquire(wait=None)
-        with closing(open_as_it_is(layout)) as connection:
-            version = schema_version(connection, path)
-            if version < SCHEMA_VERSION and recorded(connection) == version:
-                return []  # an older release left it so, and opening it brings it up to date
-            begin_writing(connection)
-            found = [problem for problem in problems(connection) if problem.remedy != "drop"]
-            if found:
-                _check_log(connection, path, found)
-                _make(connection, found)
-                reached("rebuild.schema")
-                pairing.commit(connection)
-                connection.execute("PRAGMA journal_mode = WAL")
-    return found
+        lock.acquire(wait=None, say=partial(note, migrating(path)))
+        say = partial(note, locked(path))
+        mended: list[SchemaProblem] = []
+        patiently(partial(_mend, layout, mended, say), say)
+        return mended
+
+
+def _mend(layout: Layout, mended: list[SchemaProblem], say: Callable[[], object]) -> None:
+    path = layout.database
+    with closing(open_as_it_is(layout, say)) as connection:
+        version = schema_version(connection, path)
+        if version < SCHEMA_VERSION and recorded(connection) == version:
+            return  # an older release left it so, and opening it brings it up to date
+        connection.execute("BEGIN IMMEDIATE")
+        found = [problem for problem in problems(connection) if problem.remedy != "drop"]
+        if found:
+            _check_log(connection, path, found)
+            _make(connection, found)
+            reached("rebuild.schema")
+            pairing.commit(connection)
+            mended += found
+            connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _check_log(connection: sqlite3.Connection, path: str, found: list[SchemaProblem]) -> None:

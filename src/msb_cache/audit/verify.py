@@ -145,7 +145,7 @@ def rebuild(session: Session) -> list[SchemaProblem | live.Difference]:
     ledger = session.ledger
     ledger.check_writable()
     session.close()
-    mended = schema.mend(ledger.layout)
+    mended = schema.mend(ledger.layout, ledger.note)
     session.begin_writing()
     # The long part is done without keeping others from writing.
     with ledger.read() as connection:

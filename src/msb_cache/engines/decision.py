@@ -14,10 +14,9 @@ from typing import Any
 import msgspec
 
 from msb_cache.artifacts import files
-from msb_cache.artifacts.durable import make_folder
 from msb_cache.artifacts.kinds import needing
 from msb_cache.artifacts.layout import Layout
-from msb_cache.artifacts.locks import SAY_AFTER, Lock
+from msb_cache.artifacts.locks import Lock
 from msb_cache.engines.leftovers import Leftover
 from msb_cache.engines.prune_plan import Kept, Plan
 from msb_cache.errors import BusyError, LogError
@@ -172,14 +171,15 @@ def check_confirmed(connection: sqlite3.Connection | None) -> None:
 def one_at_a_time(ledger: Ledger) -> Iterator[Operation]:
     """Begin a deletion's operation while no other deletion runs in this home; raises BusyError."""
     layout = ledger.layout
-    make_folder(layout.db)
+
+    def waiting() -> None:
+        ledger.note(f"waiting for another deletion to end (operation {_running(layout)})")
+
     with Operation(layout) as operation, Lock(layout.prune_lock) as lock:
-        if not lock.acquire(wait=SAY_AFTER):
-            ledger.note(f"waiting for another deletion to end (operation {_running(layout)})")
-            if not lock.acquire(wait=_PRUNE_WAIT - SAY_AFTER):
-                raise BusyError(
-                    f"another deletion runs in {layout.home} (operation {_running(layout)}); try again later"
-                )
+        if not lock.acquire(wait=_PRUNE_WAIT, say=waiting):
+            raise BusyError(
+                f"another deletion runs in {layout.home} (operation {_running(layout)}); try again later"
+            )
         with files.ignoring_full_disk():  # it is for people who wait
             lock.write(operation.id)
         yield operation

@@ -14,11 +14,11 @@ from msgspec import Struct
 
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import StoredEvent
-from msb_cache.home.ledger import Note
 from msb_cache.oci.documents.platform import Platform
 from msb_cache.oci.reference import Reference
 from msb_cache.oci.registry.options import RegistryOptions
 from msb_cache.projections.images import HandleRow
+from msb_cache.waiting import Note
 
 if TYPE_CHECKING:
     import sqlite3

@@ -6,28 +6,24 @@ import contextlib
 import errno
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msb_cache.artifacts import files
 from msb_cache.artifacts.layout import Layout, check_plain_file
-from msb_cache.errors import CorruptLogError, LogError, NewerDatabaseError
+from msb_cache.errors import BusyError, CorruptLogError, LogError, NewerDatabaseError
 from msb_cache.failpoints import reached
 from msb_cache.home import pairing, shared_memory
+from msb_cache.home.wal_index import may_be_half_made, wait_for
 from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
 from msb_cache.projections import FOLD_VERSION
+from msb_cache.waiting import BUSY_SECONDS, SAY_AFTER, TURN_SECONDS, Note, is_busy, patiently
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from msb_cache.home.readonly import Content
-
-BUSY_SECONDS = 30.0
-"""How long a statement waits for another process's transaction; ours are short."""
-
-_TURN_SECONDS = 0.1
-"""SQLite waits without looking at signals; so it is asked to wait for so long at a time."""
 
 _PAGES_KIB = 64 * 1024
 """What SQLite may keep of the file in memory. With its own 2 MiB a list of 100,000 images, which finds each
@@ -39,30 +35,39 @@ _MAKING = "making"
 """Stands in the lock of migrations while a database is made."""
 
 
-def open_database(layout: Layout) -> sqlite3.Connection:
+def open_database(layout: Layout, note: Note) -> sqlite3.Connection:
     """Open the database to write, in autocommit mode, at this release's schema; made if there is none.
+
+    Args:
+        layout: the home.
+        note: told when another process has to be waited for.
 
     Raises:
         NewerDatabaseError: a newer release wrote it.
         CorruptLogError: the file is damaged or is not a database of ours.
+        BusyError: another process has it locked for longer than we wait.
         LogError: it cannot be opened.
     """
     from msb_cache.artifacts.durable import make_folder  # a command that reads makes none
 
     make_folder(layout.db)
     with translate_sqlite_errors(layout.database):
-        return _opened(layout, create=True)
+        return _opened(layout, note, create=True)
 
 
-def open_to_read(layout: Layout) -> tuple[sqlite3.Connection, Content | None] | None:
-    """Open the database to read it, also where this user can write nothing.
+def open_to_read(layout: Layout, note: Note) -> tuple[sqlite3.Connection, Content | None] | None:
+    """Open the database to read it, also where nothing can be written or another process has it locked.
+
+    Args:
+        layout: the home.
+        note: told when another process has to be waited for.
 
     Returns:
         None when there is no database; else the connection, in autocommit mode, and what the file is if the
         connection cannot see later changes and cannot write.
 
     Raises:
-        NewerDatabaseError, CorruptLogError: as for ``open_database``.
+        NewerDatabaseError, CorruptLogError, BusyError: as for ``open_database``.
         LogError: it cannot be opened, or an older release wrote it and it cannot be brought up to date.
     """
     path = layout.database
@@ -75,8 +80,11 @@ def open_to_read(layout: Layout) -> tuple[sqlite3.Connection, Content | None] | 
             pairing.check(path)
         else:
             try:
-                return _opened(layout, create=False), None
+                return _opened(layout, note, create=False, seconds=SAY_AFTER), None
             except (PermissionError, sqlite3.OperationalError) as error:
+                if isinstance(error, sqlite3.Error) and is_busy(error):
+                    copied = _beside_its_owner(layout, note) if _has_an_owner(error) else None
+                    return copied or (_opened(layout, note, create=False), None)
                 from msb_cache.home import readonly
 
                 full = isinstance(error, sqlite3.Error) and shared_memory.is_lacking(error)
@@ -84,7 +92,7 @@ def open_to_read(layout: Layout) -> tuple[sqlite3.Connection, Content | None] | 
                     raise
         from msb_cache.home import readonly
 
-        connection, content = readonly.connect(path, BUSY_SECONDS)
+        connection, content = readonly.connect(path)
         try:
             if not _current(connection, path):
                 why, advice = "cannot be written to by this user", "run any command as its owner"
@@ -97,40 +105,94 @@ def open_to_read(layout: Layout) -> tuple[sqlite3.Connection, Content | None] | 
     return connection, content
 
 
-def open_as_it_is(layout: Layout) -> sqlite3.Connection:
-    """Open the database to write whatever its schema is, in autocommit mode; raises sqlite3.Error."""
-    check_plain_file(layout.database)
-    pairing.check(layout.database)
-    return _connect(layout.database)
+def open_as_it_is(layout: Layout, say: Callable[[], object]) -> sqlite3.Connection:
+    """Open the database to write whatever its schema is, in autocommit mode; raises sqlite3.Error.
 
-
-def _opened(layout: Layout, *, create: bool) -> sqlite3.Connection:
+    Args:
+        layout: the home.
+        say: called once, when another process has to be waited for that begins to open it.
+    """
     path = layout.database
     check_plain_file(path)
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            if os.path.lexists(layout.replacing):
-                from msb_cache.home import replacing
-
-                replacing.finish(layout)
-            if create and not is_there(path):
-                _make(layout)
-            pairing.check(path)
-            return _up_to_date(layout)
-        except sqlite3.OperationalError as error:
-            # SQLite does not wait for those who open or close the same database at this moment.
-            if not is_busy(error) or time.monotonic() >= deadline:
-                raise
-            time.sleep(_TURN_SECONDS / 10)
+    pairing.check(path)
+    if may_be_half_made(path):
+        wait_for(path, say, BUSY_SECONDS)
+    return _connect(path)
 
 
-def _up_to_date(layout: Layout) -> sqlite3.Connection:
+def locked(path: str) -> str:
+    """Return what a person is told who waits for a database that another process has to itself."""
+    return f"waiting for another process that has {path} locked"
+
+
+def migrating(path: str) -> str:
+    """Return what a person is told who waits for the lock of migrations."""
+    return f"waiting for another process that migrates or restores {path}"
+
+
+def _has_an_owner(error: sqlite3.Error) -> bool:
+    """Return whether another process has the database to itself, so that this one has it open nowhere.
+
+    Then no lock of this process is lost when its file is opened and closed to be copied. It is, where another
+    process only reads the write-ahead log anew after a crash.
+    """
+    return error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+
+
+def _beside_its_owner(layout: Layout, note: Note) -> tuple[sqlite3.Connection, Content] | None:
+    """Open a copy of a database that another process has to itself; None if it has to be waited for.
+
+    The last process that closes a database in WAL mode has it to itself while it copies the write-ahead log
+    into it, and so has the first that opens it, and one that has no room for a ``-shm``. What is committed
+    stands in the file and the log all the while. It does not where a database is changed in another mode,
+    and there the header says so.
+    """
+    from msb_cache.home import readonly
+
+    path = layout.database
+    if not readonly.in_wal_mode(path):
+        return None
+    try:
+        connection, content = readonly.connect(path)
+    except (OSError, sqlite3.Error):
+        return None
+    try:
+        if _current(connection, path):
+            note(f"another process has {path} to itself, so what is read is a copy")
+            return connection, content
+    except BaseException:
+        connection.close()
+        raise
+    connection.close()
+    return None
+
+
+def _opened(layout: Layout, note: Note, *, create: bool, seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
+    path = layout.database
+    check_plain_file(path)
+    say = partial(note, locked(path))
+
+    def attempt() -> sqlite3.Connection:
+        if os.path.lexists(layout.replacing):
+            from msb_cache.home import replacing
+
+            replacing.finish(layout, partial(note, migrating(path)))
+        if create and not is_there(path):
+            _make(layout, note)
+        pairing.check(path)
+        if may_be_half_made(path):
+            wait_for(path, say, seconds)
+        return _up_to_date(layout, note)
+
+    return patiently(attempt, say, seconds)
+
+
+def _up_to_date(layout: Layout, note: Note) -> sqlite3.Connection:
     connection = _connect(layout.database)
     try:
         if not _current(connection, layout.database):
             connection.close()
-            _migrate(layout)
+            _migrate(layout, note)
             connection = _connect(layout.database)
     except BaseException:
         connection.close()
@@ -196,7 +258,7 @@ def _connect_alone(path: str) -> sqlite3.Connection:
 
 
 def _connect_as_usual(path: str) -> sqlite3.Connection:
-    return _set_up(sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS))
+    return _set_up(sqlite3.connect(path, isolation_level=None, timeout=TURN_SECONDS))
 
 
 def _set_up(connection: sqlite3.Connection) -> sqlite3.Connection:
@@ -211,42 +273,41 @@ def _set_up(connection: sqlite3.Connection) -> sqlite3.Connection:
 
 
 def begin_writing(
-    connection: sqlite3.Connection, seconds: float = BUSY_SECONDS, waiting: Callable[[], None] = lambda: None
+    connection: sqlite3.Connection, say: Callable[[], object] | None = None, seconds: float = BUSY_SECONDS
 ) -> None:
-    """Begin a write transaction, waiting for that of another process; Ctrl-C ends the wait at once.
+    """Begin a write transaction, waiting for that of another process.
 
     Args:
         connection: the database, in autocommit mode.
+        say: called once, when that takes longer than a second.
         seconds: how long to wait.
-        waiting: called once, when that takes longer than a second.
 
     Raises:
         sqlite3.OperationalError: after so many seconds another process still writes, or it cannot be begun.
     """
-    began = time.monotonic()
-    told = False
-    connection.execute(f"PRAGMA busy_timeout = {int(min(seconds, _TURN_SECONDS) * 1000)}")
-    try:
-        while True:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError as error:
-                waited = time.monotonic() - began
-                if not is_busy(error) or waited >= seconds:
-                    raise
-                from msb_cache.artifacts.locks import SAY_AFTER
-
-                if waited >= SAY_AFTER and not told:
-                    waiting()
-                    told = True
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+    patiently(partial(connection.execute, "BEGIN IMMEDIATE"), say, seconds)
 
 
-def is_busy(error: sqlite3.Error) -> bool:
-    """Return whether it failed only because another process has the database locked."""
-    return _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+def begin_reading(connection: sqlite3.Connection, say: Callable[[], object] | None = None) -> None:
+    """Begin a read of what is committed now, waiting for a process that has the database to itself.
+
+    Args:
+        connection: the database, in autocommit mode.
+        say: called once, when that takes longer than a second.
+
+    Raises:
+        sqlite3.OperationalError: it cannot be begun, or that process is not done in time.
+    """
+
+    def attempt() -> None:
+        connection.execute("BEGIN")
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()  # BEGIN alone locks nothing
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+
+    patiently(attempt, say)
 
 
 def in_words(error: sqlite3.Error) -> str:
@@ -316,12 +377,13 @@ def check_end(path: str, head: int, position: int | None) -> None:
         )
 
 
-def _make(layout: Layout) -> None:
+def _make(layout: Layout, note: Note) -> None:
     from msb_cache.artifacts import durable  # a command that reads takes no locks
     from msb_cache.artifacts.locks import Lock
 
     with Lock(layout.migrate_lock) as lock:
-        lock.acquire(wait=None)
+        say = partial(note, f"waiting for another process that makes {layout.database}")
+        lock.acquire(wait=None, say=say)
         if not is_there(layout.database):
             _set_strays_aside(layout)
             lock.write(_MAKING)
@@ -346,11 +408,13 @@ def _set_strays_aside(layout: Layout) -> None:
     diagnostics.warning("database.strays_moved", folder=str(folder))
 
 
-def _migrate(layout: Layout) -> None:
+def _migrate(layout: Layout, note: Note) -> None:
     from msb_cache.artifacts.locks import Lock
 
+    path = layout.database
     with Lock(layout.migrate_lock) as lock:
-        lock.acquire(wait=None)
+        say = partial(note, migrating(path))
+        lock.acquire(wait=None, say=say)
         # The process that makes a database holds this lock meanwhile; killed, it leaves word in the file.
         # Any other empty file was cut off; beside images that is not made up for in silence.
         made = layout.migrate_lock.read_text(errors="replace") == _MAKING
@@ -396,7 +460,7 @@ def _fill_projections(connection: sqlite3.Connection) -> None:
     from msb_cache.eventstore.store import EventStore
     from msb_cache.projections import live
 
-    begin_writing(connection)
+    connection.execute("BEGIN IMMEDIATE")
     live.fill(connection, EventStore(connection))
     reached("migrate.folded")
     pairing.commit(connection)
@@ -412,6 +476,10 @@ def translate_sqlite_errors(path: str) -> Iterator[None]:
         raise CorruptLogError(f"{path} is damaged: its schema is no text; {_RESTORE}") from None
     except sqlite3.DatabaseError as error:
         check_complete(path, error)
+        if is_busy(error):
+            raise BusyError(
+                f"another process keeps {path} locked; `fuser -v {path}` names it: end it or let it go on"
+            ) from None
         if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
             raise LogError(f"cannot open {path}: {in_words(error)}") from None
         raise CorruptLogError(f"{path} is damaged or is no SQLite database: {error}; {_RESTORE}") from None

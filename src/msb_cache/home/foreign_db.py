@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from msb_cache.home import shared_memory
+from msb_cache.home.wal_index import is_short
+from msb_cache.waiting import TURN_SECONDS, patiently
 
 MAGIC = b"SQLite format 3\0"
 """How every SQLite database begins."""
@@ -26,7 +28,9 @@ MAGIC = b"SQLite format 3\0"
 MAX_VALUE = 8 * 1024 * 1024
 """Bytes of any value that is looked at; SQLite hands out no larger one."""
 
-_BUSY_SECONDS = 5.0
+_LOCKED_SECONDS = 0.5
+"""How long a process may have a database to itself before a copy is read."""
+
 _COPY_ATTEMPTS = 40
 _MEMORY = "/dev/shm"  # noqa: S108 - a folder of our own is made in it
 _BESIDE_COPY = 256 * 1024  # bytes, for what SQLite makes beside it
@@ -82,7 +86,8 @@ def _shared(path: str | Path) -> bool:
         found = [os.stat(f"{path}{suffix}") for suffix in ("", "-wal", "-shm")]
     except OSError:
         return False
-    return all(stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() for status in found)
+    ours = all(stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() for status in found)
+    return ours and not is_short(path)
 
 
 def shared(path: str | Path) -> sqlite3.Connection | None:
@@ -97,9 +102,9 @@ def shared(path: str | Path) -> sqlite3.Connection | None:
     if not _shared(path) or not shared_memory.fits(path):
         return None
     try:
-        return _begin(f"file:{quote(os.fsencode(path))}?mode=ro")
+        return patiently(lambda: _begin(f"file:{quote(os.fsencode(path))}?mode=ro"), seconds=_LOCKED_SECONDS)
     except sqlite3.OperationalError:
-        return None  # such as a -shm that only a writer can mend
+        return None  # such as a -shm that only a writer can mend, or a process that has it to itself
 
 
 def stamp(path: str | Path) -> tuple[Status, Status]:
@@ -126,7 +131,7 @@ def _begin(address: str) -> sqlite3.Connection:
 
 
 def _connected(address: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
+    connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=TURN_SECONDS)
     try:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
         connection.execute("PRAGMA trusted_schema = OFF")

@@ -23,16 +23,18 @@ from msb_cache.errors import (
 from msb_cache.failpoints import reached
 from msb_cache.home import shared_memory
 from msb_cache.home.connect import (
+    begin_reading,
     begin_writing,
     check_complete,
     in_words,
-    is_busy,
     is_exclusive,
     is_there,
+    locked,
     open_database,
     open_to_read,
 )
 from msb_cache.home.pairing import commit
+from msb_cache.waiting import BUSY_SECONDS, Note, is_busy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,9 +54,6 @@ _MANY_EVENTS = 500
 
 Committed = Callable[[sqlite3.Connection, int, int], None]
 """Called after a commit: the connection, in no transaction, and the positions before and after the append."""
-
-Note = Callable[[str], None]
-"""Gets sentences for a person about something unusual that is no error."""
 
 
 def current_actor(program: str | None = None, reason: str | None = None) -> Actor:
@@ -220,7 +219,7 @@ class Ledger:
             yield None
             return
         with self._unchanged(), _translate_sqlite_errors(self.layout):
-            connection.execute("BEGIN")
+            begin_reading(connection, self._locked)
             try:
                 yield connection
             finally:
@@ -235,7 +234,7 @@ class Ledger:
 
     @contextmanager
     def write(
-        self, operation: str, *, owner: Owner = "ours", actor: Actor | None = None, wait: float | None = None
+        self, operation: str, *, owner: Owner = "ours", actor: Actor | None = None, wait: float = BUSY_SECONDS
     ) -> Iterator[Transaction]:
         """Write: everything appended in the block is committed together, durably, or not at all.
 
@@ -245,7 +244,7 @@ class Ledger:
                 what changes a cache of ours; ``msb`` for what msb did, or was asked to do; ``any`` for what
                 is true in either home: how a deletion went, that an image is used or held.
             actor: who is recorded; None: the ledger's.
-            wait: seconds to wait for another process's transaction; None: as long as any writing command.
+            wait: seconds to wait for another process's transaction.
 
         Raises:
             HomeOwnedByMicrosandboxError: msb keeps this cache, and it must be ours.
@@ -258,10 +257,7 @@ class Ledger:
         transaction = Transaction(connection, self.store(connection), operation, actor or self.actor)
         with _translate_sqlite_errors(self.layout):
             try:
-                if wait is None:
-                    begin_writing(connection, waiting=self._waiting)
-                else:
-                    begin_writing(connection, wait)  # so short that its end is soon enough to hear of
+                begin_writing(connection, self._waiting, wait)
                 self._check_owner(owner)
                 drawn = self._make_room(connection)
                 yield transaction
@@ -320,6 +316,9 @@ class Ledger:
         self.check_ours()
         self._writer()
 
+    def _locked(self) -> None:
+        self.note(locked(self.layout.database))
+
     def _waiting(self) -> None:
         self.note(f"waiting for another process that is writing to {self.layout.database}")
 
@@ -354,7 +353,7 @@ class Ledger:
                 self.close()
         if self._connection is None:
             self._check_directory()
-            if (opened := open_to_read(self.layout)) is not None:
+            if (opened := open_to_read(self.layout, self.note)) is not None:
                 self._connection, self._content = opened
         return self._connection
 
@@ -363,7 +362,7 @@ class Ledger:
             self.close()
         if self._connection is None:
             self._check_directory()
-            self._connection = open_database(self.layout)
+            self._connection = open_database(self.layout, self.note)
             self._alone = is_exclusive(self._connection)
         return self._connection
 

@@ -16,10 +16,11 @@ from types import TracebackType
 
 from msb_cache.artifacts import durable
 from msb_cache.artifacts.layout import Layout
-from msb_cache.artifacts.locks import SAY_AFTER, FolderLease, Lock, is_free
+from msb_cache.artifacts.locks import FolderLease, Lock, is_free
 from msb_cache.errors import BusyError, InvalidReferenceError
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.oci.reference import Reference
+from msb_cache.waiting import SAY_AFTER
 
 _LONGEST_NAMES = 4096  # bytes of a lock file that are looked at
 
@@ -28,7 +29,6 @@ class Operation:
     """A running operation; a context manager that ends it."""
 
     def __init__(self, layout: Layout) -> None:
-        self.id = uuid7()
         self._unfinished = False
         self._layout = layout
         # From here on no refused command takes folders away that this operation has found or made.
@@ -36,8 +36,12 @@ class Operation:
         self._lease()
         try:
             durable.make_folder_unsynced(layout.operations)
-            self._lock = Lock(layout.operation_lock(self.id))
-            self._lock.acquire(wait=None)
+            while True:
+                self.id = uuid7()
+                self._lock = Lock(layout.operation_lock(self.id))
+                if self._lock.acquire():
+                    break
+                # A process that looks for interrupted operations just tries this one, which is not begun yet.
         except BaseException:
             self._home.release()
             raise

@@ -49,12 +49,15 @@ def content(path: str | Path) -> Content:
     return Content(found.st_ino, found.st_size, found.st_mtime_ns, log.st_size, log.st_mtime_ns)
 
 
-def connect(path: str | Path, wait: float) -> tuple[sqlite3.Connection, Content]:
-    """Open a database that cannot be opened like any other.
+def in_wal_mode(path: str | Path) -> bool:
+    """Return whether a database is in WAL mode, with no change in another one under way; raises OSError."""
+    with open(path, "rb") as file:
+        versions = file.read(20)[18:]
+    return versions == b"\2\2" and not os.path.lexists(f"{path}-journal")
 
-    Args:
-        path: the database.
-        wait: seconds to wait for another process's transaction.
+
+def connect(path: str | Path) -> tuple[sqlite3.Connection, Content]:
+    """Open a database that cannot be opened like any other; its locks are not looked at.
 
     Returns:
         The connection, in autocommit mode, and what the file is: its later changes the connection cannot see.
@@ -64,8 +67,8 @@ def connect(path: str | Path, wait: float) -> tuple[sqlite3.Connection, Content]
     """
     before = _settled(path)
     if before.log_size > 0:
-        return _copied(path, wait), before  # what is in the log is not yet in the file
-    return _connect(path, "mode=ro&immutable=1", wait), before
+        return _copied(path), before  # what is in the log is not yet in the file
+    return _connect(path, "mode=ro&immutable=1"), before
 
 
 def _settled(path: str | Path) -> Content:
@@ -78,13 +81,13 @@ def _settled(path: str | Path) -> Content:
         time.sleep(_MTIME_TICK)
 
 
-def _copied(path: str | Path, wait: float) -> sqlite3.Connection:
+def _copied(path: str | Path) -> sqlite3.Connection:
     from msb_cache.home.foreign_db import copy, folder_for
 
     with folder_for(path) as folder:
         target = folder / os.path.basename(path)
         copy(path, target)
-        connection = _connect(target, "mode=rw", wait)
+        connection = _connect(target, "mode=rw")
         try:
             # The whole log goes into the file, so that SQLite never asks for it by name when that is gone.
             connection.execute("PRAGMA journal_mode = DELETE")
@@ -95,9 +98,9 @@ def _copied(path: str | Path, wait: float) -> sqlite3.Connection:
         return connection
 
 
-def _connect(path: str | Path, parameters: str, wait: float) -> sqlite3.Connection:
+def _connect(path: str | Path, parameters: str) -> sqlite3.Connection:
     address = f"file:{quote(os.fsencode(path))}?{parameters}"
-    connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=wait)
+    connection = sqlite3.connect(address, uri=True, isolation_level=None)
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except BaseException:

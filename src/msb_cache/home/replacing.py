@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,10 +42,15 @@ def replace(layout: Layout, operation: str) -> None:
     _finish(layout)
 
 
-def finish(layout: Layout) -> None:
-    """Finish a replacement whose process is gone; wait for one that runs."""
+def finish(layout: Layout, say: Callable[[], object]) -> None:
+    """Finish a replacement whose process is gone; wait for one that runs.
+
+    Args:
+        layout: the home.
+        say: called once, when that takes longer than a second.
+    """
     with Lock(layout.migrate_lock) as lock:
-        lock.acquire(wait=None)
+        lock.acquire(wait=None, say=say)
         if os.path.lexists(layout.replacing):
             _finish(layout)
 

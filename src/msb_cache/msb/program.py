@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
 from msb_cache import diagnostics
 from msb_cache.errors import HomeOwnedByMicrosandboxError, MsbProgramError
+from msb_cache.waiting import SAY_AFTER, Note
 
 _NOT_PASSED_ON = ("MSB_BACKEND", "MSB_PROFILE", "MSB_API_URL", "MSB_API_KEY", "MSB_PATH")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -26,6 +29,7 @@ _QUERY = re.compile(r"(https?://[^\s?]+)\?[^\s,;]*")
 _LONGEST_REASON = 500
 _MOST_OUTPUT = 4 * 1024 * 1024
 _VERSION_SECONDS = 10.0
+_END_SECONDS = 0.5  # that a program which was told to end has for it
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,12 @@ class Finished:
 
 
 class MsbProgram:
-    """The program, for one home."""
+    """The program, for one home; ``note`` is told when it takes longer than a second."""
 
-    def __init__(self, path: Path, home: str) -> None:
+    def __init__(self, path: Path, home: str, note: Note = lambda sentence: None) -> None:
         self.path = path
         self._home = home
+        self._note = note
 
     def run(
         self,
@@ -81,6 +86,7 @@ class MsbProgram:
                 process = subprocess.Popen(
                     [str(self.path), *arguments],
                     stdin=subprocess.DEVNULL if source is None else subprocess.PIPE,
+                    bufsize=0,
                     stdout=output,
                     stderr=errors,
                     env=environment,
@@ -88,26 +94,58 @@ class MsbProgram:
                 )
             except OSError as error:
                 raise MsbProgramError(f"cannot run {self.path}: {error.strerror or error}") from None
+            said = " ".join(("msb", *takewhile(lambda argument: argument[0] != "-", arguments[:2])))
+            awaited = f"`{said}`, process {process.pid}"
             try:
                 if source is not None:
-                    _feed(process, source)
-                process.wait(seconds)
+                    self._feed(process, source, awaited)
+                self._wait(process, awaited, seconds)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
                 raise MsbProgramError(f"{self.path} has not ended after {seconds:g} seconds") from None
             except BaseException:
-                process.terminate()
-                process.wait()
+                self._end(process, awaited)
                 raise
             finally:
                 if process.stdin is not None:
-                    with suppress(BrokenPipeError):
-                        process.stdin.close()
+                    process.stdin.close()
             said, text = _written(output), _ANSI.sub("", _written(errors))
         lines = tuple(line.strip() for line in text.splitlines() if line.strip())
         diagnostics.debug("msb.ran", command=arguments[0], code=process.returncode)
         return Finished(process.returncode, said, lines)
+
+    def _feed(self, process: subprocess.Popen[bytes], pieces: Iterator[bytes], awaited: str) -> None:
+        assert process.stdin is not None  # noqa: S101
+        os.set_blocking(process.stdin.fileno(), False)
+        ready = select.poll()
+        ready.register(process.stdin, select.POLLOUT)
+        patience: float | None = SAY_AFTER * 1000
+        with suppress(BrokenPipeError):  # it has seen enough, and says why
+            for piece in pieces:
+                left = memoryview(piece)
+                while left:
+                    if ready.poll(patience):
+                        left = left[process.stdin.write(left) or 0 :]
+                    else:
+                        self._note(f"waiting for msb to read ({awaited})")
+                        patience = None
+        process.stdin.close()
+
+    def _wait(self, process: subprocess.Popen[bytes], awaited: str, seconds: float | None) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(SAY_AFTER if seconds is None else min(SAY_AFTER, seconds))
+            return
+        self._note(f"waiting for msb to end ({awaited})")
+        process.wait(None if seconds is None else max(0.0, seconds - SAY_AFTER))
+
+    def _end(self, process: subprocess.Popen[bytes], awaited: str) -> None:
+        """Tell it to end, and leave it if it does not: killed, it would leave half of what it does."""
+        process.terminate()
+        try:
+            process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._note(f"msb has not ended yet ({awaited})")
 
     def version(self) -> str | None:
         """Return its version, such as ``0.7.11``; None when it does not say."""
@@ -119,20 +157,12 @@ def _file(name: str) -> IO[bytes]:
     return os.fdopen(os.memfd_create(f"msb-{name}"), "w+b")
 
 
-def _feed(process: subprocess.Popen[bytes], pieces: Iterator[bytes]) -> None:
-    assert process.stdin is not None  # noqa: S101
-    with suppress(BrokenPipeError):  # it has seen enough, and says why
-        for piece in pieces:
-            process.stdin.write(piece)
-        process.stdin.close()
-
-
 def _written(file: IO[bytes]) -> str:
     file.seek(0)
     return file.read(_MOST_OUTPUT).decode(errors="replace")
 
 
-def find_program(home: str) -> MsbProgram | None:
+def find_program(home: str, note: Note = lambda sentence: None) -> MsbProgram | None:
     """Return the program: ``MSB_PATH``, else ``msb`` on the PATH, else what the microsandbox package ships.
 
     Raises:
@@ -143,18 +173,18 @@ def find_program(home: str) -> MsbProgram | None:
         if not os.access(named, os.X_OK) or os.path.isdir(named):
             raise MsbProgramError("MSB_PATH names no program that can be run")
         # Absolute, because a bare name would be looked for on the PATH.
-        return MsbProgram(Path(named).absolute(), home)
+        return MsbProgram(Path(named).absolute(), home, note)
     found = shutil.which("msb") or _bundled()
-    return None if found is None else MsbProgram(Path(found).absolute(), home)
+    return None if found is None else MsbProgram(Path(found).absolute(), home, note)
 
 
-def require_program(home: str) -> MsbProgram:
+def require_program(home: str, note: Note) -> MsbProgram:
     """Return the program, without which a home that msb keeps is only read.
 
     Raises:
         HomeOwnedByMicrosandboxError: there is none.
     """
-    program = find_program(home)
+    program = find_program(home, note)
     if program is None:
         raise HomeOwnedByMicrosandboxError(
             f"{home} is kept by msb, which is not installed here, so it is only read; "

@@ -20,6 +20,7 @@ from msb_cache import diagnostics
 from msb_cache.errors import MicrosandboxError, MsbDatabaseError
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.home.connect import is_there
+from msb_cache.waiting import BUSY_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -102,7 +103,7 @@ def sync(
     ledger: Ledger,
     *,
     force: bool = False,
-    wait: float | None = None,
+    wait: float = BUSY_SECONDS,
     acting: OwnAction | None = None,
     reader: Reader | None = None,
 ) -> SyncReport:
@@ -111,7 +112,7 @@ def sync(
     Args:
         ledger: the home.
         force: compare even if msb's database looks unchanged.
-        wait: seconds to wait for another process that writes; None: as long as any writing command.
+        wait: seconds to wait for another process that writes.
         acting: what this process had msb do just now.
         reader: what reads msb's database for the caller too; None: it is read for this alone.
 
@@ -142,7 +143,7 @@ def sync_and_read(
     """
     if not ledger.owned_by_msb:
         return None
-    return _sync(ledger, True, None, acting, reader)[1]
+    return _sync(ledger, True, BUSY_SECONDS, acting, reader)[1]
 
 
 def sync_before_reading(ledger: Ledger) -> str | None:
@@ -183,7 +184,7 @@ def _waiting(connection: sqlite3.Connection) -> bool:
 
 
 def _sync(
-    ledger: Ledger, force: bool, wait: float | None, acting: OwnAction | None, reader: Reader | None
+    ledger: Ledger, force: bool, wait: float, acting: OwnAction | None, reader: Reader | None
 ) -> tuple[SyncReport, MsbState | None]:
     """Compare and append; the state is None if that was not needed after all."""
     from msgspec.structs import replace

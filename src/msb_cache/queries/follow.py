@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from msb_cache.eventstore.store import StoredEvent
 from msb_cache.home.ledger import Ledger
 from msb_cache.msb.sync import sync_before_reading
+from msb_cache.waiting import pause
 
 INTERVAL = 0.5
 """Seconds between two looks."""
@@ -65,7 +66,7 @@ def looks(
         if stopped():
             return
         # Where a comparison is long (thousands of images) and msb writes all the time, it leaves room.
-        time.sleep(max(interval, 2 * (time.monotonic() - began)))
+        pause(max(interval, 2 * (time.monotonic() - began)))
         if stopped():
             return
 

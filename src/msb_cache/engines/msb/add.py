@@ -58,7 +58,7 @@ def pull(ledger: Ledger, request: PullRequest) -> Pulled:
         raise InvalidConfigError(
             f"msb keeps this home and its own logins: use `msb registry login {reference.registry}`"
         )
-    program = require_program(ledger.layout.home)
+    program = require_program(ledger.layout.home, ledger.note)
     sync(ledger)
     if request.policy == "never":
         return record_cached(ledger, request, _cached(ledger, reference))
@@ -97,7 +97,7 @@ def load(ledger: Ledger, request: LoadRequest) -> list[images.HandleRow]:
         HomeOwnedByMicrosandboxError: there is no msb to do it.
     """
     _check_platform(request.platform, "loads")
-    program = require_program(ledger.layout.home)
+    program = require_program(ledger.layout.home, ledger.note)
     sync(ledger)
     loaded = [*dict.fromkeys(_load(program, request.source, request.tags))]
     explain = _explain(loaded, request.origin, request.began_ns)

@@ -128,7 +128,7 @@ def delete(
         MsbProgramError: msb cannot be run.
         BusyError: another deletion runs in this home.
     """
-    program = require_program(ledger.layout.home)
+    program = require_program(ledger.layout.home, ledger.note)
     with database.Reader(ledger.layout.msb_database) as reader:
         with ledger.drawing_on_reserve(_CHUNK):
             sync(ledger, reader=reader)

@@ -34,12 +34,13 @@ from msb_cache.errors import BusyError, CorruptArtifactError, InvalidImageError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent, StoredEvent
 from msb_cache.failpoints import reached
-from msb_cache.home.ledger import Ledger, Note, Transaction
+from msb_cache.home.ledger import Ledger, Transaction
 from msb_cache.home.operation import Operation, others
 from msb_cache.oci.image import SourceImage, SourceLayer
 from msb_cache.oci.layer.tar import TarEntry
 from msb_cache.oci.reference import Reference
 from msb_cache.projections import images as projected
+from msb_cache.waiting import Note
 
 Reuse = Callable[[SourceLayer], None]
 

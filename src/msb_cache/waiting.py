@@ -1,0 +1,112 @@
+"""How a wait for another process goes: it is told of within a second, and Ctrl-C ends it at once.
+
+SQLite's own waits look at no signals, and those of the kernel are resumed after one. So neither is asked to
+wait for longer than a moment: everything that waits tries, pauses here, and tries again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+SAY_AFTER = 1.0
+"""Seconds after which a person who waits is told."""
+
+BUSY_SECONDS = 30.0
+"""How long a statement waits for another process's transaction; ours are short."""
+
+TURN_SECONDS = 0.1
+"""The busy timeout of every connection: for so long SQLite itself tries again, at growing intervals."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
+
+Note = Callable[[str], None]
+"""Gets sentences for a person about something unusual that is no error."""
+
+T = TypeVar("T")
+
+
+def _never() -> bool:
+    return False
+
+
+_stopped: Callable[[], bool] = _never
+
+
+@contextmanager
+def ended_by(stopped: Callable[[], bool]) -> Iterator[None]:
+    """End waits in the block with KeyboardInterrupt once ``stopped`` says so, which signals set."""
+    global _stopped
+    before, _stopped = _stopped, stopped
+    try:
+        yield
+    finally:
+        _stopped = before
+
+
+def pause(seconds: float) -> None:
+    """Sleep, but not on after ``stopped`` of ``ended_by`` says that it is over."""
+    until = time.monotonic() + seconds
+    while not _stopped() and (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, TURN_SECONDS))
+
+
+class Wait:
+    """One wait that begins now.
+
+    Args:
+        say: called once, when it has taken a second.
+        seconds: after so many it is over; None: never.
+    """
+
+    def __init__(self, say: Callable[[], object] | None = None, seconds: float | None = None) -> None:
+        self._say = say
+        self._seconds = seconds
+        self._began = time.monotonic()
+        self._pause = _FIRST_PAUSE
+
+    def over(self) -> bool:
+        """Return whether to give up; if not, that is after a pause, and it is time to try again."""
+        waited = time.monotonic() - self._began
+        if self._seconds is not None and waited >= self._seconds:
+            return True
+        if self._say is not None and waited >= SAY_AFTER:
+            say, self._say = self._say, None
+            say()
+        if _stopped():
+            raise KeyboardInterrupt
+        time.sleep(self._pause)
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        return False
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Return whether it failed only because another process has the database locked."""
+    # A connection that met a lock where SQLite asks no busy handler says SQLITE_PROTOCOL at last.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+
+
+def patiently(
+    attempt: Callable[[], T], say: Callable[[], object] | None = None, seconds: float = BUSY_SECONDS
+) -> T:
+    """Return what ``attempt`` returns, trying again while another process has the database locked.
+
+    Args:
+        attempt: uses connections whose busy timeout is ``TURN_SECONDS``, and leaves nothing half done.
+        say: called once, when that takes longer than a second.
+        seconds: how long to wait.
+
+    Raises:
+        sqlite3.OperationalError: after so many seconds it is locked still, or it fails for another reason.
+    """
+    wait = Wait(say, seconds)
+    while True:
+        try:
+            return attempt()
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or wait.over():
+                raise
