@@ -1,7 +1,7 @@
 """Cut a scenario short: at a step, at a moment, at a system call; and say what was acknowledged before.
 
 A process is forked where it is to be killed from within or by the clock. For system calls it is a new one
-under strace, which counts the calls of each thread, and at one of them kills the process, or lets
+under strace, which counts the calls of each thread, and at one of them kills or stops the process, or lets
 the call fail.
 """
 
@@ -231,6 +231,40 @@ class Bench:
         lay_out(recording.crash(cut, mode, chance), self._work)
         return Cut(recording.acknowledged(cut), True)
 
+    def stopping(self, strace: str, call: str, number: int, meanwhile: Callable[[Path], None]) -> Cut:
+        """Stop the process before a thread's n-th system call of this name, until ``meanwhile`` is done.
+
+        Where the call is not reached, nothing is done meanwhile.
+        """
+        self.fresh()
+        trace = self._work.parent / "trace"
+        trace.unlink(missing_ok=True)
+        tracer = subprocess.Popen(
+            [
+                *(strace, "-f", "-o", trace, "-e", f"trace={call}"),
+                *("-e", f"inject={call}:signal=STOP:when={number}"),
+                *self._program(),
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            while tracer.poll() is None:
+                found = re.search(r"^(\d+) +--- stopped by SIGSTOP", _text(trace), re.MULTILINE)
+                if found is not None:
+                    try:
+                        meanwhile(self._work / "home")
+                    finally:
+                        os.kill(int(found[1]), signal.SIGCONT)
+                    break
+                time.sleep(0.01)
+            said, error = tracer.communicate(timeout=120)
+        finally:
+            tracer.kill()
+        return Cut(len(said), tracer.returncode != 0, error)
+
     def _injected(self, strace: str, call: str, what: str) -> Cut:
         return self._traced(strace, [call], ["-f", "-o", os.devnull, "-e", f"inject={call}:{what}"])
 
@@ -280,6 +314,10 @@ def stopped_at(strace: str, call: str, number: int, command: Sequence[str | Path
                 with suppress(ProcessLookupError):
                     os.kill(each, signal.SIGKILL)
             process.wait()
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def spread(count: int, most: int, chance: random.Random) -> list[int]:

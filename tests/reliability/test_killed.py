@@ -1,4 +1,4 @@
-"""Killed or failing at any step, moment or system call: nothing is lost, nothing leaks, all goes on.
+"""Killed, stopped or failing at any step, moment or system call: nothing is lost, nothing leaks, all goes on.
 
 The suite runs a few of each by chance. MSB_CACHE_TEST_CUTS=500 runs up to so many of each kind and scenario.
 """
@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cli.support import PROGRAM
 from tests.registry_server import RegistryServer
 from tests.reliability.killing import CHANGING, WRITING, Bench, spread
 from tests.reliability.scenarios import ONE, SCENARIOS, SETTINGS
@@ -84,6 +87,43 @@ def test_a_system_call_that_fails_once(
         assert "Traceback" not in cut.said, where
         assert not cut.short or "rror: " in cut.said, where
         bench.check(cut, where)
+
+
+def test_stopped_at_a_system_call(
+    bench: Bench, chance: random.Random, require_peer: Callable[[str], str]
+) -> None:
+    strace = require_peer("strace")
+    if chance.random() > CUTS / 10:
+        pytest.skip("a stop takes seconds: in the suite a fifth of the scenarios are tried, others each time")
+    for call, number in _points(bench.calls(strace, CHANGING), chance):
+        cut = bench.stopping(strace, call, number, _answers_or_says_what_it_waits_for)
+        where = f"stopped at {call} number {number}"
+        assert not cut.short, (where, cut)
+        bench.check(cut, where)
+
+
+def _answers_or_says_what_it_waits_for(home: Path) -> None:
+    """List images beside a stopped process: there is an answer, or a note and an end at Ctrl-C."""
+    reader = subprocess.Popen(
+        [PROGRAM, "--home", home, "list", "-q"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+    )
+    try:
+        try:
+            _, said = reader.communicate(timeout=4)
+        except subprocess.TimeoutExpired:
+            reader.send_signal(signal.SIGINT)
+            _, said = reader.communicate(timeout=10)
+            assert reader.returncode == 130, said
+            assert "waiting" in said
+        else:
+            assert reader.returncode == 0, said
+    finally:
+        reader.kill()
 
 
 def _points(calls: dict[str, int], chance: random.Random) -> list[tuple[str, int]]:
