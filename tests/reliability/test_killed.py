@@ -93,7 +93,7 @@ def test_stopped_at_a_system_call(
     bench: Bench, chance: random.Random, require_peer: Callable[[str], str]
 ) -> None:
     strace = require_peer("strace")
-    if chance.random() > CUTS / 10:
+    if random.Random(f"{SEED} {bench.name}").random() > CUTS / 10:
         pytest.skip("a stop takes seconds: in the suite a fifth of the scenarios are tried, others each time")
     for call, number in _points(bench.calls(strace, CHANGING), chance):
         cut = bench.stopping(strace, call, number, _answers_or_says_what_it_waits_for)
