@@ -69,7 +69,8 @@ def _fetch(ledger: Ledger, request: PullRequest) -> Pulled:
             request.progress(seen)
 
     def attempt() -> Pulled:
-        with Registry(request.reference, request.options, credential) as registry:
+        told = request.note or (lambda sentence: None)
+        with Registry(request.reference, request.options, credential, told) as registry:
             return _fetch_from(registry, ledger, request, watch)
 
     _collect_stale(ledger.layout)

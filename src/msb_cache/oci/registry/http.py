@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import urllib3
@@ -17,6 +17,7 @@ from urllib3 import exceptions as http_errors
 
 from msb_cache.errors import ImagePullFailedError, InvalidConfigError
 from msb_cache.oci.digest import shown
+from msb_cache.oci.registry.connections import Place, TooSlowError, Watch, guarded, place_of
 from msb_cache.oci.registry.errors import MAX_ERROR_BYTES, TransientError
 from msb_cache.oci.registry.options import RegistryOptions
 from msb_cache.oci.registry.proxy import is_loopback, proxy_for
@@ -43,6 +44,8 @@ class Answer:
     ):
         self._response = response
         self._seconds = seconds
+        # The length of each of its pieces is a line of its own, which can come byte by byte.
+        self._in_pieces = "chunked" in response.headers.get("transfer-encoding", "").lower()
         self.host = _named(url)
         self.redirected = redirected
         self.status = response.status
@@ -61,9 +64,18 @@ class Answer:
     def read(self, size: int) -> bytes:
         """What one wait brings, at most ``size`` bytes; none at the end. Raises TransientError."""
         try:
-            return self._response.read1(size, decode_content=False)[:size]
+            if not self._in_pieces:
+                return self._response.read1(size, decode_content=False)[:size]
+            with Watch(self._response.connection, DOCUMENT_TIMEOUTS * self._seconds) as watch:
+                data = self._response.read1(size, decode_content=False)[:size]
+            if watch.over and not data:
+                raise TooSlowError
+            return data
         except (http_errors.HTTPError, OSError, ValueError) as error:
-            raise _failure(error, self.host, self._seconds, answered=True) from None
+            slow = self._in_pieces and watch.over
+            raise _failure(
+                TooSlowError() if slow else error, self.host, self._seconds, answered=True
+            ) from None
 
     def read_all(self, limit: int) -> bytes | None:
         """The whole body, or None when it is longer than ``limit`` bytes. Raises TransientError."""
@@ -106,9 +118,16 @@ class Transport:
     ``insecure``, TLS is not verified and plain HTTP is tried where there is none. What answers first stays.
     """
 
-    def __init__(self, host: str, options: RegistryOptions) -> None:
+    def __init__(
+        self, host: str, options: RegistryOptions, waiting: Callable[[str], object] = lambda sentence: None
+    ) -> None:
         self._host = host
         self._options = options
+        self._waiting = waiting
+        self._told: set[str] = set()
+        self._own_name = urlsplit(f"//{host}").hostname
+        self._own_places: set[Place | None] = {place_of(self._own_name or "")}
+        self.seconds = DOCUMENT_TIMEOUTS * options.timeout
         self._scheme: str | None = None
         self._schemes = _schemes(host, options.insecure)
         # Reading the system's authorities takes 50 ms, which plain HTTP need not pay for.
@@ -148,6 +167,27 @@ class Transport:
         if form is None:
             return self._follow(url, headers)
         return self._send(url, {**headers, "Content-Type": "application/x-www-form-urlencoded"}, False, form)
+
+    def check(self, host: str, address: str) -> None:
+        """Refuse a connection to this machine or its nearest network, unless the registry itself is there.
+
+        Raises:
+            ImagePullFailedError: a redirect, or the name of a token server, leads there.
+        """
+        place = place_of(address)
+        if host == self._own_name:
+            self._own_places.add(place)
+        elif place is not None and place not in self._own_places:
+            raise ImagePullFailedError(
+                f"{self._host} sends us to {shown(host)[1:-1]}, a {place} address, which only one there "
+                "may; tell who runs it"
+            )
+
+    def say(self, host: str) -> None:
+        """Tell once that a host is waited for."""
+        if host not in self._told:
+            self._told.add(host)
+            self._waiting(f"waiting for {shown(host)[1:-1]} to answer")
 
     def close(self) -> None:
         """Close idle connections."""
@@ -194,6 +234,9 @@ class Transport:
 
     def _send(self, url: str, headers: Mapping[str, str], redirected: bool, form: bytes | None) -> Answer:
         parts = urlsplit(url)
+        host = parts.hostname or ""
+        if host != self._own_name and place_of(host) is not None:
+            self.check(host, host)  # what the name says is true through a proxy, too
         pool = self._pool_for(parts)
         # Layers are compressed already, and their bytes are what the digests are of.
         headers = {"Accept-Encoding": "identity", "User-Agent": _USER_AGENT, **headers}
@@ -212,15 +255,17 @@ class Transport:
         context = self._tls() if secure else None
         timeout = urllib3.Timeout(connect=self._options.timeout, read=self._options.timeout)
         if not proxy:
-            return urllib3.PoolManager(
+            pools = urllib3.PoolManager(
                 maxsize=_CONNECTIONS, retries=False, timeout=timeout, ssl_context=context
             )
+            guarded(pools, self)
+            return pools
         parts = urlsplit(proxy)
         login = None
         if parts.username is not None:
             name = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             login = urllib3.make_headers(proxy_basic_auth=name)
-        return urllib3.ProxyManager(
+        pools = urllib3.ProxyManager(
             parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
             proxy_headers=login,
             maxsize=_CONNECTIONS,
@@ -228,6 +273,8 @@ class Transport:
             timeout=timeout,
             ssl_context=context,
         )
+        guarded(pools, self)
+        return pools
 
     def _pool_for(self, url: SplitResult) -> urllib3.PoolManager:
         proxy = proxy_for(url)
@@ -286,6 +333,8 @@ def _failure(error: Exception, host: str, seconds: float, answered: bool) -> Exc
         reason = (cause.strerror if isinstance(cause, OSError) else None) or f"no answer in {seconds:g} s"
         problem = f"{host} cannot be reached ({reason}); check the registry's name and that it runs"
         return TransientError(problem) if answered else _Unreachable(problem)
+    if isinstance(error, TooSlowError) or isinstance(error.__cause__, TooSlowError):
+        return TransientError(f"{host} answers too slowly; try again later")
     if isinstance(error, http_errors.TimeoutError | TimeoutError):
         return TransientError(f"{host} sent nothing for {seconds:g} seconds; check the network and try again")
     if isinstance(error, http_errors.ProtocolError | OSError):

@@ -69,7 +69,8 @@ class Registry:
 
     May be used from several threads at once. ``notes`` are sentences about what was assumed. All methods
     raise ImagePullFailedError when the registry cannot or will not give what was asked for, and
-    InvalidImageError when what it gives is not what it says.
+    InvalidImageError when what it gives is not what it says. ``waiting`` gets a sentence, perhaps in another
+    thread, when a host has not answered for a second.
     """
 
     def __init__(
@@ -77,10 +78,11 @@ class Registry:
         registry: str | Reference,
         options: RegistryOptions | None = None,
         credential: Credential | None = None,
+        waiting: Callable[[str], object] = lambda sentence: None,
     ) -> None:
         self.name = registry.registry if isinstance(registry, Reference) else registry
         self.notes: list[str] = []
-        self._session = Session(self.name, options or RegistryOptions(), credential)
+        self._session = Session(self.name, options or RegistryOptions(), credential, waiting)
 
     def __enter__(self) -> Registry:
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -41,10 +41,17 @@ class Document:
 class Session:
     """The connection to the registry that references name as ``registry``; used from several threads."""
 
-    def __init__(self, registry: str, options: RegistryOptions, credential: Credential | None) -> None:
+    def __init__(
+        self,
+        registry: str,
+        options: RegistryOptions,
+        credential: Credential | None,
+        waiting: Callable[[str], object] = lambda sentence: None,
+    ) -> None:
         self.registry = registry
         self._options = options
-        self._transport = Transport(_DOCKER_HUB_HOST if registry == DOCKER_HUB else registry, options)
+        host = _DOCKER_HUB_HOST if registry == DOCKER_HUB else registry
+        self._transport = Transport(host, options, waiting)
         self._authorizer = Authorizer(self._transport, registry, credential)
         self._stop = threading.Event()
 
