@@ -225,3 +225,12 @@ def test_the_environment_is_the_default(machine: Machine, monkeypatch: pytest.Mo
     machine.write({"auths": {HOST: auth("alice:pass")}})
     monkeypatch.setenv("HOME", str(machine.folder))
     assert find_credential(HOST, environ=os.environ) == find_credential(HOST) == Credential("alice", "pass")
+
+
+def test_a_helper_that_is_waited_for_is_named(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credentials, "_SAY_AFTER", 0.02)
+    machine.helper("test", 'sleep 0.3; echo \'{"Username":"a","Secret":"b"}\'')
+    machine.write({"credsStore": "test"})
+    said: list[str] = []
+    assert machine.find(waiting=said.append) == Credential("a", "b")
+    assert said == [f"waiting for docker-credential-test, which {machine.config} asks for"]

@@ -59,7 +59,8 @@ def pull(ledger: Ledger, request: PullRequest) -> Pulled:
 
 
 def _fetch(ledger: Ledger, request: PullRequest) -> Pulled:
-    credential = find_credential(request.reference.registry, explicit=request.credential)
+    told = request.note or (lambda sentence: None)
+    credential = find_credential(request.reference.registry, explicit=request.credential, waiting=told)
     resumed: set[str] = set()
 
     def watch(seen: LayerProgress) -> None:
@@ -69,7 +70,6 @@ def _fetch(ledger: Ledger, request: PullRequest) -> Pulled:
             request.progress(seen)
 
     def attempt() -> Pulled:
-        told = request.note or (lambda sentence: None)
         with Registry(request.reference, request.options, credential, told) as registry:
             return _fetch_from(registry, ledger, request, watch)
 

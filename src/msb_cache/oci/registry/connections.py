@@ -22,10 +22,15 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 SAY_AFTER = 1.0
 """Seconds after which a person is told that an answer is waited for."""
 
-Place = Literal["loopback", "link-local"]
-"""Where only this machine, or its nearest network, can be meant."""
+Place = Literal["loopback", "link-local", "metadata"]
+"""Where only this machine, its nearest network, or its cloud's secrets for it can be meant."""
 
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_WITHIN = (ipaddress.ip_network("::/96"), ipaddress.ip_network("64:ff9b::/96"))
+"""IPv6 addresses that end with an IPv4 one: compatible ones, and NAT64 (RFC 4291, RFC 6052)."""
+
+_THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")
+_METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200")))
+"""Where clouds give out a machine's credentials outside of the link-local ranges (AWS, Google, Alibaba)."""
 
 
 class TooSlowError(TimeoutError):
@@ -54,12 +59,14 @@ def place_of(address: str) -> Place | None:
         found = ipaddress.ip_address(name.partition("%")[0])
     except ValueError:
         return None
-    if isinstance(found, ipaddress.IPv6Address):
+    if found in _METADATA:
+        return "metadata"
+    if isinstance(found, ipaddress.IPv6Address) and not found.is_loopback:
         within = found.ipv4_mapped or found.sixtofour
-        if within is None and found in _NAT64:
+        if within is None and any(found in network for network in _WITHIN):
             within = ipaddress.IPv4Address(int(found) & 0xFFFF_FFFF)
         found = within or found
-    if found.is_loopback or found.is_unspecified:
+    if found.is_loopback or found in _THIS_NETWORK:
         return "loopback"
     return "link-local" if found.is_link_local else None
 

@@ -13,8 +13,9 @@ import re
 import select
 import shutil
 import subprocess
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -34,6 +35,8 @@ _HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HUB_HOSTS = ("index.docker.io", "docker.io", "registry-1.docker.io")
 _Entry = TypeVar("_Entry")
 _IDENTITY_USER = "<token>"
+_SAY_AFTER = 1.0
+"""Seconds after which a person is told that a helper is waited for."""
 _NOT_FOUND = "credentials not found"
 
 
@@ -65,12 +68,17 @@ class _Helped(msgspec.Struct, rename="pascal"):
 
 
 def find_credential(
-    registry: str, *, explicit: Credential | None = None, environ: Mapping[str, str] = os.environ
+    registry: str,
+    *,
+    explicit: Credential | None = None,
+    environ: Mapping[str, str] = os.environ,
+    waiting: Callable[[str], object] = lambda sentence: None,
 ) -> Credential | None:
     """The login for a registry (``docker.io``, ``registry.example:5000``), or None to go without one.
 
     ``explicit`` wins; then the file that REGISTRY_AUTH_FILE names, then ``config.json`` in DOCKER_CONFIG or
-    ``~/.docker``. In each file a credential helper comes before what is written in it. Raises
+    ``~/.docker``. In each file a credential helper comes before what is written in it. ``waiting``
+    gets a sentence, in another thread, when a helper takes longer than a second. Raises
     InvalidConfigError when a file or helper that should answer for the registry cannot.
     """
     if explicit is not None:
@@ -81,7 +89,7 @@ def find_credential(
         if document is None:
             continue
         helper = _match(document.cred_helpers or {}, keys) or document.creds_store
-        found = _ask(helper, keys[0], path, environ) if helper else None
+        found = _ask(helper, keys[0], path, environ, waiting) if helper else None
         login = _match(document.auths or {}, keys)
         if found is None and login is not None:
             found = _decoded(login, registry, path)
@@ -158,7 +166,9 @@ def _decoded(login: _Login, registry: str, path: Path) -> Credential | None:
     return Credential(username, password) if username and password else None
 
 
-def _ask(helper: str, key: str, path: Path, environ: Mapping[str, str]) -> Credential | None:
+def _ask(
+    helper: str, key: str, path: Path, environ: Mapping[str, str], waiting: Callable[[str], object]
+) -> Credential | None:
     """Run ``docker-credential-<helper> get``; None when it knows no login for the key."""
     if not _HELPER_NAME.fullmatch(helper):
         raise InvalidConfigError(
@@ -170,7 +180,12 @@ def _ask(helper: str, key: str, path: Path, environ: Mapping[str, str]) -> Crede
         raise InvalidConfigError(
             f"{path} asks for {name}, which is not installed: install it or remove the entry"
         )
-    status, output = _run(program, key, environ, f"{name}, which {path} asks for,")
+    told = threading.Timer(_SAY_AFTER, waiting, (f"waiting for {name}, which {path} asks for",))
+    told.start()
+    try:
+        status, output = _run(program, key, environ, f"{name}, which {path} asks for,")
+    finally:
+        told.cancel()
     if status != 0:
         if _NOT_FOUND in output.decode("utf-8", "replace"):
             return None
