@@ -353,7 +353,9 @@ def test_stopped_while_a_registry_says_nothing(tmp_path: Path) -> None:
         reference = registry.add(built)
         registry.on("/blobs/", stall(10), always=True)
         with running("--home", home, "pull", reference) as process:
-            until(lambda: registry.count("/blobs/"))
+            assert process.stderr is not None
+            waiting = f"note: waiting for the registry {registry.host} to send more\n"
+            assert process.stderr.readline().decode() == waiting
             stopped(process)
     check_whole(home)
 

@@ -227,10 +227,17 @@ def test_the_environment_is_the_default(machine: Machine, monkeypatch: pytest.Mo
     assert find_credential(HOST, environ=os.environ) == find_credential(HOST) == Credential("alice", "pass")
 
 
-def test_a_helper_that_is_waited_for_is_named(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(credentials, "_SAY_AFTER", 0.02)
-    machine.helper("test", 'sleep 0.3; echo \'{"Username":"a","Secret":"b"}\'')
-    machine.write({"credsStore": "test"})
+def test_a_helper_that_takes_its_time_is_named(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msb_cache.oci.registry.credentials.SAY_AFTER", 0.01)
+    finish = machine.programs / "finish"
     said: list[str] = []
-    assert machine.find(waiting=said.append) == Credential("a", "b")
-    assert said == [f"waiting for docker-credential-test, which {machine.config} asks for"]
+
+    def note(sentence: str) -> None:
+        said.append(sentence)
+        finish.touch()
+
+    answer = """echo '{"Username": "a", "Secret": "b"}'"""
+    machine.helper("slow", f"while [ ! -e {finish} ]; do sleep 0.02; done; {answer}")
+    path = machine.write({"credsStore": "slow"})
+    assert machine.find(note=note) == Credential("a", "b")
+    assert said == [f"waiting for docker-credential-slow, which {path} asks for"]

@@ -146,7 +146,7 @@ def test_a_stalled_body_is_resumed(pull: Pull) -> None:
     started = time.monotonic()
     pull.verify()
     assert pull.offsets == [0, 700_000]
-    assert "sent nothing for 0.4 seconds" in next(e.note for e in pull.events if e.event == "retry")
+    assert "does not answer within 0.4 seconds" in next(e.note for e in pull.events if e.event == "retry")
     assert time.monotonic() - started < 4
 
 

@@ -27,13 +27,6 @@ INSECURE = RegistryOptions(insecure=True, timeout=1, retries=1, backoff=0.01)
 ALICE = Credential("alice", "password")
 
 
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
 @pytest.fixture
 def server() -> Iterator[RegistryServer]:
     with RegistryServer(auth=Auth("basic", {"alice": "password"})) as running:

@@ -59,8 +59,7 @@ def pull(ledger: Ledger, request: PullRequest) -> Pulled:
 
 
 def _fetch(ledger: Ledger, request: PullRequest) -> Pulled:
-    told = request.note or (lambda sentence: None)
-    credential = find_credential(request.reference.registry, explicit=request.credential, waiting=told)
+    credential = find_credential(request.reference.registry, explicit=request.credential, note=request.note)
     resumed: set[str] = set()
 
     def watch(seen: LayerProgress) -> None:
@@ -70,7 +69,7 @@ def _fetch(ledger: Ledger, request: PullRequest) -> Pulled:
             request.progress(seen)
 
     def attempt() -> Pulled:
-        with Registry(request.reference, request.options, credential, told) as registry:
+        with Registry(request.reference, request.options, credential, request.note) as registry:
             return _fetch_from(registry, ledger, request, watch)
 
     _collect_stale(ledger.layout)

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +24,7 @@ import msgspec
 
 from msb_cache.errors import InvalidConfigError
 from msb_cache.oci.digest import shown
+from msb_cache.waiting import SAY_AFTER, Note
 
 #: Docker Hub's name in every configuration file, for historical reasons.
 DOCKER_HUB_KEY = "https://index.docker.io/v1/"
@@ -35,8 +36,6 @@ _HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HUB_HOSTS = ("index.docker.io", "docker.io", "registry-1.docker.io")
 _Entry = TypeVar("_Entry")
 _IDENTITY_USER = "<token>"
-_SAY_AFTER = 1.0
-"""Seconds after which a person is told that a helper is waited for."""
 _NOT_FOUND = "credentials not found"
 
 
@@ -72,13 +71,13 @@ def find_credential(
     *,
     explicit: Credential | None = None,
     environ: Mapping[str, str] = os.environ,
-    waiting: Callable[[str], object] = lambda sentence: None,
+    note: Note | None = None,
 ) -> Credential | None:
     """The login for a registry (``docker.io``, ``registry.example:5000``), or None to go without one.
 
     ``explicit`` wins; then the file that REGISTRY_AUTH_FILE names, then ``config.json`` in DOCKER_CONFIG or
-    ``~/.docker``. In each file a credential helper comes before what is written in it. ``waiting``
-    gets a sentence, in another thread, when a helper takes longer than a second. Raises
+    ``~/.docker``. In each file a credential helper comes before what is written in it. ``note`` is told when
+    one takes longer than a second. Raises
     InvalidConfigError when a file or helper that should answer for the registry cannot.
     """
     if explicit is not None:
@@ -89,7 +88,7 @@ def find_credential(
         if document is None:
             continue
         helper = _match(document.cred_helpers or {}, keys) or document.creds_store
-        found = _ask(helper, keys[0], path, environ, waiting) if helper else None
+        found = _ask(helper, keys[0], path, environ, note) if helper else None
         login = _match(document.auths or {}, keys)
         if found is None and login is not None:
             found = _decoded(login, registry, path)
@@ -167,7 +166,7 @@ def _decoded(login: _Login, registry: str, path: Path) -> Credential | None:
 
 
 def _ask(
-    helper: str, key: str, path: Path, environ: Mapping[str, str], waiting: Callable[[str], object]
+    helper: str, key: str, path: Path, environ: Mapping[str, str], note: Note | None
 ) -> Credential | None:
     """Run ``docker-credential-<helper> get``; None when it knows no login for the key."""
     if not _HELPER_NAME.fullmatch(helper):
@@ -180,12 +179,13 @@ def _ask(
         raise InvalidConfigError(
             f"{path} asks for {name}, which is not installed: install it or remove the entry"
         )
-    told = threading.Timer(_SAY_AFTER, waiting, (f"waiting for {name}, which {path} asks for",))
-    told.start()
+    timer = threading.Timer(SAY_AFTER, note or str, (f"waiting for {name}, which {path} asks for",))
+    timer.daemon = True
+    timer.start()
     try:
         status, output = _run(program, key, environ, f"{name}, which {path} asks for,")
     finally:
-        told.cancel()
+        timer.cancel()
     if status != 0:
         if _NOT_FOUND in output.decode("utf-8", "replace"):
             return None

@@ -7,20 +7,26 @@ a failure that may pass is a TransientError, any other an ImagePullFailedError.
 from __future__ import annotations
 
 import functools
+import http.client
+import io
+import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any, ClassVar
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import urllib3
+from urllib3 import connection as http_connections
 from urllib3 import exceptions as http_errors
 
 from msb_cache.errors import ImagePullFailedError, InvalidConfigError
 from msb_cache.oci.digest import shown
-from msb_cache.oci.registry.connections import Place, TooSlowError, Watch, guarded, place_of
 from msb_cache.oci.registry.errors import MAX_ERROR_BYTES, TransientError
+from msb_cache.oci.registry.network import Network
 from msb_cache.oci.registry.options import RegistryOptions
 from msb_cache.oci.registry.proxy import is_loopback, proxy_for
+from msb_cache.waiting import Note
 
 MAX_REDIRECTS = 5
 MAX_URL_CHARACTERS = 16 << 10
@@ -40,12 +46,16 @@ class Answer:
     """
 
     def __init__(
-        self, response: urllib3.BaseHTTPResponse, url: SplitResult, redirected: bool, seconds: float
+        self,
+        response: urllib3.BaseHTTPResponse,
+        url: SplitResult,
+        redirected: bool,
+        network: Network,
+        seconds: float,
     ):
         self._response = response
+        self._network = network
         self._seconds = seconds
-        # The length of each of its pieces is a line of its own, which can come byte by byte.
-        self._in_pieces = "chunked" in response.headers.get("transfer-encoding", "").lower()
         self.host = _named(url)
         self.redirected = redirected
         self.status = response.status
@@ -63,19 +73,11 @@ class Answer:
 
     def read(self, size: int) -> bytes:
         """What one wait brings, at most ``size`` bytes; none at the end. Raises TransientError."""
+        self._network.begin(self.host, "send more")
         try:
-            if not self._in_pieces:
-                return self._response.read1(size, decode_content=False)[:size]
-            with Watch(self._response.connection, DOCUMENT_TIMEOUTS * self._seconds) as watch:
-                data = self._response.read1(size, decode_content=False)[:size]
-            if watch.over and not data:
-                raise TooSlowError
-            return data
+            return self._response.read1(size, decode_content=False)[:size]
         except (http_errors.HTTPError, OSError, ValueError) as error:
-            slow = self._in_pieces and watch.over
-            raise _failure(
-                TooSlowError() if slow else error, self.host, self._seconds, answered=True
-            ) from None
+            raise _failure(error, self.host, self._seconds, answered=True) from None
 
     def read_all(self, limit: int) -> bytes | None:
         """The whole body, or None when it is longer than ``limit`` bytes. Raises TransientError."""
@@ -118,16 +120,10 @@ class Transport:
     ``insecure``, TLS is not verified and plain HTTP is tried where there is none. What answers first stays.
     """
 
-    def __init__(
-        self, host: str, options: RegistryOptions, waiting: Callable[[str], object] = lambda sentence: None
-    ) -> None:
+    def __init__(self, host: str, options: RegistryOptions, note: Note | None = None) -> None:
         self._host = host
         self._options = options
-        self._waiting = waiting
-        self._told: set[str] = set()
-        self._own_name = urlsplit(f"//{host}").hostname
-        self._own_places: set[Place | None] = {place_of(self._own_name or "")}
-        self.seconds = DOCUMENT_TIMEOUTS * options.timeout
+        self._network = Network(host, options.timeout, note)
         self._scheme: str | None = None
         self._schemes = _schemes(host, options.insecure)
         # Reading the system's authorities takes 50 ms, which plain HTTP need not pay for.
@@ -167,27 +163,6 @@ class Transport:
         if form is None:
             return self._follow(url, headers)
         return self._send(url, {**headers, "Content-Type": "application/x-www-form-urlencoded"}, False, form)
-
-    def check(self, host: str, address: str) -> None:
-        """Refuse a connection to this machine or its nearest network, unless the registry itself is there.
-
-        Raises:
-            ImagePullFailedError: a redirect, or the name of a token server, leads there.
-        """
-        place = place_of(address)
-        if host == self._own_name:
-            self._own_places.add(place)
-        elif place is not None and place not in self._own_places:
-            raise ImagePullFailedError(
-                f"{self._host} sends us to {shown(host)[1:-1]}, a {place} address, which only one there "
-                "may; tell who runs it"
-            )
-
-    def say(self, host: str) -> None:
-        """Tell once that a host is waited for."""
-        if host not in self._told:
-            self._told.add(host)
-            self._waiting(f"waiting for {shown(host)[1:-1]} to answer")
 
     def close(self) -> None:
         """Close idle connections."""
@@ -234,10 +209,10 @@ class Transport:
 
     def _send(self, url: str, headers: Mapping[str, str], redirected: bool, form: bytes | None) -> Answer:
         parts = urlsplit(url)
-        host = parts.hostname or ""
-        if host != self._own_name and place_of(host) is not None:
-            self.check(host, host)  # what the name says is true through a proxy, too
-        pool = self._pool_for(parts)
+        proxy = proxy_for(parts)
+        if proxy:
+            self._network.check_literal(parts.hostname or "")
+        pool = self._pool_for(proxy, parts.scheme == "https")
         # Layers are compressed already, and their bytes are what the digests are of.
         headers = {"Accept-Encoding": "identity", "User-Agent": _USER_AGENT, **headers}
         method = "GET" if form is None else "POST"
@@ -249,23 +224,23 @@ class Transport:
             answered = redirected or parts.netloc in self._answered
             raise _failure(error, _named(parts), self._options.timeout, answered) from None
         self._answered.add(parts.netloc)
-        return Answer(response, parts, redirected, self._options.timeout)
+        return Answer(response, parts, redirected, self._network, self._options.timeout)
 
     def _pool(self, proxy: str, secure: bool) -> urllib3.PoolManager:
         context = self._tls() if secure else None
         timeout = urllib3.Timeout(connect=self._options.timeout, read=self._options.timeout)
         if not proxy:
-            pools = urllib3.PoolManager(
+            manager = urllib3.PoolManager(
                 maxsize=_CONNECTIONS, retries=False, timeout=timeout, ssl_context=context
             )
-            guarded(pools, self)
-            return pools
+            manager.pool_classes_by_scheme = _pool_classes(self._network, judged=True)
+            return manager
         parts = urlsplit(proxy)
         login = None
         if parts.username is not None:
             name = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             login = urllib3.make_headers(proxy_basic_auth=name)
-        pools = urllib3.ProxyManager(
+        manager = urllib3.ProxyManager(
             parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
             proxy_headers=login,
             maxsize=_CONNECTIONS,
@@ -273,13 +248,88 @@ class Transport:
             timeout=timeout,
             ssl_context=context,
         )
-        guarded(pools, self)
-        return pools
+        manager.pool_classes_by_scheme = _pool_classes(self._network, judged=False)
+        return manager
 
-    def _pool_for(self, url: SplitResult) -> urllib3.PoolManager:
-        proxy = proxy_for(url)
-        key = proxy, url.scheme == "https"
+    def _pool_for(self, proxy: str, secure: bool) -> urllib3.PoolManager:
+        key = proxy, secure
         return self._pools.get(key) or self._pools.setdefault(key, self._pool(*key))
+
+
+class _Bounded(http_connections.HTTPConnection):
+    """A connection of urllib3 whose every wait is bounded as a whole, and told of."""
+
+    network: ClassVar[Network]
+    judged: ClassVar[bool]
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.response_class = functools.partial(_Response, self.network)  # type: ignore[assignment]
+
+    def connect(self) -> None:
+        self.network.begin(self._who, "answer")
+        with self.network.watched(self._who, "answer"):
+            super().connect()
+
+    def getresponse(self) -> urllib3.response.HTTPResponse:  # type: ignore[override]
+        self.network.begin(self._who, "answer")
+        return super().getresponse()
+
+    @property
+    def _who(self) -> str:
+        host = self._tunnel_host or self.host
+        port = self._tunnel_port if self._tunnel_host else self.port
+        return shown(host if port in (80, 443) else f"{host}:{port}")[1:-1]
+
+    def _new_conn(self) -> socket.socket:
+        try:
+            connection = self.network.connect(self.host.strip("[]"), self.port, judged=self.judged)
+        except socket.gaierror as error:
+            raise http_errors.NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise http_errors.ConnectTimeoutError(self, str(error)) from error
+        except OSError as error:
+            raise http_errors.NewConnectionError(self, str(error)) from error
+        for option in self.socket_options or ():
+            connection.setsockopt(*option)
+        return connection
+
+
+class _Response(http.client.HTTPResponse):
+    """Reads through ``Network.receive``, so that neither a header nor a chunk's length can trickle."""
+
+    def __init__(self, network: Network, connection: socket.socket, **named: Any) -> None:
+        super().__init__(connection, **named)
+        self.fp = io.BufferedReader(_Receiver(network, connection, self.fp))
+
+
+class _Receiver(io.RawIOBase):
+    """What a connection receives; ``held`` keeps it open until this is closed."""
+
+    def __init__(self, network: Network, connection: socket.socket, held: io.IOBase) -> None:
+        self._network, self._connection, self._held = network, connection, held
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._network.receive(self._connection, buffer)
+
+    def close(self) -> None:
+        self._held.close()
+        super().close()
+
+
+def _pool_classes(network: Network, *, judged: bool) -> dict[str, type[urllib3.HTTPConnectionPool]]:
+    """Return urllib3's pools with connections that use a network."""
+    classes: dict[str, type[urllib3.HTTPConnectionPool]] = {}
+    for scheme, pool, connection in (
+        ("http", urllib3.HTTPConnectionPool, http_connections.HTTPConnection),
+        ("https", urllib3.HTTPSConnectionPool, http_connections.HTTPSConnection),
+    ):
+        own = type("Connection", (_Bounded, connection), {"network": network, "judged": judged})
+        classes[scheme] = type("Pool", (pool,), {"ConnectionCls": own})
+    return classes
 
 
 class _Unreachable(ImagePullFailedError):
@@ -333,10 +383,10 @@ def _failure(error: Exception, host: str, seconds: float, answered: bool) -> Exc
         reason = (cause.strerror if isinstance(cause, OSError) else None) or f"no answer in {seconds:g} s"
         problem = f"{host} cannot be reached ({reason}); check the registry's name and that it runs"
         return TransientError(problem) if answered else _Unreachable(problem)
-    if isinstance(error, TooSlowError) or isinstance(error.__cause__, TooSlowError):
-        return TransientError(f"{host} answers too slowly; try again later")
     if isinstance(error, http_errors.TimeoutError | TimeoutError):
-        return TransientError(f"{host} sent nothing for {seconds:g} seconds; check the network and try again")
+        return TransientError(
+            f"{host} does not answer within {seconds:g} seconds; check the network and try again"
+        )
     if isinstance(error, http_errors.ProtocolError | OSError):
         return TransientError(f"the connection to {host} broke off; check the network and try again")
     return ImagePullFailedError(f"{host} does not answer in proper HTTP; check the registry's name")

@@ -39,6 +39,7 @@ from msb_cache.oci.registry.downloads import BlobDownload, LayerProgress
 from msb_cache.oci.registry.http import Answer
 from msb_cache.oci.registry.options import RegistryOptions
 from msb_cache.oci.registry.session import Document, Session
+from msb_cache.waiting import Note
 
 #: Documents fetched to find out which manifest of an index to take; real ones need none or one.
 MAX_LOOKED_UP = 64
@@ -67,10 +68,10 @@ class Resolved:
 class Registry:
     """One registry, such as ``docker.io`` or ``registry.example:5000``; a context manager.
 
-    May be used from several threads at once. ``notes`` are sentences about what was assumed. All methods
+    May be used from several threads at once. ``note`` is told, from any of them, when something is waited for
+    longer than a second. ``notes`` are sentences about what was assumed. All methods
     raise ImagePullFailedError when the registry cannot or will not give what was asked for, and
-    InvalidImageError when what it gives is not what it says. ``waiting`` gets a sentence, perhaps in another
-    thread, when a host has not answered for a second.
+    InvalidImageError when what it gives is not what it says.
     """
 
     def __init__(
@@ -78,11 +79,11 @@ class Registry:
         registry: str | Reference,
         options: RegistryOptions | None = None,
         credential: Credential | None = None,
-        waiting: Callable[[str], object] = lambda sentence: None,
+        note: Note | None = None,
     ) -> None:
         self.name = registry.registry if isinstance(registry, Reference) else registry
         self.notes: list[str] = []
-        self._session = Session(self.name, options or RegistryOptions(), credential, waiting)
+        self._session = Session(self.name, options or RegistryOptions(), credential, note)
 
     def __enter__(self) -> Registry:
         return self

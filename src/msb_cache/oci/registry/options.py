@@ -12,7 +12,8 @@ class RegistryOptions:
 
     ``insecure`` accepts any certificate and, where the registry does not speak TLS, plain HTTP.
     ``ca_certs`` is a PEM file trusted in addition to the system's authorities. ``timeout`` bounds connecting
-    and each wait for the next bytes; a download has no total limit while bytes arrive. ``retries`` is how
+    to one address, the whole header of an answer, and each wait for the next bytes; a download has no total
+    limit while bytes arrive. ``retries`` is how
     often a failure is tried again in a row, first after about ``backoff``, then twice as long each time up to
     ``longest_wait``; a registry that asks for more patience than that is not waited for.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -23,6 +23,7 @@ from msb_cache.oci.registry.errors import (
 )
 from msb_cache.oci.registry.http import Answer, Transport
 from msb_cache.oci.registry.options import RegistryOptions
+from msb_cache.waiting import SAY_AFTER, Note
 
 DOCKER_HUB = "docker.io"
 _DOCKER_HUB_HOST = "registry-1.docker.io"
@@ -46,12 +47,13 @@ class Session:
         registry: str,
         options: RegistryOptions,
         credential: Credential | None,
-        waiting: Callable[[str], object] = lambda sentence: None,
+        note: Note | None = None,
     ) -> None:
         self.registry = registry
         self._options = options
+        self._note: Note = note or (lambda sentence: None)
         host = _DOCKER_HUB_HOST if registry == DOCKER_HUB else registry
-        self._transport = Transport(host, options, waiting)
+        self._transport = Transport(host, options, note)
         self._authorizer = Authorizer(self._transport, registry, credential)
         self._stop = threading.Event()
 
@@ -86,7 +88,10 @@ class Session:
             try:
                 return self._document(repository, path, what, limit, accept)
             except TransientError as failure:
-                backoff.sleep(backoff.delay(failure))
+                delay = backoff.delay(failure)
+                if delay >= SAY_AFTER:
+                    self._note(f"trying again in {delay:.0f} s: {failure}")
+                backoff.sleep(delay)
 
     def _document(self, repository: str, path: str, what: str, limit: int, accept: str) -> Document:
         answer = self.open(repository, path, what, {"Accept": accept})
