@@ -14,6 +14,7 @@ from msb_cache import ImageCache
 from msb_cache.errors import CorruptLogError
 from msb_cache.eventstore.chain import Verified
 from msb_cache.home import pairing
+from msb_cache.home.connect import commit
 from tests.imagebuilder import docker_archive, sample
 
 CHECKPOINTS = [None, "PASSIVE", "RESTART", "TRUNCATE", None]
@@ -121,7 +122,7 @@ def test_the_count_of_page_1_begins_anew_after_32_bits(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for _ in range(4):
             connection.execute("BEGIN IMMEDIATE")
-            pairing.commit(connection)
+            commit(connection)
         pairing.check(path)
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         pairing.check(path)

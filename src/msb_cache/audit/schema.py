@@ -20,9 +20,9 @@ from msb_cache.artifacts.locks import Lock
 from msb_cache.errors import CorruptLogError
 from msb_cache.eventstore.store import EventStore
 from msb_cache.failpoints import reached
-from msb_cache.home import pairing
 from msb_cache.home.connect import (
     check_end,
+    commit,
     is_there,
     locked,
     migrating,
@@ -121,7 +121,7 @@ def _mend(layout: Layout, mended: list[SchemaProblem], say: Callable[[], object]
             _check_log(connection, path, found)
             _make(connection, found)
             reached("rebuild.schema")
-            pairing.commit(connection)
+            commit(connection)
             mended += found
             connection.execute("PRAGMA journal_mode = WAL")
 

@@ -14,7 +14,7 @@ from msb_cache.artifacts import files
 from msb_cache.artifacts.layout import Layout, check_plain_file
 from msb_cache.errors import BusyError, CorruptLogError, LogError, NewerDatabaseError
 from msb_cache.failpoints import reached
-from msb_cache.home import pairing, shared_memory
+from msb_cache.home import shared_memory
 from msb_cache.home.wal_index import may_be_half_made, wait_for
 from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
 from msb_cache.projections import FOLD_VERSION
@@ -77,7 +77,7 @@ def open_to_read(layout: Layout, note: Note) -> tuple[sqlite3.Connection, Conten
         full = not shared_memory.fits(path)
         if full:
             check_plain_file(path)
-            pairing.check(path)
+            _check_pair(path)
         else:
             try:
                 return _opened(layout, note, create=False, seconds=SAY_AFTER), None
@@ -114,7 +114,7 @@ def open_as_it_is(layout: Layout, say: Callable[[], object]) -> sqlite3.Connecti
     """
     path = layout.database
     check_plain_file(path)
-    pairing.check(path)
+    _check_pair(path)
     if may_be_half_made(path):
         wait_for(path, say, BUSY_SECONDS)
     return _connect(path)
@@ -179,7 +179,7 @@ def _opened(layout: Layout, note: Note, *, create: bool, seconds: float = BUSY_S
             replacing.finish(layout, partial(note, migrating(path)))
         if create and not is_there(path):
             _make(layout, note)
-        pairing.check(path)
+        _check_pair(path)
         if may_be_half_made(path):
             wait_for(path, say, seconds)
         return _up_to_date(layout, note)
@@ -198,6 +198,20 @@ def _up_to_date(layout: Layout, note: Note) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _check_pair(path: str) -> None:
+    """Refuse a database beside another one's write-ahead log; as a rule there is no log."""
+    if os.path.lexists(f"{path}-wal"):
+        from msb_cache.home import pairing
+
+        pairing.check(path)
+
+
+def commit(connection: sqlite3.Connection) -> None:
+    """Commit a transaction that wrote, so that page 1 counts it: by that the write-ahead log is known."""
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")  # as before, and page 1 is written
+    connection.execute("COMMIT")
 
 
 def is_there(path: str) -> bool:
@@ -463,7 +477,7 @@ def _fill_projections(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     live.fill(connection, EventStore(connection))
     reached("migrate.folded")
-    pairing.commit(connection)
+    commit(connection)
     reached("migrate.committed")
 
 

@@ -26,6 +26,7 @@ from msb_cache.home.connect import (
     begin_reading,
     begin_writing,
     check_complete,
+    commit,
     in_words,
     is_exclusive,
     is_there,
@@ -33,7 +34,6 @@ from msb_cache.home.connect import (
     open_database,
     open_to_read,
 )
-from msb_cache.home.pairing import commit
 from msb_cache.waiting import BUSY_SECONDS, Note, is_busy
 
 if TYPE_CHECKING:

@@ -3,21 +3,19 @@
 SQLite takes any log that lies there for the file's own. If one of the two was put there from elsewhere, such
 as from a backup, it mixes the pages of both, goes on, and even writes the mixture back when it closes.
 
-Page 1 of a database counts the changes to itself, and each commit of ours changes it (see ``commit``). So the
-file's count must be that before the first commit in the log, or that of a commit in it up to which the log
-was copied into the file.
+Page 1 of a database counts the changes to itself, and each commit of ours changes it (``connect.commit``). So
+the file's count must be that before the first commit in the log, or that of a commit in it up to which the
+log was copied into the file.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from bisect import bisect_left
 from struct import Struct
 
 from msb_cache.errors import CorruptLogError
-from msb_cache.migrations import APPLICATION_ID
 
 _LOG_HEADER = Struct(">8sI4x8s8x")
 """A write-ahead log's magic and format, page size and salt (SQLite file format, "The WAL File Format")."""
@@ -28,12 +26,6 @@ _PAGE = Struct(">16xH2B4xI68x")
 """Of page 1 its size, the versions that can write and read it (2: with a write-ahead log), and the count."""
 _WAL_VERSION = 2
 _ATTEMPTS = 5
-
-
-def commit(connection: sqlite3.Connection) -> None:
-    """Commit a transaction that wrote, so that page 1 counts it."""
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")  # as before, and page 1 is written
-    connection.execute("COMMIT")
 
 
 def check(path: str) -> None:
