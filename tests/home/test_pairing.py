@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -126,3 +128,30 @@ def test_the_count_of_page_1_begins_anew_after_32_bits(tmp_path: Path) -> None:
         pairing.check(path)
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         pairing.check(path)
+
+
+def test_another_cache_of_the_process_gives_up_no_lock(tmp_path: Path) -> None:
+    """Else another process that closes the database takes itself for the last, and deletes the log in use."""
+    home = tmp_path / "home"
+    archive = tmp_path / "app.tar"
+    archive.write_bytes(docker_archive(sample("app:1")))
+    program = (
+        "import sys; from msb_cache import ImageCache\n"
+        "with ImageCache(sys.argv[1]) as cache: print(len(cache.events()))"
+    )
+
+    def counted_elsewhere() -> int:
+        command = [sys.executable, "-c", program, str(home)]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    with ImageCache(home) as cache:
+        cache.load(archive)
+        with ImageCache(home) as other:
+            assert other.list() == cache.list()
+            state = other.compare_state(home / "db" / "msb-cache.db")
+            assert state.divergences == []
+        log = (home / "db" / "msb-cache.db-wal").stat().st_ino
+        count = counted_elsewhere()
+        assert (home / "db" / "msb-cache.db-wal").stat().st_ino == log
+        cache.use("app:1")
+        assert counted_elsewhere() == count + 1

@@ -19,6 +19,7 @@ from msb_cache.errors import CorruptLogError, LogError
 from msb_cache.eventstore import chain, export
 from msb_cache.home import foreign_db
 from msb_cache.home.connect import schema_version
+from msb_cache.home.descriptors import beginning
 from msb_cache.migrations import APPLICATION_ID
 from msb_cache.projections import live
 from msb_cache.projections.replay import ROW_TYPE, State
@@ -186,8 +187,8 @@ def _stored_state(connection: sqlite3.Connection, path: Path) -> State:
 
 
 def _is_database(path: Path) -> bool:
-    with _file(path) as file:
-        return file.read(len(foreign_db.MAGIC)) == foreign_db.MAGIC
+    with _translate_sqlite_errors(path):
+        return beginning(path, len(foreign_db.MAGIC)) == foreign_db.MAGIC
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from msb_cache.eventstore.chain import COLUMNS, raw_rows
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import EventStore, NewEvent
 from msb_cache.failpoints import reached
-from msb_cache.home import replacing
+from msb_cache.home import descriptors, replacing
 from msb_cache.home.connect import migrating
 from msb_cache.home.ledger import Ledger
 from msb_cache.home.operation import Operation
@@ -120,7 +120,7 @@ def _exchange(
             raise LogError(_refusal(lost, discard))
         aside = operation.building() / "set-aside.db"
         # By another connection: one that has begun to write cannot be copied from, and none commits now.
-        with closing(sqlite3.connect(layout.database, isolation_level=None)) as beside:
+        with closing(descriptors.connect(layout.database, isolation_level=None)) as beside:
             copy(beside, aside)
         files.sync(aside)
         _put(connection, backup)

@@ -14,7 +14,7 @@ from msb_cache.artifacts import files
 from msb_cache.artifacts.layout import Layout, check_plain_file
 from msb_cache.errors import BusyError, CorruptLogError, LogError, NewerDatabaseError
 from msb_cache.failpoints import reached
-from msb_cache.home import shared_memory
+from msb_cache.home import descriptors, shared_memory
 from msb_cache.home.wal_index import may_be_half_made, wait_for
 from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
 from msb_cache.projections import FOLD_VERSION
@@ -257,7 +257,7 @@ def _connect_alone(path: str) -> sqlite3.Connection:
     """Connect in the mode in which SQLite keeps all others out and needs no ``-shm``; waits for none."""
     from msb_cache.artifacts.durable import delete_unsynced
 
-    connection = sqlite3.connect(path, isolation_level=None, timeout=0)
+    connection = descriptors.connect(path, isolation_level=None, timeout=0)
     try:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("BEGIN IMMEDIATE")
@@ -272,7 +272,7 @@ def _connect_alone(path: str) -> sqlite3.Connection:
 
 
 def _connect_as_usual(path: str) -> sqlite3.Connection:
-    return _set_up(sqlite3.connect(path, isolation_level=None, timeout=TURN_SECONDS))
+    return _set_up(descriptors.connect(path, isolation_level=None, timeout=TURN_SECONDS))
 
 
 def _set_up(connection: sqlite3.Connection) -> sqlite3.Connection:

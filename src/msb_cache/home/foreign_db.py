@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from msb_cache.home import shared_memory
+from msb_cache.home import descriptors, shared_memory
 from msb_cache.home.wal_index import is_short
 from msb_cache.waiting import TURN_SECONDS, patiently
 
@@ -131,7 +131,7 @@ def _begin(address: str) -> sqlite3.Connection:
 
 
 def _connected(address: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=TURN_SECONDS)
+    connection = descriptors.connect(address, uri=True, isolation_level=None, timeout=TURN_SECONDS)
     try:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
         connection.execute("PRAGMA trusted_schema = OFF")

@@ -16,6 +16,7 @@ from bisect import bisect_left
 from struct import Struct
 
 from msb_cache.errors import CorruptLogError
+from msb_cache.home.descriptors import beginning
 
 _LOG_HEADER = Struct(">8sI4x8s8x")
 """A write-ahead log's magic and format, page size and salt (SQLite file format, "The WAL File Format")."""
@@ -50,8 +51,7 @@ def _belong_together(path: str) -> bool:
     counts = _counts_in_log(f"{path}-wal")
     if counts is None:
         return True
-    with open(path, "rb") as file:
-        page = file.read(_PAGE.size)
+    page = beginning(path, _PAGE.size)
     if len(page) < _PAGE.size:
         return False  # nothing was ever copied into it from a log that has commits
     _, writes, reads, count = _PAGE.unpack(page)

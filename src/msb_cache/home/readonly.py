@@ -14,6 +14,8 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
+from msb_cache.home import descriptors
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -100,7 +102,7 @@ def _copied(path: str | Path) -> sqlite3.Connection:
 
 def _connect(path: str | Path, parameters: str) -> sqlite3.Connection:
     address = f"file:{quote(os.fsencode(path))}?{parameters}"
-    connection = sqlite3.connect(address, uri=True, isolation_level=None)
+    connection = descriptors.connect(address, uri=True, isolation_level=None)
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except BaseException:

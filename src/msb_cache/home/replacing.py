@@ -19,6 +19,7 @@ from msb_cache.artifacts.layout import Layout
 from msb_cache.artifacts.locks import Lock
 from msb_cache.errors import BusyError
 from msb_cache.failpoints import reached
+from msb_cache.home.descriptors import open_here
 
 COMPANIONS = ("-wal", "-shm", "-journal")
 """What SQLite keeps beside a database, by the ends of the names."""
@@ -117,12 +118,14 @@ def new_folder(layout: Layout, operation: str) -> Path:
 
 
 def check_unopened(layout: Layout) -> None:
-    """Refuse a database that another process has open; this one must not have it open.
+    """Refuse a database that another process has open, or another part of this one.
 
     Raises:
         BusyError: it has.
     """
     try:
+        if open_here(f"{layout.database}-shm") is not None:
+            raise _opened(layout)
         descriptor = os.open(f"{layout.database}-shm", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return
@@ -132,6 +135,10 @@ def check_unopened(layout: Layout) -> None:
     finally:
         os.close(descriptor)
     if kind != fcntl.F_UNLCK:
-        raise BusyError(
-            f"another process has {layout.database} open, such as `msb-cache watch`; end it and try again"
-        )
+        raise _opened(layout)
+
+
+def _opened(layout: Layout) -> BusyError:
+    return BusyError(
+        f"another process has {layout.database} open, such as `msb-cache watch`; end it and try again"
+    )

@@ -11,6 +11,7 @@ import os
 import sqlite3
 
 from msb_cache.artifacts.files import is_full
+from msb_cache.home.descriptors import open_here
 
 _BLOCK = 4096
 """Bytes of each of which SQLite writes one."""
@@ -81,25 +82,13 @@ def allocate(database: str, connection: sqlite3.Connection) -> bool:
     # A page of the database stands in a transaction once; one region more is for pages that it adds.
     size = ((in_log + pages) // _FRAMES + 2) * _REGION
     try:
-        os.posix_fallocate(_open_already(f"{database}-shm"), 0, size)
+        # Through SQLite's own descriptor: to close one of ours would give up the locks that it has.
+        descriptor = open_here(f"{database}-shm")
+        if descriptor is None:
+            raise FileNotFoundError(f"{database}-shm was taken away while SQLite uses it")
+        os.posix_fallocate(descriptor, 0, size)
     except OSError as error:
         if not is_full(error):
             raise
         return False
     return True
-
-
-def _open_already(path: str) -> int:
-    """Return this process's descriptor of a file, which SQLite has opened and keeps open.
-
-    To close one of our own would give up the locks that SQLite has on the file.
-    """
-    wanted = os.stat(path)
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found = os.fstat(int(name))
-        except OSError:
-            continue  # the one with which the folder was listed
-        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
-            return int(name)
-    raise FileNotFoundError(f"{path} was taken away while SQLite uses it")

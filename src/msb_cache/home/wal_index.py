@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 
+from msb_cache.home import descriptors
 from msb_cache.waiting import TURN_SECONDS, Wait, is_busy
 
 _WHOLE = 32 * 1024
@@ -73,7 +74,7 @@ def _open(path: str, busy: list[sqlite3.Error]) -> None:
 
     try:
         address = f"file:{quote(os.fsencode(path))}?mode=rw"
-        with closing(sqlite3.connect(address, uri=True, timeout=TURN_SECONDS)) as connection:
+        with closing(descriptors.connect(address, uri=True, timeout=TURN_SECONDS)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
         if is_busy(error):

@@ -23,6 +23,7 @@ import msgspec
 from msb_cache.errors import InvalidReferenceError, MsbDatabaseError
 from msb_cache.eventstore.events import ImageConfig
 from msb_cache.home import foreign_db
+from msb_cache.home.descriptors import beginning
 from msb_cache.oci.digest import digest_problem, shown
 from msb_cache.oci.reference import Reference
 
@@ -126,8 +127,7 @@ def exists(path: str | Path) -> bool:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
-        with open(path, "rb") as file:
-            return file.read(len(foreign_db.MAGIC)) == foreign_db.MAGIC
+        return beginning(path, len(foreign_db.MAGIC)) == foreign_db.MAGIC
     except OSError:
         return False
 

@@ -1,0 +1,65 @@
+"""Look at a file that SQLite may have open in this process, without giving up its locks.
+
+They are POSIX locks: a process loses all that it has on a file when it closes any descriptor of it, whichever
+part of the program that was. SQLite minds that among its own connections, and cannot know of others. To
+other processes the database then looks as if this one did not have it open, and the last of them to close it
+deletes the write-ahead log.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from _thread import allocate_lock  # threading is not imported by commands that read
+from typing import Any
+
+_opening = allocate_lock()
+"""Held while SQLite opens a file, and while one is opened and closed that SQLite did not have open."""
+
+_FOLDERS = ("/proc/self/fd", "/dev/fd")
+
+
+def connect(database: str | os.PathLike[str], **options: Any) -> sqlite3.Connection:
+    """Open a database as ``sqlite3.connect`` does, while no other thread looks at the file."""
+    with _opening:
+        connection: sqlite3.Connection = sqlite3.connect(database, **options)
+        return connection
+
+
+def open_here(path: str | os.PathLike[str]) -> int | None:
+    """Return a descriptor that this process has of a file, for as long as what opened it keeps it open.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    wanted = os.stat(path)
+    folder = next(filter(os.path.isdir, _FOLDERS))
+    for name in os.listdir(folder):
+        try:
+            found = os.fstat(int(name))
+        except OSError:
+            continue  # the one with which the folder was listed
+        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+            return int(name)
+    return None
+
+
+def beginning(path: str | os.PathLike[str], size: int) -> bytes:
+    """Return the first bytes of a regular file, fewer if it is shorter; raises OSError."""
+    with _opening:
+        descriptor = open_here(path)
+        if descriptor is not None:
+            try:
+                found = os.pread(descriptor, size, 0)
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    return found
+            except OSError:
+                pass  # another thread has just closed it
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError("it is no regular file")
+            return os.pread(descriptor, size, 0)
+        finally:
+            os.close(descriptor)
