@@ -25,7 +25,7 @@ from msb_cache.eventstore.row import COLUMNS
 from msb_cache.eventstore.store import StoredEvent
 from msb_cache.failpoints import reached
 from msb_cache.home import replacing
-from msb_cache.home.connect import in_words, migrating, open_database
+from msb_cache.home.connect import in_words, migrating, open_database, set_journal
 from msb_cache.home.ledger import Ledger
 from msb_cache.home.operation import Operation
 from msb_cache.projections import live
@@ -113,7 +113,7 @@ def build(built: Layout, layout: Layout, rows: Iterator[Row]) -> ImportReport:
     try:
         # No reader sees this file before it is whole, so it needs no journal to go back with.
         for mode in ("delete", "off"):
-            _set_journal(connection, mode)
+            set_journal(connection, mode)
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("BEGIN")
         checker = Checker()
@@ -133,7 +133,7 @@ def build(built: Layout, layout: Layout, rows: Iterator[Row]) -> ImportReport:
         reached("import.committed")
         expected = expected_files(layout, connection)
         connection.execute("PRAGMA synchronous = FULL")
-        _set_journal(connection, "wal")
+        set_journal(connection, "wal")
     except sqlite3.OperationalError as error:
         raise LogError(f"the log cannot be built in {built.home}: {in_words(error)}") from None
     finally:
@@ -145,14 +145,6 @@ def build(built: Layout, layout: Layout, rows: Iterator[Row]) -> ImportReport:
         )
     missing = sum(not files.exists(path) for path in expected)
     return ImportReport(checker.log_id, checker.seq, checker.head, len(expected), missing)
-
-
-def _set_journal(connection: sqlite3.Connection, mode: str) -> None:
-    # SQLite says no error where it cannot change the mode; then what is written lies beside the database.
-    if connection.execute(f"PRAGMA journal_mode = {mode}").fetchone() != (mode,):
-        raise LogError(
-            "the log cannot be built: the disk refused a write; make sure that it has room and is sound"
-        )
 
 
 def _take(connection: sqlite3.Connection, batch: list[Row], checker: Checker) -> None:

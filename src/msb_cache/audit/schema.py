@@ -28,6 +28,7 @@ from msb_cache.home.connect import (
     migrating,
     open_as_it_is,
     schema_version,
+    set_journal,
     translate_sqlite_errors,
 )
 from msb_cache.migrations import SCHEMA_VERSION
@@ -123,7 +124,7 @@ def _mend(layout: Layout, mended: list[SchemaProblem], say: Callable[[], object]
             reached("rebuild.schema")
             commit(connection)
             mended += found
-            connection.execute("PRAGMA journal_mode = WAL")
+            set_journal(connection, "wal")
 
 
 def _check_log(connection: sqlite3.Connection, path: str, found: list[SchemaProblem]) -> None:

@@ -214,6 +214,19 @@ def commit(connection: sqlite3.Connection) -> None:
     connection.execute("COMMIT")
 
 
+def set_journal(connection: sqlite3.Connection, mode: str) -> None:
+    """Change a database's journal mode.
+
+    Raises:
+        LogError: the disk refused it. SQLite says no error then, and goes on in the mode that there was.
+    """
+    if connection.execute(f"PRAGMA journal_mode = {mode}").fetchone() != (mode,):
+        raise LogError(
+            "the log cannot be made: the disk refused a write; make sure that it has room and is sound, "
+            "then try again"
+        )
+
+
 def is_there(path: str) -> bool:
     """Return whether there is such a file; raises OSError where that cannot be told."""
     try:
@@ -459,7 +472,7 @@ def _bring_up(layout: Layout) -> None:
                 )
             # First of all, so that a database with tables but without it is another program's.
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute("PRAGMA journal_mode = WAL")
+            set_journal(connection, "wal")
             reached("migrate.begun")
             from sqlite_utils import Database
 
