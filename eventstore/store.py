@@ -34,7 +34,8 @@ MAX_DATA = 4 * 1024 * 1024
 Clock = Callable[[], int]
 
 _ALL = ", ".join((*COLUMNS, "hash"))
-_INSERT = f"INSERT INTO events ({_ALL}) VALUES ({', '.join('?' * (len(COLUMNS) + 1))})"  # noqa: S608
+INSERT = f"INSERT INTO events ({_ALL}) VALUES ({', '.join('?' * (len(COLUMNS) + 1))})"  # noqa: S608
+"""Puts a stored row, its hashed columns and its hash, into the log; ``append`` makes new ones."""
 _FACT = ("seq", "type", "version", "subject", "operation", "occurred_at", "data")
 # What the index of this name has, in the same words, or SQLite would not use it. In a log whose clock never
 # went back that is nothing.
@@ -260,7 +261,7 @@ class EventStore:
                     hash=digest,
                 )
             )
-        self._connection.executemany(_INSERT, rows)
+        self._connection.executemany(INSERT, rows)
         return stored
 
     def read(

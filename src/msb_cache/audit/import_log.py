@@ -21,8 +21,7 @@ from msb_cache.audit.files import expected_files
 from msb_cache.errors import CorruptLogError, HomeOwnedByMicrosandboxError, LogError
 from msb_cache.eventstore.chain import Checker
 from msb_cache.eventstore.export import Row, read
-from msb_cache.eventstore.row import COLUMNS
-from msb_cache.eventstore.store import StoredEvent
+from msb_cache.eventstore.store import INSERT, StoredEvent
 from msb_cache.failpoints import reached
 from msb_cache.home import replacing
 from msb_cache.home.connect import in_words, migrating, open_database, set_journal
@@ -34,8 +33,6 @@ _BATCH = 2000
 """Events folded together: enough to write tables in bulk, few enough to keep in memory."""
 
 _BATCH_BYTES = 16 * 1024 * 1024
-_NAMES = (*COLUMNS, "hash")
-_INSERT = f"INSERT INTO events ({', '.join(_NAMES)}) VALUES ({', '.join('?' * len(_NAMES))})"  # noqa: S608
 
 
 @dataclass(frozen=True)
@@ -154,7 +151,7 @@ def _take(connection: sqlite3.Connection, batch: list[Row], checker: Checker) ->
         if found is not None:
             raise CorruptLogError(f"the export does not verify: {found.problem}")
         events.append(admit((row, stored)))
-    connection.executemany(_INSERT, [(*row, stored) for row, stored in batch])
+    connection.executemany(INSERT, [(*row, stored) for row, stored in batch])
     live.apply(connection, events)
 
 

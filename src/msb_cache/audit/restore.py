@@ -24,9 +24,9 @@ from msb_cache.audit.import_log import build
 from msb_cache.engines.decision import one_at_a_time
 from msb_cache.errors import CorruptLogError, LogError
 from msb_cache.eventstore import events as ev
-from msb_cache.eventstore.chain import COLUMNS, raw_rows
+from msb_cache.eventstore.chain import raw_rows
 from msb_cache.eventstore.ids import uuid7
-from msb_cache.eventstore.store import EventStore, NewEvent
+from msb_cache.eventstore.store import INSERT, EventStore, NewEvent
 from msb_cache.failpoints import reached
 from msb_cache.home import descriptors, replacing
 from msb_cache.home.connect import migrating
@@ -163,10 +163,7 @@ def _put(connection: sqlite3.Connection, backup: sqlite3.Connection) -> None:
     for (name,) in present:
         connection.execute('DROP TRIGGER "{}"'.format(name.replace('"', '""')))
     connection.execute("DELETE FROM events")
-    names = (*COLUMNS, "hash")
-    rows = ((*row, stored) for row, stored in raw_rows(backup))
-    marks = ", ".join("?" * len(names))
-    connection.executemany(f"INSERT INTO events ({', '.join(names)}) VALUES ({marks})", rows)  # noqa: S608
+    connection.executemany(INSERT, ((*row, stored) for row, stored in raw_rows(backup)))
     for _, sql in triggers:
         connection.execute(sql)
     for table in ("sync_state", "sync_leftover"):

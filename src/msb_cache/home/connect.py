@@ -425,14 +425,13 @@ def _make(layout: Layout, note: Note) -> None:
 
 
 def _set_strays_aside(layout: Layout) -> None:
-    if not any(os.path.lexists(f"{layout.database}{suffix}") for suffix in ("-wal", "-shm", "-journal")):
-        return
     from msb_cache import diagnostics
     from msb_cache.eventstore.ids import uuid7
     from msb_cache.home import replacing
 
     folder = replacing.set_strays_aside(layout, uuid7())
-    diagnostics.warning("database.strays_moved", folder=str(folder))
+    if folder is not None:
+        diagnostics.warning("database.strays_moved", folder=str(folder))
 
 
 def _migrate(layout: Layout, note: Note) -> None:
