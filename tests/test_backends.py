@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,20 @@ def describe(backend: LocalBackend | CloudBackend, home: Path) -> str:
         assert backend.home == home
         return "local"
     return f"cloud {backend.url}"
+
+
+@pytest.fixture
+def select(
+    config: Callable[[object], None], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[dict[str, str], str | None], None]:
+    """Return a function that sets the environment, and the active profile of ``config.json``."""
+
+    def set_both(environment: dict[str, str], active: str | None) -> None:
+        config({"active_profile": active, "profiles": PROFILES})
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+
+    return set_both
 
 
 @pytest.mark.parametrize(
@@ -126,12 +141,9 @@ def test_an_incomplete_selection_never_falls_back(
     environment: dict[str, str],
     active: str | None,
     message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    config: Any,
+    select: Callable[[dict[str, str], str | None], None],
 ) -> None:
-    config({"active_profile": active, "profiles": PROFILES})
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+    select(environment, active)
     with pytest.raises(InvalidConfigError, match="(?s)" + message) as caught:
         default_backend()
     assert "msb_secret" not in str(caught.value)
@@ -157,12 +169,9 @@ def test_what_chose_the_backend(
     environment: dict[str, str],
     active: str | None,
     expected: tuple[str | None, ...],
-    monkeypatch: pytest.MonkeyPatch,
-    config: Any,
+    select: Callable[[dict[str, str], str | None], None],
 ) -> None:
-    config({"active_profile": active, "profiles": PROFILES})
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+    select(environment, active)
     assert default_backend_info() == expected
     with backend_scope("cloud", profile="inline"):
         assert default_backend_info() == ("cloud", "profile", "inline", "https://y.example")
