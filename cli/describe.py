@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from msb_cache.cli.output import short
+from msb_cache.cli.output import local_time, short
 from msb_cache.eventstore.events import ArtifactDeleted
-from msb_cache.eventstore.telling import Tone
+from msb_cache.eventstore.telling import Moment, Tone
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import Actor, StoredEvent
@@ -40,7 +40,13 @@ def describe(event: StoredEvent) -> Line:
     digest: str | None = getattr(event.data, "manifest_digest", of)
     deleted = isinstance(event.data, ArtifactDeleted)
     shared = ("shared with other images",) if deleted and getattr(event, "shared", False) else ()
-    return Line(told.what, _COLOURS[told.tone], short(digest), ", ".join((*told.details, *shared)))
+    return Line(
+        told.what, _COLOURS[told.tone], short(digest), ", ".join((*map(_detail, told.details), *shared))
+    )
+
+
+def _detail(detail: str | Moment) -> str:
+    return detail if isinstance(detail, str) else f"{detail.words} {local_time(detail.ns)}"
 
 
 def kept_because(rule: str, by: Sequence[str], more: int = 0) -> str:

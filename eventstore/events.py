@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from msb_cache.eventstore.telling import Telling
+from msb_cache.eventstore.telling import Moment, Telling
 from msb_cache.wording import duration, plural, short, size
 
 ArtifactKind = Literal["manifest", "metadata", "layer", "fsmeta", "vmdk"]
@@ -197,6 +197,10 @@ class ImagePulled(Event, frozen=True, kw_only=True):
     ``changed`` says whether the reference is new or moved; ``previous_digest`` is where it pointed.
     Sizes in bytes, ``duration_ns`` in nanoseconds. ``row`` identifies msb's record of the reference, where
     that was observed: a name that comes back under another row was removed and pulled again.
+
+    Where msb's records leave the moment open, the pull occurred at the event's time at the earliest, and the
+    reference is known to point there since ``observed_since_ns``. ``named_at_ns``: since when the name was
+    there, where it came before this manifest did. Both in ns since the epoch.
     """
 
     type: ClassVar[str] = "image.pulled"
@@ -209,11 +213,15 @@ class ImagePulled(Event, frozen=True, kw_only=True):
     bytes_reused: int | None = None
     duration_ns: int | None = None
     row: str | None = None
+    named_at_ns: int | None = None
+    observed_since_ns: int | None = None
 
     def told(self) -> Telling:
         """Return what happened, for people."""
         what = "loaded" if self.source.kind == "archive" else "pulled"
-        details = []
+        details: list[str | Moment] = []
+        if self.observed_since_ns is not None:
+            details.append(Moment("observed since", self.observed_since_ns))
         if self.previous_digest is not None:
             what = "moved"
             details.append(f"was {short(self.previous_digest)}")

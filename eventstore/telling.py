@@ -10,9 +10,16 @@ Tone = Literal["came", "used", "held", "went", "plain"]
 """What became of the image: it came, was used, was held or let go, went; ``plain``: nothing of that."""
 
 
+class Moment(msgspec.Struct, frozen=True):
+    """A detail that ends with a time in ns since the epoch: how that is written, cli decides."""
+
+    words: str
+    ns: int
+
+
 class Telling(msgspec.Struct, frozen=True):
     """One event for people: what happened in one or two words, its tone, and details, each a few words."""
 
     what: str
     tone: Tone = "plain"
-    details: tuple[str, ...] = ()
+    details: tuple[str | Moment, ...] = ()

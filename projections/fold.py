@@ -159,7 +159,8 @@ class Fold:
             self._leftovers.delete(("metadata", reference))
         row = self._images.get(reference)
         if row is None:
-            row = ImageRow(reference, data.manifest_digest, occurred, occurred, event.seq, data.row)
+            named = occurred if data.named_at_ns is None else min(data.named_at_ns, occurred)
+            row = ImageRow(reference, data.manifest_digest, named, occurred, event.seq, data.row)
         else:
             row.msb_row = data.row or row.msb_row
             row.last_used_at = max(row.last_used_at, occurred)

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from msb_cache.cli.describe import describe, fields, kept_because, who
+from msb_cache.cli.output import local_time
 from msb_cache.eventstore import events as ev
 from tests.cli.support import RFC3339, stored
 from tests.logs import ACTOR, PYTHON, digest, layer, manifest_added, pulled
@@ -56,6 +57,11 @@ OPERATION = "01a208de-7af1-7b41-9b6b-151e9b4ceb8a"
         ),
         (ev.ImagePullFailed(reason="no such host"), PYTHON, ("pull failed", "red", "-", "no such host")),
         (ev.ImageUsed(manifest_digest=digest(1)), PYTHON, ("used", "cyan", SHORT, "")),
+        (
+            msgspec.structs.replace(pulled(digest(1)), observed_since_ns=0),
+            PYTHON,
+            ("loaded", "green", SHORT, f"observed since {local_time(0)}, from python.tar"),
+        ),
         (
             ev.ImageUsed(manifest_digest=digest(1), holder="sandbox:a"),
             PYTHON,

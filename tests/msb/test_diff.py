@@ -425,6 +425,64 @@ def test_a_pull_says_whether_the_reference_is_new_or_moved(index: Index) -> None
     assert pulls(*both, image(to=M, created=T + 3, updated=None)) == [(True, 3)]  # for want of a better one
 
 
+HOUR = 3600 * 10**9
+AGES = NOW - T
+
+
+@pytest.mark.parametrize(
+    ("arrived", "created", "updated", "pulled_at", "named", "since"),
+    [
+        pytest.param(0, 1, 1, 1, None, None, id="pulled once"),
+        pytest.param(0, 1, HOUR, 1, None, HOUR, id="used, or pulled again"),
+        pytest.param(0, 1, None, 1, None, AGES, id="no time of use"),
+        pytest.param(0, 1, AGES + 2 * HOUR, 1, None, AGES, id="used in the future"),
+        pytest.param(HOUR, 1, HOUR + 5, HOUR + 5, 1, None, id="moved as the manifest came"),
+        pytest.param(HOUR, 1, 2 * HOUR, HOUR, 1, 2 * HOUR, id="moved, then used"),
+        pytest.param(HOUR, 1, None, HOUR, 1, AGES, id="moved, no time of use"),
+        pytest.param(None, 1, HOUR, 1, None, HOUR, id="a manifest of no known time"),
+        pytest.param(HOUR, 1, 5, 1, None, None, id="a clock that was set back"),
+        pytest.param(0, None, HOUR, HOUR, None, None, id="a name of no known time"),
+    ],
+)
+def test_a_first_pull_is_dated_as_far_as_it_is_known(
+    index: Index,
+    arrived: int | None,
+    created: int | None,
+    updated: int | None,
+    pulled_at: int,
+    named: int | None,
+    since: int | None,
+) -> None:
+    """Since when the name is there does not say since when it points where it does. All relative to T."""
+
+    def at(time: int | None) -> int | None:
+        return None if time is None else T + time
+
+    found = index.sync(
+        state(replace(manifest(), created_at_ns=at(arrived)), image(created=at(created), updated=at(updated)))
+    )
+    (new,) = (each for each in found.events if isinstance(each.event, ev.ImagePulled))
+    assert isinstance(new.event, ev.ImagePulled)
+    assert (new.occurred_at_ns, new.event.named_at_ns, new.event.observed_since_ns) == (
+        *(T + pulled_at, at(named), at(since)),
+    )
+    assert index.handles()[A][1] == T + (pulled_at if created is None else created)  # as msb says it
+
+
+def test_where_a_name_pointed_is_known_when_it_moves(index: Index) -> None:
+    index.sync(state(manifest(), image()))
+    found = index.sync(
+        state(
+            manifest(),
+            replace(manifest(N, "y", row=2), created_at_ns=T + HOUR),
+            image(to=N, updated=T + 2 * HOUR),
+        )
+    )
+    assert said(found.events) == ["manifest.added n +3600000000000", "image.pulled a n was m +7200000000000"]
+    (pulled,) = (each.event for each in found.events if isinstance(each.event, ev.ImagePulled))
+    assert (pulled.named_at_ns, pulled.observed_since_ns) == (None, None)
+
+
 def test_the_beginning_counts_for_an_image_of_ours_that_msb_pulled_elsewhere(index: Index) -> None:
     ours(index)
     found = index.sync(state(manifest(N, "y", row=2), image(to=N, created=T + 3, updated=T + 7)))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,35 @@ def test_the_history_tells_exactly_what_msb_did(real: Msb, cache: ImageCache) ->
     assert sizes[0] is None  # of a manifest
     assert all(sizes[1:])
     same(cache, real)
+
+
+def test_an_adopted_name_is_not_dated_with_a_manifest_that_came_later(
+    msb: str, archives: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MSB_PATH", msb)
+    with short_home() as home, ImageCache(home) as cache:
+        real = Msb(msb, home, archives)
+        real.load("app")
+        real.load("alone")
+        long_ago = "2026-01-01 10:00:00.123456789"
+        with closing(sqlite3.connect(home / "db" / "msb.db")) as connection, connection:
+            for table in ("manifest", "image_ref"):
+                connection.execute(f"UPDATE {table} SET created_at = ?", (long_ago,))
+            connection.execute("UPDATE image_ref SET updated_at = ?", (long_ago,))
+        real.load("next")  # as app:1
+        real.load("alone")
+        assert cache.sync().adopted
+        app, alone = (cache.history(name) for name in ("app:1", "alone:1"))
+        newest = cache.get("app:1").last_used_at_ns
+        assert [(event.type, event.occurred_at_ns) for event in app] == [("image.pulled", newest)]
+        assert [event.type for event in alone] == ["image.pulled", "image.used"]
+        for events, named, since in ((app, True, None), (alone, False, alone[1].occurred_at_ns)):
+            first = events[0].data
+            assert isinstance(first, ev.ImagePulled)
+            assert (first.named_at_ns is not None, first.observed_since_ns) == (named, since)
+        for name in ("app:1", "alone:1"):
+            assert rfc3339(cache.get(name).created_at_ns) == "2026-01-01T10:00:00.123456789+00:00"
+        same(cache, real)
 
 
 def test_removed_and_pulled_again_between_two_syncs(real: Msb, cache: ImageCache) -> None:

@@ -274,7 +274,7 @@ class Ledger:
                     connection.execute("ROLLBACK")
                 raise
         if transaction.jumped is not None:
-            what = ", ".join(transaction.jumped.data.told().details)
+            what = ", ".join(map(str, transaction.jumped.data.told().details))
             self.note(
                 f"the computer's clock jumped {what}; the log has that as event {transaction.jumped.seq}"
             )

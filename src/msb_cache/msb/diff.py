@@ -22,6 +22,8 @@ Measure = Callable[[str, str], int | None]
 _SOURCE = ev.Source(kind="microsandbox")
 _LATE = 2**63
 _MAX_NS = _LATE - 1
+_MOMENT = 10**9
+"""Nanoseconds within which msb brings a manifest, and points a name at it."""
 _PULLED, _HELD, _USED = range(3)
 
 
@@ -55,7 +57,7 @@ def differences(ours: Known, theirs: MsbState, measure: Measure, now_ns: int) ->
     for event in file_events:
         (leftovers if _there(event, measure) else ended).append(event)
     latest = min(now_ns + HOUR, _MAX_NS)
-    new = [*_added(ours, theirs, measure), *_begun(ours, theirs, latest)]
+    new = [*_added(ours, theirs, measure), *_begun(ours, theirs, now_ns, latest)]
     for place, event in enumerate(new):
         if event.occurred_at_ns is not None and event.occurred_at_ns > latest:
             new[place] = NewEvent(event.event, event.subject)
@@ -176,7 +178,7 @@ def _manifest_added(manifest: MsbManifest, measure: Measure, sizes: dict[str, in
     return NewEvent(added, manifest.digest, manifest.created_at_ns)
 
 
-def _begun(ours: Known, theirs: MsbState, latest: int) -> list[NewEvent]:
+def _begun(ours: Known, theirs: MsbState, now_ns: int, latest: int) -> list[NewEvent]:
     """Return pulls, holds and uses by the time at which they happened."""
     found: list[tuple[int, int, str, NewEvent]] = []
 
@@ -186,7 +188,7 @@ def _begun(ours: Known, theirs: MsbState, latest: int) -> list[NewEvent]:
     last_used: dict[str, int] = {}
     for reference, image in theirs.images.items():
         known = ours.images.get(reference)
-        pulled = _pulled(known, image)
+        pulled = _pulled(known, image, _times(image, theirs, now_ns, latest))
         if pulled is not None:
             happened(_PULLED, pulled)
         times = [] if pulled is None else [pulled.occurred_at_ns]
@@ -212,15 +214,52 @@ def _begun(ours: Known, theirs: MsbState, latest: int) -> list[NewEvent]:
     return [event for *_, event in found]
 
 
-def _pulled(known: KnownImage | None, image: MsbImage) -> NewEvent | None:
+class _Times(NamedTuple):
+    """What msb has of a reference's times, as far as they are no later than now.
+
+    ``named``: when the name came. ``arrived``: when the manifest that it points at now did. ``updated``: when
+    the name was last pulled or used, and so pointed there.
+    """
+
+    named: int | None
+    arrived: int | None
+    updated: int | None
+    now: int
+
+    def first_pull(self) -> tuple[int | None, int | None, int | None]:
+        """Return when the pull occurred at the earliest; since when the name is there, if longer; and since
+        when the name is known to point there, if that is later.
+
+        Where the name pointed before ``updated``, msb does not keep.
+        """
+        if self.named is None:
+            return self.updated, None, None
+        since = self.now if self.updated is None else self.updated
+        if self.arrived is None or not self.named < self.arrived <= since:
+            return self.named, None, since if since - self.named >= _MOMENT else None
+        if since - self.arrived >= _MOMENT:
+            return self.arrived, self.named, since
+        return since, self.named, None  # it was pulled to point the name there
+
+
+def _times(image: MsbImage, theirs: MsbState, now_ns: int, latest: int) -> _Times:
+    def past(time: int | None) -> int | None:
+        return None if time is None or time > latest else time
+
+    arrived = theirs.manifests[image.manifest_digest].created_at_ns
+    return _Times(past(image.created_at_ns), past(arrived), past(image.updated_at_ns), now_ns)
+
+
+def _pulled(known: KnownImage | None, image: MsbImage, times: _Times) -> NewEvent | None:
     """Return the pull that explains how the reference came to be as it is; None if nothing changed."""
-    created, updated = image.created_at_ns, image.updated_at_ns
-    occurred = updated if created is None else created
+    occurred, named, since = times.first_pull()
     previous = None
     if known is not None and (known.row is None or _same(known, image)):
         if known.manifest_digest != image.manifest_digest:
             previous = known.manifest_digest
-            occurred = updated if known.row is not None and updated is not None else occurred
+            if known.row is not None:  # where it pointed before is known
+                named = since = None
+                occurred = times.named if times.updated is None else times.updated
         elif known.row is not None:
             return None
         changed = previous is not None
@@ -232,6 +271,8 @@ def _pulled(known: KnownImage | None, image: MsbImage) -> NewEvent | None:
         changed=changed,
         source=_SOURCE,
         row=image.row,
+        named_at_ns=named,
+        observed_since_ns=since,
     )
     return NewEvent(pulled, image.reference, occurred)
 
