@@ -70,7 +70,8 @@ def print_deletion(report: DeletionReport) -> None:
 
     line("Operation", report.operation)
     line("Kind", row.kind)
-    line("Policy", ", ".join(f"{key}={_value(value)}" for key, value in report.policy.items()))
+    if report.policy:
+        line("Policy", ", ".join(f"{key}={_value(value)}" for key, value in report.policy.items()))
     if row.engine == "msb":
         line("Engine", "msb")
     line("By", who(report.actor))

@@ -114,7 +114,8 @@ def _quoted(word: str) -> str:
 
 
 def _print_plan(plan: RestorePlan, home: str | None) -> None:
-    output.line(f"# What {plan.kind} {plan.operation} deleted, and how to have it again")
+    what = "another program" if plan.kind == "external" else f"{plan.kind} {plan.operation}"
+    output.line(f"# What {what} deleted, and how to have it again")
     for image in plan.images:
         output.line()
         output.line(f"# {image.reference or 'no reference'}  {image.manifest_digest}")

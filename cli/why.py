@@ -132,7 +132,7 @@ def _print_layer(found: LayerReasons) -> None:
 def _print_loss(loss: Loss) -> None:
     event, deletion = loss.event, loss.deletion
     when = output.local_time_with_offset(event.occurred_at_ns)
-    if deletion is None:
+    if deletion is None or deletion.counters.kind == "external":
         _line("Went", f"{when}  by another program, {who(event.actor)}")
     else:
         _line("Went", f"{when}  by a {deletion.counters.kind}, {who(deletion.actor)}")

@@ -1,4 +1,7 @@
-"""Deletion reports: what a remove or prune decided, deleted, kept and why, and who ran it."""
+"""Deletion reports: what a remove or prune decided, deleted, kept and why, and who ran it.
+
+What msb deleted by itself is reported too: what a sync found gone is one deletion, of the kind ``external``.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from msb_cache.eventstore import events as ev
-from msb_cache.eventstore.store import Actor, EventStore
+from msb_cache.eventstore.store import Actor, EventStore, StoredEvent
 from msb_cache.projections.rows import DeletionOutcomeRow, DeletionRow, LeftoverRow
 from msb_cache.projections.tables import columns
 
@@ -43,7 +46,7 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True)
 class DeletionSummary:
-    """A deletion in a list: who ran it, by which policy, and its counters."""
+    """A deletion in a list: who ran it, by which policy (of msb's own there is none), and its counters."""
 
     operation: str
     actor: Actor
@@ -80,9 +83,8 @@ def summaries(
 
 def summary(store: EventStore, row: DeletionRow) -> DeletionSummary | None:
     """Return a deletion's summary; its first event says who and by which policy."""
-    for event in store.read(operation=row.operation, types=[ev.DeletionStarted.type], until=row.seq):
-        if isinstance(event.data, ev.DeletionStarted):
-            return DeletionSummary(row.operation, event.actor, event.data.policy, row)
+    for event in store.read(after=row.seq - 1, until=row.seq):
+        return DeletionSummary(row.operation, event.actor, _policy(event), row)
     return None
 
 
@@ -174,28 +176,34 @@ def report(connection: sqlite3.Connection, store: EventStore, operation: str) ->
     row = connection.execute(f"{_SELECT} WHERE operation = ?", (operation,)).fetchone()
     if row is None:
         return None
+    counters = DeletionRow(*row)
     result: DeletionReport | None = None
     artifacts: dict[tuple[str, str], ArtifactReport] = {}
-    for event in store.read(operation=operation):
+    for event in store.read(operation=operation, after=counters.seq - 1):
         data = event.data
+        if result is None:
+            result = DeletionReport(operation, event.actor, _policy(event), counters)
         if isinstance(data, ev.DeletionStarted):
-            if result is None:
-                result = DeletionReport(operation, event.actor, data.policy, DeletionRow(*row))
             result.kept.extend(data.kept)
             for planned in data.artifacts:
                 found = ArtifactReport(planned.kind, planned.subject, planned.bytes, planned.manifests)
                 artifacts[planned.kind, planned.subject] = found
-        elif result is None:
-            continue
         elif isinstance(data, ev.ImageRemoved):
             result.images.append((event.subject, data))
         elif isinstance(data, ev.ArtifactDeleted | ev.ArtifactKept | ev.ArtifactDeleteFailed):
             entry = artifacts.get((data.kind, event.subject))
+            if entry is None and counters.kind == "external":
+                entry = ArtifactReport(data.kind, event.subject, None, getattr(data, "manifests", 1))
+                artifacts[data.kind, event.subject] = entry
             if entry is not None:
                 _settle(entry, data)
     if result is not None:
         result.artifacts = list(artifacts.values())
     return result
+
+
+def _policy(first: StoredEvent) -> dict[str, Any]:
+    return first.data.policy if isinstance(first.data, ev.DeletionStarted) else {}
 
 
 def _settle(

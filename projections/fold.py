@@ -199,6 +199,8 @@ class Fold:
     def _image_removed(self, event: Fact, data: ev.ImageRemoved) -> None:
         removed = self._images.delete(event.subject)
         deletion = self._deletions.get(event.operation)
+        if deletion is None and data.cause == "external":
+            deletion = self._deletion_or_external(event)
         if removed is not None and deletion is not None:
             deletion.image_refs_removed += 1
             self._deletions.put(deletion)
@@ -229,24 +231,24 @@ class Fold:
             layers = [self._manifest_layers.delete((event.subject, position)) for position in positions]
             self._manifests.delete(event.subject)
             self._describe_images(event.subject, None)
-        deletion = self._outcome(event, "manifest", "deleted")
-        if deletion is None or deletion.engine == "msb":
+        deletion = self._deletion_or_external(event)
+        self._outcome(event, deletion, "manifest", "deleted")
+        if deletion.engine == "msb":
             # msb deleted it: no decision of ours has taken its layers out.
             for layer in layers:
                 if layer is None or self._manifest_layers.has(layer.diff_id):
                     continue
-                if self._layers.delete(layer.diff_id) is not None and deletion is not None:
+                if self._layers.delete(layer.diff_id) is not None:
                     deletion.layers_removed += 1
-        if deletion is not None and manifest is not None:
+        if manifest is not None:
             deletion.manifests_removed += 1
 
     @_folds(ev.MetadataDeleted, ev.LayerDeleted, ev.FsmetaDeleted, ev.VmdkDeleted)
     def _artifact_deleted(self, event: Fact, data: ev.ArtifactDeleted) -> None:
         if not self._leftovers.empty:
             self._leftovers.delete((data.kind, event.subject))
-        deletion = self._outcome(event, data.kind, "deleted")
-        if deletion is None:
-            return
+        deletion = self._deletion_or_external(event)
+        self._outcome(event, deletion, data.kind, "deleted")
         counter = f"{data.kind}_removed"
         if counter in _COUNTERS:  # of layers, what left the index is counted, not what left the disk
             setattr(deletion, counter, getattr(deletion, counter) + 1)
@@ -257,16 +259,18 @@ class Fold:
     def _artifact_kept(self, event: Fact, data: ev.ArtifactKept) -> None:
         if data.reason in _LEAVES_A_FILE:
             self._left_over(event, data.kind, data.reason)
-        deletion = self._outcome(event, data.kind, "kept")
+        deletion = self._deletions.get(event.operation)
         if deletion is not None:
+            self._outcome(event, deletion, data.kind, "kept")
             deletion.kept += 1
 
     @_folds(ev.ArtifactDeleteFailed)
     def _artifact_delete_failed(self, event: Fact, data: ev.ArtifactDeleteFailed) -> None:
         if data.errno:  # else msb refused, and its index and ours have the image still
             self._left_over(event, data.kind, data.reason)
-        deletion = self._outcome(event, data.kind, "failed")
+        deletion = self._deletions.get(event.operation)
         if deletion is not None:
+            self._outcome(event, deletion, data.kind, "failed")
             deletion.failed += 1
 
     @_folds(ev.DeletionFinished)
@@ -288,12 +292,21 @@ class Fold:
             LeftoverRow(kind, event.subject, event.operation, reason, event.occurred_at_ns, event.seq)
         )
 
-    def _outcome(self, event: Fact, kind: str, outcome: str) -> DeletionRow | None:
+    def _deletion_or_external(self, event: Fact) -> DeletionRow:
+        """Return the deletion of an event that says something is gone; what none decided, msb did."""
         deletion = self._deletions.get(event.operation)
-        if deletion is not None:
-            self._outcomes.put(DeletionOutcomeRow(event.operation, kind, event.subject, outcome))
+        if deletion is None:
+            seen = event.occurred_at_ns
+            deletion = DeletionRow(
+                event.operation, "external", event.seq, seen, seen, outcome="completed", engine="msb"
+            )
             self._deletions.put(deletion)
         return deletion
+
+    def _outcome(self, event: Fact, deletion: DeletionRow, kind: str, outcome: str) -> None:
+        if deletion.kind != "external":  # what was not decided can go, come and go again in one operation
+            self._outcomes.put(DeletionOutcomeRow(event.operation, kind, event.subject, outcome))
+        self._deletions.put(deletion)
 
 
 def _describe(row: ImageRow, manifest: ManifestRow | None) -> None:

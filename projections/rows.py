@@ -122,7 +122,11 @@ class PointedAtRow(Row):
 
 
 class DeletionRow(Row):
-    """A deletion and its counters. Times in ns since the epoch, UTC; sizes in bytes."""
+    """A deletion and its counters. Times in ns since the epoch, UTC; sizes in bytes.
+
+    ``kind`` is ``remove``, ``prune``, or ``external`` for what another program deleted: that has no decision
+    in the log, and begins and ends when it was seen.
+    """
 
     table: ClassVar[str] = "deletion"
     indexes: ClassVar[dict[str, str]] = {

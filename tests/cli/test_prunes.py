@@ -16,6 +16,7 @@ from msb_cache.eventstore.store import NewEvent
 from msb_cache.home.ledger import Ledger
 from tests.cli.support import APP, APP_NEXT, FAILED, NOT_FOUND, TOOL, USAGE, Call, sentence, written
 from tests.imagebuilder import docker_archive
+from tests.msbhome import MsbHome
 from tests.registry_server import RegistryServer
 
 
@@ -32,6 +33,32 @@ class TestPrunes:
         assert [line.split() for line in call("prunes", "-n", "1").lines] == [
             line.split() for line in done.lines[:2]
         ]
+
+    def test_what_msb_deleted(self, msb_home: MsbHome, call: Call) -> None:
+        call("sync")
+        assert call("prunes").err == "Nothing was ever pruned or removed.\n"
+        digest = msb_home.one(
+            "SELECT m.digest FROM manifest m JOIN image_ref r ON r.manifest_id = m.id "
+            "WHERE r.reference = 'example.org/two:2'"
+        )
+        msb_home.remove("example.org/two:2")
+        (listed,) = call("prunes", "--format", "json").json
+        assert (listed["kind"], listed["engine"], listed["policy"]) == ("external", "msb", {})
+        assert (listed["outcome"], listed["finished_at"]) == ("completed", listed["started_at"])
+        assert (listed["image_refs_removed"], listed["manifests_removed"]) == (1, 1)
+        assert listed["actor"]["observed"]
+        done = call("prunes")
+        assert (len(done.lines), done.err) == (2, "")
+        shown = call("prunes", "show", done.lines[1].split()[0])
+        assert "Policy" not in shown.out
+        assert re.search(r"^By: +seen by ", shown.out, re.M)
+        assert re.search(f"^ +example.org/two:2 +{digest}", shown.out, re.M)
+        full = call("prunes", "show", listed["operation"], "--format", "json").json
+        assert {each["outcome"] for each in full["artifacts"]} == {"deleted"}
+        assert sum(each["bytes"] or 0 for each in full["artifacts"]) == full["bytes_reclaimed"] > 0
+        plan = call("prunes", "restore-plan", listed["operation"])
+        assert plan.lines[0] == "# What another program deleted, and how to have it again"
+        assert plan.lines[-1].endswith(f" pull example.org/two@{digest}")
 
     def test_the_listed_ids_work(self, home: Path, call: Call) -> None:
         """An id as the table shows it must be one that `prunes show` takes, also after quick removals."""

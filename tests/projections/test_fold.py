@@ -60,6 +60,12 @@ class Log:
             assert connection is not None
             return [(row.position, row.diff_id) for row in images.layers(connection, manifest)]
 
+    def deletions(self) -> list[DeletionRow]:
+        """The deletions, newest first."""
+        with self.ledger.read() as connection:
+            assert connection is not None
+            return deletions(connection)
+
     def counters(self) -> DeletionRow:
         with self.ledger.read() as connection:
             assert connection is not None
@@ -216,11 +222,33 @@ def test_only_references_that_are_there_count_as_removed(log: Log) -> None:
         assert images.references(connection) == []
 
 
-def test_a_removal_outside_of_a_deletion_is_counted_nowhere(log: Log) -> None:
-    log.append((pulled(M), PYTHON))
+def test_what_another_program_deleted_is_a_deletion_of_its_own(log: Log) -> None:
+    log.append((manifest_added([X, Y]), M), (pulled(M), PYTHON))
     log.start()
-    log.append((ev.ImageRemoved(manifest_digest=M, cause="external"), PYTHON))
-    assert log.counters().image_refs_removed == 0
+    log.append(
+        (ev.ImageReleased(holder="sandbox:x"), M),
+        (ev.ImageRemoved(manifest_digest=M, cause="external"), PYTHON),
+        (ev.ManifestDeleted(), M),
+        (ev.VmdkDeleted(bytes=3), M),
+        (ev.FsmetaDeleted(bytes=5), M),
+        (ev.LayerDeleted(bytes=70), X.diff_id),
+        operation="seen",
+    )
+    external, ours = log.deletions()
+    assert (ours.operation, ours.image_refs_removed, ours.bytes_reclaimed) == (OPERATION, 0, None)
+    assert (external.operation, external.kind, external.engine) == ("seen", "external", "msb")
+    assert (external.outcome, external.finished_at) == ("completed", external.started_at)
+    assert (external.image_refs_removed, external.manifests_removed, external.layers_removed) == (1, 1, 2)
+    assert (external.fsmeta_removed, external.vmdk_removed, external.bytes_reclaimed) == (1, 1, 78)
+    # msb deletes files after their records: this one was seen to be gone later.
+    log.append((ev.LayerDeleted(bytes=900), Y.diff_id), operation="seen")
+    assert log.deletions()[0].bytes_reclaimed == 978
+
+
+def test_what_comes_and_goes_again_unseen_is_no_error(log: Log) -> None:
+    added = (manifest_added([X]), M)
+    log.append(added, (ev.ManifestDeleted(), M), added, (ev.ManifestDeleted(), M), operation="seen")
+    assert [row.manifests_removed for row in log.deletions()] == [2]
 
 
 def test_images_say_what_is_known_of_their_manifest(log: Log) -> None:
@@ -301,7 +329,7 @@ def test_the_outcome_of_each_artifact(log: Log) -> None:
         (ev.ArtifactDeleteFailed(kind="vmdk", errno=13, reason="Permission denied"), N),
         operation=OPERATION,
     )
-    log.append((ev.LayerDeleted(bytes=1), Z.diff_id), operation="no deletion of ours")
+    log.append((ev.LayerDeleted(bytes=1), Z.diff_id), operation="another program's, without a plan")
     with log.ledger.read() as connection:
         assert connection is not None
         found = connection.execute(

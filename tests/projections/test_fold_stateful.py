@@ -56,7 +56,8 @@ class Folding(RuleBasedStateMachine):
         self.rows: dict[str, str | None] = {}  # msb's row of each reference
         self.held: set[tuple[str, str]] = set()
         self.settled: set[tuple[str, str, str]] = set()
-        self.deleted: dict[str, int | None] = {}  # operation: bytes reclaimed
+        self.deleted: dict[str, int | None] = {}  # operation: bytes reclaimed; another program's too
+        self.decided: set[str] = set()
         self.was: dict[int, bytes] = {}  # position: the index as it was there
 
     def tick(self) -> int:
@@ -70,6 +71,11 @@ class Folding(RuleBasedStateMachine):
         with self.ledger.write(operation) as transaction:
             stored = transaction.append(events)
             self.was[stored[-1].seq] = past.encode_rows(transaction.connection)
+        if any(
+            isinstance(new.event, ev.ArtifactDeleted) or getattr(new.event, "cause", "") == "external"
+            for new in events
+        ):
+            self.deleted.setdefault(operation, None)
         return stored[-1].recorded_at_ns
 
     def added(self, manifest: str, size: int) -> NewEvent:
@@ -168,6 +174,7 @@ class Folding(RuleBasedStateMachine):
         self.append(*events, operation=operation)
         self.last_operation = operation
         self.deleted[operation] = None
+        self.decided.add(operation)
         for name in gone:
             self.images.pop(name, None)
         self.indexed -= dropped
@@ -182,10 +189,10 @@ class Folding(RuleBasedStateMachine):
         if (operation, kind[1], subject) in self.settled:
             return  # the log refuses a second outcome: see test_deletions
         self.append(NewEvent(kind[0](bytes=size), subject), operation=operation)
-        if operation in self.deleted:
+        if operation in self.decided:
             self.settled.add((operation, kind[1], subject))
-            if size is not None:
-                self.deleted[operation] = (self.deleted[operation] or 0) + size
+        if size is not None:
+            self.deleted[operation] = (self.deleted[operation] or 0) + size
 
     @rule(subject=manifests, failed=st.booleans())
     def keep_artifact(self, subject: str, failed: bool) -> None:
@@ -196,7 +203,7 @@ class Folding(RuleBasedStateMachine):
         if failed:
             event = ev.ArtifactDeleteFailed(kind="fsmeta", errno=13, reason="Permission denied")
         self.append(NewEvent(event, subject), operation=operation)
-        if operation in self.deleted:
+        if operation in self.decided:
             self.settled.add((operation, "fsmeta", subject))
 
     @rule(recovered=st.booleans())

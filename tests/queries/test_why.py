@@ -65,7 +65,9 @@ def test_an_image_that_went(tmp_path: Path) -> None:
     assert found.loss is not None
     assert found.arrived is not None
     assert (found.here, found.arrived.seq, found.loss.event.seq) == (False, 5, 8)
-    assert (found.loss.deletion, found.loss.bytes, found.loss.layers_kept) == (None, None, 1)
+    assert found.loss.deletion is not None
+    assert (found.loss.deletion.counters.kind, found.loss.deletion.policy) == ("external", {})
+    assert (found.loss.bytes, found.loss.layers_kept) == (None, 1)
 
 
 def test_a_manifest_and_a_layer_by_any_of_their_digests(tmp_path: Path) -> None:

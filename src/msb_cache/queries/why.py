@@ -42,7 +42,7 @@ class Fate:
 
 @dataclass(frozen=True)
 class Loss:
-    """How something went: the event that says so, and the remove or prune it belongs to (None: not ours).
+    """How something went: the event that says so, and the deletion it belongs to (None: none has it).
 
     ``bytes`` were freed with it then, None when nothing was measured; ``layers_kept`` of its layers stayed.
     """

@@ -317,7 +317,8 @@ def test_what_is_removed_at_the_same_time_is_not_decided(fake: FakeMsb, cache: I
         cache.remove("alone:1")
     at("msb.planned", lambda: others("image", "prune", "--yes"))
     assert cache.prune().operation is None
-    assert (fake.calls, cache.deletions()) == ([], [])
+    assert fake.calls == []
+    assert {report.counters.kind for report in cache.deletions()} == {"external"}
     causes = {event.data.cause for event in cache.events(types=["image.removed"])}  # type: ignore[attr-defined]
     assert causes == {"external"}
     check(cache, fake)
