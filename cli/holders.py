@@ -22,6 +22,7 @@ def holders(home: str | None, reference: str | None, as_of: str | None, format_:
     """
     with open_cache(home) as cache:
         holds = cache.holds(reference, as_of=as_of)
+        known = bool(holds) or as_of is None or cache.knows(as_of)
     if format_ == "json":
         output.json([hold_fields(hold) for hold in holds])
     elif holds:
@@ -35,7 +36,7 @@ def holders(home: str | None, reference: str | None, as_of: str | None, format_:
             for hold in holds
         ]
         output.table(("HOLDER", "DIGEST", "REFERENCE", "SINCE"), rows)
-    else:
+    elif known:
         output.line("Nobody holds anything." if reference is None else "Nobody holds it.", err=True)
 
 

@@ -14,7 +14,7 @@ from msb_cache.cli.leftovers import leftover_cells, leftover_fields
 if TYPE_CHECKING:
     from msb_cache.queries.info import HomeInfo
 
-_TIMES = ("began_at", "synced_at", "restored_at")
+_TIMES = ("began_at", "known_since", "synced_at", "restored_at")
 
 
 @click.command(short_help="Show whose cache this is, and how much there is.")
@@ -57,6 +57,7 @@ def _print(found: HomeInfo) -> None:
         line("msb", f"{found.program_version or 'unknown version'} at {found.program}")
     if found.engine == "msb":
         line("Last sync", output.local_time(found.synced_at))
+        line("Known since", output.local_time(found.known_since))
     line("Log", str(found.database))
     if found.schema is None:
         line("Events", "none yet")

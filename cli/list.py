@@ -24,6 +24,7 @@ def list_(home: str | None, patterns: tuple[str, ...], as_of: str | None, format
     """
     with open_cache(home) as cache:
         handles = cache.list(*patterns, as_of=as_of)
+        known = bool(handles) or as_of is None or cache.knows(as_of)
     if quiet:
         for handle in handles:
             output.line(handle.reference)
@@ -43,7 +44,7 @@ def list_(home: str | None, patterns: tuple[str, ...], as_of: str | None, format
             for handle in handles
         ]
         output.table(("REFERENCE", "DIGEST", "SIZE", "CREATED", "LAST USED"), rows, right=(2,))
-    else:
+    elif known:
         output.line("No cached images.", err=True)
 
 

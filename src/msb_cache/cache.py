@@ -79,8 +79,8 @@ class ImageCache:
         clock: nanoseconds since the epoch, UTC.
         sync: record what msb did before reading; else only ``sync()`` does.
         note: gets a sentence when that cannot be done, and reading goes on with what the log has; also when a
-            question is about a time before the log, and when another process that writes or deletes has to
-            be waited for.
+            question is about a time of which the log knows nothing, and when another process that writes or
+            deletes has to be waited for.
     """
 
     def __init__(
@@ -219,6 +219,17 @@ class ImageCache:
         with self._session.index(as_of) as connection:
             digest = None if reference is None else resolve.manifest(connection, reference)
             return [] if connection is None else holds(connection, digest)
+
+    def knows(self, as_of: AsOf) -> bool:
+        """Return whether the log knows what was here at a moment; if not, lists as of then are empty.
+
+        It does not before it begins, and in a home that msb keeps, before it first saw msb's index.
+
+        Raises:
+            InvalidConfigError: the moment is none, or in the future.
+        """
+        self._session.observe()
+        return self._session.knows(as_of)
 
     def diff(self, before: AsOf, after: AsOf | None = None) -> Changes:
         """Return what came, went, moved, was held and released between two moments, and the change in bytes.

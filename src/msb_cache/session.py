@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from msb_cache.errors import ImageNotFoundError
 from msb_cache.home.ledger import Ledger
 
 # A list of images is read without what records, recovers or looks into the past: imported when needed.
@@ -33,7 +34,7 @@ class Session:
         actor: who is recorded, or what says it; None: the user and program of this process.
         clock: nanoseconds since the epoch.
         note: told when another process has to be waited for, when what msb did cannot be recorded, and when a
-            question is about a time before the log.
+            question is about a time of which the log knows nothing.
         sync: record what msb did before reading.
     """
 
@@ -104,12 +105,22 @@ class Session:
 
     @contextmanager
     def index(self, as_of: AsOf | None = None) -> Iterator[sqlite3.Connection | None]:
-        """Observe, and read the index now or as it was; None when the home has no log yet."""
+        """Observe, and read the index now or as it was; None when the home has no log yet.
+
+        That the log does not know what was there then is said, or stands in the error about an image.
+        """
         self.observe()
         with self.ledger.read() as connection:
-            yield (
-                connection if as_of is None else self._index_at(connection, self._position(connection, as_of))
-            )
+            if as_of is None:
+                yield connection
+                return
+            position, unknown = self._position(connection, as_of)
+            try:
+                yield self._index_at(connection, position)
+            except ImageNotFoundError as error:
+                raise error if unknown is None else ImageNotFoundError(f"{error}; {unknown}") from None
+            if unknown is not None:
+                self.note(unknown)
 
     @contextmanager
     def log(self) -> Iterator[tuple[sqlite3.Connection, EventStore] | None]:
@@ -117,27 +128,33 @@ class Session:
         with self.index() as connection:
             yield None if connection is None else (connection, self.ledger.store(connection))
 
+    def knows(self, as_of: AsOf) -> bool:
+        """Return whether the log knows what was there at a moment; the caller has observed."""
+        with self.ledger.read() as connection:
+            return self._position(connection, as_of)[1] is None
+
     def contents(self, as_of: AsOf | None) -> Contents:
         """Return what of the index is compared with another moment's; the caller has observed."""
         from msb_cache.queries.as_of import Contents, contents
 
         with self.ledger.read() as connection:
             if as_of is not None:
-                position = self._position(connection, as_of)
+                position, unknown = self._position(connection, as_of)
                 index = self._index_at(connection, position)
+                if unknown is not None:
+                    self.note(unknown)
             else:
                 head = None if connection is None else self.ledger.store(connection).head()
                 position, index = 0 if head is None else head.seq, connection
             return Contents(position, {}, {}, 0) if index is None else contents(index, position)
 
-    def _position(self, connection: sqlite3.Connection | None, as_of: AsOf) -> int:
-        from msb_cache.queries.as_of import position_of
+    def _position(self, connection: sqlite3.Connection | None, as_of: AsOf) -> tuple[int, str | None]:
+        """Return the position at a moment, and a sentence if what was there then is not known."""
+        from msb_cache.queries.as_of import position_of, unknown
 
         store = None if connection is None else self.ledger.store(connection)
         position = position_of(store, as_of, self.ledger.clock())
-        if position == 0:
-            self.note("the log begins later than that; there was nothing")
-        return position
+        return position, unknown(connection, position, self.kept_by_msb)
 
     def _index_at(self, connection: sqlite3.Connection | None, position: int) -> sqlite3.Connection | None:
         from msb_cache.home.index_cache import index_at, may_write

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from msb_cache.home import index_cache
 from tests.cli.support import NOT_FOUND, USAGE, Call, answer, fingerprint, sentence
+from tests.msbhome import MsbHome
 
 
 def test_answers_are_what_was_printed_then(
@@ -39,12 +41,12 @@ def test_before_the_log(home: Path, call: Call) -> None:
     for moment in ("2001-01-01", "@0"):
         done = call("list", "--as-of", moment)
         assert (done.code, done.raw) == (0, b"")
-        assert done.err.splitlines() == [
-            "note: the log begins later than that; there was nothing",
-            "No cached images.",
-        ]
+        (note,) = done.err.splitlines()
+        assert re.fullmatch(r"note: the log begins \d.{24}; of what was here before, it knows nothing", note)
         assert call("list", "--as-of", moment, "--format", "json").json == []
-        assert call("inspect", "app:1", "--as-of", moment).code == NOT_FOUND
+        done = call("inspect", "app:1", "--as-of", moment)
+        assert done.code == NOT_FOUND
+        assert sentence(done.err).startswith("image not found: app:1; the log begins ")
         found = call("diff", moment, "--format", "json").json
         assert [each["reference"] for each in found["added"]] == [
             "app:1",
@@ -53,6 +55,28 @@ def test_before_the_log(home: Path, call: Call) -> None:
         ]
     now = call("list").raw
     assert call("list", "--as-of", "now").raw == now
+
+
+def test_what_msb_had_before_the_first_sync_is_not_known(own_home: Path, call: Call) -> None:
+    with closing(MsbHome(own_home)) as theirs:
+        theirs.load("app:1", "one")
+        theirs.create("app:1", "dev")
+    assert call("sync").code == 0
+    for words in ("list", "holders", "diff 2001-01-01 --format json"):
+        moment = () if words.startswith("diff") else ("--as-of", "2001-01-01")
+        done = call(*words.split(), *moment)
+        assert done.code == 0
+        assert re.match(
+            r"note: what msb had here before \d.{24} is not known; msb-cache has recorded it", done.err
+        )
+        assert "nothing" not in done.err
+    assert call("list", "--as-of", "2001-01-01", "--format", "json").json == []
+    for command in ("inspect", "holders"):
+        done = call(command, "app:1", "--as-of", "2001-01-01")
+        assert done.code == NOT_FOUND
+        assert re.match("image not found: .*; what msb had here before .* is not known", sentence(done.err))
+    assert call("list", "--as-of", "now").err == ""
+    assert call("info", "--format", "json").json["known_since"] is not None
 
 
 def test_a_home_without_a_log(own_home: Path, call: Call) -> None:
@@ -87,6 +111,6 @@ def test_no_moment(home: Path, call: Call, command: str, moment: str, says: str)
 
 def test_a_bare_number_is_a_year(home: Path, call: Call) -> None:
     year = time.localtime().tm_year
-    assert call("list", "--as-of", str(year)).err.startswith("note: the log begins later")
+    assert call("list", "--as-of", str(year)).err.startswith("note: the log begins ")
     assert "is in the future" in sentence(call("list", "--as-of", str(year + 1)).err)
     assert "is no time" in sentence(call("list", "--as-of", "3").err)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -120,6 +121,36 @@ def position_of(store: EventStore | None, moment: AsOf, now_ns: int) -> int:
     if time_ns > now_ns and (store is None or store.position_at(time_ns - 1) == end):
         raise InvalidConfigError(f"{str(moment)!r} is in the future; what will be is not known")
     return 0 if store is None else store.position_at(time_ns)
+
+
+def known_since(connection: sqlite3.Connection, kept_by_msb: bool) -> tuple[int, int] | None:
+    """Return from which position on, and since when, a log knows what is in its home; None: it is empty.
+
+    Where msb keeps the home that is when msb's index was first seen; before, images may have been there that
+    this log knows nothing of. The time is in ns since the epoch, UTC.
+    """
+    found = None
+    if kept_by_msb:
+        found = connection.execute(
+            "SELECT seq, recorded_at FROM events WHERE type = 'manifest.added' AND instr(data, '\"row\":') "
+            "ORDER BY seq LIMIT 1"
+        ).fetchone()
+    if found is None:
+        found = connection.execute("SELECT seq, recorded_at FROM events WHERE seq = 1").fetchone()
+    return None if found is None else (found[0], found[1])
+
+
+def unknown(connection: sqlite3.Connection | None, position: int, kept_by_msb: bool) -> str | None:
+    """Return a sentence if what was here at a position is not known; None if it is."""
+    since = None if connection is None else known_since(connection, kept_by_msb)
+    if since is None:
+        return "there is no log here yet, so what was here then is not known"
+    if position >= since[0]:
+        return None
+    when = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(since[1] // 10**9))
+    if kept_by_msb:
+        return f"what msb had here before {when} is not known; msb-cache has recorded it since then"
+    return f"the log begins {when}; of what was here before, it knows nothing"
 
 
 def contents(connection: sqlite3.Connection, position: int) -> Contents:

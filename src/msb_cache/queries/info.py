@@ -16,6 +16,7 @@ from msb_cache.home.ledger import Ledger
 from msb_cache.migrations import SCHEMA_VERSION
 from msb_cache.msb.program import find_program
 from msb_cache.projections import deletions, restored
+from msb_cache.queries.as_of import known_since
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class HomeInfo:
         events: how many events the log has.
         log_id: which log it is.
         began_at: when its first event was recorded.
+        known_since: since when it knows what is in the home; later than that where msb's index was first
+            seen later.
         synced_at: when it was last compared with msb's index.
         images, manifests, layers, holds: how many there are in the index.
         layer_bytes: what the layers' EROFS images measure together.
@@ -55,6 +58,7 @@ class HomeInfo:
     events: int = 0
     log_id: str | None = None
     began_at: int | None = None
+    known_since: int | None = None
     synced_at: int | None = None
     images: int = 0
     manifests: int = 0
@@ -86,6 +90,7 @@ def info(ledger: Ledger, engine: Engine) -> HomeInfo:
     with ledger.read() as connection:
         counts = {} if connection is None else _counts(connection)
         row = None if connection is None else restored.unconfirmed(connection)
+        since = None if connection is None else known_since(connection, owned)
         return HomeInfo(
             home=Path(layout.home),
             engine=engine.name,
@@ -98,6 +103,7 @@ def info(ledger: Ledger, engine: Engine) -> HomeInfo:
             reserve=reserve.held(layout),
             unfinished=() if connection is None else tuple(deletions.unfinished(connection)),
             leftovers=() if connection is None else tuple(engine.leftovers(connection)),
+            known_since=None if since is None else since[1],
             restored_at=None if row is None else row.restored_at,
             events_lost=None if row is None else row.events_lost,
             **counts,
