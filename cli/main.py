@@ -47,6 +47,7 @@ ORDER = (
     "rebuild",
     "verify",
     "checkpoint",
+    "log",
     "backup",
     "restore-backup",
     "export",

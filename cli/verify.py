@@ -77,10 +77,17 @@ def _verification_fields(found: Verification) -> dict[str, Any]:
             "extended": not found.contradiction,
             "problem": found.contradiction,
         }
+    rewound = found.rewound
     return {
         "sound": found.sound,
         "chain": chain,
         "against": against,
+        "head_note": {
+            "kept": found.no_head_note is None,
+            "problem": None if rewound is None else rewound.kind,
+            "events": None if rewound is None else rewound.note.size,
+            "why_none": found.no_head_note,
+        },
         "schema": [schema_fields(problem) for problem in found.schema],
         "unreadable": found.unreadable,
         "differences": [difference_fields(difference) for difference in found.differences],
@@ -113,6 +120,13 @@ def _print_verification(found: Verification) -> None:
     else:
         head = f", head {found.chain.head.hex()[:12]}" if found.chain.events else ""
         output.line("  ", good, f" log      {output.plural(found.chain.events, 'event')}{head}")
+    if found.rewound is not None:
+        output.line("  ", bad, f" head     {found.rewound.sentence}")
+        output.line("             `msb-cache log acknowledge` says that this is known")
+    elif found.no_head_note is None:
+        output.line("  ", good, " head     the log goes on from the note of it outside the home")
+    elif found.head_wanted:
+        output.line(f"    head     no note of it is outside the home: {found.no_head_note}")
     if found.note is not None:
         noted = f"the note of {output.plural(found.note.size, 'event')}"
         if found.contradiction:

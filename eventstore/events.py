@@ -124,6 +124,26 @@ class LogRestoreConfirmed(Event, frozen=True, kw_only=True):
         return Telling("restore confirmed", details=(f"of event {self.restored_seq}",))
 
 
+class LogAcknowledged(Event, frozen=True, kw_only=True):
+    """A person knows that the log does not go on from what was noted of it outside. Subject: the log id.
+
+    ``noted_log_id``, ``noted_size`` (events) and ``noted_head`` (hexadecimal) are what was noted. ``how``:
+    the log was ``behind`` that, ``beside`` it, or is ``another`` one.
+    """
+
+    type: ClassVar[str] = "log.acknowledged"
+    about: ClassVar[About] = "log"
+    how: Literal["behind", "beside", "another"]
+    noted_log_id: str
+    noted_size: int
+    noted_head: str
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        how = {"behind": "put back", "beside": "put back and gone on otherwise", "another": "another one"}
+        return Telling("log acknowledged", details=(how[self.how], f"{self.noted_size:,} events were noted"))
+
+
 class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The fields of an OCI image configuration that `inspect` shows (image-spec, config.md)."""
 

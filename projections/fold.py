@@ -31,7 +31,7 @@ from msb_cache.projections.tables import Tables
 _encode = msgspec.json.Encoder().encode
 
 
-IGNORED: frozenset[type[ev.Event]] = frozenset({ev.LogCreated, ev.ImagePullFailed})
+IGNORED: frozenset[type[ev.Event]] = frozenset({ev.LogCreated, ev.LogAcknowledged, ev.ImagePullFailed})
 """Events that change no table. One that is neither here nor folded below is an error."""
 
 _COUNTERS = frozenset(DeletionRow.__struct_fields__)

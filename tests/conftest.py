@@ -35,6 +35,7 @@ CLEARED = {
     "PAGER",
     "REGISTRY_AUTH_FILE",
     "DOCKER_CONFIG",
+    "XDG_STATE_HOME",
 }
 
 # How long an example takes says as much about the machine as about us; benchmarks measure time.

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from msb_cache.engines.engine import Policy, Progress
     from msb_cache.eventstore.checkpoint import Checkpoint
     from msb_cache.eventstore.store import Actor, Clock, StoredEvent
+    from msb_cache.home.heads import Mismatch
     from msb_cache.home.ledger import Who
     from msb_cache.models import ImageDetail, ImagePruneReport, PulledImage
     from msb_cache.msb.sync import SyncReport
@@ -425,6 +426,7 @@ class ImageCache:
         from msb_cache.eventstore.checkpoint import parse
 
         note = None if against is None else parse(against)
+        self._ledger.tells_of_head = False  # what is found says it
         self._session.observe()
         return verify(self._ledger, self._session.engine(), note, self._session.observe)
 
@@ -826,6 +828,21 @@ class ImageCache:
         from msb_cache.audit.restore import confirm_restore
 
         return confirm_restore(self._session)
+
+    def acknowledge_log(self) -> Mismatch | None:
+        """Record that a person knows that the log does not go on from the note of it outside the home.
+
+        The note is of the log as it is from then on.
+
+        Returns:
+            How it does not go on; None if it does, and nothing was recorded.
+
+        Raises:
+            LogError: there is no log any more that could record it.
+        """
+        from msb_cache.audit.acknowledge import acknowledge
+
+        return acknowledge(self._session)
 
     def _kept_open(self, found: Iterator[_Found]) -> Iterator[_Found]:
         """Keep this cache from being dropped for as long as a caller reads what it gave."""

@@ -116,6 +116,7 @@ def commands(at: dict[str, Any]) -> dict[str, list[list[object]]]:
         "rebuild": [["rebuild"]],
         "verify": [["verify"], ["verify", "--against", folder / "no"]],
         "checkpoint": [["checkpoint"]],
+        "log": [["log"], ["log", "acknowledge"], ["log", HOSTILE]],
         "backup": [["backup", folder / f"{HOSTILE}.db"], ["backup", folder / "no" / HOSTILE]],
         "restore-backup": [["restore-backup", folder / HOSTILE], ["restore-backup", archive]],
         "export": [["export", "-o", folder / HOSTILE], ["export", "-o", folder / "no" / HOSTILE]],

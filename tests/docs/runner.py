@@ -43,7 +43,10 @@ class Session:
             "TZ": "UTC",
             "LANG": "C.UTF-8",
             "NO_COLOR": "1",
+            # Homes in /tmp are no temporary ones here, as they are not where a reader has them.
+            "TMPDIR": str(self.home / ".tmp"),
         }
+        (self.home / ".tmp").mkdir()
         write_archives(self.home)
 
     def __enter__(self) -> Session:

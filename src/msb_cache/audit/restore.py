@@ -54,6 +54,7 @@ class RestoreReport:
 def restore_backup(session: Session, source: Path, discard: int | None) -> RestoreReport:
     """Put the log back; parameters, result and errors as for ``ImageCache.restore_backup``."""
     report = _restore(session, source, discard)
+    session.ledger.renew_head_note()
     session.begin_writing()  # now that there is a log which says what others left half done
     return report
 
@@ -90,8 +91,7 @@ def confirm_restore(session: Session) -> bool:
         row = restored.unconfirmed(transaction.connection)
         if row is None:
             return False
-        (log_id,) = transaction.connection.execute("SELECT subject FROM events WHERE seq = 1").fetchone()
-        transaction.append([NewEvent(ev.LogRestoreConfirmed(restored_seq=row.seq), log_id)])
+        transaction.append([NewEvent(ev.LogRestoreConfirmed(restored_seq=row.seq), transaction.log_id)])
     return True
 
 
@@ -182,7 +182,7 @@ def _replace(
         replacing.check_unopened(layout)
         folder = replacing.set_aside(layout, operation.id)
         lost = None if folder else 0
-        rebuilt = Ledger(built, actor=lambda: ledger.actor, clock=ledger.clock)
+        rebuilt = Ledger(built, actor=lambda: ledger.actor, clock=ledger.clock, noted=False)
         with closing(rebuilt), rebuilt.write(operation.id, owner="any") as transaction:
             transaction.append([NewEvent(replace(event, events_lost=lost), log_id)])
         files.sync(built.database)

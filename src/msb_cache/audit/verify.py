@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import FORMAT
 from msb_cache.failpoints import reached
 from msb_cache.home import index_cache, pairing
+from msb_cache.home.heads import Mismatch
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections import live, restored
 from msb_cache.projections.fold import Fold
@@ -73,6 +74,12 @@ class Verification:
     owned_by_msb: bool = False
     note: Checkpoint | None = None
     contradiction: str | None = None
+    rewound: Mismatch | None = None
+    """How the log does not go on from the note of it that is kept outside the home."""
+    no_head_note: str | None = None
+    """Why there is no such note; None: there is one."""
+    head_wanted: bool = False
+    """Whether there is to be one."""
 
     @property
     def sound(self) -> bool:
@@ -82,7 +89,8 @@ class Verification:
         """
         broken = [problem for problem in self.disk if problem.problem in BROKEN]
         derived = self.schema or self.differences or self.bad_copies or broken
-        return not (isinstance(self.chain, chain.Break) or derived or self.unreadable or self.contradiction)
+        log = isinstance(self.chain, chain.Break) or self.contradiction or self.rewound
+        return not (log or derived or self.unreadable)
 
 
 def verify(
@@ -102,8 +110,13 @@ def verify(
     found = Verification(Path(ledger.layout.home), chain.Verified(0, chain.GENESIS, None))
     found.owned_by_msb = engine.name == "msb"
     index = _Index()
+    noted = ledger.head_file.read()  # before the log, which may go on meanwhile
+    found.no_head_note, found.head_wanted = ledger.head_file.why_none, ledger.head_file.path is not None
     with ExitStack() as stack:
         connection = _opened(ledger, stack)
+        if noted is not None:
+            with suppress(sqlite3.Error):  # which the check of the log meets, too
+                found.rewound = ledger.head_file.mismatch(connection, noted)
         if connection is not None:
             found.schema = _schema_problems(ledger, connection)
             found.chain = _check(connection, found.schema)

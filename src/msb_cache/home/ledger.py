@@ -34,6 +34,7 @@ from msb_cache.home.connect import (
     open_database,
     open_to_read,
 )
+from msb_cache.home.heads import HeadFile, HeadNote
 from msb_cache.waiting import BUSY_SECONDS, Note, is_busy
 
 if TYPE_CHECKING:
@@ -92,12 +93,20 @@ class Transaction:
         self._store = store
         self._operation = operation
         self._actor = actor
+        self.last: StoredEvent | None = None
+        """The last event that was appended here."""
         self.appended: tuple[int, int] | None = None
         """The positions before and of what was appended here; None: nothing was."""
         self.jumped: StoredEvent | None = None
         """What was found and recorded of the computer's clock; None: nothing."""
         self.unclear = False
         """Its commit failed or was broken off: whether it happened shows when the database is opened anew."""
+
+    @property
+    def log_id(self) -> str:
+        """The id of the log, which has begun."""
+        (found,) = self.connection.execute("SELECT subject FROM events WHERE seq = 1").fetchone()
+        return str(found)
 
     def append(
         self, events: Sequence[NewEvent], *, operation: str | None = None, actor: Actor | None = None
@@ -118,6 +127,7 @@ class Transaction:
         )
         live.apply(self.connection, stored)
         self.jumped = next((event for event in stored if event.type == "clock.jumped"), self.jumped)
+        self.last = stored[-1]
         before = stored[0].seq - 1 if self.appended is None else self.appended[0]
         self.appended = before, stored[-1].seq
         return stored
@@ -134,6 +144,7 @@ class Ledger:
             is, else not known.
         note: told when another process has to be waited for.
         committed: told what was appended, once that is committed.
+        noted: keep a note outside of how far the log has come; not of a home that is just being built.
     """
 
     def __init__(
@@ -145,6 +156,7 @@ class Ledger:
         uptime: Uptime | None = None,
         note: Note | None = None,
         committed: Committed | None = None,
+        noted: bool = True,
     ) -> None:
         self.layout = layout
         self.clock = clock
@@ -161,6 +173,11 @@ class Ledger:
         """SQLite does not have all of its -shm allocated here; None: not looked at yet."""
         self._drawing = 0
         """Bytes for which a transaction may draw on the reserve; 0: it may not."""
+        self.head_file = HeadFile(layout.home, kept=noted)
+        self.tells_of_head = True
+        """Whether it is said if the log does not go on from the note outside."""
+        self._unlike: str | None = None
+        """What was said of how the log does not go on from its note outside."""
         self._look_at = 0
         """The position from which on the reserve is looked at again."""
 
@@ -278,7 +295,8 @@ class Ledger:
             self.note(
                 f"the computer's clock jumped {what}; the log has that as event {transaction.jumped.seq}"
             )
-        if transaction.appended is not None:
+        if transaction.appended is not None and transaction.last is not None:
+            self.head_file.keep(connection, transaction.last)
             if self._committed is not None:
                 self._committed(connection, *transaction.appended)
             if transaction.appended[1] >= self._look_at:
@@ -287,6 +305,13 @@ class Ledger:
             self._trim_log(connection)
         if self._alone:
             self.close()  # others may have it again, and the log goes into the database
+
+    def renew_head_note(self) -> None:
+        """Let the note outside be of the log as it is now, whatever it was of: a person wants it so."""
+        with self.read() as connection:
+            head = None if connection is None else self.store(connection).head()
+            if connection is not None and head is not None:
+                self.head_file.keep(connection, head, anew=True)
 
     def check_writable(self) -> None:
         """Refuse, before anything happens, a home in which this user cannot write, or not without leaving it.
@@ -353,8 +378,10 @@ class Ledger:
                 self.close()
         if self._connection is None:
             self._check_directory()
+            noted = self.head_file.read()  # before the log, which may go on meanwhile
             if (opened := open_to_read(self.layout, self.note)) is not None:
                 self._connection, self._content = opened
+            self._compare(noted)
         return self._connection
 
     def _writer(self) -> sqlite3.Connection:
@@ -362,9 +389,23 @@ class Ledger:
             self.close()
         if self._connection is None:
             self._check_directory()
+            noted = self.head_file.read()
             self._connection = open_database(self.layout, self.note)
             self._alone = is_exclusive(self._connection)
+            self._compare(noted)
         return self._connection
+
+    def _compare(self, noted: HeadNote | None) -> None:
+        """Say, once, if the log that was opened does not go on from the note of it outside."""
+        if noted is None or not self.tells_of_head:
+            return
+        try:
+            found = self.head_file.mismatch(self._connection, noted)
+        except sqlite3.Error:
+            return  # what is wrong with the database is said when it is read
+        if found is not None and found.sentence != self._unlike:
+            self._unlike = found.sentence
+            self.note(f"{found.sentence}; `msb-cache verify` says more")
 
     # -- a disk that is full -----------------------------------------------------------------------------
 
