@@ -30,7 +30,7 @@ def open_cache(home: str | None, *, reason: str | None = None, quiet: bool = Fal
     With ``quiet``, nothing but errors is said.
     """
     from msb_cache.cache import ImageCache
-    from msb_cache.home.ledger import current_actor
+    from msb_cache.home.identity import current_actor
 
     def who() -> Actor:
         return current_actor("msb-cache", reason)

@@ -23,6 +23,8 @@ _COLOURS: Mapping[Tone, str] = {
     "plain": "white",
 }
 
+_LONGEST_CLAIMS = 60  # characters: what is claimed must not push the rest of a table away
+
 
 class Line(Struct, frozen=True):
     """``what`` in one or two words with its colour, the digest it is about, and details."""
@@ -64,13 +66,61 @@ def kept_because(rule: str, by: Sequence[str], more: int = 0) -> str:
 
 
 def who(actor: Actor) -> str:
-    """Return who did it: ``root@host``, with the reason they gave."""
-    name = f"{actor.user}@{actor.host}"
+    """Return who did it, as far as it matters, with the reason they gave: ``alice@host (as root)``."""
+    known = f"{actor.login or actor.user}@{actor.host}"
+    notes = [f"as {actor.user}"] if actor.login not in (None, actor.user) else []
     if actor.program != "msb-cache":
-        name += f" ({actor.program})"
-    if actor.observed:
-        name = f"seen by {name}"
-    return f"{name}: {actor.reason}" if actor.reason else name
+        notes.append(actor.program)
+    if actor.unit is not None and actor.unit.endswith(".service") and actor.login is None:
+        notes.append(actor.unit)
+    if actor.container is not None:
+        notes.append(actor.container)
+    if notes:
+        known += f" ({', '.join(notes)})"
+    if actor.observed and actor.seen_by is None:
+        known = f"seen by {known}"
+    if said := _claims(actor):
+        known += f", says {said}"
+    return f"{known}: {actor.reason}" if actor.reason else known
+
+
+def _claims(actor: Actor) -> str:
+    """Return what the caller said of itself, as much as has room in a table."""
+    said = dict(actor.claimed or {})
+    job, user = said.pop("ci_job", None), said.pop("sudo_user", None)
+    said.pop("ci_url", None)
+    words = [] if job is None else [f"{said.pop('ci', 'ci')} job {job}"]
+    if user is not None and actor.login is None:
+        words.append(f"sudo by {user}")
+    words += _pairs(said)
+    text = ", ".join(words)
+    return text if len(text) <= _LONGEST_CLAIMS else f"{text[: _LONGEST_CLAIMS - 1]}…"
+
+
+def _pairs(claimed: Mapping[str, str]) -> list[str]:
+    return [f"{name}={value}" if value else name for name, value in claimed.items()]
+
+
+def who_in_full(actor: Actor) -> str:
+    """Return all that is known of who did it, what the caller said of itself last."""
+    parts = [f"{actor.user}@{actor.host} (uid {actor.uid})"]
+    if actor.login is not None:
+        parts.append(f"logged in as {actor.login} (uid {actor.login_uid})")
+    parts.append(f"by {actor.program}")
+    if actor.parent is not None:
+        parts.append(f"started by {actor.parent}")
+    if actor.unit is not None:
+        parts.append(f"unit {actor.unit}")
+    if actor.container is not None:
+        parts.append(f"container {actor.container}")
+    if actor.seen_by is not None:
+        parts.append(f"seen by {actor.seen_by}")
+    elif actor.observed:
+        parts[0] = f"seen by {parts[0]}"
+    if actor.claimed:
+        parts.append(f"says {', '.join(_pairs(actor.claimed))}")
+    known = ", ".join(parts)
+    return f"{known}: {actor.reason}" if actor.reason else known
 
 
 def fields(event: StoredEvent) -> dict[str, Any]:

@@ -49,10 +49,27 @@ def _unknown() -> None:
     return None
 
 
-class Actor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """Who did it: ``program`` is a program's name and version, never a command line.
+class Actor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True, gc=False):
+    """Who did it. What the kernel says stands apart from what the caller says, which is not checked.
 
-    ``observed`` marks what was seen to have happened, done by another program.
+    None: not known, or there is none.
+
+    Attributes:
+        user: the name of the user that the process ran as.
+        uid: that user's number.
+        host: the machine's name.
+        program: a program's name, perhaps with a word that says what it did; never its arguments.
+        reason: why, as a person gave it.
+        observed: it was seen to have happened, done by another program.
+        login: the name of the user who logged in, which ``sudo`` does not change.
+        login_uid: that user's number.
+        unit: the systemd unit that the process belonged to; within a user's own manager, as
+            ``user@1000.service/backup.service``.
+        container: the container in which the process ran: ``docker:`` and the beginning of its id.
+        parent: the program that started that one, where ``observed`` says who it was.
+        seen_by: the process that recorded this, where the actor is the observed one. Else, where something
+            was observed, all of the above says who saw it.
+        claimed: what the caller said of itself, by name: its environment's word and ``context``.
     """
 
     user: str
@@ -61,6 +78,13 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     program: str
     reason: str | None = None
     observed: bool = False
+    login: str | None = None
+    login_uid: int | None = None
+    unit: str | None = None
+    container: str | None = None
+    parent: str | None = None
+    seen_by: str | None = None
+    claimed: dict[str, str] | None = None
 
 
 class NewEvent(msgspec.Struct, frozen=True, gc=False):

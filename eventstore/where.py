@@ -5,13 +5,19 @@ from __future__ import annotations
 import msgspec
 
 _LIKE = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
+_USER, _LOGIN, _HOST = (f"json_extract(actor, '$.{name}')" for name in ("user", "login", "host"))
+_BY = (
+    f"(? IN ({_USER}, {_USER} || '@' || {_HOST}, {_LOGIN}, {_LOGIN} || '@' || {_HOST}) OR EXISTS ("  # noqa: S608
+    "SELECT 1 FROM json_each(actor, '$.claimed') WHERE value = ? OR key || '=' || value = ?))"
+)
 
 
 class Where(msgspec.Struct, frozen=True):
     """What an event must fit besides its position, type, subject and operation; None: anything.
 
     Attributes:
-        actor: the user who did it, or ``user@host``.
+        actor: the user who did it or who had logged in, or ``user@host``; or what the caller claimed, as a
+            value or ``name=value``.
         host: the machine it was done on.
         holder: who held, released or used.
         digest: about this digest, or naming it in its data.
@@ -32,8 +38,7 @@ class Where(msgspec.Struct, frozen=True):
         """Return SQL conditions that all must hold, and their arguments in order."""
         found: list[tuple[str, list[int | str]]] = []
         if self.actor is not None:
-            user, host = "json_extract(actor, '$.user')", "json_extract(actor, '$.host')"
-            found.append((f"? IN ({user}, {user} || '@' || {host})", [self.actor]))
+            found.append((_BY, [self.actor] * 3))
         if self.host is not None:
             found.append(("json_extract(actor, '$.host') = ?", [self.host]))
         if self.holder is not None:

@@ -36,6 +36,7 @@ CLEARED = {
     "REGISTRY_AUTH_FILE",
     "DOCKER_CONFIG",
     "XDG_STATE_HOME",
+    *{"SUDO_USER", "GITHUB_RUN_ID", "GITLAB_CI", "BUILDKITE_JOB_ID"},
 }
 
 # How long an example takes says as much about the machine as about us; benchmarks measure time.

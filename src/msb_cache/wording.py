@@ -33,3 +33,8 @@ def short(digest: str | None) -> str:
 def plural(count: int, noun: str, nouns: str | None = None) -> str:
     """Return a count with its noun: ``1 layer``, ``2 layers``."""
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def as_text(name: str) -> str:
+    """Return a name from the operating system as text that UTF-8 can hold; odd bytes are escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()

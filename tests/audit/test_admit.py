@@ -6,13 +6,15 @@ import io
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from msb_cache import ImageCache
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from tests.carrying import OPERATION, USED, forged, refused
-from tests.logs import digest
+from tests.logs import ACTOR, digest
 
 REMOVED = ev.ImageRemoved(manifest_digest=digest(1), cause="external")
 
@@ -44,6 +46,14 @@ def test_the_forger_can_make_what_is_accepted(tmp_path: Path) -> None:
     data = forged(tmp_path, USED, NewEvent(_added(layers=(_layer(),)), digest(1)))
     with ImageCache(tmp_path / "home") as cache:
         assert cache.import_log(io.BytesIO(data)).events == 3
+
+
+def test_names_in_what_is_claimed_mean_nothing_of_ours(tmp_path: Path) -> None:
+    claimed = {"holder": "", "manifest_digest": "x", "diff_id": "../x", "size": "-1"}
+    actor = msgspec.json.encode(replace(ACTOR, login_uid=7, claimed=claimed)).decode()
+    with ImageCache(tmp_path / "home") as cache:
+        cache.import_log(io.BytesIO(forged(tmp_path, USED, actor=actor)))
+        assert cache.events()[-1].actor.claimed == claimed
 
 
 @pytest.mark.parametrize(

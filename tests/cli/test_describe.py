@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from msb_cache.cli.describe import describe, fields, kept_because, who
+from msb_cache.cli.describe import describe, fields, kept_because, who, who_in_full
 from msb_cache.cli.output import local_time
 from msb_cache.eventstore import events as ev
 from tests.cli.support import RFC3339, stored
@@ -136,10 +136,65 @@ def test_why_something_is_kept(kept: tuple[str, tuple[str, ...], int], said: str
         ({}, "alice@host (test)"),
         ({"program": "msb-cache", "reason": "it is \x1b[31mdue"}, "alice@host: it is \x1b[31mdue"),
         ({"program": "msb-cache", "observed": True}, "seen by alice@host"),
+        ({"user": "root", "uid": 0, "login": "alice", "login_uid": 1000}, "alice@host (as root, test)"),
+        ({"login": "alice", "login_uid": 1000, "unit": "cron.service"}, "alice@host (test)"),
+        (
+            {"unit": "cron.service", "container": "docker:4c01"},
+            "alice@host (test, cron.service, docker:4c01)",
+        ),
+        ({"unit": "session-3.scope"}, "alice@host (test)"),
+        (
+            {"observed": True, "seen_by": "root via msb-cache", "program": "msb image rm"},
+            "alice@host (msb image rm)",
+        ),
+        (
+            {
+                "claimed": {
+                    "ci": "github",
+                    "ci_job": "7",
+                    "ci_url": "https://x",
+                    "ticket": "12",
+                    "api_key": "",
+                }
+            },
+            "alice@host (test), says github job 7, ticket=12, api_key",
+        ),
+        ({"claimed": {"sudo_user": "bob"}, "reason": "due"}, "alice@host (test), says sudo by bob: due"),
+        ({"claimed": {"sudo_user": "bob"}, "login": "alice"}, "alice@host (test)"),
+        ({"claimed": {"a": "x" * 99}}, f"alice@host (test), says a={'x' * 57}…"),
     ],
 )
 def test_who(changed: dict[str, Any], said: str) -> None:
     assert who(msgspec.structs.replace(ACTOR, **changed)) == said
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "alice@host (uid 1000), by test"),
+        (
+            {
+                "user": "root",
+                "uid": 0,
+                "login": "alice",
+                "login_uid": 1000,
+                "unit": "session-3.scope",
+                "container": "docker:4c01",
+                "claimed": {"sudo_user": "alice", "ci_url": "https://x"},
+                "reason": "due",
+            },
+            "root@host (uid 0), logged in as alice (uid 1000), by test, unit session-3.scope, "
+            "container docker:4c01, says sudo_user=alice, ci_url=https://x: due",
+        ),
+        ({"observed": True}, "seen by alice@host (uid 1000), by test"),
+        (
+            {"observed": True, "seen_by": "root via msb-cache", "parent": "bash"},
+            "alice@host (uid 1000), by test, started by bash, seen by root via msb-cache",
+        ),
+    ],
+)
+def test_who_in_full(changed: dict[str, Any], said: str) -> None:
+    assert who_in_full(msgspec.structs.replace(ACTOR, **changed)) == said
 
 
 def test_fields_are_ready_for_json_and_keep_the_nanosecond() -> None:

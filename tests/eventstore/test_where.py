@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.eventstore.where import ANYTHING, Where
-from tests.logs import PYTHON, digest, new_ledger, pulled, some_events
+from tests.logs import ACTOR, PYTHON, digest, new_ledger, pulled, some_events
 
 ODD = 'sandbox:100%_a"b\\c'
 
@@ -48,3 +49,21 @@ def test_times_are_those_of_what_happened_and_inclusive(tmp_path: Path) -> None:
         assert connection is not None
         found = ledger.store(connection).read(where=Where(occurred_from_ns=50, occurred_until_ns=60))
         assert [event.occurred_at_ns for event in found] == [50, 60]
+
+
+def test_an_actor_is_found_by_user_login_and_what_is_claimed(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path, some_events()[:1])
+    sudo = replace(ACTOR, user="root", uid=0, login="bob", login_uid=7, claimed={"ci_job": "12", "a.b": "c"})
+    with ledger.write("x", actor=sudo) as transaction:
+        transaction.append([NewEvent(ev.ImageHeld(holder=ODD), digest(1))])
+
+    def found(actor: str) -> list[int]:
+        with ledger.read() as connection:
+            assert connection is not None
+            return [event.seq for event in ledger.store(connection).read(where=Where(actor=actor))]
+
+    for actor in ("root", "root@host", "bob", "bob@host", "12", "ci_job=12", "a.b=c"):
+        assert found(actor) == [3], actor
+    for actor in ("bob@other", "7", "ci_job", "ci_job=", "=12", ""):
+        assert found(actor) == [], actor
+    assert found("alice") == [1, 2]

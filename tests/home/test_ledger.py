@@ -10,7 +10,7 @@ import pytest
 
 from msb_cache.artifacts.layout import Layout
 from msb_cache.errors import BusyError, CorruptLogError, HomeOwnedByMicrosandboxError, LogError
-from msb_cache.home.ledger import Ledger, Owner, current_actor
+from msb_cache.home.ledger import Ledger, Owner
 from tests.logs import ACTOR, new_ledger, some_events
 
 
@@ -118,8 +118,3 @@ def test_the_actor_is_asked_for_once_and_only_when_something_is_recorded(tmp_pat
             transaction.append(some_events()[number : number + 1])
     assert asked == [1]
     ledger.close()
-
-
-def test_odd_bytes_in_the_programs_name_are_escaped() -> None:
-    actor = current_actor("a\udcff", reason="b\udcfe")
-    assert (actor.program, actor.reason) == ("a\\udcff", "b\\udcfe")

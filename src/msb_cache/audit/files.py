@@ -24,10 +24,10 @@ from msb_cache.engines.documents import metadata_difference, msb_metadata_differ
 from msb_cache.engines.leftovers import Leftover
 from msb_cache.engines.named_files import NamedFiles
 from msb_cache.errors import CorruptArtifactError
-from msb_cache.home.ledger import as_text
 from msb_cache.projections.rows import LayerRow, ManifestLayerRow, ManifestRow
 from msb_cache.projections.state import IndexState, load
 from msb_cache.projections.tables import stored_rows
+from msb_cache.wording import as_text
 
 BROKEN = ("missing", "size", "damaged", "other", "moved")
 """The problems with files that the index needs."""

@@ -13,12 +13,12 @@ from typing import BinaryIO
 from msb_cache.engines.engine import LoadRequest, Pulled, PullRequest
 from msb_cache.errors import InvalidConfigError, InvalidImageError
 from msb_cache.eventstore.events import Source
-from msb_cache.home.ledger import as_text
 from msb_cache.oci.documents.platform import Platform
 from msb_cache.oci.reference import Reference
 from msb_cache.projections.images import HandleRow
 from msb_cache.session import Session
 from msb_cache.waiting import Note
+from msb_cache.wording import as_text
 
 _OF_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -57,30 +56,10 @@ Committed = Callable[[sqlite3.Connection, int, int], None]
 """Called after a commit: the connection, in no transaction, and the positions before and after the append."""
 
 
-def current_actor(program: str | None = None, reason: str | None = None) -> Actor:
-    """Return who runs this process. ``program`` is a name; arguments are never part of it."""
-    import pwd
+def _this_process() -> Actor:
+    from msb_cache.home.identity import current_actor
 
-    from msb_cache.eventstore.store import Actor
-
-    uid = os.getuid()
-    try:
-        user = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        user = str(uid)
-    name = program or os.path.basename(sys.argv[0]) or "python"
-    return Actor(
-        user=user,
-        uid=uid,
-        host=os.uname().nodename,
-        program=as_text(name),
-        reason=None if reason is None else as_text(reason),
-    )
-
-
-def as_text(name: str) -> str:
-    """Return a name from the operating system as text that UTF-8 can hold; odd bytes are escaped."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    return current_actor()
 
 
 class Transaction:
@@ -162,7 +141,7 @@ class Ledger:
         self.clock = clock
         self._uptime = uptime
         self.note: Note = note or (lambda sentence: None)
-        self._actor: Actor | Who = actor or current_actor
+        self._actor: Actor | Who = actor or _this_process
         self._committed = committed
         self._connection: sqlite3.Connection | None = None
         self._content: Content | None = None

@@ -20,10 +20,11 @@ from msb_cache.errors import InvalidConfigError, OperationNotFoundError
 from msb_cache.eventstore.store import EventStore, StoredEvent
 from msb_cache.eventstore.upcasting import CATALOGUE
 from msb_cache.eventstore.where import ANYTHING, Where
-from msb_cache.home.ledger import Ledger, as_text
+from msb_cache.home.ledger import Ledger
 from msb_cache.projections import images
 from msb_cache.projections.history import HistoryEvent, Scope, history
 from msb_cache.queries import resolve
+from msb_cache.wording import as_text
 
 if TYPE_CHECKING:
     from msb_cache.projections.deletions import DeletionReport
