@@ -35,8 +35,14 @@ def open_cache(home: str | None, *, reason: str | None = None, quiet: bool = Fal
     def who() -> Actor:
         return current_actor("msb-cache", reason)
 
-    sync = not click.get_current_context().find_root().params.get("no_sync", False)
-    return ImageCache(home, actor=who, sync=sync, note=None if quiet else note)
+    options = click.get_current_context().find_root().params
+    return ImageCache(
+        home,
+        actor=who,
+        sync=not options.get("no_sync", False),
+        note=None if quiet else note,
+        engine=options.get("engine"),
+    )
 
 
 @contextmanager

@@ -5,23 +5,38 @@ from __future__ import annotations
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import done, examples, open_cache, quiet_option
+from msb_cache.cli.common import done, examples, format_option, note, open_cache, quiet_option
 
 
 @click.command(epilog=examples("msb-cache hold app:1 sandbox:dev"))
 @click.argument("reference", metavar="REF")
 @click.argument("holder", metavar="HOLDER")
+@format_option
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
-def hold(home: str | None, reference: str, holder: str, quiet: bool) -> None:
+def hold(home: str | None, reference: str, holder: str, format_: str, quiet: bool) -> None:
     """Keep an image until its holder releases it.
 
     HOLDER is sandbox:NAME or snapshot:NAME (or its path).
     """
     with open_cache(home, quiet=quiet) as cache:
         handle = cache.hold(reference, holder)
-    if not quiet:
+    if format_ == "json":
+        output.json(
+            {
+                "reference": handle.reference,
+                "digest": handle.manifest_digest,
+                "holder": handle.holder,
+                "enforced": handle.enforced,
+            }
+        )
+    elif not quiet:
         done("Held", f"{handle.reference} ({output.short(handle.manifest_digest)}) by {holder}")
+    if not (handle.enforced or quiet):
+        note(
+            "msb keeps this home, and its own `msb image prune` and `msb image rm` do not know this hold: "
+            "use those of msb-cache"
+        )
 
 
 COMMAND = hold

@@ -142,6 +142,12 @@ def module_of(command: str) -> str:
     help="Do not look first at what msb did in this home since the last time.",
 )
 @click.option(
+    "--engine",
+    type=click.Choice(["own", "msb"]),
+    help="Who keeps a home that is new: msb-cache itself, or msb.  [default: msb, if it is the default home "
+    "and an msb is found]",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning"]),
     help="Log what happens inside, to stderr.",
@@ -155,7 +161,14 @@ def module_of(command: str) -> str:
 )
 @click.version_option(package_name="msb-cache")
 @click.pass_context
-def cli(ctx: click.Context, home: str | None, no_sync: bool, log_level: str | None, log_format: str) -> None:
+def cli(
+    ctx: click.Context,
+    home: str | None,
+    no_sync: bool,
+    engine: str | None,
+    log_level: str | None,
+    log_format: str,
+) -> None:
     """The image cache of microsandbox, and everything that ever happened to it.
 
     Every pull, use, remove and prune of a cached image is an event in an append-only log.
@@ -261,6 +274,6 @@ def _hint(error: click.UsageError) -> str | None:
     """Return what was probably meant, where that is known."""
     if not isinstance(error, click.NoSuchOption):
         return None
-    if error.option_name in ("--home", "--no-sync", "--log-level", "--log-format"):
+    if error.option_name in ("--home", "--no-sync", "--engine", "--log-level", "--log-format"):
         return f"it goes before the command: `msb-cache {error.option_name} … COMMAND`"
     return "use `--format json`" if error.option_name == "--json" else None

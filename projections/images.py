@@ -247,5 +247,13 @@ def held_by(connection: sqlite3.Connection, holder: str) -> list[str]:
     return [digest for (digest,) in rows]
 
 
+def is_held_in_msb(connection: sqlite3.Connection, manifest_digest: str, holder: str) -> bool:
+    """Return whether msb's index has this hold."""
+    row = connection.execute(
+        "SELECT msb_row FROM hold WHERE manifest_digest = ? AND holder = ?", (manifest_digest, holder)
+    ).fetchone()
+    return row is not None and row[0] is not None
+
+
 def _any(connection: sqlite3.Connection, query: str, value: str) -> bool:
     return connection.execute(query, (value,)).fetchone() is not None

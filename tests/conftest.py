@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / ".cache" / "test-images"
 KEPT = {"MSB_CACHE_TEST_MSB", "MSB_CACHE_REQUIRE_PEERS"}
+PATH = os.environ.get("PATH", os.defpath)
+"""Where peers are; the tests themselves see no msb that is there."""
 CLEARED = {
     "CLICOLOR",
     "CLICOLOR_FORCE",
@@ -142,8 +144,23 @@ def _delete(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def path_without_msb(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the PATH with each folder that has an msb replaced by links to all else in it."""
+    folders = []
+    for folder in PATH.split(os.pathsep):
+        if os.path.lexists(os.path.join(folder, "msb")):
+            links = tmp_path_factory.mktemp("bin")
+            for program in Path(folder).iterdir():
+                if program.name != "msb":
+                    (links / program.name).symlink_to(program)
+            folder = str(links)
+        folders.append(folder)
+    return os.pathsep.join(folders)
+
+
 @pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_home(tmp_path: Path, path_without_msb: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Point HOME and MSB_HOME into tmp_path, forget every setting, and return the MSB_HOME."""
     for name in os.environ:
         if name in CLEARED or (name.startswith("MSB_") and name not in KEPT):
@@ -152,6 +169,9 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("MSB_HOME", str(tmp_path / "msb-home"))
+    # A new default home is msb's if one is found: here only if a test sets MSB_PATH.
+    monkeypatch.setenv("PATH", path_without_msb)
+    monkeypatch.setattr("msb_cache.msb.program.find_spec", lambda name: None)
     backends = sys.modules.get("msb_cache.backends")
     if backends is not None:
         monkeypatch.setattr(backends, "_installed", None)
@@ -233,9 +253,9 @@ def require_peer() -> Callable[[str], str]:
         if name == "root":
             path = "/root" if os.geteuid() == 0 else None
         elif name == "msb":
-            path = os.environ.get("MSB_CACHE_TEST_MSB") or shutil.which("msb")
+            path = os.environ.get("MSB_CACHE_TEST_MSB") or shutil.which("msb", path=PATH)
         else:
-            path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+            path = shutil.which(name, path=f"{PATH}:/usr/sbin:/sbin")
         if path is None or not os.path.exists(path):
             what = f"the peer {name!r} is missing"
             return pytest.fail(what) if required else pytest.skip(what)
@@ -273,7 +293,7 @@ def built_once(name: str) -> Iterator[Path]:
 
 
 def _run(*command: str | Path) -> None:
-    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    path = f"{PATH}:/usr/sbin:/sbin"
     done = subprocess.run(
         [str(part) for part in command],
         capture_output=True,

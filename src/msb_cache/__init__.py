@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from msb_cache.eventstore.store import Actor, StoredEvent
     from msb_cache.image import Image
     from msb_cache.models import (
+        HeldImage,
         ImageArchiveFormat,
         ImageConfigDetail,
         ImageDetail,
@@ -92,6 +93,7 @@ __all__ = [
     "CorruptLogError",
     "Credential",
     "DiskImageFormat",
+    "HeldImage",
     "HistoryEvent",
     "Hold",
     "HomeInfo",
@@ -157,6 +159,7 @@ _MODULES = {
     "msb_cache.eventstore.store": ("Actor", "StoredEvent"),
     "msb_cache.image": ("Image",),
     "msb_cache.models": (
+        "HeldImage",
         "ImageArchiveFormat",
         "ImageConfigDetail",
         "ImageDetail",

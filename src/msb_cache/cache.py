@@ -34,13 +34,14 @@ if TYPE_CHECKING:
     from msb_cache.audit.restore import RestoreReport
     from msb_cache.audit.schema import SchemaProblem
     from msb_cache.audit.verify import Verification
+    from msb_cache.engines.choose import EngineChoice
     from msb_cache.engines.decision import Confirm, Preview
     from msb_cache.engines.engine import Policy, Progress
     from msb_cache.eventstore.checkpoint import Checkpoint
     from msb_cache.eventstore.store import Actor, Clock, StoredEvent
     from msb_cache.home.heads import Mismatch
     from msb_cache.home.ledger import Who
-    from msb_cache.models import ImageDetail, ImagePruneReport, PulledImage
+    from msb_cache.models import HeldImage, ImageDetail, ImagePruneReport, PulledImage
     from msb_cache.msb.sync import SyncReport
     from msb_cache.oci.registry.credentials import Credential
     from msb_cache.oci.registry.options import RegistryOptions
@@ -80,8 +81,15 @@ class ImageCache:
         clock: nanoseconds since the epoch, UTC.
         sync: record what msb did before reading; else only ``sync()`` does.
         note: gets a sentence when that cannot be done, and reading goes on with what the log has; also when a
-            question is about a time of which the log knows nothing, and when another process that writes or
-            deletes has to be waited for.
+            question is about a time of which the log knows nothing, when another process that writes or
+            deletes has to be waited for, and when a home is made, who keeps it.
+        engine: who shall keep a home that is not made yet: ``own``, msb-cache itself, or ``msb``. None: msb
+            where ``home`` is None and an msb is found, else msb-cache itself. A home that is there has the
+            engine that it has, and the other one is refused.
+
+    Raises:
+        HomeOwnedByMicrosandboxError: msb keeps this home, and the engine ``own`` was asked for.
+        InvalidConfigError: msb-cache keeps it, and ``msb`` was asked for; or it is no engine's name.
     """
 
     def __init__(
@@ -92,13 +100,18 @@ class ImageCache:
         clock: Clock = time.time_ns,
         sync: bool = True,
         note: Note | None = None,
+        engine: EngineChoice | None = None,
     ) -> None:
+        is_default = home is None
         if home is None:
             from msb_cache.msb.config import home_from_environment
 
             home = home_from_environment()
         self._layout = Layout(home)
-        self._session = Session(self._layout, actor=actor, clock=clock, note=note, sync=sync)
+        self._session = Session(
+            self._layout, actor=actor, clock=clock, note=note, sync=sync, engine=engine, is_default=is_default
+        )
+        self._session.check_engine()
         self._ledger = self._session.ledger
         self._origin = Origin(self._layout.home, type(self))
 
@@ -536,7 +549,9 @@ class ImageCache:
         from msb_cache.queries.info import info
 
         self._session.observe()
-        return info(self._ledger, self._session.engine())
+        choice = self._session.choice()
+        is_new = choice.is_open(self._ledger)
+        return info(self._ledger, self._session.engine(), is_new=is_new, wants_msb=choice.wants_msb)
 
     def sync(self, *, force: bool = False) -> SyncReport:
         """Record what msb did in this home since the last time; in a home of our own, nothing.
@@ -696,8 +711,11 @@ class ImageCache:
 
         return self._handle(use(self._session, reference, holder))
 
-    def hold(self, reference: str, holder: str) -> ImageHandle:
+    def hold(self, reference: str, holder: str) -> HeldImage:
         """Keep the manifest a reference points at now until the holder releases it. Idempotent.
+
+        In a home that msb keeps, msb's own prune and remove do not know the hold: the result is not
+        ``enforced``, unless msb has that sandbox or snapshot itself.
 
         Args:
             reference: the image.
@@ -707,8 +725,10 @@ class ImageCache:
             ImageNotFoundError, InvalidReferenceError: as for ``get``.
         """
         from msb_cache.commands.holds import hold
+        from msb_cache.queries.images import held_image
 
-        return self._handle(hold(self._session, reference, holder))
+        row, enforced = hold(self._session, reference, holder)
+        return held_image(row, self._origin, holder, enforced=enforced)
 
     def release(self, holder: str) -> builtins.list[str]:
         """End every hold of a holder.

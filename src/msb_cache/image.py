@@ -24,6 +24,7 @@ from msb_cache.errors import (
     UnsupportedError,
 )
 from msb_cache.models import ImageArchiveFormat
+from msb_cache.msb.config import home_from_environment
 from msb_cache.sdk import PullPolicy, of_sdk
 
 if TYPE_CHECKING:
@@ -283,6 +284,14 @@ def _no_reference_is_in_no_cache() -> Iterator[None]:
         raise ImageNotFoundError(str(error)) from error
 
 
+def _is_of_msb(backend: LocalBackend) -> bool:
+    """Whether it is the home that msb itself would use here."""
+    try:
+        return str(backend.home) == home_from_environment()
+    except InvalidConfigError:
+        return False
+
+
 async def _on_thread(backend: LocalBackend, call: Callable[[ImageCache], _Result]) -> _Result:
     if not isinstance(backend, LocalBackend):
         raise TypeError(f"expected a LocalBackend, got {type(backend).__name__}")
@@ -292,6 +301,7 @@ async def _on_thread(backend: LocalBackend, call: Callable[[ImageCache], _Result
 
         ambient = isinstance(backend, _Ambient)
         with (_of_the_default_backend(ImageCache) if ambient else ImageCache)(backend.home) as opened:
+            opened._session.is_default = _is_of_msb(backend)
             return call(opened)
 
     return await asyncio.to_thread(work)

@@ -144,6 +144,15 @@ class PulledImage(ImageHandle, frozen=True, eq=False, gc=False, kw_only=True):
     """The ``image.pulled`` event: where the reference pointed before, and how many bytes were fetched."""
 
 
+class HeldImage(ImageHandle, frozen=True, eq=False, gc=False, kw_only=True):
+    """The handle of an image that is held."""
+
+    holder: str
+    enforced: bool
+    """Whether every program that deletes here knows the hold; false where msb keeps the home and has no such
+    sandbox or snapshot: ``msb image prune`` and ``msb image rm`` then delete the image all the same."""
+
+
 class ImageConfigDetail(Struct, frozen=True):
     """The parts of an image's OCI config that say how to run it."""
 

@@ -18,6 +18,7 @@ from msb_cache.home.ledger import Ledger
 # A list of images is read without what records, recovers or looks into the past: imported when needed.
 if TYPE_CHECKING:
     from msb_cache.artifacts.layout import Layout
+    from msb_cache.engines.choose import Choice, EngineChoice
     from msb_cache.engines.engine import Engine
     from msb_cache.eventstore.store import Actor, Clock, EventStore
     from msb_cache.home.ledger import Who
@@ -36,6 +37,8 @@ class Session:
         note: told when another process has to be waited for, when what msb did cannot be recorded, and when a
             question is about a time of which the log knows nothing.
         sync: record what msb did before reading.
+        engine: who shall keep the home; None: what is usual. See ``engines.choose``.
+        is_default: the home is the one that msb itself would use here, and no caller named it.
     """
 
     def __init__(
@@ -46,6 +49,8 @@ class Session:
         clock: Clock,
         note: Note | None,
         sync: bool,
+        engine: EngineChoice | None = None,
+        is_default: bool = False,
     ) -> None:
         self.layout = layout
         self.ledger = Ledger(
@@ -53,6 +58,8 @@ class Session:
         )
         self.note = self.ledger.note
         self._sync = sync
+        self._asked = engine
+        self.is_default = is_default
         self._noted: str | None = None
         self._past: Past | None = None
 
@@ -79,7 +86,32 @@ class Session:
         """
         from msb_cache.engines.choose import engine_named
 
+        self.check_engine()
         return engine_named("msb" if self.kept_by_msb else "msb-cache", self.ledger)
+
+    def check_engine(self) -> None:
+        """Refuse another engine than the home has, if one was asked for; see ``engines.choose``."""
+        if self._asked is not None:
+            self.choice().check(self.ledger)
+
+    @contextmanager
+    def making_home(self) -> Iterator[None]:
+        """Decide who keeps a home that what is done in the block makes, and say so once it is made."""
+        new = self.choice().new_home(self.ledger)
+        if new is not None:
+            new.make(self.ledger)
+            if self.kept_by_msb:
+                self.note(new.sentence)
+                new = None
+        yield
+        if new is not None:
+            self.note(new.sentence)
+
+    def choice(self) -> Choice:
+        """Return what was said about who keeps this home."""
+        from msb_cache.engines.choose import Choice
+
+        return Choice(self._asked, self.is_default)
 
     def recorded(self) -> str | None:
         """Record what msb did, if it keeps this home; return a sentence if that cannot be done."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.cli.support import APP, Call, fingerprint
+from tests.fakemsb import FakeMsb
 
 
 def test_use_hold_release(home: Path, call: Call) -> None:
@@ -35,3 +38,25 @@ def test_quiet(home: Path, call: Call) -> None:
     ):
         done = call(*arguments, "-q")
         assert (done.code, done.out, done.err) == (0, "", "")
+
+
+def test_a_hold_that_msb_does_not_know_is_not_enforced(
+    own_home: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeMsb(tmp_path / "msb", own_home)
+    fake.load(APP)
+    fake("create", "app:1", "--name", "dev")
+    monkeypatch.setenv("MSB_PATH", str(fake.program))
+    held = call("hold", "app:1", "sandbox:mine", "--format", "json")
+    assert held.json == {
+        "reference": "app:1",
+        "digest": APP.digest,
+        "holder": "sandbox:mine",
+        "enforced": False,
+    }
+    assert "`msb image prune` and `msb image rm` do not know this hold" in held.err
+    assert call("hold", "app:1", "sandbox:dev", "--format", "json").json["enforced"]  # msb's own
+
+
+def test_json(home: Path, call: Call) -> None:
+    assert call("hold", "app:1", "sandbox:dev", "--format", "json").json["enforced"]

@@ -111,7 +111,7 @@ class TestLoad:
     def test_tag_is_one_more_reference(self, own_home: Path, call: Call, tmp_path: Path) -> None:
         archive = written(tmp_path / "a.tar", APP, TOOL)
         done = call("load", "-i", archive, "--tag", "localhost:5000/mine:x")
-        assert done.err.splitlines()[0].split() == ["✓", "Loaded", "localhost:5000/mine:x"]
+        assert done.err.splitlines()[1].split() == ["✓", "Loaded", "localhost:5000/mine:x"]
         found = {entry["reference"]: entry["digest"] for entry in call("ls", "--format", "json").json}
         assert found["localhost:5000/mine:x"] == found["app:1"] == found["app:latest"]
         assert len(found) == 4

@@ -49,7 +49,7 @@ def load(
         platform=wanted,
         note=note,
     )
-    with _naming(source, session.layout.cache):
+    with _naming(source, session.layout.cache), session.making_home():
         return session.engine().add(request)
 
 
@@ -58,7 +58,7 @@ def pull(session: Session, request: PullRequest) -> Pulled:
     if request.policy not in ("missing", "always", "never") or request.jobs < 1:
         raise InvalidConfigError("the policy is missing, always or never, and jobs is at least 1")
     session.begin_writing()
-    with _naming(None, session.layout.cache):
+    with _naming(None, session.layout.cache), session.making_home():
         return session.engine().pull(request)
 
 

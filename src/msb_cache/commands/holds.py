@@ -23,8 +23,12 @@ def use(session: Session, reference: str, holder: str | None) -> HandleRow:
         return resolve.reference(transaction.connection, row.reference)
 
 
-def hold(session: Session, reference: str, holder: str) -> HandleRow:
-    """Hold the manifest of a reference; parameters and errors as for ``ImageCache.hold``."""
+def hold(session: Session, reference: str, holder: str) -> tuple[HandleRow, bool]:
+    """Hold the manifest of a reference; parameters and errors as for ``ImageCache.hold``.
+
+    Returns:
+        Its row, and whether every program that deletes in this home knows the hold.
+    """
     resolve.check_holder(holder)
     _begin(session, reference)
     with session.ledger.write(uuid7(), owner="any") as transaction:
@@ -32,7 +36,8 @@ def hold(session: Session, reference: str, holder: str) -> HandleRow:
         if holder not in images.holders(transaction.connection, row.manifest_digest):
             held = ImageHeld(holder=holder, reference=row.reference)
             transaction.append([NewEvent(held, row.manifest_digest)])
-    return row
+        seen = images.is_held_in_msb(transaction.connection, row.manifest_digest, holder)
+    return row, seen or not session.kept_by_msb
 
 
 def release(session: Session, holder: str) -> list[str]:

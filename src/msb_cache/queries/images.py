@@ -9,6 +9,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from msb_cache.models import (
+    HeldImage,
     ImageConfigDetail,
     ImageDetail,
     ImageHandle,
@@ -42,6 +43,11 @@ def handle(row: HandleRow, origin: Origin) -> ImageHandle:
 def pulled_image(row: HandleRow, origin: Origin, recorded: StoredEvent) -> PulledImage:
     """Return an image of the index of ``origin`` that has just been pulled."""
     return PulledImage(*astuple(handle(row, origin)), recorded=recorded)
+
+
+def held_image(row: HandleRow, origin: Origin, holder: str, *, enforced: bool) -> HeldImage:
+    """Return an image of the index of ``origin`` that is held now."""
+    return HeldImage(*astuple(handle(row, origin)), holder=holder, enforced=enforced)
 
 
 def detail(connection: sqlite3.Connection, row: HandleRow, origin: Origin) -> ImageDetail:

@@ -25,7 +25,8 @@ class HomeInfo:
 
     Attributes:
         home: its absolute path.
-        engine: ``msb`` where ``db/msb.db`` exists, so that msb changes the cache, else ``msb-cache``.
+        engine: ``msb`` where ``db/msb.db`` exists, so that msb changes the cache, else ``msb-cache``; of a
+            home that is not made yet, the one that will keep it.
         why: the reason for that, a sentence.
         writable: whether pull, load, remove and prune can work here.
         program: the msb that would be run; None: there is none.
@@ -72,8 +73,15 @@ class HomeInfo:
     events_lost: int | None = None
 
 
-def info(ledger: Ledger, engine: Engine) -> HomeInfo:
-    """Describe a home and the engine that it has; reads only."""
+def info(ledger: Ledger, engine: Engine, *, is_new: bool = False, wants_msb: bool = False) -> HomeInfo:
+    """Describe a home and the engine that it has; reads only.
+
+    Args:
+        ledger: the home.
+        engine: what it has now.
+        is_new: it is not made yet.
+        wants_msb: msb will keep it then, if there is one.
+    """
     layout = ledger.layout
     path, version, problem = None, None, ""
     try:
@@ -82,18 +90,23 @@ def info(ledger: Ledger, engine: Engine) -> HomeInfo:
             path, version = program.path, program.version()
     except MsbProgramError as error:
         program, problem = None, f": {error}"
-    owned = engine.name == "msb"
+    owned, name = engine.name == "msb", engine.name
     marker = os.path.relpath(layout.msb_database, layout.home)
     why = f"{marker} is there, so msb keeps this cache" if owned else f"there is no {marker}"
     if owned and program is None:
         why += f", but no msb was found, so it is only read{problem}"
+    if is_new:
+        name = "msb" if wants_msb and program is not None else "msb-cache"
+        why = f"the home is new, and {name} will keep it"
+        if wants_msb and name != "msb":
+            why = f"the home is new, and no msb is found{problem}"
     with ledger.read() as connection:
         counts = {} if connection is None else _counts(connection)
         row = None if connection is None else restored.unconfirmed(connection)
         since = None if connection is None else known_since(connection, owned)
         return HomeInfo(
             home=Path(layout.home),
-            engine=engine.name,
+            engine=name,
             why=why,
             writable=(not owned or program is not None) and _may_write(ledger),
             program=path,
