@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import format_option, open_cache
+from msb_cache.cli.common import format_option, note, open_cache
 from msb_cache.cli.leftovers import leftover_cells, leftover_fields
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ def info(home: str | None, format_: str) -> None:
     """
     with open_cache(home) as cache:
         found = cache.info()
+    if found.msb_schema_note is not None:
+        note(found.msb_schema_note)
     if format_ == "json":
         shown: dict[str, Any] = {
             field.name: _plain(field.name, getattr(found, field.name)) for field in fields(found)

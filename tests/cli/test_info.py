@@ -59,3 +59,20 @@ def test_a_home_that_msb_keeps(msb_home: MsbHome, call: Call, no_msb: None) -> N
     shown = call("info", "--format", "json").json
     assert (shown["engine"], shown["program"], shown["writable"]) == ("msb", None, False)
     assert RFC3339.fullmatch(shown["synced_at"])
+
+
+def test_a_schema_of_msb_that_was_not_tried_is_named(msb_home: MsbHome, call: Call, no_msb: None) -> None:
+    msb_home.connection.execute("CREATE TABLE seaql_migrations (version varchar)")
+    call("list")
+    assert call("info").err == ""
+    name = "m20990101_000001_\x1b[31m"
+    msb_home.connection.execute("INSERT INTO seaql_migrations VALUES (?)", (name,))
+    for command in ("info", "sync --force"):
+        done = call(*command.split())
+        assert done.code == 0
+        assert done.err.startswith("note: msb's database has a schema that this msb-cache was not tried with")
+        assert r"m20990101_000001_\x1b[31m" in done.err
+    shown = call("info", "--format", "json").json
+    assert shown["msb_schema"] == name
+    assert "m20990101" in shown["msb_schema_note"]
+    assert call("list").err == ""

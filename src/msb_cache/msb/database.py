@@ -24,6 +24,8 @@ from msb_cache.errors import InvalidReferenceError, MsbDatabaseError
 from msb_cache.eventstore.events import ImageConfig
 from msb_cache.home import foreign_db
 from msb_cache.home.descriptors import beginning
+from msb_cache.msb import schema
+from msb_cache.msb.schema import MsbSchema
 from msb_cache.oci.digest import digest_problem, shown
 from msb_cache.oci.reference import Reference
 
@@ -112,6 +114,7 @@ class MsbState(msgspec.Struct, frozen=True, kw_only=True):
         notes: sentences about what was left out.
         complete: no reference, manifest or hold is among that; else what nothing here names may still be
             needed.
+        schema: which schema this was read from; None: it names none.
     """
 
     images: Mapping[str, MsbImage]
@@ -120,6 +123,13 @@ class MsbState(msgspec.Struct, frozen=True, kw_only=True):
     holder_kinds: frozenset[str]
     notes: tuple[str, ...] = ()
     complete: bool = True
+    schema: MsbSchema | None = None
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """What a person should know: the notes, and that the schema was not tried."""
+        note = None if self.schema is None else self.schema.note
+        return self.notes if note is None else (note, *self.notes)
 
 
 def exists(path: str | Path) -> bool:
@@ -205,9 +215,14 @@ class Reader:
 def _state(connection: sqlite3.Connection, path: str | Path) -> MsbState:
     notes: list[str] = []
     found = {table: _rows(connection, table, names, notes) for table, names in _COLUMNS.items()}
+    named = schema.of(connection)
     if found["image_ref"] is None or found["manifest"] is None:
-        raise MsbDatabaseError(f"{path} has no images of microsandbox in it that this msb-cache can read")
-    return _Reader({table: rows for table, rows in found.items() if rows is not None}, notes).state()
+        why = "" if named is None or named.note is None else f": {named.note}"
+        raise MsbDatabaseError(
+            f"{path} has no images of microsandbox in it that this msb-cache can read{why}"
+        )
+    state = _Reader({table: rows for table, rows in found.items() if rows is not None}, notes).state()
+    return msgspec.structs.replace(state, schema=named)
 
 
 @contextmanager

@@ -63,7 +63,7 @@ class SyncReport:
         operation: the id that groups what was recorded; None when there was nothing to record.
         adopted: this was the first contact, so the events say what there was, not what changed.
         events: what was appended, in position order.
-        notes: sentences about what of msb's database was left out.
+        notes: sentences about what of msb's database was left out, and about a schema that was not tried.
     """
 
     operation: str | None = None
@@ -231,7 +231,7 @@ def _sync(
     adopted = last is None and not ours.observed
     diagnostics.info("synced", operation=operation, events=len(events), adopted=adopted)
     recorded = tuple(event for event in events if event.type not in ("log.created", "clock.jumped"))
-    return SyncReport(operation if recorded else None, adopted, recorded, theirs.notes), theirs
+    return SyncReport(operation if recorded else None, adopted, recorded, theirs.said), theirs
 
 
 def _append_claimed(

@@ -14,6 +14,7 @@ from msb_cache.errors import LogError, MsbProgramError
 from msb_cache.home import reserve
 from msb_cache.home.ledger import Ledger
 from msb_cache.migrations import SCHEMA_VERSION
+from msb_cache.msb import schema as msb_schema
 from msb_cache.msb.program import find_program
 from msb_cache.projections import deletions, restored
 from msb_cache.queries.as_of import known_since
@@ -31,6 +32,9 @@ class HomeInfo:
         writable: whether pull, load, remove and prune can work here.
         program: the msb that would be run; None: there is none.
         program_version: what it says of itself.
+        msb_schema: the newest migration of msb's database, of those that this msb-cache was not tried with
+            if there are any.
+        msb_schema_note: a sentence about such a schema; None: it was tried.
         database: where the log is.
         schema: the version of its schema; None: there is no log yet.
         events: how many events the log has.
@@ -55,6 +59,8 @@ class HomeInfo:
     program: Path | None
     program_version: str | None
     database: Path
+    msb_schema: str | None = None
+    msb_schema_note: str | None = None
     schema: int | None = None
     events: int = 0
     log_id: str | None = None
@@ -100,6 +106,7 @@ def info(ledger: Ledger, engine: Engine, *, is_new: bool = False, wants_msb: boo
         why = f"the home is new, and {name} will keep it"
         if wants_msb and name != "msb":
             why = f"the home is new, and no msb is found{problem}"
+    theirs = msb_schema.read(layout.msb_database) if owned else None
     with ledger.read() as connection:
         counts = {} if connection is None else _counts(connection)
         row = None if connection is None else restored.unconfirmed(connection)
@@ -112,6 +119,8 @@ def info(ledger: Ledger, engine: Engine, *, is_new: bool = False, wants_msb: boo
             program=path,
             program_version=version,
             database=Path(layout.database),
+            msb_schema=None if theirs is None else theirs.version,
+            msb_schema_note=None if theirs is None else theirs.note,
             schema=None if connection is None else SCHEMA_VERSION,
             reserve=reserve.held(layout),
             unfinished=() if connection is None else tuple(deletions.unfinished(connection)),
