@@ -25,17 +25,19 @@ PATH = click.Path(readable=False)  # what cannot be read is said by what reads i
 
 
 def open_cache(home: str | None, *, reason: str | None = None, quiet: bool = False) -> ImageCache:
-    """Open the cache of ``--home`` (None: the environment's); the log keeps this program and the reason.
+    """Open the cache of ``--home`` (None: the environment's); the log keeps this program, reason and context.
 
     With ``quiet``, nothing but errors is said.
     """
     from msb_cache.cache import ImageCache
-    from msb_cache.home.identity import current_actor
-
-    def who() -> Actor:
-        return current_actor("msb-cache", reason)
 
     options = click.get_current_context().find_root().params
+
+    def who() -> Actor:
+        from msb_cache.home.identity import current_actor  # what only reads records nothing
+
+        return current_actor("msb-cache", reason, options.get("context"))
+
     return ImageCache(
         home,
         actor=who,

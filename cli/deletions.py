@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from msb_cache.cli import output
-from msb_cache.cli.describe import kept_because, who
+from msb_cache.cli.describe import kept_because, who_in_full
 from msb_cache.cli.event_lines import subject
 from msb_cache.projections.deletions import ArtifactReport, DeletionReport, DeletionSummary
 from msb_cache.queries.resolve import familiar
@@ -74,7 +74,7 @@ def print_deletion(report: DeletionReport) -> None:
         line("Policy", ", ".join(f"{key}={_value(value)}" for key, value in report.policy.items()))
     if row.engine == "msb":
         line("Engine", "msb")
-    line("By", who(report.actor))
+    line("By", who_in_full(report.actor))
     line("Started", output.local_time_with_offset(row.started_at))
     line("Finished", output.local_time_with_offset(row.finished_at))
     line("Outcome", (row.outcome or "unfinished") + (", finished by recovery" if row.recovered else ""))

@@ -106,7 +106,7 @@ def who_in_full(actor: Actor) -> str:
     parts = [f"{actor.user}@{actor.host} (uid {actor.uid})"]
     if actor.login is not None:
         parts.append(f"logged in as {actor.login} (uid {actor.login_uid})")
-    parts.append(f"by {actor.program}")
+    parts.append(f"program {actor.program}")
     if actor.parent is not None:
         parts.append(f"started by {actor.parent}")
     if actor.unit is not None:

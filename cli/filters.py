@@ -19,7 +19,9 @@ _OPTIONS = (
     click.option("--until", metavar="TIME", help="Only what was recorded at or before this time."),
     click.option("--occurred", is_flag=True, help="--since and --until mean when it occurred."),
     click.option("--type", "types", multiple=True, metavar="TYPE", help="Only this event type; repeatable."),
-    click.option("--actor", metavar="USER", help="Only what this user did; USER or USER@HOST."),
+    click.option(
+        "--actor", metavar="WHO", help="Only what this user did (USER, USER@HOST), or who claimed this."
+    ),
     click.option("--host", metavar="HOST", help="Only what was done on this machine."),
     click.option("--holder", metavar="HOLDER", help="Only holds, releases and uses of this holder."),
     click.option("--digest", metavar="DIGEST", help="Only what names this manifest, layer or blob."),

@@ -118,6 +118,18 @@ def module_of(command: str) -> str:
     return f"msb_cache.cli.{name}_" if iskeyword(name) else f"msb_cache.cli.{name}"
 
 
+def _context(ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """Return the context, which is checked before anything is done: the environment's and what is given."""
+    if not given and not os.environ.get("MSB_CACHE_CONTEXT"):
+        return {}
+    from msb_cache.home import identity
+
+    pairs: dict[str, str] = {}
+    for pair in given:
+        pairs |= identity.split(pair, "--context")
+    return identity.checked_context(pairs)
+
+
 @click.group(
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -148,6 +160,13 @@ def module_of(command: str) -> str:
     "and an msb is found]",
 )
 @click.option(
+    "--context",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_context,
+    help="What the log keeps of this command beside your name, such as ticket=OPS-12; repeatable.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning"]),
     help="Log what happens inside, to stderr.",
@@ -166,6 +185,7 @@ def cli(
     home: str | None,
     no_sync: bool,
     engine: str | None,
+    context: dict[str, str],
     log_level: str | None,
     log_format: str,
 ) -> None:
@@ -177,7 +197,7 @@ def cli(
         raise click.UsageError("--home is empty or no path")
     if os.environ.get("NO_COLOR"):
         ctx.color = False
-    ctx.obj = home
+    ctx.obj = home  # the context is looked up by what opens the cache
     if log_level is not None:
         from msb_cache.cli.logging import configure
 
@@ -274,6 +294,6 @@ def _hint(error: click.UsageError) -> str | None:
     """Return what was probably meant, where that is known."""
     if not isinstance(error, click.NoSuchOption):
         return None
-    if error.option_name in ("--home", "--no-sync", "--engine", "--log-level", "--log-format"):
+    if error.option_name in ("--home", "--no-sync", "--engine", "--context", "--log-level", "--log-format"):
         return f"it goes before the command: `msb-cache {error.option_name} … COMMAND`"
     return "use `--format json`" if error.option_name == "--json" else None

@@ -10,7 +10,7 @@ import msgspec
 
 from msb_cache.cli import output
 from msb_cache.cli.common import examples, format_option, open_cache
-from msb_cache.cli.describe import describe, fields, kept_because, who
+from msb_cache.cli.describe import describe, fields, kept_because, who, who_in_full
 from msb_cache.queries.resolve import familiar
 from msb_cache.queries.why import Fate, ImageReasons, LayerReasons, Loss, ManifestReasons, Reasons
 
@@ -133,9 +133,11 @@ def _print_loss(loss: Loss) -> None:
     event, deletion = loss.event, loss.deletion
     when = output.local_time_with_offset(event.occurred_at_ns)
     if deletion is None or deletion.counters.kind == "external":
-        _line("Went", f"{when}  by another program, {who(event.actor)}")
+        _line("Went", f"{when}  by another program")
+        _line("By", who_in_full(event.actor))
     else:
-        _line("Went", f"{when}  by a {deletion.counters.kind}, {who(deletion.actor)}")
+        _line("Went", f"{when}  by a {deletion.counters.kind}")
+        _line("By", who_in_full(deletion.actor))
         _line("Policy", ", ".join(f"{key}={_told(value)}" for key, value in deletion.policy.items()))
     freed = output.size(loss.bytes)
     if loss.layers_kept:

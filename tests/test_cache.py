@@ -27,7 +27,7 @@ from msb_cache import (
 from msb_cache.artifacts.layout import Layout
 from tests.examples import ONE, SHARED, TWO, archive, types
 from tests.imagebuilder import docker_archive
-from tests.logs import PYTHON, new_ledger, some_events
+from tests.logs import ACTOR, PYTHON, new_ledger, some_events
 from tests.trees import files_below
 
 
@@ -284,3 +284,28 @@ class TestDroppedUnclosed:
         assert [line for line in said if "tracemalloc" not in line] == [
             f"ResourceWarning: unclosed image cache of {home}"
         ]
+
+
+def test_a_context_is_what_the_caller_claims(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MSB_CACHE_CONTEXT", "team=build")
+    with ImageCache(own_home, context={"ticket": "OPS-12", "api_token": "hunter2"}) as cache:
+        cache.load(archive(ONE))
+        claimed = {"team": "build", "ticket": "OPS-12", "api_token": ""}
+        assert [event.actor.claimed for event in cache.events()] == [claimed] * len(cache.events())
+        assert cache.events(actor="team=build") == cache.events()
+    assert b"hunter2" not in Path(own_home, "db", "msb-cache.db").read_bytes()
+
+
+def test_a_context_that_cannot_be_kept_makes_no_cache(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for context in ({"a": "x" * 257}, {"a b": ""}, {str(number): "" for number in range(17)}):
+        with pytest.raises(InvalidConfigError):
+            ImageCache(own_home, context=context)
+    with pytest.raises(InvalidConfigError, match="not both"):
+        ImageCache(own_home, actor=ACTOR, context={})
+    monkeypatch.setenv("MSB_CACHE_CONTEXT", "a")
+    with pytest.raises(InvalidConfigError, match="MSB_CACHE_CONTEXT"):
+        ImageCache(own_home)
+    ImageCache(own_home, actor=ACTOR).close()
+    assert not own_home.exists()

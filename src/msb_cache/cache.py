@@ -11,8 +11,9 @@ import os
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, Unpack
 
@@ -77,7 +78,9 @@ class ImageCache:
     Args:
         home: the home; None: the environment's, that is ``MSB_HOME``, else ``~/.microsandbox``.
         actor: who is recorded in the log, or a function that says it when something is; None: this
-            process's user and program.
+            process's user and program, and what its environment claims (see docs/event-log.md).
+        context: what the log keeps beside that, by name, such as a ticket or who is acted for: at most 16
+            names, and 256 bytes of each value. Of a name that sounds like a secret's only the name is kept.
         clock: nanoseconds since the epoch, UTC.
         sync: record what msb did before reading; else only ``sync()`` does.
         note: gets a sentence when that cannot be done, and reading goes on with what the log has; also when a
@@ -89,7 +92,8 @@ class ImageCache:
 
     Raises:
         HomeOwnedByMicrosandboxError: msb keeps this home, and the engine ``own`` was asked for.
-        InvalidConfigError: msb-cache keeps it, and ``msb`` was asked for; or it is no engine's name.
+        InvalidConfigError: msb-cache keeps it, and ``msb`` was asked for; or it is no engine's name; or the
+            context, or ``MSB_CACHE_CONTEXT``, cannot be kept as it is.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class ImageCache:
         home: str | os.PathLike[str] | None = None,
         *,
         actor: Actor | Who | None = None,
+        context: Mapping[str, str] | None = None,
         clock: Clock = time.time_ns,
         sync: bool = True,
         note: Note | None = None,
@@ -107,6 +112,12 @@ class ImageCache:
             from msb_cache.msb.config import home_from_environment
 
             home = home_from_environment()
+        if context is not None and actor is not None:
+            raise InvalidConfigError("give a context or an actor, whose own `claimed` says it, and not both")
+        if actor is None and (context or os.environ.get("MSB_CACHE_CONTEXT")):
+            from msb_cache.home import identity
+
+            actor = partial(identity.current_actor, context=identity.checked_context(context))
         self._layout = Layout(home)
         self._session = Session(
             self._layout, actor=actor, clock=clock, note=note, sync=sync, engine=engine, is_default=is_default

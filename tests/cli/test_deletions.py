@@ -41,7 +41,7 @@ def test_in_full(capsys: pytest.CaptureFixture[str]) -> None:
     lines = out.splitlines()
     assert lines[2] == "Policy:      references=app:1 b:\\x1b[31m, force=true, rule=Named"
     assert lines[3] == "Engine:      msb"
-    assert lines[4] == "By:          alice@host (test)"
+    assert lines[4] == "By:          alice@host (uid 1000), program test"
     assert "Outcome:     partial, finished by recovery" in lines
     assert "Freed:       4.9 KiB" in lines
     assert f"  python:3.12   {digest(1)}   forced" in lines

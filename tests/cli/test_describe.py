@@ -171,7 +171,7 @@ def test_who(changed: dict[str, Any], said: str) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({}, "alice@host (uid 1000), by test"),
+        ({}, "alice@host (uid 1000), program test"),
         (
             {
                 "user": "root",
@@ -183,13 +183,13 @@ def test_who(changed: dict[str, Any], said: str) -> None:
                 "claimed": {"sudo_user": "alice", "ci_url": "https://x"},
                 "reason": "due",
             },
-            "root@host (uid 0), logged in as alice (uid 1000), by test, unit session-3.scope, "
+            "root@host (uid 0), logged in as alice (uid 1000), program test, unit session-3.scope, "
             "container docker:4c01, says sudo_user=alice, ci_url=https://x: due",
         ),
-        ({"observed": True}, "seen by alice@host (uid 1000), by test"),
+        ({"observed": True}, "seen by alice@host (uid 1000), program test"),
         (
             {"observed": True, "seen_by": "root via msb-cache", "parent": "bash"},
-            "alice@host (uid 1000), by test, started by bash, seen by root via msb-cache",
+            "alice@host (uid 1000), program test, started by bash, seen by root via msb-cache",
         ),
     ],
 )

@@ -256,3 +256,48 @@ def test_asking_changes_nothing(home: Path, call: Call) -> None:
         assert call(*words).code == 0
         assert json.loads(call(*words, "--format", "json").raw) is not None
     assert fingerprint(home) == before
+
+
+def test_a_context_is_kept_with_every_event(home: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MSB_CACHE_CONTEXT", "team=build,stage=night")
+    assert call("--context", "ticket=OPS-12", "--context", "team=infra", "rm", "app:latest").code == 0
+    claimed = {"team": "infra", "stage": "night", "ticket": "OPS-12"}
+    found = call("events", "--actor", "ticket=OPS-12", "--format", "json").json
+    assert found
+    assert all(event["actor"]["claimed"] == claimed for event in found)
+    for filtered in (["--actor", "infra"], ["--actor", "ticket=OPS-12"], ["--grep", "ops-12"]):
+        assert len(call("events", *filtered, "--format", "json").json) == len(found)
+    (report,) = call("prunes", "--format", "json").json
+    assert report["actor"]["claimed"] == claimed
+    for shown in (["prunes", "show", report["operation"]], ["why", "app:latest"]):
+        assert "says team=infra, stage=night, ticket=OPS-12" in call(*shown).out
+    for table in (["prunes"], ["events"], ["history", "app:latest"]):
+        assert ", says team=infra, stage=night, ticket=OPS-12\n" in call(*table).out
+
+
+@pytest.mark.parametrize("command", [["rm", "app:latest"], ["list"], ["load", "-i", "none.tar"]])
+def test_a_context_that_cannot_be_kept_is_refused_before_anything_is_done(
+    home: Path, call: Call, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    before = fingerprint(home)
+    many = [word for number in range(17) for word in ("--context", f"a{number}=")]
+    for context, says in (
+        (
+            ["--context", "hunter2"],
+            "--context takes NAME=VALUE, such as ticket=OPS-12, and there is no = in it",
+        ),
+        (["--context", "=a"], "'' is none"),
+        (["--context", f"a={'x' * 257}"], "has 257 bytes; at most 256 are kept"),
+        (many, "the context has 17 names; at most 16 are kept"),
+    ):
+        done = call(*context, *command)
+        assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+        assert says in done.err
+        assert "hunter2" not in done.err
+    monkeypatch.setenv("MSB_CACHE_CONTEXT", "hunter2")
+    done = call(*command)
+    assert (done.code, done.err) == (
+        2,
+        "error: MSB_CACHE_CONTEXT takes NAME=VALUE, such as ticket=OPS-12, and there is no = in it\n",
+    )
+    assert fingerprint(home) == before

@@ -55,7 +55,19 @@ def coloured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def hostile(own_home: Path, tmp_path: Path) -> dict[str, Any]:
     """A home in which everything that somebody else can name has such a name."""
-    actor = Actor(user=HOSTILE, uid=1, host=HOSTILE, program=HOSTILE, reason=HOSTILE)
+    actor = Actor(
+        user=HOSTILE,
+        uid=1,
+        host=HOSTILE,
+        program=HOSTILE,
+        reason=HOSTILE,
+        login=HOSTILE,
+        unit=f"{HOSTILE}.service",
+        container=HOSTILE,
+        parent=HOSTILE,
+        seen_by=HOSTILE,
+        claimed={HOSTILE: HOSTILE, "ci_job": HOSTILE},
+    )
     folder = tmp_path / HOSTILE
     folder.mkdir()
     archive = written(folder / "evil.tar", EVIL)

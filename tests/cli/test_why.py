@@ -114,8 +114,8 @@ class TestWhyGone:
         assert found[""] == "example.org/team/tool:2 is gone."
         assert found["Was"] == TOOL.digest
         assert "loaded from tool.tar" in found["Came"]
-        assert "by a prune, " in found["Went"]
-        assert found["Went"].endswith(": nightly")
+        assert found["Went"].endswith("  by a prune")
+        assert found["By"].endswith(", program msb-cache: nightly")
         assert found["Policy"] == "rule=unused"
         assert found["Bring back"] == f"msb-cache prunes restore-plan {report['operation'][:13]}"
         gone = call("why", "example.org/team/tool:2", "--format", "json").json["gone"]

@@ -6,11 +6,12 @@ hashes and ids cover them, and nothing else. Digests, sizes, counts, names and w
 
 from __future__ import annotations
 
-import os
 import platform
-import pwd
 import re
 from pathlib import Path
+
+from msb_cache.cli.describe import who
+from msb_cache.home.identity import current_actor
 
 HOME = "/home/charlie"
 """As long as the real home (``/tmp/`` and eight characters), for a VMDK's size depends on its paths."""
@@ -19,6 +20,13 @@ USER, HOST, UID = "charlie", "laptop", 1000
 OPERATION = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}(?:-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})?(?![0-9a-f-])")
 """The id of an operation or event (UUIDv7), or its first 13 characters."""
 
+# The login user, the unit and the container of those who run this: in JSON, on lines of their own or in one
+# that may stand within a string, and in words.
+_KERNELS = re.compile(
+    r',\n *"(?:login|login_uid|unit|container)": [^\n]*?(?=,?\n)'
+    r'|,\\?"(?:login|login_uid|unit|container)\\?":(?:\d+|\\?"[^"\\]*\\?")'
+    r"|, (?:logged in as \S+ \(uid \d+\)|unit [^ ,:]+|container \w+:\w+)"
+)
 _PADDING = re.compile(r" +$", re.MULTILINE)
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _MASKS = (
@@ -36,12 +44,11 @@ _OTHER_PLATFORM = re.compile(r"^note: .* is for linux/amd64, not for .*\n", re.M
 def shown(output: str, home: Path) -> str:
     """Real output as the documentation prints it: no colours or padding, nothing of this machine."""
     text = _ANSI.sub("", output).replace("\r\n", "\n").replace(str(home), HOME)
-    uid, host = os.getuid(), os.uname().nodename
-    try:
-        user = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        user = str(uid)
-    text = text.replace(f"{user}@{host}", f"{USER}@{HOST}")
+    here = current_actor("msb-cache")
+    uid, host, user = here.uid, here.host, here.user
+    text = text.replace(who(here), f"{USER}@{HOST}").replace(f"{user}@{host}", f"{USER}@{HOST}")
+    text = text.replace(f"{USER}@{HOST} (uid {uid})", f"{USER}@{HOST} (uid {UID})")
+    text = _KERNELS.sub("", text)
     for key, value, instead in (
         ("user", user, USER),
         ("host", host, HOST),

@@ -50,7 +50,8 @@ class Filters(TypedDict, total=False):
         subject: only about these: references, wildcards, digests or beginnings of them, operations; one or
             several.
         operation: only of this operation; a unique beginning of its id will do.
-        actor: only what this user did, or ``user@host``.
+        actor: only what this user did, or one who had logged in so, or ``user@host``; or what was claimed: a
+            value or ``name=value``.
         host: only what was done on this machine.
         holder: only holds, releases and uses of this holder.
         digest: only about this manifest or layer, or naming it; a unique beginning will do.
