@@ -84,6 +84,7 @@ class Life:
             os="linux",
             config=ev.ImageConfig(env=("PATH=/usr/bin:/bin", f"BUILD={self.made}"), cmd=("serve",)),
             layers=tuple(layers),
+            total_size=sum(layer.size or 0 for layer in layers),
             fsmeta_size=8192,
             vmdk_size=684,
         )

@@ -71,6 +71,7 @@ def loaded(number: int) -> list[NewEvent]:
         os="linux",
         config=ev.ImageConfig(env=("PATH=/usr/bin:/bin",), cmd=("serve",)),
         layers=layers,
+        total_size=sum(layer.size or 0 for layer in layers),
         fsmeta_size=8192,
         vmdk_size=684,
     )

@@ -152,48 +152,69 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     entrypoint: tuple[str, ...] | None = None
     working_dir: str | None = None
     user: str | None = None
-    labels: dict[str, str] | None = None
+    labels: Any = None
+    """An object of texts; in a home of msb, whatever JSON its database has there."""
     stop_signal: str | None = None
     exposed_ports: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """One layer of a manifest. Sizes in bytes: ``size`` of the blob, ``erofs_size`` of the artifact."""
+    """One layer of a manifest. Sizes in bytes: ``size`` of the blob, ``erofs_size`` of the artifact.
+
+    None: it is not known, as where msb's database does not say it.
+    """
 
     diff_id: str
     blob_digest: str
-    media_type: str
-    size: int
+    media_type: str | None = None
+    size: int | None = None
     erofs_size: int | None = None
 
 
 class ManifestAdded(Event, frozen=True, kw_only=True):
-    """A manifest entered the index, or its files were made anew with other sizes. Subject: its digest.
+    """A manifest entered the index, or more or other is known of it. Subject: its digest.
 
-    Layers run bottom to top; sizes in bytes. ``row`` identifies msb's record of it, where that was observed.
+    Layers run bottom to top; sizes in bytes. ``total_size`` is that of its blobs, in a home of msb as msb has
+    it there: of a layer that images compress in different ways, msb knows the first blob only. ``row``
+    identifies msb's record of the manifest, where that was observed. ``stored_digest`` is the SHA-256 digest
+    of the manifest as msb keeps it, where that was seen: msb writes a registry's anew, in other bytes.
     """
 
     type: ClassVar[str] = "manifest.added"
+    version: ClassVar[int] = 2
     about: ClassVar[About] = "manifest"
     in_history: ClassVar[bool] = False
-    media_type: str
-    config_digest: str
+    media_type: str | None = None
+    config_digest: str | None = None
     architecture: str | None = None
     os: str | None = None
     variant: str | None = None
-    config: ImageConfig
+    config: ImageConfig | None = None
     layers: tuple[Layer, ...]
+    total_size: int | None = None
     fsmeta_size: int | None = None
     vmdk_size: int | None = None
     row: str | None = None
+    stored_digest: str | None = None
+
+    @staticmethod
+    def upcast_v1_v2(data: dict[str, Any]) -> dict[str, Any]:
+        """Lift version 1: the total was the layers' sum, what was not known was empty text or 0."""
+        data["total_size"] = sum(layer["size"] for layer in data["layers"])
+        for name in ("media_type", "config_digest"):
+            data[name] = data[name] or None
+        for layer in data["layers"]:
+            layer["media_type"] = layer["media_type"] or None
+            if "row" in data:
+                layer["size"] = layer["size"] or None
+        return data
 
     def told(self) -> Telling:
         """Return what happened, for people."""
-        total = size(sum(layer.size for layer in self.layers))
-        return Telling(
-            "added", "came", (f"{self.os}/{self.architecture}", plural(len(self.layers), "layer"), total)
-        )
+        platform = f"{self.os}/{self.architecture}"
+        total = () if self.total_size is None else (size(self.total_size),)
+        return Telling("added", "came", (platform, plural(len(self.layers), "layer"), *total))
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

@@ -63,7 +63,8 @@ class Catalogue:
             if decode is not None:
                 return decode(data)
             return self._lift(type_, version, data)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, RecursionError, AttributeError, LookupError, TypeError) as error:
+            # The last three are an upcaster's, whose old data is not of the form that it was written in.
             raise CorruptLogError(f"the log holds a damaged {type_} event: {error}") from None
 
     def _lift(self, type_: str, version: int, data: str) -> Event:

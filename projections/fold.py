@@ -128,12 +128,13 @@ class Fold:
             data.os,
             data.variant,
             len(data.layers),
-            sum(layer.size for layer in data.layers),
-            _encode(data.config).decode(),
+            data.total_size,
+            None if data.config is None else _encode(data.config).decode(),
             data.fsmeta_size,
             data.vmdk_size,
             event.seq,
             data.row,
+            data.stored_digest,
         )
         self._manifests.put(manifest)
         self._describe_images(digest, manifest)

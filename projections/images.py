@@ -29,9 +29,9 @@ class HandleRow(Struct, frozen=True, gc=False):
 
 
 class ConfigRow(Struct, frozen=True):
-    """A manifest's configuration: its digest, and the shown fields as JSON text."""
+    """A manifest's configuration: its digest if that is known, and the shown fields as JSON text."""
 
-    digest: str
+    digest: str | None
     fields: str
 
 
@@ -40,8 +40,8 @@ class LayerDetailRow(Struct, frozen=True):
 
     diff_id: str
     blob_digest: str
-    media_type: str
-    compressed_bytes: int
+    media_type: str | None
+    compressed_bytes: int | None
     erofs_bytes: int | None
     position: int
 
@@ -149,9 +149,10 @@ def references_of(connection: sqlite3.Connection, digest: str) -> list[str]:
 
 
 def config(connection: sqlite3.Connection, manifest_digest: str) -> ConfigRow | None:
-    """Return a manifest's configuration, or None when it is not in the index."""
+    """Return a manifest's configuration, or None when the index has none."""
     row = connection.execute(
-        "SELECT config_digest, config FROM manifest WHERE digest = ?", (manifest_digest,)
+        "SELECT config_digest, config FROM manifest WHERE digest = ? AND config IS NOT NULL",
+        (manifest_digest,),
     ).fetchone()
     return ConfigRow(*row) if row else None
 

@@ -16,12 +16,19 @@ class KnownImage(NamedTuple):
 
 
 class KnownManifest(NamedTuple):
-    """A manifest: its layers bottom to top, its files' sizes in bytes, and msb's row for it."""
+    """A manifest: its layers bottom to top, its files' sizes in bytes, and msb's row for it.
+
+    ``size_bytes`` is that of its blobs, ``has_config`` whether its configuration is known, ``stored_digest``
+    the SHA-256 digest of the manifest as msb keeps it; None: not seen.
+    """
 
     layers: tuple[str, ...]
     fsmeta_bytes: int | None
     vmdk_bytes: int | None
     row: str | None
+    size_bytes: int | None = None
+    has_config: int = True
+    stored_digest: str | None = None
 
 
 class Known(NamedTuple):
@@ -64,9 +71,10 @@ def load(connection: sqlite3.Connection) -> Known:
             )
         },
         manifests={
-            digest: KnownManifest(tuple(layers.get(digest, ())), fsmeta_bytes, vmdk_bytes, row)
-            for digest, fsmeta_bytes, vmdk_bytes, row in connection.execute(
-                "SELECT digest, fsmeta_bytes, vmdk_bytes, msb_row FROM manifest"
+            digest: KnownManifest(tuple(layers.get(digest, ())), *rest)
+            for digest, *rest in connection.execute(
+                "SELECT digest, fsmeta_bytes, vmdk_bytes, msb_row, size_bytes, config IS NOT NULL, "
+                "stored_digest FROM manifest"
             )
         },
         layers=dict(connection.execute("SELECT diff_id, erofs_bytes FROM layer").fetchall()),

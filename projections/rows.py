@@ -54,22 +54,26 @@ class ImageRow(Row):
 
 
 class ManifestRow(Row):
-    """A manifest in the index. ``size_bytes`` sums its layers' compressed sizes; ``config`` is JSON."""
+    """A manifest in the index. ``size_bytes`` is that of its blobs; ``config`` is JSON, None without one.
+
+    ``stored_digest`` is the SHA-256 digest of the manifest as msb keeps it; None: that was not seen.
+    """
 
     table: ClassVar[str] = "manifest"
     digest: str
-    media_type: str
-    config_digest: str
+    media_type: str | None
+    config_digest: str | None
     architecture: str | None
     os: str | None
     variant: str | None
     layer_count: int
-    size_bytes: int
-    config: str
+    size_bytes: int | None
+    config: str | None
     fsmeta_bytes: int | None
     vmdk_bytes: int | None
     seq: int
     msb_row: str | None = None
+    stored_digest: str | None = None
 
 
 class ManifestLayerRow(Row):
@@ -83,8 +87,8 @@ class ManifestLayerRow(Row):
     position: int
     diff_id: str
     blob_digest: str
-    media_type: str
-    compressed_bytes: int
+    media_type: str | None
+    compressed_bytes: int | None
 
 
 class LayerRow(Row):

@@ -52,6 +52,7 @@ def manifest_added(layers: Sequence[ev.Layer]) -> ev.ManifestAdded:
         os="linux",
         config=ev.ImageConfig(env=("A=1",), cmd=("/bin/sh",)),
         layers=tuple(layers),
+        total_size=sum(layer.size or 0 for layer in layers),
         fsmeta_size=4096,
         vmdk_size=500,
     )

@@ -18,6 +18,7 @@ _BY_NAME: dict[str, Any] = {
     "manifest_digest": digest(1),
     "previous_digest": digest(2),
     "config_digest": digest(3),
+    "stored_digest": digest(7),
     "diff_id": digest(4),
     "blob_digest": digest(5),
     "reference": PYTHON,
@@ -59,7 +60,7 @@ def _filled(of: inspect.Type, name: str) -> Any:
             return of.values[-1]
         case inspect.CollectionType() | inspect.VarTupleType():
             return [_filled(of.item_type, name)]
-        case inspect.DictType():
+        case inspect.DictType() | inspect.AnyType():
             return {"key": "value"}
         case inspect.StrType():
             return _BY_NAME.get(name, f"some {name}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import astuple
@@ -61,7 +61,7 @@ class ImageHandle(Struct, frozen=True, eq=False, gc=False):
     reference: str
     """The familiar form, such as ``python:3.12``."""
     size_bytes: int | None
-    """The sum of the layers' compressed sizes; None when one of them is unknown."""
+    """The layers' compressed sizes together, in a home that msb keeps as msb has it; None: not known."""
     manifest_digest: str | None
     architecture: str | None
     os: str | None
@@ -157,13 +157,15 @@ class ImageConfigDetail(Struct, frozen=True):
     """The parts of an image's OCI config that say how to run it."""
 
     digest: str
+    """The config's own digest; empty where msb's database does not have it."""
     env: list[str] = []
     """``KEY=value`` entries, in the image's order."""
     cmd: list[str] | None = None
     entrypoint: list[str] | None = None
     working_dir: str | None = None
     user: str | None = None
-    labels: dict[str, str] | None = None
+    labels: Any = None
+    """Texts by name; in a home that msb keeps, whatever JSON its database has there."""
     stop_signal: str | None = None
 
 
@@ -187,7 +189,7 @@ class ImageDetail(Struct, frozen=True):
 
     handle: ImageHandle
     config: ImageConfigDetail | None
-    """None when the image carries no config that could be read."""
+    """None when the index has none of it."""
     layers: list[ImageLayerDetail]
     """Bottom to top."""
 

@@ -120,5 +120,13 @@ def test_columns_that_msb_cache_does_not_write(tmp_path: Path, columns: dict[str
 
 
 def test_sizes_whose_sum_no_column_holds(tmp_path: Path) -> None:
-    layers = (_layer(size=2**50),) * 9000
-    assert "too large" in refused(tmp_path, forged(tmp_path, NewEvent(_added(layers=layers), digest(1))))
+    added = _added(total_size=9000 * 2**50)
+    assert "total_size" in refused(tmp_path, forged(tmp_path, NewEvent(added, digest(1))))
+
+
+def test_labels_are_anybodys(tmp_path: Path) -> None:
+    """An image may name them as fields of events are named."""
+    labels = {"size": -1, "manifest_digest": "none", "holder": "", "n": [None, -2.5]}
+    data = forged(tmp_path, NewEvent(_added(config=ev.ImageConfig(labels=labels)), digest(1)))
+    with ImageCache(tmp_path / "home") as cache:
+        assert cache.import_log(io.BytesIO(data)).events == 2

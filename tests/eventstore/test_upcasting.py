@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import msgspec
 import pytest
 
 from msb_cache.errors import CorruptLogError, UnknownEventError
+from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.events import EVENT_TYPES, Event
 from msb_cache.eventstore.upcasting import CATALOGUE, Catalogue
 
@@ -81,3 +83,32 @@ def test_two_structs_of_one_type_are_a_programming_error() -> None:
 
 def test_the_catalogue_knows_every_event() -> None:
     assert len(CATALOGUE.type_names) == len(set(CATALOGUE.type_names)) == len(EVENT_TYPES)
+
+
+class TestManifestAddedOfVersion1:
+    def lifted(self, **fields: Any) -> ev.ManifestAdded:
+        layer = {"diff_id": "d", "blob_digest": "b", "media_type": "m", "size": 7}
+        nothing = {"diff_id": "e", "blob_digest": "c", "media_type": "", "size": 0}
+        stored = {"media_type": "m", "config_digest": "", "config": {}, "layers": [layer, nothing], **fields}
+        event = CATALOGUE.decode("manifest.added", 1, msgspec.json.encode(stored).decode())
+        assert isinstance(event, ev.ManifestAdded)
+        return event
+
+    def test_the_total_is_the_layers_sum(self) -> None:
+        found = self.lifted()
+        assert (found.total_size, found.media_type, found.config_digest) == (7, "m", None)
+        assert [(each.media_type, each.size) for each in found.layers] == [("m", 7), (None, 0)]
+
+    def test_of_msb_0_was_no_size(self) -> None:
+        assert [each.size for each in self.lifted(row="manifest:1").layers] == [7, None]
+
+    @pytest.mark.parametrize(
+        "fields", [{"layers": None}, {"layers": [1]}, {"layers": [{}]}, {"layers": [{"size": "x"}]}]
+    )
+    def test_one_that_is_damaged_is_an_error(self, fields: dict[str, Any]) -> None:
+        with pytest.raises(CorruptLogError, match=r"damaged manifest\.added"):
+            self.lifted(**fields)
+
+    def test_a_field_that_was_required_is_missing(self) -> None:
+        with pytest.raises(CorruptLogError, match=r"damaged manifest\.added"):
+            CATALOGUE.decode("manifest.added", 1, '{"layers":[]}')

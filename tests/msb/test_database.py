@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -227,7 +228,7 @@ def test_a_row_that_makes_no_sense_is_left_out(home: MsbHome, change: str, said:
 @pytest.mark.parametrize(
     "value", ["{", "7", '"text"', "[1, 2]", '["' + "x" * 600_000 + '"]', b"\x00", 7, '["\\ud800"]']
 )
-@pytest.mark.parametrize("column", ["env", "cmd", "entrypoint", "labels"])
+@pytest.mark.parametrize("column", ["env", "cmd", "entrypoint"])
 def test_a_configuration_that_makes_no_sense_is_left_out(home: MsbHome, column: str, value: object) -> None:
     one = home.load("app:1", "one", env=["A=1"], cmd=["sh"])
     home.connection.execute(f"UPDATE config SET {column} = ?", (value,))
@@ -235,6 +236,47 @@ def test_a_configuration_that_makes_no_sense_is_left_out(home: MsbHome, column: 
     assert not getattr(state.manifests[one].config, column)
     assert len(state.notes) == 1
     assert state.complete  # it reaches nothing
+
+
+@pytest.mark.parametrize(
+    "labels", ['{"a":"b","n":null}', "{}", "[1,{}]", "7", "-1.5", "true", '"text"', "[" * 31 + "]" * 31]
+)
+def test_labels_are_whatever_json_msb_has(home: MsbHome, labels: str) -> None:
+    one = home.load("app:1", "one")
+    home.connection.execute("UPDATE config SET labels = ?", (labels,))
+    state = read(home.path)
+    config = state.manifests[one].config
+    assert config is not None
+    assert (config.labels, state.notes) == (json.loads(labels), ())
+
+
+@pytest.mark.parametrize("labels", ["{", "1e999", "[" * 33 + "]" * 33, "[" * 10_000 + "]" * 10_000, b"\x00"])
+def test_labels_that_are_no_json_or_too_deep_are_left_out(home: MsbHome, labels: object) -> None:
+    one = home.load("app:1", "one", env=["A=1"])
+    home.connection.execute("UPDATE config SET labels = ?", (labels,))
+    state = read(home.path)
+    config = state.manifests[one].config
+    assert config is not None
+    assert (config.labels, config.env, len(state.notes)) == (None, ("A=1",), 1)
+
+
+def test_what_is_null_is_not_known(home: MsbHome) -> None:
+    one = home.load("app:1", "one", "x")
+    home.connection.execute("UPDATE layer SET compressed_size_bytes = NULL, media_type = NULL")
+    home.connection.execute("DELETE FROM config")
+    (found,) = read(home.path).manifests.values()
+    assert (found.digest, found.total_size, found.config, found.media_type) == (one, None, None, None)
+    assert [(each.size, each.media_type) for each in found.layers] == [(None, None)]
+
+
+@pytest.mark.parametrize(
+    ("total", "read_as"), [(0, 0), (7, 7), (-1, None), ("7", 7), ("x", None), (1.5, None)]
+)
+def test_the_size_is_that_of_the_manifests_record(home: MsbHome, total: object, read_as: int | None) -> None:
+    home.load("app:1", "one", "xy")
+    home.connection.execute("UPDATE manifest SET total_size_bytes = ?", (total,))
+    (found,) = read(home.path).manifests.values()
+    assert found.total_size == read_as
 
 
 def test_holders_whose_names_make_no_sense_are_left_out(home: MsbHome) -> None:

@@ -17,6 +17,7 @@ from msb_cache.eventstore.store import EventStore, NewEvent
 from msb_cache.migrations.schema import migrations
 from msb_cache.msb.database import MsbHold, MsbImage, MsbLayer, MsbManifest, MsbState
 from msb_cache.msb.diff import Differences, differences
+from msb_cache.msb.stored import Stored
 from msb_cache.projections import images, known, live, schema
 from tests.logs import ACTOR, digest, layer, manifest_added, pulled
 
@@ -34,6 +35,10 @@ def all_files(kind: str, subject: str) -> int | None:
     return {"layer": 8192, "fsmeta": 4096, "vmdk": 633}[kind]
 
 
+def no_metadata(reference: str) -> Stored | None:
+    return None
+
+
 def manifest(name: str = M, layers: str = "x", *, row: int = 1) -> MsbManifest:
     return MsbManifest(
         digest=name,
@@ -48,6 +53,7 @@ def manifest(name: str = M, layers: str = "x", *, row: int = 1) -> MsbManifest:
             MsbLayer(diff_id=digest(f"diff{x}"), blob_digest=digest(f"blob{x}"), media_type="tar", size=10)
             for x in layers
         ),
+        total_size=10 * len(layers),
         created_at_ns=T + row - 1,
     )
 
@@ -110,11 +116,11 @@ class Index:
         live.apply(self.connection, self.store.append(events, operation="o", actor=ACTOR))
         self.connection.execute("COMMIT")
 
-    def sync(self, theirs: MsbState, measure: Any = all_files) -> Differences:
+    def sync(self, theirs: MsbState, measure: Any = all_files, look: Any = no_metadata) -> Differences:
         """Apply what is different; afterwards nothing may be."""
-        found = differences(known.load(self.connection), theirs, measure, NOW)
+        found = differences(known.load(self.connection), theirs, measure, look, NOW)
         self.append(found.events)
-        assert differences(known.load(self.connection), theirs, measure, NOW).events == []
+        assert differences(known.load(self.connection), theirs, measure, look, NOW).events == []
         assert live.compare(self.connection, live.fold_until(self.store)) == []
         return found
 
@@ -383,15 +389,15 @@ def test_what_msb_does_not_say_of_a_manifest(index: Index) -> None:
     bare = replace(
         manifest(),
         config_digest=None,
+        config=None,
+        total_size=None,
         layers=(MsbLayer(diff_id=digest("diffx"), blob_digest="", media_type=None, size=None),),
     )
     (new,) = index.sync(state(bare)).events
     added = new.event
     assert isinstance(added, ev.ManifestAdded)
-    assert (added.media_type, added.config_digest) == ("", "")
-    assert added.layers == (
-        ev.Layer(diff_id=digest("diffx"), blob_digest="", media_type="", size=0, erofs_size=8192),
-    )
+    assert (added.media_type, added.config_digest, added.config, added.total_size) == (None,) * 4
+    assert added.layers == (ev.Layer(diff_id=digest("diffx"), blob_digest="", erofs_size=8192),)
 
 
 def test_what_msb_says_of_a_manifest(index: Index) -> None:
@@ -581,5 +587,109 @@ def test_the_order_follows_from_the_content(one: MsbState, two: MsbState) -> Non
     index = Index()
     index.sync(one)
     now = known.load(index.connection)
-    assert differences(now, two, all_files, NOW) == differences(now, shuffled(two), all_files, NOW)
+    found, again = (differences(now, each, all_files, no_metadata, NOW) for each in (two, shuffled(two)))
+    assert found == again
     index.connection.close()
+
+
+# -- what metadata files tell ---------------------------------------------------------------------------
+
+ANEW, LATER = digest("as msb writes it anew"), digest("as a later msb writes it")
+MINUTE = 60 * 10**9
+
+
+def files_tell(*seen: Stored, **by_reference: Stored) -> Any:
+    """Return what looks into metadata files: each of A's, or of ``a`` and ``b``."""
+    told = {A: seen[0]} if seen else {{"a": A, "b": B}[name]: each for name, each in by_reference.items()}
+    return told.get
+
+
+def stored(as_it_is: str = ANEW, of: str = M, *, layers: str = "x", written: int = T) -> Stored:
+    return Stored(
+        of, as_it_is, digest("config"), tuple(digest(f"diff{x}") for x in layers), "SIGQUIT", written
+    )
+
+
+def added(found: Differences) -> list[ev.ManifestAdded]:
+    return [each.event for each in found.events if isinstance(each.event, ev.ManifestAdded)]
+
+
+def test_how_msb_keeps_a_manifest_is_recorded_with_it(index: Index) -> None:
+    (event,) = added(index.sync(state(manifest(), image()), look=files_tell(stored())))
+    assert event.stored_digest == ANEW
+    assert event.config == ev.ImageConfig(stop_signal="SIGQUIT")
+
+
+def test_a_stop_signal_that_msbs_database_has_counts(index: Index) -> None:
+    said = replace(manifest(), config=ev.ImageConfig(stop_signal="SIGINT"))
+    (event,) = added(index.sync(state(said, image()), look=files_tell(stored())))
+    assert event.config == ev.ImageConfig(stop_signal="SIGINT")
+    index.sync(state(replace(manifest(row=2), config=None), image(row=2)), look=files_tell(stored()))
+    assert index.connection.execute("SELECT config, stored_digest FROM manifest").fetchall() == [(None, ANEW)]
+
+
+@pytest.mark.parametrize(
+    "told", [stored(of=N), stored(layers="xy"), stored()._replace(config_digest="other")]
+)
+def test_a_file_of_another_manifest_tells_nothing_of_this_one(index: Index, told: Stored) -> None:
+    """Spellings of a name share one file: it is of the manifest of the last that was pulled."""
+    (event,) = added(index.sync(state(manifest(), image()), look=files_tell(told)))
+    assert event.stored_digest is None
+
+
+def test_a_file_that_comes_later_is_recorded_once(index: Index) -> None:
+    index.sync(state(manifest(), image()))
+    (event,) = added(index.sync(state(manifest(), image()), look=files_tell(stored())))
+    assert (event.stored_digest, event.total_size, event.row) == (ANEW, 10, "manifest:1")
+    assert added(index.sync(state(manifest(), image()))) == []  # and gone again
+
+
+def test_what_an_older_release_recorded_is_completed_once(index: Index) -> None:
+    """It had the sum of the layers for the size, and no look at metadata files."""
+    old = ev.ManifestAdded(
+        config=ev.ImageConfig(), layers=(ev.Layer(diff_id=digest("diffx"), blob_digest="b", size=3),)
+    )
+    old = replace(old, total_size=3, row="manifest:1")
+    index.append([NewEvent(old, M)])
+    theirs = state(replace(manifest(), config=None), image())
+    (event,) = added(index.sync(theirs, look=files_tell(stored())))
+    assert (event.total_size, event.config, event.stored_digest) == (10, None, ANEW)
+
+
+@pytest.mark.parametrize("sizes", [(3, None), (None, 3)])
+def test_a_size_that_msb_corrects_is_recorded(index: Index, sizes: tuple[int | None, int | None]) -> None:
+    before, after = (replace(manifest(), total_size=size) for size in sizes)
+    index.sync(state(before, image()), look=files_tell(stored()))
+    (event,) = added(index.sync(state(after, image()), look=files_tell(stored())))
+    assert (event.total_size, event.stored_digest) == (sizes[1], ANEW)
+    assert event.config == ev.ImageConfig(stop_signal="SIGQUIT")
+
+
+def test_a_changed_file_is_not_what_came(index: Index) -> None:
+    """Neither quietly, nor when the image is used, nor when more is recorded of it."""
+    index.sync(state(manifest(), image()), look=files_tell(stored()))
+    changed = files_tell(stored(LATER, written=T + 2))
+    assert index.sync(state(manifest(), image()), look=changed).events == []
+    used = image(updated=T + 60 * MINUTE)
+    assert added(index.sync(state(manifest(), used), look=changed)) == []
+    (event,) = added(index.sync(state(replace(manifest(), total_size=11), used), look=changed))
+    assert event.stored_digest == ANEW
+
+
+def test_a_file_that_msb_wrote_with_another_pull_is_what_came(index: Index) -> None:
+    index.sync(state(manifest(), image()), look=files_tell(stored()))
+    pulled_again = image(updated=T + 60 * MINUTE)
+    told = files_tell(stored(LATER, written=T + 59 * MINUTE))
+    (event,) = added(index.sync(state(manifest(), pulled_again), look=told))
+    assert event.stored_digest == LATER
+
+
+def test_of_a_manifest_that_was_loaded_and_pulled_the_rewritten_one_is_recorded(index: Index) -> None:
+    loaded, pulled_one = stored(M), stored()
+    index.sync(state(manifest(), image()), look=files_tell(a=loaded))
+    assert index.connection.execute("SELECT stored_digest FROM manifest").fetchall() == [(M,)]
+    both = state(manifest(), image(), image(B, row=2))
+    (event,) = added(index.sync(both, look=files_tell(a=loaded, b=pulled_one)))
+    assert event.stored_digest == ANEW
+    again = state(manifest(), image(), image(B, row=2, updated=T + 5))
+    assert added(index.sync(again, look=files_tell(a=loaded, b=loaded))) == []  # that proves itself

@@ -18,7 +18,7 @@ from msb_cache.projections.tables import Tables
 from tests.logs import ACTOR, PYTHON, digest, layer, manifest_added, pulled
 from tests.samples import OPERATION, new_sample
 
-GOLDEN = {8: "5543d350b2c49184ab565b726fd2124246500f16f77e481e92279eb2bfe82094"}
+GOLDEN = {9: "1fb6b2b19632044950dcaf50378070c9b2203c43e9b10dc91fbf8465b4f65485"}
 """What the golden log below folds to, by the fold's version: SHA-256 of its rows as JSON."""
 
 

@@ -30,8 +30,8 @@ def test_all_of_it(tmp_path: Path) -> None:
     assert found == Known(
         images={PYTHON: KnownImage(digest(1), 1_800_000_001 * 10**9, None)},
         manifests={
-            digest(1): KnownManifest(layers, 4096, 500, None),
-            digest(2): KnownManifest((), 4096, 500, None),
+            digest(1): KnownManifest(layers, 4096, 500, None, 2000, True, None),
+            digest(2): KnownManifest((), 4096, 500, None, 0, True, None),
         },
         layers=dict.fromkeys(layers),
         holds={(digest(1), "sandbox:dev"): None},

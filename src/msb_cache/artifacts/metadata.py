@@ -81,9 +81,14 @@ def decode(path: Path) -> Metadata:
     return metadata
 
 
+def digest_of(text: str) -> str:
+    """Return the SHA-256 digest of a raw document."""
+    return f"sha256:{sha256(text.encode()).hexdigest()}"
+
+
 def has_digest(text: str, digest: str) -> bool:
     """Return whether a raw document is the one with this digest."""
-    return f"sha256:{sha256(text.encode()).hexdigest()}" == digest
+    return digest_of(text) == digest
 
 
 def read(path: Path) -> Metadata:

@@ -20,10 +20,10 @@ from msb_cache.artifacts.compare import fsmeta_difference
 from msb_cache.artifacts.erofs.reader import read_image
 from msb_cache.artifacts.layer import LayerImage, read_layer
 from msb_cache.artifacts.layout import Layout
-from msb_cache.engines.documents import metadata_difference, msb_metadata_difference
 from msb_cache.engines.leftovers import Leftover
 from msb_cache.engines.named_files import NamedFiles
 from msb_cache.errors import CorruptArtifactError
+from msb_cache.home.documents import metadata_difference, msb_metadata_difference
 from msb_cache.projections.rows import LayerRow, ManifestLayerRow, ManifestRow
 from msb_cache.projections.state import IndexState, load
 from msb_cache.projections.tables import stored_rows
@@ -202,8 +202,10 @@ class IndexedFiles:
         row = self._manifests.get(digest)
         if row is None:
             return None  # another spelling's, in a home that msb keeps
-        compare = msb_metadata_difference if self._by_msb or row.msb_row else metadata_difference
-        return compare(found, row.config_digest, self._layers[digest])
+        layers = self._layers[digest]
+        if self._by_msb or row.msb_row:
+            return msb_metadata_difference(found, row.config_digest, layers, row.stored_digest)
+        return metadata_difference(found, row.config_digest, layers)
 
 
 class _Trees:

@@ -36,6 +36,7 @@ MAX_TEXT = 255
 """Characters of a name; reference, path and JSON text have bounds of their own."""
 MAX_PATH = 480
 MAX_JSON = 512 * 1024
+MAX_DEPTH = 32
 MAX_LAYERS = 4096
 MAX_ROWS = 2_000_000
 MAX_NOTES = 20
@@ -57,7 +58,7 @@ class MsbLayer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class MsbManifest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A manifest with its configuration and its layers, bottom to top.
+    """A manifest with its configuration and its layers, bottom to top, and the size of its blobs in bytes.
 
     ``row`` identifies the record: another one with the same digest is another record. Here and below,
     times are ns since the epoch, UTC, and None where the database has none that can be read.
@@ -70,8 +71,9 @@ class MsbManifest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     architecture: str | None
     os: str | None
     variant: str | None
-    config: ImageConfig
+    config: ImageConfig | None
     layers: tuple[MsbLayer, ...]
+    total_size: int | None
     created_at_ns: int | None
 
 
@@ -238,7 +240,8 @@ def _translate_errors(path: str | Path) -> Iterator[None]:
 _COLUMNS = {
     "image_ref": ("id", "reference", "manifest_id", "created_at", "updated_at"),
     "manifest": (
-        *("id", "digest", "media_type", "config_digest", "architecture", "os", "variant", "created_at"),
+        *("id", "digest", "media_type", "config_digest", "architecture", "os", "variant"),
+        *("total_size_bytes", "created_at"),
     ),
     "config": (
         *("manifest_id", "digest", "env", "cmd", "entrypoint"),
@@ -305,9 +308,21 @@ class _SandboxConfig(msgspec.Struct):
 
 
 _words = msgspec.json.Decoder(list[str]).decode
-_labels = msgspec.json.Decoder(dict[str, str]).decode
 _sandbox_config = msgspec.json.Decoder(_SandboxConfig).decode
 _sandbox_image = msgspec.json.Decoder(_SandboxImage | str).decode
+
+
+def _labels(text: str) -> Any:
+    """Return JSON of any form; raises as ``msgspec.json.decode`` if it is none, or nested too deeply."""
+    found = msgspec.json.decode(text)
+    if _depth(found) > MAX_DEPTH:
+        raise RecursionError
+    return found
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
 
 
 class _Reader:
@@ -355,7 +370,7 @@ class _Reader:
         layers = self._layers()
         found: dict[str, MsbManifest] = {}
         for row in self._tables["manifest"]:
-            row_id, digest, media_type, config_digest, architecture, os_name, variant, created = row
+            row_id, digest, media_type, config_digest, architecture, os_name, variant, size, created = row
             if not _is_digest(digest) or not isinstance(row_id, int):
                 self._miss(f"a manifest whose digest is {_shown(digest)}")
                 continue
@@ -369,12 +384,13 @@ class _Reader:
                 digest=digest,
                 row=f"manifest:{row_id}",
                 media_type=_text(media_type),
-                config_digest=_text(config_digest) or (None if config is None else _text(config[0])),
+                config_digest=(None if config is None else _text(config[0])) or _text(config_digest),
                 architecture=_text(architecture),
                 os=_text(os_name),
                 variant=_text(variant),
-                config=ImageConfig() if config is None else self._config(digest, config),
+                config=None if config is None else self._config(digest, config),
                 layers=own,
+                total_size=_size(size),
                 created_at_ns=self._time(created),
             )
         return found
@@ -391,7 +407,7 @@ class _Reader:
                 if len(value) > MAX_JSON:
                     raise ValueError
                 return decode(value)
-            except (TypeError, ValueError, msgspec.MsgspecError):
+            except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
                 self._note(f"{name} of the configuration of {digest}: {_shown(value)}")
                 return None
 
@@ -417,7 +433,7 @@ class _Reader:
                     diff_id=diff_id,
                     blob_digest=blob if _is_digest(blob) else diff_id,
                     media_type=_text(media_type),
-                    size=size if isinstance(size, int) and 0 <= size <= _MAX_NS else None,
+                    size=_size(size),
                 )
         placed: dict[Any, list[tuple[int, MsbLayer]] | None] = {}
         for manifest_id, layer_id, position in self._tables.get("manifest_layer", ()):
@@ -568,6 +584,10 @@ def _is_name(value: Any) -> bool:
 
 def _text(value: Any, most: int = MAX_TEXT) -> str | None:
     return value if isinstance(value, str) and 0 < len(value) <= most else None
+
+
+def _size(value: Any) -> int | None:
+    return value if isinstance(value, int) and 0 <= value <= _MAX_NS else None
 
 
 def _image_of(config: Any) -> str | None:

@@ -10,10 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.clock import HOUR
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.msb.database import MsbHold, MsbImage, MsbManifest, MsbState
+from msb_cache.msb.stored import Look, Stored
 from msb_cache.projections.known import Known, KnownImage, KnownManifest
 
 Measure = Callable[[str, str], int | None]
@@ -25,6 +28,8 @@ _MAX_NS = _LATE - 1
 _MOMENT = 10**9
 """Nanoseconds within which msb brings a manifest, and points a name at it."""
 _PULLED, _HELD, _USED = range(3)
+_PULL_TAKES = 600 * 10**9
+"""Nanoseconds between the metadata file of a pull and the record of the reference, at the most."""
 
 
 class Differences(NamedTuple):
@@ -34,13 +39,14 @@ class Differences(NamedTuple):
     leftovers: list[NewEvent]
 
 
-def differences(ours: Known, theirs: MsbState, measure: Measure, now_ns: int) -> Differences:
+def differences(ours: Known, theirs: MsbState, measure: Measure, look: Look, now_ns: int) -> Differences:
     """Compare our index with msb's.
 
     Args:
         ours: what the log knows.
         theirs: what msb's database says.
         measure: which artifact files there are, and their sizes.
+        look: what metadata files have.
         now_ns: the time now, in ns since the epoch. What msb says happened more than an hour later was
             written by a clock that was ahead: it happened by now, and tells of no use.
 
@@ -57,7 +63,8 @@ def differences(ours: Known, theirs: MsbState, measure: Measure, now_ns: int) ->
     for event in file_events:
         (leftovers if _there(event, measure) else ended).append(event)
     latest = min(now_ns + HOUR, _MAX_NS)
-    new = [*_added(ours, theirs, measure), *_begun(ours, theirs, now_ns, latest)]
+    begun = _begun(ours, theirs, now_ns, latest)
+    new = [*_added(ours, theirs, measure, _Seen(theirs, look, begun)), *begun]
     for place, event in enumerate(new):
         if event.occurred_at_ns is not None and event.occurred_at_ns > latest:
             new[place] = NewEvent(event.event, event.subject)
@@ -134,22 +141,96 @@ def _there(event: NewEvent, measure: Measure) -> bool:
     return isinstance(deleted, ev.ArtifactDeleted) and measure(deleted.kind, event.subject) is not None
 
 
-def _added(ours: Known, theirs: MsbState, measure: Measure) -> list[NewEvent]:
-    new = []
+class _Seen:
+    """What metadata files tell of manifests.
+
+    Args:
+        theirs, look: as for ``differences``.
+        begun: what happened to references now.
+    """
+
+    def __init__(self, theirs: MsbState, look: Look, begun: Sequence[NewEvent]) -> None:
+        self._look = look
+        self._references: dict[str, list[MsbImage]] = {}
+        for image in theirs.images.values():
+            for digest in image.digests:
+                self._references.setdefault(digest, []).append(image)
+        self._pulled = {event.subject for event in begun if isinstance(event.event, ev.ImagePulled)}
+        self._used = {event.subject for event in begun if isinstance(event.event, ev.ImageUsed)}
+
+    def new(self, manifest: MsbManifest, before: str | None) -> Stored | None:
+        """Return what is seen of a manifest for the first time; ``before``: the digest of how it was kept.
+
+        What another digest has now is believed only of a file that came with a pull: else it was changed. One
+        that proves itself needs no record, so of two the other is returned.
+        """
+        seen = [
+            stored
+            for image, stored in self._files(manifest)
+            if before is None or image.reference in self._pulled or _came_with(stored, image)
+        ]
+        seen = [stored for stored in seen if before is None or stored.digest not in (before, manifest.digest)]
+        return max(seen, key=lambda stored: stored.digest != manifest.digest, default=None)
+
+    def again(self, manifest: MsbManifest, before: str | None) -> Stored | None:
+        """Return what was seen of a manifest before, if it still is there."""
+        return next((stored for _, stored in self._files(manifest) if stored.digest == before), None)
+
+    def is_quiet(self, manifest: MsbManifest) -> bool:
+        """Whether nothing happened to the references that point at a manifest."""
+        images = self._references.get(manifest.digest, ())
+        return not any(image.reference in self._pulled or image.reference in self._used for image in images)
+
+    def _files(self, manifest: MsbManifest) -> Iterator[tuple[MsbImage, Stored]]:
+        for image in self._references.get(manifest.digest, ()):
+            stored = self._look(image.reference)
+            if stored is not None and _fits(stored, manifest):
+                yield image, stored
+
+
+def _fits(stored: Stored, manifest: MsbManifest) -> bool:
+    return (
+        stored.manifest_digest == manifest.digest
+        and stored.config_digest == (manifest.config_digest or stored.config_digest)
+        and stored.diff_ids == tuple(layer.diff_id for layer in manifest.layers)
+    )
+
+
+def _came_with(stored: Stored, image: MsbImage) -> bool:
+    """Whether the file was written when msb last updated the reference; a use alone writes none."""
+    updated = image.updated_at_ns
+    return updated is not None and updated - _PULL_TAKES <= stored.written_at_ns <= updated
+
+
+def _added(ours: Known, theirs: MsbState, measure: Measure, seen: _Seen) -> list[NewEvent]:
+    new: list[tuple[MsbManifest, Stored | None, str | None]] = []
     for digest, manifest in theirs.manifests.items():
         known = ours.manifests.get(digest)
+        if known is not None and known.row != manifest.row:
+            known = None
+        before = None if known is None else known.stored_digest
+        stored = None if before is not None and seen.is_quiet(manifest) else seen.new(manifest, before)
         if (
             known is None
-            or known.row != manifest.row
+            or known.size_bytes != manifest.total_size
+            or known.has_config != (manifest.config is not None)
+            or stored is not None
             or any(diff_id not in ours.layers for diff_id in known.layers)
         ):
-            new.append(manifest)
-    new.sort(key=lambda manifest: (_or_late(manifest.created_at_ns), manifest.digest))
+            stored = stored or seen.again(manifest, before)
+            new.append((manifest, stored, before if stored is None else stored.digest))
+    new.sort(key=lambda added: (_or_late(added[0].created_at_ns), added[0].digest))
     sizes: dict[str, int | None] = {}
-    return [_manifest_added(manifest, measure, sizes) for manifest in new]
+    return [_manifest_added(*added, measure, sizes) for added in new]
 
 
-def _manifest_added(manifest: MsbManifest, measure: Measure, sizes: dict[str, int | None]) -> NewEvent:
+def _manifest_added(
+    manifest: MsbManifest,
+    stored: Stored | None,
+    stored_digest: str | None,
+    measure: Measure,
+    sizes: dict[str, int | None],
+) -> NewEvent:
     layers = []
     for layer in manifest.layers:
         if layer.diff_id not in sizes:  # many images have the same
@@ -158,22 +239,27 @@ def _manifest_added(manifest: MsbManifest, measure: Measure, sizes: dict[str, in
             ev.Layer(
                 diff_id=layer.diff_id,
                 blob_digest=layer.blob_digest,
-                media_type=layer.media_type or "",
-                size=layer.size or 0,
+                media_type=layer.media_type,
+                size=layer.size,
                 erofs_size=sizes[layer.diff_id],
             )
         )
+    config = manifest.config
+    if config is not None and stored is not None and config.stop_signal is None:
+        config = replace(config, stop_signal=stored.stop_signal)
     added = ev.ManifestAdded(
-        media_type=manifest.media_type or "",
-        config_digest=manifest.config_digest or "",
+        media_type=manifest.media_type,
+        config_digest=manifest.config_digest,
         architecture=manifest.architecture,
         os=manifest.os,
         variant=manifest.variant,
-        config=manifest.config,
+        config=config,
         layers=tuple(layers),
+        total_size=manifest.total_size,
         fsmeta_size=measure("fsmeta", manifest.digest),
         vmdk_size=measure("vmdk", manifest.digest),
         row=manifest.row,
+        stored_digest=stored_digest,
     )
     return NewEvent(added, manifest.digest, manifest.created_at_ns)
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from msb_cache.home.ledger import Ledger, Transaction
     from msb_cache.msb.database import MsbState, Reader
     from msb_cache.msb.diff import Differences, Measure
+    from msb_cache.msb.stored import Look
     from msb_cache.projections.deletions import Claim
     from msb_cache.projections.known import Known
 
@@ -213,7 +214,7 @@ def _sync(
         theirs = msb_database.read(layout.msb_database) if reader is None else reader.read()
         ours = known.load(connection)
         events = _settle(transaction, measure, began)
-        found = differences(ours, theirs, measure, ledger.clock())
+        found = differences(ours, theirs, measure, _look(layout), ledger.clock())
         claims = deletions.claims(connection, ledger.store(connection))
         if claims:
             found = _append_claimed(transaction, found, claims, ours, acting, ledger.actor)
@@ -294,6 +295,13 @@ def _measure(layout: Layout) -> Measure:
         return listed[kind].get(subject)
 
     return measure
+
+
+def _look(layout: Layout) -> Look:
+    """Return a function that looks into a reference's metadata file."""
+    from msb_cache.msb import stored
+
+    return lambda reference: stored.look(layout.metadata(reference))
 
 
 def _remember(connection: sqlite3.Connection, seen: Stamp, now: int) -> None:

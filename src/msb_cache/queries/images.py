@@ -59,4 +59,4 @@ def detail(connection: sqlite3.Connection, row: HandleRow, origin: Origin) -> Im
 
 def _config(row: ConfigRow) -> ImageConfigDetail:
     fields = msgspec.json.decode(row.fields, type=dict[str, Any])
-    return msgspec.convert({**fields, "digest": row.digest}, ImageConfigDetail)
+    return msgspec.convert({**fields, "digest": row.digest or ""}, ImageConfigDetail)

@@ -429,7 +429,7 @@ class Named:
         if kind != "metadata" or not self._held:
             return False
         try:
-            return metadata.read(path).manifest_digest in self._held
+            return metadata.decode(path).manifest_digest in self._held
         except CorruptArtifactError:
             return False
 

@@ -611,6 +611,7 @@ def _manifest_added(image: SourceImage, sizes: _Sizes) -> ev.ManifestAdded:
             )
             for layer in image.layers
         ),
+        total_size=sum(layer.size for layer in image.layers),
         fsmeta_size=sizes.fsmeta,
         vmdk_size=sizes.vmdk,
     )

@@ -104,7 +104,7 @@ def _agrees(ledger: Ledger, reference: str, path: Path) -> bool:
             row = None if connection is None else images.handle(connection, reference)
         digest = None if row is None else row.manifest_digest
     try:
-        return digest is not None and metadata.read(path).manifest_digest == digest
+        return digest is not None and metadata.decode(path).manifest_digest == digest
     except CorruptArtifactError:
         return False
 

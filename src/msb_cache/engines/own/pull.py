@@ -13,7 +13,6 @@ from msb_cache.artifacts.durable import make_folder
 from msb_cache.artifacts.layer import read_layer
 from msb_cache.artifacts.layout import Layout, leaving_no_folders
 from msb_cache.engines.cached import not_cached, record_cached
-from msb_cache.engines.documents import metadata_difference
 from msb_cache.engines.engine import Progress, Pulled, PullRequest
 from msb_cache.engines.own.add import Addition, Reuse, add
 from msb_cache.errors import CorruptArtifactError, InvalidImageError, MicrosandboxError
@@ -21,6 +20,7 @@ from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.failpoints import reached
+from msb_cache.home.documents import metadata_difference
 from msb_cache.home.ledger import Ledger
 from msb_cache.home.operation import Operation
 from msb_cache.oci.documents.platform import Platform
