@@ -53,6 +53,7 @@ ORDER = (
     "export",
     "import",
     "replay",
+    "hand-over",
     "sync",
     "watch",
     "info",

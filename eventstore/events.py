@@ -218,9 +218,12 @@ class ManifestAdded(Event, frozen=True, kw_only=True):
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """Where an image came from: ``name`` is a registry's host, or an archive's path (``-``: stdin)."""
+    """Where an image came from: ``name`` is a registry's host, or an archive's path (``-``: stdin).
 
-    kind: Literal["archive", "registry", "microsandbox"]
+    Of the kind ``cache`` it was in the cache already, and msb came to know it.
+    """
+
+    kind: Literal["archive", "registry", "microsandbox", "cache"]
     name: str | None = None
 
     @property
@@ -259,7 +262,7 @@ class ImagePulled(Event, frozen=True, kw_only=True):
 
     def told(self) -> Telling:
         """Return what happened, for people."""
-        what = "loaded" if self.source.kind == "archive" else "pulled"
+        what = {"archive": "loaded", "cache": "handed over"}.get(self.source.kind, "pulled")
         details: list[str | Moment] = []
         if self.observed_since_ns is not None:
             details.append(Moment("observed since", self.observed_since_ns))

@@ -256,5 +256,11 @@ def is_held_in_msb(connection: sqlite3.Connection, manifest_digest: str, holder:
     return row is not None and row[0] is not None
 
 
+def unknown_to_msb(connection: sqlite3.Connection) -> list[str]:
+    """Return the canonical references that were never seen in msb's index, in order."""
+    rows = connection.execute("SELECT reference FROM image WHERE msb_row IS NULL ORDER BY reference")
+    return [reference for (reference,) in rows]
+
+
 def _any(connection: sqlite3.Connection, query: str, value: str) -> bool:
     return connection.execute(query, (value,)).fetchone() is not None

@@ -16,6 +16,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     Document = dict[str, Any]
@@ -305,7 +306,7 @@ class Fake:
             reason = f"{error.strerror} (os error {error.errno})"
             raise Refused(f"cache error at {path}: {reason}") from None
         loaded = []
-        for number, (document, names) in enumerate(images_of(data)):
+        for number, (document, names) in enumerate(images_of(data, self._has_layer)):
             wanted = [*names, *(tags if number == 0 else ())]
             if not wanted:
                 raise Refused("manifest parse error: docker archive image has no tags; pass --tag to name it")
@@ -314,6 +315,9 @@ class Fake:
         for name in [] if quiet else loaded:
             done("Loaded", name)
         return 0
+
+    def _has_layer(self, diff_id: str) -> bool:
+        return os.path.exists(self.path("layers", diff_id))
 
     def pull(self, reference: str, force: bool) -> int:
         import json
@@ -368,6 +372,8 @@ class Fake:
             self.lease(self.path("manifests", reference), fcntl.LOCK_SH)
         for path in self.artifacts(document):
             self.lease(path, fcntl.LOCK_SH)
+            if os.path.exists(path):
+                continue
             with open(f"{path}.lock", "a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not os.path.exists(path):
@@ -522,11 +528,11 @@ def canonical(typed: str) -> str:
 # -- archives ---------------------------------------------------------------------------------------------
 
 
-def images_of(data: bytes) -> list[tuple[Document, list[str]]]:
+def images_of(data: bytes, has: Callable[[str], bool] | None = None) -> list[tuple[Document, list[str]]]:
     """Return what an archive's images' metadata files will hold, and their names."""
     members = members_of(data)
     if "oci-layout" in members:
-        return images_of_layout(members)
+        return images_of_layout(members, has or (lambda diff_id: False))
     if "manifest.json" in members:
         return images_of_docker(members)
     raise Refused("manifest parse error: archive missing manifest.json or oci-layout")
@@ -549,7 +555,10 @@ def members_of(data: bytes) -> dict[str, bytes]:
     return members
 
 
-def images_of_layout(members: dict[str, bytes]) -> list[tuple[Document, list[str]]]:
+def images_of_layout(
+    members: dict[str, bytes], has: Callable[[str], bool]
+) -> list[tuple[Document, list[str]]]:
+    """Return a layout's images; of layers that are there already the blobs need only be there, too."""
     import json
 
     blobs = {f"sha256:{name.rpartition('/')[2]}": data for name, data in members.items() if "/" in name}
@@ -560,7 +569,18 @@ def images_of_layout(members: dict[str, bytes]) -> list[tuple[Document, list[str
     images = []
     for digest, names in found.items():
         config = blobs[json.loads(blobs[digest])["config"]["digest"]]
-        images.append((described(blobs[digest], config), names))
+        document = described(blobs[digest], config)
+        for layer in document["layers"]:
+            problem, size = "manifest parse error: OCI layer", layer["size_bytes"]
+            if layer["digest"] not in blobs:
+                name = layer["digest"].removeprefix("sha256:")
+                raise Refused(f"manifest parse error: OCI layout missing layer blob blobs/sha256/{name}")
+            found = len(blobs[layer["digest"]])
+            if found != size and not has(layer["diff_id"]):
+                raise Refused(
+                    f"{problem} {layer['digest']} size mismatch: descriptor has {size}, archive has {found}"
+                )
+        images.append((document, names))
     return images
 
 

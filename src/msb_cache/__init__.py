@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         with_backend,
     )
     from msb_cache.cache import ImageCache
+    from msb_cache.commands.hand_over import HandedOver
     from msb_cache.errors import (
         BusyError,
         CorruptArtifactError,
@@ -93,6 +94,7 @@ __all__ = [
     "CorruptLogError",
     "Credential",
     "DiskImageFormat",
+    "HandedOver",
     "HeldImage",
     "HistoryEvent",
     "Hold",
@@ -156,6 +158,7 @@ _MODULES = {
         "with_backend",
     ),
     "msb_cache.cache": ("ImageCache",),
+    "msb_cache.commands.hand_over": ("HandedOver",),
     "msb_cache.eventstore.store": ("Actor", "StoredEvent"),
     "msb_cache.image": ("Image",),
     "msb_cache.models": (

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from msb_cache.audit.restore import RestoreReport
     from msb_cache.audit.schema import SchemaProblem
     from msb_cache.audit.verify import Verification
+    from msb_cache.commands.hand_over import HandedOver
     from msb_cache.engines.choose import EngineChoice
     from msb_cache.engines.decision import Confirm, Preview
     from msb_cache.engines.engine import Policy, Progress
@@ -790,6 +791,32 @@ class ImageCache:
         from msb_cache.commands.remove import preview_prune
 
         return preview_prune(self._session, orphans=orphans)
+
+    def hand_over(
+        self, references: str | Sequence[str] = (), *, dry_run: bool = False
+    ) -> builtins.list[HandedOver]:
+        """Make images known to msb that are in this home and not in msb's index, as they are.
+
+        msb gets manifest and config as they are stored, and finds the layers: the digest stays, and no layer
+        is copied. A home of ours becomes msb's by it. Files are checked first and stay locked until msb is
+        done. A release of msb that does not take an image so gets an archive of it; the digest changes then.
+
+        Args:
+            references: which images; none: all that msb does not know.
+            dry_run: only check and say what would be handed over; nothing is changed or recorded.
+
+        Returns:
+            What became of each image, oldest first. Each that fails says why, and the others go on.
+
+        Raises:
+            ImageNotFoundError, InvalidReferenceError: as for ``get``; nothing was handed over.
+            MsbProgramError: no msb is found, or it cannot be run.
+        """
+        from msb_cache.audit.files import checking
+        from msb_cache.commands.hand_over import hand_over
+
+        wanted = [references] if isinstance(references, str) else [*references]
+        return hand_over(self._session, wanted, checking(self._ledger), dry_run=dry_run)
 
     def rebuild(self) -> builtins.list[SchemaProblem | Difference]:
         """Make anew what is derived: schema, projections and the copies of the index, from the log.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache.artifacts.locks import Lock, LockSet, is_free
+from msb_cache.artifacts.locks import Lease, Lock, LockSet, is_free
 
 
 def test_exclusive(tmp_path: Path) -> None:
@@ -227,3 +227,16 @@ def test_a_set_that_cannot_take_one_keeps_none(tmp_path: Path) -> None:
         pass
     assert is_free(paths[0])
     assert not paths[2].exists()
+
+
+def test_a_lease_is_shared_and_keeps_others_from_having_it_alone(tmp_path: Path) -> None:
+    path = tmp_path / "lease"
+    with Lease(path) as one, Lease(path) as two:
+        assert one.acquire()
+        assert two.acquire()
+        assert not Lock(path).acquire()
+        two.release()
+        assert not Lock(path).acquire()
+    with Lock(path) as alone:
+        assert alone.acquire()
+        assert not Lease(path).acquire()

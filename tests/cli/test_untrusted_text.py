@@ -134,6 +134,7 @@ def commands(at: dict[str, Any]) -> dict[str, list[list[object]]]:
         "export": [["export", "-o", folder / HOSTILE], ["export", "-o", folder / "no" / HOSTILE]],
         "import": [["import", archive], ["import", folder / "no"]],
         "replay": [["replay"], ["replay", "--log", archive], ["replay", "--until-diff", archive]],
+        "hand-over": [["hand-over", "evil:1"], ["hand-over", HOSTILE]],
         "sync": [["sync"]],
         "watch": [["watch", HOSTILE]],
         "info": [["info"], ["--home", folder / HOSTILE, "info"], ["--home", f"{archive}/x", "use", "a"]],

@@ -289,6 +289,13 @@ def lock_path(path: Path) -> Path:
     return path.with_name(path.name + ".lock")
 
 
+def lease_path(path: Path) -> Path:
+    """Return the lock file that msb holds while it uses an artifact, or deletes it."""
+    from hashlib import sha256
+
+    return path.parent / ".msb-leases" / f"{sha256(os.fsencode(path.name)).hexdigest()}.lock"
+
+
 @contextmanager
 def leaving_no_folders(layout: Layout) -> Iterator[None]:
     """Take away again the folders of a home that were not there before a refused command, if they are empty.

@@ -1,4 +1,4 @@
-"""Exclusive ``flock`` locks on files, as microsandbox takes them beside its artifacts.
+"""``flock`` locks on files, as microsandbox takes them beside its artifacts, exclusive but for leases.
 
 The kernel drops a lock when its process ends, however it ends; so a lock that can be had says that
 its last owner is gone, and no process id is ever consulted. Locks are never downgraded.
@@ -35,6 +35,8 @@ os.register_at_fork(after_in_child=_close_in_child)
 class Lock:
     """One lock file, held from ``acquire`` to ``release``."""
 
+    _how = fcntl.LOCK_EX
+
     def __init__(self, path: str | Path) -> None:
         self.path = os.fspath(path)
         self._descriptor: int | None = None
@@ -54,7 +56,7 @@ class Lock:
             descriptor = _open(self.path)
             _open_descriptors.add(descriptor)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, self._how | fcntl.LOCK_NB)
                 if self._is_current(descriptor):
                     self._descriptor = descriptor
                     return True
@@ -109,6 +111,12 @@ class Lock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+class Lease(Lock):
+    """A lock that others may hold as well: on what they use, and a process deletes that has it alone."""
+
+    _how = fcntl.LOCK_SH
 
 
 class FolderLease:

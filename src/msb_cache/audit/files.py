@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -24,6 +24,7 @@ from msb_cache.engines.leftovers import Leftover
 from msb_cache.engines.named_files import NamedFiles
 from msb_cache.errors import CorruptArtifactError
 from msb_cache.home.documents import metadata_difference, msb_metadata_difference
+from msb_cache.home.ledger import Ledger
 from msb_cache.projections.rows import LayerRow, ManifestLayerRow, ManifestRow
 from msb_cache.projections.state import IndexState, load
 from msb_cache.projections.tables import stored_rows
@@ -58,6 +59,27 @@ class DiskProblem:
     leftover: Leftover | None = None
     detail: str | None = None
     references: tuple[str, ...] = ()
+
+
+def checking(ledger: Ledger) -> Callable[[Collection[Path]], str | None]:
+    """Return a function that says what is wrong with files of images, which we wrote; None: nothing.
+
+    The index is read once, when the first is looked at.
+    """
+    read: list[IndexedFiles] = []
+
+    def problem(paths: Collection[Path]) -> str | None:
+        if not read:
+            with ledger.read() as connection:
+                if connection is None:
+                    return None
+                read.append(IndexedFiles(ledger.layout, connection, load(connection), by_msb=False))
+        for found in read[0].broken(paths):
+            what = {"missing": "is missing", "size": "has another size"}.get(found.problem)
+            return f"{found.path.name} {what or f'is {found.problem}: {found.detail}'}; load the image again"
+        return None
+
+    return problem
 
 
 def expected_files(layout: Layout, connection: sqlite3.Connection) -> dict[Path, tuple[str, int | None]]:

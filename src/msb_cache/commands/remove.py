@@ -97,7 +97,8 @@ def _check_reachable(state: IndexState, canonical: str) -> None:
         why = (
             "it came here before msb, which keeps this home and does not know it"
             if kept.rule == UNKNOWN
-            else "msb, which keeps this home, would delete layers of images that it does not know"
+            else "msb, which keeps this home, would delete layers of images that it does not know; "
+            "`msb-cache hand-over` makes them known to it"
         )
         raise HomeOwnedByMicrosandboxError(f"{familiar(canonical)} is not removed: {why}")
 

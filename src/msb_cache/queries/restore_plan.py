@@ -134,8 +134,11 @@ def _source(store: EventStore, canonical: str, digest: str, before: int) -> ev.S
     """Return where the reference last got this manifest from, before the deletion."""
     pulls = store.read(subjects=[canonical], types=[ev.ImagePulled.type], until=before, reverse=True)
     for event in pulls:
-        if isinstance(event.data, ev.ImagePulled) and event.data.manifest_digest == digest:
-            return event.data.source
+        data = event.data
+        if not isinstance(data, ev.ImagePulled) or data.manifest_digest != digest:
+            continue
+        if data.source.kind != "cache":  # there it had come by an earlier pull
+            return data.source
     return None
 
 

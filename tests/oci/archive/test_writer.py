@@ -8,7 +8,13 @@ import pytest
 
 from msb_cache.errors import InvalidImageError
 from msb_cache.oci.archive.open import open_archive
-from msb_cache.oci.archive.writer import SavedImage, SavedLayer, write_docker, write_oci
+from msb_cache.oci.archive.writer import (
+    SavedImage,
+    SavedLayer,
+    write_docker,
+    write_oci,
+    write_without_layers,
+)
 from msb_cache.oci.documents.platform import Platform
 from msb_cache.oci.reference import Reference
 from tests.imagebuilder import BuiltImage, BuiltLayer, file, image, layer, sample
@@ -165,3 +171,19 @@ def test_members_above_8_gib_keep_their_size() -> None:
 
 def test_the_sample_is_deterministic() -> None:
     assert sample().digest == sample().digest
+
+
+def test_without_layers_no_placeholder_is_of_its_blob() -> None:
+    out = io.BytesIO()
+    built = sample()
+    layers = [(each.digest, len(each.blob)) for each in built.layers] + [("sha256:" + 64 * "0", 0)]
+    write_without_layers(out, built.manifest, built.config, [*layers, layers[0]])
+    out.seek(0)
+    with tarfile.open(fileobj=out) as tar:
+        found = {member.name: tar.extractfile(member) for member in tar if member.isfile()}
+    read = {name: b"" if data is None else data.read() for name, data in found.items()}
+    assert read[f"blobs/sha256/{built.digest[7:]}"] == built.manifest
+    (entry,) = json.loads(read["index.json"])["manifests"]
+    assert (entry["digest"], "annotations" in entry) == (built.digest, False)
+    for digest, size in layers:
+        assert len(read[f"blobs/sha256/{digest[7:]}"]) != size

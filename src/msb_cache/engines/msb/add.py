@@ -78,7 +78,7 @@ def pull(ledger: Ledger, request: PullRequest) -> Pulled:
         raise ImagePullFailedError(f"msb could not pull {reference.familiar}: {finished.problem}")
     diagnostics.info("image.added", references=[reference.familiar], engine="msb")
     names = [reference.canonical]
-    explain = _explain(names, request.source, request.began_ns)
+    explain = explained(names, request.source, request.began_ns)
     report = sync(ledger, force=True, acting=OwnAction(operation, explain))
     for pulled in _recorded(ledger, names, report.events):
         return pulled
@@ -100,7 +100,7 @@ def load(ledger: Ledger, request: LoadRequest) -> list[images.HandleRow]:
     program = require_program(ledger.layout.home, ledger.note)
     sync(ledger)
     loaded = [*dict.fromkeys(_load(program, request.source, request.tags))]
-    explain = _explain(loaded, request.origin, request.began_ns)
+    explain = explained(loaded, request.origin, request.began_ns)
     report = sync(ledger, force=True, acting=OwnAction(uuid7(), explain))
     diagnostics.info("image.added", references=loaded, engine="msb")
     return [pulled.row for pulled in _recorded(ledger, loaded, report.events)]
@@ -205,7 +205,7 @@ def _spelling(ledger: Ledger, reference: Reference) -> str:
     return reference.familiar if known is None else known.typed
 
 
-def _explain(references: Sequence[str], source: ev.Source, began_ns: int) -> Attribution:
+def explained(references: Sequence[str], source: ev.Source, began_ns: int) -> Attribution:
     """Return what says which differences came of adding these references, and where from."""
 
     def explain(events: Sequence[NewEvent], known: Known, theirs: MsbState) -> list[tuple[NewEvent, bool]]:

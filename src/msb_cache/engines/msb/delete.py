@@ -6,13 +6,11 @@ files that no record names are deleted here, under msb's own locks.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from msb_cache import diagnostics
 from msb_cache.artifacts import files, metadata
 from msb_cache.artifacts.durable import Changes
 from msb_cache.artifacts.kinds import needed_by
-from msb_cache.artifacts.layout import Layout, lock_path
+from msb_cache.artifacts.layout import Layout, lease_path, lock_path
 from msb_cache.artifacts.locks import Lock, is_free
 from msb_cache.engines import leftovers
 from msb_cache.engines.decision import (
@@ -487,8 +485,7 @@ def _collectable(layout: Layout, named: Named) -> Iterator[tuple[Path, ev.Planne
 
 def _locks(path: Path) -> tuple[Path, Path]:
     """Return the locks that msb takes for an artifact: a sandbox's lease, and its writer's lock."""
-    lease = sha256(os.fsencode(path.name)).hexdigest()
-    return path.parent / ".msb-leases" / f"{lease}.lock", lock_path(path)
+    return lease_path(path), lock_path(path)
 
 
 def _collect(ledger: Ledger, operation: str, shown: Preview) -> None:

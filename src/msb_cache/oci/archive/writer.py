@@ -131,6 +131,37 @@ def write_oci(out: BinaryIO, images: Sequence[SavedImage]) -> None:
     tar.finish()
 
 
+def write_without_layers(
+    out: BinaryIO, manifest: bytes, config: bytes, layers: Sequence[tuple[str, int]]
+) -> None:
+    """Write an OCI image layout without names, whose layers' blobs are placeholders.
+
+    Only a reader that has the layers can use it: a placeholder's size is never that of its blob, so that no
+    reader takes it for one.
+
+    Args:
+        out: where to.
+        manifest: the manifest's exact bytes.
+        config: the config's exact bytes.
+        layers: digest and size in bytes of each blob that the manifest names.
+    """
+    tar = _TarWriter(out)
+    media_type = msgspec.json.decode(manifest, type=_MediaType).mediaType or OCI_MANIFEST
+    descriptor = {"mediaType": media_type, "digest": digest_of(manifest), "size": len(manifest)}
+    tar.document("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [descriptor]}
+    tar.document("index.json", msgspec.json.encode(index))
+    tar.document(_blob(digest_of(manifest)), manifest)
+    tar.document(_blob(digest_of(config)), config)
+    for digest, size in dict(layers).items():
+        tar.document(_blob(digest), b"" if size else b"\0")
+    tar.finish()
+
+
+class _MediaType(msgspec.Struct):
+    mediaType: str | None = None  # as the document has it
+
+
 def _check(image: SavedImage) -> None:
     what = f"config {digest_of(image.config)}"
     if decode_config(image.config, what).diff_ids != tuple(layer.diff_id for layer in image.layers):

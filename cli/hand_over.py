@@ -1,0 +1,90 @@
+"""The hand-over command: images that msb does not know, made known to it as they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.common import done, examples, format_option, note, open_cache, quiet_option, reason_option
+from msb_cache.cli.main import EXIT_FAILED
+
+if TYPE_CHECKING:
+    from msb_cache.commands.hand_over import HandedOver
+
+
+@click.command(
+    "hand-over",
+    short_help="Make images known to msb that it does not know.",
+    epilog=examples("msb-cache hand-over --dry-run", "msb-cache hand-over app:1"),
+)
+@click.argument("references", nargs=-1, metavar="[REF]...")
+@click.option("--dry-run", is_flag=True, help="Only check, and say what would be handed over.")
+@reason_option
+@format_option
+@quiet_option("Print nothing but errors.")
+@click.pass_obj
+def hand_over(
+    home: str | None,
+    references: tuple[str, ...],
+    dry_run: bool,
+    reason: str | None,
+    format_: str,
+    quiet: bool,
+) -> int:
+    """Make images known to msb that it does not know, as they are.
+
+    Without REFs all that lie in this home and not in msb's index. Digests stay, and no layer is copied. A
+    home that msb-cache keeps becomes msb's by it.
+    """
+    with open_cache(home, reason=reason, quiet=quiet) as cache:
+        found = cache.hand_over(references, dry_run=dry_run)
+    if format_ == "json":
+        output.json([_fields(each) for each in found])
+    elif not quiet:
+        if not found:
+            output.line("msb knows every image here.", err=True)
+        for each in found:
+            _print(each)
+        if any(each.outcome in ("handed over", "saved") for each in found):
+            note("for msb they were created and last used now; the log has the times as they were")
+    failed = [each for each in found if each.outcome == "failed"]
+    for each in failed:
+        output.error(f"{each.reference}: {each.problem}")
+    return EXIT_FAILED if failed else 0
+
+
+COMMAND = hand_over
+
+_WORDS = {"planned": "Would be", "handed over": "Handed over", "saved": "Saved", "known": "Known"}
+
+
+def _print(each: HandedOver) -> None:
+    if each.outcome == "failed":
+        return
+    digest = output.short(each.manifest_digest)
+    if each.new_digest is not None:
+        digest = f"{digest} → {output.short(each.new_digest)}"
+    done(_WORDS[each.outcome], f"{each.reference}  {digest}")
+    if each.outcome == "saved":
+        note(f"{each.reference} has another digest now: {each.problem}")
+    for reset in each.reset:
+        if reset.what == "platform":
+            note(f"for msb {each.reference} is of {reset.after}, and it is of {reset.before}")
+
+
+def _fields(each: HandedOver) -> dict[str, Any]:
+    def value(found: str | int | None) -> str | None:
+        return output.rfc3339(found) if isinstance(found, int) else found
+
+    return {
+        "reference": each.reference,
+        "digest": each.manifest_digest,
+        "outcome": each.outcome,
+        "new_digest": each.new_digest,
+        "reset": {
+            reset.what: {"before": value(reset.before), "after": value(reset.after)} for reset in each.reset
+        },
+        "problem": each.problem,
+    }
