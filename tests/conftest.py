@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / ".cache" / "test-images"
+RELEASES = ROOT / ".cache" / "msb"
+"""Where .ci/run installs releases of msb, each in an environment of its own."""
 KEPT = {"MSB_CACHE_TEST_MSB", "MSB_CACHE_REQUIRE_PEERS"}
 PATH = os.environ.get("PATH", os.defpath)
 """Where peers are; the tests themselves see no msb that is there."""
@@ -245,7 +247,8 @@ def config(own_home: Path) -> Callable[[object], None]:
 def require_peer() -> Callable[[str], str]:
     """Return a function that gives a peer's path, or skips; with MSB_CACHE_REQUIRE_PEERS=1 it fails.
 
-    A peer is a program's name, ``msb`` (the real one), or ``root`` for the right to be root.
+    A peer is a program's name, ``msb`` (the real one), ``msb 0.6.18`` (that release of it), or ``root`` for
+    the right to be root.
     """
     required = os.environ.get("MSB_CACHE_REQUIRE_PEERS") == "1"
 
@@ -254,6 +257,8 @@ def require_peer() -> Callable[[str], str]:
             path = "/root" if os.geteuid() == 0 else None
         elif name == "msb":
             path = os.environ.get("MSB_CACHE_TEST_MSB") or shutil.which("msb", path=PATH)
+        elif name.startswith("msb "):
+            path = str(RELEASES / name[4:] / "bin" / "msb")
         else:
             path = shutil.which(name, path=f"{PATH}:/usr/sbin:/sbin")
         if path is None or not os.path.exists(path):
@@ -267,7 +272,23 @@ def require_peer() -> Callable[[str], str]:
 @pytest.fixture(scope="session")
 def msb(require_peer: Callable[[str], str]) -> str:
     """Return the path of the real msb; run it with MSB_HOME in tmp_path."""
-    return require_peer("msb")
+    return program_behind(require_peer("msb"))
+
+
+def program_behind(path: str) -> str:
+    """Return the program that a wheel's starter becomes: that costs a tenth of a second, each time."""
+    with open(path, "rb") as file:
+        first = file.readline(4096)
+    if not first.startswith(b"#!"):
+        return path
+    ask = "import os, microsandbox._cli as cli; os.execv = lambda path, words: print(path); cli.main()"
+    python = os.fsdecode(first[2:].strip())
+    with tempfile.TemporaryDirectory() as home:
+        environment = {**os.environ, "HOME": home, "MSB_HOME": home}
+        done = subprocess.run(
+            [python, "-c", ask], env=environment, capture_output=True, text=True, check=True
+        )
+    return done.stdout.strip()
 
 
 # --- images -------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from tests.conftest import built_once
 from tests.imagebuilder import docker_archive
 from tests.peers.realmsb import IMAGES, Msb, copied, short_home
 
+pytest.register_assert_rewrite("tests.peers.agreement")
+
 
 @pytest.fixture(scope="session")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from tests.imagebuilder import file, image, layer
@@ -39,10 +41,9 @@ class Msb:
         self.program, self.home, self.archives = program, home, archives
 
     def __call__(self, *arguments: str, fails: bool = False) -> str:
-        environment = {name: value for name, value in os.environ.items() if name != "MSB_PATH"}
         done = subprocess.run(
             [self.program, *arguments],
-            env=environment | {"MSB_HOME": str(self.home), "MSB_BACKEND": "local"},
+            env=self._environment(),
             capture_output=True,
             text=True,
             timeout=60,
@@ -50,6 +51,10 @@ class Msb:
         )
         assert fails or done.returncode == 0, (arguments, done.stderr)
         return done.stdout
+
+    def _environment(self) -> dict[str, str]:
+        environment = {name: value for name, value in os.environ.items() if name != "MSB_PATH"}
+        return environment | {"MSB_HOME": str(self.home), "MSB_BACKEND": "local"}
 
     def json(self, *arguments: str) -> Any:
         return json.loads(self(*arguments, "--format", "json") or "[]")
@@ -60,6 +65,39 @@ class Msb:
     def create(self, reference: str, name: str) -> None:
         """Make a sandbox; here its boot fails, and it stays behind, stopped."""
         self("create", reference, "--name", name, "--memory", "64M", "--root-disk", "256M", fails=True)
+
+    def boot(self, *arguments: str, sandbox: str) -> None:
+        """Run a command that boots a sandbox, and end the boot as soon as its record is there.
+
+        It would fail here all the same, after ten seconds of work.
+        """
+        before = self._last_run(sandbox)
+        with subprocess.Popen(
+            [self.program, *arguments],
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            end = time.monotonic() + 60
+            while process.poll() is None:
+                row, pid = self._last_run(sandbox)
+                if pid is not None and row != before[0]:
+                    os.kill(pid, signal.SIGKILL)
+                    break
+                assert time.monotonic() < end, "no boot began"
+                time.sleep(0.005)
+            assert process.wait(timeout=60) != 0
+        self("ls")  # it notices what became of the boot
+
+    def _last_run(self, sandbox: str) -> tuple[int, int | None]:
+        query = (
+            "SELECT r.id, r.pid FROM run r JOIN sandbox s ON s.id = r.sandbox_id "
+            "WHERE s.name = ? AND r.terminated_at IS NULL ORDER BY r.id DESC LIMIT 1"
+        )
+        with closing(sqlite3.connect(f"file:{self.home}/db/msb.db?mode=ro", uri=True)) as connection:
+            found: tuple[int, int | None] | None = connection.execute(query, (sandbox,)).fetchone()
+        return found or (0, None)
 
     def references(self) -> set[str]:
         """Return what msb lists, as it was typed."""
@@ -85,8 +123,9 @@ class Msb:
 @contextmanager
 def short_home() -> Iterator[Path]:
     """Yield the path of a home that is not there yet."""
-    # msb makes sockets below a home, whose paths have at most 107 bytes.
-    with TemporaryDirectory(prefix="msb-", dir="/tmp") as folder:
+    # msb makes sockets below a home, whose paths have at most 107 bytes: 59 are its own.
+    place = gettempdir()
+    with TemporaryDirectory(prefix="msb-", dir=place if len(place) <= 34 else "/tmp") as folder:
         yield Path(folder) / "h"
 
 

@@ -1,0 +1,187 @@
+"""Whether msb and msb-cache say the same of a home, after each thing that either does to it.
+
+What msb says is read from its own JSON, and from its database and the disk as ``reading`` reads them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from msb_cache import ImageCache, ImagePruneReport, SyncReport
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.store import StoredEvent
+from msb_cache.oci.reference import Reference
+from tests.peers.reading import Reading, read
+from tests.peers.realmsb import Msb
+
+OURS = "sandbox:our-"
+"""How holders begin that only msb-cache knows."""
+
+
+class Agreement:
+    """Compares a home with what it was at the last comparison.
+
+    Attributes:
+        seen: the home at the last comparison.
+        held: by us, holders and the digests that they hold.
+        used: by us, msb's records of references, and when in ns since the epoch.
+    """
+
+    def __init__(self, real: Msb, cache: ImageCache) -> None:
+        self.real, self.cache = real, cache
+        self.seen = read(real.home)
+        self.held: dict[str, str] = {}
+        self.used: dict[int, int] = {}
+        self._seq = 0
+
+    def compare(self, report: ImagePruneReport | None = None) -> None:
+        """Both say the same now, and the log has what happened since the last time.
+
+        Args:
+            report: of the one removal or prune of ours since then.
+        """
+        before, now = self.seen, read(self.real.home)
+        self.seen = now
+        self._images(now)
+        self._holds(now)
+        self._layers(now)
+        self._events(before, now)
+        assert self.cache.sync(force=True) == SyncReport()
+        if report is not None:
+            assert counters(report) == counted(before, now)
+
+    def look_closely(self) -> None:
+        """Nothing that is derived from the log differs from it, and the disk has what the index names."""
+        assert self.cache.rebuild() == []
+        found = self.cache.verify()
+        assert found.sound
+        # msb leaves the metadata of a reference that it was forced to remove from an image in use.
+        allowed = {("leftover", "metadata")}
+        assert not [
+            each
+            for each in found.disk
+            if each.problem != "extra" and (each.problem, each.kind) not in allowed
+        ]
+
+    def _images(self, now: Reading) -> None:
+        handles = {handle.reference: handle for handle in self.cache.list()}
+        listed = {each["reference"]: each for each in self.real.json("image", "ls")}
+        assert {*listed} == {*now.refs}
+        by_age = sorted(now.refs.values(), key=lambda ref: ref.created, reverse=True)
+        assert [*handles] == [shown(ref.typed) for ref in by_age]
+        for typed, ref in now.refs.items():
+            handle, manifest = handles[shown(typed)], now.manifests[ref.digest]
+            assert (handle.manifest_digest, handle.layer_count) == (ref.digest, len(manifest.layers))
+            assert (handle.architecture, handle.os) == (manifest.architecture, manifest.os)
+            assert handle.size_bytes == manifest.size == listed[typed]["size_bytes"]
+            assert handle.created_at_ns == ref.created
+            assert handle.last_used_at_ns == max(ref.updated, self.used.get(ref.row, 0))
+
+    def _holds(self, now: Reading) -> None:
+        assert {each["name"] for each in self.real.json("ls")} == {*now.sandboxes}
+        ours = {(holder, digest) for holder, digest in self.held.items() if digest in now.manifests}
+        found = {(hold.holder, hold.manifest_digest) for hold in self.cache.holds()}
+        assert {hold for hold in found if not hold[0].startswith(OURS)} == {*now.holds}
+        assert ours <= found
+        for ref in now.refs.values():
+            holders = [*now.holders(ref.digest), *(holder for holder, held in ours if held == ref.digest)]
+            assert self.cache.holders(ref.typed) == sorted(holders)
+
+    def _layers(self, now: Reading) -> None:
+        for ref in now.refs.values():
+            layers = self.cache.inspect(ref.typed).layers
+            assert tuple(each.diff_id for each in layers) == now.manifests[ref.digest].layers
+            for each in layers:
+                assert each.erofs_size_bytes == now.files[f"layers/{each.diff_id.replace(':', '_')}.erofs"]
+
+    def _events(self, before: Reading, now: Reading) -> None:
+        """The log has what came, moved and went, once each, and nothing else of that."""
+        events = self.cache.events(after=self._seq)
+        self._seq = max((event.seq for event in events), default=self._seq)
+        found, wanted = Counter(filter(None, map(what, events))), Counter(expected(before, now))
+        # One that was there is added again when msb keeps it in another form, as after a pull of a load.
+        again = {("manifest.added", digest) for digest in before.manifests} - wanted.keys()
+        found = Counter({each: count for each, count in found.items() if each not in again})
+        assert (found - wanted, wanted - found) == (Counter(), Counter())
+
+
+def shown(typed: str) -> str:
+    """Return how msb-cache shows a reference that msb has as it was typed."""
+    return Reference.parse(typed).familiar
+
+
+COUNTERS = (
+    *("image_refs_removed", "manifests_removed", "layers_removed", "fsmeta_removed", "vmdk_removed"),
+    "bytes_reclaimed",
+)
+FILES = {"layer.deleted": "layers", "fsmeta.deleted": "fsmeta", "vmdk.deleted": "vmdk"}
+
+
+def what(event: StoredEvent) -> tuple[Any, ...] | None:
+    """Return what an event says that can be read off the home; None if it says nothing of that."""
+    data, subject = event.data, event.subject
+    if isinstance(data, ev.ImagePulled):
+        return (event.type, subject, data.manifest_digest, data.previous_digest) if data.changed else None
+    if isinstance(data, ev.ImageRemoved):
+        return event.type, subject, data.manifest_digest
+    if isinstance(data, ev.ImageHeld | ev.ImageReleased):
+        return None if data.holder.startswith(OURS) else (event.type, subject, data.holder)
+    if isinstance(data, ev.ManifestAdded | ev.ManifestDeleted):
+        return event.type, subject
+    if event.type in FILES:
+        return event.type, subject, data.bytes  # type: ignore[attr-defined]
+    return None
+
+
+def expected(before: Reading, now: Reading) -> Iterator[tuple[Any, ...]]:
+    """Yield what the log must say of the way from one reading to the other."""
+    for typed, ref in before.refs.items():
+        if typed not in now.refs or now.refs[typed].row != ref.row:
+            yield "image.removed", canonical(typed), ref.digest
+    for typed, ref in now.refs.items():
+        old = before.refs.get(typed)
+        if old is None or old.row != ref.row:
+            yield "image.pulled", canonical(typed), ref.digest, None
+        elif old.digest != ref.digest:
+            yield "image.pulled", canonical(typed), ref.digest, old.digest
+    for digest, manifest in before.manifests.items():
+        if digest not in now.manifests or now.manifests[digest].row != manifest.row:
+            yield "manifest.deleted", digest
+    for digest, manifest in now.manifests.items():
+        if digest not in before.manifests or before.manifests[digest].row != manifest.row:
+            yield "manifest.added", digest
+    for (holder, digest), row in before.holds.items():
+        if now.holds.get((holder, digest)) != row:
+            yield "image.released", digest, holder
+    for (holder, digest), row in now.holds.items():
+        if before.holds.get((holder, digest)) != row:
+            yield "image.held", digest, holder
+    for path, size in before.files.items():
+        folder, _, name = path.partition("/")
+        if path not in now.files and folder in FILES.values():
+            (deleted,) = (kind for kind, of in FILES.items() if of == folder)
+            yield deleted, name.partition(".")[0].replace("_", ":"), size
+
+
+def counters(report: ImagePruneReport) -> dict[str, int | None]:
+    return {counter: getattr(report, counter) for counter in COUNTERS}
+
+
+def canonical(typed: str) -> str:
+    return Reference.parse(typed).canonical
+
+
+def counted(before: Reading, now: Reading) -> dict[str, int | None]:
+    """Return the counters of what went from msb's index, and from the disk."""
+    gone = {path: size for path, size in before.files.items() if path not in now.files}
+    folders = Counter(path.partition("/")[0] for path in gone)
+    return {
+        "image_refs_removed": len(before.refs) - len(now.refs),
+        "manifests_removed": len(before.manifests) - len(now.manifests),
+        "layers_removed": len(before.layers) - len(now.layers),
+        "fsmeta_removed": folders["fsmeta"],
+        "vmdk_removed": folders["vmdk"],
+        "bytes_reclaimed": sum(gone.values()) if gone else None,
+    }
