@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from msb_cache import ownership
 from msb_cache.artifacts.durable import make_folder
 from msb_cache.artifacts.layout import Layout, leaving_no_folders
 from msb_cache.artifacts.locks import FolderLease
@@ -120,15 +121,15 @@ def test_what_is_refused_takes_no_folders_from_what_begins_meanwhile(
 def test_folders_are_made_again_where_those_above_vanish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted, really, left = tmp_path / "a" / "b" / "c", Path.mkdir, [3]
+    wanted, really, left = tmp_path / "a" / "b" / "c", ownership.make_folder, [3]
 
-    def mkdir(path: Path, mode: int = 0o777) -> None:
+    def make(path: Path, mode: int) -> None:
         if path == wanted and left[0]:
             left[0] -= 1
             path.parent.rmdir()
             path.parent.parent.rmdir()
         really(path, mode)
 
-    monkeypatch.setattr(Path, "mkdir", mkdir)
+    monkeypatch.setattr(ownership, "make_folder", make)
     make_folder(wanted)
     assert (wanted.is_dir(), left) == (True, [0])

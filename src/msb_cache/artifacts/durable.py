@@ -173,11 +173,17 @@ def _missing(folder: Path) -> list[Path]:
 
 
 def _mkdir(path: Path) -> None:
+    from msb_cache import ownership
+
     shared = files.is_shared(path.parent)
     with suppress(FileExistsError):
-        path.mkdir(mode=0o770 if shared else 0o700)
+        ownership.make_folder(path, 0o770 if shared else 0o700)
         if shared and not files.is_shared(path):
-            path.chmod(0o2770)
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fchmod(descriptor, 0o2770)
+            finally:
+                os.close(descriptor)
 
 
 def _sync_parent(folder: Path) -> None:

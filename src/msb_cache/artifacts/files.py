@@ -59,17 +59,19 @@ def open_private(path: str | Path, flags: int, *, readable: bool = False) -> int
 
     A new file is its owner's, less what the umask takes; where a group shares the folder it is the group's,
     too, whatever the umask: one member's must not lock the others out. ``readable`` lets every user read who
-    may enter the folder.
+    may enter the folder. One that root makes is the folder's owner's (see ``ownership``).
     """
-    flags |= os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    from msb_cache import ownership  # a command that reads makes none
+
+    flags |= os.O_CLOEXEC | os.O_NOFOLLOW
     mode = 0o044 if readable else 0
     if not is_shared(os.path.dirname(path)):
-        return os.open(path, flags, mode | 0o600)
+        return ownership.open_file(path, flags, mode | 0o600)
     mode |= 0o660
-    descriptor = os.open(path, flags, mode)
+    descriptor = ownership.open_file(path, flags, mode)
     try:
         found = os.fstat(descriptor)
-        if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) != mode:
+        if os.geteuid() in (0, found.st_uid) and stat.S_IMODE(found.st_mode) != mode:
             os.fchmod(descriptor, mode)
     except BaseException:
         os.close(descriptor)

@@ -48,6 +48,8 @@ def backup(ledger: Ledger, target: Path) -> BackupReport:
         with ledger.read() as connection:
             if connection is None:
                 raise LogError(f"{ledger.layout.home} has no log yet, so there is nothing to back up")
+            # Not the folder's owner's, if root makes it: what a log says is for the person who asked.
+            os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             copy(connection, part)
         reached("backup.copied")
         found = _checked(part)
@@ -69,8 +71,7 @@ def backup(ledger: Ledger, target: Path) -> BackupReport:
 
 
 def copy(connection: sqlite3.Connection, target: Path) -> None:
-    """Copy what a connection reads, in the position that it reads, into a new file of the caller's own."""
-    files.create(target).close()
+    """Copy what a connection reads, in the position that it reads, into an empty file of the caller's own."""
     with closing(sqlite3.connect(target, isolation_level=None)) as copied:
         copied.execute("PRAGMA synchronous = OFF")  # the caller syncs the whole of it
         connection.backup(copied)

@@ -121,6 +121,7 @@ def _exchange(
         aside = operation.building() / "set-aside.db"
         # By another connection: one that has begun to write cannot be copied from, and none commits now.
         with closing(descriptors.connect(layout.database, isolation_level=None)) as beside:
+            files.create(aside).close()
             copy(beside, aside)
         files.sync(aside)
         _put(connection, backup)

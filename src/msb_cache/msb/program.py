@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from msb_cache import diagnostics
 from msb_cache.errors import HomeOwnedByMicrosandboxError, MsbProgramError
+from msb_cache.ownership import owner_of
 from msb_cache.waiting import SAY_AFTER, Note
 
 _NOT_PASSED_ON = ("MSB_BACKEND", "MSB_PROFILE", "MSB_API_URL", "MSB_API_KEY", "MSB_PATH")
@@ -63,7 +64,7 @@ class MsbProgram:
         seconds: float | None = None,
         inherits: Sequence[int] = (),
     ) -> Finished:
-        """Run it to its end.
+        """Run it to its end; where root works in another user's home, as that user.
 
         Args:
             arguments: the command line.
@@ -79,6 +80,11 @@ class MsbProgram:
         """
         environment = {key: value for key, value in os.environ.items() if key not in _NOT_PASSED_ON}
         environment |= {"MSB_BACKEND": "local", "MSB_HOME": self._home, "NO_COLOR": "1"}
+        if (user := _user_of(self._home)) is not None:
+            # What leads to folders that are root's own would be in that user's way.
+            for name in [name for name in environment if name == "TMPDIR" or name.startswith("XDG_")]:
+                del environment[name]
+            environment["HOME"] = user.folder
         # Files, not pipes: it can write as much as it likes while it is still being fed. In memory, because
         # the disk may be full.
         with _file("output") as output, _file("errors") as errors:
@@ -91,8 +97,16 @@ class MsbProgram:
                     stderr=errors,
                     env=environment,
                     pass_fds=inherits,
+                    user=None if user is None else user.uid,
+                    group=None if user is None else user.gid,
+                    extra_groups=None if user is None else user.groups,
                 )
             except OSError as error:
+                if user is not None and isinstance(error, PermissionError):
+                    raise MsbProgramError(
+                        f"{user.name}, to whom {self._home} belongs, cannot run {self.path}; "
+                        f"name one with MSB_PATH that {user.name} can run, or run msb-cache as {user.name}"
+                    ) from None
                 raise MsbProgramError(f"cannot run {self.path}: {error.strerror or error}") from None
             said = " ".join(("msb", *takewhile(lambda argument: argument[0] != "-", arguments[:2])))
             awaited = f"`{said}`, process {process.pid}"
@@ -114,6 +128,11 @@ class MsbProgram:
         lines = tuple(line.strip() for line in text.splitlines() if line.strip())
         diagnostics.debug("msb.ran", command=arguments[0], code=process.returncode)
         return Finished(process.returncode, said, lines)
+
+    @property
+    def runs_as_another(self) -> bool:
+        """Whether it runs as another user than this process: as the home's owner, where that is root."""
+        return owner_of(self._home) is not None
 
     def _feed(self, process: subprocess.Popen[bytes], pieces: Iterator[bytes], awaited: str) -> None:
         assert process.stdin is not None  # noqa: S101
@@ -151,6 +170,29 @@ class MsbProgram:
         """Return its version, such as ``0.7.11``; None when it does not say."""
         found = re.search(r"\d+\.\d+\.\d+\S*", self.run("--version", seconds=_VERSION_SECONDS).output)
         return found[0] if found else None
+
+
+class _User(NamedTuple):
+    name: str
+    uid: int
+    gid: int
+    groups: list[int]
+    folder: str
+
+
+def _user_of(home: str) -> _User | None:
+    """Return whose msb runs in a home, if it is not this process's own: what root's makes locks them out."""
+    owner = owner_of(home)
+    if owner is None:
+        return None
+    import pwd
+
+    try:
+        known = pwd.getpwuid(owner[0])
+    except KeyError:
+        return _User(f"user {owner[0]}", *owner, [owner[1]], "/")
+    groups = os.getgrouplist(known.pw_name, owner[1])
+    return _User(known.pw_name, *owner, groups, known.pw_dir)
 
 
 def _file(name: str) -> IO[bytes]:

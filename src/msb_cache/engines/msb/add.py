@@ -130,7 +130,8 @@ def _load(program: MsbProgram, source: Path | BinaryIO, tags: Sequence[Reference
                 raise InvalidImageError(f"{what} cannot be opened: {error.strerror}") from None
         else:
             file = source
-        if isinstance(source, Path) and _is_plain(file):
+        # The user that it runs as may not be able to open what this process has open.
+        if isinstance(source, Path) and _is_plain(file) and not program.runs_as_another:
             finished = program.run(*arguments, "--input", str(source.absolute()))
         else:
             finished = program.run(*arguments, source=_plain(file, what))

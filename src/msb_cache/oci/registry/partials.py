@@ -10,6 +10,8 @@ import os
 import stat
 from pathlib import Path
 
+from msb_cache import ownership
+
 _SHARED = stat.S_ISGID | stat.S_IWGRP
 
 
@@ -33,15 +35,15 @@ class Partial:
         mode = 0o660 if folder.stat().st_mode & _SHARED == _SHARED else 0o600
         path = folder / f"{digest.partition(':')[2]}.partial"
         while True:
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            descriptor = os.open(path, flags, mode)
+            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            descriptor = ownership.open_file(path, flags, mode)
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise FileExistsError(17, "a partial download is not a regular file", str(path))
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _same(path, descriptor):
                     found = os.fstat(descriptor)
-                    if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) != mode:
+                    if os.geteuid() in (0, found.st_uid) and stat.S_IMODE(found.st_mode) != mode:
                         os.fchmod(descriptor, mode)
                     partial = cls(path, descriptor)
                     if partial.size > limit:
