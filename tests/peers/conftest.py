@@ -30,7 +30,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def prepared(msb: str, archives: Path) -> Path:
-    """Return a home that msb made, to be copied: making a sandbox takes it seven seconds and more here."""
+    """Return a home that msb made, to be copied: a boot takes it seven seconds and more here."""
     parts = [built.manifest for built in IMAGES.values()] + [Path(msb).resolve().as_posix().encode()]
     version = subprocess.run([msb, "--version"], capture_output=True, check=True, env=os.environ).stdout
     key = hashlib.sha256(b"".join([*parts, version])).hexdigest()[:16]
@@ -42,7 +42,7 @@ def prepared(msb: str, archives: Path) -> Path:
                 real = Msb(msb, home, archives)
                 for name in ("app", "two", "alone"):
                     real.load(name)
-                real.create("app:1", "dev")
+                real.create_and_boot("app:1", "dev")
                 real.create("two", "ops")
                 copied(home, folder / "unfinished")
             (folder / "unfinished").rename(folder / key)

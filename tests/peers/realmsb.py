@@ -33,6 +33,8 @@ IMAGES = {
     "alone": image([layer([file("alone", b"alone" * 5000)])], "alone:1"),
 }
 
+_SMALL = ("--memory", "64M", "--root-disk", "256M")
+
 
 class Msb:
     """The real msb with a home."""
@@ -63,8 +65,12 @@ class Msb:
         self("load", "-q", "-i", str(self.archives / f"{name}.tar"))
 
     def create(self, reference: str, name: str) -> None:
-        """Make a sandbox; here its boot fails, and it stays behind, stopped."""
-        self("create", reference, "--name", name, "--memory", "64M", "--root-disk", "256M", fails=True)
+        """Make a sandbox whose boot is ended as soon as its record is there; it stays behind, stopped."""
+        self.boot("create", reference, "--name", name, *_SMALL, sandbox=name)
+
+    def create_and_boot(self, reference: str, name: str) -> None:
+        """Make a sandbox; here its boot fails after ten seconds of work, and it stays behind, stopped."""
+        self("create", reference, "--name", name, *_SMALL, fails=True)
 
     def boot(self, *arguments: str, sandbox: str) -> None:
         """Run a command that boots a sandbox, and end the boot as soon as its record is there.

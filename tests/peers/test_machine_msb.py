@@ -285,7 +285,7 @@ class Home(RuleBasedStateMachine):
     def create(self, name: str, sandbox: str) -> None:
         now = read(self.real.home)
         if name in now.refs and sandbox not in now.sandboxes:  # else it would be pulled
-            self.real.boot("create", name, "--name", sandbox, *SMALL, sandbox=sandbox)
+            self.real.create(name, sandbox)
 
     # -- what must hold ------------------------------------------------------------------------------------
 
@@ -326,7 +326,6 @@ DAY: Sequence[tuple[Any, ...]] = (
 )
 NEED_A_SANDBOX = ("msb_starts", "msb_removes_a_sandbox")
 NEED_AN_IMAGE = ("msb_creates", "msb_removes_an_image", "we_hold", "we_use", "we_remove")
-SMALL = ("--memory", "64M", "--root-disk", "256M")
 
 
 def test_msb_and_msb_cache_change_a_home_in_turn(world: World) -> None:

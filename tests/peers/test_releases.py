@@ -20,7 +20,6 @@ from tests.registry_server import RegistryServer
 pytestmark = pytest.mark.peer
 
 RELEASES = ("0.6.18", "0.7.0", "0.7.11")
-SMALL = ("--memory", "64M", "--root-disk", "256M")
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def course(real: Msb, both: Agreement) -> None:
     real.load("two")
     real.load("next")  # as app:1
     both.compare()
-    real.boot("create", "app:1", "--name", "dev", *SMALL, sandbox="dev")
+    real.create("app:1", "dev")
     both.compare()
     real.boot("start", "dev", sandbox="dev")
     both.compare()
@@ -93,7 +92,7 @@ def test_a_home_that_a_newer_release_migrated(
         empty = both.seen
         real.load("app")
         real.load("two")
-        real.boot("create", "app:1", "--name", "old", *SMALL, sandbox="old")
+        real.create("app:1", "old")
         both.compare()
         real.program = newest
         real("ls")

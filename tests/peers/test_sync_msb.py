@@ -133,7 +133,7 @@ def test_first_contact_with_real_images(
         real.load("two")
         for archive in (python_image, debian_image.oci_archive):
             real("load", "-q", "-i", str(archive))
-        real.create("python:3.12", "py")
+        real.create_and_boot("python:3.12", "py")
         assert cache.sync().adopted
         same(cache, real)
         assert cache.holders("python:3.12") == ["sandbox:py"]
@@ -221,7 +221,7 @@ def test_removed_and_pulled_again_between_two_syncs(real: Msb, cache: ImageCache
 
 def test_a_real_snapshot_holds(real: Msb, cache: ImageCache) -> None:
     real("rm", "dev")
-    real.create("app:1", "dev")  # a sandbox remembers where its home was when it was made
+    real.create_and_boot("app:1", "dev")  # a sandbox remembers where its home was when it was made
     cache.sync()
     real("snapshot", "create", "ready", "--sandbox", "dev")
     real("rm", "dev")
