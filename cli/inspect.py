@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import json
 from msgspec.structs import asdict
 
 from msb_cache.cli import output
@@ -78,7 +79,7 @@ def _print_detail(detail: ImageDetail, holders: list[str]) -> None:
                 line(f"  {name}", value)
         for name, values in (
             ("Env", config.env),
-            ("Labels", [f"{key}={value}" for key, value in (config.labels or {}).items()]),
+            ("Labels", _labels(config.labels)),
         ):
             if values:
                 output.line(f"  {name}:")
@@ -100,6 +101,19 @@ def _print_detail(detail: ImageDetail, holders: list[str]) -> None:
         ],
         right=(0, 2, 3),
     )
+
+
+def _labels(labels: Any) -> list[str]:
+    if not labels:
+        return []
+    if not isinstance(labels, dict):
+        return [_text(labels)]
+    return [f"{key}={_text(value)}" for key, value in labels.items()]
+
+
+def _text(value: Any) -> str:
+    """Return what a label says; msb's database can have other JSON there than text."""
+    return value if isinstance(value, str) else json.encode(value).decode()
 
 
 def _words(words: list[str] | None) -> str | None:

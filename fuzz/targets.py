@@ -127,7 +127,7 @@ def metadata_file(data: bytes) -> None:
     """Read a metadata file."""
     path = _FOLDER / "metadata.json"
     path.write_bytes(data)
-    metadata.render(metadata.read(path))
+    metadata.render(metadata.decode(path))
 
 
 def compression(data: bytes) -> None:

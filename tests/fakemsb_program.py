@@ -631,10 +631,10 @@ def described(raw: bytes, raw_config: bytes) -> Document:
             "entrypoint": run.get("Entrypoint"),
             "working_dir": run.get("WorkingDir"),
             "user": run.get("User"),
-            "exposed_ports": [],
-            "volumes": [],
+            "exposed_ports": [*run.get("ExposedPorts", {})],
+            "volumes": [*run.get("Volumes", {})],
             "labels": run.get("Labels", {}),
-            "stop_signal": None,
+            "stop_signal": run.get("StopSignal"),
         },
         "layers": [
             {

@@ -700,14 +700,15 @@ class ImageCache:
             ImageNotFoundError: one is not in the cache.
             CorruptArtifactError: one of its files is missing or damaged.
         """
-        from msb_cache.commands.save import save
+        from msb_cache.commands.save import choose, save
 
         if format not in ("docker", "oci"):
             raise InvalidConfigError(f"{format!r} is no archive format; use docker or oci")
         wanted = [references] if isinstance(references, str) else [*references]
         with self._session.index() as connection:
             rows = [resolve.image(connection, reference) for reference in wanted]
-        save(self._layout, rows, target, format=format)
+            chosen = [] if connection is None else choose(connection, rows)
+        save(self._layout, chosen, target, format=format)
 
     def use(self, reference: str, *, holder: str | None = None) -> ImageHandle:
         """Record that an image was used, now; it is not held by that.

@@ -60,3 +60,10 @@ def test_any_changed_byte_is_refused_or_harmless(tmp_path: Path, data: st.DataOb
     except CorruptArtifactError:
         return
     assert (found.raw_manifest_json, found.raw_config_json) == (MANIFEST, CONFIG)
+
+
+def test_labels_are_never_null() -> None:
+    """msb reads no file whose labels are, and fetches the image again."""
+    fields = metadata.config_fields(ImageConfig())
+    assert (fields["labels"], fields["cmd"]) == ({}, None)
+    assert tuple(fields) == metadata.CONFIG_KEYS

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+import pytest
 
 from tests.cli.support import APP, MSB_LIST_KEYS, TOOL, Call, written
 from tests.imagebuilder import image
+from tests.msbhome import MsbHome
 
 MSB_INSPECT_KEYS = MSB_LIST_KEYS | {"config", "layers"}
 MSB_CONFIG_KEYS = {
@@ -96,3 +100,47 @@ class TestInspect:
         shown = call("inspect", "evil:1").out
         assert not set(shown) & set("\x1b\x07\r")
         assert call("inspect", "evil:1", "--format", "json").json["config"]["cmd"] == ["\x1b[31mred"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "lines"),
+    [
+        ({"a": "b", "n": None, "deep": {"x": [1]}}, ["    a=b", "    n=null", '    deep={"x":[1]}']),
+        (["one", "two"], ['    ["one","two"]']),
+        ("text", ["    text"]),
+        (-7.5, ["    -7.5"]),
+        ([], []),
+    ],
+)
+def test_labels_are_shown_whatever_they_are(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, labels: object, lines: list[str]
+) -> None:
+    """In a home of msb, its database can have any JSON there."""
+    monkeypatch.setenv("MSB_HOME", str(tmp_path))
+    home = MsbHome(tmp_path)
+    home.load("app:1", "one")
+    home.connection.execute("UPDATE config SET labels = ?", (json.dumps(labels),))
+    home.close()
+    done = call("inspect", "app:1")
+    shown = done.out.partition("Labels:\n")[2].partition("\n\n")[0]
+    assert (done.code, shown.splitlines()) == (0, lines)
+    assert call("inspect", "app:1", "--format", "json").json["config"]["labels"] == labels
+
+
+def test_what_msb_does_not_know_is_a_dash(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MSB_HOME", str(tmp_path))
+    home = MsbHome(tmp_path)
+    home.load("app:1", "one", "x")
+    home.connection.execute("UPDATE manifest SET total_size_bytes = NULL")
+    home.connection.execute("UPDATE layer SET compressed_size_bytes = NULL, media_type = NULL")
+    home.connection.execute("DELETE FROM config")
+    home.close()
+    done = call("inspect", "app:1")
+    assert "Size:            -" in done.lines
+    assert done.lines[-1].split()[2:] == ["-", "8.0", "KiB", "-"]
+    assert "Config" not in done.lines
+    found = call("inspect", "app:1", "--format", "json").json
+    assert (found["size_bytes"], found["config"], found["layers"][0]["media_type"]) == (None, None, None)
+    assert call("list").lines[1].split()[2] == "-"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from msb_cache.artifacts import metadata
 from msb_cache.errors import CorruptArtifactError
@@ -91,3 +94,40 @@ def test_another_config() -> None:
 def test_a_manifest_that_says_nothing(raw: str) -> None:
     with pytest.raises(CorruptArtifactError):
         msb_metadata_difference(document(raw_manifest_json=raw), CONFIG_DIGEST, ROWS, None)
+
+
+@pytest.mark.parametrize("form", [{}, REWRITTEN], ids=["ours", "msb's"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@given(data=st.data())
+def test_any_changed_byte_is_found_or_means_the_same(
+    tmp_path: Path, form: dict[str, Any], data: st.DataObject
+) -> None:
+    """Wherever it is in the file; that a manifest is another's is found by its digest."""
+    wrote = document(**form)
+    sound = metadata.render(wrote)
+    content = bytearray(sound)
+    content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path / "m.json"
+    path.write_bytes(content)
+    try:
+        found = metadata.decode(path)
+        if form:
+            kept = metadata.digest_of(wrote.raw_manifest_json)
+            difference = msb_metadata_difference(found, CONFIG_DIGEST, ROWS, kept)
+        else:
+            difference = metadata_difference(found, CONFIG_DIGEST, ROWS)
+    except CorruptArtifactError:
+        return
+    if difference is None and found.manifest_digest == wrote.manifest_digest:
+        assert json.loads(content) == json.loads(sound)
+
+
+def test_a_manifest_that_msb_wrote_anew_is_as_it_was_when_it_came() -> None:
+    found = document(**REWRITTEN)
+    kept = metadata.digest_of(found.raw_manifest_json)
+    assert msb_metadata_difference(found, CONFIG_DIGEST, ROWS, kept) is None
+    changed = found.raw_manifest_json[:-1] + ',"annotations":{"a":"b"}}'
+    found = msgspec.structs.replace(found, raw_manifest_json=changed)
+    difference = msb_metadata_difference(found, CONFIG_DIGEST, ROWS, kept)
+    assert difference == "its manifest is not as it was when it came"
+    assert msb_metadata_difference(document(), CONFIG_DIGEST, ROWS, kept) is None  # loaded, and as it is

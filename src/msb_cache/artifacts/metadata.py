@@ -38,7 +38,7 @@ class LayerMetadata(msgspec.Struct, frozen=True, kw_only=True):
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file. The raw documents are the bytes that the digests cover, as text.
 
-    ``config`` has CONFIG_KEYS, null where the configuration says nothing.
+    ``config`` has CONFIG_KEYS, null where the configuration says nothing; msb reads no labels that are null.
     """
 
     manifest_digest: str
@@ -51,7 +51,8 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
 
 def config_fields(config: object) -> dict[str, Any]:
     """Return the runtime fields as the file has them, from a configuration whose attributes they are."""
-    return {key: getattr(config, key) for key in CONFIG_KEYS}
+    fields = {key: getattr(config, key) for key in CONFIG_KEYS}
+    return fields | {"labels": fields["labels"] or {}}
 
 
 def render(metadata: Metadata) -> bytes:
@@ -92,7 +93,7 @@ def has_digest(text: str, digest: str) -> bool:
 
 
 def read(path: Path) -> Metadata:
-    """Read a metadata file and check its raw documents against their digests.
+    """Read a metadata file that we wrote, and check its raw documents against their digests.
 
     Raises:
         CorruptArtifactError: the file is missing, damaged, too large, or its digests do not fit.

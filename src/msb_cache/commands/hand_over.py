@@ -25,7 +25,7 @@ from msb_cache.artifacts.durable import make_folder_unsynced
 from msb_cache.artifacts.kinds import needing
 from msb_cache.artifacts.layout import Layout, lease_path, lock_path
 from msb_cache.artifacts.locks import Lease, LockSet
-from msb_cache.commands.save import save
+from msb_cache.commands.save import choose, save
 from msb_cache.engines.choose import NewHome
 from msb_cache.engines.msb.add import explained
 from msb_cache.errors import MicrosandboxError, MsbProgramError
@@ -237,7 +237,9 @@ class _HandOver:
         problem = f"msb did not take it as it is ({refused})"
         archive = operation.staging() / "image.tar"
         try:
-            save(self._layout, [row], archive, format="oci")
+            with self._session.ledger.read() as connection:
+                chosen = [] if connection is None else choose(connection, [row])
+            save(self._layout, chosen, archive, format="oci")
             again = self._load(_pieces(archive), [operation.descriptor])
         except MicrosandboxError as error:
             return _result(row, "failed", problem=f"{problem}, and no archive can be made: {error}")

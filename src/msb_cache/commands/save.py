@@ -2,26 +2,30 @@
 
 A layer is exported twice, once to learn its size and digest and once into the archive, so that nothing
 has to be kept in between and the archive can go to a pipe. No locks are taken, for saving only reads:
-an image that is removed meanwhile ends in an error, never in a wrong archive.
+an image that is removed meanwhile ends in an error, never in a wrong archive. The index says what an image's
+config and layers are; of a metadata file only the config is taken, which proves itself by its digest.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterable, Sequence
 from functools import partial
 from hashlib import sha256
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
 from msb_cache.artifacts import files, metadata
 from msb_cache.artifacts.export import write_layer_tar
 from msb_cache.artifacts.layout import Layout
-from msb_cache.errors import CorruptArtifactError
+from msb_cache.errors import CorruptArtifactError, InvalidImageError
 from msb_cache.home import atomic
 from msb_cache.oci.archive.writer import SavedImage, SavedLayer, write_docker, write_oci
+from msb_cache.oci.documents.decode import decode_config
 from msb_cache.oci.reference import Reference
+from msb_cache.projections import images as projected
 from msb_cache.projections.images import HandleRow
 
 
@@ -42,36 +46,94 @@ class _Digest:
         return f"sha256:{self._hash.hexdigest()}"
 
 
+class Chosen(NamedTuple):
+    """An image to save, under the names that it gets.
+
+    Attributes:
+        references: the names.
+        files: the canonical references whose metadata files can have its config, in the order to try.
+        config_digest: its config's; None: it is not known, and the first file's counts.
+        diff_ids: its layers, bottom to top.
+    """
+
+    references: tuple[Reference, ...]
+    files: tuple[str, ...]
+    config_digest: str | None
+    diff_ids: tuple[str, ...]
+
+
+def choose(connection: sqlite3.Connection, rows: Iterable[HandleRow]) -> list[Chosen]:
+    """Return what to save of images of an index; those that share a manifest are one with several names."""
+    names: dict[str, list[Reference]] = {}
+    for row in rows:
+        named = names.setdefault(row.manifest_digest, [])
+        if (reference := Reference.parse(row.reference)) not in named:
+            named.append(reference)
+    chosen = []
+    for digest, references in names.items():
+        config = projected.config(connection, digest)
+        others = [Reference.parse(row.reference) for row in projected.handles_of(connection, digest)]
+        chosen.append(
+            Chosen(
+                tuple(references),
+                tuple(dict.fromkeys(reference.canonical for reference in (*references, *others))),
+                None if config is None else config.digest,
+                tuple(layer.diff_id for layer in projected.layers(connection, digest)),
+            )
+        )
+    return chosen
+
+
 def save(
-    layout: Layout, rows: Sequence[HandleRow], target: str | os.PathLike[str] | BinaryIO, *, format: str
+    layout: Layout, chosen: Iterable[Chosen], target: str | os.PathLike[str] | BinaryIO, *, format: str
 ) -> None:
     """Write images as one archive; a file is replaced only when the archive is whole.
 
     Args:
         layout: the home.
-        rows: the images; those that share a manifest become one image with several names.
+        chosen: the images.
         target: a path or an open binary stream.
         format: ``docker`` or ``oci``.
 
     Raises:
         CorruptArtifactError: a file of an image is missing or damaged.
     """
-    names: dict[str, list[Reference]] = {}
-    for row in rows:
-        named = names.setdefault(row.manifest_digest, [])
-        if (reference := Reference.parse(row.reference)) not in named:
-            named.append(reference)
     layers: dict[str, SavedLayer] = {}
     images = []
-    for digest, references in names.items():
-        found = metadata.read(layout.metadata(references[0].canonical))
-        if found.manifest_digest != digest:
-            raise CorruptArtifactError(f"{references[0].familiar} changed while it was saved; try again")
-        own = [_layer(layout, layer.diff_id, layers) for layer in found.layers]
-        images.append(SavedImage(references, _config(found.raw_config_json, own), own))
+    for each in chosen:
+        config = _stored_config(layout, each)
+        own = [_layer(layout, diff_id, layers) for diff_id in each.diff_ids]
+        images.append(SavedImage(each.references, _config(config, own), own))
     write = write_docker if format == "docker" else write_oci
     with atomic.opened(target) as out:
         write(out, images)
+
+
+def _stored_config(layout: Layout, image: Chosen) -> str:
+    """Return an image's config as it came, from the first metadata file that has it.
+
+    Spellings of a name share one file in a home of msb, which has the config of the last that was pulled.
+    """
+    problem = None
+    for name in image.files:
+        path = layout.metadata(name)
+        try:
+            found = metadata.decode(path)
+            if found.config_digest != (image.config_digest or found.config_digest):
+                raise CorruptArtifactError(
+                    f"the metadata file {path.name} is of another image; load the image again"
+                )
+            if not metadata.has_digest(found.raw_config_json, found.config_digest):
+                raise CorruptArtifactError(f"the config in {path.name} is damaged; load the image again")
+            if decode_config(found.raw_config_json.encode()).diff_ids != image.diff_ids:
+                raise CorruptArtifactError(
+                    f"the config in {path.name} has other layers; load the image again"
+                )
+        except (CorruptArtifactError, InvalidImageError) as error:
+            problem = problem or error
+            continue
+        return found.raw_config_json
+    raise CorruptArtifactError(f"{image.references[0].familiar} cannot be saved: {problem}")
 
 
 def _layer(layout: Layout, diff_id: str, layers: dict[str, SavedLayer]) -> SavedLayer:
