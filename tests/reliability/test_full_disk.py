@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from msb_cache import ImageCache, failpoints
@@ -20,6 +21,7 @@ from msb_cache.artifacts.layout import Layout
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.home import reserve
+from msb_cache.home.identity import current_actor
 from msb_cache.home.ledger import Ledger
 from tests import logs
 from tests.cli.support import execute, sentence
@@ -210,10 +212,24 @@ def test_what_was_cut_short_is_finished(disk: SmallDisk, tmp_path: Path, step: s
 
 def test_many_images_are_pruned_at_once(disk: SmallDisk) -> None:
     """None of them has files, so nothing comes free by it."""
+    many_pruned(disk, 300, {})
+
+
+def test_many_images_are_pruned_by_a_caller_who_says_much(
+    tmp_path: Path, require_peer: Callable[[str], str]
+) -> None:
+    """What the caller says stands in every event."""
+    require_peer("root")
+    require_peer("mkfs.ext4")
+    with ext4(tmp_path / "disk", 4096, mib=64) as disk:
+        many_pruned(disk, 150, {f"name{number}": "x" * 256 for number in range(16)})
+
+
+def many_pruned(disk: SmallDisk, count: int, context: dict[str, str]) -> None:
     layout = Layout(disk.folder / "home")
-    ledger = Ledger(layout)
+    ledger = Ledger(layout, actor=current_actor(context=context))
     with ledger.write(uuid7()) as transaction:
-        for number in range(300):
+        for number in range(count):
             manifest = logs.digest(number)
             transaction.append(
                 [
@@ -224,13 +240,19 @@ def test_many_images_are_pruned_at_once(disk: SmallDisk) -> None:
                     NewEvent(logs.pulled(manifest), f"docker.io/library/many:{number}"),
                 ]
             )
+    actor = len(msgspec.json.encode(ledger.actor))
     ledger.close()
-    assert reserve.held(layout) == reserve.wanted(300) > reserve.SMALLEST
+    assert reserve.held(layout) == reserve.wanted(count, actor) > reserve.SMALLEST
     disk.fill(0)
-    assert in_child(lambda: prune(Path(layout.home))) == [300, 0]
+
+    def pruned() -> int:
+        with ImageCache(layout.home, context=context) as cache:
+            return cache.prune(orphans=True).image_refs_removed
+
+    assert in_child(pruned) == count
     assert in_child(lambda: listed(Path(layout.home))) == []
     disk.empty()
-    check_home(Path(layout.home), [])
+    check_whole(Path(layout.home))
 
 
 def test_what_comes_free_is_taken_by_another_process(disk: SmallDisk, tmp_path: Path) -> None:

@@ -395,9 +395,12 @@ class Ledger:
         Args:
             events: at most how many of them one transaction in the block will append.
         """
+        from msgspec.json import encode
+
         from msb_cache.home import reserve
 
-        before, self._drawing = self._drawing, max(self._drawing, reserve.needed(events))
+        needed = reserve.needed(events, len(encode(self.actor)))
+        before, self._drawing = self._drawing, max(self._drawing, needed)
         reserve.make_room(self.layout)
         try:
             yield
@@ -465,8 +468,12 @@ class Ledger:
 def _wanted(connection: sqlite3.Connection) -> int:
     from msb_cache.home import reserve
 
-    (images,) = connection.execute("SELECT count(*) FROM image").fetchone()
-    return reserve.wanted(images)
+    # As large as actors were of late: who will delete something is not known yet.
+    images, actor = connection.execute(
+        "SELECT (SELECT count(*) FROM image), (SELECT coalesce(max(length(CAST(actor AS BLOB))), 0) "
+        "FROM (SELECT actor FROM events ORDER BY seq DESC LIMIT 100))"
+    ).fetchone()
+    return reserve.wanted(images, actor)
 
 
 def _cannot_write(path: str | Path) -> LogError:
