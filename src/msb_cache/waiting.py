@@ -47,11 +47,17 @@ def ended_by(stopped: Callable[[], bool]) -> Iterator[None]:
         _stopped = before
 
 
-def pause(seconds: float) -> None:
-    """Sleep, but not on after ``stopped`` of ``ended_by`` says that it is over."""
+def pause(seconds: float, wait: Callable[[float], object] | None = None) -> None:
+    """Sleep, but not on after ``stopped`` of ``ended_by`` says that it is over.
+
+    Args:
+        seconds: how long.
+        wait: waits so many seconds, or returns something true before; then the pause ends, too.
+    """
     until = time.monotonic() + seconds
     while not _stopped() and (left := until - time.monotonic()) > 0:
-        time.sleep(min(left, TURN_SECONDS))
+        if (wait or time.sleep)(min(left, TURN_SECONDS)):
+            return
 
 
 class Wait:

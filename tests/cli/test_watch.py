@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import plistlib
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +105,17 @@ def test_examples_name_the_command() -> None:
     examples = Path(__file__).parents[2] / "examples"
     unit = (examples / "msb-cache-watch.service").read_text()
     assert "ExecStart=%h/.local/bin/msb-cache watch\n" in unit
+    assert "AmbientCapabilities=CAP_SYS_ADMIN\n" in (examples / "msb-cache-watch@.service").read_text()
     found: dict[str, Any] = plistlib.loads((examples / "dev.msb-cache.watch.plist").read_bytes())
     assert found["ProgramArguments"][-1].endswith('/msb-cache" watch')
     assert (found["Label"], found["RunAtLoad"]) == ("dev.msb-cache.watch", True)
+
+
+@pytest.mark.parametrize("name", ["msb-cache-watch.service", "msb-cache-watch@.service"])
+def test_systemd_takes_the_units(name: str, tmp_path: Path, require_peer: Callable[[str], str]) -> None:
+    verify = require_peer("systemd-analyze")
+    text = (Path(__file__).parents[2] / "examples" / name).read_text()
+    unit = tmp_path / name.replace("@", "@root")
+    unit.write_text(re.sub(r"(?m)^ExecStart=\S+", f"ExecStart={shutil.which('true')}", text))
+    done = subprocess.run([verify, "verify", unit], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

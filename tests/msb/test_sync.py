@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from msb_cache import (
+    Actor,
     BusyError,
     HomeOwnedByMicrosandboxError,
     ImageCache,
@@ -32,6 +33,7 @@ from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.home.ledger import Ledger
 from msb_cache.msb import sync
+from msb_cache.msb.witness import Changer
 from msb_cache.projections import live
 from tests.imagebuilder import docker_archive, sample
 from tests.logs import digest
@@ -600,3 +602,56 @@ def test_times_that_msb_wrote_while_the_clock_was_ahead(home: MsbHome) -> None:
         assert types(report) == ["image.used", "image.used"]
         assert all(0 <= home.now - event.occurred_at_ns < 3 * 10**9 for event in report.events)
         assert sound(cache)
+
+
+# -- who did it -------------------------------------------------------------------------------------------
+
+
+class Knows:
+    """Stands for a witness that knows who changed the database."""
+
+    actor = Actor(user="alice", uid=1000, host="h", program="msb image rm", observed=True, seen_by="root@h")
+
+    def __init__(self, *, came_ns: int = 0, looked_ns: int = 0) -> None:
+        self.came_ns, self.looked_ns = came_ns, looked_ns
+        self.moments = 0
+
+    def settled(self) -> None:
+        self.moments += 1
+
+    def changer(self) -> Changer:
+        assert self.moments == 1
+        return Changer(self.actor, self.looked_ns, self.came_ns)
+
+    def sync(self, cache: ImageCache) -> list[str | None]:
+        """Sync, and say who did what is recorded; None: seen by this process."""
+        self.moments = 0
+        report = sync.sync(cache._ledger, force=True, witness=self)  # type: ignore[arg-type]
+        assert {event.actor.observed for event in report.events} <= {True}
+        return [None if event.actor.seen_by is None else event.actor.user for event in report.events]
+
+
+def test_who_changed_the_database_is_the_actor(home: MsbHome, cache: ImageCache) -> None:
+    cache.sync()
+    home.remove("example.org/two:2")
+    assert {*Knows().sync(cache)} == {"alice"}
+    assert cache.deletions()[0].actor == Knows.actor
+    assert sound(cache)
+    home.load("three:3", "three", "w")
+    assert {*Knows().sync(cache)} == {"alice"}
+    home.load("four:4", "four", "v")
+    assert {*Knows(came_ns=time.time_ns()).sync(cache)} == {None}  # msb's times lie before that
+
+
+def test_files_that_go_later_are_not_the_changers(home: MsbHome, cache: ImageCache) -> None:
+    cache.sync()
+    home.remove("example.org/two:2", files=False)
+    assert {*Knows().sync(cache)} == {"alice"}
+    home.delete_files([digest("manifest two")], [digest("diff z")])
+    assert {*Knows().sync(cache)} == {None}
+
+
+def test_in_another_log_than_the_witness_looked_at_nobody_is_named(home: MsbHome, cache: ImageCache) -> None:
+    cache.sync()
+    home.remove("example.org/two:2")
+    assert {*Knows(looked_ns=time.time_ns()).sync(cache)} == {None}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from msb_cache.home.ledger import Ledger
 from msb_cache.queries.follow import looks, watch
 from tests.logs import new_ledger, some_events
+from tests.msbhome import MsbHome
 
 
 def test_a_sentence_is_said_once_until_it_changes() -> None:
@@ -34,7 +38,7 @@ def test_a_long_look_is_followed_by_a_longer_rest(monkeypatch: pytest.MonkeyPatc
     lengths.append(0.0)
     for _ in looks(prepare, stopped=lambda: not lengths, note=pytest.fail, interval=0.5):
         pass
-    assert slept == [0.5, 6.0]
+    assert slept == [0.5, 3.0, 3.0]
 
 
 def test_only_what_comes_from_now_on_is_seen(tmp_path: Path) -> None:
@@ -50,3 +54,69 @@ def test_only_what_comes_from_now_on_is_seen(tmp_path: Path) -> None:
 
     found = watch(ledger, stopped=stopped, note=pytest.fail, interval=0)
     assert [event.seq for event in found] == [4, 5]
+
+
+class _Stays:
+    """Says that it is over after so many looks."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    def __call__(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+
+class _Refused:
+    """A witness to which something is refused at its first look."""
+
+    closed = False
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def begin(self) -> None:
+        raise PermissionError(13, "Permission denied", "/h/db/msb.db")
+
+    def close(self) -> None:
+        _Refused.closed = True
+
+
+@pytest.fixture
+def msb_home(tmp_path: Path) -> Iterator[MsbHome]:
+    found = MsbHome(tmp_path / "msb")
+    found.load("app:1", "one")
+    yield found
+    found.close()
+
+
+def test_where_the_kernel_does_not_tell_it_goes_on_and_says_so_once(
+    msb_home: MsbHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("msb_cache.msb.fanotify.Listener", refused)
+    assert "CAP_SYS_ADMIN" in _sentence(msb_home)
+
+
+def test_where_the_database_is_another_users_it_goes_on_and_says_so_once(
+    msb_home: MsbHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msb_cache.msb.witness.Witness", _Refused)
+    assert "/h/db/msb.db belongs to another user" in _sentence(msb_home)
+    assert _Refused.closed
+
+
+def _sentence(home: MsbHome) -> str:
+    said = list[str]()
+    with closing(Ledger(home.layout)) as ledger:
+        found = watch(ledger, stopped=_Stays(5), note=said.append, interval=0.01)
+        assert "image.pulled" in {event.type for event in found}
+    (sentence,) = said
+    return sentence
+
+
+def test_a_home_of_ours_needs_nothing_of_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msb_cache.msb.fanotify.Listener", pytest.fail)
+    assert [*watch(new_ledger(tmp_path, []), stopped=_Stays(3), note=pytest.fail, interval=0)] == []

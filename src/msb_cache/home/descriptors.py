@@ -12,6 +12,8 @@ import os
 import sqlite3
 import stat
 from _thread import allocate_lock  # threading is not imported by commands that read
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _opening = allocate_lock()
@@ -43,6 +45,24 @@ def open_here(path: str | os.PathLike[str]) -> int | None:
         if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
             return int(name)
     return None
+
+
+@contextmanager
+def lent(path: str | os.PathLike[str]) -> Iterator[int]:
+    """Give a descriptor of a file for the block, in which no other thread opens a database; raises OSError.
+
+    It is one that this process has anyway, or else one for reading.
+    """
+    with _opening:
+        descriptor = open_here(path)
+        if descriptor is not None:
+            yield descriptor
+            return
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
 
 def beginning(path: str | os.PathLike[str], size: int) -> bytes:

@@ -11,7 +11,7 @@ import re
 import sqlite3
 import stat
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -144,16 +144,19 @@ def exists(path: str | Path) -> bool:
         return False
 
 
-def read(path: str | Path) -> MsbState:
+def read(path: str | Path, settled: Callable[[], object] | None = None) -> MsbState:
     """Read a consistent state of msb's database.
 
     Args:
         path: the file ``msb.db``.
+        settled: called once it is settled of which moment the state is, before it is read.
 
     Raises:
         MsbDatabaseError: it cannot be read, or is no database of microsandbox's image cache.
     """
     with _translate_errors(path), foreign_db.opened(path) as connection:
+        if settled is not None:
+            settled()
         return _state(connection, path)
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from msb_cache.msb.database import MsbState, Reader
     from msb_cache.msb.diff import Differences, Measure
     from msb_cache.msb.stored import Look
+    from msb_cache.msb.witness import Changer, Witness
     from msb_cache.projections.deletions import Claim
     from msb_cache.projections.known import Known
 
@@ -107,6 +108,7 @@ def sync(
     wait: float = BUSY_SECONDS,
     acting: OwnAction | None = None,
     reader: Reader | None = None,
+    witness: Witness | None = None,
 ) -> SyncReport:
     """Record what msb did since the last sync, as one operation.
 
@@ -116,6 +118,7 @@ def sync(
         wait: seconds to wait for another process that writes.
         acting: what this process had msb do just now.
         reader: what reads msb's database for the caller too; None: it is read for this alone.
+        witness: says who changed the database.
 
     Raises:
         MsbDatabaseError: msb's database cannot be read; nothing was recorded.
@@ -123,7 +126,7 @@ def sync(
     """
     if not ledger.owned_by_msb or (not force and _unchanged(ledger)):
         return SyncReport()
-    return _sync(ledger, force, wait, acting, reader)[0]
+    return _sync(ledger, force, wait, acting, reader, witness)[0]
 
 
 def sync_and_read(
@@ -144,17 +147,23 @@ def sync_and_read(
     """
     if not ledger.owned_by_msb:
         return None
-    return _sync(ledger, True, BUSY_SECONDS, acting, reader)[1]
+    return _sync(ledger, True, BUSY_SECONDS, acting, reader, None)[1]
 
 
-def sync_before_reading(ledger: Ledger) -> str | None:
-    """Sync if it can be done at once; return a sentence for a person when it cannot."""
-    if not ledger.owned_by_msb or _unchanged(ledger):
+def sync_before_reading(ledger: Ledger, *, force: bool = False, witness: Witness | None = None) -> str | None:
+    """Sync if it can be done at once; return a sentence for a person when it cannot.
+
+    Args:
+        ledger: the home.
+        force: compare even if msb's database looks unchanged.
+        witness: as for ``sync``.
+    """
+    if not ledger.owned_by_msb or (not force and _unchanged(ledger)):
         return None
     if not _writable(ledger.layout):
         return f"{ledger.layout.db} cannot be written to: what msb did since the last sync is missing here"
     try:
-        report = sync(ledger, wait=2.0)
+        report = sync(ledger, force=force, wait=2.0, witness=witness)
     except (MicrosandboxError, OSError) as error:
         return f"what msb did since the last sync is missing here: {error}"
     for note in report.notes:
@@ -185,7 +194,12 @@ def _waiting(connection: sqlite3.Connection) -> bool:
 
 
 def _sync(
-    ledger: Ledger, force: bool, wait: float, acting: OwnAction | None, reader: Reader | None
+    ledger: Ledger,
+    force: bool,
+    wait: float,
+    acting: OwnAction | None,
+    reader: Reader | None,
+    witness: Witness | None,
 ) -> tuple[SyncReport, MsbState | None]:
     """Compare and append; the state is None if that was not needed after all."""
     from msgspec.structs import replace
@@ -211,7 +225,11 @@ def _sync(
             settled = tuple(_settle(transaction, measure, began))
             return SyncReport(operation if settled else None, events=settled), None
         reached("sync.locked")
-        theirs = msb_database.read(layout.msb_database) if reader is None else reader.read()
+        if reader is not None:
+            theirs = reader.read()
+        else:
+            theirs = msb_database.read(layout.msb_database, None if witness is None else witness.settled)
+        changer = None if witness is None else witness.changer()
         ours = known.load(connection)
         events = _settle(transaction, measure, began)
         found = differences(ours, theirs, measure, _look(layout), ledger.clock())
@@ -219,7 +237,7 @@ def _sync(
         if claims:
             found = _append_claimed(transaction, found, claims, ours, acting, ledger.actor)
         if acting is None or acting.explain is None:
-            events += transaction.append(found.events)
+            events += _append_observed(transaction, found.events, changer)
         else:
             for done, run in groupby(acting.explain(found.events, ours, theirs), key=itemgetter(1)):
                 batch = [event for event, _ in run]
@@ -233,6 +251,32 @@ def _sync(
     diagnostics.info("synced", operation=operation, events=len(events), adopted=adopted)
     recorded = tuple(event for event in events if event.type not in ("log.created", "clock.jumped"))
     return SyncReport(operation if recorded else None, adopted, recorded, theirs.said), theirs
+
+
+def _append_observed(
+    transaction: Transaction, events: Sequence[NewEvent], changer: Changer | None
+) -> list[StoredEvent]:
+    """Append what was observed, as done by the process that changed the database, where that is known."""
+    if changer is None or not _synced_since(transaction.connection, changer.looked_ns):
+        return transaction.append(events)
+    came_ns = changer.came_ns
+    stored = []
+    for by_changer, run in groupby(events, key=lambda event: _is_change(event, came_ns)):
+        stored += transaction.append([*run], actor=changer.actor if by_changer else None)
+    return stored
+
+
+def _synced_since(connection: sqlite3.Connection, time_ns: int) -> bool:
+    """Return whether the log is the one that knows of that look; not one that was put back since."""
+    row = connection.execute("SELECT synced_at FROM sync_state").fetchone()
+    return row is not None and row[0] >= time_ns
+
+
+def _is_change(event: NewEvent, came_ns: int) -> bool:
+    """Return whether an event is what a process did that came then, and no sooner."""
+    # A run of which there is no process any more was ended by none that writes.
+    ended_by_itself = getattr(event.event, "how", None) in ("vanished", "restarted")
+    return not ended_by_itself and (event.occurred_at_ns is None or event.occurred_at_ns >= came_ns)
 
 
 def _append_claimed(

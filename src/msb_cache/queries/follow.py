@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING
 
 from msb_cache.eventstore.store import StoredEvent
 from msb_cache.home.ledger import Ledger
 from msb_cache.msb.sync import sync_before_reading
 from msb_cache.waiting import pause
+
+if TYPE_CHECKING:
+    from msb_cache.msb.witness import Witness
 
 INTERVAL = 0.5
 """Seconds between two looks."""
@@ -34,10 +39,62 @@ def watch(
         interval: seconds between two looks.
     """
     position = _position(ledger)
-    for _ in looks(lambda: sync_before_reading(ledger), stopped=stopped, note=note, interval=interval):
-        for event in _since(ledger, position):
-            position = event.seq
-            yield event
+    with closing(_Watch(ledger, note)) as each:
+        for _ in looks(each.look, stopped=stopped, note=note, interval=interval, rest=each.rest):
+            for event in _since(ledger, position):
+                position = event.seq
+                yield event
+
+
+class _Watch:
+    """Records what msb does, and who did it where that is known."""
+
+    def __init__(self, ledger: Ledger, note: Callable[[str], None]) -> None:
+        self._ledger = ledger
+        self._note = note
+        self._witness: Witness | None = None
+        self._asked = False
+
+    def look(self) -> str | None:
+        """Record what msb did since the last look; return a sentence if that cannot be done."""
+        if not self._asked and self._ledger.owned_by_msb:
+            self._asked = True
+            self._ask()
+        forced = False
+        if self._witness is not None:
+            try:
+                forced = self._witness.begin()
+            except OSError as error:
+                self._give_up(error)
+        if self._witness is None:
+            return sync_before_reading(self._ledger)
+        sentence = sync_before_reading(self._ledger, force=forced, witness=self._witness)
+        self._witness.end(recorded=sentence is None)
+        return sentence
+
+    def rest(self, seconds: float) -> None:
+        """Wait for the next look."""
+        (pause if self._witness is None else self._witness.rest)(seconds)
+
+    def close(self) -> None:
+        """End following msb's database."""
+        if self._witness is not None:
+            self._witness.close()
+            self._witness = None
+
+    def _ask(self) -> None:
+        from msb_cache.msb.witness import Witness
+
+        try:
+            self._witness = Witness(self._ledger.layout, self._ledger.actor)
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        from msb_cache.msb.witness import why_not
+
+        self.close()
+        self._note(why_not(error))
 
 
 def looks(
@@ -46,6 +103,7 @@ def looks(
     stopped: Callable[[], bool],
     note: Callable[[str], None],
     interval: float = INTERVAL,
+    rest: Callable[[float], None] | None = None,
 ) -> Iterator[None]:
     """Yield each time it is time to look, until ``stopped`` says so.
 
@@ -54,6 +112,7 @@ def looks(
         stopped: asked after each look whether to end.
         note: gets such a sentence, once until it changes.
         interval: seconds between two looks.
+        rest: waits for so many seconds, or for less where there is something to see; None: ``pause``.
     """
     noted = None
     while True:
@@ -66,7 +125,10 @@ def looks(
         if stopped():
             return
         # Where a comparison is long (thousands of images) and msb writes all the time, it leaves room.
-        pause(max(interval, 2 * (time.monotonic() - began)))
+        took = time.monotonic() - began
+        if took > interval:
+            pause(took)
+        (rest or pause)(max(interval, took))
         if stopped():
             return
 
