@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import examples, format_option, open_cache, quiet_option
+from msb_cache.cli.common import examples, format_option, note, open_cache, quiet_option
 from msb_cache.cli.filters import as_of_option
+from msb_cache.queries.resolve import familiar
 
 
 @click.command(
@@ -25,13 +26,15 @@ def list_(home: str | None, patterns: tuple[str, ...], as_of: str | None, format
     with open_cache(home) as cache:
         handles = cache.list(*patterns, as_of=as_of)
         known = bool(handles) or as_of is None or cache.knows(as_of)
+        damage = cache.damage(as_of=as_of) if handles else []
+    damaged = {familiar(each.reference): each.seq for each in damage}
     if quiet:
         for handle in handles:
             output.line(handle.reference)
     elif format_ == "json":
         from msb_cache.cli.fields import image_fields
 
-        output.json([image_fields(handle) for handle in handles])
+        output.json([image_fields(handle) | {"damaged": handle.reference in damaged} for handle in handles])
     elif handles:
         rows = [
             (
@@ -46,6 +49,13 @@ def list_(home: str | None, patterns: tuple[str, ...], as_of: str | None, format
         output.table(("REFERENCE", "DIGEST", "SIZE", "CREATED", "LAST USED"), rows, right=(2,))
     elif known:
         output.line("No cached images.", err=True)
+    for handle in handles:
+        if handle.reference in damaged:
+            note(
+                f"{handle.reference} is damaged: another program deleted files of it (event "
+                f"{damaged[handle.reference]}); `msb-cache pull {handle.reference}`, or loading it again, "
+                "mends it"
+            )
 
 
 COMMAND = list_

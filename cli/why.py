@@ -92,6 +92,10 @@ def _print_image(found: ImageReasons) -> None:
     if found.loss is not None:
         _print_loss(found.loss)
         return
+    for event in found.damage:
+        _line("Damaged", _by(event))
+    if found.damage:
+        _line("Mended by", f"`msb-cache pull {name}`, or loading its archive again")
     for event in found.holds:
         _line("Held", _by(event))
     if found.shares:
@@ -182,6 +186,7 @@ def _reasons_fields(found: Reasons) -> dict[str, Any]:
                 {"reference": _familiar([each.reference])[0], "layers": each.layers} for each in found.shares
             ],
             "pull_failed": event(found.failure),
+            "damage": [fields(each) for each in found.damage],
             **end,
         }
     if isinstance(found, ManifestReasons):

@@ -403,18 +403,22 @@ class ArtifactDeleted(Event, frozen=True, kw_only=True):
     """Base of the deletion outcomes: that file or record is gone.
 
     ``bytes`` is what it measured, or None when it was never known. ``recovered`` marks a file that
-    recovery found already absent; its bytes are then the planned ones.
+    recovery found already absent; its bytes are then the planned ones. ``needed``: an image in the index
+    needs the file still, and is damaged without it until it is made anew.
     """
 
     kind: ClassVar[ArtifactKind]
     bytes: int | None = None
     recovered: bool = False
+    needed: bool = False
 
     def told(self) -> Telling:
         """Return what happened, for people."""
         details = [] if self.bytes is None else [f"{size(self.bytes)} freed"]
         if self.recovered:
             details.append("found gone while recovering")
+        if self.needed:
+            details.append("and needed still")
         return Telling(f"{self.kind} deleted", "went", tuple(details))
 
 

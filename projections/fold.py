@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import Fact
 from msb_cache.projections.rows import (
+    DamageRow,
     DeletionOutcomeRow,
     DeletionRow,
     HoldRow,
@@ -66,6 +67,7 @@ class Fold:
         self._deletions = tables.of(DeletionRow)
         self._outcomes = tables.of(DeletionOutcomeRow)
         self._leftovers = tables.of(LeftoverRow)
+        self._damage = tables.of(DamageRow)
         self._restored = tables.of(RestoredRow)
         self._handlers: dict[type[ev.Event], Callable[[Fact, Any], None] | None] = {
             **dict.fromkeys(IGNORED),
@@ -143,6 +145,10 @@ class Fold:
             needed += [("layer", layer.diff_id) for layer in data.layers]
             for kind, subject in needed:
                 self._leftovers.delete((kind, subject))
+        if not self._damage.empty:
+            there = {layer.diff_id for layer in data.layers if layer.erofs_size is not None}
+            for subject in (digest, *sorted(there)):
+                self._mended(event, subject)
         for position, layer in enumerate(data.layers):
             self._manifest_layers.put(
                 ManifestLayerRow(
@@ -158,6 +164,8 @@ class Fold:
         reference, occurred = event.subject, event.occurred_at_ns
         if not self._leftovers.empty:
             self._leftovers.delete(("metadata", reference))
+        if not self._damage.empty:
+            self._mended(event, reference)
         row = self._images.get(reference)
         if row is None:
             named = occurred if data.named_at_ns is None else min(data.named_at_ns, occurred)
@@ -248,6 +256,8 @@ class Fold:
     def _artifact_deleted(self, event: Fact, data: ev.ArtifactDeleted) -> None:
         if not self._leftovers.empty:
             self._leftovers.delete((data.kind, event.subject))
+        if data.needed:
+            self._damage.put(DamageRow(data.kind, event.subject, event.seq))
         deletion = self._deletion_or_external(event)
         self._outcome(event, deletion, data.kind, "deleted")
         counter = f"{data.kind}_removed"
@@ -287,6 +297,12 @@ class Fold:
         for row in self._images.having(digest):
             _describe(row, manifest)
             self._images.changed(row.reference)
+
+    def _mended(self, event: Fact, subject: str) -> None:
+        for row in self._damage.having(subject):
+            if row.mended is None:
+                row.mended = event.seq
+                self._damage.put(row)
 
     def _left_over(self, event: Fact, kind: str, reason: str) -> None:
         self._leftovers.put(

@@ -17,6 +17,7 @@ from msgspec.structs import asdict
 
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import EventStore, StoredEvent
+from msb_cache.projections.images import layers_once_damaged
 
 _OF_MANIFEST = tuple(
     each.type for each in ev.EVENT_TYPES if each.about in ("manifest", "artifact") and each.in_history
@@ -86,6 +87,8 @@ class _History:
         self._of_manifest = _OF_MANIFEST if scope.digest is None else (*_OF_MANIFEST, ev.ManifestAdded.type)
         self._layers: dict[str, set[str]] = {}
         self._removed_in: set[str] = set()
+        damaged = layers_once_damaged(connection)
+        self._damaged = damaged & self._diff_ids([*self._pointed_at]) if damaged else damaged
 
     def streams(self, after: int) -> Iterator[Iterator[StoredEvent]]:
         """Yield what has to be merged: the references' events, and the manifests'."""
@@ -97,6 +100,9 @@ class _History:
             yield self._once_pointed_at(
                 read(subjects=digests, types=self._of_manifest, after=first, until=until)
             )
+        for diff_ids in _chunks(sorted(self._damaged)):
+            gone = read(subjects=diff_ids, types=[ev.LayerDeleted.type], after=after, until=until)
+            yield (event for event in gone if getattr(event.data, "needed", False))
 
     def removals(self, until: int) -> Iterator[StoredEvent]:
         """Yield what removed a reference or a manifest up to a position."""
@@ -111,7 +117,9 @@ class _History:
     def concerns(self, event: StoredEvent) -> bool:
         """Return whether an event on one of the references is part of the history."""
         digest, data = self._scope.digest, event.data
-        return digest is None or digest in (
+        if digest is None or event.subject in self._damaged:
+            return True
+        return digest in (
             event.subject,
             getattr(data, "manifest_digest", None),
             getattr(data, "previous_digest", None),

@@ -262,5 +262,34 @@ def unknown_to_msb(connection: sqlite3.Connection) -> list[str]:
     return [reference for (reference,) in rows]
 
 
+class Damage(Struct, frozen=True):
+    """A file that an image needs and that another program deleted: of which kind, what, in which event."""
+
+    reference: str
+    kind: str
+    subject: str
+    seq: int
+
+
+def damage(connection: sqlite3.Connection) -> list[Damage]:
+    """Return what the log knows to be gone of images in the index, by canonical reference."""
+    rows = connection.execute(
+        "SELECT i.reference, d.kind, d.subject, d.seq FROM damage d JOIN image i ON i.reference = d.subject "
+        "WHERE d.mended IS NULL UNION ALL "
+        "SELECT i.reference, d.kind, d.subject, d.seq FROM damage d "
+        "JOIN image i ON i.manifest_digest = d.subject WHERE d.mended IS NULL UNION ALL "
+        "SELECT DISTINCT i.reference, d.kind, d.subject, d.seq FROM damage d "
+        "JOIN manifest_layer m ON m.diff_id = d.subject "
+        "JOIN image i ON i.manifest_digest = m.manifest_digest "
+        "WHERE d.mended IS NULL AND d.kind = 'layer' ORDER BY 1, 4"
+    )
+    return [Damage(*row) for row in rows]
+
+
+def layers_once_damaged(connection: sqlite3.Connection) -> set[str]:
+    """Return the diff IDs of layers that were ever deleted although an image needed them."""
+    return {diff_id for (diff_id,) in connection.execute("SELECT subject FROM damage WHERE kind = 'layer'")}
+
+
 def _any(connection: sqlite3.Connection, query: str, value: str) -> bool:
     return connection.execute(query, (value,)).fetchone() is not None

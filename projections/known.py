@@ -39,12 +39,14 @@ class Known(NamedTuple):
         manifests: by digest.
         layers: diff ID to the size of its EROFS image in bytes, None when that is unknown.
         holds: manifest digest and holder to msb's row for the hold; None: the hold is ours.
+        damage: kind and subject of files that are known to be gone although images need them.
     """
 
     images: Mapping[str, KnownImage]
     manifests: Mapping[str, KnownManifest]
     layers: Mapping[str, int | None]
     holds: Mapping[tuple[str, str], str | None]
+    damage: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def observed(self) -> bool:
@@ -82,4 +84,5 @@ def load(connection: sqlite3.Connection) -> Known:
             (digest, holder): row
             for digest, holder, row in connection.execute("SELECT manifest_digest, holder, msb_row FROM hold")
         },
+        damage=frozenset(connection.execute("SELECT kind, subject FROM damage WHERE mended IS NULL")),
     )

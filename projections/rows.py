@@ -186,6 +186,21 @@ class LeftoverRow(Row):
     seq: int
 
 
+class DamageRow(Row):
+    """A file that another program deleted in event ``seq`` although an image needs it.
+
+    ``mended`` is the event that brought its record anew; None: the images that need it are damaged.
+    """
+
+    table: ClassVar[str] = "damage"
+    key_length: ClassVar[int] = 3
+    asked_by: ClassVar[str | None] = "subject"
+    kind: str
+    subject: str
+    seq: int
+    mended: int | None = None
+
+
 class RestoredRow(Row):
     """The log was put back to a backup of so many events. Times in ns since the epoch, UTC."""
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from msb_cache.oci.registry.options import RegistryOptions
     from msb_cache.projections.deletions import DeletionReport, DeletionSummary
     from msb_cache.projections.history import HistoryEvent
-    from msb_cache.projections.images import HandleRow
+    from msb_cache.projections.images import Damage, HandleRow
     from msb_cache.projections.live import Difference
     from msb_cache.projections.replay import State, Step
     from msb_cache.queries.as_of import AsOf, Changes, Hold
@@ -189,6 +189,18 @@ class ImageCache:
             chosen = {name for text in patterns for name in resolve.in_index(connection, text)}
             rows = () if connection is None else images.handles(connection)
             return [handle(row, self._origin) for row in rows if not patterns or row.reference in chosen]
+
+    def damage(self, *, as_of: AsOf | None = None) -> builtins.list[Damage]:
+        """Return which files of images are gone because another program deleted them, as the log knows.
+
+        In a home of msb, its ``image rm`` takes layers away from images that it does not know; a pull or load
+        of the image mends it. ``verify`` looks at the disk itself.
+
+        Args:
+            as_of: at this moment of the past; None: now. See ``AsOf``.
+        """
+        with self._session.index(as_of) as connection:
+            return [] if connection is None else images.damage(connection)
 
     def get(self, reference: str) -> ImageHandle:
         """Return an image.

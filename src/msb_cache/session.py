@@ -61,6 +61,7 @@ class Session:
         self._asked = engine
         self.is_default = is_default
         self._noted: str | None = None
+        self._unknown: str | None = None
         self._past: Past | None = None
 
     @property
@@ -151,7 +152,8 @@ class Session:
                 yield self._index_at(connection, position)
             except ImageNotFoundError as error:
                 raise error if unknown is None else ImageNotFoundError(f"{error}; {unknown}") from None
-            if unknown is not None:
+            if unknown is not None and unknown != self._unknown:
+                self._unknown = unknown  # several questions about one moment need it once
                 self.note(unknown)
 
     @contextmanager

@@ -6,7 +6,22 @@ import re
 from datetime import datetime
 from pathlib import Path
 
-from tests.cli.support import APP_NEXT, ESCAPE, MSB_LIST_KEYS, RFC3339, TOOL, Call, execute, written
+import pytest
+
+from tests.cli.support import (
+    APP,
+    APP_NEXT,
+    BASE,
+    ESCAPE,
+    MSB_LIST_KEYS,
+    RFC3339,
+    TOOL,
+    Call,
+    execute,
+    written,
+)
+from tests.fakemsb import FakeMsb
+from tests.imagebuilder import file, image, layer
 
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 
@@ -76,3 +91,34 @@ def test_wildcards_in_lists(home: Path, call: Call) -> None:
     }.items():
         assert sorted(call("list", "-q", pattern).lines) == sorted(found), pattern
     assert sorted(call("list", "-q", "app:1", "*/tool:*").lines) == ["app:1", "example.org/team/tool:2"]
+
+
+def test_an_image_of_ours_that_msb_took_a_layer_from(
+    own_home: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = image([BASE, layer([file("mine", b"mine")])], "mine:1")
+    call("load", "-q", "-i", written(tmp_path / "mine.tar", mine))
+    fake = FakeMsb(tmp_path / "msb", own_home)
+    fake.load(APP)  # which shares BASE
+    assert call("list", "mine:1").err == ""
+    before = call("events", "--format", "json").json[-1]["seq"]
+    fake("image", "rm", "app:1", "app:latest")
+    listed = call("list")
+    assert "note: mine:1 is damaged: another program deleted files of it (event " in listed.err
+    assert "`msb-cache pull mine:1`, or loading it again, mends it" in listed.err
+    (entry,) = call("list", "--format", "json").json
+    assert entry["damaged"]
+    why = call("why", "mine:1").out
+    assert re.search(r"Damaged: .* layer deleted .* and needed still, seen by ", why)
+    assert "Mended by:     `msb-cache pull mine:1`, or loading its archive again" in why
+    (event,) = call("why", "mine:1", "--format", "json").json["damage"]
+    assert (event["subject"], event["actor"]["observed"]) == (BASE.diff_id, True)
+    assert BASE.diff_id[:19] in call("history", "mine:1").out.splitlines()[-1]
+    verified = call("verify")
+    assert verified.code == 1
+    assert "is missing" in verified.out
+    assert all(not each["damaged"] for each in call("list", "--as-of", f"@{before}", "--format", "json").json)
+    monkeypatch.setenv("MSB_PATH", str(fake.program))
+    assert call("load", "-q", "-i", tmp_path / "mine.tar").code == 0
+    assert call("list").err == ""
+    assert "Damaged" not in call("why", "mine:1").out

@@ -325,9 +325,13 @@ def ours(index: Index, reference: str = A, name: str = M, layers: str = "x") -> 
 def test_what_msb_does_not_know_stays(index: Index) -> None:
     ours(index)
     before = index.handles(), index.holds()
-    assert index.sync(state(), no_files).events == []
+    assert index.sync(state()).events == []
     index.sync(state(manifest(N, "xy", row=2), image(B, N)))
-    found = index.sync(state(), no_files)
+
+    def only_ours(kind: str, subject: str) -> int | None:
+        return None if subject in (N, digest("diffy")) else 8192
+
+    found = index.sync(state(), only_ours)
     assert said(found.events) == [
         *("image.removed b n", "manifest.deleted n", "vmdk.deleted n 633"),
         *("fsmeta.deleted n 4096", "layer.deleted layer y 8192"),
@@ -364,7 +368,10 @@ def test_an_image_of_ours_that_msb_has_with_another_manifest(index: Index) -> No
 def test_a_manifest_of_msb_that_only_an_image_of_ours_needs_stays(index: Index) -> None:
     index.sync(state(manifest(), image()))
     index.append([NewEvent(pulled(M), B)])
-    assert said(index.sync(state(), no_files).events) == ["image.removed a m"]
+    assert said(index.sync(state()).events) == ["image.removed a m"]
+    assert said(index.sync(state(), no_files).events) == [
+        *("vmdk.deleted m 633", "fsmeta.deleted m 4096", "layer.deleted layer x 8192")
+    ]
     assert M in known.load(index.connection).manifests
 
 
@@ -693,3 +700,27 @@ def test_of_a_manifest_that_was_loaded_and_pulled_the_rewritten_one_is_recorded(
     assert event.stored_digest == ANEW
     again = state(manifest(), image(), image(B, row=2, updated=T + 5))
     assert added(index.sync(again, look=files_tell(a=loaded, b=loaded))) == []  # that proves itself
+
+
+def test_a_file_that_msb_takes_from_an_image_it_does_not_know(index: Index) -> None:
+    added = manifest_added([replace(layer("x", 10), erofs_size=8192)])
+    diff_id = added.layers[0].diff_id
+    index.append([NewEvent(added, M), NewEvent(pulled(M), A)])
+    there = {("fsmeta", M): 4096}
+
+    def measure(kind: str, subject: str) -> int | None:
+        return there.get((kind, subject))
+
+    assert index.sync(state()).events == []
+    found = index.sync(state(), measure)  # and once only
+    assert [(each.event, each.subject) for each in found.events] == [
+        (ev.VmdkDeleted(bytes=500, needed=True), M),
+        (ev.LayerDeleted(bytes=added.layers[0].erofs_size, needed=True), diff_id),
+    ]
+    damage = images.damage(index.connection)
+    assert [(each.reference, each.kind, each.subject) for each in damage] == [
+        (A, "vmdk", M),
+        (A, "layer", diff_id),
+    ]
+    index.append([NewEvent(added, M)])  # it came anew
+    assert images.damage(index.connection) == []

@@ -18,7 +18,7 @@ from msb_cache.projections.tables import Tables
 from tests.logs import ACTOR, PYTHON, digest, layer, manifest_added, pulled
 from tests.samples import OPERATION, new_sample
 
-GOLDEN = {9: "1fb6b2b19632044950dcaf50378070c9b2203c43e9b10dc91fbf8465b4f65485"}
+GOLDEN = {10: "2b50f4871da969947817113058b9957d0332c758b8a2e09c64937847ee815efa"}
 """What the golden log below folds to, by the fold's version: SHA-256 of its rows as JSON."""
 
 
@@ -40,6 +40,7 @@ def golden_log() -> list[StoredEvent]:
         (ev.ArtifactKept(kind="fsmeta", reason="busy"), digest(1)),
         (ev.ArtifactDeleteFailed(kind="vmdk", errno=5, reason="Input/output error"), digest(1)),
         (ev.ManifestDeleted(), digest(1)),
+        (ev.LayerDeleted(bytes=10, needed=True), digest("diff-damaged")),
     ]
     return [
         StoredEvent(

@@ -59,6 +59,7 @@ def differences(ours: Known, theirs: MsbState, measure: Measure, look: Look, now
     file_events = list(_files(ours, theirs, gone))
     ended = [*_released(ours, theirs), *_removed(ours, theirs)]
     ended += [NewEvent(ev.ManifestDeleted(), digest) for digest in gone]
+    ended += _damage(ours, theirs, gone, measure)
     leftovers: list[NewEvent] = []
     for event in file_events:
         (leftovers if _there(event, measure) else ended).append(event)
@@ -134,6 +135,27 @@ def _files(ours: Known, theirs: MsbState, gone: Sequence[str]) -> Iterator[NewEv
         size = ours.layers.get(diff_id)
         if size is not None:
             yield NewEvent(ev.LayerDeleted(bytes=size, manifests=had[diff_id]), diff_id)
+
+
+def _damage(ours: Known, theirs: MsbState, gone: Sequence[str], measure: Measure) -> Iterator[NewEvent]:
+    """Yield the deletions of files that images need which msb does not know: it deleted them with others.
+
+    Only of files whose size is known, for the others may never have been there.
+    """
+    staying = ours.manifests.keys() - theirs.manifests.keys() - set(gone)
+    seen = set(ours.damage)
+    for digest in sorted(staying):
+        manifest = ours.manifests[digest]
+        needed: list[tuple[type[ev.ArtifactDeleted], str, int | None]] = [
+            (ev.VmdkDeleted, digest, manifest.vmdk_bytes),
+            (ev.FsmetaDeleted, digest, manifest.fsmeta_bytes),
+        ]
+        needed += [(ev.LayerDeleted, diff_id, ours.layers.get(diff_id)) for diff_id in manifest.layers]
+        for event, subject, size in needed:
+            found = (event.kind, subject)
+            if size is not None and found not in seen and measure(*found) is None:
+                seen.add(found)
+                yield NewEvent(event(bytes=size, needed=True), subject)
 
 
 def _there(event: NewEvent, measure: Measure) -> bool:

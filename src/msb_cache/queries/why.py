@@ -92,6 +92,8 @@ class ImageReasons:
     fate: Fate | None = None
     loss: Loss | None = None
     failure: StoredEvent | None = None
+    damage: tuple[StoredEvent, ...] = ()
+    """What another program deleted of it although it is here; a pull or load mends it."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,12 @@ class _Asking:
             self._holds(row.manifest_digest),
             self._shares(row),
             self._fate_of_reference(row.reference, row.manifest_digest),
+            damage=self._damage(row.reference),
         )
+
+    def _damage(self, reference: str) -> tuple[StoredEvent, ...]:
+        found = [each.seq for each in images.damage(self._connection) if each.reference == reference]
+        return tuple(event for seq in sorted(set(found)) if (event := self._at(seq)) is not None)
 
     def _gone(self, removed: StoredEvent, data: ev.ImageRemoved) -> ImageReasons:
         reference, digest = removed.subject, data.manifest_digest
