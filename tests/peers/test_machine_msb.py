@@ -112,6 +112,8 @@ class Home(RuleBasedStateMachine):
         name, *arguments = DAY[len(self.did) % len(DAY)]
         if name in NEED_A_SANDBOX and not self.seen.sandboxes:
             self.msb_creates(0, "dev") if self.seen.refs else self.msb_loads(0, "app:1")
+        elif name == "msb_removes_a_snapshot" and not self.seen.snapshots:
+            self.we_release("dev")
         elif name in NEED_AN_IMAGE and not self.seen.refs:
             self.msb_loads(0, "app:1")
         else:
@@ -151,6 +153,20 @@ class Home(RuleBasedStateMachine):
         sandbox = self.sandbox(which)
         self.step("msb rm", sandbox)
         self.real("rm", sandbox)
+
+    @precondition(lambda self: self.seen.sandboxes)
+    @rule(which=some, name=st.sampled_from(["one", "two"]))
+    def msb_takes_a_snapshot(self, which: int, name: str) -> None:
+        sandbox = self.sandbox(which)
+        self.step("msb snapshot create", sandbox, name)
+        self.real("snapshot", "create", name, "--sandbox", sandbox, fails=True)  # the name may be taken
+
+    @precondition(lambda self: self.seen.snapshots)
+    @rule(which=some)
+    def msb_removes_a_snapshot(self, which: int) -> None:
+        path = sorted(self.seen.snapshots)[which % len(self.seen.snapshots)]
+        self.step("msb snapshot rm", path)
+        self.real("snapshot", "rm", path)
 
     @precondition(lambda self: self.seen.refs)
     @rule(which=some, force=st.booleans())
@@ -305,6 +321,7 @@ DAY: Sequence[tuple[Any, ...]] = (
     ("msb_creates", 0, "dev"),
     ("msb_loads", 1, "app:1"),
     ("msb_starts", 0),
+    ("msb_takes_a_snapshot", 0, "one"),
     ("we_load", 2, "app:2"),
     ("we_hold", 1, "ops"),
     ("msb_pulls", "one", 3, False),
@@ -313,6 +330,8 @@ DAY: Sequence[tuple[Any, ...]] = (
     ("msb_removes_an_image", 0, True),
     ("we_use", 0),
     ("msb_removes_a_sandbox", 0),
+    ("we_prune", False),
+    ("msb_removes_a_snapshot", 0),
     ("we_release", "ops"),
     ("we_remove", 0, False),
     ("msb_does_more_than_one_thing_unseen", 0, "app:2", [("create", 0, "app:2"), ("load", 1, "app:2")]),
@@ -324,7 +343,7 @@ DAY: Sequence[tuple[Any, ...]] = (
     ("we_remove", 0, True),
     ("msb_prunes", False),
 )
-NEED_A_SANDBOX = ("msb_starts", "msb_removes_a_sandbox")
+NEED_A_SANDBOX = ("msb_starts", "msb_takes_a_snapshot", "msb_removes_a_sandbox")
 NEED_AN_IMAGE = ("msb_creates", "msb_removes_an_image", "we_hold", "we_use", "we_remove")
 
 
