@@ -153,7 +153,7 @@ def _msb_image(connection: sqlite3.Connection, number: int) -> None:
 def files(home: Path, images: int) -> list[str]:
     """Make the files of an index's images, each with its lock file; return all their paths."""
     layout = Layout(home)
-    for folder in layout.folders.values():
+    for folder in layout.own_folders:
         make_folder(folder)
     paths = []
     for path in _artifacts(layout, images):

@@ -28,6 +28,14 @@ def failures(report: ImagePruneReport) -> list[int]:
     return [1]
 
 
+def freed(size: int | None, flat_roots: int, flat_bytes: int) -> str:
+    """Return what a deletion freed, for people: what msb would count, and of flat roots what they took."""
+    if not flat_roots:
+        return output.size(size)
+    roots = f"{output.size(flat_bytes)} of {output.plural(flat_roots, 'flat root')}"
+    return f"{output.size(size)} and {roots}" if size else roots
+
+
 def deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]:
     """Return a report, or its line in the list of them, as fields for JSON."""
     row = report.counters
@@ -47,6 +55,8 @@ def deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]:
         "fsmeta_removed": row.fsmeta_removed,
         "vmdk_removed": row.vmdk_removed,
         "bytes_reclaimed": row.bytes_reclaimed,
+        "flat_removed": row.flat_removed,
+        "flat_bytes_reclaimed": row.flat_bytes_reclaimed,
     }
     if isinstance(report, DeletionReport):
         found["images"] = [
@@ -78,7 +88,7 @@ def print_deletion(report: DeletionReport) -> None:
     line("Started", output.local_time_with_offset(row.started_at))
     line("Finished", output.local_time_with_offset(row.finished_at))
     line("Outcome", (row.outcome or "unfinished") + (", finished by recovery" if row.recovered else ""))
-    line("Freed", output.size(row.bytes_reclaimed))
+    line("Freed", freed(row.bytes_reclaimed, row.flat_removed, row.flat_bytes_reclaimed))
     if report.images:
         output.line()
         output.line(f"Images removed ({len(report.images)})")

@@ -67,6 +67,9 @@ def _print(found: HomeInfo) -> None:
     line("Events", f"{found.events:,} since {output.local_time(found.began_at)}, log {found.log_id}")
     line("Images", f"{found.images:,} ({output.plural(found.manifests, 'manifest')})")
     line("Layers", f"{found.layers:,}, {output.size(found.layer_bytes)} as EROFS images")
+    if found.flat_roots:
+        taken = f"{output.size(found.flat_allocated_bytes)} on disk"
+        line("Flat roots", f"{found.flat_roots:,}, {output.size(found.flat_bytes)}, {taken}")
     line("Holds", f"{found.holds:,}")
     kept = output.size(found.reserve) if found.reserve else "no room is kept"
     line("Reserve", f"{kept} for a deletion on a full disk")

@@ -49,6 +49,7 @@ def _detail_fields(detail: ImageDetail, holders: list[str]) -> dict[str, Any]:
         "holders": holders,
         "config": None if config is None else asdict(config),
         "layers": [asdict(layer) for layer in detail.layers],
+        "flat": None if detail.flat is None else asdict(detail.flat),
     }
 
 
@@ -65,6 +66,13 @@ def _print_detail(detail: ImageDetail, holders: list[str]) -> None:
     line("Created", output.local_time(handle.created_at_ns))
     line("Last used", output.local_time(handle.last_used_at_ns))
     line("Held by", ", ".join(holders) or "nobody")
+    if detail.flat is not None:
+        root = detail.flat
+        taken = "missing" if root.allocated_bytes is None else f"{output.size(root.allocated_bytes)} on disk"
+        line(
+            "Flat root",
+            f"{output.short(root.artifact_digest)}, {output.size(root.virtual_size_bytes)}, {taken}",
+        )
     if config is not None and any(getattr(config, name) for name in _SETTINGS):
         output.line()
         output.line("Config")

@@ -17,7 +17,7 @@ from msb_cache.cli.common import (
     quiet_option,
     reason_option,
 )
-from msb_cache.cli.deletions import failures
+from msb_cache.cli.deletions import failures, freed
 from msb_cache.cli.describe import kept_because
 from msb_cache.cli.leftovers import leftover_cells, leftover_fields
 from msb_cache.queries.resolve import familiar
@@ -91,9 +91,11 @@ def _print_preview(shown: Preview, *, err: bool = False) -> None:
             (len(plan.manifests), "manifest", None),
             (len(plan.layers), "layer", None),
             (shown.orphans, "file that no image names", "files that no image names"),
+            (shown.count("flat"), "flat root", None),
         )
         parts = [output.plural(count, one, many) for count, one, many in counts if count]
-        output.line(f"Deletes {', '.join(parts)}: {output.size(shown.bytes or 0)}", err=err)
+        size = freed(shown.bytes or 0, shown.count("flat"), shown.flat_bytes)
+        output.line(f"Deletes {', '.join(parts)}: {size}", err=err)
         output.columns(
             ((familiar(name), output.short(digest)) for name, digest in plan.references.items()), err=err
         )
@@ -120,12 +122,18 @@ def _preview_fields(shown: Preview) -> dict[str, Any]:
         "manifests": list(plan.manifests),
         "layers": [*plan.layers],
         "artifacts": [
-            {"kind": artifact.kind, "subject": artifact.subject, "bytes": artifact.bytes}
+            {
+                "kind": artifact.kind,
+                "subject": artifact.subject,
+                "bytes": artifact.bytes,
+                "manifest_digest": artifact.manifest_digest,
+            }
             for artifact in shown.artifacts
         ],
         "leftovers": [leftover_fields(each) for each in shown.leftovers],
         "kept": [{"subject": kept.subject, "rule": kept.rule, "by": list(kept.by)} for kept in plan.kept],
         "bytes_reclaimable": shown.bytes,
+        "flat_bytes_reclaimable": shown.flat_bytes,
     }
 
 
@@ -137,7 +145,8 @@ def _print_report(report: Any) -> None:
         ("Fsmeta", f"{report.fsmeta_removed:,}"),
         ("VMDK", f"{report.vmdk_removed:,}"),
         *([("Orphans", f"{report.orphans_removed:,}")] if report.orphans_removed else []),
-        ("Reclaimed", output.size(report.bytes_reclaimed)),
+        *([("Flat roots", f"{report.flat_removed:,}")] if report.flat_removed else []),
+        ("Reclaimed", freed(report.bytes_reclaimed, report.flat_removed, report.flat_bytes_reclaimed)),
     ):
         output.line(f"  {name + ':':<12} {value}")
     output.line(f"  {'Operation:':<12} {report.operation}")

@@ -16,6 +16,7 @@ from msb_cache.cli.deletions import deletion_fields, print_deletion
 from msb_cache.cli.describe import who
 
 if TYPE_CHECKING:
+    from msb_cache.projections.rows import DeletionRow
     from msb_cache.queries.restore_plan import RestorePlan
 
 
@@ -44,7 +45,7 @@ def prunes(ctx: click.Context, limit: int | None, format_: str) -> None:
             report.counters.kind,
             str(report.counters.image_refs_removed),
             str(report.counters.layers_removed),
-            output.size(report.counters.bytes_reclaimed),
+            output.size(_freed(report.counters)),
             report.counters.outcome or "unfinished",
             who(report.actor),
         )
@@ -93,6 +94,11 @@ def restore_plan(home: str | None, operation: str, format_: str) -> None:
 
 
 COMMAND = prunes
+
+
+def _freed(row: DeletionRow) -> int | None:
+    """Return all that came free, flat roots included."""
+    return (row.bytes_reclaimed or 0) + row.flat_bytes_reclaimed if row.flat_removed else row.bytes_reclaimed
 
 
 def _command(arguments: Sequence[str], home: str | None) -> list[str]:

@@ -8,7 +8,7 @@ import click
 
 from msb_cache.cli import output
 from msb_cache.cli.common import done, examples, note, open_cache, quiet_option, reason_option
-from msb_cache.cli.deletions import failures
+from msb_cache.cli.deletions import failures, freed
 from msb_cache.cli.main import EXIT_FAILED, EXIT_IN_USE, EXIT_NOT_FOUND
 from msb_cache.errors import ImageInUseError, ImageNotFoundError
 
@@ -43,8 +43,10 @@ def remove(
                 codes.append(EXIT_NOT_FOUND if missing else EXIT_IN_USE)
             else:
                 if not quiet:
-                    freed = output.size(report.bytes_reclaimed or 0)
-                    done("Removed", f"{reference}  ({freed} freed)")
+                    size = freed(
+                        report.bytes_reclaimed or 0, report.flat_removed, report.flat_bytes_reclaimed
+                    )
+                    done("Removed", f"{reference}  ({size} freed)")
                 codes += _failures(report)
     if not codes:
         return 0

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from msb_cache.artifacts.kinds import FLAT
 from msb_cache.audit.files import BROKEN, DiskProblem
 from msb_cache.audit.verify import Verification
 from msb_cache.cli import output
@@ -231,6 +232,8 @@ def _mended_by(found: Verification, problem: DiskProblem) -> str:
     if not problem.references:
         return "load its image again"
     reference = Reference.parse(problem.references[0]).familiar
+    if problem.kind in FLAT:
+        return f"delete the file, and `msb pull --materialize flat {reference}` makes it anew"
     if found.owned_by_msb:
         return (
             f"`msb pull --force {reference}` makes it anew; "

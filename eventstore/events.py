@@ -20,8 +20,9 @@ import msgspec
 from msb_cache.eventstore.telling import Moment, Telling
 from msb_cache.wording import duration, plural, short, size
 
-ArtifactKind = Literal["manifest", "metadata", "layer", "fsmeta", "vmdk"]
-"""``manifest`` is the index record; ``metadata`` is a reference's JSON file; the rest are files."""
+ArtifactKind = Literal["manifest", "metadata", "layer", "fsmeta", "vmdk", "flat_ref", "flat"]
+"""``manifest`` is the index record; ``metadata`` is a reference's JSON file; the rest are files. ``flat`` is
+a flat root, and ``flat_ref`` what says that it is a manifest's."""
 
 DeletionKind = Literal["remove", "prune"]
 
@@ -29,9 +30,10 @@ Engine = Literal["msb-cache", "msb"]
 """Which program deletes the files: ours, or microsandbox's own in a home that it keeps."""
 
 
-About = Literal["log", "reference", "manifest", "layer", "operation", "artifact"]
-"""What a subject is: the log's id, a canonical reference, a manifest's digest, a layer's diff ID, an
-operation's id. Of an ``artifact`` its kind says it: metadata has a reference, or its file's bare name."""
+About = Literal["log", "reference", "manifest", "layer", "flat", "operation", "artifact"]
+"""What a subject is: the log's id, a canonical reference, a manifest's digest, a layer's diff ID, a flat
+root's digest, an operation's id. Of an ``artifact`` its kind says it: metadata has a reference, or its file's
+bare name."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -354,13 +356,15 @@ class ImageRemoved(Event, frozen=True, kw_only=True):
 class PlannedArtifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One thing a deletion is about to delete, and its size in bytes measured beforehand.
 
-    ``manifests``: for a layer, how many of the manifests deleted with it had it.
+    ``manifests``: for a layer, how many of the manifests deleted with it had it. ``manifest_digest``: for a
+    flat root, the manifest that it is the root of, where that is known.
     """
 
     kind: ArtifactKind
     subject: str
     bytes: int | None = None
     manifests: int = 1
+    manifest_digest: str | None = None
 
 
 class KeptBack(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -419,7 +423,7 @@ class ArtifactDeleted(Event, frozen=True, kw_only=True):
             details.append("found gone while recovering")
         if self.needed:
             details.append("and needed still")
-        return Telling(f"{self.kind} deleted", "went", tuple(details))
+        return Telling(f"{_words(self.kind)} deleted", "went", tuple(details))
 
 
 class ManifestDeleted(ArtifactDeleted, frozen=True, kw_only=True):
@@ -466,6 +470,26 @@ class VmdkDeleted(ArtifactDeleted, frozen=True, kw_only=True):
     kind: ClassVar[ArtifactKind] = "vmdk"
 
 
+class FlatRefDeleted(ArtifactDeleted, frozen=True, kw_only=True):
+    """What named a manifest's flat root is gone. Subject: the manifest's digest."""
+
+    type: ClassVar[str] = "flat_ref.deleted"
+    about: ClassVar[About] = "manifest"
+    kind: ClassVar[ArtifactKind] = "flat_ref"
+
+
+class FlatDeleted(ArtifactDeleted, frozen=True, kw_only=True):
+    """A flat root is gone. Subject: its digest. ``bytes`` is what it took of the disk: it has holes.
+
+    ``manifest_digest`` is the manifest that it was the root of, None where that is not known.
+    """
+
+    type: ClassVar[str] = "flat.deleted"
+    about: ClassVar[About] = "flat"
+    kind: ClassVar[ArtifactKind] = "flat"
+    manifest_digest: str | None = None
+
+
 class ArtifactKept(Event, frozen=True, kw_only=True):
     """A planned artifact was not deleted after all. Subject: as for its deletion.
 
@@ -490,7 +514,7 @@ class ArtifactKept(Event, frozen=True, kw_only=True):
             "left": "msb left it behind",
         }[self.reason]
         by = f" by {', '.join(self.holders)}" if self.holders else ""
-        return Telling(f"{self.kind} kept", "held", (f"{reason}{by}",))
+        return Telling(f"{_words(self.kind)} kept", "held", (f"{reason}{by}",))
 
 
 class ArtifactDeleteFailed(Event, frozen=True, kw_only=True):
@@ -507,7 +531,7 @@ class ArtifactDeleteFailed(Event, frozen=True, kw_only=True):
 
     def told(self) -> Telling:
         """Return what happened, for people."""
-        return Telling(f"{self.kind} stuck", "went", (self.reason,))
+        return Telling(f"{_words(self.kind)} stuck", "went", (self.reason,))
 
 
 class DeletionFinished(Event, frozen=True, kw_only=True):
@@ -525,6 +549,10 @@ class DeletionFinished(Event, frozen=True, kw_only=True):
     def told(self) -> Telling:
         """Return what happened, for people."""
         return Telling("finished", "went", (self.outcome, *(("by recovery",) if self.recovered else ())))
+
+
+def _words(kind: ArtifactKind) -> str:
+    return {"flat_ref": "flat ref", "flat": "flat root"}.get(kind, kind)
 
 
 EVENT_TYPES: tuple[type[Event], ...] = tuple(

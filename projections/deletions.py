@@ -23,6 +23,7 @@ class ArtifactReport:
     """One planned artifact and what became of it.
 
     ``outcome`` is ``deleted``, ``kept``, ``failed``, or None while unknown. Sizes in bytes.
+    ``manifest_digest`` is what a flat root is the root of, where that is known.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class ArtifactReport:
     recovered: bool = False
     reason: str | None = None
     holders: tuple[str, ...] = ()
+    manifest_digest: str | None = None
 
 
 class Claim(NamedTuple):
@@ -186,7 +188,13 @@ def report(connection: sqlite3.Connection, store: EventStore, operation: str) ->
         if isinstance(data, ev.DeletionStarted):
             result.kept.extend(data.kept)
             for planned in data.artifacts:
-                found = ArtifactReport(planned.kind, planned.subject, planned.bytes, planned.manifests)
+                found = ArtifactReport(
+                    planned.kind,
+                    planned.subject,
+                    planned.bytes,
+                    planned.manifests,
+                    manifest_digest=planned.manifest_digest,
+                )
                 artifacts[planned.kind, planned.subject] = found
         elif isinstance(data, ev.ImageRemoved):
             result.images.append((event.subject, data))

@@ -141,7 +141,7 @@ class Fold:
         self._manifests.put(manifest)
         self._describe_images(digest, manifest)
         if not self._leftovers.empty:
-            needed = [("fsmeta", digest), ("vmdk", digest)]
+            needed = [("fsmeta", digest), ("vmdk", digest), ("flat_ref", digest)]
             needed += [("layer", layer.diff_id) for layer in data.layers]
             for kind, subject in needed:
                 self._leftovers.delete((kind, subject))
@@ -252,7 +252,14 @@ class Fold:
         if manifest is not None:
             deletion.manifests_removed += 1
 
-    @_folds(ev.MetadataDeleted, ev.LayerDeleted, ev.FsmetaDeleted, ev.VmdkDeleted)
+    @_folds(
+        ev.MetadataDeleted,
+        ev.LayerDeleted,
+        ev.FsmetaDeleted,
+        ev.VmdkDeleted,
+        ev.FlatRefDeleted,
+        ev.FlatDeleted,
+    )
     def _artifact_deleted(self, event: Fact, data: ev.ArtifactDeleted) -> None:
         if not self._leftovers.empty:
             self._leftovers.delete((data.kind, event.subject))
@@ -263,7 +270,9 @@ class Fold:
         counter = f"{data.kind}_removed"
         if counter in _COUNTERS:  # of layers, what left the index is counted, not what left the disk
             setattr(deletion, counter, getattr(deletion, counter) + 1)
-        if data.bytes is not None:
+        if data.kind == "flat":
+            deletion.flat_bytes_reclaimed += data.bytes or 0
+        elif data.bytes is not None and data.kind != "flat_ref":
             deletion.bytes_reclaimed = (deletion.bytes_reclaimed or 0) + data.bytes
 
     @_folds(ev.ArtifactKept)

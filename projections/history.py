@@ -11,6 +11,7 @@ import heapq
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import msgspec
 from msgspec.structs import asdict
@@ -54,7 +55,7 @@ def history(
 
     It holds: the events on the references; for every manifest they ever pointed at, holds, releases and
     deletion outcomes from the moment one first pointed there; and layer outcomes of the operations that
-    removed these references or those manifests, of layers they had by then.
+    removed these references or those manifests, of layers they had by then and of flat roots.
     """
     history_ = _History(connection, store, scope, until)
     pending: list[HistoryEvent] = []
@@ -131,14 +132,20 @@ class _History:
         if not removed or event.operation in self._removed_in:
             return []
         self._removed_in.add(event.operation)
-        found = self._store.read(
-            subjects=self._diff_ids([name for name, seq in self._pointed_at.items() if seq < event.seq]),
-            types=_OF_LAYER,
+        digests = [name for name, seq in self._pointed_at.items() if seq < event.seq]
+        read = partial(
+            self._store.read,
             operation=event.operation,
             after=max(event.seq, after),
             until=self._until,
         )
-        return [*map(_layer_entry, found)]
+        layers = map(_layer_entry, read(subjects=self._diff_ids(digests), types=_OF_LAYER))
+        roots = (
+            HistoryEvent(**asdict(each))
+            for each in read(types=[ev.FlatDeleted.type])
+            if isinstance(each.data, ev.FlatDeleted) and each.data.manifest_digest in digests
+        )
+        return [*layers, *roots]
 
     def _once_pointed_at(self, events: Iterator[StoredEvent]) -> Iterator[StoredEvent]:
         return (event for event in events if event.seq > self._pointed_at[event.subject])

@@ -154,6 +154,8 @@ class DeletionRow(Row):
     kept: int = 0
     failed: int = 0
     engine: str = "msb-cache"
+    flat_removed: int = 0
+    flat_bytes_reclaimed: int = 0
 
 
 class DeletionOutcomeRow(Row):

@@ -36,6 +36,7 @@ class FakeMsb:
     * ``rows``: the index is changed, and, of a deletion, the files are there still;
     * ``file``: one file is deleted (``image remove`` and ``image prune``);
     * ``read``: before the archive is read (``load``);
+    * ``flat``: the lock of a flat root's derivation is held, and the root not made (``pull``);
     * ``files``: the files are there, and the index does not have the image (``load`` and ``pull``);
     * ``end``: all is done.
     """

@@ -29,6 +29,7 @@ HELD = (
     "(EXISTS (SELECT 1 FROM sandbox_rootfs WHERE manifest_id = m.id) "
     "OR EXISTS (SELECT 1 FROM snapshot_index WHERE image_manifest_digest = m.digest))"
 )
+FLAT_BYTES = 256 * 1024 * 1024
 PATIENCE = 60  # seconds, after which a fake that hangs ends, so that a test that failed leaves none behind
 
 
@@ -319,14 +320,14 @@ class Fake:
     def _has_layer(self, diff_id: str) -> bool:
         return os.path.exists(self.path("layers", diff_id))
 
-    def pull(self, reference: str, force: bool) -> int:
+    def pull(self, reference: str, force: bool, materialize: str) -> int:
         import json
 
         metadata = self.path("manifests", reference)
         if not force and os.path.exists(metadata):
             with open(metadata, "rb") as file:
                 document = json.load(file)
-            if self.is_whole(document):
+            if self.is_whole(document, materialize):
                 self._enter(document, reference)
                 return 0
         offered = os.path.join(self.folder, "registry", f"{sha256(canonical(reference).encode())}.tar")
@@ -338,20 +339,62 @@ class Fake:
         with open(offered, "rb") as file:
             ((document, _),) = images_of(file.read())
         document["raw_manifest_json"] = in_its_own_form(document["raw_manifest_json"])
-        self._publish(document, [reference])
+        self._publish(document, [reference], materialize)
         return 0
 
-    def is_whole(self, document: Document) -> bool:
+    def is_whole(self, document: Document, materialize: str = "layered") -> bool:
         """Return whether msb takes the image for cached, for which it asks the files only."""
+        wanted = self.artifacts(document, materialize)
+        if materialize != "layered":
+            wanted += self.flat(document["manifest_digest"])[:2]
         # Metadata whose labels are null it cannot read.
-        has_labels = document["config"]["labels"] is not None
-        return has_labels and all(map(os.path.exists, self.artifacts(document)))
+        return document["config"]["labels"] is not None and all(map(os.path.exists, wanted))
 
-    def artifacts(self, document: Document) -> list[str]:
-        """Return the paths of an image's files, but for its metadata."""
+    def artifacts(self, document: Document, materialize: str = "layered") -> list[str]:
+        """Return the paths of an image's files, but for its metadata and its flat root."""
         kinds = [("layers", layer["diff_id"]) for layer in document["layers"]]
-        kinds += [(kind, document["manifest_digest"]) for kind in ("fsmeta", "vmdk")]
+        if materialize != "flat":
+            kinds += [(kind, document["manifest_digest"]) for kind in ("fsmeta", "vmdk")]
         return [self.path(*each) for each in kinds]
+
+    def flat(self, digest: str) -> tuple[str, str, str]:
+        """Return where the flat ref of a manifest, its blob and the lock of its derivation lie."""
+        folder = os.path.join(self.cache, "flat")
+        blob, derivation = (sha256(f"{what} {digest}".encode()) for what in ("blob", "derivation"))
+        return (
+            os.path.join(folder, "refs", f"{digest.replace(':', '_')}.json"),
+            os.path.join(folder, "blobs", f"sha256_{blob}.raw"),
+            os.path.join(folder, "locks", f"sha256_{derivation}.lock"),
+        )
+
+    def _make_flat(self, digest: str) -> None:
+        """Make a manifest's flat root: a file with holes, whose digest is made up."""
+        import json
+
+        ref, blob, lock_path = self.flat(digest)
+        derivation = os.path.basename(lock_path)[7:71]
+        with open(lock_path, "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.reached("flat")
+            if not os.path.exists(blob):
+                with open(f"{blob}.part", "wb") as part:
+                    part.write(b"ext4" * 8192)
+                    part.truncate(FLAT_BYTES)
+                os.replace(part.name, blob)
+            document = {
+                "schema": 1,
+                "manifest_digest": digest,
+                "derivation_digest": f"sha256:{derivation}",
+                "artifact_digest": f"sha256:{os.path.basename(blob)[7:71]}",
+                "materializer_abi": 2,
+                "uuid": derivation[:32],
+                "virtual_size_bytes": FLAT_BYTES,
+                "inode_count": 4,
+                "content_bytes": 32768,
+            }
+            with open(f"{ref}.part", "wb") as part:
+                part.write(json.dumps(document, indent=2).encode())
+            os.replace(part.name, ref)
 
     def _content(self, document: Document, path: str) -> bytes:
         """Return what an image's file has in it; of its files those that come before this one are there."""
@@ -365,13 +408,14 @@ class Fake:
         tail = "\n# The Disk Data Base\n#DDB\n" + 'ddb.adapterType = "ide"\n' * 20
         return (head + 'createType="twoGbMaxExtentFlat"\n\n' + "".join(extents) + tail).encode()
 
-    def _publish(self, document: Document, references: list[str]) -> None:
+    def _publish(self, document: Document, references: list[str], materialize: str = "layered") -> None:
         import json
 
         for reference in references:
             self.lease(self.path("manifests", reference), fcntl.LOCK_SH)
         for path in self.artifacts(document):
             self.lease(path, fcntl.LOCK_SH)
+        for path in self.artifacts(document, materialize):
             if os.path.exists(path):
                 continue
             with open(f"{path}.lock", "a") as lock:
@@ -380,6 +424,8 @@ class Fake:
                     with open(f"{path}.part", "wb") as part:
                         part.write(self._content(document, path))
                     os.replace(part.name, path)
+        if materialize != "layered":
+            self._make_flat(document["manifest_digest"])
         self.reached("files")
         for reference in references:
             path = self.path("manifests", reference)
@@ -664,7 +710,7 @@ def in_its_own_form(manifest: str) -> str:
 # -- the command line ---------------------------------------------------------------------------------------
 
 ALIASES = {"rm": "remove", "-f": "--force", "-q": "--quiet", "-t": "--tag", "-i": "--input"}
-VALUED = ("--tag", "--input", "--format", "--name", "--ca-certs", "--memory", "--root-disk")
+VALUED = ("--materialize", "--tag", "--input", "--format", "--name", "--ca-certs", "--memory", "--root-disk")
 
 
 def perform(fake: Fake, arguments: list[str]) -> int:
@@ -715,7 +761,7 @@ def _perform(fake: Fake, words: list[str], options: dict[str, list[str]]) -> int
         case ["load"]:
             return fake.load(options.get("--input", [None])[0], options.get("--tag", []), quiet)
         case ["pull", reference]:
-            return fake.pull(reference, force)
+            return fake.pull(reference, force, options.get("--materialize", ["layered"])[0])
         case ["create", reference]:
             return fake.create(reference, options["--name"][0])
         case ["remove", name]:

@@ -44,6 +44,7 @@ def new_sample(event: type[Event]) -> NewEvent:
         "reference": PYTHON,
         "manifest": digest(1),
         "layer": digest(4),
+        "flat": digest(7),
         "operation": OPERATION,
         "artifact": PYTHON if getattr(sample(event), "kind", "") == "metadata" else digest(1),
     }

@@ -227,12 +227,13 @@ class ImageCache:
             ImageNotFoundError, InvalidReferenceError: as for ``get``.
             InvalidConfigError: the moment is none, or in the future.
         """
-        from msb_cache.queries.images import detail
+        from msb_cache.queries.images import detail, flat
 
         with self._session.index(as_of) as connection:
             row = resolve.image(connection, reference)
             assert connection is not None  # noqa: S101
-            return detail(connection, row, self._origin)
+            root = flat(self._origin.root, row.manifest_digest) if as_of is None else None
+            return detail(connection, row, self._origin, root)
 
     def holders(self, reference: str, *, as_of: AsOf | None = None) -> builtins.list[str]:
         """Return who holds the manifest that a reference points at, now or ``as_of`` a moment, by name."""

@@ -184,6 +184,16 @@ class ImageLayerDetail(Struct, frozen=True):
     """0 is the bottom layer."""
 
 
+class ImageFlatDetail(Struct, frozen=True):
+    """An image's flat root: one ext4 file, which msb makes where it is asked to (``--materialize flat``)."""
+
+    artifact_digest: str
+    virtual_size_bytes: int
+    """How long the file is; it has holes."""
+    allocated_bytes: int | None
+    """What it takes of the disk; None when it is missing."""
+
+
 class ImageDetail(Struct, frozen=True):
     """Everything known about one cached image."""
 
@@ -192,6 +202,8 @@ class ImageDetail(Struct, frozen=True):
     """None when the index has none of it."""
     layers: list[ImageLayerDetail]
     """Bottom to top."""
+    flat: ImageFlatDetail | None = None
+    """None when the image has no flat root now, or it is one of the past, of which the log does not know."""
 
 
 class ImagePruneReport(Struct, frozen=True):
@@ -212,6 +224,10 @@ class ImagePruneReport(Struct, frozen=True):
     """How many files the operating system refused to delete."""
     leftovers_failed: int = 0
     """How many of those an earlier deletion had to leave already."""
+    flat_removed: int = 0
+    """How many flat roots went; msb itself deletes none, so they are not in ``bytes_reclaimed``."""
+    flat_bytes_reclaimed: int = 0
+    """What those took of the disk, in bytes: they have holes."""
     operation: str | None = None
     """The id that groups this prune's events in the log; None when nothing was recorded."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache.artifacts.kinds import KINDS, needed_by, needing
+from msb_cache.artifacts.kinds import KINDS, belonging_to, needed_by, needing
 from msb_cache.artifacts.layout import Layout
 from msb_cache.eventstore import events as ev
 from tests.logs import PYTHON, digest
@@ -38,3 +38,6 @@ def test_every_record_needs_its_kinds() -> None:
         "layer": ["layer"],
     }
     assert needed_by("manifest") == "manifest"
+    # Not every image has a flat root, but if it has, it goes with it.
+    assert belonging_to("manifest") == ["fsmeta", "vmdk", "flat_ref"]
+    assert (needing("flat_ref"), belonging_to("flat_ref")) == ([], ["flat"])

@@ -81,7 +81,7 @@ def test_what_is_refused_takes_no_folders_from_another_operation(tmp_path: Path,
 
     @leaving_no_folders(layout)
     def refused() -> None:
-        for folder in (layout.operations, *layout.folders.values()):
+        for folder in (layout.operations, *layout.own_folders):
             make_folder(folder)
         if not alone:
             other.touch()
@@ -90,7 +90,7 @@ def test_what_is_refused_takes_no_folders_from_another_operation(tmp_path: Path,
     with pytest.raises(InvalidImageError, match="refused"):
         refused()
     assert layout.db.parent.parent.exists() is not alone
-    assert all(folder.is_dir() is not alone for folder in layout.folders.values())
+    assert all(folder.is_dir() is not alone for folder in layout.own_folders)
 
 
 @pytest.mark.parametrize("kept_by", ["an operation", "msb"])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache.artifacts.locks import Lease, Lock, LockSet, is_free
+from msb_cache.artifacts.locks import HeldLocks, Lease, Lock, LockSet, is_free
 
 
 def test_exclusive(tmp_path: Path) -> None:
@@ -240,3 +240,18 @@ def test_a_lease_is_shared_and_keeps_others_from_having_it_alone(tmp_path: Path)
     with Lock(path) as alone:
         assert alone.acquire()
         assert not Lease(path).acquire()
+
+
+def test_locks_taken_one_after_the_other_are_not_waited_for(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.lock" for name in "abc"]
+    other = Lock(paths[1])
+    other.acquire()
+    with HeldLocks(unlinks=lambda path: path == paths[2]) as held:
+        assert held.take([paths[0]])
+        assert held.take([paths[2], paths[0], tmp_path / "no folder" / "x.lock"])
+        assert not held.take(paths)
+        assert not is_free(paths[0])
+        assert not is_free(paths[2])
+    other.release()
+    assert all(map(is_free, paths))
+    assert [path.exists() for path in paths] == [True, True, False]

@@ -9,7 +9,20 @@ from pathlib import Path
 import pytest
 
 from msb_cache.artifacts.locks import Lock
-from tests.cli.support import APP_NEXT, TOOL, Call, Done, execute, fingerprint, on_terminal, sentence, written
+from msb_cache.wording import size
+from tests.cli.support import (
+    APP,
+    APP_NEXT,
+    TOOL,
+    Call,
+    Done,
+    execute,
+    fingerprint,
+    on_terminal,
+    sentence,
+    written,
+)
+from tests.flatroots import MIB, add
 
 
 class TestPrune:
@@ -193,3 +206,54 @@ class TestPruneAsks:
         assert "another deletion runs" in sentence(refused.err)
         assert "01a208de-7af1-7b41-9b6b-151e9b4ceb8a" in sentence(refused.err)
         assert call("rm", "app:1").code == 0
+
+
+def _taken(home: Path) -> int:
+    """Return what the one flat root there is takes of the disk."""
+    (blob,) = (home / "cache" / "flat" / "blobs").iterdir()
+    return blob.stat().st_blocks * 512
+
+
+class TestFlatRoots:
+    def test_they_are_shown_and_counted_apart(self, home: Path, call: Call) -> None:
+        add(home, APP.digest)
+        taken = _taken(home)
+        on_disk = f"1.0 MiB, {size(taken)} on disk"
+        roots = f" KiB and {size(taken)} of 1 flat root"
+        shown = call("inspect", "app:1").out
+        assert re.search(rf"^Flat root: +sha256:[0-9a-f]{{12}}, {on_disk}$", shown, re.M)
+        detail = call("inspect", "app:1", "--format", "json").json["flat"]
+        assert (detail["virtual_size_bytes"], detail["allocated_bytes"]) == (MIB, taken)
+        assert re.search(rf"^Flat roots: +1, {on_disk}$", call("info").out, re.M)
+        info = call("info", "--format", "json").json
+        assert (info["flat_roots"], info["flat_bytes"], info["flat_allocated_bytes"]) == (1, MIB, taken)
+
+        text = call("prune", "--dry-run").lines[0]
+        assert re.fullmatch(rf"Deletes 3 references, .*, 1 flat root: [0-9.]+{roots}", text)
+        plan = call("prune", "--dry-run", "--format", "json").json
+        assert plan["flat_bytes_reclaimable"] == taken
+        (root,) = (each for each in plan["artifacts"] if each["kind"] == "flat")
+        assert (root["bytes"], root["manifest_digest"]) == (taken, APP.digest)
+
+        text = call("prune", "-y").out
+        assert re.search(r"^ +Flat roots: +1$", text, re.M)
+        assert re.search(rf"^ +Reclaimed: .*{roots}$", text, re.M)
+        (told,) = call("prunes", "--format", "json").json
+        assert (told["flat_removed"], told["flat_bytes_reclaimed"]) == (1, taken)
+        assert told["bytes_reclaimed"] == plan["bytes_reclaimable"]
+        text = call("prunes", "show", told["operation"]).out
+        assert re.search(rf"^Freed: .*{roots}$", text, re.M)
+        assert re.search(rf"^flat +deleted +{size(taken)}", text, re.M)
+        assert size(told["bytes_reclaimed"] + taken) in call("prunes").out
+
+    def test_removed(self, home: Path, call: Call) -> None:
+        add(home, TOOL.digest)
+        taken = size(_taken(home))
+        assert f" KiB and {taken} of 1 flat root freed" in call("rm", "example.org/team/tool:2").err
+        text = call("history", "example.org/team/tool:2").out
+        assert "flat root deleted" in text
+        assert "flat ref deleted" in text
+
+    def test_none_is_spoken_of_where_there_is_none(self, home: Path, call: Call) -> None:
+        assert "flat" not in call("prune", "--dry-run").out
+        assert "Flat" not in call("prune", "-y").out

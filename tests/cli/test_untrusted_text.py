@@ -92,6 +92,7 @@ def hostile(own_home: Path, tmp_path: Path) -> dict[str, Any]:
     ledger.close()
     layout.vmdk(digest(2)).write_bytes(b"left")
     for kind in layout.folders.values():
+        kind.mkdir(parents=True, exist_ok=True)
         (kind / HOSTILE.replace("/", "_")).write_bytes(b"foreign")
     return {"archive": archive, "operation": operation, "folder": folder}
 

@@ -11,6 +11,7 @@ import pytest
 
 from msb_cache.eventstore import chain
 from tests.cli.support import APP, Call, execute, fingerprint, sentence, sql
+from tests.flatroots import add
 
 
 def _layer(home: Path) -> Path:
@@ -203,3 +204,20 @@ class TestInAHomeThatMsbKeeps:
         (home / "db" / "msb-cache.db").unlink()
         (home / "db" / "msb.db").touch()
         assert "--orphans" not in call("verify").out
+
+
+class TestFlatRoots:
+    def test_what_is_wrong_with_one(self, home: Path, call: Call) -> None:
+        ref = add(home, APP.digest)
+        assert call("verify").code == 0
+        blob = next((home / "cache" / "flat" / "blobs").iterdir())
+        os.truncate(blob, 5)
+        done = call("verify")
+        assert done.code == 1
+        assert (
+            f"flat/blobs/{blob.name} has 5 bytes, not 1,048,576; delete the file, and `msb pull " in done.out
+        )
+        ref.write_bytes(b'{"uuid":"\x1b[2J"}')
+        done = call("verify")
+        assert f"flat/refs/{ref.name} is damaged; delete the file" in done.out
+        assert "\x1b" not in done.out

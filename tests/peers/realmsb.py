@@ -64,9 +64,9 @@ class Msb:
     def load(self, name: str) -> None:
         self("load", "-q", "-i", str(self.archives / f"{name}.tar"))
 
-    def create(self, reference: str, name: str) -> None:
+    def create(self, reference: str, name: str, *options: str) -> None:
         """Make a sandbox whose boot is ended as soon as its record is there; it stays behind, stopped."""
-        self.boot("create", reference, "--name", name, *_SMALL, sandbox=name)
+        self.boot("create", reference, "--name", name, *(options or _SMALL), sandbox=name)
 
     def create_and_boot(self, reference: str, name: str) -> None:
         """Make a sandbox; here its boot fails after ten seconds of work, and it stays behind, stopped."""

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.peer
 
 NAMELESS = image([layer([file("x", b"nameless")])])
 PULLED = image([layer([file("pulled", b"p" * 5000)], "gzip")])
+OTHER = image([layer([file("other", b"o" * 5000)], "gzip")], "other:1")
 _SECONDS = re.compile(r" \(\d+\.\d+s\)$")
 """What msb says behind the name of an image that took long."""
 
@@ -75,10 +76,10 @@ class Run:
             return {row[0]: row[1:] for row in connection.execute(query)}
 
     def files(self) -> set[str]:
-        """Return the artifacts in the cache, and its folders."""
+        """Return the artifacts in the cache, and its folders; the digests of flat roots the fake makes up."""
         cache = self.home / "cache"
         return {
-            str(path.relative_to(cache))
+            "a flat root" if path.suffix == ".raw" else str(path.relative_to(cache))
             for path in cache.rglob("*")
             if path.suffix != ".lock" and not path.name.startswith(".")
         }
@@ -293,6 +294,46 @@ def test_pull(both: tuple[Run, Run], same: Same, tmp_path: Path) -> None:
         same(f"pull --quiet --insecure -- {reference}")
         same(f"pull --quiet --force --insecure -- {reference}")
     same(f"image rm {reference}")
+
+
+def test_pull_of_flat_roots(both: tuple[Run, Run], same: Same, tmp_path: Path) -> None:
+    with RegistryServer() as server:
+        references = [server.add(PULLED), server.add(OTHER, "other")]
+        for reference, built in zip(references, (PULLED, OTHER), strict=True):
+            name = sha256(reference.encode()).hexdigest()
+            (tmp_path / "bin" / "registry" / f"{name}.tar").write_bytes(oci_archive(built))
+        for how in ("flat", "flat", "layered", "all"):
+            same(f"pull --quiet --insecure --materialize {how} -- {references[0]}")
+        same(f"pull --quiet --insecure --materialize all -- {references[1]}")
+        assert all(len(_flat_roots(run)) == 2 for run in both)
+        real, fake = map(_flat_roots, both)
+        assert [(ref, said.keys()) for ref, _, said in real] == [(ref, said.keys()) for ref, _, said in fake]
+        assert [modes for _, modes, _ in real] == [modes for _, modes, _ in fake]
+        for run in both:
+            next((run.home / "cache/flat/refs").iterdir()).unlink()
+        same(f"pull --quiet --insecure --materialize flat -- {references[0]}")
+        same(f"pull --quiet --insecure --materialize flat -- {references[1]}")
+    same(f"image rm {references[0]}")
+    same("image prune --yes --format json")
+    assert all(len(_flat_roots(run)) == 2 for run in both)
+
+
+def _flat_roots(run: Run) -> list[tuple[str, dict[str, int], dict[str, Any]]]:
+    """Return of each flat root the manifest, the modes of its files, and what its ref says."""
+    flat = run.home / "cache" / "flat"
+    found = []
+    for path in sorted((flat / "refs").glob("*.json")):
+        said = json.loads(path.read_bytes())
+        blob = flat / "blobs" / f"{said['artifact_digest'].replace(':', '_')}.raw"
+        lock = flat / "locks" / f"{said['derivation_digest'].replace(':', '_')}.lock"
+        assert blob.stat().st_size == said["virtual_size_bytes"] == 256 << 20
+        assert blob.stat().st_blocks * 512 < 4 << 20
+        # That is of version 4, variant 1: of the derivation's digits but for those that say so.
+        assert said["uuid"][:12] == said["derivation_digest"][7:19]
+        modes = {"ref": path.stat().st_mode, "blob": blob.stat().st_mode, "folder": flat.stat().st_mode}
+        found.append((said["manifest_digest"], modes, said))
+        assert lock.read_bytes() == b""
+    return found
 
 
 @pytest.mark.parametrize("name", ["app", "alone"])

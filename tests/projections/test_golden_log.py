@@ -18,7 +18,7 @@ from msb_cache.projections.tables import Tables
 from tests.logs import ACTOR, PYTHON, digest, layer, manifest_added, pulled
 from tests.samples import OPERATION, new_sample
 
-GOLDEN = {10: "2b50f4871da969947817113058b9957d0332c758b8a2e09c64937847ee815efa"}
+GOLDEN = {11: "04fb1856d548d99cb40dcb13b4ec57107960c3cda295d6235a7c8a7f9d088ff7"}
 """What the golden log below folds to, by the fold's version: SHA-256 of its rows as JSON."""
 
 

@@ -9,8 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
+from msb_cache.artifacts.kinds import KINDS
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+_BLOCK = 512
+"""Bytes that ``st_blocks`` counts in, whatever the file system's blocks are."""
 
 
 def is_full(error: OSError) -> bool:
@@ -35,6 +40,17 @@ def measure(path: str | Path) -> int | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def measure_artifact(kind: str, path: str | Path) -> int | None:
+    """Return what a file of this kind takes, as ``measure``: of one with holes, what it has on the disk."""
+    if not KINDS[kind].sparse:
+        return measure(path)
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_blocks * _BLOCK if stat.S_ISREG(found.st_mode) else None
 
 
 def exists(path: Path) -> bool:

@@ -11,9 +11,9 @@ from typing import Literal
 
 from msgspec import Struct
 
-ArtifactKind = Literal["metadata", "layer", "fsmeta", "vmdk"]
-Need = Literal["image", "manifest", "layer"]
-"""A record of the index: a reference, a manifest or a layer."""
+ArtifactKind = Literal["metadata", "layer", "fsmeta", "vmdk", "flat_ref", "flat"]
+Need = Literal["image", "manifest", "layer", "flat_ref"]
+"""What needs an artifact: a record of the index (a reference, a manifest, a layer), or a flat ref on disk."""
 
 
 class Kind(Struct, frozen=True):
@@ -25,12 +25,16 @@ class Kind(Struct, frozen=True):
         suffix: how their names end. They begin with the digest that the artifact is about (``sha256_…``), or
             with the SHA-256 of its reference.
         needed_by: which record needs an artifact of this kind; without that it is an orphan.
+        optional: whether only msb makes such artifacts, and not of every image.
+        sparse: whether its files have holes, so that what they take of the disk counts and not their length.
     """
 
     name: ArtifactKind
     folder: str
     suffix: str
     needed_by: Need
+    optional: bool = False
+    sparse: bool = False
 
     @property
     def pattern(self) -> str:
@@ -46,13 +50,24 @@ KINDS: dict[str, Kind] = {
         Kind("layer", "layers", ".erofs", "layer"),
         Kind("fsmeta", "fsmeta", ".erofs", "manifest"),
         Kind("vmdk", "vmdk", ".vmdk", "manifest"),
+        Kind("flat_ref", "flat/refs", ".json", "manifest", optional=True),
+        Kind("flat", "flat/blobs", ".raw", "flat_ref", optional=True, sparse=True),
     )
 }
 
 
 def needing(record: Need) -> list[ArtifactKind]:
-    """Return the kinds of artifacts that a record of the index needs."""
+    """Return the kinds of artifacts that there must be of a record of the index."""
+    return [kind for kind in belonging_to(record) if not KINDS[kind].optional]
+
+
+def belonging_to(record: Need) -> list[ArtifactKind]:
+    """Return the kinds of artifacts that go with a record of the index, optional ones included."""
     return [kind.name for kind in KINDS.values() if kind.needed_by == record]
+
+
+FLAT = frozenset(kind.name for kind in KINDS.values() if kind.folder.startswith("flat/"))
+"""The kinds of flat roots. msb itself never deletes one, so what they take is counted apart."""
 
 
 def needed_by(kind: str) -> Need:

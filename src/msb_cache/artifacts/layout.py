@@ -108,6 +108,20 @@ class Layout:
         """Where the artifacts of each kind lie."""
         return {kind.name: self.cache / kind.folder for kind in KINDS.values()}
 
+    @property
+    def own_folders(self) -> list[Path]:
+        """Where the artifacts of every image lie; in the others only msb puts something."""
+        return [folder for kind, folder in self.folders.items() if not KINDS[kind].optional]
+
+    @property
+    def flat_locks(self) -> Path:
+        """Where the locks of those lie who make flat roots."""
+        return self.cache / "flat" / "locks"
+
+    def flat_lock(self, derivation_digest: str) -> Path:
+        """Return the lock of the derivation that makes a flat root."""
+        return self.flat_locks / f"sha256_{_hex(derivation_digest)}.lock"
+
     def layer(self, diff_id: str) -> Path:
         """Return where the EROFS image of the layer with this diff ID lies."""
         return self.artifact("layer", diff_id)
@@ -242,6 +256,7 @@ def check_plain(layout: Layout, *, cache: bool) -> None:
     folders = [layout.db, layout.operations, layout.snapshots, layout.set_aside]
     if cache:
         folders += [layout.staging_root, layout.downloads, *layout.folders.values()]
+        folders += [layout.flat_locks.parent, layout.flat_locks]
     for path in folders:
         mode = _mode(path)
         if mode is not None and not stat.S_ISDIR(mode):
@@ -311,7 +326,7 @@ def leaving_no_folders(layout: Layout) -> Iterator[None]:
         layout.operations,
         layout.downloads,
         layout.staging_root,
-        *layout.folders.values(),
+        *layout.own_folders,
         layout.cache,
         layout.db,
         *layout.db.parents,

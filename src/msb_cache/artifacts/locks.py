@@ -230,6 +230,42 @@ class LockSet:
             lock.release(unlink=not os.path.lexists(lock.path.removesuffix(".lock")))
 
 
+class HeldLocks:
+    """Locks that are taken one after the other, each once and without waiting, and given up together.
+
+    Args:
+        unlinks: asked of each lock file as it is given up: whether it goes with its lock.
+    """
+
+    def __init__(self, unlinks: Callable[[Path], bool]) -> None:
+        self._locks: dict[Path, Lock] = {}
+        self._unlinks = unlinks
+
+    def take(self, paths: Iterable[Path]) -> bool:
+        """Take those of the locks that are not held yet; return whether all are now.
+
+        Where there is no folder for a lock file, no process has that lock.
+        """
+        wanted = sorted({path for path in paths if path not in self._locks and path.parent.is_dir()})
+        _allow_descriptors(len(wanted))
+        for path in wanted:
+            lock = Lock(path)
+            if not lock.acquire():
+                return False
+            self._locks[path] = lock
+        return True
+
+    def __enter__(self) -> HeldLocks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._locks:
+            path, lock = self._locks.popitem()
+            lock.release(unlink=self._unlinks(path))
+
+
 def _allow_descriptors(count: int) -> None:
     """Raise this process's soft limit of open files, where many locks need it and the hard one allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -75,7 +75,7 @@ def _subject_problem(event: StoredEvent) -> str | None:
             return next((problem for problem in found if problem is not None), None)
         case "artifact":
             return _artifact_problem(data.kind, subject)  # type: ignore[attr-defined]
-        case "manifest" | "layer":
+        case "manifest" | "layer" | "flat":
             return digest_problem(subject)
 
 

@@ -18,6 +18,8 @@ from msgspec.structs import replace
 from msb_cache.artifacts import files, metadata, vmdk
 from msb_cache.artifacts.compare import fsmeta_difference
 from msb_cache.artifacts.erofs.reader import read_image
+from msb_cache.artifacts.flat import FlatRefs, read_ref
+from msb_cache.artifacts.kinds import belonging_to
 from msb_cache.artifacts.layer import LayerImage, read_layer
 from msb_cache.artifacts.layout import Layout
 from msb_cache.engines.leftovers import Leftover
@@ -125,6 +127,31 @@ class IndexedFiles:
             self.sizes[path] = (kind, sizes.get((kind, subject)))
             self._subjects[path] = subject
         self._by_msb = by_msb
+        self._expect_flat_roots()
+
+    def _expect_flat_roots(self) -> None:
+        """Expect what the flat refs of images say, and nothing else of an image that has only a flat root."""
+        layout, refs = self._layout, FlatRefs(self._layout)
+        self._flat_refs: dict[str, str] = {}
+        """The manifest by each blob's digest."""
+
+        def expect(kind: str, subject: str, size: int | None) -> None:
+            path = layout.artifact(kind, subject)
+            self.sizes[path] = (kind, size)
+            self._subjects[path] = subject
+
+        for digest in sorted(self._manifests.keys() & (refs.by_manifest.keys() | refs.unreadable)):
+            expect("flat_ref", digest, None)
+            ref = refs.by_manifest.get(digest)
+            if ref is not None:
+                expect("flat", ref.artifact_digest, ref.virtual_size_bytes)
+                self._flat_refs[ref.artifact_digest] = digest
+            row = self._manifests[digest]
+            if row.fsmeta_bytes is None and row.vmdk_bytes is None:
+                merged = [layout.fsmeta(digest), layout.vmdk(digest)]
+                if not any(map(files.exists, merged)):
+                    for path in merged:
+                        del self.sizes[path]
 
     def broken(self, only: Collection[Path] | None = None) -> Iterator[DiskProblem]:
         """Yield what is wrong with the files, or with those of them in ``only``, as they are now."""
@@ -160,8 +187,11 @@ class IndexedFiles:
                 if diff_id not in seen:
                     seen.add(diff_id)
                     yield artifact("layer", diff_id)
-            yield artifact("fsmeta", digest)
-            yield artifact("vmdk", digest)
+            for kind in belonging_to("manifest"):
+                if (path := artifact(kind, digest)) in self.sizes:
+                    yield path
+        for digest in self._flat_refs:
+            yield artifact("flat", digest)
         for diff_id in self._state.layers:
             if diff_id not in seen:
                 yield artifact("layer", diff_id)
@@ -169,6 +199,8 @@ class IndexedFiles:
     def _needing(self, kind: str, subject: str) -> tuple[str, ...]:
         if kind == "metadata":
             return (subject,)
+        if kind == "flat":
+            subject = self._flat_refs[subject]
         manifests = self._state.manifests
         return tuple(
             reference
@@ -188,6 +220,11 @@ class IndexedFiles:
                 other = found and found.what
             elif kind == "fsmeta":
                 other = self._fsmeta_difference(subject, trees)
+            elif kind == "flat_ref":
+                read_ref(self._layout.artifact(kind, subject))
+                other = None
+            elif kind == "flat":
+                other = None
             else:
                 other = None
                 trees.read(subject)

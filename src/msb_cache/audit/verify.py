@@ -348,7 +348,7 @@ def _extra(layout: Layout, engine: Engine, index: _Index) -> Iterator[DiskProble
     for kind, _, path in orphans.files:
         leftover = index.leftovers.get(path)
         problem = "leftover" if leftover is not None else "extra" if orphans.judged else "unclear"
-        yield DiskProblem(problem, kind, path, None, files.measure(path), leftover)
+        yield DiskProblem(problem, kind, path, None, files.measure_artifact(kind, path), leftover)
     for path in layout.foreign_files():
         yield DiskProblem("foreign", "file", path, None, files.measure(path))
     for path in layout.interrupted_deletions():

@@ -83,6 +83,8 @@ def as_report(preview: Preview) -> ImagePruneReport:
         vmdk_removed=preview.count("vmdk"),
         bytes_reclaimed=preview.bytes,
         orphans_removed=preview.orphans,
+        flat_removed=preview.count("flat"),
+        flat_bytes_reclaimed=preview.flat_bytes,
     )
 
 
@@ -151,6 +153,8 @@ def _report(session: Session, operation: str | None, shown: Preview) -> ImagePru
         orphans_removed=gone,
         artifacts_failed=row.failed,
         leftovers_failed=again,
+        flat_removed=row.flat_removed,
+        flat_bytes_reclaimed=row.flat_bytes_reclaimed,
         operation=operation,
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from msb_cache.artifacts import files
-from msb_cache.artifacts.kinds import needing
+from msb_cache.artifacts.kinds import FLAT, belonging_to
 from msb_cache.artifacts.layout import Layout
 from msb_cache.artifacts.locks import Lock
 from msb_cache.engines.leftovers import Leftover
@@ -50,9 +50,18 @@ class Preview:
 
     @property
     def bytes(self) -> int | None:
-        """The sum of the known sizes, None when none is known."""
-        known = [artifact.bytes for artifact in self.artifacts if artifact.bytes is not None]
+        """The sum of the known sizes, None when none is known; without flat roots, as msb counts."""
+        known = [
+            artifact.bytes
+            for artifact in self.artifacts
+            if artifact.bytes is not None and artifact.kind not in FLAT
+        ]
         return sum(known) if known else None
+
+    @property
+    def flat_bytes(self) -> int:
+        """What the flat roots that would go take of the disk."""
+        return sum(artifact.bytes or 0 for artifact in self.artifacts if artifact.kind == "flat")
 
     @property
     def orphans(self) -> int:
@@ -61,8 +70,12 @@ class Preview:
 
     def orphaned(self) -> set[tuple[str, str]]:
         """Return the kind and subject of each file that would go and no image names."""
-        found: set[tuple[str, str]] = {(artifact.kind, artifact.subject) for artifact in self.artifacts}
-        return found - names(self.plan)
+        named = names(self.plan)
+        return {
+            (artifact.kind, artifact.subject)
+            for artifact in self.artifacts
+            if goes_with(artifact) not in named
+        }
 
     def count(self, kind: str) -> int:
         """Return how many artifacts of a kind would go."""
@@ -77,9 +90,16 @@ def changes(shown: Preview) -> int:
 def names(plan: Plan) -> set[tuple[str, str]]:
     """Return the kind and subject of everything that a plan deletes."""
     found: set[tuple[str, str]] = {("metadata", reference) for reference in plan.references}
-    of_manifest = ("manifest", *needing("manifest"))
+    of_manifest = ("manifest", *belonging_to("manifest"))
     found |= {(kind, digest) for digest in plan.manifests for kind in of_manifest}
     return found | {("layer", diff_id) for diff_id in plan.layers}
+
+
+def goes_with(artifact: ev.PlannedArtifact) -> tuple[str, str]:
+    """Return the kind and subject of what a plan names an artifact by: of a flat root, its ref."""
+    if artifact.kind == "flat" and artifact.manifest_digest is not None:
+        return "flat_ref", artifact.manifest_digest
+    return artifact.kind, artifact.subject
 
 
 def kept_back(kept: Kept) -> ev.KeptBack:
@@ -128,7 +148,7 @@ def planned(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
     """Yield what a plan deletes, in the order in which it goes: what refers before what is referred to."""
     for reference in plan.references:
         yield from _file("metadata", reference, layout)
-    of_manifest = needing("manifest")[::-1]
+    of_manifest = belonging_to("manifest")[::-1]
     for digest in plan.manifests:
         yield ev.PlannedArtifact(kind="manifest", subject=digest)
         for kind in of_manifest:
@@ -141,7 +161,7 @@ def planned(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
 
 
 def _file(kind: ev.ArtifactKind, subject: str, layout: Layout) -> Iterator[ev.PlannedArtifact]:
-    size = files.measure(layout.artifact(kind, subject))
+    size = files.measure_artifact(kind, layout.artifact(kind, subject))
     if size is not None:
         yield ev.PlannedArtifact(kind=kind, subject=subject, bytes=size)
 
@@ -150,6 +170,8 @@ def deleted(artifact: ev.PlannedArtifact, size: int | None, *, recovered: bool =
     """Return the event that says that a planned artifact is gone."""
     if artifact.kind == "layer":
         return ev.LayerDeleted(bytes=size, recovered=recovered, manifests=artifact.manifests)
+    if artifact.kind == "flat":
+        return ev.FlatDeleted(bytes=size, recovered=recovered, manifest_digest=artifact.manifest_digest)
     return ev.OUTCOMES[artifact.kind](bytes=size, recovered=recovered)
 
 

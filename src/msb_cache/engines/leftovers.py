@@ -62,7 +62,7 @@ def on_disk(layout: Layout, connection: sqlite3.Connection) -> list[Leftover]:
     found = []
     for row in deletions.leftovers(connection):
         path = layout.artifact(row.kind, row.subject)
-        size = files.measure(path)
+        size = files.measure_artifact(row.kind, path)
         if size is not None:
             kind: ev.ArtifactKind = row.kind  # type: ignore[assignment]
             found.append(Leftover(kind, row.subject, path, size, row.operation, row.reason, row.since))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from functools import cached_property
 
+from msb_cache.artifacts.flat import FlatRefs
 from msb_cache.artifacts.kinds import KINDS, ArtifactKind, Need, needing
 from msb_cache.artifacts.layout import Layout
 from msb_cache.projections.state import IndexState
@@ -12,6 +13,8 @@ from msb_cache.projections.state import IndexState
 
 class NamedFiles:
     """The artifacts that an index needs on disk, each by its kind and subject.
+
+    Flat roots are asked of, and not among those that there must be: an image can be without one.
 
     Args:
         layout: the home.
@@ -42,6 +45,8 @@ class NamedFiles:
     def has(self, kind: str, subject: str) -> bool:
         """Return whether the index names an artifact; of a metadata file the subject is its bare name."""
         record = KINDS[kind].needed_by
+        if record == "flat_ref":
+            return subject in self._flat
         return subject in (self._metadata if record == "image" else self._records[record])
 
     def __iter__(self) -> Iterator[tuple[ArtifactKind, str]]:
@@ -50,6 +55,16 @@ class NamedFiles:
             for subject in subjects:
                 for kind in kinds:
                     yield kind, subject
+
+    @cached_property
+    def _flat(self) -> set[str]:
+        # The refs on disk say which blob is which image's: no index does.
+        manifests = self._records["manifest"]
+        return {
+            ref.artifact_digest
+            for digest, ref in FlatRefs(self._layout).by_manifest.items()
+            if digest in manifests
+        }
 
     @cached_property
     def _metadata(self) -> set[str]:

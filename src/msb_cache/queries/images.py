@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec.structs import astuple
 
+from msb_cache.errors import CorruptArtifactError
 from msb_cache.models import (
     HeldImage,
     ImageConfigDetail,
     ImageDetail,
+    ImageFlatDetail,
     ImageHandle,
     ImageLayerDetail,
     Origin,
@@ -50,11 +54,30 @@ def held_image(row: HandleRow, origin: Origin, holder: str, *, enforced: bool) -
     return HeldImage(*astuple(handle(row, origin)), holder=holder, enforced=enforced)
 
 
-def detail(connection: sqlite3.Connection, row: HandleRow, origin: Origin) -> ImageDetail:
-    """Return all that an index knows about an image of it."""
+def detail(
+    connection: sqlite3.Connection, row: HandleRow, origin: Origin, flat: ImageFlatDetail | None = None
+) -> ImageDetail:
+    """Return all that an index knows about an image of it, with its flat root."""
     config = images.config(connection, row.manifest_digest)
     layers = [ImageLayerDetail(*astuple(layer)) for layer in images.layers(connection, row.manifest_digest)]
-    return ImageDetail(handle(row, origin), None if config is None else _config(config), layers)
+    return ImageDetail(handle(row, origin), None if config is None else _config(config), layers, flat)
+
+
+def flat(home: str, manifest_digest: str) -> ImageFlatDetail | None:
+    """Return the flat root that a manifest has in a home now; None: it has none, or its ref is unreadable."""
+    # Most homes have none, and an image is inspected in the time that some imports take.
+    if not os.path.isdir(os.path.join(home, "cache", "flat", "refs")):
+        return None
+    from msb_cache.artifacts import files
+    from msb_cache.artifacts.flat import read_ref
+    from msb_cache.artifacts.layout import Layout
+
+    layout = Layout(home)
+    with suppress(FileNotFoundError, CorruptArtifactError):
+        ref = read_ref(layout.artifact("flat_ref", manifest_digest))
+        taken = files.measure_artifact("flat", layout.artifact("flat", ref.artifact_digest))
+        return ImageFlatDetail(ref.artifact_digest, ref.virtual_size_bytes, taken)
+    return None
 
 
 def _config(row: ConfigRow) -> ImageConfigDetail:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from msb_cache.artifacts import files
+from msb_cache.artifacts.layout import Layout
 from msb_cache.engines.engine import Engine
 from msb_cache.engines.leftovers import Leftover
 from msb_cache.errors import LogError, MsbProgramError
@@ -45,6 +47,8 @@ class HomeInfo:
         synced_at: when it was last compared with msb's index.
         images, manifests, layers, holds: how many there are in the index.
         layer_bytes: what the layers' EROFS images measure together.
+        flat_roots: how many flat roots there are, of images or left behind by msb, which deletes none.
+        flat_bytes, flat_allocated_bytes: how long they are together, and what they take of the disk.
         reserve: what is kept free for a deletion on a full disk.
         unfinished: deletions that run now, or were cut short.
         leftovers: files that earlier deletions had to leave; the next one tries again.
@@ -72,6 +76,9 @@ class HomeInfo:
     layers: int = 0
     holds: int = 0
     layer_bytes: int = 0
+    flat_roots: int = 0
+    flat_bytes: int = 0
+    flat_allocated_bytes: int = 0
     reserve: int = 0
     unfinished: tuple[str, ...] = ()
     leftovers: tuple[Leftover, ...] = ()
@@ -129,6 +136,7 @@ def info(ledger: Ledger, engine: Engine, *, is_new: bool = False, wants_msb: boo
             restored_at=None if row is None else row.restored_at,
             events_lost=None if row is None else row.events_lost,
             **counts,
+            **_flat_roots(layout),
         )
 
 
@@ -138,6 +146,15 @@ def _may_write(ledger: Ledger) -> bool:
     except LogError:
         return False
     return True
+
+
+def _flat_roots(layout: Layout) -> dict[str, Any]:
+    paths = [path for kind, _, path in layout.files() if kind == "flat"]
+    return {
+        "flat_roots": len(paths),
+        "flat_bytes": sum(files.measure(path) or 0 for path in paths),
+        "flat_allocated_bytes": sum(files.measure_artifact("flat", path) or 0 for path in paths),
+    }
 
 
 def _counts(connection: sqlite3.Connection) -> dict[str, Any]:

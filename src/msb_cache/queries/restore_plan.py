@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from msb_cache.eventstore import events as ev
@@ -71,8 +71,17 @@ def restore_plan(connection: sqlite3.Connection, store: EventStore, report: Dele
     ]
     covered = {reference for reference, _ in wanted} | set(manifests)
     covered |= {diff_id for digest in manifests for diff_id in _diff_ids(store, digest)}
+    roots = [artifact for artifact in deleted if artifact.kind == "flat"]
+    covered |= {artifact.subject for artifact in roots if artifact.manifest_digest in covered}
+    flat = {artifact.manifest_digest for artifact in roots}
+    found = [_with_flat_root(each) if each.manifest_digest in flat else each for each in found]
     lost = [LostFile(each.kind, each.subject) for each in deleted if each.subject not in covered]
     return RestorePlan(report.operation, report.counters.kind, tuple(found), tuple(lost))
+
+
+def _with_flat_root(found: Restoration) -> Restoration:
+    again = "msb makes its flat root anew when it is asked to: `msb pull --materialize flat`"
+    return replace(found, notes=(*found.notes, again))
 
 
 def _restoration(

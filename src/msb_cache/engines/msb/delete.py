@@ -12,15 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from msb_cache import diagnostics
 from msb_cache.artifacts import files, metadata
 from msb_cache.artifacts.durable import Changes
-from msb_cache.artifacts.kinds import needed_by
+from msb_cache.artifacts.kinds import FLAT, needed_by
 from msb_cache.artifacts.layout import Layout, lease_path, lock_path
 from msb_cache.artifacts.locks import Lock, is_free
-from msb_cache.engines import leftovers
+from msb_cache.engines import flat_roots, leftovers
 from msb_cache.engines.decision import (
     Confirm,
     Planner,
@@ -28,6 +28,7 @@ from msb_cache.engines.decision import (
     changes,
     check_confirmed,
     deleted,
+    goes_with,
     kept_back,
     names,
     one_at_a_time,
@@ -101,13 +102,17 @@ def _preview(ledger: Ledger, theirs: MsbState, planner: Planner, *, orphans: boo
     plan = planner(state, None)
     named = Named.by(layout, state, theirs) if left or orphans else None
     if named is None:
-        return Preview(plan, tuple(_named(layout, plan)))
+        return Preview(plan, tuple(flat_roots.completed(layout, [*_named(layout, plan)])))
     left = [each for each in _unnamed(left, named) if _is_as_it_was_left(each)]
+    busy = flat_roots.in_use(layout, [each.planned for each in left])
+    left = [each for each in left if (each.kind, each.subject) not in busy]
     found = [*_named(layout, plan), *(each.planned for each in left)]
     if orphans:
         paths = {each.path for each in left}
-        found += (artifact for path, artifact in _collectable(layout, named) if path not in paths)
-    return Preview(plan, tuple(found), tuple(left))
+        old = [artifact for path, artifact in _collectable(layout, named) if path not in paths]
+        busy = flat_roots.in_use(layout, old)
+        found += (artifact for artifact in old if (artifact.kind, artifact.subject) not in busy)
+    return Preview(plan, tuple(flat_roots.completed(layout, found)), tuple(left))
 
 
 def delete(
@@ -156,9 +161,10 @@ def delete(
                 run.remove([*plan.references])
                 if plan.manifests and run.only_these_are_left(plan):
                     run.prune()
-            if shown.orphans:
+            collected = _ours_to_delete(shown, plan)
+            if collected:
                 run.theirs = None
-                _collect(ledger, operation.id, shown)
+                _collect(ledger, operation.id, collected)
         except KeyboardInterrupt:
             conclude(ledger, operation.id, run.refused, theirs=run.theirs)
             ledger.note(_stopped(ledger, operation.id))
@@ -196,7 +202,11 @@ def _decide(
     if plan.empty and kind == "remove":
         return None  # its reference points elsewhere by now, and another plan is made
     chosen = names(plan) | shown.orphaned()
-    wanted = [artifact for artifact in shown.artifacts if (artifact.kind, artifact.subject) in chosen]
+    wanted = [
+        artifact
+        for artifact in shown.artifacts
+        if goes_with(artifact) in chosen or (artifact.kind, artifact.subject) in chosen
+    ]
     if plan.empty and not wanted:
         return None
     kept = [kept_back(each) for each in plan.kept]
@@ -320,6 +330,8 @@ def recover(ledger: Ledger, operation: str) -> None:
         assert connection is not None  # noqa: S101
         pending = deletions.pending(connection, ledger.store(connection), operation)
     with ledger.drawing_on_reserve(len(pending)):
+        if ledger.owned_by_msb:
+            _collect_flat(ledger, operation, pending, recovering=True)
         conclude(ledger, operation, recovering=True)
 
 
@@ -373,7 +385,7 @@ def _outcome(
         row = images.handle(connection, subject)
         if row is not None:
             return _refusal(subject, row.manifest_digest, theirs, refused.get(subject, refused.get("")))
-    elif images.needs(connection, needed_by(kind), subject):
+    elif kind != "flat" and images.needs(connection, needed_by(kind), subject):
         return ev.ArtifactKept(kind=kind, reason="needed")
     if kind == "manifest":
         return ev.ManifestDeleted(recovered=True)  # gone before this deletion could say so
@@ -480,7 +492,8 @@ def _collectable(layout: Layout, named: Named) -> Iterator[tuple[Path, ev.Planne
         except FileNotFoundError:
             continue
         if status.st_mtime < limit:
-            yield path, ev.PlannedArtifact(kind=kind, subject=subject, bytes=files.measure(path))
+            size = files.measure_artifact(kind, path)
+            yield path, ev.PlannedArtifact(kind=kind, subject=subject, bytes=size)
 
 
 def _locks(path: Path) -> tuple[Path, Path]:
@@ -488,12 +501,48 @@ def _locks(path: Path) -> tuple[Path, Path]:
     return lease_path(path), lock_path(path)
 
 
-def _collect(ledger: Ledger, operation: str, shown: Preview) -> None:
-    """Delete shown files that still no record names, while no sandbox can come to use them."""
-    orphaned = shown.orphaned()
-    wanted = [artifact for artifact in shown.artifacts if (artifact.kind, artifact.subject) in orphaned]
-    for start in range(0, len(wanted), _MANY_FILES):
-        _collect_some(ledger, operation, wanted[start : start + _MANY_FILES])
+def _ours_to_delete(shown: Preview, plan: Plan) -> list[ev.PlannedArtifact]:
+    """Return what of the decided artifacts msb does not delete: flat roots, and files that no image names."""
+    orphaned, named = shown.orphaned(), names(plan)
+    return [
+        artifact
+        for artifact in shown.artifacts
+        if (artifact.kind, artifact.subject) in orphaned
+        or (artifact.kind in FLAT and goes_with(artifact) in named)
+    ]
+
+
+def _collect(ledger: Ledger, operation: str, wanted: Sequence[ev.PlannedArtifact]) -> None:
+    """Delete files that still no record names, while no sandbox can come to use them."""
+    others = [artifact for artifact in wanted if artifact.kind not in FLAT]
+    for start in range(0, len(others), _MANY_FILES):
+        _collect_some(ledger, operation, others[start : start + _MANY_FILES])
+    _collect_flat(ledger, operation, wanted)
+
+
+def _collect_flat(
+    ledger: Ledger, operation: str, wanted: Sequence[ev.PlannedArtifact], *, recovering: bool = False
+) -> None:
+    """Delete the flat roots among artifacts whose images are gone."""
+    for outcomes in flat_roots.delete(ledger, wanted, lambda: _judge(ledger), recovering=recovering):
+        with ledger.write(operation, owner="msb") as transaction:
+            transaction.append(outcomes)
+
+
+def _judge(ledger: Ledger) -> flat_roots.Judge:
+    theirs = sync_and_read(ledger)
+    with ledger.read() as connection:
+        state = EMPTY if connection is None else load_observed(connection)
+    layout = ledger.layout
+    named = None if theirs is None else Named.by(layout, state, theirs)
+
+    def judge(digest: str | None) -> Literal["needed"] | None:
+        if named is None:
+            return "needed"
+        path = None if digest is None else layout.artifact("flat_ref", digest)
+        return "needed" if path is not None and named("flat_ref", digest or "", path) else None
+
+    return judge
 
 
 def _collect_some(ledger: Ledger, operation: str, wanted: Sequence[ev.PlannedArtifact]) -> None:

@@ -63,7 +63,7 @@ class MsbEngine:
         return delete(self._ledger, planner, kind=kind, policy=policy, orphans=orphans, confirm=confirm)
 
     def recover(self, operation: str) -> None:
-        """Find out what became of what msb was asked for, and record it; nothing is deleted."""
+        """Find out what became of what msb was asked for, and record it; flat roots that must go do."""
         from msb_cache.engines.msb.delete import recover
 
         recover(self._ledger, operation)

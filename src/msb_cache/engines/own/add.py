@@ -160,7 +160,7 @@ def add(
         InvalidImageError: a digest does not fit, a layer cannot be converted.
     """
     layout = ledger.layout
-    durable.make_folder(*layout.folders.values())
+    durable.make_folder(*layout.own_folders)
     operation.tell([reference for addition in additions for reference in addition.references])
 
     def waiting(path: Path) -> None:

@@ -12,15 +12,15 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from msb_cache import diagnostics
 from msb_cache.artifacts import files
 from msb_cache.artifacts.durable import Changes
-from msb_cache.artifacts.kinds import ArtifactKind
+from msb_cache.artifacts.kinds import FLAT, ArtifactKind
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lock, is_free
-from msb_cache.engines import leftovers
+from msb_cache.engines import flat_roots, leftovers
 from msb_cache.engines.decision import (
     Confirm,
     Planner,
@@ -28,6 +28,7 @@ from msb_cache.engines.decision import (
     changes,
     check_confirmed,
     deleted,
+    goes_with,
     kept_back,
     one_at_a_time,
     planned,
@@ -42,6 +43,7 @@ from msb_cache.eventstore.store import NewEvent
 from msb_cache.failpoints import reached
 from msb_cache.home.ledger import Ledger, Transaction
 from msb_cache.projections import deletions, restored
+from msb_cache.projections.images import has_manifest
 from msb_cache.projections.state import EMPTY, IndexState, load
 from msb_cache.wording import plural
 
@@ -60,14 +62,19 @@ def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Previ
         elif connection is not None and restored.unconfirmed(connection) is not None:
             left = []  # an image that came after the backup may need them
     plan = planner(state, None)
-    left = [each for each in left if is_free(lock_path(each.path))]
+    busy = flat_roots.in_use(layout, [each.planned for each in left])
+    left = [each for each in left if is_free(lock_path(each.path)) and (each.kind, each.subject) not in busy]
     artifacts = [*planned(layout, plan), *(each.planned for each in left)]
     if orphans:
         paths = {each.path for each in left}
-        for kind, subject, path in unnamed(layout, state):
-            if path not in paths and is_free(lock_path(path)):
-                artifacts.append(ev.PlannedArtifact(kind=kind, subject=subject, bytes=files.measure(path)))
-    return Preview(plan, tuple(artifacts), tuple(left))
+        found = [
+            ev.PlannedArtifact(kind=kind, subject=subject, bytes=files.measure_artifact(kind, path))
+            for kind, subject, path in unnamed(layout, state)
+            if path not in paths and is_free(lock_path(path))
+        ]
+        busy = flat_roots.in_use(layout, found)
+        artifacts += (each for each in found if (each.kind, each.subject) not in busy)
+    return Preview(plan, tuple(flat_roots.completed(layout, artifacts)), tuple(left))
 
 
 def left_over(
@@ -176,14 +183,30 @@ def execute(
             outcomes, began = [], time.monotonic()
 
     for artifact in artifacts:
-        settle(artifact, 0.0)
+        if artifact.kind not in FLAT:
+            settle(artifact, 0.0)
     for artifact in busy:  # the process that had the lock has often just finished
         settle(artifact, _BUSY_WAIT)
+    for some in flat_roots.delete(ledger, artifacts, lambda: _judge(ledger), recovering=recovering):
+        partial = partial or not all(isinstance(each.event, ev.ArtifactDeleted) for each in some)
+        outcomes += some
     outcome: Any = "partial" if partial else "completed"
     finished = ev.DeletionFinished(outcome=outcome, recovered=recovering)
     _record(ledger, operation, [*outcomes, NewEvent(finished, operation)], changes)
     reached("delete.finished")
     diagnostics.info("deletion.finished", operation=operation, outcome=outcome)
+
+
+def _judge(ledger: Ledger) -> flat_roots.Judge:
+    if ledger.owned_by_msb:
+        return lambda digest: "owned"
+
+    def judge(digest: str | None) -> Literal["needed"] | None:
+        with ledger.statement() as connection:
+            needed = digest is not None and connection is not None and has_manifest(connection, digest)
+        return "needed" if needed else None
+
+    return judge
 
 
 def _decide(
@@ -216,7 +239,7 @@ def still_wanted(plan: Plan, state: IndexState, shown: Preview) -> list[ev.Plann
     needed = {diff_id for found in state.manifests.values() for diff_id in found}
     wanted = []
     for artifact in shown.artifacts:
-        kind, subject = artifact.kind, artifact.subject
+        kind, subject = goes_with(artifact)
         if kind == "metadata":
             keep = subject in state.references and subject not in plan.references
         elif kind == "layer":
