@@ -51,6 +51,11 @@ def _detail(detail: str | Moment) -> str:
     return detail if isinstance(detail, str) else f"{detail.words} {local_time(detail.ns)}"
 
 
+def holder_of(event: StoredEvent) -> str:
+    """Return the sandbox or snapshot that an event is about besides its subject; empty: none."""
+    return getattr(event.data, "holder", None) or ""
+
+
 def kept_because(rule: str, by: Sequence[str], more: int = 0) -> str:
     """Return why a deletion keeps something: its rule in words, and those it is kept for."""
     from msb_cache.queries.resolve import familiar

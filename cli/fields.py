@@ -22,6 +22,9 @@ def image_fields(handle: ImageHandle) -> dict[str, Any]:
         "layer_count": handle.layer_count,
         "created_at": output.rfc3339(handle.created_at_ns),
         "last_used_at": output.rfc3339(handle.last_used_at_ns),
+        "in_use_by": list(handle.in_use_by),
+        "in_use_since": output.rfc3339(handle.in_use_since_ns),
+        "idle_since": output.rfc3339(handle.idle_since_ns),
     }
 
 
@@ -32,4 +35,7 @@ def hold_fields(hold: Hold) -> dict[str, Any]:
         "digest": hold.manifest_digest,
         "reference": hold.reference,
         "since": output.rfc3339(hold.since_ns),
+        "status": hold.status,
+        "root": hold.root,
+        "labels": dict(hold.labels),
     }

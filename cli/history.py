@@ -33,7 +33,8 @@ def history(home: str | None, /, reference: str, format_: str, follow: bool, **g
 
     Oldest first, also when the image is gone.
 
-    That is loads, pulls, uses, holds, retags and removals, and each file that went and its size. REF may
+    That is loads, pulls, uses, boots and their ends, holds, retags and removals, and each file that went and
+    its size. At the end stands who uses it now. REF may
     have wildcards, as in 'ghcr.io/acme/*', or be a digest or its beginning.
 
     TIME is ISO 8601, or such as 'yesterday 14:00', 'last monday', '2 days ago'.
@@ -48,6 +49,10 @@ def history(home: str | None, /, reference: str, format_: str, follow: bool, **g
             print_json(found)
         else:
             _print_timeline(found)
+            if cache.kept_by_msb and not any(given.values()):
+                for use in cache.uses(reference):
+                    by = () if use.holder is None else (use.holder,)
+                    output.line(output.in_use(by, output.local_time_with_offset(use.since_ns)))
 
 
 COMMAND = history

@@ -65,6 +65,10 @@ def _print_detail(detail: ImageDetail, holders: list[str]) -> None:
     line("Size", output.size(handle.size_bytes))
     line("Created", output.local_time(handle.created_at_ns))
     line("Last used", output.local_time(handle.last_used_at_ns))
+    if handle.in_use_since_ns is not None:
+        line("Now", output.in_use(handle.in_use_by, output.local_time(handle.in_use_since_ns)))
+    elif handle.idle_since_ns is not None:
+        line("Idle since", output.local_time(handle.idle_since_ns))
     line("Held by", ", ".join(holders) or "nobody")
     if detail.flat is not None:
         root = detail.flat

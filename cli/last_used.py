@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 def last_used(home: str | None, idle_for: str | None, format_: str) -> None:
     """List images by how long they lay idle, longest first.
 
-    With the event that says so: a load or pull, a use, or what was seen of msb.
+    With the event that says so: a load or pull, a use, or what was seen of msb. An image that sandboxes run
+    from is not idle; one that they ran from, since the last of them ended.
     """
     least = 0
     if idle_for is not None:
@@ -62,10 +63,12 @@ def _idle_row(image: IdleImage) -> tuple[str, ...]:
     event = image.event
     told = ("-", "-") if event is None else (_because(event), who(event.actor))
     when = output.local_time_with_offset(image.last_used_ns)
+    if image.in_use_since_ns is not None:
+        when = output.in_use(image.in_use_by, output.local_time_with_offset(image.in_use_since_ns))
     return (
         familiar(image.reference),
         output.short(image.manifest_digest),
-        duration(image.idle_ns),
+        "-" if image.idle_since_ns is None else duration(image.idle_ns),
         when,
         *told,
     )
@@ -77,5 +80,8 @@ def _idle_fields(image: IdleImage) -> dict[str, Any]:
         "digest": image.manifest_digest,
         "last_used_at": output.rfc3339(image.last_used_ns),
         "idle_ns": image.idle_ns,
+        "idle_since": output.rfc3339(image.idle_since_ns),
+        "in_use_by": list(image.in_use_by),
+        "in_use_since": output.rfc3339(image.in_use_since_ns),
         "event": None if image.event is None else fields(image.event),
     }

@@ -42,7 +42,9 @@ def list_(home: str | None, patterns: tuple[str, ...], as_of: str | None, format
                 output.short(handle.manifest_digest),
                 output.size(handle.size_bytes),
                 output.local_time(handle.created_at_ns),
-                output.local_time(handle.last_used_at_ns),
+                output.local_time(handle.last_used_at_ns)
+                if handle.in_use_since_ns is None
+                else output.in_use(handle.in_use_by, output.local_time(handle.in_use_since_ns)),
             )
             for handle in handles
         ]

@@ -31,6 +31,12 @@ def local_time_with_offset(ns: int | None) -> str:
     return "-" if ns is None else time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(ns // 10**9))
 
 
+def in_use(by: Sequence[str], since: str) -> str:
+    """Return who uses an image now, and since when: ``in use by sandbox:dev and 2 more since …``."""
+    more = f" and {len(by) - 1:,} more" if len(by) > 1 else ""
+    return f"in use by {by[0]}{more} since {since}" if by else f"in use since {since}"
+
+
 def rfc3339(ns: int | None) -> str | None:
     """Return a time (ns since the epoch) as RFC 3339 in UTC with nine digits."""
     if ns is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +10,7 @@ import msgspec
 
 from msb_cache.cli import output
 from msb_cache.cli.common import examples, format_option, open_cache
-from msb_cache.cli.describe import describe, fields, kept_because, who, who_in_full
+from msb_cache.cli.describe import describe, fields, holder_of, kept_because, who, who_in_full
 from msb_cache.queries.resolve import familiar
 from msb_cache.queries.why import Fate, ImageReasons, LayerReasons, Loss, ManifestReasons, Reasons
 
@@ -89,6 +89,9 @@ def _print_image(found: ImageReasons) -> None:
         _line("Moved", _by(found.pointed))
     if found.used is not None and found.used != (found.pointed or found.arrived):
         _line("Last used", _by(found.used))
+    _print_uses(found.uses)
+    if found.idle is not None:
+        _line("Idle since", _by(found.idle))
     if found.loss is not None:
         _print_loss(found.loss)
         return
@@ -96,8 +99,7 @@ def _print_image(found: ImageReasons) -> None:
         _line("Damaged", _by(event))
     if found.damage:
         _line("Mended by", f"`msb-cache pull {name}`, or loading its archive again")
-    for event in found.holds:
-        _line("Held", _by(event))
+    _print_holds(found.holds, found.statuses)
     if found.shares:
         shared = [
             f"{familiar(each.reference)} ({each.layers} of {output.plural(found.layer_count or 0, 'layer')})"
@@ -115,11 +117,23 @@ def _print_manifest(found: ManifestReasons) -> None:
         _line("References", _listed(_familiar(found.references)))
     if found.earlier:
         _line("Earlier", _listed(_familiar(found.earlier)))
-    for event in found.holds:
-        _line("Held", _by(event))
+    _print_uses(found.uses)
+    _print_holds(found.holds, found.statuses)
     if found.loss is not None:
         _print_loss(found.loss)
     _print_fate(found.fate)
+
+
+def _print_uses(uses: Sequence[StoredEvent]) -> None:
+    for event in uses:
+        when = output.local_time_with_offset(event.occurred_at_ns)
+        _line("In use", f"by {holder_of(event)} since {when} (event {event.seq})")
+
+
+def _print_holds(holds: Sequence[StoredEvent], statuses: Mapping[str, str]) -> None:
+    for event in holds:
+        status = statuses.get(holder_of(event))
+        _line("Held", _by(event) + (f": {status.lower()}" if status else ""))
 
 
 def _print_layer(found: LayerReasons) -> None:
@@ -181,7 +195,10 @@ def _reasons_fields(found: Reasons) -> dict[str, Any]:
             "arrived": event(found.arrived),
             "pointed": event(found.pointed),
             "used": event(found.used),
+            "uses": [fields(use) for use in found.uses],
+            "idle": event(found.idle),
             "holds": [fields(hold) for hold in found.holds],
+            "statuses": found.statuses,
             "shares": [
                 {"reference": _familiar([each.reference])[0], "layers": each.layers} for each in found.shares
             ],
@@ -197,7 +214,9 @@ def _reasons_fields(found: Reasons) -> dict[str, Any]:
             "arrived": event(found.added),
             "references": _familiar(found.references),
             "earlier_references": _familiar(found.earlier),
+            "uses": [fields(use) for use in found.uses],
             "holds": [fields(hold) for hold in found.holds],
+            "statuses": found.statuses,
             **end,
         }
     owners = [

@@ -297,22 +297,59 @@ class ImagePullFailed(Event, frozen=True, kw_only=True):
 
 
 class ImageUsed(Event, frozen=True, kw_only=True):
-    """Someone booted or asked for the image. Subject: the reference."""
+    """A program or a person asked for the image, or a sandbox booted from it. Subject: the reference.
+
+    ``run`` identifies msb's record of a boot: the use lasts until the ``image.use_ended`` with the same run.
+    ``status`` is the sandbox's when that was seen, as msb says it.
+    """
 
     type: ClassVar[str] = "image.used"
     about: ClassVar[About] = "reference"
     manifest_digest: str
     holder: str | None = None
+    run: str | None = None
+    status: str | None = None
 
     def told(self) -> Telling:
         """Return what happened, for people."""
-        return Telling("used", "used", (f"by {self.holder}",) if self.holder else ())
+        by = (f"by {self.holder}",) if self.holder else ()
+        return Telling("used" if self.run is None else "booted", "used", (*by, *_status(self.status)))
+
+
+class ImageUseEnded(Event, frozen=True, kw_only=True):
+    """The use that a boot began is over. Subject: the reference, as of that ``image.used``.
+
+    ``ended``: msb recorded the end. ``vanished``: msb's record of the run was gone, or its process, and
+    nothing says since when. ``restarted``: the computer was started anew after the run began. Of these two,
+    what is said to have happened had happened by then. ``status`` as for ``image.used``.
+    """
+
+    type: ClassVar[str] = "image.use_ended"
+    about: ClassVar[About] = "reference"
+    manifest_digest: str
+    run: str
+    how: Literal["ended", "vanished", "restarted"]
+    holder: str | None = None
+    status: str | None = None
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        by = (f"by {self.holder}",) if self.holder else ()
+        how = {
+            "ended": (),
+            "vanished": ("seen then, ended before",),
+            "restarted": ("the computer was started anew",),
+        }[self.how]
+        return Telling("use ended", "used", (*by, *_status(self.status), *how))
 
 
 class ImageHeld(Event, frozen=True, kw_only=True):
-    """A sandbox or snapshot needs the manifest from now on. Subject: the manifest's digest.
+    """A sandbox or snapshot needs the manifest. Subject: the manifest's digest.
 
-    ``row`` identifies msb's record of the hold, where that was observed.
+    ``row`` identifies msb's record of the hold, where that was observed. Of a sandbox, as msb said then:
+    ``status``; ``root``, the kind of its root disk where it is not the usual one, such as ``flat``; and those
+    of its ``labels`` that are recorded. Of a holder that holds already, it says what of that has changed;
+    None says nothing.
     """
 
     type: ClassVar[str] = "image.held"
@@ -320,10 +357,15 @@ class ImageHeld(Event, frozen=True, kw_only=True):
     holder: str
     reference: str | None = None
     row: str | None = None
+    status: str | None = None
+    root: str | None = None
+    labels: dict[str, str] | None = None
 
     def told(self) -> Telling:
         """Return what happened, for people."""
-        return Telling("held", "held", (f"by {self.holder}",))
+        root = (f"{self.root} root",) if self.root else ()
+        labels = tuple(f"{key}={value}" for key, value in sorted((self.labels or {}).items()))
+        return Telling("held", "held", (f"by {self.holder}", *_status(self.status), *root, *labels))
 
 
 class ImageReleased(Event, frozen=True, kw_only=True):
@@ -553,6 +595,10 @@ class DeletionFinished(Event, frozen=True, kw_only=True):
 
 def _words(kind: ArtifactKind) -> str:
     return {"flat_ref": "flat ref", "flat": "flat root"}.get(kind, kind)
+
+
+def _status(status: str | None) -> tuple[str, ...]:
+    return () if status is None else (status.lower(),)
 
 
 EVENT_TYPES: tuple[type[Event], ...] = tuple(

@@ -235,6 +235,21 @@ def m0007_clock(db: Database) -> None:
     db.execute("PRAGMA user_version = 7")
 
 
+@migrations()
+def m0008_runs(db: Database) -> None:
+    """Keep how far msb's record of runs was looked at, and which processes the open ones have."""
+    # Not folded: without their rows, all runs of msb.db are compared with the log once more.
+    db.execute(
+        "CREATE TABLE sync_runs (id INTEGER PRIMARY KEY CHECK (id = 1), database TEXT NOT NULL, "
+        "through INTEGER NOT NULL, recorded_through INTEGER NOT NULL)"
+    )
+    db.execute(
+        "CREATE TABLE sync_process (run TEXT PRIMARY KEY, pid INTEGER NOT NULL, ticks INTEGER NOT NULL, "
+        "boot TEXT NOT NULL) WITHOUT ROWID"
+    )
+    db.execute("PRAGMA user_version = 8")
+
+
 def _run(db: Database, script: str) -> None:
     # Not executescript: it would commit the migration's transaction before running.
     statement = ""

@@ -24,6 +24,7 @@ from msb_cache.projections.rows import (
     LeftoverRow,
     ManifestLayerRow,
     ManifestRow,
+    OpenUseRow,
     PointedAtRow,
     RestoredRow,
 )
@@ -59,6 +60,7 @@ class Fold:
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
         self._images = tables.of(ImageRow)
+        self._open_uses = tables.of(OpenUseRow)
         self._manifests = tables.of(ManifestRow)
         self._manifest_layers = tables.of(ManifestLayerRow)
         self._layers = tables.of(LayerRow)
@@ -100,6 +102,13 @@ class Fold:
             image.created_at = min(image.created_at, data.to_ns)
             image.last_used_at = data.to_ns
             self._images.changed(image.reference)
+        for column in ("idle_since", "in_use_since"):
+            for image in self._images.later(column, data.to_ns):
+                setattr(image, column, data.to_ns)
+                self._images.changed(image.reference)
+        for use in self._open_uses.later("since", data.to_ns):
+            use.since = data.to_ns
+            self._open_uses.put(use)
         for hold in self._holds.later("since", data.to_ns):
             hold.since = data.to_ns
             self._holds.put(hold)
@@ -176,18 +185,44 @@ class Fold:
             if row.manifest_digest == data.manifest_digest:
                 self._images.changed(reference)
                 return
-            row = replace(row, manifest_digest=data.manifest_digest)
+            row = replace(row, manifest_digest=data.manifest_digest, idle_since=None, idle_seq=None)
         _describe(row, self._manifests.get(data.manifest_digest))
         self._images.put(row)
+        self._describe_uses([row])
         if self._pointed_at.get((reference, data.manifest_digest)) is None:
             self._pointed_at.put(PointedAtRow(reference, data.manifest_digest, event.seq))
 
     @_folds(ev.ImageUsed)
     def _image_used(self, event: Fact, data: ev.ImageUsed) -> None:
+        digest, since = data.manifest_digest, event.occurred_at_ns
         row = self._images.get(event.subject)
-        if row is not None and event.occurred_at_ns > row.last_used_at:
-            row.last_used_at = event.occurred_at_ns
+        # A sandbox boots from the manifest that it was made from, wherever the reference points by now.
+        counts = row is not None and (data.run is None or row.manifest_digest == digest)
+        if row is not None and counts and since > row.last_used_at:
+            row.last_used_at = since
             self._images.changed(event.subject)
+        self._set_status(digest, data.holder, data.status)
+        if data.run is not None:
+            self._open_uses.put(OpenUseRow(data.run, event.subject, digest, data.holder, since, event.seq))
+            self._describe_uses(self._images.having(digest))
+
+    @_folds(ev.ImageUseEnded)
+    def _image_use_ended(self, event: Fact, data: ev.ImageUseEnded) -> None:
+        self._set_status(data.manifest_digest, data.holder, data.status)
+        use, ended = self._open_uses.delete(data.run), event.occurred_at_ns
+        if use is None:
+            return
+        images = self._images.having(use.manifest_digest)
+        for image in images:
+            if image.idle_since is None or image.idle_since <= ended:
+                image.idle_since, image.idle_seq = ended, event.seq
+        self._describe_uses(images)
+
+    def _set_status(self, digest: str, holder: str | None, status: str | None) -> None:
+        hold = None if holder is None or status is None else self._holds.get((digest, holder))
+        if hold is not None:
+            hold.status = status
+            self._holds.put(hold)
 
     @_folds(ev.ImageHeld)
     def _image_held(self, event: Fact, data: ev.ImageHeld) -> None:
@@ -195,10 +230,13 @@ class Fold:
         row = hold.get((event.subject, data.holder))
         if row is None:
             since = event.occurred_at_ns
-            hold.put(HoldRow(event.subject, data.holder, data.reference, since, event.seq, data.row))
-        elif data.row is not None:
-            row.msb_row = data.row
-            hold.put(row)
+            row = HoldRow(event.subject, data.holder, data.reference, since, event.seq)
+        row.msb_row = data.row or row.msb_row
+        row.status = data.status or row.status
+        row.root = data.root or row.root
+        if data.labels is not None:
+            row.labels = _encode(data.labels).decode() if data.labels else None
+        hold.put(row)
 
     @_folds(ev.ImageReleased)
     def _image_released(self, event: Fact, data: ev.ImageReleased) -> None:
@@ -312,6 +350,15 @@ class Fold:
             if row.mended is None:
                 row.mended = event.seq
                 self._damage.put(row)
+
+    def _describe_uses(self, images: Iterable[ImageRow]) -> None:
+        """Copy to images what a list shows of the boots that last."""
+        for image in images:
+            uses = sorted(self._open_uses.having(image.manifest_digest), key=lambda use: (use.since, use.seq))
+            holders = [*dict.fromkeys(use.holder for use in uses if use.holder is not None)]
+            image.in_use_by = _encode(holders).decode() if uses else None
+            image.in_use_since = uses[0].since if uses else None
+            self._images.changed(image.reference)
 
     def _left_over(self, event: Fact, kind: str, reason: str) -> None:
         self._leftovers.put(

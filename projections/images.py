@@ -10,13 +10,18 @@ from msgspec import Struct
 
 _AFTER_HEX = "g"  # comes after every hexadecimal digit
 _HANDLE = """
-SELECT reference, size_bytes, manifest_digest, architecture, os, layer_count, created_at, last_used_at
+SELECT reference, size_bytes, manifest_digest, architecture, os, layer_count, created_at, last_used_at,
+    in_use_by, in_use_since, idle_since
 FROM image
 """
 
 
 class HandleRow(Struct, frozen=True, gc=False):
-    """What a list shows of an image. Size in bytes, times in ns since the epoch, UTC."""
+    """What a list shows of an image. Size in bytes, times in ns since the epoch, UTC.
+
+    ``in_use_by`` has, as JSON, the holders whose boots of its manifest last; ``idle_since`` is when the last
+    of the others ended.
+    """
 
     reference: str
     size_bytes: int | None
@@ -26,6 +31,19 @@ class HandleRow(Struct, frozen=True, gc=False):
     layer_count: int | None
     created_at: int
     last_used_at: int
+    in_use_by: str | None = None
+    in_use_since: int | None = None
+    idle_since: int | None = None
+
+
+class UseRow(Struct, frozen=True, gc=False):
+    """A boot that has not ended. ``since`` in ns since the epoch, UTC; ``seq`` is the event that says so."""
+
+    holder: str | None
+    manifest_digest: str
+    since: int
+    reference: str
+    seq: int
 
 
 class ConfigRow(Struct, frozen=True):
@@ -47,12 +65,18 @@ class LayerDetailRow(Struct, frozen=True):
 
 
 class HoldDetailRow(Struct, frozen=True):
-    """Who holds a manifest, since when (ns since the epoch, UTC) and by which canonical reference."""
+    """Who holds a manifest, since when (ns since the epoch, UTC) and by which canonical reference.
+
+    Of a sandbox of msb's, its status and its root disk's kind as they were seen last, and labels as JSON.
+    """
 
     holder: str
     manifest_digest: str
     since: int
     reference: str | None
+    status: str | None
+    root: str | None
+    labels: str | None
 
 
 def handles(connection: sqlite3.Connection) -> Iterator[HandleRow]:
@@ -224,11 +248,19 @@ def holders(connection: sqlite3.Connection, manifest_digest: str) -> list[str]:
 def holds(connection: sqlite3.Connection, manifest_digest: str | None) -> list[HoldDetailRow]:
     """Return the holds of a manifest, or (None) all, by holder."""
     where = "" if manifest_digest is None else "WHERE manifest_digest = ? "
+    names = ", ".join(HoldDetailRow.__struct_fields__)
     rows = connection.execute(
-        f"SELECT holder, manifest_digest, since, reference FROM hold {where}ORDER BY holder, since, seq",  # noqa: S608
+        f"SELECT {names} FROM hold {where}ORDER BY holder, since, seq",  # noqa: S608
         () if manifest_digest is None else (manifest_digest,),
     )
     return [HoldDetailRow(*row) for row in rows]
+
+
+def uses(connection: sqlite3.Connection) -> list[UseRow]:
+    """Return the boots that have not ended, the longest first; there are never many."""
+    names = ", ".join(UseRow.__struct_fields__)
+    rows = connection.execute(f"SELECT {names} FROM open_use ORDER BY since, seq")  # noqa: S608
+    return [UseRow(*row) for row in rows]
 
 
 def total_bytes(connection: sqlite3.Connection) -> int:

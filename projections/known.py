@@ -31,6 +31,24 @@ class KnownManifest(NamedTuple):
     stored_digest: str | None = None
 
 
+class KnownHold(NamedTuple):
+    """A hold: msb's row for it (None: the hold is ours), and what was last recorded of a sandbox of msb's."""
+
+    row: str | None
+    status: str | None = None
+    root: str | None = None
+    labels: str | None = None
+    """JSON; None: there are none."""
+
+
+class KnownUse(NamedTuple):
+    """A boot that has not ended, of a manifest by a canonical reference."""
+
+    reference: str
+    manifest_digest: str
+    holder: str | None
+
+
 class Known(NamedTuple):
     """The index at one position.
 
@@ -38,14 +56,16 @@ class Known(NamedTuple):
         images: by canonical reference.
         manifests: by digest.
         layers: diff ID to the size of its EROFS image in bytes, None when that is unknown.
-        holds: manifest digest and holder to msb's row for the hold; None: the hold is ours.
+        holds: by manifest digest and holder.
+        uses: boots that have not ended, by msb's record of them.
         damage: kind and subject of files that are known to be gone although images need them.
     """
 
     images: Mapping[str, KnownImage]
     manifests: Mapping[str, KnownManifest]
     layers: Mapping[str, int | None]
-    holds: Mapping[tuple[str, str], str | None]
+    holds: Mapping[tuple[str, str], KnownHold]
+    uses: Mapping[str, KnownUse]
     damage: frozenset[tuple[str, str]] = frozenset()
 
     @property
@@ -54,7 +74,7 @@ class Known(NamedTuple):
         return (
             any(image.row is not None for image in self.images.values())
             or any(manifest.row is not None for manifest in self.manifests.values())
-            or any(row is not None for row in self.holds.values())
+            or any(hold.row is not None for hold in self.holds.values())
         )
 
 
@@ -81,8 +101,16 @@ def load(connection: sqlite3.Connection) -> Known:
         },
         layers=dict(connection.execute("SELECT diff_id, erofs_bytes FROM layer").fetchall()),
         holds={
-            (digest, holder): row
-            for digest, holder, row in connection.execute("SELECT manifest_digest, holder, msb_row FROM hold")
+            (digest, holder): KnownHold(*rest)
+            for digest, holder, *rest in connection.execute(
+                "SELECT manifest_digest, holder, msb_row, status, root, labels FROM hold"
+            )
+        },
+        uses={
+            run: KnownUse(*rest)
+            for run, *rest in connection.execute(
+                "SELECT run, reference, manifest_digest, holder FROM open_use ORDER BY since, seq"
+            )
         },
         damage=frozenset(connection.execute("SELECT kind, subject FROM damage WHERE mended IS NULL")),
     )

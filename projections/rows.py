@@ -31,7 +31,9 @@ class Row(msgspec.Struct, gc=False):
 class ImageRow(Row):
     """A reference in the cache and the manifest it points at now. Times in ns since the epoch, UTC.
 
-    The last four are the manifest's, copied so that a list looks up none; None while it is not in the index.
+    Four are the manifest's, copied so that a list looks up none; None while it is not in the index.
+    ``in_use_by`` has, as JSON, the holders whose boots of the manifest last, the first of them since
+    ``in_use_since``; ``idle_since`` is when the last of the others ended, as event ``idle_seq`` says.
     Here and below, ``msb_row`` identifies msb's record of the same thing; None: it was never seen there.
     """
 
@@ -51,6 +53,24 @@ class ImageRow(Row):
     architecture: str | None = None
     os: str | None = None
     layer_count: int | None = None
+    in_use_by: str | None = None
+    in_use_since: int | None = None
+    idle_since: int | None = None
+    idle_seq: int | None = None
+
+
+class OpenUseRow(Row):
+    """A boot that has not ended, by msb's record of it. ``since`` in ns since the epoch, UTC."""
+
+    table: ClassVar[str] = "open_use"
+    asked_by: ClassVar[str | None] = "manifest_digest"
+    indexes: ClassVar[dict[str, str]] = {"open_use_by_manifest": "manifest_digest"}
+    run: str
+    reference: str
+    manifest_digest: str
+    holder: str | None
+    since: int
+    seq: int
 
 
 class ManifestRow(Row):
@@ -101,7 +121,10 @@ class LayerRow(Row):
 
 
 class HoldRow(Row):
-    """A holder needs a manifest. ``since`` in ns since the epoch, UTC."""
+    """A holder needs a manifest. ``since`` in ns since the epoch, UTC; ``labels`` is JSON.
+
+    ``status``, ``root`` and ``labels`` are as ``image.held`` says them, the status also as uses do.
+    """
 
     table: ClassVar[str] = "hold"
     key_length: ClassVar[int] = 2
@@ -112,6 +135,9 @@ class HoldRow(Row):
     since: int
     seq: int
     msb_row: str | None = None
+    status: str | None = None
+    root: str | None = None
+    labels: str | None = None
 
 
 class PointedAtRow(Row):

@@ -141,7 +141,7 @@ class Table(Generic[R]):
     def later(self, column: str, time_ns: int) -> list[R]:
         """Return the rows in which this column has a later time; no index serves it."""
         value_of = attrgetter(column)
-        return [row for row in self.rows.values() if value_of(row) > time_ns]
+        return [row for row in self.rows.values() if (value_of(row) or 0) > time_ns]
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Write all rows into the SQL table, which is empty."""

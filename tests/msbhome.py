@@ -13,6 +13,9 @@ from typing import Any
 from msb_cache.artifacts.layout import Layout
 from tests.logs import digest
 
+SECRET = "a secret in the environment of a sandbox"
+"""Must be nowhere in what is recorded."""
+
 EPOCH = 1_790_000_000_123_456_789
 
 _IMAGES = Path(__file__).with_name("msb_images.sql").read_text()
@@ -23,6 +26,11 @@ CREATE TABLE sandbox_rootfs (id integer NOT NULL PRIMARY KEY AUTOINCREMENT,
     sandbox_id integer NOT NULL UNIQUE, manifest_id integer, mode text NOT NULL, created_at datetime_text,
     FOREIGN KEY (sandbox_id) REFERENCES sandbox (id) ON DELETE CASCADE,
     FOREIGN KEY (manifest_id) REFERENCES manifest (id) ON DELETE RESTRICT);
+CREATE TABLE run (id integer NOT NULL PRIMARY KEY AUTOINCREMENT, sandbox_id integer NOT NULL, pid integer,
+    status text NOT NULL, termination_reason text, started_at datetime_text, terminated_at datetime_text,
+    FOREIGN KEY (sandbox_id) REFERENCES sandbox (id) ON DELETE CASCADE);
+CREATE TABLE sandbox_labels (sandbox_id integer NOT NULL, key text NOT NULL, value text NOT NULL,
+    PRIMARY KEY (sandbox_id, key), FOREIGN KEY (sandbox_id) REFERENCES sandbox (id) ON DELETE CASCADE);
 """
 _SNAPSHOTS_06 = """
 CREATE TABLE snapshot_index (digest TEXT NOT NULL PRIMARY KEY, name TEXT, image_ref TEXT NOT NULL,
@@ -145,11 +153,12 @@ class MsbHome:
             "UPDATE image_ref SET updated_at = ? WHERE reference = ?", (self.tick(), reference)
         )
 
-    def create(self, reference: str, name: str) -> None:
-        """Make a sandbox from a reference."""
+    def create(self, reference: str, name: str, root: str = "managed", **labels: str) -> None:
+        """Make a sandbox from a reference, with a root disk of a kind."""
         with self.transaction():
             self.touch(reference)
-            config = {"name": name, "image": {"Oci": {"reference": reference}}}
+            image = {"Oci": {"reference": reference, "root_disk": {"kind": root}}}
+            config = {"name": name, "image": image, "env": [{"key": "TOKEN", "value": SECRET}]}
             row = {"name": name, "config": json.dumps(config), "created_at": self.tick(7001)}
             if "status" in self._columns("sandbox"):
                 row["status"] = "Stopped"
@@ -157,6 +166,33 @@ class MsbHome:
             manifest = self.one("SELECT manifest_id FROM image_ref WHERE reference = ?", reference)
             row = {"sandbox_id": sandbox, "manifest_id": manifest, "mode": "erofs"}
             self._insert("sandbox_rootfs", {**row, "created_at": self.tick(1001)})
+            for key, value in labels.items():
+                self._insert("sandbox_labels", {"sandbox_id": sandbox, "key": key, "value": value})
+
+    def create_from_folder(self, name: str) -> None:
+        """Make a sandbox whose root is a folder of the computer's."""
+        config = {"name": name, "image": {"Bind": {"path": "/srv/root"}}}
+        row = {"name": name, "config": json.dumps(config), "status": "Stopped", "created_at": self.tick()}
+        self._insert("sandbox", row)
+
+    def boot(self, name: str, pid: int | None = None) -> int:
+        """Start a sandbox, whose process is another; return msb's id of the run."""
+        with self.transaction():
+            sandbox = self.one("SELECT id FROM sandbox WHERE name = ?", name)
+            self.connection.execute("UPDATE sandbox SET status = 'Running' WHERE id = ?", (sandbox,))
+            row = {"sandbox_id": sandbox, "pid": pid, "status": "Running", "started_at": self.tick()}
+            return self._insert("run", row)
+
+    def end(self, run: int) -> None:
+        """Let a sandbox end, and record it."""
+        with self.transaction():
+            self.connection.execute(
+                "UPDATE run SET status = 'Terminated', terminated_at = ? WHERE id = ?", (self.tick(), run)
+            )
+            self.connection.execute(
+                "UPDATE sandbox SET status = 'Stopped' WHERE id = (SELECT sandbox_id FROM run WHERE id = ?)",
+                (run,),
+            )
 
     def remove_sandbox(self, name: str) -> None:
         self.connection.execute("DELETE FROM sandbox WHERE name = ?", (name,))

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from msb_cache.oci.registry.credentials import Credential
     from msb_cache.oci.registry.options import RegistryOptions
     from msb_cache.projections.history import HistoryEvent
-    from msb_cache.queries.as_of import Changes, Hold, Moved
+    from msb_cache.queries.as_of import Changes, Hold, Moved, Use
     from msb_cache.queries.info import HomeInfo
     from msb_cache.queries.why import ImageReasons, LayerReasons, ManifestReasons
     from msb_cache.sdk import DiskImageFormat, PullPolicy
@@ -137,6 +137,7 @@ __all__ = [
     "SyncReport",
     "UnknownEventError",
     "UnsupportedError",
+    "Use",
     "__version__",
     "backend_scope",
     "default_backend",
@@ -178,7 +179,7 @@ _MODULES = {
     "msb_cache.oci.registry.credentials": ("Credential",),
     "msb_cache.oci.registry.options": ("RegistryOptions",),
     "msb_cache.projections.history": ("HistoryEvent",),
-    "msb_cache.queries.as_of": ("Changes", "Hold", "Moved"),
+    "msb_cache.queries.as_of": ("Changes", "Hold", "Moved", "Use"),
     "msb_cache.queries.info": ("HomeInfo",),
     "msb_cache.queries.why": ("ImageReasons", "LayerReasons", "ManifestReasons"),
 }

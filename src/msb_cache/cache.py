@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from msb_cache.projections.images import Damage, HandleRow
     from msb_cache.projections.live import Difference
     from msb_cache.projections.replay import State, Step
-    from msb_cache.queries.as_of import AsOf, Changes, Hold
+    from msb_cache.queries.as_of import AsOf, Changes, Hold, Use
     from msb_cache.queries.events import Filters, Reader
     from msb_cache.queries.info import HomeInfo
     from msb_cache.queries.last_used import IdleImage
@@ -269,6 +269,25 @@ class ImageCache:
         """
         self._session.observe()
         return self._session.knows(as_of)
+
+    def uses(self, reference: str | None = None, *, as_of: AsOf | None = None) -> builtins.list[Use]:
+        """Return the boots of msb's sandboxes that last, the longest first.
+
+        Args:
+            reference: only those that concern this: a reference, one with wildcards, or a manifest's digest
+                or its beginning, as for ``history``; None: all.
+            as_of: at this moment of the past; None: now. See ``AsOf``.
+
+        Raises:
+            ImageNotFoundError, InvalidReferenceError: as for ``history``.
+            InvalidConfigError: the moment is none, or in the future.
+        """
+        from msb_cache.queries.as_of import uses
+
+        with self._session.index() as connection:
+            meant = (None, None) if reference is None else resolve.in_log(connection, reference)
+        with self._session.index(as_of) as connection:
+            return [] if connection is None else uses(connection, *meant)
 
     def diff(self, before: AsOf, after: AsOf | None = None) -> Changes:
         """Return what came, went, moved, was held and released between two moments, and the change in bytes.

@@ -70,6 +70,12 @@ class ImageHandle(Struct, frozen=True, eq=False, gc=False):
     """When the reference was first pulled since it was last absent, in ns since the epoch, UTC."""
     last_used_at_ns: int | None
     """When the image was last pulled or used, in ns since the epoch, UTC."""
+    in_use_by: tuple[str, ...] = ()
+    """The sandboxes of msb's that run from it now, such as ``sandbox:dev``."""
+    in_use_since_ns: int | None = None
+    """When the first of those was booted, in ns since the epoch, UTC; None: none runs."""
+    idle_since_ns: int | None = None
+    """When the last boot ended, in ns since the epoch, UTC; None: one lasts, or there was none."""
     origin: Origin | None = None
     """The cache that it came from; None: it was not made by a cache."""
 
@@ -91,6 +97,16 @@ class ImageHandle(Struct, frozen=True, eq=False, gc=False):
     def last_used_at(self) -> datetime | None:
         """When the image was last pulled or used: an aware UTC time, to the µs."""
         return _datetime(self.last_used_at_ns)
+
+    @property
+    def in_use_since(self) -> datetime | None:
+        """Since when sandboxes run from it: an aware UTC time, to the µs; None: none runs."""
+        return _datetime(self.in_use_since_ns)
+
+    @property
+    def idle_since(self) -> datetime | None:
+        """Since when no sandbox runs from it: an aware UTC time, to the µs; None: one does, or none did."""
+        return _datetime(self.idle_since_ns)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ImageHandle) and self._said() == other._said()

@@ -12,7 +12,7 @@ from tests.cli.support import APP, MSB_LIST_KEYS, RFC3339
 def test_an_image_has_the_names_that_msb_gives(home: Path) -> None:
     with ImageCache(home) as cache:
         found = image_fields(cache.get("app:1"))
-    assert found.keys() == MSB_LIST_KEYS | {"last_used_at"}
+    assert found.keys() == MSB_LIST_KEYS | {"last_used_at", "in_use_by", "in_use_since", "idle_since"}
     assert (found["reference"], found["digest"], found["layer_count"]) == ("app:1", APP.digest, 2)
     assert RFC3339.fullmatch(found["created_at"])
 
@@ -22,4 +22,5 @@ def test_a_hold(home: Path) -> None:
         cache.hold("app:1", "sandbox:dev")
         (found,) = [hold_fields(hold) for hold in cache.holds()]
     assert RFC3339.fullmatch(found.pop("since"))
-    assert found == {"holder": "sandbox:dev", "digest": APP.digest, "reference": "app:1"}
+    unknown = {"status": None, "root": None, "labels": {}}
+    assert found == {"holder": "sandbox:dev", "digest": APP.digest, "reference": "app:1", **unknown}

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from msb_cache import ImageCache
+from msb_cache.cli import output
 from msb_cache.eventstore import clock
-from tests.cli.support import APP, TOOL, Call, written
+from tests.cli.support import APP, RFC3339, TOOL, Call, written
 from tests.imagebuilder import docker_archive
+from tests.msbhome import MsbHome
 
 DAY = 86400 * 10**9
 
@@ -117,3 +121,71 @@ class TestLastUsed:
         done = call("last-used")
         assert (done.code, done.raw, done.err) == (0, b"", "No images are cached.\n")
         assert call("last-used", "--format", "json").json == []
+
+
+class TestBoots:
+    """In a home that msb keeps, an image is in use while a sandbox runs from it: every command says so."""
+
+    @pytest.fixture
+    def kept(self, own_home: Path) -> Iterator[MsbHome]:
+        home = MsbHome(own_home)
+        home.load("app:1", "one")
+        home.now = time.time_ns()  # after the beginning of this process
+        home.create("app:1", "dev", team="infra", root="flat")
+        home.boot("dev", os.getpid())
+        yield home
+        home.close()
+
+    def test_while_it_lasts(self, kept: MsbHome, call: Call) -> None:
+        since = output.local_time(kept.now)
+        assert f"in use by sandbox:dev since {since}" in call("list").lines[1]
+        assert f"Now:             in use by sandbox:dev since {since}" in call("inspect", "app:1").lines
+        (line,) = (line for line in call("why", "app:1").lines if "In use" in line)
+        assert line.split(maxsplit=2)[2].startswith(f"by sandbox:dev since {since}")
+        (line,) = (line for line in call("why", "app:1").lines if "Held" in line)
+        assert line.endswith(": running")
+        assert call("history", "app:1").lines[-1].startswith(f"in use by sandbox:dev since {since}")
+        assert not call("history", "app:1", "--reverse").lines[-1].startswith("in use")
+        line = call("last-used").lines[1]
+        assert f"in use by sandbox:dev since {since}" in line
+        assert "booted by sandbox:dev" in line
+        assert call("last-used", "--idle-for", "1 hour").lines == []
+        for words in (["list"], ["inspect", "app:1"], ["last-used"]):
+            found = call(*words, "--format", "json").json
+            found = found[0] if isinstance(found, list) else found
+            assert (found["in_use_by"], found["idle_since"]) == (["sandbox:dev"], None)
+            assert RFC3339.fullmatch(found["in_use_since"])
+        found = call("why", "app:1", "--format", "json").json
+        assert [use["type"] for use in found["uses"]] == ["image.used"]
+        assert found["statuses"] == {"sandbox:dev": "Running"}
+        assert call("list", "--as-of", "@1", "--format", "json").json == []
+
+    def test_when_it_is_over(self, kept: MsbHome, call: Call) -> None:
+        call("sync")
+        kept.end(1)
+        ended = output.local_time(kept.now)
+        assert "in use" not in call("list").out
+        assert f"Idle since:      {ended}" in call("inspect", "app:1").lines
+        assert any("Idle since:" in line and ended in line for line in call("why", "app:1").lines)
+        assert "in use" not in call("history", "app:1").out
+        assert "use ended by sandbox:dev" in call("last-used").lines[1]
+        (found,) = call("last-used", "--format", "json").json
+        assert (found["in_use_by"], found["in_use_since"]) == ([], None)
+        assert found["idle_since"] == found["event"]["occurred_at"]
+        before = call("list", "--as-of", f"@{found['event']['seq'] - 1}")
+        assert "in use by sandbox:dev" in before.lines[1]
+
+    def test_who_holds_it(self, kept: MsbHome, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MSB_CACHE_LABELS", "team")
+        header, line = call("holders").lines
+        assert header.split() == ["HOLDER", "STATUS", "DIGEST", "REFERENCE", "SINCE", "MORE"]
+        assert line.split()[:2] == ["sandbox:dev", "running"]
+        assert line.endswith("flat root, team=infra")
+        (found,) = call("holders", "--format", "json").json
+        assert (found["status"], found["root"], found["labels"]) == ("Running", "flat", {"team": "infra"})
+        monkeypatch.setenv("MSB_CACHE_LABELS", ",".join(map(str, range(99))))
+        done = call("sync", "--force")
+        assert (done.code, done.err) == (
+            2,
+            "error: MSB_CACHE_LABELS names 99 labels; name at most 16, a log cannot be erased\n",
+        )

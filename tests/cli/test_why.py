@@ -231,5 +231,8 @@ class TestInAHomeThatMsbKeeps:
 
 def test_a_name_with_odd_characters_is_printed_safely(home: Path, call: Call) -> None:
     with closing(sqlite3.connect(Layout(home).database, isolation_level=None)) as connection:
-        connection.execute("INSERT INTO hold VALUES (?, 'sandbox:\x1b[31m', NULL, 1, 2, NULL)", (APP.digest,))
+        connection.execute(
+            "INSERT INTO hold (manifest_digest, holder, since, seq) VALUES (?, 'sandbox:\x1b[31m', 1, 2)",
+            (APP.digest,),
+        )
     assert "\x1b" not in call("why", "app:1").out

@@ -202,6 +202,8 @@ def test_an_interrupted_fold_closes_the_index(
 
     copies = {int(path.name.partition("-")[0]) for path in files(ledger)}
     monkeypatch.setattr(past.Past, "advance", interrupted)
+    for path in files(ledger):
+        path.unlink()
     with pytest.raises(KeyboardInterrupt):
         index_at(ledger, max({*range(head(ledger))} - copies))
     assert open_connections() == []

@@ -286,7 +286,7 @@ def test_files_go_with_their_records(index: Index) -> None:
     assert found.leftovers == []
     found = index.sync(state(), no_files)
     assert sorted(said(found.events)[-2:]) == ["layer.deleted layer x 8192", "layer.deleted layer y 8192"]
-    assert known.load(index.connection) == known.Known({}, {}, {}, {})
+    assert known.load(index.connection) == known.Known({}, {}, {}, {}, {})
 
 
 def test_a_layer_of_several_manifests_that_went_together(index: Index) -> None:

@@ -21,6 +21,7 @@ from msb_cache import (
     BusyError,
     HomeOwnedByMicrosandboxError,
     ImageCache,
+    InvalidConfigError,
     LogError,
     MsbDatabaseError,
     SyncReport,
@@ -31,13 +32,14 @@ from msb_cache.eventstore import chain
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import NewEvent
+from msb_cache.home import foreign_db
 from msb_cache.home.ledger import Ledger
-from msb_cache.msb import sync
+from msb_cache.msb import liveness, runs, sync
 from msb_cache.msb.witness import Changer
 from msb_cache.projections import live
 from tests.imagebuilder import docker_archive, sample
 from tests.logs import digest
-from tests.msbhome import MsbHome
+from tests.msbhome import SECRET, MsbHome
 
 
 @pytest.fixture
@@ -441,7 +443,7 @@ def test_a_change_within_the_clocks_tick_is_seen(
 
 def test_what_other_tables_say_is_no_news(home: MsbHome, cache: ImageCache) -> None:
     cache.sync()
-    home.connection.execute("CREATE TABLE run (id)")
+    home.connection.execute("CREATE TABLE other (id)")
     assert cache.sync() == SyncReport()
     settle()
     with cache._ledger.read() as connection:
@@ -655,3 +657,302 @@ def test_in_another_log_than_the_witness_looked_at_nobody_is_named(home: MsbHome
     cache.sync()
     home.remove("example.org/two:2")
     assert {*Knows(looked_ns=time.time_ns()).sync(cache)} == {None}
+
+
+# -- boots ------------------------------------------------------------------------------------------------
+
+
+def told(report: SyncReport) -> list[tuple[str, str | None, str | None]]:
+    """Return the type, holder and status of what was recorded."""
+    return [
+        (event.type, getattr(event.data, "holder", None), getattr(event.data, "status", None))
+        for event in report.events
+    ]
+
+
+def boots_of(cache: ImageCache, *types: str) -> list[str]:
+    chosen = types or (ev.ImageUsed.type, ev.ImageUseEnded.type)
+    return [event.data.run for event in cache.events(types=[*chosen]) if event.data.run]
+
+
+@pytest.fixture
+def sees_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this be no container: a process that is not seen is not there."""
+    monkeypatch.setattr(liveness, "_sees_all", lambda: True)
+
+
+@pytest.fixture
+def now(home: MsbHome) -> None:
+    """Let it be now in the home: what was booted in the past has ended with the computer's last start."""
+    home.now = time.time_ns()
+
+
+def test_every_boot_is_a_use(home: MsbHome, cache: ImageCache, now: None) -> None:
+    run = home.boot("dev", os.getpid())
+    assert told(cache.sync())[-2:] == [
+        ("image.held", "sandbox:dev", "Running"),
+        ("image.used", "sandbox:dev", None),  # the creation is no use besides
+    ]
+    (handle,) = cache.list("app:1")
+    assert (handle.in_use_by, handle.in_use_since_ns, handle.idle_since_ns) == (
+        ("sandbox:dev",),
+        home.now,
+        None,
+    )
+    assert handle.last_used_at_ns == home.now
+    assert cache.sync(force=True) == SyncReport()
+    home.end(run)
+    assert told(cache.sync()) == [("image.use_ended", "sandbox:dev", "Stopped")]
+    (handle,) = cache.list("app:1")
+    assert (handle.in_use_by, handle.in_use_since_ns, handle.idle_since_ns) == ((), None, home.now)
+    assert handle.last_used_at_ns == home.now - 1_000_000_007
+    again = home.boot("dev", os.getpid())
+    home.end(again)
+    assert told(cache.sync()) == [
+        ("image.used", "sandbox:dev", None),
+        ("image.use_ended", "sandbox:dev", None),
+    ]
+    assert len(cache.history("app:1")) == 6
+    assert sound(cache)
+
+
+def test_the_killed_process_is_seen_though_msb_writes_nothing(
+    home: MsbHome, cache: ImageCache, sees_all: None, now: None
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        home.boot("dev", process.pid)
+        settle()
+        assert cache.get("app:1").in_use_by == ("sandbox:dev",)
+        assert cache.get("app:1").in_use_by == ("sandbox:dev",)
+        before = len(cache.events())
+        process.kill()
+    assert cache.get("app:1").in_use_by == ()
+    (ended,) = cache.events()[before:]
+    assert (ended.type, ended.data.how, ended.data.status) == ("image.use_ended", "vanished", None)
+    assert cache.get("app:1").idle_since_ns == ended.occurred_at_ns
+    home.end(1)  # msb sees it as well, later: nothing is recorded twice
+    assert [event.type for event in cache.sync().events] == ["image.held"]
+    assert sound(cache)
+
+
+def test_a_sandbox_that_was_removed_ran_until_nobody_knows_when(
+    home: MsbHome, cache: ImageCache, now: None
+) -> None:
+    home.boot("dev", os.getpid())
+    cache.sync()
+    home.remove_sandbox("dev")
+    report = cache.sync()
+    assert types(report) == ["image.released", "image.use_ended"]
+    assert report.events[-1].data.how == "vanished"
+    assert (cache.get("app:1").in_use_by, cache.holds()) == ((), [])
+    assert boots_of(cache)  # what msb deletes stays in the log
+
+
+def test_a_run_from_before_the_computers_start_has_ended_by_then(
+    home: MsbHome, cache: ImageCache, sees_all: None
+) -> None:
+    home.boot("dev", 2**22 + 1)
+    report = cache.sync()
+    assert report.events[-1].data.how == "restarted"
+    started = liveness.computer_started_ns()
+    assert abs(report.events[-1].occurred_at_ns - started) < 10**9
+    assert abs((cache.get("app:1").idle_since_ns or 0) - started) < 10**9
+
+
+def test_a_process_of_before_the_computers_start_is_none_of_now(
+    home: MsbHome, cache: ImageCache, now: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.boot("dev", os.getpid())
+    cache.sync()
+    monkeypatch.setattr(liveness, "boot", lambda: "another start of the computer")
+    monkeypatch.setattr(liveness, "find", lambda pid, name, started: "gone")
+    assert [event.data.how for event in cache.sync().events] == ["restarted"]
+
+
+def test_only_the_image_that_it_ran_from_is_used(home: MsbHome, cache: ImageCache, now: None) -> None:
+    run = home.boot("dev")
+    moved = home.load("app:1", "new", "w")
+    home.load("same:1", "one", "xy")
+    cache.sync()
+    used = {image.reference: image.in_use_by for image in cache.list()}
+    assert used == {"app:1": (), "same:1": ("sandbox:dev",), "example.org/two:2": ()}
+    before = cache.get("app:1")
+    assert before.manifest_digest == moved
+    home.end(run)
+    home.boot("dev")
+    cache.sync()
+    after = cache.get("app:1")
+    assert (after.last_used_at_ns, after.idle_since_ns) == (before.last_used_at_ns, None)
+    same = cache.get("same:1")
+    assert (same.in_use_by, same.idle_since_ns) == (("sandbox:dev",), None)
+    boots = [event for event in cache.history("app:1") if event.type == "image.used" and event.data.run]
+    assert {event.data.manifest_digest for event in boots} == {digest("manifest one")}
+    assert sound(cache)
+
+
+def test_a_sandbox_of_a_folder_uses_and_holds_no_image(home: MsbHome, cache: ImageCache) -> None:
+    cache.sync()
+    home.create_from_folder("bound")
+    home.end(home.boot("bound"))
+    assert cache.sync() == SyncReport()
+
+
+def test_boots_without_a_row_are_counted_and_not_made_up(home: MsbHome, cache: ImageCache) -> None:
+    cache.sync()
+    home.create("app:1", "gone")
+    for _ in range(3):
+        home.end(home.boot("gone"))
+    home.remove_sandbox("gone")
+    home.end(home.boot("dev"))
+    report = cache.sync()
+    assert report.notes == ("3 boots left no row in msb.db: their sandboxes were removed before a sync",)
+    assert len(boots_of(cache)) == 2
+    assert cache.sync(force=True) == SyncReport()
+
+
+def test_all_boots_that_are_there_are_adopted_in_batches(
+    home: MsbHome, cache: ImageCache, now: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "BATCH", 3)
+    for _ in range(10):
+        home.end(home.boot("dev"))
+    report = cache.sync()
+    assert report.adopted
+    assert {event.operation for event in report.events} == {report.operation}
+    assert len(boots_of(cache, ev.ImageUsed.type)) == len(set(boots_of(cache))) == 10
+    assert sound(cache)
+    home.boot("dev")
+    assert types(cache.sync()) == ["image.used"]
+
+
+def test_a_copied_database_brings_nothing_twice(home: MsbHome, cache: ImageCache, now: None) -> None:
+    ended, open_ = home.boot("dev"), home.boot("dev")
+    home.end(ended)
+    cache.sync()
+    before = boots_of(cache)
+    copied = home.path.with_name("copied.db")
+    home.connection.execute("VACUUM INTO ?", (str(copied),))
+    home.connection.close()
+    for suffix in ("-wal", "-shm"):
+        home.path.with_name(f"{home.path.name}{suffix}").unlink(missing_ok=True)
+    os.replace(copied, home.path)
+    home.connection = sqlite3.connect(home.path, isolation_level=None)
+    assert cache.sync(force=True) == SyncReport()
+    home.end(open_)
+    new = home.boot("dev")
+    assert [event.type for event in cache.sync().events] == ["image.use_ended", "image.used"]
+    assert [int(run[4:].split("@")[0]) for run in boots_of(cache)[len(before) :]] == [open_, new]
+    assert sound(cache)
+
+
+def test_without_what_it_kept_all_is_compared_with_the_log(
+    home: MsbHome, cache: ImageCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "BATCH", 2)
+    for _ in range(5):
+        home.end(home.boot("dev"))
+    cache.sync()
+    with cache._ledger.write("x", owner="any") as transaction:
+        for table in ("sync_state", "sync_runs", "sync_process"):
+            transaction.connection.execute(f"DELETE FROM {table}")
+    home.end(home.boot("dev"))
+    assert types(cache.sync()) == ["image.used", "image.use_ended"]
+    assert len(set(boots_of(cache))) == 6
+
+
+def test_the_cost_is_of_what_is_new(home: MsbHome, cache: ImageCache) -> None:
+    home.connection.executescript(
+        "INSERT INTO run (sandbox_id, status, started_at, terminated_at) "
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 3000) "
+        "SELECT 1, 'Terminated', 1790000000 + x, 1790000001 + x FROM n"
+    )
+    cache.sync()
+    for _ in range(3):
+        home.end(home.boot("dev"))
+    asked: list[runs.Cursor] = []
+    read = runs.read
+
+    def reading(connection: sqlite3.Connection, path: str, cursor: runs.Cursor, as_ns: object) -> object:
+        asked.append(cursor)
+        found = read(connection, path, cursor, as_ns)  # type: ignore[arg-type]
+        assert found is not None
+        assert len(found.found) == 3
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "read", reading)
+        assert len(cache.sync().events) == 6
+    assert [cursor.through for cursor in asked] == [3000]
+
+
+# -- statuses and labels ----------------------------------------------------------------------------------
+
+
+def test_the_status_is_recorded_where_it_changed(home: MsbHome, cache: ImageCache) -> None:
+    cache.sync()
+    (hold,) = cache.holds()
+    assert (hold.holder, hold.status, hold.root, hold.labels) == ("sandbox:dev", "Stopped", None, {})
+    home.connection.execute("UPDATE sandbox SET status = 'Crashed'")
+    report = cache.sync()
+    assert told(report) == [("image.held", "sandbox:dev", "Crashed")]
+    (after,) = cache.holds()
+    assert (after.status, after.since_ns) == ("Crashed", hold.since_ns)
+    assert [each.status for each in cache.holds(as_of=report.events[0].seq - 1)] == ["Stopped"]
+    home.connection.execute("UPDATE sandbox SET status = ?", ("\x1b[31mred",))
+    assert cache.sync() == SyncReport()  # what would drive a terminal says nothing
+
+
+def test_a_flat_root_is_said(home: MsbHome, cache: ImageCache) -> None:
+    home.create("app:1", "flat", root="flat")
+    cache.sync()
+    assert {hold.holder: hold.root for hold in cache.holds()} == {"sandbox:dev": None, "sandbox:flat": "flat"}
+
+
+def test_labels_are_recorded_that_were_asked_for(
+    home: MsbHome, cache: ImageCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.create("app:1", "ops", team="infra", token="abc", note="x" * 252)
+    cache.sync()
+    assert [hold.labels for hold in cache.holds()] == [{}, {}]
+    monkeypatch.setenv("MSB_CACHE_LABELS", "team, owner ,,note")
+    report = cache.sync(force=True)
+    assert [event.data.labels for event in report.events] == [{"team": "infra"}]
+    assert report.notes == ("left out of msb.db: a label of more than 256 bytes, or with control characters",)
+    monkeypatch.setenv("MSB_CACHE_LABELS", "owner")
+    home.connection.execute("UPDATE sandbox_labels SET key = 'owner', value = 'me' WHERE key = 'token'")
+    cache.sync()
+    (hold,) = (hold for hold in cache.holds() if hold.holder == "sandbox:ops")
+    assert hold.labels == {"owner": "me", "team": "infra"}  # which this process was not to look at
+    home.connection.execute("DELETE FROM sandbox_labels")
+    cache.sync()
+    (hold,) = (hold for hold in cache.holds() if hold.holder == "sandbox:ops")
+    assert hold.labels == {"team": "infra"}
+    assert sound(cache)
+
+
+def test_more_labels_than_a_log_should_have_are_refused(
+    home: MsbHome, cache: ImageCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MSB_CACHE_LABELS", ",".join(f"l{number}" for number in range(17)))
+    with pytest.raises(InvalidConfigError, match="MSB_CACHE_LABELS names 17 labels; name at most 16"):
+        cache.sync()
+
+
+def test_nothing_secret_of_a_sandbox_is_read(home: MsbHome, cache: ImageCache) -> None:
+    home.boot("dev")
+    asked: list[str] = []
+    connect = foreign_db.descriptors.connect
+
+    def connecting(*arguments: object, **options: object) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)  # type: ignore[arg-type]
+        connection.set_trace_callback(asked.append)
+        return connection
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(foreign_db.descriptors, "connect", connecting)
+        cache.sync()
+    (query,) = (each for each in asked if "FROM sandbox LIMIT" in each)
+    with home.transaction() as connection:
+        rows = connection.execute(query).fetchall()
+    assert rows == [(1, "dev", "Running", "app:1", "managed")]
+    assert SECRET not in "".join(str(event) for event in cache.events())

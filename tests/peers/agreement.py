@@ -26,7 +26,7 @@ class Agreement:
     Attributes:
         seen: the home at the last comparison.
         held: by us, holders and the digests that they hold.
-        used: by us, msb's records of references, and when in ns since the epoch.
+        used: by us, or booted from, msb's records of references, and when in ns since the epoch.
     """
 
     def __init__(self, real: Msb, cache: ImageCache) -> None:
@@ -44,7 +44,13 @@ class Agreement:
         """
         before, now = self.seen, read(self.real.home)
         self.seen = now
+        for number in now.runs.keys() - before.runs.keys():
+            run = now.runs[number]
+            ref = now.refs.get(run.reference or "")
+            if ref is not None and ref.digest == run.digest:
+                self.used[ref.row] = max(self.used.get(ref.row, 0), run.started)
         self._images(now)
+        self._runs(now)
         self._holds(now)
         self._layers(now)
         self._events(before, now)
@@ -89,6 +95,24 @@ class Agreement:
             holders = [*now.holders(ref.digest), *(holder for holder, held in ours if held == ref.digest)]
             assert self.cache.holders(ref.typed) == sorted(holders)
 
+    def _runs(self, now: Reading) -> None:
+        """The log has each boot once, with its beginning and its end; and no machine runs now."""
+        events = self.cache.events(types=["image.used", "image.use_ended"])
+        began = [event for event in events if isinstance(event.data, ev.ImageUsed) and event.data.run]
+        used = {event.data.run: event for event in began}  # type: ignore[attr-defined]
+        ended = {event.data.run: event for event in events if isinstance(event.data, ev.ImageUseEnded)}
+        assert len(used) == len(began)
+        assert used.keys() == ended.keys()
+        assert self.cache.uses() == []
+        for run in now.runs.values():
+            if run.digest is None or run.reference is None:
+                continue
+            found, end = used[f"run:{run.row}@{run.started}"], ended[f"run:{run.row}@{run.started}"]
+            assert (found.subject, found.occurred_at_ns) == (canonical(run.reference), run.started)
+            assert found.data.holder == f"sandbox:{run.sandbox}"  # type: ignore[attr-defined]
+            how = end.data.how  # type: ignore[attr-defined]
+            assert how == "vanished" or end.occurred_at_ns == run.ended
+
     def _layers(self, now: Reading) -> None:
         for ref in now.refs.values():
             layers = self.cache.inspect(ref.typed).layers
@@ -127,7 +151,8 @@ def what(event: StoredEvent) -> tuple[Any, ...] | None:
     if isinstance(data, ev.ImageRemoved):
         return event.type, subject, data.manifest_digest
     if isinstance(data, ev.ImageHeld | ev.ImageReleased):
-        return None if data.holder.startswith(OURS) else (event.type, subject, data.holder)
+        status = isinstance(data, ev.ImageHeld) and data.row is None  # what became of the sandbox
+        return None if status or data.holder.startswith(OURS) else (event.type, subject, data.holder)
     if isinstance(data, ev.ManifestAdded | ev.ManifestDeleted):
         return event.type, subject
     if event.type in FILES:

@@ -41,10 +41,15 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Run:
-    """A boot of a sandbox: its process, when it began, and when it ended as far as msb knows."""
+    """A boot of a sandbox: its process, when it began, and when it ended as far as msb knows.
+
+    ``reference`` is what the sandbox was made from, as it was typed, and ``digest`` its manifest, if any.
+    """
 
     row: int
     sandbox: str
+    reference: str | None
+    digest: str | None
     pid: int | None
     started: int
     ended: int | None
@@ -114,12 +119,18 @@ def read(home: Path) -> Reading:
                 row["id"]: Run(
                     row["id"],
                     row["name"],
+                    row["reference"],
+                    row["digest"],
                     row["pid"],
                     ns(row["started_at"]),
                     None if row["terminated_at"] is None else ns(row["terminated_at"]),
                 )
                 for row in connection.execute(
-                    "SELECT r.*, s.name FROM run r JOIN sandbox s ON s.id = r.sandbox_id"
+                    "SELECT r.*, s.name, m.digest, "
+                    "json_extract(s.config, '$.image.Oci.reference') AS reference "
+                    "FROM run r JOIN sandbox s ON s.id = r.sandbox_id "
+                    "LEFT JOIN sandbox_rootfs f ON f.sandbox_id = s.id "
+                    "LEFT JOIN manifest m ON m.id = f.manifest_id"
                 )
             },
             files={

@@ -85,7 +85,7 @@ def alike(cache: ImageCache) -> None:
         name: each.manifest_digest for name, each in state.images.items()
     }
     assert set(ours.manifests) == set(state.manifests)
-    assert {hold for hold, row in ours.holds.items() if row} == set(state.holds)
+    assert {key for key, hold in ours.holds.items() if hold.row} == set(state.holds)
     assert set(ours.layers) == {layer.diff_id for each in state.manifests.values() for layer in each.layers}
     assert cache.rebuild() == []
     found = cache.verify()

@@ -44,6 +44,21 @@ def _nine_digits(time: str) -> str:
     return f"{seconds}.{fraction:0<9}+00:00"
 
 
+def last_boot(cache: ImageCache, name: str, digest: str | None = None, since: int | None = None) -> int:
+    """Return when a sandbox was last booted from an image, as the log says; 0: never."""
+    return max(
+        (
+            event.occurred_at_ns
+            for event in cache.history(name, types=["image.used"])
+            if isinstance(event.data, ev.ImageUsed)
+            and event.data.run is not None
+            and digest in (None, event.data.manifest_digest)
+            and event.occurred_at_ns > (since or 0)
+        ),
+        default=0,
+    )
+
+
 def same(cache: ImageCache, real: Msb) -> None:
     """Every handle, detail, holder and time is what msb itself says."""
     theirs: dict[str, dict[str, Any]] = {}
@@ -59,7 +74,8 @@ def same(cache: ImageCache, real: Msb) -> None:
         assert (handle.architecture, handle.os) == (each["architecture"], each["os"])
         assert handle.layer_count == each["layer_count"]
         assert rfc3339(handle.created_at_ns) == _nine_digits(each["created_at"])
-        assert handle.last_used_at_ns == state.images[Reference.parse(name).canonical].updated_at_ns
+        updated = state.images[Reference.parse(name).canonical].updated_at_ns
+        assert handle.last_used_at_ns == max(updated or 0, last_boot(cache, name))
         _same_detail(cache, real, each["reference"])
     sandboxes = {each["name"]: each["image"] for each in real.json("ls")}
     with cache._ledger.read() as connection:
@@ -114,6 +130,7 @@ def test_first_contact(real: Msb, cache: ImageCache) -> None:
     assert {line for line in told(report) if line.startswith("image.used")} == {
         *("image.used app:1 sandbox:dev", "image.used two:latest sandbox:ops")
     }
+    assert counts["image.use_ended app:1 sandbox:dev"] == 1
     same(cache, real)
     assert cache.holders("app:1") == ["sandbox:dev"]
     assert cache.holders("two") == cache.holders("example.org/team/two:2") == ["sandbox:ops"]
@@ -143,7 +160,7 @@ def test_first_contact_with_real_images(
         real("rm", "py")
         real("image", "rm", "python:3.12")
         assert [event.type for event in cache.history("python:3.12")][:4] == [
-            *("image.pulled", "image.used", "image.held", "image.released")
+            *("image.pulled", "image.held", "image.used", "image.use_ended")
         ]
         same(cache, real)
 
@@ -164,11 +181,12 @@ def test_the_history_tells_exactly_what_msb_did(real: Msb, cache: ImageCache) ->
     assert told(cache.sync()) == ["image.pulled app:1"]  # its manifest had stayed when app:1 moved
     history = cache.history("app:1")
     assert [event.type for event in history] == [
-        *("image.pulled", "image.used", "image.held", "image.released", "image.pulled", "image.removed"),
+        *("image.pulled", "image.held", "image.used", "image.use_ended", "image.released"),
+        *("image.pulled", "image.removed"),
         *("manifest.deleted", "vmdk.deleted", "fsmeta.deleted", "layer.deleted", "image.pulled"),
     ]
     assert all(event.actor.observed for event in history)
-    moved = history[4].data
+    moved = history[5].data
     assert isinstance(moved, ev.ImagePulled)
     assert moved.previous_digest == history[0].data.manifest_digest  # type: ignore[attr-defined]
     sizes = [event.data.bytes for event in history if isinstance(event.data, ev.ArtifactDeleted)]
@@ -214,7 +232,8 @@ def test_removed_and_pulled_again_between_two_syncs(real: Msb, cache: ImageCache
     real.create("app:1", "dev")
     assert told(cache.sync()) == [
         *("image.released sandbox:dev", "image.removed alone:1", "manifest.deleted", "manifest.added"),
-        *("image.pulled alone:1", "image.used app:1 sandbox:dev", "image.held sandbox:dev"),
+        *("image.pulled alone:1", "image.held sandbox:dev", "image.used app:1 sandbox:dev"),
+        "image.use_ended app:1 sandbox:dev",
     ]
     same(cache, real)
 
@@ -362,7 +381,11 @@ def _alike(cache: ImageCache, home: Path) -> None:
     state = msb_database.read(home / "db" / "msb.db")
     handles = {Reference.parse(handle.reference).canonical: handle for handle in cache.list()}
     assert {
-        name: (each.manifest_digest, each.created_at_ns, each.updated_at_ns)
+        name: (
+            each.manifest_digest,
+            each.created_at_ns,
+            max(each.updated_at_ns or 0, last_boot(cache, name, each.manifest_digest, each.created_at_ns)),
+        )
         for name, each in state.images.items()
     } == {
         name: (handle.manifest_digest, handle.created_at_ns, handle.last_used_at_ns)

@@ -417,7 +417,7 @@ def test_a_hold_that_is_seen_again_keeps_its_beginning(log: Log) -> None:
         with log.ledger.read() as connection:
             assert connection is not None
             (hold,) = images.holds(connection, M)
-            return hold.since, known.load(connection).holds[M, "sandbox:a"]
+            return hold.since, known.load(connection).holds[M, "sandbox:a"].row
 
     log.append(held(None))
     since, row = found()
@@ -434,3 +434,93 @@ def test_a_hold_that_is_seen_again_keeps_its_beginning(log: Log) -> None:
     with log.ledger.read() as connection:
         assert connection is not None
         assert images.holds(connection, None) == []
+
+
+# -- boots --------------------------------------------------------------------------------------------------
+
+
+def booted(run: int, of: str = M, holder: str = "sandbox:dev", status: str | None = None) -> ev.ImageUsed:
+    return ev.ImageUsed(manifest_digest=of, holder=holder, run=f"run:{run}@1", status=status)
+
+
+def ended(run: int, of: str = M, holder: str = "sandbox:dev", status: str | None = None) -> ev.ImageUseEnded:
+    return ev.ImageUseEnded(manifest_digest=of, holder=holder, run=f"run:{run}@1", how="ended", status=status)
+
+
+def use_of(log: Log, reference: str = PYTHON) -> tuple[int, str | None, int | None, int | None]:
+    """Return when an image was last used, by what it is in use, since when, and since when it is idle."""
+    with log.ledger.read() as connection:
+        assert connection is not None
+        row = images.handle(connection, reference)
+        assert row is not None
+        assert live.compare(connection, live.fold_until(log.ledger.store(connection))) == []
+        return row.last_used_at, row.in_use_by, row.in_use_since, row.idle_since
+
+
+def test_an_image_is_in_use_from_a_boot_to_its_end(log: Log) -> None:
+    log.append_at(10, pulled(M), PYTHON)
+    log.append_at(20, pulled(M), OTHER)
+    log.append_at(30, booted(1), PYTHON)
+    assert use_of(log) == (30, '["sandbox:dev"]', 30, None)
+    assert use_of(log, OTHER) == (20, '["sandbox:dev"]', 30, None)  # by another name, not used by it
+    log.append_at(40, booted(2, holder="sandbox:ops"), PYTHON)
+    assert use_of(log)[1:3] == ('["sandbox:dev","sandbox:ops"]', 30)
+    log.append_at(60, ended(1), PYTHON)
+    assert use_of(log) == (40, '["sandbox:ops"]', 40, 60)
+    log.append_at(50, ended(2, holder="sandbox:ops"), PYTHON)  # learned of late
+    assert use_of(log) == (40, None, None, 60)
+    log.append_at(70, ended(1), PYTHON)  # it has ended
+    log.append_at(70, ended(9), PYTHON)  # nothing is known of it
+    assert use_of(log) == (40, None, None, 60)
+
+
+def test_a_boot_counts_where_the_reference_points(log: Log) -> None:
+    log.append_at(10, pulled(M), PYTHON)
+    log.append_at(20, booted(1), PYTHON)
+    log.append_at(30, pulled(N, previous=M), PYTHON)
+    assert use_of(log) == (30, None, None, None)
+    log.append_at(40, booted(2), PYTHON)
+    log.append_at(50, ended(2), PYTHON)
+    assert use_of(log) == (30, None, None, None)
+    log.append_at(60, pulled(M, previous=N), PYTHON)
+    assert use_of(log) == (60, '["sandbox:dev"]', 20, None)
+    log.append(ev_removed(), operation="gone")
+    log.append_at(80, ended(1), PYTHON)
+    log.append_at(90, pulled(M), PYTHON)
+    assert use_of(log) == (90, None, None, None)
+
+
+def ev_removed() -> tuple[ev.Event, str]:
+    return ev.ImageRemoved(manifest_digest=M, cause="external"), PYTHON
+
+
+def test_boots_say_what_became_of_the_sandbox(log: Log) -> None:
+    def hold() -> images.HoldDetailRow:
+        with log.ledger.read() as connection:
+            assert connection is not None
+            (found,) = images.holds(connection, None)
+            return found
+
+    log.append_at(10, ev.ImageHeld(holder="sandbox:dev", status="Starting", root="flat"), M)
+    assert (hold().status, hold().root, hold().labels) == ("Starting", "flat", None)
+    log.append_at(20, booted(1, status="Running"), PYTHON)
+    log.append_at(30, booted(2), PYTHON)
+    log.append_at(30, booted(3, holder="sandbox:other", status="Crashed"), PYTHON)
+    assert hold().status == "Running"
+    log.append_at(40, ended(1, status="Stopped"), PYTHON)
+    log.append_at(50, ev.ImageHeld(holder="sandbox:dev", labels={"team": "infra"}), M)
+    found = hold()
+    assert (found.status, found.root, found.labels) == ("Stopped", "flat", '{"team":"infra"}')
+    assert found.since == 10
+    log.append_at(60, ev.ImageHeld(holder="sandbox:dev", labels={}), M)
+    assert hold().labels is None
+
+
+def test_times_of_a_clock_that_was_ahead_are_brought_down(log: Log) -> None:
+    log.append_at(10, pulled(M), PYTHON)
+    log.append_at(500, booted(1), PYTHON)
+    log.append_at(400, booted(2), PYTHON)
+    log.append_at(600, ended(2), PYTHON)
+    jumped = ev.ClockJumped(direction="back", by_ns=300, from_ns=600, to_ns=300, was_ahead=True)
+    log.append((jumped, "0" * 32))
+    assert use_of(log) == (300, '["sandbox:dev"]', 300, 300)

@@ -18,7 +18,7 @@ from msb_cache.projections.tables import Tables
 from tests.logs import ACTOR, PYTHON, digest, layer, manifest_added, pulled
 from tests.samples import OPERATION, new_sample
 
-GOLDEN = {11: "04fb1856d548d99cb40dcb13b4ec57107960c3cda295d6235a7c8a7f9d088ff7"}
+GOLDEN = {12: "128c5abc96796801b86b8a4760a76cf01651706e8c84e93af774efae2e03d744"}
 """What the golden log below folds to, by the fold's version: SHA-256 of its rows as JSON."""
 
 
@@ -34,6 +34,7 @@ def golden_log() -> list[StoredEvent]:
     folded = [each for each in ev.EVENT_TYPES if each not in IGNORED]  # of others, rows know nothing
     events += [(each.event, each.subject) for each in map(new_sample, folded)]
     events += [
+        (ev.ImageUsed(manifest_digest=digest(2), holder="sandbox:x", run="run:7@1"), PYTHON),
         (pulled(digest(2), previous=digest(1)), PYTHON),
         (manifest_added([layer("base", 10)]), digest(1)),
         (ev.ImageRemoved(manifest_digest=digest(2), cause="remove"), PYTHON),

@@ -9,7 +9,7 @@ import pytest
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.projections import known
-from msb_cache.projections.known import Known, KnownImage, KnownManifest
+from msb_cache.projections.known import Known, KnownHold, KnownImage, KnownManifest
 from tests.logs import PYTHON, digest, layer, manifest_added, new_ledger, pulled
 
 
@@ -34,7 +34,8 @@ def test_all_of_it(tmp_path: Path) -> None:
             digest(2): KnownManifest((), 4096, 500, None, 0, True, None),
         },
         layers=dict.fromkeys(layers),
-        holds={(digest(1), "sandbox:dev"): None},
+        holds={(digest(1), "sandbox:dev"): KnownHold(None)},
+        uses={},
     )
     assert not found.observed
 
@@ -42,9 +43,9 @@ def test_all_of_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "seen",
     [
-        Known({PYTHON: KnownImage("m", 1, "7")}, {}, {}, {}),
-        Known({}, {"m": KnownManifest((), None, None, "7")}, {}, {}),
-        Known({}, {}, {}, {("m", "sandbox:dev"): "7"}),
+        Known({PYTHON: KnownImage("m", 1, "7")}, {}, {}, {}, {}),
+        Known({}, {"m": KnownManifest((), None, None, "7")}, {}, {}, {}),
+        Known({}, {}, {}, {("m", "sandbox:dev"): KnownHold("7")}, {}),
     ],
 )
 def test_one_row_of_msb_makes_it_observed(seen: Known) -> None:

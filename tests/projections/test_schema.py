@@ -36,7 +36,17 @@ def test_only_what_may_be_none_may_be_null(connection: sqlite3.Connection) -> No
         name
         for (name,) in connection.execute("SELECT name FROM pragma_table_info('image') WHERE NOT \"notnull\"")
     ]
-    assert optional == ["msb_row", "size_bytes", "architecture", "os", "layer_count"]
+    assert optional == [
+        "msb_row",
+        "size_bytes",
+        "architecture",
+        "os",
+        "layer_count",
+        "in_use_by",
+        "in_use_since",
+        "idle_since",
+        "idle_seq",
+    ]
     with pytest.raises(sqlite3.IntegrityError, match=r"NOT NULL.*created_at"):
         connection.execute("INSERT INTO image (reference, manifest_digest) VALUES ('r', 'm')")
 

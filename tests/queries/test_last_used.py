@@ -31,3 +31,38 @@ def test_the_latest_use_counts_however_late_it_was_learned_of(tmp_path: Path) ->
         assert [each.event and each.event.seq for each in found] == [4, 5]
         assert [each.reference for each in idle(connection, store, 1000, 501)] == [OTHER]
         assert idle(connection, store, 1000, 801) == []
+
+
+def test_an_image_is_idle_since_the_last_boot_ended(tmp_path: Path) -> None:
+    def booted(run: str, at: int, of: str = digest(1)) -> NewEvent:
+        used = ev.ImageUsed(manifest_digest=of, holder=f"sandbox:{run}", run=run)
+        return NewEvent(used, PYTHON, at)
+
+    def ended(run: str, at: int) -> NewEvent:
+        event = ev.ImageUseEnded(manifest_digest=digest(1), holder="sandbox:x", run=run, how="ended")
+        return NewEvent(event, PYTHON, at)
+
+    def found(*events: NewEvent, at_least: int = 0) -> list[tuple[str, int, int | None, int | None]]:
+        ledger = new_ledger(tmp_path / f"{len(events)}-{at_least}", [*begun, *events])
+        with ledger.read() as connection:
+            assert connection is not None
+            images = idle(connection, ledger.store(connection), 1000, at_least)
+            return [
+                (each.reference, each.idle_ns, each.in_use_since_ns, each.event and each.event.seq)
+                for each in images
+            ]
+
+    begun = [
+        NewEvent(manifest_added([]), digest(1)),  # event 2
+        NewEvent(pulled(digest(1)), PYTHON, 100),
+        NewEvent(pulled(digest(2)), OTHER, 200),
+    ]
+    one = (booted("a", 300), booted("b", 400, digest(2)))
+    assert found(*one) == [(OTHER, 0, 400, 6), (PYTHON, 0, 300, 5)]
+    assert found(*one, ended("a", 500)) == [(PYTHON, 500, None, 7), (OTHER, 0, 400, 6)]
+    assert found(*one, ended("a", 500), at_least=1) == [(PYTHON, 500, None, 7)]
+    # What came later counts, and a boot from elsewhere does not.
+    again = NewEvent(ev.ImageUsed(manifest_digest=digest(1)), PYTHON, 600)
+    assert found(*one, ended("a", 500), again)[0] == (PYTHON, 400, None, 8)
+    late = booted("c", 700, digest(3))
+    assert found(*one, ended("a", 500), again, late)[0] == (PYTHON, 400, None, 8)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -24,7 +24,8 @@ from msb_cache.errors import InvalidReferenceError, MsbDatabaseError
 from msb_cache.eventstore.events import ImageConfig
 from msb_cache.home import foreign_db
 from msb_cache.home.descriptors import beginning
-from msb_cache.msb import schema
+from msb_cache.msb import runs, schema
+from msb_cache.msb.runs import Cursor, MsbRuns
 from msb_cache.msb.schema import MsbSchema
 from msb_cache.oci.digest import digest_problem, shown
 from msb_cache.oci.reference import Reference
@@ -40,6 +41,13 @@ MAX_DEPTH = 32
 MAX_LAYERS = 4096
 MAX_ROWS = 2_000_000
 MAX_NOTES = 20
+MAX_LABELS = 16
+"""Labels of a sandbox that are recorded: a log cannot be erased."""
+MAX_LABEL = 256
+"""Bytes of a label: its key, ``=`` and its value."""
+
+_MAX_WORD = 32
+_USUAL_ROOT = "managed"
 
 _MAX_NS = 2**63 - 1
 _TIME = re.compile(
@@ -96,13 +104,20 @@ class MsbImage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class MsbHold(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A sandbox or snapshot that needs a manifest, and the canonical reference it was made from."""
+    """A sandbox or snapshot that needs a manifest, and the canonical reference it was made from.
+
+    Of a sandbox also its status, the kind of its root disk unless that is the usual one, and those of its
+    labels that were asked for.
+    """
 
     holder: str
     manifest_digest: str
     row: str
     reference: str | None
     created_at_ns: int | None
+    status: str | None = None
+    root: str | None = None
+    labels: Mapping[str, str] = {}
 
 
 class MsbState(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +128,8 @@ class MsbState(msgspec.Struct, frozen=True, kw_only=True):
         manifests: by digest.
         holds: who needs what, by manifest digest and holder.
         holder_kinds: the kinds of holders (``sandbox``, ``snapshot``) that this schema has.
+        sandboxes: the holds of sandboxes by msb's id of the sandbox.
+        runs: the boots that were asked for; None: none were, or the schema has none.
         notes: sentences about what was left out.
         complete: no reference, manifest or hold is among that; else what nothing here names may still be
             needed.
@@ -123,6 +140,8 @@ class MsbState(msgspec.Struct, frozen=True, kw_only=True):
     manifests: Mapping[str, MsbManifest]
     holds: Mapping[tuple[str, str], MsbHold]
     holder_kinds: frozenset[str]
+    sandboxes: Mapping[int, MsbHold] = {}
+    runs: MsbRuns | None = None
     notes: tuple[str, ...] = ()
     complete: bool = True
     schema: MsbSchema | None = None
@@ -144,11 +163,21 @@ def exists(path: str | Path) -> bool:
         return False
 
 
-def read(path: str | Path, settled: Callable[[], object] | None = None) -> MsbState:
+class Asked(NamedTuple):
+    """What a sync reads besides what there is: the boots behind a cursor, and labels with these keys."""
+
+    runs: Cursor
+    labels: tuple[str, ...] = ()
+
+
+def read(
+    path: str | Path, asked: Asked | None = None, settled: Callable[[], object] | None = None
+) -> MsbState:
     """Read a consistent state of msb's database.
 
     Args:
         path: the file ``msb.db``.
+        asked: which boots and labels to read; None: none.
         settled: called once it is settled of which moment the state is, before it is read.
 
     Raises:
@@ -157,7 +186,7 @@ def read(path: str | Path, settled: Callable[[], object] | None = None) -> MsbSt
     with _translate_errors(path), foreign_db.opened(path) as connection:
         if settled is not None:
             settled()
-        return _state(connection, path)
+        return _state(connection, path, asked)
 
 
 class Reader:
@@ -174,28 +203,46 @@ class Reader:
         self._seen: Hashable = None
         """What the database was when it was read; None: that cannot be told."""
         self._last: MsbState | None = None
+        self._asked: Asked | None = None
 
-    def read(self) -> MsbState:
-        """Return a consistent state; errors as for the function of this name."""
+    def read(self, asked: Asked | None = None) -> MsbState:
+        """Return a consistent state; arguments and errors as for the function of this name."""
         with _translate_errors(self._path):
             if self._last is not None and self._seen is not None and self._seen == self._now():
-                return self._last
+                found = self._again(self._last, asked)
+                if found is not None:
+                    return found
             self.close()  # it may be another file by now
             self._connection = foreign_db.shared(self._path)
             if self._connection is None:
                 began, before = time.time_ns(), foreign_db.stamp(self._path)
-                self._last = read(self._path)
+                self._last, self._asked = read(self._path, asked), asked
                 settled = began - max(file.mtime_ns for file in before) > foreign_db.MTIME_TICK
                 self._seen = before if settled else None
                 return self._last
             try:
-                self._last = _state(self._connection, self._path)
+                self._last, self._asked = _state(self._connection, self._path, asked), asked
                 self._seen = self._now()  # within the read, of what was read
                 self._connection.execute("ROLLBACK")
             except BaseException:
                 self.close()
                 raise
             return self._last
+
+    def _again(self, last: MsbState, asked: Asked | None) -> MsbState | None:
+        """Return what was read as the answer to another question; None if it is none."""
+        if asked is None:
+            return last
+        if self._asked is None or asked.labels != self._asked.labels:
+            return None
+        if last.runs is None:  # the schema has none
+            return last
+        read, runs_ = asked.runs, last.runs
+        if not runs_.is_complete or read[:2] != (runs_.database, runs_.through):
+            return None
+        still = tuple(run for run in runs_.found if run.key in read.open)
+        runs_ = msgspec.structs.replace(runs_, found=still, is_new_database=False, without_row=0)
+        return msgspec.structs.replace(last, runs=runs_)
 
     def _now(self) -> Hashable:
         if self._connection is None:
@@ -217,7 +264,7 @@ class Reader:
         self.close()
 
 
-def _state(connection: sqlite3.Connection, path: str | Path) -> MsbState:
+def _state(connection: sqlite3.Connection, path: str | Path, asked: Asked | None) -> MsbState:
     notes: list[str] = []
     found = {table: _rows(connection, table, names, notes) for table, names in _COLUMNS.items()}
     named = schema.of(connection)
@@ -226,8 +273,11 @@ def _state(connection: sqlite3.Connection, path: str | Path) -> MsbState:
         raise MsbDatabaseError(
             f"{path} has no images of microsandbox in it that this msb-cache can read{why}"
         )
-    state = _Reader({table: rows for table, rows in found.items() if rows is not None}, notes).state()
-    return msgspec.structs.replace(state, schema=named)
+    reader = _Reader({table: rows for table, rows in found.items() if rows is not None}, notes, named)
+    if asked is None:
+        return reader.state()
+    labels = reader.labels(_label_rows(connection, asked.labels))
+    return reader.state(runs.read(connection, path, asked.runs, reader.as_ns), labels)
 
 
 @contextmanager
@@ -252,7 +302,7 @@ _COLUMNS = {
     ),
     "layer": ("id", "diff_id", "blob_digest", "media_type", "compressed_size_bytes"),
     "manifest_layer": ("manifest_id", "layer_id", "position"),
-    "sandbox": ("id", "name", "config"),
+    "sandbox": ("id", "name", "status", "reference", "root"),
     "sandbox_rootfs": ("id", "sandbox_id", "manifest_id", "created_at"),
     "snapshot_index": (
         *("artifact_path", "name", "group_name", "image_ref"),
@@ -262,12 +312,34 @@ _COLUMNS = {
 """What is read of which table; what a schema lacks reads as NULL."""
 
 
+def _of_config(path: str) -> str:
+    """Return the SQL for a text in a sandbox's configuration, of which no more is read: it has secrets."""
+    return f"CASE json_type(config, '{path}') WHEN 'text' THEN json_extract(config, '{path}') END"
+
+
+_CONFIG = (
+    f"CASE WHEN typeof(config) = 'text' AND length(config) <= {foreign_db.MAX_VALUE} AND json_valid(config) "
+    "THEN coalesce({}) END"
+)
+_COMPUTED = {
+    ("sandbox", "reference"): _CONFIG.format(
+        ", ".join(
+            _of_config(f"$.image{path}") for path in (".Oci.reference", ".Oci", ".oci.reference", ".oci", "")
+        )
+    ),
+    ("sandbox", "root"): _CONFIG.format(
+        ", ".join(_of_config(f"$.image.{name}.root_disk.kind") for name in ("Oci", "oci"))
+    ),
+}
+"""Columns that are made of the column ``config``."""
+
+
 def _rows(connection: sqlite3.Connection, table: str, names: Sequence[str], notes: list[str]) -> Rows | None:
     """Return a table's rows; None when the schema has no such table."""
     if not foreign_db.has_table(connection, table):
         return None
     present = {str(row[1]).lower() for row in connection.execute(f"PRAGMA table_info({table})")}
-    columns = ", ".join(_column(name, present) for name in names)
+    columns = ", ".join(_column(table, name, present) for name in names)
     query = f"SELECT {columns} FROM {table}"  # noqa: S608
     try:
         rows = connection.execute(f"{query} LIMIT {MAX_ROWS + 1}").fetchall()
@@ -280,7 +352,10 @@ def _rows(connection: sqlite3.Connection, table: str, names: Sequence[str], note
     return rows
 
 
-def _column(name: str, present: set[str]) -> str:
+def _column(table: str, name: str, present: set[str]) -> str:
+    computed = _COMPUTED.get((table, name))
+    if computed is not None:
+        return computed if "config" in present else "NULL"
     if name in present:
         return f'"{name}"'
     return "rowid" if name == "id" else "NULL"
@@ -299,20 +374,22 @@ def _row_by_row(connection: sqlite3.Connection, table: str, query: str, notes: l
     return rows
 
 
+def _label_rows(connection: sqlite3.Connection, keys: Sequence[str]) -> Rows:
+    """Return labels with these keys: the sandbox by msb's id, and ``key=value``, None if that is too long."""
+    if not keys or not foreign_db.has_table(connection, "sandbox_labels"):
+        return []
+    label = "CAST(key || '=' || value AS BLOB)"
+    return connection.execute(
+        f"SELECT sandbox_id, CASE WHEN length({label}) <= {MAX_LABEL} THEN {label} END "  # noqa: S608
+        f"FROM sandbox_labels WHERE key IN ({', '.join('?' * len(keys))}) LIMIT {MAX_ROWS}",
+        tuple(keys),
+    ).fetchall()
+
+
 # -- rows ---------------------------------------------------------------------------------------------
 
 
-class _SandboxImage(msgspec.Struct):
-    reference: str | None = None
-
-
-class _SandboxConfig(msgspec.Struct):
-    image: dict[str, msgspec.Raw] | str | None = None
-
-
 _words = msgspec.json.Decoder(list[str]).decode
-_sandbox_config = msgspec.json.Decoder(_SandboxConfig).decode
-_sandbox_image = msgspec.json.Decoder(_SandboxImage | str).decode
 
 
 def _labels(text: str) -> Any:
@@ -331,8 +408,11 @@ def _depth(value: Any) -> int:
 class _Reader:
     """Turns rows into a state."""
 
-    def __init__(self, tables: Mapping[str, Rows], notes: Sequence[str]) -> None:
+    def __init__(
+        self, tables: Mapping[str, Rows], notes: Sequence[str], schema: MsbSchema | None = None
+    ) -> None:
         self._tables = tables
+        self._schema = schema
         self._notes = [*notes]
         self._left_out = 0
         self._complete = not notes
@@ -340,11 +420,14 @@ class _Reader:
         self._days: dict[str, int] = {}
         self._canonical: dict[str, str | None] = {}
 
-    def state(self) -> MsbState:
+    def state(
+        self, found: MsbRuns | None = None, labels: Mapping[int, Mapping[str, str]] | None = None
+    ) -> MsbState:
         manifests = self._manifests()
         images = self._images()
+        sandboxes = dict(self._sandboxes(labels or {}))
         holds: dict[tuple[str, str], MsbHold] = {}
-        for hold in (*self._sandboxes(), *self._snapshots()):
+        for hold in (*sandboxes.values(), *self._snapshots()):
             holds.setdefault((hold.manifest_digest, hold.holder), hold)
         kinds = {"sandbox": "sandbox_rootfs", "snapshot": "snapshot_index"}
         if self._left_out > MAX_NOTES:
@@ -354,9 +437,23 @@ class _Reader:
             manifests=manifests,
             holds=holds,
             holder_kinds=frozenset(kind for kind, table in kinds.items() if table in self._tables),
+            sandboxes=sandboxes,
+            runs=found,
             notes=tuple(self._notes),
             complete=self._complete,
+            schema=self._schema,
         )
+
+    def labels(self, rows: Rows) -> dict[int, dict[str, str]]:
+        """Return labels by msb's id of the sandbox, without those too long or with control characters."""
+        found: dict[int, dict[str, str]] = {}
+        for sandbox, label in rows:
+            key, _, value = (label or b"").decode("utf-8", "replace").partition("=")
+            if key and _CONTROL.search(value) is None:
+                found.setdefault(sandbox, {})[key] = value
+            else:
+                self._note(f"a label of more than {MAX_LABEL} bytes, or with control characters")
+        return found
 
     def _note(self, what: str) -> None:
         self._left_out += 1
@@ -394,7 +491,7 @@ class _Reader:
                 config=None if config is None else self._config(digest, config),
                 layers=own,
                 total_size=_size(size),
-                created_at_ns=self._time(created),
+                created_at_ns=self.as_ns(created),
             )
         return found
 
@@ -465,7 +562,7 @@ class _Reader:
             if canonical is None or digest is None or not isinstance(row_id, int):
                 self._miss(f"the reference {_shown(typed)}")
                 continue
-            created_at = self._time(created)
+            created_at = self.as_ns(created)
             row = f"image_ref:{row_id}@{'-' if created_at is None else created_at}"
             image = MsbImage(
                 reference=canonical,
@@ -476,7 +573,7 @@ class _Reader:
                 spellings=frozenset((typed,)),
                 digests=frozenset((digest,)),
                 created_at_ns=created_at,
-                updated_at_ns=self._time(updated),
+                updated_at_ns=self.as_ns(updated),
             )
             other = found.get(canonical)
             if other is not None:
@@ -492,23 +589,29 @@ class _Reader:
             found[canonical] = image
         return found
 
-    def _sandboxes(self) -> Iterator[MsbHold]:
-        sandboxes = {row_id: (name, config) for row_id, name, config in self._tables.get("sandbox", ())}
+    def _sandboxes(self, labels: Mapping[int, Mapping[str, str]]) -> Iterator[tuple[int, MsbHold]]:
+        sandboxes = {row_id: rest for row_id, *rest in self._tables.get("sandbox", ())}
         for row_id, sandbox_id, manifest_id, created in self._tables.get("sandbox_rootfs", ()):
             if manifest_id is None:
                 continue  # its root is no image
-            name, config = sandboxes.get(sandbox_id, (None, None))
+            name, status, reference, root = sandboxes.get(sandbox_id, (None,) * 4)
             digest = self._digests.get(manifest_id)
             if digest is None or not _is_name(name):
                 self._miss(f"a hold by the sandbox {_shown(name)}")
                 continue
-            created_at = self._time(created)
-            yield MsbHold(
-                holder=f"sandbox:{name}",
-                manifest_digest=digest,
-                row=f"sandbox_rootfs:{row_id}@{'-' if created_at is None else created_at}",
-                reference=self._reference(_image_of(config)),
-                created_at_ns=created_at,
+            created_at = self.as_ns(created)
+            yield (
+                sandbox_id,
+                MsbHold(
+                    holder=f"sandbox:{name}",
+                    manifest_digest=digest,
+                    row=f"sandbox_rootfs:{row_id}@{'-' if created_at is None else created_at}",
+                    reference=self._reference(reference),
+                    created_at_ns=created_at,
+                    status=_word(status),
+                    root=None if root == _USUAL_ROOT else _word(root),
+                    labels=labels.get(sandbox_id, {}),
+                ),
             )
 
     def _snapshots(self) -> Iterator[MsbHold]:
@@ -518,7 +621,7 @@ class _Reader:
                 continue
             # msb's own way to name a snapshot of a group.
             named = f"{group}:{name}" if group else name
-            created_at = self._time(created)
+            created_at = self.as_ns(created)
             yield MsbHold(
                 holder=f"snapshot:{named if _is_name(named) else path}",
                 manifest_digest=digest,
@@ -537,7 +640,7 @@ class _Reader:
                 self._canonical[typed] = None
         return self._canonical[typed]
 
-    def _time(self, value: Any) -> int | None:
+    def as_ns(self, value: Any) -> int | None:
         """Return ns since the epoch for msb's text, or for a number of s, ms, us or ns."""
         if isinstance(value, str):
             if not (value.isdigit() and value.isascii() and len(value) < 20):
@@ -585,27 +688,16 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= MAX_PATH and _CONTROL.search(value) is None
 
 
+def _word(value: Any) -> str | None:
+    return value if _is_name(value) and len(value) <= _MAX_WORD else None
+
+
 def _text(value: Any, most: int = MAX_TEXT) -> str | None:
     return value if isinstance(value, str) and 0 < len(value) <= most else None
 
 
 def _size(value: Any) -> int | None:
     return value if isinstance(value, int) and 0 <= value <= _MAX_NS else None
-
-
-def _image_of(config: Any) -> str | None:
-    """Return the reference that a sandbox's configuration names, as it was typed."""
-    if not isinstance(config, str) or len(config) > foreign_db.MAX_VALUE:
-        return None
-    try:
-        image = _sandbox_config(config).image
-        if isinstance(image, dict):
-            source = image.get("Oci") or image.get("oci")
-            named = None if source is None else _sandbox_image(source)
-            return named.reference if isinstance(named, _SandboxImage) else named
-        return image
-    except (ValueError, msgspec.MsgspecError):
-        return None
 
 
 def _shown(value: Any) -> str:

@@ -7,17 +7,20 @@ again finds nothing. What msb's index does not know, and never did, is left alon
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.clock import HOUR
 from msb_cache.eventstore.store import NewEvent
-from msb_cache.msb.database import MsbHold, MsbImage, MsbManifest, MsbState
+from msb_cache.msb.boots import FateOf, Happened, as_msb_says, boots
+from msb_cache.msb.database import MAX_LABELS, MsbHold, MsbImage, MsbManifest, MsbState
+from msb_cache.msb.runs import MsbRuns
 from msb_cache.msb.stored import Look, Stored
-from msb_cache.projections.known import Known, KnownImage, KnownManifest
+from msb_cache.projections.known import Known, KnownHold, KnownImage, KnownManifest
 
 Measure = Callable[[str, str], int | None]
 """For an artifact's kind and subject, the size of its file in bytes; None when there is none."""
@@ -27,9 +30,9 @@ _LATE = 2**63
 _MAX_NS = _LATE - 1
 _MOMENT = 10**9
 """Nanoseconds within which msb brings a manifest, and points a name at it."""
-_PULLED, _HELD, _USED = range(3)
 _PULL_TAKES = 600 * 10**9
 """Nanoseconds between the metadata file of a pull and the record of the reference, at the most."""
+_PULLED, _HELD, _USED, _BOOTED = range(4)
 
 
 class Differences(NamedTuple):
@@ -39,7 +42,17 @@ class Differences(NamedTuple):
     leftovers: list[NewEvent]
 
 
-def differences(ours: Known, theirs: MsbState, measure: Measure, look: Look, now_ns: int) -> Differences:
+def differences(
+    ours: Known,
+    theirs: MsbState,
+    measure: Measure,
+    look: Look,
+    now_ns: int,
+    *,
+    fate: FateOf = as_msb_says,
+    recorded: Container[str] = (),
+    labels: Collection[str] = (),
+) -> Differences:
     """Compare our index with msb's.
 
     Args:
@@ -49,6 +62,9 @@ def differences(ours: Known, theirs: MsbState, measure: Measure, look: Look, now
         look: what metadata files have.
         now_ns: the time now, in ns since the epoch. What msb says happened more than an hour later was
             written by a clock that was ahead: it happened by now, and tells of no use.
+        fate: what became of the boots that msb says are open.
+        recorded: boots that the log has already, whatever msb's database says of how far it was looked at.
+        labels: the keys of the labels that msb was asked for.
 
     Returns:
         The events to append, in an order that follows only from the arguments: what ended, then the new
@@ -63,8 +79,9 @@ def differences(ours: Known, theirs: MsbState, measure: Measure, look: Look, now
     leftovers: list[NewEvent] = []
     for event in file_events:
         (leftovers if _there(event, measure) else ended).append(event)
-    latest = min(now_ns + HOUR, _MAX_NS)
-    begun = _begun(ours, theirs, now_ns, latest)
+    latest = _latest(now_ns)
+    booted = [] if theirs.runs is None else [*_boots(ours, theirs, theirs.runs, fate, recorded)]
+    begun = _begun(ours, theirs, now_ns, booted, labels)
     new = [*_added(ours, theirs, measure, _Seen(theirs, look, begun)), *begun]
     for place, event in enumerate(new):
         if event.occurred_at_ns is not None and event.occurred_at_ns > latest:
@@ -74,7 +91,7 @@ def differences(ours: Known, theirs: MsbState, measure: Measure, look: Look, now
 
 def _released(ours: Known, theirs: MsbState) -> Iterator[NewEvent]:
     for digest, holder in sorted(ours.holds):
-        row = ours.holds[digest, holder]
+        row = ours.holds[digest, holder].row
         if row is None or holder.partition(":")[0] not in theirs.holder_kinds:
             continue
         now = theirs.holds.get((digest, holder))
@@ -286,8 +303,20 @@ def _manifest_added(
     return NewEvent(added, manifest.digest, manifest.created_at_ns)
 
 
-def _begun(ours: Known, theirs: MsbState, now_ns: int, latest: int) -> list[NewEvent]:
-    """Return pulls, holds and uses by the time at which they happened."""
+def _boots(
+    ours: Known, theirs: MsbState, runs: MsbRuns, fate: FateOf, recorded: Container[str]
+) -> Iterator[Happened]:
+    names: dict[str, str] = {}
+    for images in (ours.images, theirs.images):
+        names |= {images[reference].manifest_digest: reference for reference in sorted(images, reverse=True)}
+    return boots(runs, theirs.sandboxes, ours.uses, recorded=recorded, names=names, fate=fate)
+
+
+def _begun(
+    ours: Known, theirs: MsbState, now_ns: int, booted: Sequence[Happened], labels: Collection[str]
+) -> list[NewEvent]:
+    """Return pulls, holds, uses and their ends by the time at which they happened."""
+    latest = _latest(now_ns)
     found: list[tuple[int, int, str, NewEvent]] = []
 
     def happened(order: int, event: NewEvent) -> None:
@@ -304,13 +333,38 @@ def _begun(ours: Known, theirs: MsbState, now_ns: int, latest: int) -> list[NewE
         if known is not None and same and known.last_used_at <= latest:
             times.append(known.last_used_at)
         last_used[reference] = max((time for time in times if time is not None), default=0)
+    began: set[str] = set()
+    last_of: dict[str, int] = {}
+    for number, (_, boot) in enumerate(booted):
+        data, subject, time = boot.event, boot.subject, boot.occurred_at_ns
+        last_of[_holder(boot)] = number
+        if isinstance(data, ev.ImageUsed):
+            began.add(_holder(boot))
+            now = theirs.images.get(subject)
+            if now is not None and now.manifest_digest == data.manifest_digest and (time or 0) <= latest:
+                last_used[subject] = max(last_used[subject], time or 0)
+    said_by_boots: dict[int, str | None] = {}
     for (digest, holder), hold in theirs.holds.items():
-        key = (digest, holder)
-        if key in ours.holds and ours.holds[key] == hold.row:
+        known_hold = ours.holds.get((digest, holder))
+        if known_hold is not None and known_hold.row == hold.row:
+            changed = _changed(known_hold, hold, labels)
+            if changed is None:
+                continue
+            if holder in last_of and changed == ev.ImageHeld(holder=holder, status=changed.status):
+                said_by_boots[last_of[holder]] = changed.status
+            else:
+                happened(_HELD, NewEvent(changed, digest))
             continue
-        held = ev.ImageHeld(holder=holder, reference=hold.reference, row=hold.row)
+        held = ev.ImageHeld(
+            holder=holder,
+            reference=hold.reference,
+            row=hold.row,
+            status=hold.status,
+            root=hold.root,
+            labels=dict(hold.labels) or None,
+        )
         happened(_HELD, NewEvent(held, digest, hold.created_at_ns))
-        used = _used_by(hold, theirs.images)
+        used = None if holder in began else _used_by(hold, theirs.images)
         if used is not None:
             happened(_USED, used)
             last_used[used.subject] = max(last_used[used.subject], used.occurred_at_ns or 0)
@@ -319,7 +373,25 @@ def _begun(ours: Known, theirs: MsbState, now_ns: int, latest: int) -> list[NewE
         if updated is not None and last_used[reference] < updated <= latest:
             happened(_USED, NewEvent(ev.ImageUsed(manifest_digest=image.manifest_digest), reference, updated))
     found.sort(key=lambda entry: (entry[:3], _holder(entry[3]), _manifest(entry[3])))
+    for number, (at, boot) in enumerate(booted):
+        data = boot.event
+        if number in said_by_boots and isinstance(data, ev.ImageUsed | ev.ImageUseEnded):
+            data = replace(data, status=said_by_boots[number])
+        found.append((at, _BOOTED, "", NewEvent(data, boot.subject, boot.occurred_at_ns)))
+    found.sort(key=lambda entry: entry[:2])  # of boots at one time the order is theirs
     return [event for *_, event in found]
+
+
+def _changed(known: KnownHold, hold: MsbHold, labels: Collection[str]) -> ev.ImageHeld | None:
+    """Return what of a sandbox is other than recorded; labels that were not asked for stay as they are."""
+    recorded = {} if known.labels is None else msgspec.json.decode(known.labels, type=dict[str, str])
+    now = {key: value for key, value in recorded.items() if key not in labels} | dict(hold.labels)
+    now = dict(sorted(now.items())[:MAX_LABELS])
+    status = None if hold.status == known.status else hold.status
+    root = None if hold.root == known.root else hold.root
+    if status is root is None and now == recorded:
+        return None
+    return ev.ImageHeld(holder=hold.holder, status=status, root=root, labels=None if now == recorded else now)
 
 
 class _Times(NamedTuple):
@@ -403,6 +475,10 @@ def _holder(event: NewEvent) -> str:
 
 def _manifest(event: NewEvent) -> str:
     return getattr(event.event, "manifest_digest", None) or ""
+
+
+def _latest(now_ns: int) -> int:
+    return min(now_ns + HOUR, _MAX_NS)
 
 
 def _or_late(time: int | None) -> int:

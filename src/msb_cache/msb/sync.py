@@ -10,17 +10,18 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from msb_cache import diagnostics
-from msb_cache.errors import MicrosandboxError, MsbDatabaseError
+from msb_cache.errors import InvalidConfigError, MicrosandboxError, MsbDatabaseError
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.home.connect import is_there
 from msb_cache.waiting import BUSY_SECONDS
+from msb_cache.wording import plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
     from msb_cache.artifacts.layout import Layout
     from msb_cache.eventstore.store import Actor, NewEvent, StoredEvent
     from msb_cache.home.ledger import Ledger, Transaction
+    from msb_cache.msb.boots import Fate
     from msb_cache.msb.database import MsbState, Reader
     from msb_cache.msb.diff import Differences, Measure
+    from msb_cache.msb.liveness import Process
+    from msb_cache.msb.runs import MsbRun, MsbRuns
     from msb_cache.msb.stored import Look
     from msb_cache.msb.witness import Changer, Witness
     from msb_cache.projections.deletions import Claim
@@ -180,7 +184,7 @@ def _unchanged(ledger: Ledger) -> bool:
     with ledger.read() as connection:
         if connection is None or _waiting(connection):
             return False
-        return _last(connection) == stamp(ledger.layout)
+        return _last(connection) == stamp(ledger.layout) and not _process_gone(connection)
 
 
 def _last(connection: sqlite3.Connection) -> Stamp | None:
@@ -193,6 +197,16 @@ def _waiting(connection: sqlite3.Connection) -> bool:
     return found is not None
 
 
+def _process_gone(connection: sqlite3.Connection) -> bool:
+    """Return whether a boot's process has ended: msb writes nothing when one is killed."""
+    found = connection.execute("SELECT pid, ticks, boot FROM sync_process").fetchall()
+    if not found:
+        return False
+    from msb_cache.msb.liveness import Process, is_there
+
+    return not all(is_there(Process(*row)) for row in found)
+
+
 def _sync(
     ledger: Ledger,
     force: bool,
@@ -202,6 +216,29 @@ def _sync(
     witness: Witness | None,
 ) -> tuple[SyncReport, MsbState | None]:
     """Compare and append; the state is None if that was not needed after all."""
+    operation = uuid7()
+    report, theirs = _sync_once(ledger, operation, force, wait, acting, reader, witness)
+    while theirs is not None and theirs.runs is not None and not theirs.runs.is_complete:
+        # Others that write get their turn in between.
+        more, theirs = _sync_once(ledger, operation, True, wait, acting, reader, None)
+        report = SyncReport(
+            report.operation or more.operation,
+            report.adopted,
+            report.events + more.events,
+            tuple(dict.fromkeys((*report.notes, *more.notes))),
+        )
+    return report, theirs
+
+
+def _sync_once(
+    ledger: Ledger,
+    operation: str,
+    force: bool,
+    wait: float,
+    acting: OwnAction | None,
+    reader: Reader | None,
+    witness: Witness | None,
+) -> tuple[SyncReport, MsbState | None]:
     from msgspec.structs import replace
 
     from msb_cache.failpoints import reached
@@ -213,26 +250,34 @@ def _sync(
     if not msb_database.exists(layout.msb_database):
         raise MsbDatabaseError(f"{layout.msb_database} is no database, or msb has not filled it yet")
     actor = replace(ledger.actor, observed=True)
-    operation = uuid7()
-
+    labels = labels_recorded()
     measure = _measure(layout)
     with ledger.write(operation, owner="msb", actor=actor, wait=wait) as transaction:
         connection = transaction.connection
         last, now = _last(connection), stamp(layout)
         began = time.time_ns()
-        if not force and last == now:
+        if not force and last == now and not _process_gone(connection):
             # Another process was first, or only files are waited for.
-            settled = tuple(_settle(transaction, measure, began))
-            return SyncReport(operation if settled else None, events=settled), None
+            gone = tuple(_settle(transaction, measure, began))
+            return SyncReport(operation if gone else None, events=gone), None
         reached("sync.locked")
-        if reader is not None:
-            theirs = reader.read()
-        else:
-            theirs = msb_database.read(layout.msb_database, None if witness is None else witness.settled)
-        changer = None if witness is None else witness.changer()
         ours = known.load(connection)
+        looked = _Boots(connection, ours.uses)
+        asked = msb_database.Asked(looked.cursor, labels)
+        if reader is not None:
+            theirs = reader.read(asked)
+        else:
+            settled = None if witness is None else witness.settled
+            theirs = msb_database.read(layout.msb_database, asked, settled)
+        changer = None if witness is None else witness.changer()
         events = _settle(transaction, measure, began)
-        found = differences(ours, theirs, measure, _look(layout), ledger.clock())
+        recorded = looked.recorded(theirs.runs)
+        found = differences(
+            *(ours, theirs, measure, _look(layout), ledger.clock()),
+            fate=looked.fate,
+            recorded=recorded,
+            labels=labels,
+        )
         claims = deletions.claims(connection, ledger.store(connection))
         if claims:
             found = _append_claimed(transaction, found, claims, ours, acting, ledger.actor)
@@ -244,13 +289,14 @@ def _sync(
                 by = (acting.operation, ledger.actor) if done else (None, None)
                 events += transaction.append(batch, operation=by[0], actor=by[1])
         _keep(connection, found.leftovers, operation, began)
+        notes = theirs.said + looked.keep(theirs.runs, recorded)
         if now is not None:
             _remember(connection, now, began)
         reached("sync.committing")
     adopted = last is None and not ours.observed
     diagnostics.info("synced", operation=operation, events=len(events), adopted=adopted)
-    recorded = tuple(event for event in events if event.type not in ("log.created", "clock.jumped"))
-    return SyncReport(operation if recorded else None, adopted, recorded, theirs.said), theirs
+    said = tuple(event for event in events if event.type not in ("log.created", "clock.jumped"))
+    return SyncReport(operation if said else None, adopted, said, notes), theirs
 
 
 def _append_observed(
@@ -356,6 +402,98 @@ def _remember(connection: sqlite3.Connection, seen: Stamp, now: int) -> None:
         f"INSERT OR REPLACE INTO sync_state (id, synced_at, {', '.join(Stamp._fields)}) VALUES ({marks})",  # noqa: S608
         (1, now, *seen),
     )
+
+
+# -- boots ------------------------------------------------------------------------------------------------
+
+
+def labels_recorded() -> tuple[str, ...]:
+    """Return the keys of the labels of sandboxes that are recorded: those in ``MSB_CACHE_LABELS``, by commas.
+
+    Raises:
+        InvalidConfigError: those are too many.
+    """
+    from msb_cache.msb.database import MAX_LABELS
+
+    keys = {key.strip() for key in os.environ.get("MSB_CACHE_LABELS", "").split(",")}
+    found = tuple(sorted(key for key in keys if key and "=" not in key))
+    if len(found) > MAX_LABELS:
+        raise InvalidConfigError(
+            f"MSB_CACHE_LABELS names {len(found)} labels; name at most {MAX_LABELS}, a log cannot be erased"
+        )
+    return found
+
+
+class _Boots:
+    """How far msb's record of boots was looked at, and the processes of those that the log has as open."""
+
+    def __init__(self, connection: sqlite3.Connection, uses: Collection[str]) -> None:
+        from msb_cache.msb.liveness import Process
+        from msb_cache.msb.runs import Cursor
+
+        self._connection = connection
+        row = connection.execute("SELECT database, through, recorded_through FROM sync_runs").fetchone()
+        self.cursor = Cursor(open=frozenset(uses))
+        if row is not None:
+            self.cursor = self.cursor._replace(database=row[0], through=row[1], recorded_through=row[2])
+        self._before = {
+            run: Process(*rest)
+            for run, *rest in connection.execute("SELECT run, pid, ticks, boot FROM sync_process")
+        }
+        self._now: dict[str, Process] = {}
+
+    def recorded(self, runs: MsbRuns | None) -> frozenset[str]:
+        """Return the runs that the log has, where those that were found can be among them."""
+        if runs is None or not (runs.is_new_database or self.cursor.through < self.cursor.recorded_through):
+            return frozenset()
+        rows = self._connection.execute(
+            "SELECT json_extract(data, '$.run') FROM events WHERE type = 'image.used'"
+        )
+        return frozenset(run for (run,) in rows if run is not None)
+
+    def fate(self, run: MsbRun, holder: str, later: MsbRun | None) -> tuple[Fate, int | None]:
+        """Return what became of a run that msb says is open, and by when."""
+        from msb_cache.msb import liveness
+
+        process = liveness.find(run.pid, holder.partition(":")[2], run.started_at_ns)
+        if isinstance(process, liveness.Process):
+            self._now[run.key] = process
+            return "lasts", None
+        before = self._before.get(run.key)
+        restarted = before is not None and before.boot != liveness.boot()
+        if restarted or liveness.began_before_start(run.started_at_ns):
+            return "restarted", liveness.computer_started_ns()
+        if later is not None:
+            return "vanished", later.started_at_ns
+        return ("vanished" if process == "gone" else "lasts"), None
+
+    def keep(self, runs: MsbRuns | None, recorded: Collection[str]) -> tuple[str, ...]:
+        """Keep how far was looked, with the processes; return what is to be said of boots without a row."""
+        from msb_cache.msb.runs import number_of
+
+        connection, cursor = self._connection, self.cursor
+        if runs is None:
+            return ()
+        known = max(cursor.recorded_through, *map(number_of, recorded), 0)
+        if cursor[:2] != (runs.database, runs.through):
+            connection.execute(
+                "INSERT OR REPLACE INTO sync_runs (id, database, through, recorded_through) "
+                "VALUES (1, ?, ?, ?)",
+                (runs.database, runs.through, known),
+            )
+        if self._now != self._before:
+            connection.execute("DELETE FROM sync_process")
+            connection.executemany(
+                "INSERT INTO sync_process (run, pid, ticks, boot) VALUES (?, ?, ?, ?)",
+                [(run, *process) for run, process in sorted(self._now.items())],
+            )
+        # Of a database that took another's place, what is missing was told when it was.
+        missing = 0 if runs.is_new_database and cursor.database is not None else runs.without_row
+        if not missing:
+            return ()
+        return (
+            f"{plural(missing, 'boot')} left no row in msb.db: their sandboxes were removed before a sync",
+        )
 
 
 # -- files that msb deletes after their records ----------------------------------------------------------

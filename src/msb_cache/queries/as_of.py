@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+
+import msgspec
 
 from msb_cache.errors import InvalidConfigError
 from msb_cache.eventstore.store import EventStore
@@ -32,10 +34,34 @@ class Hold:
     """In ns since the epoch, UTC."""
     reference: str | None
     """By which reference it was held, in familiar form; None when that is not known."""
+    status: str | None = None
+    """A sandbox's of msb's, such as ``Running``, as it was when msb-cache saw it last."""
+    root: str | None = None
+    """The kind of a sandbox's root disk where it is not the usual one, such as ``flat`` or ``tmpfs``."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """A sandbox's, those with the keys that ``MSB_CACHE_LABELS`` names."""
 
     @property
     def since(self) -> datetime:
         """Since when: an aware UTC time, to the µs."""
+        return _EPOCH + timedelta(microseconds=self.since_ns // 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A boot that lasts: a sandbox of msb's runs from a manifest."""
+
+    holder: str | None
+    """The sandbox, such as ``sandbox:dev``; None: the log does not say."""
+    manifest_digest: str
+    reference: str
+    """By which it was made, in familiar form."""
+    since_ns: int
+    """When it was booted, in ns since the epoch, UTC."""
+
+    @property
+    def since(self) -> datetime:
+        """When it was booted: an aware UTC time, to the µs."""
         return _EPOCH + timedelta(microseconds=self.since_ns // 1000)
 
 
@@ -166,9 +192,38 @@ def contents(connection: sqlite3.Connection, position: int) -> Contents:
 def holds(connection: sqlite3.Connection, manifest_digest: str | None) -> list[Hold]:
     """Return the holds of a manifest, or all, by holder."""
     return [
-        Hold(row.holder, row.manifest_digest, row.since, row.reference and familiar(row.reference))
+        Hold(
+            row.holder,
+            row.manifest_digest,
+            row.since,
+            row.reference and familiar(row.reference),
+            row.status,
+            row.root,
+            {} if row.labels is None else msgspec.json.decode(row.labels, type=dict[str, str]),
+        )
         for row in images.holds(connection, manifest_digest)
     ]
+
+
+def uses(
+    connection: sqlite3.Connection, references: Collection[str] | None, digest: str | None = None
+) -> list[Use]:
+    """Return the boots that last, the longest first.
+
+    Args:
+        connection: the index.
+        references: only those of sandboxes made by these canonical references, or from what they point at
+            now; None: all.
+        digest: only those of this manifest.
+    """
+    found = images.uses(connection)
+    if digest is not None:
+        found = [use for use in found if use.manifest_digest == digest]
+    elif references is not None:
+        rows = (images.handle(connection, reference) for reference in references) if found else ()
+        now = {row.manifest_digest for row in rows if row is not None}
+        found = [use for use in found if use.reference in references or use.manifest_digest in now]
+    return [Use(use.holder, use.manifest_digest, familiar(use.reference), use.since) for use in found]
 
 
 def changes(before: Contents, after: Contents) -> Changes:

@@ -40,6 +40,9 @@ def handle(row: HandleRow, origin: Origin) -> ImageHandle:
         row.layer_count or 0,
         row.created_at,
         row.last_used_at,
+        () if row.in_use_by is None else tuple(msgspec.json.decode(row.in_use_by, type=list[str])),
+        row.in_use_since,
+        row.idle_since if row.in_use_since is None else None,
         origin,
     )
 

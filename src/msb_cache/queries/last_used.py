@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import EventStore, StoredEvent
 from msb_cache.projections import images
-from msb_cache.projections.images import HandleRow
+from msb_cache.projections.images import HandleRow, UseRow
 
 
 @dataclass(frozen=True)
 class IdleImage:
     """An image in the cache, for how long it was not used (ns), and the event that says so.
 
-    ``last_used_ns`` is when it was last used, in ns since the epoch: as the event says, unless that was said
-    by a clock that was ahead.
+    ``last_used_ns`` is when it was last pulled, used or booted, in ns since the epoch. It is idle since then,
+    or since the last boot ended, whichever is later: as the event says, unless that was said by a clock that
+    was ahead. While sandboxes run from it (``in_use_by``), it is not idle, and the event is the boot.
     """
 
     reference: str
@@ -24,6 +25,11 @@ class IdleImage:
     last_used_ns: int
     idle_ns: int
     event: StoredEvent | None
+    in_use_by: tuple[str, ...] = ()
+    in_use_since_ns: int | None = None
+    """When the first of those was booted, in ns since the epoch; None: none runs."""
+    idle_since_ns: int | None = None
+    """Since when it is idle, in ns since the epoch; None: it is in use."""
 
 
 def idle(
@@ -37,18 +43,38 @@ def idle(
         now_ns: the time now, in ns since the epoch; no image is idle for less than nothing.
         at_least_ns: only those idle for as long or longer.
     """
-    rows = sorted(images.handles(connection), key=lambda row: (row.last_used_at, row.reference))
+    uses: dict[str, list[UseRow]] = {}
+    for use in images.uses(connection):
+        uses.setdefault(use.manifest_digest, []).append(use)
+    found = []
+    for row in images.handles(connection):
+        lasting = uses.get(row.manifest_digest, [])
+        since = None if lasting else max(row.last_used_at, row.idle_since or 0)
+        idle_ns = 0 if since is None else max(0, now_ns - since)
+        if idle_ns >= at_least_ns:
+            found.append((since, row, idle_ns, lasting))
+    found.sort(key=lambda each: (each[0] is None, each[0] or 0, each[1].reference))
     return [
         IdleImage(
             row.reference,
             row.manifest_digest,
             row.last_used_at,
-            max(0, now_ns - row.last_used_at),
-            last_use(connection, store, row),
+            idle_ns,
+            _at(store, lasting[0].seq) if lasting else idle_event(connection, store, row),
+            tuple(dict.fromkeys(use.holder for use in lasting if use.holder is not None)),
+            lasting[0].since if lasting else None,
+            since,
         )
-        for row in rows
-        if max(0, now_ns - row.last_used_at) >= at_least_ns
+        for since, row, idle_ns, lasting in found
     ]
+
+
+def idle_event(connection: sqlite3.Connection, store: EventStore, row: HandleRow) -> StoredEvent | None:
+    """Return the event that says since when an image that no sandbox runs from is idle."""
+    if row.idle_since is None or row.idle_since < row.last_used_at:
+        return last_use(connection, store, row)
+    (seq,) = connection.execute("SELECT idle_seq FROM image WHERE reference = ?", (row.reference,)).fetchone()
+    return _at(store, seq)
 
 
 def last_use(connection: sqlite3.Connection, store: EventStore, row: HandleRow) -> StoredEvent | None:
@@ -58,7 +84,14 @@ def last_use(connection: sqlite3.Connection, store: EventStore, row: HandleRow) 
     """
     found = connection.execute(
         "SELECT max(e.seq) FROM events e JOIN image i ON i.reference = e.subject "
-        "WHERE e.subject = ? AND e.seq >= i.seq AND e.occurred_at >= ? AND +e.type IN (?, ?)",
+        "WHERE e.subject = ? AND e.seq >= i.seq AND e.occurred_at >= ? AND +e.type IN (?, ?) "
+        # A boot from where the reference pointed before does not count.
+        "AND (json_extract(e.data, '$.run') IS NULL "
+        "OR json_extract(e.data, '$.manifest_digest') = i.manifest_digest)",
         (row.reference, row.last_used_at, ev.ImagePulled.type, ev.ImageUsed.type),
     ).fetchone()
-    return None if found[0] is None else next(store.read(after=found[0] - 1, until=found[0]), None)
+    return None if found[0] is None else _at(store, found[0])
+
+
+def _at(store: EventStore, seq: int) -> StoredEvent | None:
+    return next(store.read(after=seq - 1, until=seq), None)

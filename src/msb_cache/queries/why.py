@@ -6,8 +6,8 @@ Everything is read from one position; nothing is folded, and nothing is said tha
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from msb_cache.engines.prune_plan import Plan, plan_prune
@@ -22,7 +22,7 @@ from msb_cache.projections.deletions import DeletionSummary
 from msb_cache.projections.images import HandleRow
 from msb_cache.projections.state import IndexState
 from msb_cache.queries import resolve
-from msb_cache.queries.last_used import last_use
+from msb_cache.queries.last_used import idle_event, last_use
 
 _NAMES_OFFERED = 3
 
@@ -73,7 +73,10 @@ class ImageReasons:
         arrived: the pull or load that brought it, since it was last absent.
         pointed: the last one that moved it to where it points, if that is another event.
         used: the event that says when it was last used.
+        uses: the boots of sandboxes that run from it now.
+        idle: the event that says since when none does, where that is not ``used``.
         holds: the events of those that hold its manifest now.
+        statuses: of sandboxes of msb's among those, what they were when that was last recorded.
         shares: what else has some of its layers, most in common first.
         fate: what a prune would do to it; None when it is not here.
         loss: how it went; None when it is here.
@@ -87,7 +90,10 @@ class ImageReasons:
     arrived: StoredEvent | None = None
     pointed: StoredEvent | None = None
     used: StoredEvent | None = None
+    uses: tuple[StoredEvent, ...] = ()
+    idle: StoredEvent | None = None
     holds: tuple[StoredEvent, ...] = ()
+    statuses: Mapping[str, str] = field(default_factory=dict)
     shares: tuple[Sharing, ...] = ()
     fate: Fate | None = None
     loss: Loss | None = None
@@ -98,7 +104,10 @@ class ImageReasons:
 
 @dataclass(frozen=True)
 class ManifestReasons:
-    """Why a manifest is here or gone: its first event, the references on it now and before, its holds."""
+    """Why a manifest is here or gone: its first event, the references on it now and before, its holds.
+
+    ``statuses`` and ``uses`` are as for an image.
+    """
 
     digest: str
     here: bool
@@ -108,6 +117,8 @@ class ManifestReasons:
     holds: tuple[StoredEvent, ...]
     fate: Fate | None
     loss: Loss | None
+    statuses: Mapping[str, str] = field(default_factory=dict)
+    uses: tuple[StoredEvent, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -220,6 +231,8 @@ class _Asking:
         ).fetchone()
         arrived = self._at(seq)
         pointed = self._pointed(row.reference, row.manifest_digest)
+        used = last_use(self._connection, self._store, row)
+        ended = idle_event(self._connection, self._store, row)
         return ImageReasons(
             row.reference,
             True,
@@ -227,8 +240,11 @@ class _Asking:
             row.layer_count,
             arrived,
             pointed if pointed is not None and arrived is not None and pointed.seq != arrived.seq else None,
-            last_use(self._connection, self._store, row),
+            used,
+            self._uses(row.manifest_digest),
+            None if row.in_use_since is not None or ended == used else ended,
             self._holds(row.manifest_digest),
+            self._statuses(row.manifest_digest),
             self._shares(row),
             self._fate_of_reference(row.reference, row.manifest_digest),
             damage=self._damage(row.reference),
@@ -328,7 +344,8 @@ class _Asking:
             diff_ids = self._diff_ids(digest)
             loss = self._loss(deleted, [digest, *diff_ids], diff_ids)
         fate = self._fate_of_manifest(digest) if here else None
-        return ManifestReasons(digest, here, added, now, earlier, self._holds(digest), fate, loss)
+        holds, statuses, uses = self._holds(digest), self._statuses(digest), self._uses(digest)
+        return ManifestReasons(digest, here, added, now, earlier, holds, fate, loss, statuses, uses)
 
     def _layer(self, diff_id: str, owners: Sequence[str]) -> LayerReasons:
         found = []
@@ -367,6 +384,14 @@ class _Asking:
             "SELECT seq FROM hold WHERE manifest_digest = ? ORDER BY seq", (digest,)
         ).fetchall()
         return tuple(event for (seq,) in rows if (event := self._at(seq)) is not None)
+
+    def _statuses(self, digest: str) -> dict[str, str]:
+        holds = images.holds(self._connection, digest)
+        return {hold.holder: hold.status for hold in holds if hold.status is not None}
+
+    def _uses(self, digest: str) -> tuple[StoredEvent, ...]:
+        found = [use.seq for use in images.uses(self._connection) if use.manifest_digest == digest]
+        return tuple(event for seq in found if (event := self._at(seq)) is not None)
 
     def _diff_ids(self, digest: str) -> list[str]:
         added = self._last(digest, ev.ManifestAdded)
