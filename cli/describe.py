@@ -76,8 +76,9 @@ def who(actor: Actor) -> str:
     notes = [f"as {actor.user}"] if actor.login not in (None, actor.user) else []
     if actor.program != "msb-cache":
         notes.append(actor.program)
-    if actor.unit is not None and actor.unit.endswith(".service") and actor.login is None:
-        notes.append(actor.unit)
+    # What no person typed has a service; a user's own manager is none.
+    if (unit := actor.unit or "").endswith(".service") and not (unit.startswith("user@") and "/" not in unit):
+        notes.append(unit)
     if actor.container is not None:
         notes.append(actor.container)
     if notes:

@@ -137,7 +137,9 @@ def test_why_something_is_kept(kept: tuple[str, tuple[str, ...], int], said: str
         ({"program": "msb-cache", "reason": "it is \x1b[31mdue"}, "alice@host: it is \x1b[31mdue"),
         ({"program": "msb-cache", "observed": True}, "seen by alice@host"),
         ({"user": "root", "uid": 0, "login": "alice", "login_uid": 1000}, "alice@host (as root, test)"),
-        ({"login": "alice", "login_uid": 1000, "unit": "cron.service"}, "alice@host (test)"),
+        ({"login": "alice", "login_uid": 1000, "unit": "cron.service"}, "alice@host (test, cron.service)"),
+        ({"unit": "user@1000.service"}, "alice@host (test)"),
+        ({"unit": "user@1000.service/a.service"}, "alice@host (test, user@1000.service/a.service)"),
         (
             {"unit": "cron.service", "container": "docker:4c01"},
             "alice@host (test, cron.service, docker:4c01)",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,6 +95,22 @@ def test_the_kernel_is_asked_once_in_a_process(monkeypatch: pytest.MonkeyPatch) 
     assert {(actor.login, actor.login_uid, actor.unit) for actor in actors} == {
         ("root", 0, "nightly.service")
     }
+
+
+def test_what_the_kernel_really_says(require_peer: Callable[[str], str]) -> None:
+    require_peer("root")
+    program = (
+        "import os, sys\n"
+        "try:\n    open('/proc/self/loginuid', 'w').write('4242424242')\n"
+        "except OSError:\n    sys.exit(77)\n"
+        "from msb_cache.home.identity import current_actor\n"
+        "actor = current_actor()\n"
+        "print(actor.user, actor.uid, actor.login, actor.login_uid, actor.program)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, "secret"], capture_output=True, text=True)
+    if done.returncode == 77:
+        pytest.skip("this kernel lets no login user be set here")
+    assert done.stdout == "root 0 4242424242 4242424242 -c\n"
 
 
 def test_odd_bytes_in_the_programs_name_are_escaped() -> None:
