@@ -275,6 +275,15 @@ def msb(require_peer: Callable[[str], str]) -> str:
     return program_behind(require_peer("msb"))
 
 
+@pytest.fixture(scope="session")
+def sdk_python(require_peer: Callable[[str], str]) -> Path:
+    """Return the Python that has microsandbox's SDK: the one beside the starter of the real msb."""
+    python = Path(require_peer("msb")).with_name("python")
+    if not python.exists() or subprocess.run([python, "-c", "import microsandbox"]).returncode:
+        require_peer("the microsandbox SDK beside msb")
+    return python
+
+
 def program_behind(path: str) -> str:
     """Return the program that a wheel's starter becomes: that costs a tenth of a second, each time."""
     with open(path, "rb") as file:

@@ -56,17 +56,17 @@ assert Image.bind("/srv")._path == "/srv"
 
 
 @pytest.mark.peer
-def test_image_sources_are_made_by_the_sdk_that_is_installed(msb: str) -> None:
+def test_image_sources_are_made_by_the_sdk_that_is_installed(sdk_python: Path) -> None:
     here = [str(Path(sdk.__file__).parent.parent), *(each for each in sys.path if "site-packages" in each)]
     subprocess.run(
-        [Path(msb).parent / "python", "-c", SOURCES],
+        [sdk_python, "-c", SOURCES],
         env={"PYTHONPATH": os.pathsep.join(here)},
         check=True,
     )
 
 
 @pytest.mark.peer
-def test_our_own_say_the_same_as_the_sdks(msb: str) -> None:
+def test_our_own_say_the_same_as_the_sdks(sdk_python: Path) -> None:
     program = """
 import SDK
 for name in ("PullPolicy", "DiskImageFormat", "ImageArchiveFormat", "BackendKind"):
@@ -81,7 +81,7 @@ print(str(info.kind), info.source, info.profile, info.api_url)
             [python, "-c", program.replace("SDK", package)], capture_output=True, text=True, check=True
         ).stdout
         for python, package in (
-            (Path(msb).parent / "python", "microsandbox"),
+            (sdk_python, "microsandbox"),
             (sys.executable, "msb_cache"),
         )
     ]

@@ -241,11 +241,8 @@ asyncio.run(main())
 """
 
 
-def test_what_the_sdk_tells_otherwise(home: Home) -> None:
+def test_what_the_sdk_tells_otherwise(home: Home, sdk_python: Path) -> None:
     """The stop signal, labels that are no object, and sizes of layer images: docs/library.md says so."""
-    theirs_beside = Path(home.msb.program).with_name("python")
-    if not theirs_beside.exists():
-        pytest.skip("the SDK is not installed beside msb")
     home.change("UPDATE config SET labels = '[1]' WHERE manifest_id = 1", "DELETE FROM config WHERE id = 2")
     home.change("UPDATE layer SET compressed_size_bytes = NULL WHERE id = 1")
     names = [home.names[name] for name in ("compact", "indented", "annotated")]
@@ -256,7 +253,7 @@ def test_what_the_sdk_tells_otherwise(home: Home) -> None:
         done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
         return json.loads(done.stdout)
 
-    mine, theirs = told(sys.executable, "msb_cache"), told(theirs_beside, "microsandbox")
+    mine, theirs = told(sys.executable, "msb_cache"), told(sdk_python, "microsandbox")
     (labels, signals, sizes), (their_labels, their_signals, their_sizes) = (
         ([each[0][2] for each in by], [each[1][0] for each in by], [each[1][1] for each in by])
         for by in ([found[at : at + 3] for at in (0, 3, 6)] for found in (mine, theirs))

@@ -133,9 +133,9 @@ class Home:
 class Msb(Home):
     """The real one."""
 
-    def __init__(self, program: str, path: Path) -> None:
+    def __init__(self, program: str, sdk_python: Path, path: Path) -> None:
         super().__init__(path)
-        self.program = program
+        self.program, self.sdk_python = program, sdk_python
 
     def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "MSB_HOME": str(self.path)}
@@ -183,12 +183,13 @@ class Msb(Home):
         )
 
     def prune(self) -> dict[str, Any]:
-        python = Path(self.program).parent / "python"
-        if not python.exists():
-            pytest.skip("msb's Python SDK is not installed beside it")
         environment = {**os.environ, "MSB_HOME": str(self.path)}
         done = subprocess.run(
-            [python, "-c", PRUNE], capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL
+            [self.sdk_python, "-c", PRUNE],
+            capture_output=True,
+            text=True,
+            env=environment,
+            stdin=subprocess.DEVNULL,
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)  # type: ignore[no-any-return]
@@ -270,9 +271,9 @@ def scratch() -> Iterator[Path]:
 
 
 @pytest.fixture
-def pair(msb: str, scratch: Path, capfd: pytest.CaptureFixture[str]) -> tuple[Ours, Msb]:
+def pair(msb: str, sdk_python: Path, scratch: Path, capfd: pytest.CaptureFixture[str]) -> tuple[Ours, Msb]:
     # Paths of one length: they stand in the VMDK descriptors, whose sizes are compared.
-    return Ours(scratch / "own", capfd), Msb(msb, scratch / "msb")
+    return Ours(scratch / "own", capfd), Msb(msb, sdk_python, scratch / "msb")
 
 
 def archive_of(path: Path, *images: BuiltImage, format: str = "docker") -> Path:

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -197,10 +196,7 @@ def test_the_program_runs(name: str, tmp_path: Path, archives: dict[str, Path]) 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_it_prints_what_the_sdk_prints(
-    name: str, tmp_path: Path, archives: dict[str, Path], msb: str, require_peer: Callable[[str], str]
+    name: str, tmp_path: Path, archives: dict[str, Path], sdk_python: Path
 ) -> None:
-    python = Path(msb).parent / "python"
-    if subprocess.run([python, "-c", "import microsandbox"], capture_output=True).returncode:
-        require_peer("the microsandbox SDK beside msb")
-    theirs = run(str(python), "microsandbox", PROGRAMS[name], tmp_path / "theirs", archives)
+    theirs = run(str(sdk_python), "microsandbox", PROGRAMS[name], tmp_path / "theirs", archives)
     assert run(sys.executable, "msb_cache", PROGRAMS[name], tmp_path / "ours", archives) == theirs
