@@ -25,6 +25,7 @@ from msb_cache.home import index_cache
 from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
 from msb_cache.migrations.schema import migrations
 from tests.engines.interrupting import killing_at
+from tests.flatroots import add
 from tests.imagebuilder import docker_archive, file, image, layer
 
 Command = Callable[[ImageCache, Path], object]
@@ -127,6 +128,12 @@ def _held(folder: Path) -> None:
     _with("one", "two", "lone")(folder)
     with ImageCache(folder / "home") as cache:
         cache.hold("two:1", "sandbox:dev")
+
+
+def _with_flat_roots(folder: Path) -> None:
+    _held(folder)
+    for built in (ONE, TWO):
+        add(folder / "home", built.digest)
 
 
 def _exported(folder: Path) -> None:
@@ -259,6 +266,7 @@ SCENARIOS = {
     "pull": Scenario(_with("two"), (_pull("missing"), _pull("always"))),
     "remove": Scenario(_held, (_remove("one:1"), _remove("two:1", force=True), _release("sandbox:dev"))),
     "prune": Scenario(_held, (_prune, _release("sandbox:dev"), _orphans)),
+    "flat roots": Scenario(_with_flat_roots, (_remove("one:1"), _release("sandbox:dev"), _prune)),
     "use and hold": Scenario(
         _with("one"), (_hold("one:1", "sandbox:a"), _hold("one:1", "sandbox:b"), _release("sandbox:a"))
     ),
@@ -302,7 +310,7 @@ def leaked(layout: Layout) -> list[str]:
     named |= {lock_path(path) for path in named} | {*layout.lone_locks()}
     named |= {Path(layout.database), layout.migrate_lock, layout.prune_lock, layout.reserve}
     named |= {Path(layout.database + suffix) for suffix in ("-wal", "-shm")}
-    named |= {*layout.set_aside.rglob("*")}
+    named |= {*layout.set_aside.rglob("*"), *layout.flat_locks.glob("*")}
     return [
         str(path.relative_to(layout.home))
         for path in sorted(Path(layout.home).rglob("*"))
