@@ -143,6 +143,17 @@ def test_a_new_home_is_the_owners_of_the_folder_in_which_it_is_made(folder: Path
     assert {path.lstat().st_uid for path in (tmp_path / "own").rglob("*")} == {0}
 
 
+def test_the_note_in_a_users_home_directory_is_the_users(
+    home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", "/nonexistent")  # there is no note of a home in a temporary folder
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+    with ImageCache(home) as cache:
+        cache.load(archive(APP))
+    assert [*(folder / "state").rglob("heads/*")]
+    check_owned(folder)
+
+
 def test_root_syncs_first_in_a_home_of_msb_and_the_user_goes_on(home: Path, folder: Path) -> None:
     msb = FakeMsb(folder / "msb", home)
     msb.load(APP)

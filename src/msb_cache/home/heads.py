@@ -237,16 +237,18 @@ def _identity(home: str) -> tuple[int, int]:
 
 
 def _open(path: str) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    from msb_cache.ownership import open_file
+
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        descriptor = os.open(path, flags, 0o600)
+        descriptor = open_file(path, flags, 0o600)
     except FileNotFoundError:
         from pathlib import Path
 
         from msb_cache.artifacts.durable import make_folder_unsynced
 
         make_folder_unsynced(Path(os.path.dirname(path)))
-        descriptor = os.open(path, flags, 0o600)
+        descriptor = open_file(path, flags, 0o600)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise FileExistsError(path)
