@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -159,6 +159,25 @@ def test_a_file_under_another_name(layout: Layout, following: Witness, start: St
     bob(f"open({str(other)!r}, 'r+b').close()")
     os.unlink(other)
     alice("open_(); run('INSERT INTO t VALUES (1)'); close()")
+    assert named(following) is None
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_a_database_that_has_another_name(
+    layout: Layout, start: Start, link: Callable[[Path, Path], None]
+) -> None:
+    other = layout.db.parent.parent / "x"
+    os.rename(layout.msb_database, other)
+    link(other, Path(layout.msb_database))
+    with closing(Witness(layout, RECORDER)) as following:
+        look(following)
+        start(ALICE)("open_(); run('INSERT INTO t VALUES (1)'); close()")
+        assert named(following) is None
+
+
+def test_a_file_in_the_folders_place(layout: Layout, following: Witness) -> None:
+    shutil.rmtree(layout.db)
+    layout.db.touch()
     assert named(following) is None
 
 

@@ -15,6 +15,7 @@ import fcntl
 import os
 import select
 import signal
+import stat
 import struct
 import threading
 import time
@@ -216,7 +217,7 @@ class Witness:
         if not self._listener.has(self._folder):
             try:
                 self._listener.add_folder(self._folder)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return
             with self._lock:
                 self._lose()
@@ -238,8 +239,12 @@ class Witness:
     def _none_writes(self) -> bool:
         """Return whether at this moment no process has the database open for writing, or mapped."""
         try:
+            # Under another name it has another log, perhaps in another folder, of which nothing is told.
+            found = os.lstat(self._database)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+                return False
             return _grants_lease(self._database) and (
-                not os.path.exists(self._log) or _grants_lease(self._log)
+                not os.path.lexists(self._log) or _grants_lease(self._log)
             )
         except FileNotFoundError:
             return False
