@@ -19,6 +19,8 @@ from tests.peers.realmsb import Msb
 OURS = "sandbox:our-"
 """How holders begin that only msb-cache knows."""
 
+UNKNOWN = -1
+
 
 class Agreement:
     """Compares a home with what it was at the last comparison.
@@ -27,6 +29,7 @@ class Agreement:
         seen: the home at the last comparison.
         held: by us, holders and the digests that they hold.
         used: by us, or booted from, msb's records of references, and when in ns since the epoch.
+        idle: since when no sandbox runs from each such record's image; None: none did.
     """
 
     def __init__(self, real: Msb, cache: ImageCache) -> None:
@@ -34,6 +37,7 @@ class Agreement:
         self.seen = read(real.home)
         self.held: dict[str, str] = {}
         self.used: dict[int, int] = {}
+        self.idle: dict[int, int | None] = {}
         self._seq = 0
 
     def compare(self, report: ImagePruneReport | None = None) -> None:
@@ -44,11 +48,7 @@ class Agreement:
         """
         before, now = self.seen, read(self.real.home)
         self.seen = now
-        for number in now.runs.keys() - before.runs.keys():
-            run = now.runs[number]
-            ref = now.refs.get(run.reference or "")
-            if ref is not None and ref.digest == run.digest:
-                self.used[ref.row] = max(self.used.get(ref.row, 0), run.started)
+        self._boots(before, now)
         self._images(now)
         self._runs(now)
         self._holds(now)
@@ -57,6 +57,10 @@ class Agreement:
         assert self.cache.sync(force=True) == SyncReport()
         if report is not None:
             assert counters(report) == counted(before, now)
+            gone = {root: size for root, size in before.flat_roots.items() if root not in now.flat_roots}
+            assert (report.flat_removed, report.flat_bytes_reclaimed) == (len(gone), sum(gone.values()))
+            # Of what left the index no flat root stays, unless another manifest has the same.
+            assert not (now.flat_refs.keys() & before.manifests.keys()) - now.manifests.keys()
 
     def look_closely(self) -> None:
         """Nothing that is derived from the log differs from it, and the disk has what the index names."""
@@ -71,6 +75,27 @@ class Agreement:
             if each.problem != "extra" and (each.problem, each.kind) not in allowed
         ]
 
+    def _boots(self, before: Reading, now: Reading) -> None:
+        """A boot is a use of the reference that its sandbox was made from, if that still points there.
+
+        Its end counts for each reference that pointed to its manifest then: of one that came meanwhile, this
+        cannot tell.
+        """
+        new = [run for run in now.runs.values() if run.row not in before.runs]
+        for typed, ref in now.refs.items():
+            old = before.refs.get(typed)
+            stayed = old is not None and (old.row, old.digest) == (ref.row, ref.digest)
+            if not stayed:
+                self.idle[ref.row] = None
+            for run in new:
+                if run.digest != ref.digest:
+                    continue
+                if run.reference == typed:
+                    self.used[ref.row] = max(run.started, self.used.get(ref.row, 0))
+                known = self.idle[ref.row]
+                sure = stayed and known != UNKNOWN and run.ended is not None
+                self.idle[ref.row] = max(run.ended or 0, known or 0) if sure else UNKNOWN
+
     def _images(self, now: Reading) -> None:
         handles = {handle.reference: handle for handle in self.cache.list()}
         listed = {each["reference"]: each for each in self.real.json("image", "ls")}
@@ -84,6 +109,8 @@ class Agreement:
             assert handle.size_bytes == manifest.size == listed[typed]["size_bytes"]
             assert handle.created_at_ns == ref.created
             assert handle.last_used_at_ns == max(ref.updated, self.used.get(ref.row, 0))
+            assert (handle.in_use_by, handle.in_use_since) == ((), None)
+            assert self.idle.get(ref.row) in (handle.idle_since_ns, UNKNOWN)
 
     def _holds(self, now: Reading) -> None:
         assert {each["name"] for each in self.real.json("ls")} == {*now.sandboxes}
@@ -114,8 +141,12 @@ class Agreement:
             assert how == "vanished" or end.occurred_at_ns == run.ended
 
     def _layers(self, now: Reading) -> None:
+        assert self.cache.info().flat_roots == len(now.flat_roots)
         for ref in now.refs.values():
-            layers = self.cache.inspect(ref.typed).layers
+            detail = self.cache.inspect(ref.typed)
+            root, layers = now.flat_refs.get(ref.digest), detail.layers
+            flat = None if root is None else (root, now.flat_roots[root])
+            assert (detail.flat and (detail.flat.artifact_digest, detail.flat.allocated_bytes)) == flat
             assert tuple(each.diff_id for each in layers) == now.manifests[ref.digest].layers
             for each in layers:
                 assert each.erofs_size_bytes == now.files[f"layers/{each.diff_id.replace(':', '_')}.erofs"]
@@ -140,6 +171,7 @@ COUNTERS = (
     *("image_refs_removed", "manifests_removed", "layers_removed", "fsmeta_removed", "vmdk_removed"),
     "bytes_reclaimed",
 )
+FLAT = ("flat_ref.deleted", "flat.deleted")
 FILES = {"layer.deleted": "layers", "fsmeta.deleted": "fsmeta", "vmdk.deleted": "vmdk"}
 
 
@@ -154,6 +186,8 @@ def what(event: StoredEvent) -> tuple[Any, ...] | None:
         status = isinstance(data, ev.ImageHeld) and data.row is None  # what became of the sandbox
         return None if status or data.holder.startswith(OURS) else (event.type, subject, data.holder)
     if isinstance(data, ev.ManifestAdded | ev.ManifestDeleted):
+        return event.type, subject
+    if event.type in FLAT:
         return event.type, subject
     if event.type in FILES:
         return event.type, subject, data.bytes  # type: ignore[attr-defined]
@@ -183,6 +217,11 @@ def expected(before: Reading, now: Reading) -> Iterator[tuple[Any, ...]]:
     for (holder, digest), row in now.holds.items():
         if before.holds.get((holder, digest)) != row:
             yield "image.held", digest, holder
+    for kind, old, new in zip(
+        FLAT, (before.flat_refs, before.flat_roots), (now.flat_refs, now.flat_roots), strict=True
+    ):
+        for digest in old.keys() - new.keys():
+            yield kind, digest
     for path, size in before.files.items():
         folder, _, name = path.partition("/")
         if path not in now.files and folder in FILES.values():

@@ -5,6 +5,7 @@ Nothing of msb-cache's reading of that database is used here, so that a mistake 
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -68,6 +69,8 @@ class Reading:
         snapshots: their paths.
         runs: by their numbers.
         files: paths below the cache to sizes in bytes.
+        flat_refs: the digests of flat roots by those of their manifests.
+        flat_roots: digests to what the files take of the disk, in bytes.
     """
 
     refs: Mapping[str, Ref]
@@ -78,6 +81,8 @@ class Reading:
     snapshots: frozenset[str]
     runs: Mapping[int, Run]
     files: Mapping[str, int]
+    flat_refs: Mapping[str, str]
+    flat_roots: Mapping[str, int]
 
     def holders(self, digest: str) -> list[str]:
         """Return who holds a manifest, by name."""
@@ -138,7 +143,19 @@ def read(home: Path) -> Reading:
                 for folder, suffix in KINDS.items()
                 for path in (home / "cache" / folder).glob(f"*{suffix}")
             },
+            flat_refs={
+                _digest(path): json.loads(path.read_bytes())["artifact_digest"]
+                for path in (home / "cache" / "flat" / "refs").glob("*.json")
+            },
+            flat_roots={
+                _digest(path): path.stat().st_blocks * 512
+                for path in (home / "cache" / "flat" / "blobs").glob("*.raw")
+            },
         )
+
+
+def _digest(path: Path) -> str:
+    return path.name.partition(".")[0].replace("_", ":")
 
 
 _LAYERS = (

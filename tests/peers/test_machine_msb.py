@@ -111,7 +111,7 @@ class Home(RuleBasedStateMachine):
         """What the simplest example, which comes first, does again and again: something of everything."""
         name, *arguments = DAY[len(self.did) % len(DAY)]
         if name in NEED_A_SANDBOX and not self.seen.sandboxes:
-            self.msb_creates(0, "dev") if self.seen.refs else self.msb_loads(0, "app:1")
+            self.msb_creates(0, "dev", "flat:256M") if self.seen.refs else self.msb_loads(0, "app:1")
         elif name == "msb_removes_a_snapshot" and not self.seen.snapshots:
             self.we_release("dev")
         elif name in NEED_AN_IMAGE and not self.seen.refs:
@@ -126,19 +126,24 @@ class Home(RuleBasedStateMachine):
         self.step("msb load", content, name)
         self.load(content, name)
 
-    @rule(repository=st.sampled_from(REPOSITORIES), content=contents, force=st.booleans())
-    def msb_pulls(self, repository: str, content: int, force: bool) -> None:
-        self.step("msb pull", repository, content, force)
+    @rule(
+        repository=st.sampled_from(REPOSITORIES),
+        content=contents,
+        force=st.booleans(),
+        made=st.sampled_from(["layered", "flat", "all"]),
+    )
+    def msb_pulls(self, repository: str, content: int, force: bool, made: str) -> None:
+        self.step("msb pull", repository, content, force, made)
         self.world.registry.add(CONTENTS[content], repository)
-        forced = ("--force",) if force else ()
-        self.real("pull", "-q", "--insecure", *forced, f"{self.world.registry.host}/{repository}:1")
+        options = ("-q", "--insecure", "--materialize", made, *(("--force",) if force else ()))
+        self.real("pull", *options, f"{self.world.registry.host}/{repository}:1")
 
     @precondition(lambda self: self.seen.refs)
-    @rule(which=some, sandbox=sandboxes)
-    def msb_creates(self, which: int, sandbox: str) -> None:
+    @rule(which=some, sandbox=sandboxes, root=st.sampled_from(["256M", "flat:256M"]))
+    def msb_creates(self, which: int, sandbox: str, root: str) -> None:
         name = self.reference(which)
-        self.step("msb create", name, sandbox)
-        self.create(name, sandbox)
+        self.step("msb create", name, sandbox, root)
+        self.create(name, sandbox, root)
 
     @precondition(lambda self: self.seen.sandboxes)
     @rule(which=some)
@@ -298,10 +303,10 @@ class Home(RuleBasedStateMachine):
     def load(self, content: int, name: str) -> None:
         self.real("load", "-q", "-i", str(self.world.archives / f"{content}.tar"), "-t", name)
 
-    def create(self, name: str, sandbox: str) -> None:
+    def create(self, name: str, sandbox: str, root: str = "256M") -> None:
         now = read(self.real.home)
         if name in now.refs and sandbox not in now.sandboxes:  # else it would be pulled
-            self.real.create(name, sandbox)
+            self.real.create(name, sandbox, "--memory", "64M", "--root-disk", root)
 
     # -- what must hold ------------------------------------------------------------------------------------
 
@@ -318,13 +323,14 @@ class Home(RuleBasedStateMachine):
 
 DAY: Sequence[tuple[Any, ...]] = (
     ("msb_loads", 0, "app:1"),
-    ("msb_creates", 0, "dev"),
+    ("msb_creates", 0, "dev", "256M"),
     ("msb_loads", 1, "app:1"),
     ("msb_starts", 0),
     ("msb_takes_a_snapshot", 0, "one"),
     ("we_load", 2, "app:2"),
     ("we_hold", 1, "ops"),
-    ("msb_pulls", "one", 3, False),
+    ("msb_pulls", "one", 3, False, "flat"),
+    ("msb_pulls", "two", 2, True, "all"),
     ("we_pull", "one", 2, "always"),
     ("we_prune", False),
     ("msb_removes_an_image", 0, True),
