@@ -102,6 +102,38 @@ def msb_index(home: Path, images: int, msb: str | None) -> None:
     connection.close()
 
 
+_SANDBOXES = """
+CREATE TABLE IF NOT EXISTS sandbox (id integer NOT NULL PRIMARY KEY AUTOINCREMENT, name text UNIQUE,
+    config text NOT NULL, status text NOT NULL);
+CREATE TABLE IF NOT EXISTS sandbox_rootfs (id integer NOT NULL PRIMARY KEY AUTOINCREMENT,
+    sandbox_id integer NOT NULL UNIQUE, manifest_id integer, mode text NOT NULL, created_at datetime_text);
+CREATE TABLE IF NOT EXISTS run (id integer NOT NULL PRIMARY KEY AUTOINCREMENT, sandbox_id integer NOT NULL,
+    pid integer, status text NOT NULL, started_at datetime_text, terminated_at datetime_text);
+"""
+
+
+def boots(home: Path, count: int) -> None:
+    """Let msb's database have so many more boots, all of them over, of one sandbox of the first image."""
+    connection = sqlite3.connect(Layout(home).msb_database, isolation_level=None)
+    connection.executescript(_SANDBOXES)
+    connection.execute("BEGIN")
+    config = f'{{"image":{{"Oci":{{"reference":"{reference(0)}"}}}}}}'
+    connection.execute(
+        "INSERT OR IGNORE INTO sandbox (id, name, config, status) VALUES (1, 'dev', ?, 'Stopped')", (config,)
+    )
+    connection.execute(
+        "INSERT OR IGNORE INTO sandbox_rootfs (sandbox_id, manifest_id, mode, created_at) "
+        "VALUES (1, 1, 'erofs', ?)",
+        (_TIME,),
+    )
+    connection.executemany(
+        "INSERT INTO run (sandbox_id, status, started_at, terminated_at) VALUES (1, 'Terminated', ?, ?)",
+        [(_TIME, _TIME)] * count,
+    )
+    connection.execute("COMMIT")
+    connection.close()
+
+
 def settle(home: Path) -> None:
     """Record all that msb has, and that it stays so: what was just written is looked at again."""
     with ImageCache(home) as cache:

@@ -132,8 +132,9 @@ def _print_uses(uses: Sequence[StoredEvent]) -> None:
 
 def _print_holds(holds: Sequence[StoredEvent], statuses: Mapping[str, str]) -> None:
     for event in holds:
-        status = statuses.get(holder_of(event))
-        _line("Held", _by(event) + (f": {status.lower()}" if status else ""))
+        now = statuses.get(holder_of(event))
+        changed = now is not None and now != getattr(event.data, "status", None)
+        _line("Held", _by(event) + (f", {now.lower()} now" if now is not None and changed else ""))
 
 
 def _print_layer(found: LayerReasons) -> None:

@@ -44,6 +44,7 @@ SMALL = {
     "history-cold": {"rounds": 1},
     "sync": {"images": 100, "rounds": 3},
     "sync-first": {"images": 100, "rounds": 1},
+    "sync-boots": {"images": 20, "before": 200, "rounds": 2},
     "prune": {"images": 50, "rounds": 1},
 }
 

@@ -23,6 +23,7 @@ WORKS: dict[str, Work] = {
     "events-first": commands.first_of_events,
     "sync": sync.unchanged,
     "sync-first": sync.first,
+    "sync-boots": sync.boots,
     "prune-10000": prune.many,
     "prune": prune.own,
     "prune-msb": prune.through_msb,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import floors
 import homes
@@ -77,6 +79,38 @@ def first(setting: Setting, *, images: int = 10_000, rounds: int = 30) -> Measur
 
         runs = turns({"ours": ours, "floor": floor}, rounds)
     return measured(f"first `sync` of {images:,} images", runs, 3.0)
+
+
+def boots(
+    setting: Setting, *, images: int = 100, before: int = 100_000, new: int = 3, rounds: int = 30
+) -> Measured:
+    """What new boots cost, beside what they cost in a home that has no others."""
+    with setting.msb_home(images) as many, setting.msb_home(images) as none:
+        opened = []
+        for home, count in ((many, before), (none, 0)):
+            homes.boots(home, count)
+            homes.settle(home)
+            # As a sandbox that runs has it; of a database that no process has open, a copy is read.
+            opened.append(floors.connect(Layout(home).msb_database))
+            opened[-1].execute("SELECT count(*) FROM image_ref").fetchone()
+
+        def of(home: Path) -> Callable[[], Run]:
+            def run() -> Run:
+                homes.boots(home, new)
+                with ImageCache(home, sync=False) as cache:
+                    cache.events(limit=1)  # the database is open
+                    began = time.perf_counter()
+                    report = cache.sync(force=True)
+                    found = Run(time.perf_counter() - began)
+                assert len(report.events) == 2 * new
+                return found
+
+            return run
+
+        runs = turns({"ours": of(many), "floor": of(none)}, rounds)
+        for connection in opened:
+            connection.close()
+    return measured(f"`sync` of {new} new boots, in a home of {before:,} / of none", runs, 1.3)
 
 
 def _forget(layout: Layout) -> None:

@@ -143,7 +143,8 @@ class TestBoots:
         (line,) = (line for line in call("why", "app:1").lines if "In use" in line)
         assert line.split(maxsplit=2)[2].startswith(f"by sandbox:dev since {since}")
         (line,) = (line for line in call("why", "app:1").lines if "Held" in line)
-        assert line.endswith(": running")
+        assert "held by sandbox:dev, running, flat root, seen by" in line
+        assert not line.endswith("now")
         assert call("history", "app:1").lines[-1].startswith(f"in use by sandbox:dev since {since}")
         assert not call("history", "app:1", "--reverse").lines[-1].startswith("in use")
         line = call("last-used").lines[1]
@@ -167,6 +168,8 @@ class TestBoots:
         assert "in use" not in call("list").out
         assert f"Idle since:      {ended}" in call("inspect", "app:1").lines
         assert any("Idle since:" in line and ended in line for line in call("why", "app:1").lines)
+        (line,) = (line for line in call("why", "app:1").lines if "Held" in line)
+        assert line.endswith(", stopped now")
         assert "in use" not in call("history", "app:1").out
         assert "use ended by sandbox:dev" in call("last-used").lines[1]
         (found,) = call("last-used", "--format", "json").json

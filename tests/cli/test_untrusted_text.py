@@ -83,7 +83,27 @@ def hostile(own_home: Path, tmp_path: Path) -> dict[str, Any]:
     with ledger.write("hostile") as transaction:
         transaction.append(
             [
-                NewEvent(ev.ImageHeld(holder=f"sandbox:{HOSTILE}", reference=EVIL_1), EVIL.digest),
+                NewEvent(
+                    ev.ImageHeld(
+                        holder=f"sandbox:{HOSTILE}",
+                        reference=EVIL_1,
+                        status=HOSTILE,
+                        root=HOSTILE,
+                        labels={HOSTILE: HOSTILE},
+                    ),
+                    EVIL.digest,
+                ),
+                NewEvent(ev.ImageUsed(manifest_digest=EVIL.digest, holder=HOSTILE, run=HOSTILE), EVIL_1),
+                NewEvent(
+                    ev.ImageUsed(manifest_digest=EVIL.digest, holder=HOSTILE, run="over", status=HOSTILE),
+                    EVIL_1,
+                ),
+                NewEvent(
+                    ev.ImageUseEnded(
+                        manifest_digest=EVIL.digest, holder=HOSTILE, run="over", how="ended", status=HOSTILE
+                    ),
+                    EVIL_1,
+                ),
                 NewEvent(ev.ImageUsed(manifest_digest=EVIL.digest, holder=HOSTILE), EVIL_1),
                 NewEvent(ev.ImagePullFailed(reason=HOSTILE, source=source), "docker.io/library/failed:1"),
                 NewEvent(ev.ArtifactDeleteFailed(kind="vmdk", errno=5, reason=HOSTILE), digest(2)),
