@@ -280,6 +280,20 @@ def test_a_ref_that_cannot_be_read_may_name_any_root(cache: ImageCache, fake: Fa
     assert flat_files(cache) == {}
 
 
+def test_where_no_file_can_be_judged_it_is_left(cache: ImageCache, fake: FakeMsb) -> None:
+    """msb takes names that are no references; what such a record is of is not known."""
+    both, whole = subjects(cache, ALONE.digest), of(cache, ALONE.digest)
+    fake.offer("docker.io/library/odd:1", IMAGES["app"])
+    fake("pull", "odd:1")
+    fake.rows(f"UPDATE image_ref SET reference = '{'f' * 64}' WHERE reference = 'odd:1'")
+    report = cache.remove("alone:1")
+    assert [outcomes(cache, report.operation)[each] for each in both] == ["kept left"] * 2
+    fake("image", "remove", "f" * 64)
+    cache.remove("two:latest")
+    assert not any(path.exists() for path in whole)
+    check(cache, fake)
+
+
 def test_verify(cache: ImageCache) -> None:
     assert cache.verify().sound
     _, blob = of(cache, ALONE.digest)

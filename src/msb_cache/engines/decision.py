@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from msb_cache.artifacts import files
-from msb_cache.artifacts.kinds import FLAT, belonging_to
+from msb_cache.artifacts.kinds import FLAT, belonging_to, needing
 from msb_cache.artifacts.layout import Layout
 from msb_cache.artifacts.locks import Lock
 from msb_cache.engines.leftovers import Leftover
@@ -71,11 +71,9 @@ class Preview:
     def orphaned(self) -> set[tuple[str, str]]:
         """Return the kind and subject of each file that would go and no image names."""
         named = names(self.plan)
-        return {
-            (artifact.kind, artifact.subject)
-            for artifact in self.artifacts
-            if goes_with(artifact) not in named
-        }
+        found: set[tuple[str, str]] = {(artifact.kind, artifact.subject) for artifact in self.artifacts}
+        roots = [artifact for artifact in self.artifacts if artifact.kind == "flat"]
+        return found - named - {("flat", root.subject) for root in roots if goes_with(root) in named}
 
     def count(self, kind: str) -> int:
         """Return how many artifacts of a kind would go."""
@@ -148,9 +146,12 @@ def planned(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
     """Yield what a plan deletes, in the order in which it goes: what refers before what is referred to."""
     for reference in plan.references:
         yield from _file("metadata", reference, layout)
-    of_manifest = belonging_to("manifest")[::-1]
+    of_manifest = needing("manifest")[::-1]
+    flat = layout.sizes("flat_ref")  # of the few that there are
     for digest in plan.manifests:
         yield ev.PlannedArtifact(kind="manifest", subject=digest)
+        if digest in flat:
+            yield ev.PlannedArtifact(kind="flat_ref", subject=digest, bytes=flat[digest])
         for kind in of_manifest:
             yield from _file(kind, digest, layout)
     for diff_id in plan.layers:
@@ -161,7 +162,7 @@ def planned(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
 
 
 def _file(kind: ev.ArtifactKind, subject: str, layout: Layout) -> Iterator[ev.PlannedArtifact]:
-    size = files.measure_artifact(kind, layout.artifact(kind, subject))
+    size = files.measure(layout.artifact(kind, subject))
     if size is not None:
         yield ev.PlannedArtifact(kind=kind, subject=subject, bytes=size)
 

@@ -25,7 +25,7 @@ from msb_cache.eventstore.store import NewEvent
 from msb_cache.failpoints import reached
 from msb_cache.home.ledger import Ledger
 
-Reason = Literal["needed", "owned", "busy"]
+Reason = Literal["needed", "owned", "busy", "left"]
 Judge = Callable[[str | None], Reason | None]
 """Says why the flat ref of a manifest must stay, or (None) a blob that no ref names; asked under locks."""
 

@@ -149,10 +149,11 @@ def _may_write(ledger: Ledger) -> bool:
 
 
 def _flat_roots(layout: Layout) -> dict[str, Any]:
-    paths = [path for kind, _, path in layout.files() if kind == "flat"]
+    found = layout.sizes("flat")
+    paths = [layout.artifact("flat", digest) for digest in found]
     return {
-        "flat_roots": len(paths),
-        "flat_bytes": sum(files.measure(path) or 0 for path in paths),
+        "flat_roots": len(found),
+        "flat_bytes": sum(found.values()),
         "flat_allocated_bytes": sum(files.measure_artifact("flat", path) or 0 for path in paths),
     }
 

@@ -533,14 +533,12 @@ def _judge(ledger: Ledger) -> flat_roots.Judge:
     theirs = sync_and_read(ledger)
     with ledger.read() as connection:
         state = EMPTY if connection is None else load_observed(connection)
-    layout = ledger.layout
-    named = None if theirs is None else Named.by(layout, state, theirs)
+    judged = theirs is not None and Named.by(ledger.layout, state, theirs) is not None
 
-    def judge(digest: str | None) -> Literal["needed"] | None:
-        if named is None:
+    def judge(digest: str | None) -> Literal["needed", "left"] | None:
+        if digest in state.manifests or (theirs is not None and digest in theirs.manifests):
             return "needed"
-        path = None if digest is None else layout.artifact("flat_ref", digest)
-        return "needed" if path is not None and named("flat_ref", digest or "", path) else None
+        return None if judged else "left"
 
     return judge
 
