@@ -64,7 +64,7 @@ def kept_because(rule: str, by: Sequence[str], more: int = 0) -> str:
     if more:
         names += f" and {more} more"
     if rule == "unknown":
-        return "msb does not know it"
+        return "msb does not know it, and what msb needs of it cannot be told"
     if rule == "shared":
         return f"shares layers with {names}, which msb does not know"
     return f"{rule} by {names}" if names else rule

@@ -399,7 +399,8 @@ class PlannedArtifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """One thing a deletion is about to delete, and its size in bytes measured beforehand.
 
     ``manifests``: for a layer, how many of the manifests deleted with it had it. ``manifest_digest``: for a
-    flat root, the manifest that it is the root of, where that is known.
+    flat root, the manifest that it is the root of, where that is known. ``own``: in a home that msb keeps it
+    is of an image that msb does not know, so msb-cache deletes it.
     """
 
     kind: ArtifactKind
@@ -407,6 +408,7 @@ class PlannedArtifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     bytes: int | None = None
     manifests: int = 1
     manifest_digest: str | None = None
+    own: bool = False
 
 
 class KeptBack(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

@@ -23,6 +23,7 @@ class IndexState:
         sharing_counts: diff ID to how many manifests have it, of layers that more than one has.
         holders: manifest digest to the names of those that hold it; only held ones.
         unknown_to_msb: references and manifest digests that msb does not know, in a home that it keeps.
+        unjudged: what msb needs cannot be told there, because its index cannot be read as a whole.
         other_spellings: references that msb knows under several spellings, to the manifest digests that the
             others point at.
     """
@@ -33,6 +34,7 @@ class IndexState:
     holders: Mapping[str, Sequence[str]]
     sharing_counts: Mapping[str, int] = field(default_factory=dict)
     unknown_to_msb: frozenset[str] = frozenset()
+    unjudged: bool = False
     other_spellings: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def named_layers(self) -> set[str]:

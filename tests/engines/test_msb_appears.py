@@ -217,8 +217,8 @@ def check(fake: FakeMsb, before: set[str], there: set[str]) -> None:
     """
     filled = os.stat(Layout(fake.home).msb_database).st_size > 0
     gone = there - files_of(fake.home).keys()
-    if not [words for words in fake.calls if words[0] == "image"]:
-        # What a command has published and cannot keep it may take back; nothing else goes without msb.
+    if not filled and not [words for words in fake.calls if words[0] == "image"]:
+        # What a command has published and cannot keep it may take back; else, what msb needs is not known.
         assert gone <= there - before, "deleted without msb"
     assert not filled or not gone & named_by_msb(fake), "deleted although msb needs it"
     with ImageCache(fake.home) as cache:

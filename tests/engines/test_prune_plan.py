@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -328,7 +330,54 @@ def test_remove(
         ),
     ],
 )
-def test_a_prune_leaves_what_the_deleting_program_does_not_know(
+def test_a_prune_leaves_what_msb_does_not_know_where_it_cannot_be_judged(
+    index: IndexState, references: list[str], manifests: list[str], layers: str, kept: list[Kept]
+) -> None:
+    plan = plan_prune(replace(index, unjudged=True))
+    assert [*plan.references] == references
+    assert list(plan.manifests) == manifests
+    assert set(plan.layers) == set(layers)
+    assert list(plan.kept) == kept
+
+
+@pytest.mark.parametrize(
+    ("index", "references", "manifests", "layers", "kept"),
+    [
+        pytest.param(
+            state({"a": "M", "b": "N"}, {"M": "x", "N": "xy"}, fixed="aM"),
+            ["a", "b"],
+            ["M", "N"],
+            "xy",
+            [],
+            id="layers of one that goes, too",
+        ),
+        pytest.param(
+            state({"a": "M", "b": "M"}, {"M": "x"}, fixed="a"),
+            ["a", "b"],
+            ["M"],
+            "x",
+            [],
+            id="only the reference is unknown",
+        ),
+        pytest.param(
+            state({"a": "M", "b": "N"}, {"M": "x", "N": "xy"}, {"M": ["s"]}, fixed="aM"),
+            [],
+            [],
+            "",
+            [Kept("a", "held", ("s",)), Kept("b", "shared", ("M",))],
+            id="an unknown one that is held keeps what shares its layers",
+        ),
+        pytest.param(
+            state({"b": "N"}, {"M": "wx", "N": "y"}, fixed="M"),
+            ["b"],
+            ["M", "N"],
+            "wxy",
+            [],
+            id="an unknown manifest that no reference has",
+        ),
+    ],
+)
+def test_a_prune_takes_what_msb_does_not_know(
     index: IndexState, references: list[str], manifests: list[str], layers: str, kept: list[Kept]
 ) -> None:
     plan = plan_prune(index)
@@ -336,6 +385,14 @@ def test_a_prune_leaves_what_the_deleting_program_does_not_know(
     assert list(plan.manifests) == manifests
     assert set(plan.layers) == set(layers)
     assert list(plan.kept) == kept
+
+
+def test_what_came_after_a_plan_was_shown_keeps_what_shares_its_layers() -> None:
+    shown = plan_prune(state({"b": "N"}, {"N": "xy"}))
+    later = state({"b": "N", "a": "M"}, {"N": "xy", "M": "x"}, fixed="aM")
+    plan = plan_prune(later, shown=shown)
+    assert not plan.references
+    assert plan.kept == (Kept("b", "shared", ("M",)),)
 
 
 def test_a_dangling_manifest_and_a_lone_layer_are_plans_too() -> None:

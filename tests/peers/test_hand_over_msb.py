@@ -1,8 +1,9 @@
-"""The real msb takes over images that msb-cache made without it, under the same digests."""
+"""Images made without the real msb: it takes them over as they are, or we delete them beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,38 @@ def test_it_refuses_one_whose_layer_is_gone(real: Msb) -> None:
         failed = {each.reference for each in cache.hand_over() if each.outcome == "failed"}
         assert failed == {"docker:1", "arm:1", "annotated:1", "twice:1"}
     assert real.references() == {"empty:1", "zstd:1"}
+
+
+def test_what_it_does_not_know_is_deleted_by_us_and_the_rest_by_it(real: Msb) -> None:
+    with ImageCache(real.home) as cache:
+        cache.hand_over("docker:1")
+        before = files_of(real.home)
+        report = cache.remove("annotated:1")  # its layer is one of docker:1, which msb knows
+        assert (report.image_refs_removed, report.layers_removed) == (1, 0)
+        assert before.keys() - files_of(real.home).keys() == {
+            f"{kind}/{name}"
+            for kind, name in (
+                ("manifests", f"{sha256(b'docker.io/library/annotated:1').hexdigest()}.json"),
+                ("fsmeta", f"{IMAGES[2].digest.replace(':', '_')}.erofs"),
+                ("vmdk", f"{IMAGES[2].digest.replace(':', '_')}.vmdk"),
+            )
+        }
+        assert real.references() == {"docker:1"}
+        real("image", "inspect", "docker:1")
+        assert cache.prune().image_refs_removed == 5
+        assert (files_of(real.home), real.references(), cache.list()) == ({}, set(), [])
+        assert cache.rebuild() == []
+        assert cache.verify().sound
+
+
+def test_what_it_takes_from_an_image_that_it_does_not_know_is_recorded(real: Msb) -> None:
+    with ImageCache(real.home) as cache:
+        cache.hand_over("annotated:1")
+        real("image", "rm", "-q", "annotated:1")
+        assert {each.reference.rpartition("/")[2] for each in cache.damage()} == {
+            "arm:1",
+            "docker:1",
+            "twice:1",
+        }
+        (event,) = [each for each in cache.events(types=["layer.deleted"]) if each.subject == ONE.diff_id]
+        assert event.actor.observed

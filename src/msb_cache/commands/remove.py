@@ -97,7 +97,7 @@ def _check_reachable(state: IndexState, canonical: str) -> None:
     kept = Bounds(state)(canonical, state.references[canonical])
     if kept is not None:
         why = (
-            "it came here before msb, which keeps this home and does not know it"
+            "msb keeps this home, and its index cannot be read as a whole, so what it needs cannot be told"
             if kept.rule == UNKNOWN
             else "msb, which keeps this home, would delete layers of images that it does not know; "
             "`msb-cache hand-over` makes them known to it"

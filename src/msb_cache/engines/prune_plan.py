@@ -22,8 +22,9 @@ SHARED = "shared"
 class Kept:
     """A reference or manifest that stays, and why.
 
-    ``held`` by holders, ``referenced`` by others; in a home that msb keeps also ``unknown`` to msb, or
-    ``shared``: its layers are those of images that msb does not know.
+    ``held`` by holders, ``referenced`` by others; in a home that msb keeps also ``shared``: its layers are
+    those of images that stay and that msb does not know; or ``unknown`` to msb, where it cannot be told what
+    msb needs.
     """
 
     subject: str
@@ -65,7 +66,7 @@ def plan_prune(state: IndexState, *, shown: Plan | None = None) -> Plan:
         state: the index.
         shown: a plan that was shown before; nothing outside of it goes, and less may.
     """
-    bounds = Bounds(state)
+    bounds = Bounds(state, _unknown_going(state, shown))
     references: dict[str, str] = {}
     kept = []
     for reference, digest in state.references.items():
@@ -86,19 +87,38 @@ def plan_prune(state: IndexState, *, shown: Plan | None = None) -> Plan:
     return _complete(state, references, candidates, state.layers, state.sharing_counts, kept, shown)
 
 
-class Bounds:
-    """Says what in a home is out of reach of the program that deletes there; of our own engine nothing is."""
+def _unknown_going(state: IndexState, shown: Plan | None) -> set[str]:
+    """Return the manifests of images that msb does not know and that a prune deletes."""
+    if state.unjudged:
+        return set()
+    digests = {state.references.get(name, name) for name in state.unknown_to_msb}
+    staying = set(state.holders)
+    if shown is not None:
+        staying.update(
+            digest for name, digest in state.references.items() if shown.references.get(name) != digest
+        )
+    return digests - staying
 
-    def __init__(self, state: IndexState) -> None:
+
+class Bounds:
+    """Says what in a home is out of reach of the program that deletes there; of our own engine nothing is.
+
+    Args:
+        state: the index.
+        going: manifests that the same deletion takes away, before msb deletes anything.
+    """
+
+    def __init__(self, state: IndexState, going: Collection[str] = ()) -> None:
         self._unknown = state.unknown_to_msb
+        self._unjudged = state.unjudged
         self._manifests = state.manifests
-        digests = {state.references.get(name, name) for name in state.unknown_to_msb}
+        digests = {state.references.get(name, name) for name in state.unknown_to_msb}.difference(going)
         self._layers = {diff_id: digest for digest in digests for diff_id in state.manifests.get(digest, ())}
 
     def __call__(self, subject: str, digest: str) -> Kept | None:
         """Return what keeps ``subject``, which is or points at the manifest ``digest``; None: nothing."""
         if subject in self._unknown or digest in self._unknown:
-            return Kept(subject, UNKNOWN)
+            return Kept(subject, UNKNOWN) if self._unjudged else None
         if self._layers:
             # msb would take the layers away from the images that it does not know.
             own = self._manifests.get(digest, ())

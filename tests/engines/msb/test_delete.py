@@ -19,10 +19,12 @@ from msb_cache import (
     ImageInUseError,
     ImageNotFoundError,
     MsbProgramError,
+    SyncReport,
 )
 from msb_cache import failpoints as steps
 from msb_cache.artifacts.layout import Layout, lock_path
-from msb_cache.artifacts.locks import Lock
+from msb_cache.artifacts.locks import Lease, Lock
+from msb_cache.engines.decision import Confirm
 from msb_cache.eventstore import events as ev
 from msb_cache.wording import plural
 from tests.engines.msb.support import (
@@ -38,7 +40,7 @@ from tests.engines.msb.support import (
 )
 from tests.engines.support import left, refusing
 from tests.fakemsb import FakeMsb
-from tests.imagebuilder import BuiltImage, docker_archive, file, image, layer
+from tests.imagebuilder import BuiltImage, docker_archive, file, image, layer, oci_archive
 from tests.peers.realmsb import IMAGES
 
 ALONE, TWO, APP = IMAGES["alone"], IMAGES["two"], IMAGES["app"]
@@ -460,13 +462,15 @@ def test_a_hold_of_ours_keeps_an_image(fake: FakeMsb, cache: ImageCache) -> None
 # -- images that were here before msb ---------------------------------------------------------------------
 
 
+OWN = image([APP.layers[0], layer([file("own", b"own")])], "own:1")
+
+
 @pytest.fixture
 def mixed(own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMsb:
     """Return msb with a home of ours, where it has app:1 and alone:1; own:1 shares a layer with app:1."""
     with ImageCache(own_home) as ours:
-        own = image([APP.layers[0], layer([file("own", b"own")])], "own:1")
         path = tmp_path / "own.tar"
-        path.write_bytes(docker_archive(own))
+        path.write_bytes(oci_archive(OWN))
         ours.load(path)
     fake = FakeMsb(tmp_path / "msb", own_home)
     monkeypatch.setenv("MSB_PATH", str(fake.program))
@@ -475,27 +479,122 @@ def mixed(own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fa
     return fake
 
 
-def test_what_msb_does_not_know_stays(mixed: FakeMsb) -> None:
+def own_files(home: Path) -> set[str]:
+    """Return the artifacts of own:1 that nothing else has."""
+    layout = Layout(home)
+    paths = [layout.metadata("docker.io/library/own:1"), layout.layer(OWN.layers[1].diff_id)]
+    paths += [layout.fsmeta(OWN.digest), layout.vmdk(OWN.digest)]
+    return {str(path.relative_to(layout.cache)) for path in paths}
+
+
+def agree(cache: ImageCache, fake: FakeMsb) -> None:
+    """As ``check``, where the fake msb has merged no layers of ours."""
+    assert cache.sync(force=True) == SyncReport()
+    assert {each.reference for each in cache.list()} == fake.references()
+    assert cache.rebuild() == []
+    broken = [problem for problem in cache.verify().disk if problem.problem != "extra"]
+    assert {(each.problem, each.kind) for each in broken} <= {("other", "fsmeta")}
+
+
+def test_an_image_that_msb_does_not_know_is_removed_by_us(mixed: FakeMsb) -> None:
     with ImageCache(mixed.home) as cache:
+        with pytest.raises(HomeOwnedByMicrosandboxError, match=r"layers of images .*`msb-cache hand-over`"):
+            cache.remove("app:1")
         before = files_of(mixed.home)
-        for name, problem in (
-            ("own:1", "own:1 is not removed: it came here before msb"),
-            ("app:1", "app:1 is not removed: msb, which keeps this home, would delete layers of images"),
-        ):
-            with pytest.raises(HomeOwnedByMicrosandboxError, match=problem):
-                cache.remove(name)
+        report = cache.remove("own:1")
         assert mixed.calls == []
-        assert files_of(mixed.home) == before
-        report = cache.prune(orphans=True)
+        assert before.keys() - files_of(mixed.home).keys() == own_files(mixed.home)
+        counted = (report.image_refs_removed, report.manifests_removed, report.layers_removed)
+        assert counted == (1, 1, 1)
+        assert report.bytes_reclaimed == sum(before[name] for name in own_files(mixed.home))
+        found = operation_of(cache, report.operation)
+        assert {name for name, _ in found} == {
+            *("deletion.started", "image.removed", "manifest.deleted", "metadata.deleted", "vmdk.deleted"),
+            *("fsmeta.deleted", "layer.deleted", "deletion.finished"),
+        }
+        assert cache.deletion(report.operation or "").counters.outcome == "completed"
+        assert mixed.references() == {"app:1", "alone:1"}
+        assert cache.remove("app:1").image_refs_removed == 1  # nothing that msb does not know is in the way
+        check(cache, mixed)
+
+
+@pytest.mark.parametrize("confirm", [None, yes])
+def test_a_prune_takes_both(mixed: FakeMsb, confirm: Confirm | None) -> None:
+    with ImageCache(mixed.home) as cache:
+        report = cache.prune(confirm=confirm)
+        counted = (report.image_refs_removed, report.manifests_removed, report.layers_removed)
+        assert counted == (3, 3, 4)
+        assert files_of(mixed.home) == {}
+        assert [words[1] for words in mixed.calls] == ["remove" if confirm else "prune"]  # one run, as ever
+        assert cache.list() == []
+        check(cache, mixed)
+
+
+def test_one_that_is_held_by_us_keeps_what_shares_its_layers(mixed: FakeMsb) -> None:
+    with ImageCache(mixed.home) as cache:
+        cache.hold("own:1", "sandbox:mine")
+        report = cache.prune()
         assert [words[1] for words in mixed.calls] == ["remove"]  # msb's own prune would take app:1
-        assert (report.image_refs_removed, report.orphans_removed) == (1, 0)
         assert {each.reference for each in cache.list()} == {"own:1", "app:1"}
         assert {each.subject: each.rule for each in cache.deletion(report.operation or "").kept} == {
-            "docker.io/library/own:1": "unknown",
+            "docker.io/library/own:1": "held",
             APP_1: "shared",
         }
         # The fake msb merges no layers of ours.
         assert {(each.problem, each.kind) for each in cache.verify().disk} <= {("other", "fsmeta")}
+
+
+def test_what_msb_comes_to_need_is_kept(mixed: FakeMsb) -> None:
+    at("msb.decided", lambda: mixed.load(OWN))
+    with ImageCache(mixed.home) as cache:
+        before = files_of(mixed.home)
+        report = cache.remove("own:1")
+        assert report.image_refs_removed == 1
+        assert files_of(mixed.home).keys() == before.keys()
+        assert {*outcomes(cache, report.operation).values()} == {"deleted", "kept needed"}
+        assert mixed.references() == {"app:1", "alone:1", "own:1"}
+        assert {each.reference for each in cache.list()} == {"app:1", "alone:1", "own:1"}
+        agree(cache, mixed)
+
+
+def test_what_a_sandbox_has_leased_is_left_for_the_next_deletion(mixed: FakeMsb) -> None:
+    path = Layout(mixed.home).layer(OWN.layers[1].diff_id)
+    lease(path).parent.mkdir(exist_ok=True)
+    with ImageCache(mixed.home) as cache, Lease(lease(path)) as held:
+        assert held.acquire()
+        report = cache.remove("own:1")
+        assert outcomes(cache, report.operation)["layer", OWN.layers[1].diff_id] == "kept busy"
+        held.release()
+        assert path.exists()
+        cache.prune()
+        assert not path.exists()
+
+
+@pytest.mark.parametrize("step", ["msb.decided", "msb.collected", "msb.concluding"])
+def test_killed_while_it_deletes_what_msb_does_not_know(mixed: FakeMsb, step: str) -> None:
+    def run() -> None:
+        with ImageCache(mixed.home) as cache:
+            cache.remove("own:1")
+
+    before = files_of(mixed.home)
+    os.waitpid(forked(run, Kill(step, 0)), 0)
+    with ImageCache(mixed.home) as cache:
+        cache.release("sandbox:none")  # which recovers
+        assert before.keys() - files_of(mixed.home).keys() == own_files(mixed.home)
+        (summary,) = cache.deletions()
+        assert (summary.counters.outcome, summary.counters.recovered) == ("completed", 1)
+        assert summary.counters.bytes_reclaimed == sum(before[name] for name in own_files(mixed.home))
+        agree(cache, mixed)
+
+
+def test_nothing_of_it_goes_while_something_cannot_be_judged(mixed: FakeMsb) -> None:
+    mixed.rows("UPDATE manifest SET digest = 'odd' WHERE digest = (SELECT max(digest) FROM manifest)")
+    with ImageCache(mixed.home) as cache:
+        with pytest.raises(HomeOwnedByMicrosandboxError, match="cannot be read as a whole"):
+            cache.remove("own:1")
+        assert ("docker.io/library/own:1", "unknown") in {
+            (each.subject, each.rule) for each in cache.preview_prune().plan.kept
+        }
 
 
 # -- who did it -------------------------------------------------------------------------------------------

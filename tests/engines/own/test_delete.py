@@ -239,6 +239,7 @@ def test_ctrl_c_says_what_is_left_and_what_finishes_it(
     notes: list[str] = []
     with ImageCache(tmp_path / "home", note=notes.append) as cache:
         load(cache, ONE, TWO)
+        notes.clear()  # who keeps the new home
         files = [path for *_, path in Layout(cache.home).files()]
         observe(stop)
         with pytest.raises(KeyboardInterrupt):

@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from msgspec.structs import replace as with_fields
+
 from msb_cache import diagnostics
 from msb_cache.artifacts import files, metadata
 from msb_cache.artifacts.durable import Changes
@@ -84,7 +86,7 @@ def observed(connection: sqlite3.Connection, theirs: MsbState) -> IndexState:
         for name, image in theirs.images.items()
         if len(image.digests) > 1 and name in state.references
     }
-    return replace(state, other_spellings=others)
+    return replace(state, other_spellings=others, unjudged=not can_judge(theirs))
 
 
 def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Preview:
@@ -102,11 +104,11 @@ def _preview(ledger: Ledger, theirs: MsbState, planner: Planner, *, orphans: boo
     plan = planner(state, None)
     named = Named.by(layout, state, theirs) if left or orphans else None
     if named is None:
-        return Preview(plan, tuple(flat_roots.completed(layout, [*_named(layout, plan)])))
+        return Preview(plan, tuple(flat_roots.completed(layout, [*_named(layout, plan, state, theirs)])))
     left = [each for each in _unnamed(left, named) if _is_as_it_was_left(each)]
     busy = flat_roots.in_use(layout, [each.planned for each in left])
     left = [each for each in left if (each.kind, each.subject) not in busy]
-    found = [*_named(layout, plan), *(each.planned for each in left)]
+    found = [*_named(layout, plan, state, theirs), *(each.planned for each in left)]
     if orphans:
         paths = {each.path for each in left}
         old = [artifact for path, artifact in _collectable(layout, named) if path not in paths]
@@ -148,23 +150,26 @@ def delete(
         with ledger.write(operation.id, owner="msb") as transaction:
             assert theirs is not None  # noqa: S101
             state = observed(transaction.connection, theirs)
-            plan = _decide(transaction, operation.id, state, planner, shown, kind, policy)
-        if plan is None:
+            decided = _decide(transaction, operation.id, state, theirs, planner, shown, kind, policy)
+        if decided is None:
             return None, shown
+        plan, own, others = decided
         reached("msb.decided")
         diagnostics.info("deletion.decided", operation=operation.id, kind=kind, engine="msb")
         run = _Run(ledger, program, operation, reader, force=policy.get("force") is True)
         try:
+            # First: what both have is needed until the record is gone of the one that msb does not know.
+            if own:
+                _collect(ledger, operation.id, own)
             if kind == "prune" and confirm is None and not plan.empty and run.is_everything(plan):
                 run.prune()
             else:
                 run.remove([*plan.references])
                 if plan.manifests and run.only_these_are_left(plan):
                     run.prune()
-            collected = _ours_to_delete(shown, plan)
-            if collected:
+            if others:
                 run.theirs = None
-                _collect(ledger, operation.id, collected)
+                _collect(ledger, operation.id, others)
         except KeyboardInterrupt:
             conclude(ledger, operation.id, run.refused, theirs=run.theirs)
             ledger.note(_stopped(ledger, operation.id))
@@ -192,37 +197,81 @@ def _decide(
     transaction: Transaction,
     operation: str,
     state: IndexState,
+    theirs: MsbState,
     planner: Planner,
     shown: Preview,
     kind: ev.DeletionKind,
     policy: dict[str, Any],
-) -> Plan | None:
-    """Append the intent; None when nothing of what was shown is left to delete."""
+) -> tuple[Plan, list[ev.PlannedArtifact], list[ev.PlannedArtifact]] | None:
+    """Append the intent; return what msb is asked for, what is ours to delete before, and what after that.
+
+    None when nothing of what was shown is left to delete.
+    """
     plan = planner(state, shown.plan)
     if plan.empty and kind == "remove":
         return None  # its reference points elsewhere by now, and another plan is made
-    chosen = names(plan) | shown.orphaned()
-    wanted = [
-        artifact
-        for artifact in shown.artifacts
-        if goes_with(artifact) in chosen or (artifact.kind, artifact.subject) in chosen
-    ]
+    orphaned = shown.orphaned()
+    going = [*_marked(_in(shown, plan), state, theirs)]
+    wanted = going + [each for each in shown.artifacts if (each.kind, each.subject) in orphaned]
     if plan.empty and not wanted:
         return None
     kept = [kept_back(each) for each in plan.kept]
-    events = started(kind, policy, wanted, kept, engine="msb")
-    transaction.append([NewEvent(event, operation) for event in events])
-    return plan
+    events = [NewEvent(event, operation) for event in started(kind, policy, wanted, kept, engine="msb")]
+    # What msb does not know leaves the index now, as in a home of ours; the rest when msb has deleted it.
+    for reference, digest in plan.references.items():
+        if reference in state.unknown_to_msb:
+            forced = kind == "remove" and digest in state.holders
+            removed = ev.ImageRemoved(manifest_digest=digest, cause=kind, forced=forced)
+            events.append(NewEvent(removed, reference))
+    events += [
+        NewEvent(ev.ManifestDeleted(), digest) for digest in plan.manifests if digest in state.unknown_to_msb
+    ]
+    transaction.append(events)
+    own = [artifact for artifact in going if artifact.own]
+    flat = [artifact for artifact in going if artifact.kind in FLAT]
+    return _of_msb(plan, state), own, [*flat, *wanted[len(going) :]]
 
 
-def _named(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
+def _of_msb(plan: Plan, state: IndexState) -> Plan:
+    """Return what of a plan msb is asked for: all that it knows."""
+    unknown = state.unknown_to_msb
+    return replace(
+        plan,
+        references={name: digest for name, digest in plan.references.items() if name not in unknown},
+        manifests=[digest for digest in plan.manifests if digest not in unknown],
+        layers=(),
+    )
+
+
+def _named(layout: Layout, plan: Plan, state: IndexState, theirs: MsbState) -> Iterator[ev.PlannedArtifact]:
     """Yield what a plan deletes. Every reference is named, by its metadata, even if that has no file."""
     found = [*planned(layout, plan)]
     measured = {artifact.subject for artifact in found if artifact.kind == "metadata"}
     for reference in plan.references:
         if reference not in measured:
-            yield ev.PlannedArtifact(kind="metadata", subject=reference)
-    yield from found
+            found.insert(0, ev.PlannedArtifact(kind="metadata", subject=reference))
+    return _marked(found, state, theirs)
+
+
+def _marked(
+    artifacts: Sequence[ev.PlannedArtifact], state: IndexState, theirs: MsbState
+) -> Iterator[ev.PlannedArtifact]:
+    """Mark as our own to delete what an image has that msb does not know, and none has that it knows."""
+    if not state.unknown_to_msb:
+        yield from artifacts
+        return
+    known = {layer.diff_id for manifest in theirs.manifests.values() for layer in manifest.layers}
+    for artifact in artifacts:
+        is_layer, subject = artifact.kind == "layer", artifact.subject
+        own = subject not in known if is_layer else subject in state.unknown_to_msb
+        own = own and artifact.kind not in FLAT  # which msb never deletes
+        yield artifact if own == artifact.own else with_fields(artifact, own=own)
+
+
+def _in(shown: Preview, plan: Plan) -> list[ev.PlannedArtifact]:
+    """Return the shown artifacts that a plan deletes."""
+    chosen = names(plan)
+    return [artifact for artifact in shown.artifacts if goes_with(artifact) in chosen]
 
 
 class _Run:
@@ -329,8 +378,10 @@ def recover(ledger: Ledger, operation: str) -> None:
     with ledger.read() as connection:
         assert connection is not None  # noqa: S101
         pending = deletions.pending(connection, ledger.store(connection), operation)
+    own = [artifact for artifact in pending if artifact.own]
     with ledger.drawing_on_reserve(len(pending)):
         if ledger.owned_by_msb:
+            _collect(ledger, operation, own, recovering=True)
             _collect_flat(ledger, operation, pending, recovering=True)
         conclude(ledger, operation, recovering=True)
 
@@ -411,6 +462,11 @@ def _refusal(reference: str, digest: str, theirs: MsbState | None, said: str | N
 # -- files that no record names ---------------------------------------------------------------------------
 
 
+def can_judge(theirs: MsbState) -> bool:
+    """Return whether what msb needs can be told; else any layer could be that of a manifest that is held."""
+    return theirs.complete and all(digest in theirs.manifests for digest, _ in theirs.holds)
+
+
 class Named:
     """Says of files whether they are needed: what neither index names is not, but for metadata in use.
 
@@ -424,8 +480,8 @@ class Named:
     @classmethod
     def by(cls, layout: Layout, state: IndexState, theirs: MsbState) -> Named | None:
         """Return what our index and msb's name; None: a sandbox may need what has no record here."""
-        if not theirs.complete or any(digest not in theirs.manifests for digest, _ in theirs.holds):
-            return None  # any layer could be that manifest's
+        if not can_judge(theirs):
+            return None
         layers = state.named_layers()
         layers.update(layer.diff_id for manifest in theirs.manifests.values() for layer in manifest.layers)
         references = {*state.references, *theirs.images}
@@ -501,23 +557,18 @@ def _locks(path: Path) -> tuple[Path, Path]:
     return lease_path(path), lock_path(path)
 
 
-def _ours_to_delete(shown: Preview, plan: Plan) -> list[ev.PlannedArtifact]:
-    """Return what of the decided artifacts msb does not delete: flat roots, and files that no image names."""
-    orphaned, named = shown.orphaned(), names(plan)
-    return [
-        artifact
-        for artifact in shown.artifacts
-        if (artifact.kind, artifact.subject) in orphaned
-        or (artifact.kind in FLAT and goes_with(artifact) in named)
-    ]
+def _collect(
+    ledger: Ledger, operation: str, decided: Sequence[ev.PlannedArtifact], *, recovering: bool = False
+) -> None:
+    """Delete files that still no record names, while no sandbox can come to use them.
 
-
-def _collect(ledger: Ledger, operation: str, wanted: Sequence[ev.PlannedArtifact]) -> None:
-    """Delete files that still no record names, while no sandbox can come to use them."""
-    others = [artifact for artifact in wanted if artifact.kind not in FLAT]
+    With ``recovering`` another process has decided, and one that is absent was deleted by it.
+    """
+    others = [artifact for artifact in decided if artifact.kind not in (*FLAT, "manifest")]
     for start in range(0, len(others), _MANY_FILES):
-        _collect_some(ledger, operation, others[start : start + _MANY_FILES])
-    _collect_flat(ledger, operation, wanted)
+        _collect_some(ledger, operation, others[start : start + _MANY_FILES], recovering)
+        reached("msb.collected")
+    _collect_flat(ledger, operation, decided, recovering=recovering)
 
 
 def _collect_flat(
@@ -543,7 +594,9 @@ def _judge(ledger: Ledger) -> flat_roots.Judge:
     return judge
 
 
-def _collect_some(ledger: Ledger, operation: str, wanted: Sequence[ev.PlannedArtifact]) -> None:
+def _collect_some(
+    ledger: Ledger, operation: str, wanted: Sequence[ev.PlannedArtifact], recovering: bool
+) -> None:
     layout = ledger.layout
     outcomes: list[NewEvent] = []
     changes = Changes()
@@ -566,7 +619,7 @@ def _collect_some(ledger: Ledger, operation: str, wanted: Sequence[ev.PlannedArt
             if named is None or named(artifact.kind, artifact.subject, path):
                 event = ev.ArtifactKept(kind=artifact.kind, reason="needed")
             else:
-                event = _unlink(layout, artifact, changes)
+                event = _unlink(layout, artifact, changes, recovering)
             outcomes.append(NewEvent(event, artifact.subject))
     changes.sync()
     with ledger.write(operation, owner="msb") as transaction:
@@ -583,10 +636,12 @@ def _lock(path: Path, held: ExitStack) -> bool:
     return True
 
 
-def _unlink(layout: Layout, artifact: ev.PlannedArtifact, changes: Changes) -> ev.Event:
+def _unlink(layout: Layout, artifact: ev.PlannedArtifact, changes: Changes, recovering: bool) -> ev.Event:
     try:
         size = changes.delete(layout.artifact(artifact.kind, artifact.subject))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         return ev.ArtifactDeleteFailed(kind=artifact.kind, errno=error.errno or 0, reason=reason)
+    if recovering and size is None:
+        return deleted(artifact, artifact.bytes, recovered=True)
     return deleted(artifact, size)
