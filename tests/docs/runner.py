@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -23,6 +23,7 @@ from tests.docs.markdown import Block, blocks
 from tests.docs.normalise import OPERATION, masked, shown
 from tests.docs.registry import DOCUMENTED, DocumentedRegistry
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 CHILD = Path(__file__).with_name("child.py")
 
 
@@ -48,6 +49,7 @@ class Session:
         }
         (self.home / ".tmp").mkdir()
         write_archives(self.home)
+        (self.home / "examples").symlink_to(ROOT / "examples")
 
     def __enter__(self) -> Session:
         return self
@@ -137,14 +139,19 @@ class Session:
         return text if not text or text.endswith("\n") else text + "\n"
 
 
-def run(markdown: str, require: Callable[[str], str | None]) -> Iterator[tuple[Block, str, str]]:
+def run(
+    markdown: str, require: Callable[[str], str | None], *, provided: Mapping[str, str] | None = None
+) -> Iterator[tuple[Block, str, str]]:
     """Yield each block whose text can be checked, the text it has, and the text it must have.
 
     ``require`` gives the path of a program that a block needs; without one, the block is left out.
+    ``provided``: programs that are there from the beginning, and their paths.
     """
     found = blocks(markdown)
     left_out = None
     with Session() as session:
+        for program, path in (provided or {}).items():
+            session.provide(program, path)
         for number, block in enumerate(found):
             following = found[number + 1] if number + 1 < len(found) else None
             if block.marker == "not run":

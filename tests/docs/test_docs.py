@@ -51,6 +51,35 @@ def test_the_examples_of(path: Path, require_peer: Callable[[str], str]) -> None
         pytest.skip(f"all but the examples that need {', '.join(sorted(missing))}, which is missing")
 
 
+_OF_THE_ENGINE = (
+    (re.compile(r"^note: .*\n", re.MULTILINE), ""),
+    (re.compile(r"((?:vmdk|fsmeta) deleted .*  )[\d.]+ K?i?B freed"), r"\1<size> freed"),
+    (re.compile(r"(Deletes .*: )[\d.]+ KiB"), r"\1<size>"),
+    (re.compile(r"\(event \d+\)"), "(event <n>)"),
+    (re.compile(r"\d+ events"), "<n> events"),
+)
+"""What the first steps print otherwise in a home of msb: who keeps it, and what its own files measure."""
+
+
+@pytest.mark.slow
+def test_the_first_steps_work_with_msb_installed_too(msb: str) -> None:
+    readme = (ROOT / "README.md").read_text()
+    steps = readme.partition("## Use it on your existing microsandbox")[0]
+
+    def same_lines(text: str) -> list[str]:
+        for pattern, instead in _OF_THE_ENGINE:
+            text = pattern.sub(instead, text)
+        return sorted(masked(text).splitlines())
+
+    compared = [
+        (same_lines(documented), same_lines(real))
+        for _, documented, real in run(steps, lambda program: None, provided={"msb": msb})
+    ]
+    assert compared
+    for documented, real in compared:
+        assert documented == real
+
+
 @pytest.mark.parametrize("path", [*DOCS, ROOT / "CHANGELOG.md"], ids=lambda path: path.name)
 def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
