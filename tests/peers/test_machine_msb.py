@@ -171,7 +171,7 @@ class Home(RuleBasedStateMachine):
     def msb_removes_a_snapshot(self, which: int) -> None:
         path = sorted(self.seen.snapshots)[which % len(self.seen.snapshots)]
         self.step("msb snapshot rm", path)
-        self.real("snapshot", "rm", path)
+        self.real("snapshot", "rm", path, fails=True)  # it may be the one that the next builds on
 
     @precondition(lambda self: self.seen.refs)
     @rule(which=some, force=st.booleans())
