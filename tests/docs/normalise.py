@@ -10,7 +10,6 @@ import platform
 import re
 from pathlib import Path
 
-from msb_cache.cli.describe import who
 from msb_cache.home.identity import current_actor
 
 HOME = "/home/charlie"
@@ -49,8 +48,15 @@ def shown(output: str, home: Path) -> str:
     text = _ANSI.sub("", output).replace("\r\n", "\n").replace(str(home), HOME)
     here = current_actor("msb-cache")
     uid, host, user = here.uid, here.host, here.user
-    text = text.replace(who(here), f"{USER}@{HOST}").replace(f"{user}@{host}", f"{USER}@{HOST}")
-    text = text.replace(f"{USER}@{HOST} (uid {uid})", f"{USER}@{HOST} (uid {UID})")
+    known = {f"as {user}", here.unit, here.container}
+
+    def fictitious(match: re.Match[str]) -> str:
+        notes = [note for note in (match[1] or "").split(", ") if note and note not in known]
+        told = ", ".join(f"uid {UID}" if note == f"uid {uid}" else note for note in notes)
+        return f"{USER}@{HOST} ({told})" if told else f"{USER}@{HOST}"
+
+    names = "|".join(map(re.escape, {user, here.login or user}))
+    text = re.sub(rf"\b(?:{names})@{re.escape(host)}\b(?: \(([^()\n]*)\))?", fictitious, text)
     text = _KERNELS.sub("", text)
     for key, value, instead in (
         ("user", user, USER),
