@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
@@ -190,12 +191,12 @@ class _Seen:
 
     def __init__(self, theirs: MsbState, look: Look, begun: Sequence[NewEvent]) -> None:
         self._look = look
-        self._references: dict[str, list[MsbImage]] = {}
-        for image in theirs.images.values():
-            for digest in image.digests:
-                self._references.setdefault(digest, []).append(image)
+        self._images = theirs.images
         self._pulled = {event.subject for event in begun if isinstance(event.event, ev.ImagePulled)}
-        self._used = {event.subject for event in begun if isinstance(event.event, ev.ImageUsed)}
+        used = {event.subject for event in begun if isinstance(event.event, ev.ImageUsed)}
+        named = [theirs.images[name] for name in self._pulled | used if name in theirs.images]
+        self.busy = {digest for image in named for digest in image.digests}
+        """The manifests to whose references something happened."""
 
     def new(self, manifest: MsbManifest, before: str | None) -> Stored | None:
         """Return what is seen of a manifest for the first time; ``before``: the digest of how it was kept.
@@ -215,10 +216,13 @@ class _Seen:
         """Return what was seen of a manifest before, if it still is there."""
         return next((stored for _, stored in self._files(manifest) if stored.digest == before), None)
 
-    def is_quiet(self, manifest: MsbManifest) -> bool:
-        """Whether nothing happened to the references that point at a manifest."""
-        images = self._references.get(manifest.digest, ())
-        return not any(image.reference in self._pulled or image.reference in self._used for image in images)
+    @cached_property
+    def _references(self) -> dict[str, list[MsbImage]]:
+        found: dict[str, list[MsbImage]] = {}
+        for image in self._images.values():
+            for digest in image.digests:
+                found.setdefault(digest, []).append(image)
+        return found
 
     def _files(self, manifest: MsbManifest) -> Iterator[tuple[MsbImage, Stored]]:
         for image in self._references.get(manifest.digest, ()):
@@ -248,7 +252,7 @@ def _added(ours: Known, theirs: MsbState, measure: Measure, seen: _Seen) -> list
         if known is not None and known.row != manifest.row:
             known = None
         before = None if known is None else known.stored_digest
-        stored = None if before is not None and seen.is_quiet(manifest) else seen.new(manifest, before)
+        stored = seen.new(manifest, before) if before is None or digest in seen.busy else None
         if (
             known is None
             or known.size_bytes != manifest.total_size

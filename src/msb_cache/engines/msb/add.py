@@ -223,15 +223,15 @@ def explained(references: Sequence[str], source: ev.Source, began_ns: int) -> At
         seen: set[str] = set()
 
         def completed(pulled: ev.ImagePulled) -> ev.ImagePulled:
-            own = {
-                layer.diff_id: layer.size or 0 for layer in theirs.manifests[pulled.manifest_digest].layers
-            }
+            manifest = theirs.manifests[pulled.manifest_digest]
+            own = {layer.diff_id: layer.size or 0 for layer in manifest.layers}
+            total = sum(own.values()) if manifest.total_size is None else manifest.total_size
             fetched = sum(new.pop(diff_id, 0) for diff_id in own)
             return replace(
                 pulled,
                 source=source,
                 bytes_fetched=fetched,
-                bytes_reused=sum(own.values()) - fetched,
+                bytes_reused=max(total - fetched, 0),
                 duration_ns=duration,
             )
 
