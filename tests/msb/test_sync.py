@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from msb_cache import (
     Actor,
@@ -27,17 +29,19 @@ from msb_cache import (
     SyncReport,
     failpoints,
 )
+from msb_cache.artifacts import metadata
 from msb_cache.artifacts.layout import Layout
 from msb_cache.eventstore import chain
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import NewEvent
+from msb_cache.eventstore.upcasting import CATALOGUE
 from msb_cache.home import foreign_db
 from msb_cache.home.ledger import Ledger
-from msb_cache.msb import liveness, runs, sync
+from msb_cache.msb import liveness, runs, stored, sync
 from msb_cache.msb.witness import Changer
 from msb_cache.projections import live
-from tests.imagebuilder import docker_archive, sample
+from tests.imagebuilder import BuiltImage, docker_archive, sample, sha256
 from tests.logs import digest
 from tests.msbhome import SECRET, MsbHome
 
@@ -76,6 +80,71 @@ def sound(cache: ImageCache) -> bool:
 
 
 # -- what is recorded -------------------------------------------------------------------------------------
+
+
+def test_what_an_older_release_recorded_is_completed_once(
+    home: MsbHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It wrote the first version of manifest.added, and did not look into metadata files."""
+    built = sample(config={"StopSignal": "SIGQUIT", "Labels": {"k": "v"}})
+    diff_ids = [layer.diff_id for layer in built.layers]
+    with monkeypatch.context() as older:
+        older.setattr(ev.ManifestAdded, "version", 1)
+        older.setattr(stored, "look", lambda path: None)
+        home.connection.execute("UPDATE manifest SET media_type = 'm'")
+        for row_id, diff_id in enumerate(diff_ids, 1):
+            home.connection.execute("UPDATE layer SET diff_id = ? WHERE id = ?", (diff_id, row_id))
+        home.connection.execute("UPDATE config SET digest = ?", (sha256(built.config),))
+        home.connection.execute("UPDATE manifest SET config_digest = ?", (sha256(built.config),))
+        with ImageCache(home.layout.home) as cache:
+            cache.sync()
+            versions = {event.version for event in cache.events() if event.type == "manifest.added"}
+            assert versions == {1}
+        CATALOGUE._decoders.clear()  # it knows by now how to read the first version as the newest
+    home.connection.execute("UPDATE manifest SET total_size_bytes = 77 WHERE id = 1")
+    home.connection.execute("UPDATE manifest SET total_size_bytes = NULL, media_type = NULL WHERE id = 2")
+    path = home.layout.metadata("docker.io/library/app:1")
+    one = replace(metadata_of(built), manifest_digest=digest("manifest one"))
+    path.write_bytes(metadata.render(one))
+    with ImageCache(home.layout.home, sync=False) as cache:
+        cache.rebuild()  # as when the fold has a new version
+        assert (cache.get("app:1").size_bytes, cache.get("example.org/two:2").size_bytes) == (2241, 2242)
+    with ImageCache(home.layout.home) as cache:
+        assert types(cache.sync(force=True)) == ["manifest.added", "manifest.added"]
+        assert cache.sync(force=True).events == ()
+        assert sound(cache)
+        config = cache.inspect("app:1").config
+        assert config is not None
+        assert (cache.get("app:1").size_bytes, config.stop_signal) == (77, "SIGQUIT")
+        assert cache.get("example.org/two:2").size_bytes is None
+        assert [problem for problem in cache.verify().disk if problem.path == path] == []
+        path.write_bytes(metadata.render(one).replace(b'\\"size\\"', b'\\"sizE\\"'))
+        assert [problem.kind for problem in cache.verify().disk if problem.path == path] == ["metadata"]
+
+
+def metadata_of(built: BuiltImage) -> metadata.Metadata:
+    """Return what the metadata file of an image has."""
+    config = json.loads(built.config)["config"]
+    return metadata.Metadata(
+        manifest_digest=built.digest,
+        config_digest=sha256(built.config),
+        raw_manifest_json=built.manifest.decode(),
+        raw_config_json=built.config.decode(),
+        config={
+            **dict.fromkeys(metadata.CONFIG_KEYS),
+            "labels": config["Labels"],
+            "stop_signal": config["StopSignal"],
+        },
+        layers=[
+            metadata.LayerMetadata(
+                digest=each.digest,
+                media_type=each.media_type,
+                size_bytes=len(each.blob),
+                diff_id=each.diff_id,
+            )
+            for each in built.layers
+        ],
+    )
 
 
 def test_first_contact_is_one_operation(home: MsbHome, cache: ImageCache) -> None:
