@@ -60,12 +60,22 @@ def deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]:
     }
     if isinstance(report, DeletionReport):
         found["images"] = [
-            {"reference": familiar(reference), "digest": data.manifest_digest, "forced": data.forced}
+            {
+                "reference": data.spelling or familiar(reference),
+                "digest": data.manifest_digest,
+                "forced": data.forced,
+            }
             for reference, data in report.images
         ]
         found["artifacts"] = [msgspec.to_builtins(artifact) for artifact in report.artifacts]
         found["kept"] = [
-            {"subject": kept.subject, "rule": kept.rule, "by": list(kept.holders), "more": kept.more}
+            {
+                "subject": kept.subject,
+                "spelling": kept.spelling,
+                "rule": kept.rule,
+                "by": list(kept.holders),
+                "more": kept.more,
+            }
             for kept in report.kept
         ]
     return found
@@ -94,7 +104,8 @@ def print_deletion(report: DeletionReport) -> None:
         output.line(f"Images removed ({len(report.images)})")
         for reference, data in report.images:
             forced = "   forced" if data.forced else ""
-            output.line(f"  {familiar(reference)}   {data.manifest_digest}{forced}")
+            name = data.spelling or familiar(reference)
+            output.line(f"  {name}   {data.manifest_digest}{forced}")
     if report.artifacts:
         output.line()
         output.line(f"Artifacts ({len(report.artifacts)})")
@@ -117,7 +128,7 @@ def print_deletion(report: DeletionReport) -> None:
         output.line(f"Kept ({len(report.kept)})")
         for kept in report.kept:
             because = kept_because(kept.rule, kept.holders, kept.more)
-            output.line(f"  {subject(kept.subject)}   {because}")
+            output.line(f"  {kept.spelling or subject(kept.subject)}   {because}")
 
 
 def _artifact_note(artifact: ArtifactReport) -> str:

@@ -43,15 +43,15 @@ def event_row(event: StoredEvent) -> tuple[str, ...]:
         str(event.seq),
         output.local_time_with_offset(event.occurred_at_ns),
         event.type,
-        subject(event.subject),
+        subject(event.subject, getattr(event.data, "spelling", None)),
         describe(event).details,
         who(event.actor),
     )
 
 
-def subject(text: str) -> str:
-    """Return an event's subject as people read it."""
-    return output.short(text) if text.startswith("sha256:") else familiar(text)
+def subject(text: str, spelling: str | None = None) -> str:
+    """Return an event's subject as people read it; of a reference, the spelling if that is known."""
+    return output.short(text) if text.startswith("sha256:") else spelling or familiar(text)
 
 
 def some(found: Iterable[StoredEvent]) -> Iterator[StoredEvent] | None:

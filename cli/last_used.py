@@ -10,7 +10,6 @@ import click
 from msb_cache.cli import output
 from msb_cache.cli.common import examples, format_option, open_cache
 from msb_cache.cli.describe import describe, fields, who
-from msb_cache.queries.resolve import familiar
 from msb_cache.wording import duration
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def _idle_row(image: IdleImage) -> tuple[str, ...]:
     if image.in_use_since_ns is not None:
         when = output.in_use(image.in_use_by, output.local_time_with_offset(image.in_use_since_ns))
     return (
-        familiar(image.reference),
+        image.reference,
         output.short(image.manifest_digest),
         "-" if image.idle_since_ns is None else duration(image.idle_ns),
         when,
@@ -76,7 +75,7 @@ def _idle_row(image: IdleImage) -> tuple[str, ...]:
 
 def _idle_fields(image: IdleImage) -> dict[str, Any]:
     return {
-        "reference": familiar(image.reference),
+        "reference": image.reference,
         "digest": image.manifest_digest,
         "last_used_at": output.rfc3339(image.last_used_ns),
         "idle_ns": image.idle_ns,

@@ -20,10 +20,11 @@ from msb_cache.cli.common import (
 from msb_cache.cli.deletions import failures, freed
 from msb_cache.cli.describe import kept_because
 from msb_cache.cli.leftovers import leftover_cells, leftover_fields
-from msb_cache.queries.resolve import familiar
+from msb_cache.queries.resolve import seen_name
 
 if TYPE_CHECKING:
     from msb_cache.engines.decision import Preview
+    from msb_cache.engines.prune_plan import Plan
 
 
 @click.command(
@@ -50,7 +51,7 @@ def prune(
                 output.json(_preview_fields(shown))
             elif quiet:
                 for reference in shown.plan.references:
-                    output.line(familiar(reference))
+                    output.line(seen_name(shown.plan.naming, reference))
             else:
                 _print_preview(shown)
             return 0
@@ -97,19 +98,27 @@ def _print_preview(shown: Preview, *, err: bool = False) -> None:
         size = freed(shown.bytes or 0, shown.count("flat"), shown.flat_bytes)
         output.line(f"Deletes {', '.join(parts)}: {size}", err=err)
         output.columns(
-            ((familiar(name), output.short(digest)) for name, digest in plan.references.items()), err=err
+            (
+                (seen_name(plan.naming, name), output.short(digest))
+                for name, digest in plan.references.items()
+            ),
+            err=err,
         )
         output.columns(leftover_cells(shown.leftovers), err=err)
     if plan.kept:
         output.line(f"Keeps {len(plan.kept)}", err=err)
         rows = (
             (
-                output.short(kept.subject) if kept.subject.startswith("sha256:") else familiar(kept.subject),
-                kept_because(kept.rule, kept.by),
+                _subject(plan, kept.subject),
+                kept_because(kept.rule, [_subject(plan, name) for name in kept.by]),
             )
             for kept in plan.kept
         )
         output.columns(rows, err=err)
+
+
+def _subject(plan: Plan, name: str) -> str:
+    return output.short(name) if name.startswith("sha256:") else seen_name(plan.naming, name)
 
 
 def _preview_fields(shown: Preview) -> dict[str, Any]:
@@ -117,7 +126,8 @@ def _preview_fields(shown: Preview) -> dict[str, Any]:
     return {
         "dry_run": True,
         "images": [
-            {"reference": familiar(name), "digest": digest} for name, digest in plan.references.items()
+            {"reference": seen_name(plan.naming, name), "digest": digest}
+            for name, digest in plan.references.items()
         ],
         "manifests": list(plan.manifests),
         "layers": [*plan.layers],
@@ -131,7 +141,15 @@ def _preview_fields(shown: Preview) -> dict[str, Any]:
             for artifact in shown.artifacts
         ],
         "leftovers": [leftover_fields(each) for each in shown.leftovers],
-        "kept": [{"subject": kept.subject, "rule": kept.rule, "by": list(kept.by)} for kept in plan.kept],
+        "kept": [
+            {
+                "subject": plan.naming.reference(kept.subject),
+                "spelling": plan.naming.spelling(kept.subject),
+                "rule": kept.rule,
+                "by": list(kept.by),
+            }
+            for kept in plan.kept
+        ],
         "bytes_reclaimable": shown.bytes,
         "flat_bytes_reclaimable": shown.flat_bytes,
     }

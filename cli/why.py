@@ -57,10 +57,6 @@ def _line(name: str, value: str) -> None:
     output.line(f"  {name + ':':<14} {value}".rstrip())
 
 
-def _familiar(names: Sequence[str]) -> list[str]:
-    return [familiar(name) for name in names]
-
-
 def _listed(names: Sequence[str]) -> str:
     more = len(names) - _LISTED
     return ", ".join(names[:_LISTED]) + (f" and {more:,} more" if more > 0 else "")
@@ -75,7 +71,7 @@ def _by(event: StoredEvent) -> str:
 
 
 def _print_image(found: ImageReasons) -> None:
-    name = familiar(found.reference)
+    name = found.reference
     if found.failure is not None:
         output.line(f"{name} was never here: no pull of it succeeded.")
         _line("Last failure", _by(found.failure))
@@ -102,7 +98,7 @@ def _print_image(found: ImageReasons) -> None:
     _print_holds(found.holds, found.statuses)
     if found.shares:
         shared = [
-            f"{familiar(each.reference)} ({each.layers} of {output.plural(found.layer_count or 0, 'layer')})"
+            f"{each.reference} ({each.layers} of {output.plural(found.layer_count or 0, 'layer')})"
             for each in found.shares
         ]
         _line("Shares with", _listed(shared))
@@ -114,9 +110,9 @@ def _print_manifest(found: ManifestReasons) -> None:
     output.line(f"The manifest {found.digest} ", output.styled(state, bold=True), ".")
     _line("Came", _by(found.added))
     if found.references:
-        _line("References", _listed(_familiar(found.references)))
+        _line("References", _listed(found.references))
     if found.earlier:
-        _line("Earlier", _listed(_familiar(found.earlier)))
+        _line("Earlier", _listed(found.earlier))
     _print_uses(found.uses)
     _print_holds(found.holds, found.statuses)
     if found.loss is not None:
@@ -141,7 +137,7 @@ def _print_layer(found: LayerReasons) -> None:
     state = "is here" if found.here else "is gone"
     output.line(f"The layer {found.diff_id} ", output.styled(state, bold=True), ".")
     for owner in found.manifests:
-        names = _listed(_familiar(owner.references)) or "no reference"
+        names = _listed(owner.references) or "no reference"
         _line("Needed by" if owner.here else "Was part of", f"{output.short(owner.digest)}  {names}")
     if found.loss is not None:
         _print_loss(found.loss)
@@ -168,7 +164,7 @@ def _print_loss(loss: Loss) -> None:
 
 
 def _told(value: Any) -> str:
-    return " ".join(_familiar(value)) if isinstance(value, list) else str(value).lower()
+    return " ".join(map(familiar, value)) if isinstance(value, list) else str(value).lower()
 
 
 def _print_fate(fate: Fate | None) -> None:
@@ -189,7 +185,7 @@ def _reasons_fields(found: Reasons) -> dict[str, Any]:
     if isinstance(found, ImageReasons):
         return {
             "kind": "image",
-            "reference": _familiar([found.reference])[0],
+            "reference": found.reference,
             "here": found.here,
             "digest": found.manifest_digest,
             "layer_count": found.layer_count,
@@ -200,9 +196,7 @@ def _reasons_fields(found: Reasons) -> dict[str, Any]:
             "idle": event(found.idle),
             "holds": [fields(hold) for hold in found.holds],
             "statuses": found.statuses,
-            "shares": [
-                {"reference": _familiar([each.reference])[0], "layers": each.layers} for each in found.shares
-            ],
+            "shares": [{"reference": each.reference, "layers": each.layers} for each in found.shares],
             "pull_failed": event(found.failure),
             "damage": [fields(each) for each in found.damage],
             **end,
@@ -213,15 +207,15 @@ def _reasons_fields(found: Reasons) -> dict[str, Any]:
             "digest": found.digest,
             "here": found.here,
             "arrived": event(found.added),
-            "references": _familiar(found.references),
-            "earlier_references": _familiar(found.earlier),
+            "references": list(found.references),
+            "earlier_references": list(found.earlier),
             "uses": [fields(use) for use in found.uses],
             "holds": [fields(hold) for hold in found.holds],
             "statuses": found.statuses,
             **end,
         }
     owners = [
-        {"digest": each.digest, "here": each.here, "references": _familiar(each.references)}
+        {"digest": each.digest, "here": each.here, "references": list(each.references)}
         for each in found.manifests
     ]
     return {"kind": "layer", "diff_id": found.diff_id, "here": found.here, "manifests": owners, **end}
@@ -230,7 +224,7 @@ def _reasons_fields(found: Reasons) -> dict[str, Any]:
 def _fate_fields(fate: Fate | None) -> dict[str, Any] | None:
     if fate is None:
         return None
-    return {"deletes": fate.goes, "rule": fate.rule, "by": _familiar(fate.by)}
+    return {"deletes": fate.goes, "rule": fate.rule, "by": list(fate.by)}
 
 
 def _loss_fields(loss: Loss | None) -> dict[str, Any] | None:

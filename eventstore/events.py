@@ -219,6 +219,11 @@ class ManifestAdded(Event, frozen=True, kw_only=True):
         return Telling("added", "came", (platform, plural(len(self.layers), "layer"), *total))
 
 
+def _without_spelling(data: dict[str, Any]) -> dict[str, Any]:
+    """Lift version 1, in which no spelling was recorded: to a reader of that, several were one image."""
+    return data
+
+
 class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Where an image came from: ``name`` is a registry's host, or an archive's path (``-``: stdin).
 
@@ -241,8 +246,9 @@ class ImagePulled(Event, frozen=True, kw_only=True):
     """A reference points at a manifest. Subject: the reference. One for *every* successful pull or load.
 
     ``changed`` says whether the reference is new or moved; ``previous_digest`` is where it pointed.
-    Sizes in bytes, ``duration_ns`` in nanoseconds. ``row`` identifies msb's record of the reference, where
-    that was observed: a name that comes back under another row was removed and pulled again.
+    Sizes in bytes, ``duration_ns`` in nanoseconds. ``spelling`` is how the reference was typed; None: in its
+    familiar form. ``row`` identifies msb's record of the reference, where that was observed: there each
+    spelling is an image of its own, and one that comes back under another row was removed and pulled again.
 
     Where msb's records leave the moment open, the pull occurred at the event's time at the earliest, and the
     reference is known to point there since ``observed_since_ns``. ``named_at_ns``: since when the name was
@@ -250,7 +256,9 @@ class ImagePulled(Event, frozen=True, kw_only=True):
     """
 
     type: ClassVar[str] = "image.pulled"
+    version: ClassVar[int] = 2
     about: ClassVar[About] = "reference"
+    upcast_v1_v2 = staticmethod(_without_spelling)
     manifest_digest: str
     previous_digest: str | None = None
     changed: bool
@@ -259,6 +267,7 @@ class ImagePulled(Event, frozen=True, kw_only=True):
     bytes_reused: int | None = None
     duration_ns: int | None = None
     row: str | None = None
+    spelling: str | None = None
     named_at_ns: int | None = None
     observed_since_ns: int | None = None
 
@@ -284,11 +293,14 @@ class ImagePulled(Event, frozen=True, kw_only=True):
 
 
 class ImagePullFailed(Event, frozen=True, kw_only=True):
-    """A pull failed. Subject: the reference. ``reason`` carries no secret."""
+    """A pull failed. Subject: the reference. ``reason`` carries no secret; ``spelling`` as of a pull."""
 
     type: ClassVar[str] = "image.pull_failed"
+    version: ClassVar[int] = 2
     about: ClassVar[About] = "reference"
+    upcast_v1_v2 = staticmethod(_without_spelling)
     reason: str
+    spelling: str | None = None
     source: Source | None = None
 
     def told(self) -> Telling:
@@ -300,12 +312,16 @@ class ImageUsed(Event, frozen=True, kw_only=True):
     """A program or a person asked for the image, or a sandbox booted from it. Subject: the reference.
 
     ``run`` identifies msb's record of a boot: the use lasts until the ``image.use_ended`` with the same run.
-    ``status`` is the sandbox's when that was seen, as msb says it.
+    ``status`` is the sandbox's when that was seen, as msb says it. ``spelling`` is how the reference was
+    pulled.
     """
 
     type: ClassVar[str] = "image.used"
+    version: ClassVar[int] = 2
     about: ClassVar[About] = "reference"
+    upcast_v1_v2 = staticmethod(_without_spelling)
     manifest_digest: str
+    spelling: str | None = None
     holder: str | None = None
     run: str | None = None
     status: str | None = None
@@ -381,11 +397,14 @@ class ImageReleased(Event, frozen=True, kw_only=True):
 
 
 class ImageRemoved(Event, frozen=True, kw_only=True):
-    """The reference is gone. Subject: the reference."""
+    """The reference is gone. Subject: the reference; ``spelling`` is how that was pulled."""
 
     type: ClassVar[str] = "image.removed"
+    version: ClassVar[int] = 2
     about: ClassVar[About] = "reference"
+    upcast_v1_v2 = staticmethod(_without_spelling)
     manifest_digest: str
+    spelling: str | None = None
     cause: Literal["remove", "prune", "external"]
     forced: bool = False
 
@@ -400,7 +419,8 @@ class PlannedArtifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
     ``manifests``: for a layer, how many of the manifests deleted with it had it. ``manifest_digest``: for a
     flat root, the manifest that it is the root of, where that is known. ``own``: in a home that msb keeps it
-    is of an image that msb does not know, so msb-cache deletes it.
+    is of an image that msb does not know, so msb-cache deletes it. ``spellings``: for metadata in a home of
+    msb, which spellings of its reference go; the file goes with the last one that there is.
     """
 
     kind: ArtifactKind
@@ -409,15 +429,18 @@ class PlannedArtifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     manifests: int = 1
     manifest_digest: str | None = None
     own: bool = False
+    spellings: tuple[str, ...] = ()
 
 
 class KeptBack(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One reference or manifest a deletion decided not to touch, and the rule that kept it.
 
+    ``spelling`` is how the reference was typed; None: in its familiar form.
     ``holders`` names the first of those it was kept for, ``more`` counts the others.
     """
 
     subject: str
+    spelling: str | None = None
     rule: str
     holders: tuple[str, ...] = ()
     more: int = 0
@@ -539,14 +562,21 @@ class ArtifactKept(Event, frozen=True, kw_only=True):
 
     ``busy``: another process had it locked; ``needed``: an image needs it; ``owned``: the home had become
     msb's; ``held``: msb found it in use, by ``holders`` if they are known; ``left``: msb took its record
-    out and left the file behind.
+    out and left the file behind; ``spelled``: all went that was to go, and other spellings of the reference
+    need its metadata.
     """
 
     type: ClassVar[str] = "artifact.kept"
+    version: ClassVar[int] = 2
     about: ClassVar[About] = "artifact"
     kind: ArtifactKind
-    reason: Literal["busy", "needed", "owned", "held", "left"]
+    reason: Literal["busy", "needed", "owned", "held", "left", "spelled"]
     holders: tuple[str, ...] = ()
+
+    @staticmethod
+    def upcast_v1_v2(data: dict[str, Any]) -> dict[str, Any]:
+        """Lift version 1, which lacked the reason ``spelled``."""
+        return data
 
     def told(self) -> Telling:
         """Return what happened, for people."""
@@ -556,6 +586,7 @@ class ArtifactKept(Event, frozen=True, kw_only=True):
             "owned": "the home had become msb's",
             "held": "in use",
             "left": "msb left it behind",
+            "spelled": "other spellings need it",
         }[self.reason]
         by = f" by {', '.join(self.holders)}" if self.holders else ""
         return Telling(f"{_words(self.kind)} kept", "held", (f"{reason}{by}",))

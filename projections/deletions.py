@@ -39,11 +39,15 @@ class ArtifactReport:
 
 
 class Claim(NamedTuple):
-    """A deletion that msb carries out wants this artifact gone, and does not know yet whether it is."""
+    """A deletion that msb carries out wants this artifact gone, and does not know yet whether it is.
+
+    ``spellings``: which of a reference, under its metadata; none: all.
+    """
 
     operation: str
     kind: ev.DeletionKind
     forced: bool
+    spellings: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -159,17 +163,18 @@ def claims(connection: sqlite3.Connection, store: EventStore) -> dict[tuple[str,
                 break
         else:
             continue
-        removed = {
-            ("metadata", reference)
-            for (reference,) in connection.execute(
-                "SELECT subject FROM events WHERE operation = ? AND type = ?",
-                (operation, ev.ImageRemoved.type),
-            )
-        }
+        removed: dict[str, set[str | None]] = {}
+        for event in store.read(operation=operation, types=[ev.ImageRemoved.type]):
+            removed.setdefault(event.subject, set()).add(getattr(event.data, "spelling", None))
         for artifact in pending(connection, store, operation):
-            if (artifact.kind, artifact.subject) in removed:
-                continue  # if it came back and goes again, another program does that
-            found.setdefault((artifact.kind, artifact.subject), Claim(operation, kind, forced))
+            left = set(artifact.spellings)
+            if artifact.kind == "metadata" and artifact.subject in removed:
+                # If one came back and goes again, another program does that.
+                left -= removed[artifact.subject]
+                if not left:
+                    continue
+            claim = Claim(operation, kind, forced, frozenset(left))
+            found.setdefault((artifact.kind, artifact.subject), claim)
     return found
 
 

@@ -101,11 +101,11 @@ class Fold:
         for image in self._images.later("last_used_at", data.to_ns):
             image.created_at = min(image.created_at, data.to_ns)
             image.last_used_at = data.to_ns
-            self._images.changed(image.reference)
+            self._images.changed(image.name)
         for column in ("idle_since", "in_use_since"):
             for image in self._images.later(column, data.to_ns):
                 setattr(image, column, data.to_ns)
-                self._images.changed(image.reference)
+                self._images.changed(image.name)
         for use in self._open_uses.later("since", data.to_ns):
             use.since = data.to_ns
             self._open_uses.put(use)
@@ -175,15 +175,21 @@ class Fold:
             self._leftovers.delete(("metadata", reference))
         if not self._damage.empty:
             self._mended(event, reference)
-        row = self._images.get(reference)
+        row = self._pulled_before(reference, data)
         if row is None:
+            name = reference if data.row is None else data.spelling or reference
             named = occurred if data.named_at_ns is None else min(data.named_at_ns, occurred)
-            row = ImageRow(reference, data.manifest_digest, named, occurred, event.seq, data.row)
+            row = ImageRow(
+                *(name, reference, data.spelling, data.manifest_digest),
+                *(named, occurred, event.seq, data.row),
+            )
         else:
+            if data.row is not None or row.msb_row is None:
+                row.spelling = data.spelling
             row.msb_row = data.row or row.msb_row
             row.last_used_at = max(row.last_used_at, occurred)
             if row.manifest_digest == data.manifest_digest:
-                self._images.changed(reference)
+                self._images.changed(row.name)
                 return
             row = replace(row, manifest_digest=data.manifest_digest, idle_since=None, idle_seq=None)
         _describe(row, self._manifests.get(data.manifest_digest))
@@ -192,15 +198,33 @@ class Fold:
         if self._pointed_at.get((reference, data.manifest_digest)) is None:
             self._pointed_at.put(PointedAtRow(reference, data.manifest_digest, event.seq))
 
+    def _pulled_before(self, reference: str, data: ev.ImagePulled) -> ImageRow | None:
+        """Return the image that a pull is of, under the name that it has from now on."""
+        row = self._image(reference, data.spelling)
+        if row is None or data.row is None or data.spelling in (None, row.name):
+            return row
+        if row.msb_row not in (None, data.row):
+            return None  # another spelling's, from before they were told apart
+        # It was ours alone and is msb's from now on, or was seen there before spellings were recorded.
+        self._images.delete(row.name)
+        row = replace(row, name=data.spelling)
+        self._images.put(row)
+        return row
+
+    def _image(self, reference: str, spelling: str | None) -> ImageRow | None:
+        """Return the image of a reference, under this spelling where that is its name."""
+        row = None if spelling is None else self._images.get(spelling)
+        return self._images.get(reference) if row is None or row.reference != reference else row
+
     @_folds(ev.ImageUsed)
     def _image_used(self, event: Fact, data: ev.ImageUsed) -> None:
         digest, since = data.manifest_digest, event.occurred_at_ns
-        row = self._images.get(event.subject)
+        row = self._image(event.subject, data.spelling)
         # A sandbox boots from the manifest that it was made from, wherever the reference points by now.
         counts = row is not None and (data.run is None or row.manifest_digest == digest)
         if row is not None and counts and since > row.last_used_at:
             row.last_used_at = since
-            self._images.changed(event.subject)
+            self._images.changed(row.name)
         self._set_status(digest, data.holder, data.status)
         if data.run is not None:
             self._open_uses.put(OpenUseRow(data.run, event.subject, digest, data.holder, since, event.seq))
@@ -244,7 +268,8 @@ class Fold:
 
     @_folds(ev.ImageRemoved)
     def _image_removed(self, event: Fact, data: ev.ImageRemoved) -> None:
-        removed = self._images.delete(event.subject)
+        row = self._image(event.subject, data.spelling)
+        removed = None if row is None else self._images.delete(row.name)
         deletion = self._deletions.get(event.operation)
         if deletion is None and data.cause == "external":
             deletion = self._deletion_or_external(event)
@@ -320,7 +345,7 @@ class Fold:
         deletion = self._deletions.get(event.operation)
         if deletion is not None:
             self._outcome(event, deletion, data.kind, "kept")
-            deletion.kept += 1
+            deletion.kept += data.reason != "spelled"
 
     @_folds(ev.ArtifactDeleteFailed)
     def _artifact_delete_failed(self, event: Fact, data: ev.ArtifactDeleteFailed) -> None:
@@ -343,7 +368,7 @@ class Fold:
     def _describe_images(self, digest: str, manifest: ManifestRow | None) -> None:
         for row in self._images.having(digest):
             _describe(row, manifest)
-            self._images.changed(row.reference)
+            self._images.changed(row.name)
 
     def _mended(self, event: Fact, subject: str) -> None:
         for row in self._damage.having(subject):
@@ -358,7 +383,7 @@ class Fold:
             holders = [*dict.fromkeys(use.holder for use in uses if use.holder is not None)]
             image.in_use_by = _encode(holders).decode() if uses else None
             image.in_use_since = uses[0].since if uses else None
-            self._images.changed(image.reference)
+            self._images.changed(image.name)
 
     def _left_over(self, event: Fact, kind: str, reason: str) -> None:
         self._leftovers.put(

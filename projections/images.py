@@ -10,8 +10,8 @@ from msgspec import Struct
 
 _AFTER_HEX = "g"  # comes after every hexadecimal digit
 _HANDLE = """
-SELECT reference, size_bytes, manifest_digest, architecture, os, layer_count, created_at, last_used_at,
-    in_use_by, in_use_since, idle_since
+SELECT name, reference, spelling, size_bytes, manifest_digest, architecture, os, layer_count, created_at,
+    last_used_at, in_use_by, in_use_since, idle_since
 FROM image
 """
 
@@ -21,9 +21,14 @@ class HandleRow(Struct, frozen=True, gc=False):
 
     ``in_use_by`` has, as JSON, the holders whose boots of its manifest last; ``idle_since`` is when the last
     of the others ended.
+
+    ``name`` tells it from all others, ``reference`` is canonical, ``spelling`` how it was typed; None: in
+    familiar form.
     """
 
+    name: str
     reference: str
+    spelling: str | None
     size_bytes: int | None
     manifest_digest: str
     architecture: str | None
@@ -84,10 +89,16 @@ def handles(connection: sqlite3.Connection) -> Iterator[HandleRow]:
     return starmap(HandleRow, connection.execute(_HANDLE + "ORDER BY created_at DESC, seq DESC"))
 
 
-def handle(connection: sqlite3.Connection, reference: str) -> HandleRow | None:
-    """Return the image with this canonical reference, or None."""
-    row = connection.execute(_HANDLE + "WHERE reference = ?", (reference,)).fetchone()
+def handle(connection: sqlite3.Connection, name: str) -> HandleRow | None:
+    """Return the image of this name, or None."""
+    row = connection.execute(_HANDLE + "WHERE name = ?", (name,)).fetchone()
     return HandleRow(*row) if row else None
+
+
+def spellings(connection: sqlite3.Connection, reference: str) -> list[HandleRow]:
+    """Return the images of a canonical reference, by name: one, or in a home of msb each spelling's."""
+    query = _HANDLE + "WHERE reference = ? ORDER BY name"
+    return [HandleRow(*row) for row in connection.execute(query, (reference,))]
 
 
 def handle_by_digest(
@@ -150,9 +161,9 @@ def is_subject(connection: sqlite3.Connection, subject: str) -> bool:
     return _any(connection, "SELECT 1 FROM events WHERE subject = ? LIMIT 1", subject)
 
 
-def references(connection: sqlite3.Connection) -> list[str]:
-    """Return every canonical reference in the index, in order."""
-    return [name for (name,) in connection.execute("SELECT reference FROM image ORDER BY reference")]
+def by_reference(connection: sqlite3.Connection) -> list[HandleRow]:
+    """Return every image, by canonical reference."""
+    return [HandleRow(*row) for row in connection.execute(_HANDLE + "ORDER BY reference, name")]
 
 
 def known_references(connection: sqlite3.Connection) -> list[str]:
@@ -233,8 +244,8 @@ def manifests_with(connection: sqlite3.Connection, diff_id: str) -> list[str]:
 
 
 def has_image(connection: sqlite3.Connection, reference: str) -> bool:
-    """Return whether the index has this reference, so that its metadata file is needed."""
-    return _any(connection, "SELECT 1 FROM image WHERE reference = ?", reference)
+    """Return whether the index has this reference in any spelling, so that its metadata file is needed."""
+    return _any(connection, "SELECT 1 FROM image WHERE reference = ? LIMIT 1", reference)
 
 
 def holders(connection: sqlite3.Connection, manifest_digest: str) -> list[str]:

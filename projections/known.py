@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 
 class KnownImage(NamedTuple):
-    """A reference: where it points, when it was last used (ns since the epoch, UTC), and msb's row for it."""
+    """An image: where it points, when it was last used (ns since the epoch, UTC), and msb's row for it."""
 
+    reference: str
     manifest_digest: str
     last_used_at: int
     row: str | None
@@ -53,7 +54,7 @@ class Known(NamedTuple):
     """The index at one position.
 
     Attributes:
-        images: by canonical reference.
+        images: by name.
         manifests: by digest.
         layers: diff ID to the size of its EROFS image in bytes, None when that is unknown.
         holds: by manifest digest and holder.
@@ -87,9 +88,9 @@ def load(connection: sqlite3.Connection) -> Known:
         layers.setdefault(digest, []).append(diff_id)
     return Known(
         images={
-            reference: KnownImage(*rest)
-            for reference, *rest in connection.execute(
-                "SELECT reference, manifest_digest, last_used_at, msb_row FROM image"
+            name: KnownImage(*rest)
+            for name, *rest in connection.execute(
+                "SELECT name, reference, manifest_digest, last_used_at, msb_row FROM image"
             )
         },
         manifests={

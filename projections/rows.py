@@ -31,6 +31,10 @@ class Row(msgspec.Struct, gc=False):
 class ImageRow(Row):
     """A reference in the cache and the manifest it points at now. Times in ns since the epoch, UTC.
 
+    ``name`` is what tells it from the others: the canonical reference in a home of ours, in one of msb the
+    spelling, of which several can be of one reference. ``spelling`` is how people see it; None: in the
+    reference's familiar form.
+
     Four are the manifest's, copied so that a list looks up none; None while it is not in the index.
     ``in_use_by`` has, as JSON, the holders whose boots of the manifest last, the first of them since
     ``in_use_since``; ``idle_since`` is when the last of the others ended, as event ``idle_seq`` says.
@@ -42,8 +46,11 @@ class ImageRow(Row):
     indexes: ClassVar[dict[str, str]] = {
         "image_by_age": "created_at DESC, seq DESC",
         "image_by_manifest": "manifest_digest",
+        "image_by_reference": "reference",
     }
+    name: str
     reference: str
+    spelling: str | None
     manifest_digest: str
     created_at: int
     last_used_at: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
 from operator import itemgetter
@@ -13,19 +13,39 @@ from msb_cache.errors import CorruptLogError
 
 
 @dataclass(frozen=True)
+class Naming:
+    """Of which reference an image's name is, and how people see it.
+
+    Attributes:
+        references: the canonical references of those names that are another spelling of it.
+        spellings: how those are seen that were not typed in familiar form.
+    """
+
+    references: Mapping[str, str] = field(default_factory=dict)
+    spellings: Mapping[str, str] = field(default_factory=dict)
+
+    def reference(self, name: str) -> str:
+        """Return the canonical reference of an image."""
+        return self.references.get(name, name)
+
+    def spelling(self, name: str) -> str | None:
+        """Return how an image's reference was typed; None: in its familiar form."""
+        return self.spellings.get(name)
+
+
+@dataclass(frozen=True)
 class IndexState:
     """What is in the index.
 
     Attributes:
-        references: canonical reference to the manifest digest it points at, newest first.
+        references: an image's name to the manifest digest it points at, newest first.
         manifests: manifest digest to its layers' diff IDs, bottom to top.
         layers: diff ID of each layer with a record, in order.
         sharing_counts: diff ID to how many manifests have it, of layers that more than one has.
         holders: manifest digest to the names of those that hold it; only held ones.
-        unknown_to_msb: references and manifest digests that msb does not know, in a home that it keeps.
+        naming: what the images' names mean.
+        unknown_to_msb: names and manifest digests that msb does not know, in a home that it keeps.
         unjudged: what msb needs cannot be told there, because its index cannot be read as a whole.
-        other_spellings: references that msb knows under several spellings, to the manifest digests that the
-            others point at.
     """
 
     references: Mapping[str, str]
@@ -35,22 +55,31 @@ class IndexState:
     sharing_counts: Mapping[str, int] = field(default_factory=dict)
     unknown_to_msb: frozenset[str] = frozenset()
     unjudged: bool = False
-    other_spellings: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    naming: Naming = field(default_factory=Naming)
 
     def named_layers(self) -> set[str]:
         """Return the diff IDs of all layers, those that have a record and those of manifests."""
         return set(self.layers).union(*self.manifests.values())
 
-    def digests(self, reference: str) -> tuple[str, ...]:
-        """Return the manifest digests that a reference points at, its other spellings included."""
-        return self.references[reference], *self.other_spellings.get(reference, ())
+    def canonical(self) -> Collection[str]:
+        """Return the canonical references of all images: each has a metadata file."""
+        if not self.naming.references:
+            return self.references.keys()
+        return {*map(self.naming.reference, self.references)}
 
-    def holders_of(self, reference: str) -> tuple[str, ...]:
-        """Return who holds what a reference points at, under whatever spelling."""
-        if reference not in self.other_spellings:
-            return tuple(self.holders.get(self.references[reference], ()))
-        found = (self.holders.get(digest, ()) for digest in self.digests(reference))
-        return tuple(dict.fromkeys(chain.from_iterable(found)))
+    def digests(self, reference: str) -> set[str]:
+        """Return the manifest digests at which images of a canonical reference point."""
+        return {self.references[name] for name in self.names(reference)}
+
+    def names(self, reference: str) -> list[str]:
+        """Return the names of the images of a canonical reference."""
+        if not self.naming.references:
+            return [reference] if reference in self.references else []
+        return [name for name in self.references if self.naming.reference(name) == reference]
+
+    def holders_of(self, name: str) -> tuple[str, ...]:
+        """Return who holds what an image points at."""
+        return tuple(self.holders.get(self.references[name], ()))
 
 
 # Only for the few that stand there more than once, because to count distinct manifests of all takes longer.
@@ -85,13 +114,19 @@ def load(connection: sqlite3.Connection) -> IndexState:
     for digest, holder in connection.execute("SELECT manifest_digest, holder FROM hold ORDER BY holder"):
         holders[digest].append(holder)
     references: dict[str, str] = dict(
-        connection.execute("SELECT reference, manifest_digest FROM image ORDER BY created_at DESC, seq DESC")
+        connection.execute("SELECT name, manifest_digest FROM image ORDER BY created_at DESC, seq DESC")
+    )
+    naming = Naming(
+        dict(connection.execute("SELECT name, reference FROM image WHERE name != reference").fetchall()),
+        dict(connection.execute("SELECT name, spelling FROM image WHERE spelling IS NOT NULL").fetchall()),
     )
     sharing_counts: dict[str, int] = dict(connection.execute(_SHARING_COUNTS).fetchall())
     layers = [diff_id for (diff_id,) in connection.execute("SELECT diff_id FROM layer ORDER BY diff_id")]
     named = chain(
         references,
         references.values(),
+        chain.from_iterable(naming.references.items()),
+        chain.from_iterable(naming.spellings.items()),
         layers,
         manifests,
         chain.from_iterable(manifests.values()),
@@ -99,13 +134,13 @@ def load(connection: sqlite3.Connection) -> IndexState:
     )
     if not set(map(type, named)) <= {str}:
         raise CorruptLogError("the index is damaged; `msb-cache rebuild` makes it anew from the log")
-    return IndexState(references, manifests, layers, holders, sharing_counts)
+    return IndexState(references, manifests, layers, holders, sharing_counts, naming=naming)
 
 
 def load_observed(connection: sqlite3.Connection) -> IndexState:
     """Read the index in a home that msb keeps: what was never seen in msb's index is ``unknown_to_msb``."""
     unseen = connection.execute(
-        "SELECT reference FROM image WHERE msb_row IS NULL UNION ALL "
+        "SELECT name FROM image WHERE msb_row IS NULL UNION ALL "
         "SELECT digest FROM manifest WHERE msb_row IS NULL"
     )
     return replace(load(connection), unknown_to_msb=frozenset(name for (name,) in unseen))

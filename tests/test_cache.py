@@ -33,8 +33,8 @@ from tests.trees import files_below
 
 def test_load_and_look(cache: ImageCache) -> None:
     handles = cache.load(archive(ONE, TWO), tag="alias")
-    assert [handle.reference for handle in handles] == ["alias:latest", "one:1", "two:1"]
-    assert [handle.reference for handle in cache.list()] == ["two:1", "one:1", "alias:latest"]
+    assert [handle.reference for handle in handles] == ["alias", "one:1", "two:1"]
+    assert [handle.reference for handle in cache.list()] == ["two:1", "one:1", "alias"]
     handle = cache.get("docker.io/library/one:1")
     assert handle == cache.get("one:1") == handles[1]
     assert handle.manifest_digest == cache.get("alias").manifest_digest

@@ -188,7 +188,7 @@ class ImageCache:
         with self._session.index(as_of) as connection:
             chosen = {name for text in patterns for name in resolve.in_index(connection, text)}
             rows = () if connection is None else images.handles(connection)
-            return [handle(row, self._origin) for row in rows if not patterns or row.reference in chosen]
+            return [handle(row, self._origin) for row in rows if not patterns or row.name in chosen]
 
     def damage(self, *, as_of: AsOf | None = None) -> builtins.list[Damage]:
         """Return which files of images are gone because another program deleted them, as the log knows.

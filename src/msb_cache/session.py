@@ -180,7 +180,7 @@ class Session:
             else:
                 head = None if connection is None else self.ledger.store(connection).head()
                 position, index = 0 if head is None else head.seq, connection
-            return Contents(position, {}, {}, 0) if index is None else contents(index, position)
+            return Contents(position, {}, {}, {}, 0) if index is None else contents(index, position)
 
     def _position(self, connection: sqlite3.Connection | None, as_of: AsOf) -> tuple[int, str | None]:
         """Return the position at a moment, and a sentence if what was there then is not known."""

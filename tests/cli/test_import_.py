@@ -63,7 +63,7 @@ class TestImport:
 
     def test_a_later_release(self, home: Path, call: Call, exported: Path, tmp_path: Path) -> None:
         exported.write_bytes(
-            exported.read_bytes().replace(b'"image.pulled","version":1', b'"image.pulled","version":2')
+            exported.read_bytes().replace(b'"image.pulled","version":2', b'"image.pulled","version":7')
         )
         done = call("--home", tmp_path / "one", "import", exported)
         assert done.code == 1

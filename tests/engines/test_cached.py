@@ -31,7 +31,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def test_it_is_recorded_with_what_was_used_again(ledger: Ledger) -> None:
-    found = record_cached(ledger, REQUEST, digest(1))
+    found = record_cached(ledger, REQUEST, PYTHON, digest(1))
     data = found.recorded.data
     assert isinstance(data, ev.ImagePulled)
     assert (data.changed, data.bytes_fetched, data.bytes_reused) == (False, 0, 30)
@@ -41,7 +41,7 @@ def test_it_is_recorded_with_what_was_used_again(ledger: Ledger) -> None:
 
 def test_an_image_that_moved_meanwhile_is_not_recorded(ledger: Ledger) -> None:
     with pytest.raises(ImageNotFoundError, match=r"python:3\.12 changed while it was pulled"):
-        record_cached(ledger, REQUEST, digest(2))
+        record_cached(ledger, REQUEST, PYTHON, digest(2))
     with ledger.read() as connection:
         assert connection is not None
         head = ledger.store(connection).head()

@@ -64,7 +64,7 @@ def test_a_stranger_can_check_a_log(tmp_path: Path) -> None:
 COLUMN_VALUES: dict[str, object] = {
     "id": "x",
     "type": "image.removed",
-    "version": 2,
+    "version": 7,
     "subject": "docker.io/library/other:1",
     "operation": "y",
     "occurred_at": 1,

@@ -314,7 +314,7 @@ def insert_raw(path: Path, type_: str, version: int, data: str) -> None:
     ("type_", "version", "data", "error", "message"),
     [
         ("image.teleported", 1, "{}", UnknownEventError, "unknown type 'image.teleported'"),
-        ("image.used", 2, "{}", UnknownEventError, "image.used in version 2"),
+        ("image.used", 3, "{}", UnknownEventError, "image.used in version 3"),
         ("image.used", 0, "{}", UnknownEventError, "image.used in version 0"),
         ("image.used", 1, "{", CorruptLogError, "damaged image.used"),
         ("image.used", 1, '{"manifest_digest":7}', CorruptLogError, "damaged image.used"),

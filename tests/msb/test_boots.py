@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.msb.boots import Fate, FateOf, as_msb_says, boots
@@ -15,7 +17,7 @@ from tests.logs import digest
 A, B = "docker.io/library/a:1", "docker.io/library/b:1"
 M, N = digest("m"), digest("n")
 T = 1_790_000_000_000_000_000
-DEV = MsbHold(holder="sandbox:dev", manifest_digest=M, row="7", reference=A, created_at_ns=T)
+DEV = MsbHold(holder="sandbox:dev", manifest_digest=M, row="7", reference=A, typed=A, created_at_ns=T)
 
 
 def run(number: int, ended: int | None = None, *, began: int | None = 0, sandbox: int = 1) -> MsbRun:
@@ -35,7 +37,7 @@ def happened(
     sandboxes: Mapping[int, MsbHold] | None = None,
     uses: Mapping[str, KnownUse] | None = None,
     recorded: frozenset[str] = frozenset(),
-    names: Mapping[str, str] | None = None,
+    names: Mapping[str, tuple[str, str]] | None = None,
     fate: FateOf = as_msb_says,
     through: int = 9,
 ) -> list[NewEvent]:
@@ -48,7 +50,7 @@ def happened(
 
 
 def used(of: MsbRun, digest: str = M) -> ev.ImageUsed:
-    return ev.ImageUsed(manifest_digest=digest, holder="sandbox:dev", run=of.key)
+    return ev.ImageUsed(manifest_digest=digest, spelling=A, holder="sandbox:dev", run=of.key)
 
 
 def ended(of: MsbRun, how: str = "ended", digest: str = M) -> ev.ImageUseEnded:
@@ -76,7 +78,9 @@ def test_the_end_of_one_that_was_open_is_what_is_new() -> None:
 
 def test_the_end_is_of_what_was_used_whatever_the_sandbox_is_now() -> None:
     one = run(1, ended=150)
-    other = {1: MsbHold(holder="sandbox:new", manifest_digest=N, row="8", reference=B, created_at_ns=T)}
+    other = {
+        1: MsbHold(holder="sandbox:new", manifest_digest=N, row="8", reference=B, typed=B, created_at_ns=T)
+    }
     assert happened(one, uses=open_use(one), sandboxes=other) == [NewEvent(ended(one), A, T + 150)]
     assert happened(one, uses=open_use(one), sandboxes={}) == [NewEvent(ended(one), A, T + 150)]
 
@@ -128,6 +132,12 @@ def test_no_end_comes_before_its_beginning() -> None:
 
 
 def test_a_sandbox_without_a_name_for_its_image_uses_one_that_points_there() -> None:
-    nameless = {1: MsbHold(holder="sandbox:dev", manifest_digest=M, row="7", reference=None, created_at_ns=T)}
-    assert happened(run(1), sandboxes=nameless, names={M: B}) == [NewEvent(used(run(1)), B, T + 100)]
+    nameless = {
+        1: MsbHold(
+            holder="sandbox:dev", manifest_digest=M, row="7", reference=None, typed=None, created_at_ns=T
+        )
+    }
+    assert happened(run(1), sandboxes=nameless, names={M: (B, B)}) == [
+        NewEvent(replace(used(run(1)), spelling=B), B, T + 100)
+    ]
     assert happened(run(1), sandboxes=nameless) == []

@@ -326,7 +326,6 @@ DAY: Sequence[tuple[Any, ...]] = (
     ("msb_creates", 0, "dev", "256M"),
     ("msb_loads", 1, "app:1"),
     ("msb_starts", 0),
-    ("msb_takes_a_snapshot", 0, "one"),
     ("we_load", 2, "app:2"),
     ("we_hold", 1, "ops"),
     ("msb_pulls", "one", 3, False, "flat"),
@@ -336,8 +335,6 @@ DAY: Sequence[tuple[Any, ...]] = (
     ("msb_removes_an_image", 0, True),
     ("we_use", 0),
     ("msb_removes_a_sandbox", 0),
-    ("we_prune", False),
-    ("msb_removes_a_snapshot", 0),
     ("we_release", "ops"),
     ("we_remove", 0, False),
     ("msb_does_more_than_one_thing_unseen", 0, "app:2", [("create", 0, "app:2"), ("load", 1, "app:2")]),
@@ -349,7 +346,7 @@ DAY: Sequence[tuple[Any, ...]] = (
     ("we_remove", 0, True),
     ("msb_prunes", False),
 )
-NEED_A_SANDBOX = ("msb_starts", "msb_takes_a_snapshot", "msb_removes_a_sandbox")
+NEED_A_SANDBOX = ("msb_starts", "msb_removes_a_sandbox")
 NEED_AN_IMAGE = ("msb_creates", "msb_removes_an_image", "we_hold", "we_use", "we_remove")
 
 

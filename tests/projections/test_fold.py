@@ -219,7 +219,7 @@ def test_only_references_that_are_there_count_as_removed(log: Log) -> None:
     assert log.counters().image_refs_removed == 1
     with log.ledger.read() as connection:
         assert connection is not None
-        assert images.references(connection) == []
+        assert images.by_reference(connection) == []
 
 
 def test_what_another_program_deleted_is_a_deletion_of_its_own(log: Log) -> None:
@@ -524,3 +524,63 @@ def test_times_of_a_clock_that_was_ahead_are_brought_down(log: Log) -> None:
     jumped = ev.ClockJumped(direction="back", by_ns=300, from_ns=600, to_ns=300, was_ahead=True)
     log.append((jumped, "0" * 32))
     assert use_of(log) == (300, '["sandbox:dev"]', 300, 300)
+
+
+def names(log: Log) -> list[tuple[str, str | None, str]]:
+    """Return each image's name, spelling and manifest, by name."""
+    with log.ledger.read() as connection:
+        assert connection is not None
+        return [(row.name, row.spelling, row.manifest_digest) for row in images.by_reference(connection)]
+
+
+def seen(digest_: str, spelling: str, row: str) -> ev.ImagePulled:
+    """A pull that was observed in msb."""
+    return ev.ImagePulled(
+        manifest_digest=digest_,
+        changed=True,
+        source=ev.Source(kind="microsandbox"),
+        spelling=spelling,
+        row=row,
+    )
+
+
+def test_a_home_of_ours_has_one_image_of_a_reference_as_typed_last(log: Log) -> None:
+    typed = replace(pulled(M), spelling="index.docker.io/library/python:3.12")
+    log.append((pulled(M), PYTHON))
+    assert names(log) == [(PYTHON, None, M)]
+    log.append((typed, PYTHON))
+    assert names(log) == [(PYTHON, "index.docker.io/library/python:3.12", M)]
+    log.append((replace(typed, spelling=None, manifest_digest=N), PYTHON))
+    assert names(log) == [(PYTHON, None, N)]
+
+
+def test_in_a_home_of_msb_each_spelling_is_an_image(log: Log) -> None:
+    log.append((seen(M, "python:3.12", "1"), PYTHON), (seen(N, PYTHON, "2"), PYTHON))
+    assert names(log) == [(PYTHON, PYTHON, N), ("python:3.12", "python:3.12", M)]
+    used = ev.ImageUsed(manifest_digest=M, spelling="python:3.12")
+    removed = ev.ImageRemoved(manifest_digest=M, spelling="python:3.12", cause="external")
+    log.append((used, PYTHON), (removed, PYTHON))
+    assert names(log) == [(PYTHON, PYTHON, N)]
+
+
+def test_an_image_of_ours_that_msb_takes_over_keeps_its_age(log: Log) -> None:
+    log.append((pulled(M), PYTHON))
+    with log.ledger.read() as connection:
+        assert connection is not None
+        before = images.handle(connection, PYTHON)
+    log.append((seen(M, "python:3.12", "1"), PYTHON))
+    assert names(log) == [("python:3.12", "python:3.12", M)]
+    with log.ledger.read() as connection:
+        assert connection is not None
+        after = images.handle(connection, "python:3.12")
+    assert before is not None
+    assert after is not None
+    assert before.created_at == after.created_at
+
+
+def test_what_was_seen_before_spellings_were_recorded_gets_its_own(log: Log) -> None:
+    old = replace(seen(M, "", "1"), spelling=None)
+    log.append((old, PYTHON), (seen(N, PYTHON + "x", "2"), PYTHON))
+    assert [name for name, *_ in names(log)] == [PYTHON, PYTHON + "x"]
+    log.append((seen(M, "python:3.12", "1"), PYTHON))
+    assert [name for name, *_ in names(log)] == [PYTHON + "x", "python:3.12"]

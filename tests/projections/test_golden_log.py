@@ -18,7 +18,7 @@ from msb_cache.projections.tables import Tables
 from tests.logs import ACTOR, PYTHON, digest, layer, manifest_added, pulled
 from tests.samples import OPERATION, new_sample
 
-GOLDEN = {12: "128c5abc96796801b86b8a4760a76cf01651706e8c84e93af774efae2e03d744"}
+GOLDEN = {13: "f1e53f4f2ef5332cb5d3b8542a90408121e5e03b2a4a71b4232f377341abf063"}
 """What the golden log below folds to, by the fold's version: SHA-256 of its rows as JSON."""
 
 

@@ -28,7 +28,7 @@ def test_all_of_it(tmp_path: Path) -> None:
         found = known.load(connection)
     layers = tuple(layer(name).diff_id for name in "yx")
     assert found == Known(
-        images={PYTHON: KnownImage(digest(1), 1_800_000_001 * 10**9, None)},
+        images={PYTHON: KnownImage(PYTHON, digest(1), 1_800_000_001 * 10**9, None)},
         manifests={
             digest(1): KnownManifest(layers, 4096, 500, None, 2000, True, None),
             digest(2): KnownManifest((), 4096, 500, None, 0, True, None),
@@ -43,7 +43,7 @@ def test_all_of_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "seen",
     [
-        Known({PYTHON: KnownImage("m", 1, "7")}, {}, {}, {}, {}),
+        Known({PYTHON: KnownImage(PYTHON, "m", 1, "7")}, {}, {}, {}, {}),
         Known({}, {"m": KnownManifest((), None, None, "7")}, {}, {}, {}),
         Known({}, {}, {}, {("m", "sandbox:dev"): KnownHold("7")}, {}),
     ],

@@ -37,6 +37,7 @@ def test_only_what_may_be_none_may_be_null(connection: sqlite3.Connection) -> No
         for (name,) in connection.execute("SELECT name FROM pragma_table_info('image') WHERE NOT \"notnull\"")
     ]
     assert optional == [
+        "spelling",
         "msb_row",
         "size_bytes",
         "architecture",
@@ -48,7 +49,7 @@ def test_only_what_may_be_none_may_be_null(connection: sqlite3.Connection) -> No
         "idle_seq",
     ]
     with pytest.raises(sqlite3.IntegrityError, match=r"NOT NULL.*created_at"):
-        connection.execute("INSERT INTO image (reference, manifest_digest) VALUES ('r', 'm')")
+        connection.execute("INSERT INTO image (name, reference, manifest_digest) VALUES ('r', 'r', 'm')")
 
 
 def test_made_anew_they_are_empty_whatever_they_were(connection: sqlite3.Connection) -> None:

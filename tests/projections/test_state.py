@@ -11,7 +11,7 @@ from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections import state
-from msb_cache.projections.state import IndexState
+from msb_cache.projections.state import IndexState, Naming
 from tests.logs import digest, layer, manifest_added, new_ledger, pulled
 
 A, B = "docker.io/library/a:1", "docker.io/library/b:1"
@@ -67,9 +67,10 @@ def test_rows_that_no_fold_makes_are_refused(ledger: Ledger, damage: str) -> Non
             state.load(transaction.connection)
 
 
-def test_holders_of_all_spellings_hold() -> None:
+def test_each_spelling_has_holders_of_its_own() -> None:
     held = {digest(1): ["sandbox:a"], digest(2): ["sandbox:b", "sandbox:a"]}
-    alone = IndexState({A: digest(1)}, {}, (), held)
-    both = IndexState({A: digest(1)}, {}, (), held, other_spellings={A: [digest(2)]})
-    assert (alone.holders_of(A), alone.digests(A)) == (("sandbox:a",), (digest(1),))
-    assert (both.holders_of(A), both.digests(A)) == (("sandbox:a", "sandbox:b"), (digest(1), digest(2)))
+    spelled = IndexState({A: digest(1), "a": digest(2)}, {}, (), held, naming=Naming({"a": A}, {"a": "a"}))
+    assert spelled.holders_of(A) == ("sandbox:a",)
+    assert spelled.holders_of("a") == ("sandbox:b", "sandbox:a")
+    assert (set(spelled.canonical()), spelled.digests(A)) == ({A}, {digest(1), digest(2)})
+    assert sorted(spelled.names(A)) == sorted([A, "a"])

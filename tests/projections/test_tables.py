@@ -70,7 +70,7 @@ def test_a_row_under_another_key_is_two_differences(tmp_path: Path) -> None:
         assert connection is not None
         fold = live.fold_until(ledger.store(connection))
     changed = sqlite3.connect(ledger.layout.database)
-    changed.execute("UPDATE image SET reference = 'docker.io/library/other:1'")
+    changed.execute("UPDATE image SET name = 'docker.io/library/other:1'")
     found = live.compare(changed, fold)
     changed.close()
     other = ("docker.io/library/other:1",)

@@ -27,9 +27,9 @@ def test_the_latest_use_counts_however_late_it_was_learned_of(tmp_path: Path) ->
         assert connection is not None
         store = new_ledger(tmp_path / "unused", []).store(connection)
         found = idle(connection, store, 1000)
-        assert [(each.reference, each.idle_ns) for each in found] == [(OTHER, 800), (PYTHON, 500)]
+        assert [(each.reference, each.idle_ns) for each in found] == [("app:1", 800), ("python:3.12", 500)]
         assert [each.event and each.event.seq for each in found] == [4, 5]
-        assert [each.reference for each in idle(connection, store, 1000, 501)] == [OTHER]
+        assert [each.reference for each in idle(connection, store, 1000, 501)] == ["app:1"]
         assert idle(connection, store, 1000, 801) == []
 
 
@@ -58,11 +58,11 @@ def test_an_image_is_idle_since_the_last_boot_ended(tmp_path: Path) -> None:
         NewEvent(pulled(digest(2)), OTHER, 200),
     ]
     one = (booted("a", 300), booted("b", 400, digest(2)))
-    assert found(*one) == [(OTHER, 0, 400, 6), (PYTHON, 0, 300, 5)]
-    assert found(*one, ended("a", 500)) == [(PYTHON, 500, None, 7), (OTHER, 0, 400, 6)]
-    assert found(*one, ended("a", 500), at_least=1) == [(PYTHON, 500, None, 7)]
+    assert found(*one) == [("app:1", 0, 400, 6), ("python:3.12", 0, 300, 5)]
+    assert found(*one, ended("a", 500)) == [("python:3.12", 500, None, 7), ("app:1", 0, 400, 6)]
+    assert found(*one, ended("a", 500), at_least=1) == [("python:3.12", 500, None, 7)]
     # What came later counts, and a boot from elsewhere does not.
     again = NewEvent(ev.ImageUsed(manifest_digest=digest(1)), PYTHON, 600)
-    assert found(*one, ended("a", 500), again)[0] == (PYTHON, 400, None, 8)
+    assert found(*one, ended("a", 500), again)[0] == ("python:3.12", 400, None, 8)
     late = booted("c", 700, digest(3))
-    assert found(*one, ended("a", 500), again, late)[0] == (PYTHON, 400, None, 8)
+    assert found(*one, ended("a", 500), again, late)[0] == ("python:3.12", 400, None, 8)

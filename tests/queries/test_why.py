@@ -52,7 +52,7 @@ def test_an_image_that_is_here(tmp_path: Path) -> None:
     assert isinstance(other, ImageReasons)
     positions = [event and event.seq for event in (found.arrived, found.pointed, found.used, *found.holds)]
     assert positions == [3, None, 6, 7]
-    assert found.shares == (Sharing(B, 1),)
+    assert found.shares == (Sharing("b:1", 1),)
     assert found.fate == Fate(False, "held", ("sandbox:dev",))
     assert (other.fate, other.holds, found.loss) == (Fate(True, "unused"), (), None)
 
@@ -76,7 +76,7 @@ def test_a_manifest_and_a_layer_by_any_of_their_digests(tmp_path: Path) -> None:
         with pytest.raises(ImageNotFoundError, match="never seen a manifest or layer"):
             ask(digest("nothing"))
     assert isinstance(manifest, ManifestReasons)
-    assert (manifest.references, manifest.earlier, manifest.added.seq) == ((A,), (), 2)
+    assert (manifest.references, manifest.earlier, manifest.added.seq) == (("a:1",), (), 2)
     assert isinstance(by_diff_id, LayerReasons)
     assert by_diff_id == by_blob
     assert [owner.digest for owner in by_diff_id.manifests] == [digest(1), digest(2)]

@@ -178,7 +178,7 @@ class IndexedFiles:
     def _in_order(self) -> Iterator[Path]:
         """Yield every file, those of images that share layers together: their trees are not kept for long."""
         artifact = self._layout.artifact
-        for reference in self._state.references:
+        for reference in self._state.canonical():
             yield artifact("metadata", reference)
         seen: set[str] = set()
         manifests = self._state.manifests
@@ -203,8 +203,8 @@ class IndexedFiles:
             subject = self._flat_refs[subject]
         manifests = self._state.manifests
         return tuple(
-            reference
-            for reference, digest in self._state.references.items()
+            self._state.naming.reference(name)
+            for name, digest in self._state.references.items()
             if digest == subject or (kind == "layer" and subject in manifests.get(digest, ()))
         )
 
@@ -257,10 +257,11 @@ class IndexedFiles:
         found = metadata.decode(self._layout.metadata(reference))
         digest = found.manifest_digest
         if digest not in self._state.digests(reference):
-            return f"it is of {digest[:100]}, not of {self._state.references[reference]}"
+            expected = " or ".join(sorted(self._state.digests(reference)))
+            return f"it is of {digest[:100]}, not of {expected}"
         row = self._manifests.get(digest)
         if row is None:
-            return None  # another spelling's, in a home that msb keeps
+            return None  # the image points at a manifest that is not in the index
         layers = self._layers[digest]
         if self._by_msb or row.msb_row:
             return msb_metadata_difference(found, row.config_digest, layers, row.stored_digest)

@@ -33,7 +33,7 @@ from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import StoredEvent
 from msb_cache.failpoints import reached
 from msb_cache.home.operation import Operation
-from msb_cache.msb.database import MsbState
+from msb_cache.msb.database import MsbImage, MsbState
 from msb_cache.msb.program import MsbProgram, find_program
 from msb_cache.msb.sync import OwnAction, sync, sync_and_read
 from msb_cache.oci.archive.writer import write_without_layers
@@ -67,7 +67,7 @@ class HandedOver(Struct, frozen=True):
     """What became of one image that was to be handed over to msb.
 
     Attributes:
-        reference: its familiar form.
+        reference: as it was typed.
         manifest_digest: that of the image as it was.
         outcome: ``planned`` in a dry run; ``handed over`` under the same digest; ``saved`` if msb took only
             an archive of it, under ``new_digest``; ``known`` if msb had it already; ``failed``.
@@ -127,7 +127,7 @@ def _wanted(connection: sqlite3.Connection | None, references: Sequence[str]) ->
     if connection is None:
         return []
     unknown = set(images.unknown_to_msb(connection))
-    return [(row, row.reference not in unknown) for row in rows if references or row.reference in unknown]
+    return [(row, row.name not in unknown) for row in rows if references or row.name in unknown]
 
 
 def _used(session: Session, row: HandleRow) -> list[Path]:
@@ -148,7 +148,7 @@ def _result(
     problem: str | None = None,
     recorded: StoredEvent | None = None,
 ) -> HandedOver:
-    name, digest = resolve.familiar(row.reference), row.manifest_digest
+    name, digest = resolve.seen(row), row.manifest_digest
     return HandedOver(name, digest, outcome, new_digest, reset, problem, recorded)
 
 
@@ -160,6 +160,8 @@ class _HandOver:
         self._layout = session.layout
         self._program = program
         self._row = row
+        self._name = resolve.seen(row)
+        """What msb is to call it."""
         self._check = check
         self._began_ns = time.monotonic_ns()
 
@@ -186,7 +188,7 @@ class _HandOver:
                 refused = self._load(_layout_of(layout, row), inherited)
                 reached("hand_over.loaded")
                 theirs, recorded = self._record(operation.id)
-                image = theirs.images.get(row.reference)
+                image = theirs.images.get(self._name)
                 if image is not None and refused is None:
                     changed = _changed(before, _stamps(used))
                     same = image.manifest_digest == row.manifest_digest
@@ -194,7 +196,7 @@ class _HandOver:
                         row,
                         "failed" if changed else "handed over" if same else "saved",
                         new_digest=None if same else image.manifest_digest,
-                        reset=_reset(row, theirs),
+                        reset=_reset(row, image, theirs),
                         problem=changed,
                         recorded=recorded,
                     )
@@ -207,28 +209,28 @@ class _HandOver:
     def _problem(self, paths: Sequence[Path]) -> str | None:
         """Return why the image cannot be handed over as it is: it moved meanwhile, or a file is damaged."""
         with self._session.ledger.read() as connection:
-            now = None if connection is None else images.handle(connection, self._row.reference)
+            now = None if connection is None else images.handle(connection, self._row.name)
         if now is None or now.manifest_digest != self._row.manifest_digest:
             return "it changed meanwhile; try again"
         return self._check(paths)
 
     def _load(self, archive: Iterator[bytes], inherited: Sequence[int]) -> str | None:
         """Have msb load an archive under the image's name; return why it does not."""
-        tag = resolve.familiar(self._row.reference)
-        finished = self._program.run("load", "--tag", tag, source=archive, inherits=inherited)
+        finished = self._program.run("load", "--tag", self._name, source=archive, inherits=inherited)
         return finished.problem if finished.code else None
 
     def _record(self, operation: str) -> tuple[MsbState, StoredEvent | None]:
         """Record what msb did, as done by us, and return what it says now."""
-        name = self._row.reference
-        explain = explained([name], ev.Source(kind="cache"), self._began_ns)
+        explain = explained([self._name], ev.Source(kind="cache"), self._began_ns)
         ledger = self._session.ledger
         report = sync(ledger, force=True, acting=OwnAction(operation, explain))
         theirs = sync_and_read(ledger)
         if theirs is None:
             raise MsbProgramError(f"{self._layout.home} is not msb's any more; nothing was handed over")
-        pulls = [event for event in report.events if isinstance(event.data, ev.ImagePulled)]
-        return theirs, next((event for event in pulls if event.subject == name), None)
+        for event in report.events:
+            if isinstance(event.data, ev.ImagePulled) and event.data.spelling == self._name:
+                return theirs, event
+        return theirs, None
 
     def _save(self, operation: Operation, refused: str) -> HandedOver:
         """Give msb the image as an archive."""
@@ -244,14 +246,14 @@ class _HandOver:
         except MicrosandboxError as error:
             return _result(row, "failed", problem=f"{problem}, and no archive can be made: {error}")
         theirs, recorded = self._record(operation.id)
-        image = theirs.images.get(row.reference)
+        image = theirs.images.get(self._name)
         if again is not None or image is None:
             return _result(row, "failed", problem=f"{problem}, nor as an archive ({again})")
         return _result(
             row,
             "saved",
             new_digest=image.manifest_digest,
-            reset=_reset(row, theirs),
+            reset=_reset(row, image, theirs),
             problem=problem,
             recorded=recorded,
         )
@@ -296,9 +298,8 @@ def _changed(
     return f"msb has it now, but has written to {', '.join(names)}" if names else None
 
 
-def _reset(row: HandleRow, theirs: MsbState) -> tuple[Reset, ...]:
+def _reset(row: HandleRow, image: MsbImage, theirs: MsbState) -> tuple[Reset, ...]:
     """Return what msb says of an image otherwise than the log did."""
-    image = theirs.images[row.reference]
     manifest = theirs.manifests[image.manifest_digest]
     compared = (
         Reset("platform", f"{row.os}/{row.architecture}", f"{manifest.os}/{manifest.architecture}"),

@@ -18,9 +18,11 @@ def use(session: Session, reference: str, holder: str | None) -> HandleRow:
     _begin(session, reference)
     with session.ledger.write(uuid7(), owner="any") as transaction:
         row = resolve.reference(transaction.connection, reference)
-        used = ImageUsed(manifest_digest=row.manifest_digest, holder=holder)
+        used = ImageUsed(manifest_digest=row.manifest_digest, spelling=row.spelling, holder=holder)
         transaction.append([NewEvent(used, row.reference)])
-        return resolve.reference(transaction.connection, row.reference)
+        found = images.handle(transaction.connection, row.name)
+        assert found is not None  # noqa: S101
+        return found
 
 
 def hold(session: Session, reference: str, holder: str) -> tuple[HandleRow, bool]:

@@ -18,10 +18,11 @@ from msb_cache.errors import (
 )
 from msb_cache.models import ImagePruneReport
 from msb_cache.projections import deletions
+from msb_cache.projections.images import HandleRow
 from msb_cache.projections.state import IndexState
 from msb_cache.queries import resolve
 from msb_cache.queries.events import deletion_in_log
-from msb_cache.queries.resolve import familiar
+from msb_cache.queries.resolve import seen
 from msb_cache.session import Session
 
 _ATTEMPTS = 5
@@ -31,27 +32,28 @@ def remove(session: Session, reference: str, *, force: bool) -> ImagePruneReport
     """Remove a reference; parameters, result and errors as for ``ImageCache.remove``."""
     session.begin_writing()
     with session.index() as connection:
-        canonical = resolve.reference(connection, reference).reference
+        row = resolve.reference(connection, reference)
+    name = row.name
 
     def planner(state: IndexState, shown: Plan | None) -> Plan:
-        if canonical not in state.references:
-            raise ImageNotFoundError(f"image not found: {familiar(canonical)}")
-        holders = state.holders_of(canonical)
+        if name not in state.references:
+            raise ImageNotFoundError(f"image not found: {seen(row)}")
+        holders = state.holders_of(name)
         if holders and not force:
-            raise _in_use(session, canonical, holders)
-        _check_reachable(state, canonical)
-        return plan_remove(state, [canonical], force=force, shown=shown)
+            raise _in_use(session, row, holders)
+        _check_reachable(state, row)
+        return plan_remove(state, [name], force=force, shown=shown)
 
-    policy = {"references": [canonical], "force": force}
+    policy = {"references": [row.reference], "force": force}
     for _ in range(_ATTEMPTS):
         operation, shown = session.engine().delete(planner, kind="remove", policy=policy)
         if operation is not None:
             report = _report(session, operation, shown)
             if not report.image_refs_removed:
-                _raise_refused(session, operation, canonical)
+                _raise_refused(session, operation, row)
             return report
         # It moved to another image between plan and decision: plan again.
-    raise BusyError(f"{familiar(canonical)} keeps changing; try again")
+    raise BusyError(f"{seen(row)} keeps changing; try again")
 
 
 def prune(session: Session, *, orphans: bool, confirm: Confirm | None) -> ImagePruneReport:
@@ -92,9 +94,9 @@ def _unused(state: IndexState, shown: Plan | None) -> Plan:
     return plan_prune(state, shown=shown)
 
 
-def _check_reachable(state: IndexState, canonical: str) -> None:
+def _check_reachable(state: IndexState, row: HandleRow) -> None:
     """Refuse to remove what msb, which keeps the home, does not know or would take from others."""
-    kept = Bounds(state)(canonical, state.references[canonical])
+    kept = Bounds(state)(row.name, state.references[row.name])
     if kept is not None:
         why = (
             "msb keeps this home, and its index cannot be read as a whole, so what it needs cannot be told"
@@ -102,26 +104,26 @@ def _check_reachable(state: IndexState, canonical: str) -> None:
             else "msb, which keeps this home, would delete layers of images that it does not know; "
             "`msb-cache hand-over` makes them known to it"
         )
-        raise HomeOwnedByMicrosandboxError(f"{familiar(canonical)} is not removed: {why}")
+        raise HomeOwnedByMicrosandboxError(f"{seen(row)} is not removed: {why}")
 
 
-def _in_use(session: Session, canonical: str, holders: Sequence[str]) -> ImageInUseError:
+def _in_use(session: Session, row: HandleRow, holders: Sequence[str]) -> ImageInUseError:
     by = f" by {_listed(holders)}" if holders else ""
-    error = ImageInUseError(f"{familiar(canonical)} is in use{by}")
+    error = ImageInUseError(f"{seen(row)} is in use{by}")
     error.seen_in_msb = session.engine().name == "msb"
     return error
 
 
-def _raise_refused(session: Session, operation: str, canonical: str) -> None:
+def _raise_refused(session: Session, operation: str, row: HandleRow) -> None:
     """Say why a reference that msb was asked to remove is still there."""
-    name = familiar(canonical)
+    name = seen(row)
     for artifact in _artifacts(session, operation):
-        if (artifact.kind, artifact.subject) != ("metadata", canonical):
+        if (artifact.kind, artifact.subject) != ("metadata", row.reference):
             continue
         if artifact.outcome == "kept" and artifact.holders:
-            raise _in_use(session, canonical, artifact.holders)
+            raise _in_use(session, row, artifact.holders)
         if artifact.outcome == "kept" and artifact.reason == "busy":
-            raise _in_use(session, canonical, ["another process that works with it"])
+            raise _in_use(session, row, ["another process that works with it"])
         if artifact.outcome == "kept":
             raise MsbProgramError(f"msb said nothing against it, but {name} is still there; try again")
         if artifact.outcome == "failed":

@@ -14,27 +14,28 @@ from msb_cache.oci.reference import Reference
 from msb_cache.projections import images
 
 
-def record_cached(ledger: Ledger, request: PullRequest, digest: str) -> Pulled:
-    """Append ``image.pulled`` for an image that is here already, with this manifest.
+def record_cached(ledger: Ledger, request: PullRequest, name: str, digest: str) -> Pulled:
+    """Append ``image.pulled`` for an image that is here already, under this name and with this manifest.
 
     Raises:
         ImageNotFoundError: it is not, or not any more.
     """
     reference = request.reference
     with ledger.write(uuid7(), owner="any") as transaction:
-        row = images.handle(transaction.connection, reference.canonical)
+        row = images.handle(transaction.connection, name)
         if row is None or row.manifest_digest != digest:
             raise ImageNotFoundError(f"{reference.familiar} changed while it was pulled; try again")
         pulled = ev.ImagePulled(
             manifest_digest=digest,
             changed=False,
             source=request.source,
+            spelling=reference.spelling if name == reference.canonical else name,
             bytes_fetched=0,
             bytes_reused=row.size_bytes,
             duration_ns=time.monotonic_ns() - request.began_ns,
         )
         *_, recorded = transaction.append([NewEvent(pulled, reference.canonical)])
-        row = images.handle(transaction.connection, reference.canonical)
+        row = images.handle(transaction.connection, name)
         assert row is not None  # noqa: S101
         return Pulled(row, recorded)
 

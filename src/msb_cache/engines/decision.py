@@ -18,7 +18,7 @@ from msb_cache.artifacts.kinds import FLAT, belonging_to, needing
 from msb_cache.artifacts.layout import Layout
 from msb_cache.artifacts.locks import Lock
 from msb_cache.engines.leftovers import Leftover
-from msb_cache.engines.prune_plan import Kept, Plan
+from msb_cache.engines.prune_plan import Plan
 from msb_cache.errors import BusyError, LogError
 from msb_cache.eventstore import events as ev
 from msb_cache.home.ledger import Ledger
@@ -87,7 +87,8 @@ def changes(shown: Preview) -> int:
 
 def names(plan: Plan) -> set[tuple[str, str]]:
     """Return the kind and subject of everything that a plan deletes."""
-    found: set[tuple[str, str]] = {("metadata", reference) for reference in plan.references}
+    reference = plan.naming.reference
+    found: set[tuple[str, str]] = {("metadata", reference(name)) for name in plan.references}
     of_manifest = ("manifest", *belonging_to("manifest"))
     found |= {(kind, digest) for digest in plan.manifests for kind in of_manifest}
     return found | {("layer", diff_id) for diff_id in plan.layers}
@@ -100,11 +101,18 @@ def goes_with(artifact: ev.PlannedArtifact) -> tuple[str, str]:
     return artifact.kind, artifact.subject
 
 
-def kept_back(kept: Kept) -> ev.KeptBack:
-    """Return what the log says of something that a plan keeps."""
-    return ev.KeptBack(
-        subject=kept.subject, rule=kept.rule, holders=kept.by[:_HOLDERS], more=max(0, len(kept.by) - _HOLDERS)
-    )
+def kept_back(plan: Plan) -> list[ev.KeptBack]:
+    """Return what the log says of what a plan keeps."""
+    return [
+        ev.KeptBack(
+            subject=plan.naming.reference(kept.subject),
+            spelling=plan.naming.spelling(kept.subject),
+            rule=kept.rule,
+            holders=kept.by[:_HOLDERS],
+            more=max(0, len(kept.by) - _HOLDERS),
+        )
+        for kept in plan.kept
+    ]
 
 
 def started(
@@ -144,7 +152,7 @@ def started(
 
 def planned(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
     """Yield what a plan deletes, in the order in which it goes: what refers before what is referred to."""
-    for reference in plan.references:
+    for reference in plan.metadata:
         yield from _file("metadata", reference, layout)
     of_manifest = needing("manifest")[::-1]
     flat = layout.sizes("flat_ref")  # of the few that there are

@@ -40,7 +40,7 @@ class NamedFiles:
     @classmethod
     def of(cls, layout: Layout, state: IndexState) -> NamedFiles:
         """Return what one index names."""
-        return cls(layout, state.references, state.manifests, state.named_layers())
+        return cls(layout, state.canonical(), state.manifests, state.named_layers())
 
     def has(self, kind: str, subject: str) -> bool:
         """Return whether the index names an artifact; of a metadata file the subject is its bare name."""

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from msb_cache.projections.state import IndexState
+from msb_cache.projections.state import IndexState, Naming
 
 HELD = "held"
 REFERENCED = "referenced"
@@ -20,7 +20,7 @@ SHARED = "shared"
 
 @dataclass(frozen=True)
 class Kept:
-    """A reference or manifest that stays, and why.
+    """An image, by name, or a manifest that stays, and why.
 
     ``held`` by holders, ``referenced`` by others; in a home that msb keeps also ``shared``: its layers are
     those of images that stay and that msb does not know; or ``unknown`` to msb, where it cannot be told what
@@ -37,11 +37,13 @@ class Plan:
     """What goes, in the order in which it goes out of the index.
 
     Attributes:
-        references: canonical reference to the manifest digest it points at.
+        references: an image's name to the manifest digest it points at.
         manifests: digests of manifests that then nothing reaches.
         layers: diff ID of each layer that then no manifest needs.
         sharing_counts: for those of ``layers`` that more than one of ``manifests`` had, how many had it.
         kept: what stays although asked for or considered, and by which rule.
+        naming: what the images' names mean.
+        metadata: canonical references of which no image is left, so that their metadata goes.
     """
 
     references: Mapping[str, str] = field(default_factory=dict)
@@ -49,6 +51,8 @@ class Plan:
     layers: Sequence[str] = ()
     sharing_counts: Mapping[str, int] = field(default_factory=dict)
     kept: tuple[Kept, ...] = ()
+    naming: Naming = field(default_factory=Naming)
+    metadata: Collection[str] = ()
 
     @property
     def empty(self) -> bool:
@@ -147,13 +151,9 @@ def plan_remove(
             kept.append(Kept(reference, HELD, holders))
         else:
             going[reference] = digest
-    pointed_at = dict.fromkeys(digest for name in going for digest in state.digests(name))
+    pointed_at = dict.fromkeys(going.values())
     for digest in pointed_at:
-        others = tuple(
-            name
-            for name, own in state.references.items()
-            if name not in going and (own == digest or digest in state.other_spellings.get(name, ()))
-        )
+        others = tuple(name for name, own in state.references.items() if name not in going and own == digest)
         if digest in state.holders:
             kept.append(Kept(digest, HELD, tuple(state.holders[digest])))
         elif others:
@@ -177,7 +177,7 @@ def _complete(
     if len(references) < len(state.references):
         for reference in state.references:
             if reference not in references:
-                reached.update(state.digests(reference))
+                reached.add(state.references[reference])
     manifests = _without(candidate_manifests, reached)
     if shown is not None:
         shown_manifests = set(shown.manifests)
@@ -197,7 +197,18 @@ def _complete(
         layers=tuple(layers),
         sharing_counts=sharing_counts,
         kept=tuple(kept),
+        naming=state.naming,
+        metadata=_unnamed(state, references),
     )
+
+
+def _unnamed(state: IndexState, gone: Mapping[str, str]) -> Collection[str]:
+    """Return the canonical references of which no image is left."""
+    reference = state.naming.reference
+    if not state.naming.references:
+        return gone.keys()
+    left = {reference(name) for name in state.references if name not in gone}
+    return dict.fromkeys(found for name in gone if (found := reference(name)) not in left)
 
 
 def _without(candidates: Sequence[str], staying: Collection[str]) -> Sequence[str]:

@@ -44,7 +44,7 @@ def boots(
     uses: Mapping[str, KnownUse],
     *,
     recorded: Container[str] = (),
-    names: Mapping[str, str],
+    names: Mapping[str, tuple[str, str]],
     fate: FateOf = as_msb_says,
 ) -> Iterator[Happened]:
     """Yield the uses that began and those that ended.
@@ -54,7 +54,7 @@ def boots(
         sandboxes: by msb's id.
         uses: those that the log has as open, by run.
         recorded: runs that the log has already.
-        names: a reference for each manifest, where that by which a sandbox was made cannot be read.
+        names: for each manifest a reference and its spelling, for sandboxes of which that cannot be read.
         fate: what became of the runs that msb says are open.
     """
     found = sorted(runs.found, key=lambda run: number_of(run.key))
@@ -74,10 +74,12 @@ def boots(
             continue  # its root is no image, or nothing about it is new
         else:
             digest, holder = sandbox.manifest_digest, sandbox.holder
-            reference = sandbox.reference or names.get(digest, "")
+            reference, typed = sandbox.reference or "", sandbox.typed
+            if not reference and digest in names:
+                reference, typed = names[digest]
             if not reference:
                 continue
-            used = ev.ImageUsed(manifest_digest=digest, holder=holder, run=run.key)
+            used = ev.ImageUsed(manifest_digest=digest, spelling=typed, holder=holder, run=run.key)
             yield Happened(at, NewEvent(used, reference, run.started_at_ns))
         how: Literal["ended", "vanished", "restarted"] = "ended"
         by = run.terminated_at_ns

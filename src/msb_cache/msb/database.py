@@ -86,34 +86,28 @@ class MsbManifest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class MsbImage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A canonical reference, as its most recently updated spelling says.
-
-    ``typed`` is that spelling, ``row`` its record, and ``rows`` has the records of all ``spellings``, which
-    point at ``digests``; the reference was created with the first of them.
-    """
+    """An image: a reference as it was ``typed``; several can have one canonical form. ``row``: its record."""
 
     reference: str
     typed: str
     manifest_digest: str
     row: str
-    rows: frozenset[str]
-    spellings: frozenset[str]
-    digests: frozenset[str]
     created_at_ns: int | None
     updated_at_ns: int | None
 
 
 class MsbHold(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A sandbox or snapshot that needs a manifest, and the canonical reference it was made from.
+    """A sandbox or snapshot that needs a manifest, and the reference it was made from.
 
-    Of a sandbox also its status, the kind of its root disk unless that is the usual one, and those of its
-    labels that were asked for.
+    ``reference`` is canonical, ``typed`` as it stands there. Of a sandbox also its status, the kind of its
+    root disk unless that is the usual one, and those of its labels that were asked for.
     """
 
     holder: str
     manifest_digest: str
     row: str
     reference: str | None
+    typed: str | None
     created_at_ns: int | None
     status: str | None = None
     root: str | None = None
@@ -124,7 +118,7 @@ class MsbState(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that msb.db says about images, at one moment.
 
     Attributes:
-        images: by canonical reference.
+        images: by the reference as it was typed.
         manifests: by digest.
         holds: who needs what, by manifest digest and holder.
         holder_kinds: the kinds of holders (``sandbox``, ``snapshot``) that this schema has.
@@ -563,30 +557,14 @@ class _Reader:
                 self._miss(f"the reference {_shown(typed)}")
                 continue
             created_at = self.as_ns(created)
-            row = f"image_ref:{row_id}@{'-' if created_at is None else created_at}"
-            image = MsbImage(
+            found[typed] = MsbImage(
                 reference=canonical,
                 typed=typed,
                 manifest_digest=digest,
-                row=row,
-                rows=frozenset((row,)),
-                spellings=frozenset((typed,)),
-                digests=frozenset((digest,)),
+                row=f"image_ref:{row_id}@{'-' if created_at is None else created_at}",
                 created_at_ns=created_at,
                 updated_at_ns=self.as_ns(updated),
             )
-            other = found.get(canonical)
-            if other is not None:
-                newest = max(image, other, key=lambda each: (each.updated_at_ns or 0, each.row))
-                created = [time for time in (created_at, other.created_at_ns) if time is not None]
-                image = msgspec.structs.replace(
-                    newest,
-                    rows=image.rows | other.rows,
-                    spellings=image.spellings | other.spellings,
-                    digests=image.digests | other.digests,
-                    created_at_ns=min(created, default=None),
-                )
-            found[canonical] = image
         return found
 
     def _sandboxes(self, labels: Mapping[int, Mapping[str, str]]) -> Iterator[tuple[int, MsbHold]]:
@@ -607,6 +585,7 @@ class _Reader:
                     manifest_digest=digest,
                     row=f"sandbox_rootfs:{row_id}@{'-' if created_at is None else created_at}",
                     reference=self._reference(reference),
+                    typed=reference,
                     created_at_ns=created_at,
                     status=_word(status),
                     root=None if root == _USUAL_ROOT else _word(root),
@@ -627,6 +606,7 @@ class _Reader:
                 manifest_digest=digest,
                 row=f"snapshot_index:{path}@{'-' if created_at is None else created_at}",
                 reference=self._reference(reference),
+                typed=reference if isinstance(reference, str) else None,
                 created_at_ns=created_at,
             )
 

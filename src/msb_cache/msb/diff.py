@@ -101,22 +101,30 @@ def _released(ours: Known, theirs: MsbState) -> Iterator[NewEvent]:
 
 
 def _removed(ours: Known, theirs: MsbState) -> Iterator[NewEvent]:
-    for reference, image in sorted(ours.images.items()):
-        if image.row is not None and not _same(image, theirs.images.get(reference)):
-            removed = ev.ImageRemoved(manifest_digest=image.manifest_digest, cause="external")
-            yield NewEvent(removed, reference)
+    rows = {image.row for image in theirs.images.values()}
+    for name, image in sorted(ours.images.items()):
+        if image.row is not None and image.row not in rows:
+            removed = ev.ImageRemoved(manifest_digest=image.manifest_digest, spelling=name, cause="external")
+            yield NewEvent(removed, image.reference)
 
 
-def _same(image: KnownImage, now: MsbImage | None) -> bool:
-    """Whether the record that we saw is still there, perhaps pointing elsewhere."""
-    return now is not None and image.row in now.rows
+def _known(ours: Known, image: MsbImage) -> KnownImage | None:
+    """Return what is known of an image of msb: the same record, or an image of ours that it takes over."""
+    known = ours.images.get(image.typed)
+    if known is not None and known.row in (None, image.row):
+        return known
+    # Of one that came here before msb, and of one that was seen before spellings were recorded, the name is
+    # the canonical reference.
+    known = ours.images.get(image.reference)
+    return known if known is not None and known.row in (None, image.row) else None
 
 
 def _gone_manifests(ours: Known, theirs: MsbState) -> list[str]:
+    taken_over = {image.reference for image in theirs.images.values()}
     kept = {
         image.manifest_digest
-        for reference, image in ours.images.items()
-        if image.row is None and reference not in theirs.images  # ours alone
+        for image in ours.images.values()
+        if image.row is None and image.reference not in taken_over  # ours alone
     }
     return sorted(
         digest
@@ -194,8 +202,8 @@ class _Seen:
         self._images = theirs.images
         self._pulled = {event.subject for event in begun if isinstance(event.event, ev.ImagePulled)}
         used = {event.subject for event in begun if isinstance(event.event, ev.ImageUsed)}
-        named = [theirs.images[name] for name in self._pulled | used if name in theirs.images]
-        self.busy = {digest for image in named for digest in image.digests}
+        changed = self._pulled | used
+        self.busy = {image.manifest_digest for image in theirs.images.values() if image.reference in changed}
         """The manifests to whose references something happened."""
 
     def new(self, manifest: MsbManifest, before: str | None) -> Stored | None:
@@ -220,8 +228,7 @@ class _Seen:
     def _references(self) -> dict[str, list[MsbImage]]:
         found: dict[str, list[MsbImage]] = {}
         for image in self._images.values():
-            for digest in image.digests:
-                found.setdefault(digest, []).append(image)
+            found.setdefault(image.manifest_digest, []).append(image)
         return found
 
     def _files(self, manifest: MsbManifest) -> Iterator[tuple[MsbImage, Stored]]:
@@ -310,9 +317,10 @@ def _manifest_added(
 def _boots(
     ours: Known, theirs: MsbState, runs: MsbRuns, fate: FateOf, recorded: Container[str]
 ) -> Iterator[Happened]:
-    names: dict[str, str] = {}
+    names: dict[str, tuple[str, str]] = {}
     for images in (ours.images, theirs.images):
-        names |= {images[reference].manifest_digest: reference for reference in sorted(images, reverse=True)}
+        for name in sorted(images, reverse=True):
+            names[images[name].manifest_digest] = images[name].reference, name
     return boots(runs, theirs.sandboxes, ours.uses, recorded=recorded, names=names, fate=fate)
 
 
@@ -327,26 +335,26 @@ def _begun(
         found.append((_or_late(event.occurred_at_ns), order, event.subject, event))
 
     last_used: dict[str, int] = {}
-    for reference, image in theirs.images.items():
-        known = ours.images.get(reference)
-        pulled = _pulled(known, image, _times(image, theirs, now_ns, latest))
+    for name, image in theirs.images.items():
+        known = _known(ours, image)
+        renamed = known is not None and name not in ours.images
+        pulled = _pulled(known, image, _times(image, theirs, now_ns, latest), renamed=renamed)
         if pulled is not None:
             happened(_PULLED, pulled)
         times = [] if pulled is None else [pulled.occurred_at_ns]
-        same = known is not None and (known.row is None or _same(known, image))
-        if known is not None and same and known.last_used_at <= latest:
+        if known is not None and known.last_used_at <= latest:
             times.append(known.last_used_at)
-        last_used[reference] = max((time for time in times if time is not None), default=0)
+        last_used[name] = max((time for time in times if time is not None), default=0)
     began: set[str] = set()
     last_of: dict[str, int] = {}
     for number, (_, boot) in enumerate(booted):
-        data, subject, time = boot.event, boot.subject, boot.occurred_at_ns
+        data, time = boot.event, boot.occurred_at_ns
         last_of[_holder(boot)] = number
         if isinstance(data, ev.ImageUsed):
             began.add(_holder(boot))
-            now = theirs.images.get(subject)
+            now = theirs.images.get(_spelling(boot))
             if now is not None and now.manifest_digest == data.manifest_digest and (time or 0) <= latest:
-                last_used[subject] = max(last_used[subject], time or 0)
+                last_used[now.typed] = max(last_used[now.typed], time or 0)
     said_by_boots: dict[int, str | None] = {}
     for (digest, holder), hold in theirs.holds.items():
         known_hold = ours.holds.get((digest, holder))
@@ -371,12 +379,14 @@ def _begun(
         used = None if holder in began else _used_by(hold, theirs.images)
         if used is not None:
             happened(_USED, used)
-            last_used[used.subject] = max(last_used[used.subject], used.occurred_at_ns or 0)
-    for reference, image in theirs.images.items():
+            name = _spelling(used)
+            last_used[name] = max(last_used[name], used.occurred_at_ns or 0)
+    for name, image in theirs.images.items():
         updated = image.updated_at_ns
-        if updated is not None and last_used[reference] < updated <= latest:
-            happened(_USED, NewEvent(ev.ImageUsed(manifest_digest=image.manifest_digest), reference, updated))
-    found.sort(key=lambda entry: (entry[:3], _holder(entry[3]), _manifest(entry[3])))
+        if updated is not None and last_used[name] < updated <= latest:
+            recent = ev.ImageUsed(manifest_digest=image.manifest_digest, spelling=name)
+            happened(_USED, NewEvent(recent, image.reference, updated))
+    found.sort(key=lambda entry: (entry[:3], _spelling(entry[3]), _holder(entry[3]), _manifest(entry[3])))
     for number, (at, boot) in enumerate(booted):
         data = boot.event
         if number in said_by_boots and isinstance(data, ev.ImageUsed | ev.ImageUseEnded):
@@ -434,17 +444,20 @@ def _times(image: MsbImage, theirs: MsbState, now_ns: int, latest: int) -> _Time
     return _Times(past(image.created_at_ns), past(arrived), past(image.updated_at_ns), now_ns)
 
 
-def _pulled(known: KnownImage | None, image: MsbImage, times: _Times) -> NewEvent | None:
-    """Return the pull that explains how the reference came to be as it is; None if nothing changed."""
+def _pulled(known: KnownImage | None, image: MsbImage, times: _Times, *, renamed: bool) -> NewEvent | None:
+    """Return the pull that explains how the image came to be as it is; None if nothing changed.
+
+    ``renamed``: it is known under another name than its spelling, and is to have that.
+    """
     occurred, named, since = times.first_pull()
     previous = None
-    if known is not None and (known.row is None or _same(known, image)):
+    if known is not None:
         if known.manifest_digest != image.manifest_digest:
             previous = known.manifest_digest
             if known.row is not None:  # where it pointed before is known
                 named = since = None
                 occurred = times.named if times.updated is None else times.updated
-        elif known.row is not None:
+        elif known.row is not None and not renamed:
             return None
         changed = previous is not None
     else:
@@ -454,6 +467,7 @@ def _pulled(known: KnownImage | None, image: MsbImage, times: _Times) -> NewEven
         previous_digest=previous,
         changed=changed,
         source=_SOURCE,
+        spelling=image.typed,
         row=image.row,
         named_at_ns=named,
         observed_since_ns=since,
@@ -463,14 +477,18 @@ def _pulled(known: KnownImage | None, image: MsbImage, times: _Times) -> NewEven
 
 def _used_by(hold: MsbHold, images: Mapping[str, MsbImage]) -> NewEvent | None:
     """Return the use that made a sandbox, no later than msb's own record of the reference's last use."""
-    image = None if hold.reference is None else images.get(hold.reference)
+    image = None if hold.typed is None else images.get(hold.typed)
     if image is None or not hold.holder.startswith("sandbox:"):
         return None
     times = [time for time in (hold.created_at_ns, image.updated_at_ns) if time is not None]
     if not times:
         return None
-    used = ev.ImageUsed(manifest_digest=hold.manifest_digest, holder=hold.holder)
+    used = ev.ImageUsed(manifest_digest=hold.manifest_digest, spelling=image.typed, holder=hold.holder)
     return NewEvent(used, image.reference, min(times))
+
+
+def _spelling(event: NewEvent) -> str:
+    return getattr(event.event, "spelling", None) or ""
 
 
 def _holder(event: NewEvent) -> str:

@@ -349,6 +349,8 @@ def _append_claimed(
         data = event.event
         if isinstance(data, ev.ImageRemoved):
             claim = claims.get(("metadata", event.subject))
+            if claim is not None and claim.spellings and data.spelling not in claim.spellings:
+                claim = None  # another spelling's removal
             if claim is not None:
                 forced = claim.forced and data.manifest_digest in held
                 data = replace(data, cause=claim.kind, forced=forced)

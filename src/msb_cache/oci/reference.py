@@ -27,25 +27,31 @@ _HEX64 = r"[0-9a-f]{64}"
 
 
 class Reference:
-    """A parsed image reference; equal and hashable by its canonical form, shown in its familiar one."""
+    """A parsed image reference; equal and hashable by its canonical form, shown in its familiar one.
 
-    __slots__ = ("_canonical", "digest", "registry", "repository", "tag")
+    ``typed`` is the text that was parsed.
+    """
+
+    __slots__ = ("_canonical", "digest", "registry", "repository", "tag", "typed")
 
     registry: str
     repository: str
     tag: str | None
     digest: str | None
+    typed: str | None
     _canonical: str
 
-    def __init__(self, registry: str, repository: str, tag: str | None, digest: str | None) -> None:
+    def __init__(
+        self, registry: str, repository: str, tag: str | None, digest: str | None, typed: str | None = None
+    ) -> None:
         canonical = f"{registry}/{repository}"
         if tag is not None:
             canonical += ":" + tag
         if digest is not None:
             canonical += "@" + digest
         for name, value in zip(
-            ("registry", "repository", "tag", "digest", "_canonical"),
-            (registry, repository, tag, digest, canonical),
+            ("registry", "repository", "tag", "digest", "typed", "_canonical"),
+            (registry, repository, tag, digest, typed, canonical),
             strict=True,
         ):
             object.__setattr__(self, name, value)
@@ -56,8 +62,8 @@ class Reference:
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"a Reference cannot be changed (tried to delete {name})")
 
-    def __reduce__(self) -> tuple[type[Reference], tuple[str, str, str | None, str | None]]:
-        return Reference, (self.registry, self.repository, self.tag, self.digest)
+    def __reduce__(self) -> tuple[type[Reference], tuple[str, str, str | None, str | None, str | None]]:
+        return Reference, (self.registry, self.repository, self.tag, self.digest, self.typed)
 
     @classmethod
     def parse(cls, text: str) -> Reference:
@@ -71,7 +77,7 @@ class Reference:
         _check_repository(text, registry, repository)
         if tag is None and digest is None:
             tag = DEFAULT_TAG
-        return cls(registry, repository, tag, digest)
+        return cls(registry, repository, tag, digest, text)
 
     @property
     def name(self) -> str:
@@ -104,6 +110,15 @@ class Reference:
     def familiar(self) -> str:
         """The form shown to people, ``python:3.12``; it always parses back to this reference."""
         return self.familiar_name + self._canonical[len(self.registry) + 1 + len(self.repository) :]
+
+    @property
+    def spelling(self) -> str | None:
+        """How it was typed; None: in its familiar form, or it was not typed."""
+        return None if self.typed == self.familiar else self.typed
+
+    def untyped(self) -> Reference:
+        """Return the same reference, of which it is not known how a person typed it."""
+        return Reference(self.registry, self.repository, self.tag, self.digest)
 
     def __eq__(self, other: object) -> bool:
         return self._canonical == other._canonical if isinstance(other, Reference) else NotImplemented

@@ -18,7 +18,7 @@ import msgspec
 from msb_cache.errors import InvalidConfigError
 from msb_cache.eventstore.store import EventStore
 from msb_cache.projections import images
-from msb_cache.queries.resolve import familiar
+from msb_cache.queries.resolve import familiar, seen
 
 AsOf = str | datetime | int
 """A moment in the log: a position, or a time as in ``queries.times``; as text, ``@123`` is a position."""
@@ -105,6 +105,9 @@ class Contents:
 
     position: int
     images: Mapping[str, str]
+    """By name."""
+    seen: Mapping[str, str]
+    """How people see the names."""
     holds: Mapping[tuple[str, str], Hold]
     bytes: int
 
@@ -181,9 +184,11 @@ def unknown(connection: sqlite3.Connection | None, position: int, kept_by_msb: b
 
 def contents(connection: sqlite3.Connection, position: int) -> Contents:
     """Read what ``changes`` compares."""
+    rows = list(images.handles(connection))
     return Contents(
         position,
-        {row.reference: row.manifest_digest for row in images.handles(connection)},
+        {row.name: row.manifest_digest for row in rows},
+        {row.name: seen(row) for row in rows},
         {(hold.manifest_digest, hold.holder): hold for hold in holds(connection, None)},
         images.total_bytes(connection),
     )
@@ -232,10 +237,10 @@ def changes(before: Contents, after: Contents) -> Changes:
     return Changes(
         from_position=before.position,
         to_position=after.position,
-        added=[(familiar(name), new[name]) for name in sorted(new.keys() - old.keys())],
-        removed=[(familiar(name), old[name]) for name in sorted(old.keys() - new.keys())],
+        added=[(after.seen[name], new[name]) for name in sorted(new.keys() - old.keys())],
+        removed=[(before.seen[name], old[name]) for name in sorted(old.keys() - new.keys())],
         moved=[
-            Moved(familiar(name), old[name], new[name])
+            Moved(after.seen[name], old[name], new[name])
             for name in sorted(old.keys() & new.keys())
             if old[name] != new[name]
         ],

@@ -23,7 +23,7 @@ from msb_cache.models import (
 )
 from msb_cache.projections import images
 from msb_cache.projections.images import ConfigRow, HandleRow
-from msb_cache.queries.resolve import familiar
+from msb_cache.queries.resolve import seen
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def handle(row: HandleRow, origin: Origin) -> ImageHandle:
     """Return an image of the index of ``origin`` as callers get it."""
     return ImageHandle(
-        familiar(row.reference),
+        seen(row),
         row.size_bytes,
         row.manifest_digest,
         row.architecture,

@@ -9,6 +9,7 @@ from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import EventStore, StoredEvent
 from msb_cache.projections import images
 from msb_cache.projections.images import HandleRow, UseRow
+from msb_cache.queries.resolve import seen
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,10 @@ def idle(
         idle_ns = 0 if since is None else max(0, now_ns - since)
         if idle_ns >= at_least_ns:
             found.append((since, row, idle_ns, lasting))
-    found.sort(key=lambda each: (each[0] is None, each[0] or 0, each[1].reference))
+    found.sort(key=lambda each: (each[0] is None, each[0] or 0, each[1].reference, each[1].name))
     return [
         IdleImage(
-            row.reference,
+            seen(row),
             row.manifest_digest,
             row.last_used_at,
             idle_ns,
@@ -84,11 +85,12 @@ def last_use(connection: sqlite3.Connection, store: EventStore, row: HandleRow) 
     """
     found = connection.execute(
         "SELECT max(e.seq) FROM events e JOIN image i ON i.reference = e.subject "
-        "WHERE e.subject = ? AND e.seq >= i.seq AND e.occurred_at >= ? AND +e.type IN (?, ?) "
+        "WHERE i.name = ? AND e.seq >= i.seq AND e.occurred_at >= ? AND +e.type IN (?, ?) "
+        "AND (i.name = i.reference OR json_extract(e.data, '$.spelling') = i.name) "
         # A boot from where the reference pointed before does not count.
         "AND (json_extract(e.data, '$.run') IS NULL "
         "OR json_extract(e.data, '$.manifest_digest') = i.manifest_digest)",
-        (row.reference, row.last_used_at, ev.ImagePulled.type, ev.ImageUsed.type),
+        (row.name, row.last_used_at, ev.ImagePulled.type, ev.ImageUsed.type),
     ).fetchone()
     return None if found[0] is None else _at(store, found[0])
 

@@ -10,12 +10,16 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 from msb_cache.errors import ImageNotFoundError, InvalidConfigError, InvalidReferenceError
 from msb_cache.oci.digest import shown
 from msb_cache.oci.reference import Reference
 from msb_cache.projections import images
 from msb_cache.projections.images import HandleRow
+
+if TYPE_CHECKING:
+    from msb_cache.projections.state import Naming
 
 # Compiled when first used.
 _DIGEST = r"(?:sha256:)?([0-9a-f]{4,64})"
@@ -29,6 +33,16 @@ def familiar(canonical: str) -> str:
     return Reference.parse(canonical).familiar if canonical.startswith("docker.io/") else canonical
 
 
+def seen(row: HandleRow) -> str:
+    """Return how people see an image's reference: as it was typed."""
+    return row.spelling or familiar(row.reference)
+
+
+def seen_name(naming: Naming, name: str) -> str:
+    """Return how people see an image's reference, by the image's name."""
+    return naming.spelling(name) or familiar(name)
+
+
 def is_pattern(text: str) -> bool:
     """Return whether the text has a wildcard: ``*`` for any characters, ``?`` for one."""
     return "*" in text or "?" in text
@@ -36,6 +50,8 @@ def is_pattern(text: str) -> bool:
 
 def matcher(pattern: str) -> Callable[[str], bool]:
     """Return a test whether a canonical reference matches, in its canonical or its familiar form.
+
+    What is no canonical reference is tested as it is.
 
     Raises:
         InvalidReferenceError: the pattern has characters that no reference has.
@@ -97,9 +113,13 @@ def image(connection: sqlite3.Connection | None, text: str) -> HandleRow:
 
     Raises:
         ImageNotFoundError: there is none.
-        InvalidReferenceError: the text is neither a reference nor a digest, or several digests begin with it.
+        InvalidReferenceError: the text is neither a reference nor a digest, or several digests begin with it,
+            or the reference is there in several spellings, and the text is none of them.
     """
-    return _images(connection, text)[0]
+    found = _images(connection, text)
+    if len({row.reference for row in found}) == 1:
+        _check_one_spelling(found, text)
+    return found[0]
 
 
 def reference(connection: sqlite3.Connection | None, text: str) -> HandleRow:
@@ -111,7 +131,9 @@ def reference(connection: sqlite3.Connection | None, text: str) -> HandleRow:
     """
     found = _images(connection, text)
     if len(found) > 1:
-        names = _listed([familiar(row.reference) for row in found])
+        if digest_prefix(text) is None:
+            _check_one_spelling(found, text)
+        names = _listed([seen(row) for row in found])
         raise InvalidReferenceError(f"{shown(text)} is the digest of several references, {names}; name one")
     return found[0]
 
@@ -123,9 +145,10 @@ def manifest(connection: sqlite3.Connection | None, text: str) -> str:
         ImageNotFoundError, InvalidReferenceError: as for ``image``.
     """
     prefix = digest_prefix(text)
-    row = None if connection is None else _by_reference(connection, text)
-    if row is not None:
-        return row.manifest_digest
+    rows = [] if connection is None else _by_reference(connection, text)
+    if rows:
+        _check_one_spelling(rows, text)
+        return rows[0].manifest_digest
     digests = []
     if connection is not None and prefix is not None:
         digests = images.digests_with(connection, prefix, _CANDIDATES + 1)
@@ -133,14 +156,19 @@ def manifest(connection: sqlite3.Connection | None, text: str) -> str:
 
 
 def in_index(connection: sqlite3.Connection | None, text: str) -> list[str]:
-    """Return the canonical references in the index that the text means, with wildcards or without.
+    """Return the names of the images in the index that the text means, with wildcards or without.
 
     Raises:
-        ImageNotFoundError, InvalidReferenceError: as for ``image``.
+        ImageNotFoundError, InvalidReferenceError: as for ``image``; of several spellings all are meant.
     """
-    if is_pattern(text):
-        return matching(text, [] if connection is None else images.references(connection))
-    return [row.reference for row in _images(connection, text)]
+    if not is_pattern(text):
+        return [row.name for row in _images(connection, text)]
+    fits = matcher(text)
+    rows = [] if connection is None else images.by_reference(connection)
+    found = [row.name for row in rows if fits(row.reference) or (row.spelling and fits(row.spelling))]
+    if not found:
+        raise _no_match(text)
+    return found
 
 
 def in_log(connection: sqlite3.Connection | None, text: str) -> tuple[list[str], str | None]:
@@ -185,14 +213,18 @@ def matching(pattern: str, references: Iterable[str]) -> list[str]:
     fits = matcher(pattern)
     found = [name for name in references if fits(name)]
     if not found:
-        raise ImageNotFoundError(f"no image matches {shown(pattern)}")
+        raise _no_match(pattern)
     return found
 
 
+def _no_match(pattern: str) -> ImageNotFoundError:
+    return ImageNotFoundError(f"no image matches {shown(pattern)}")
+
+
 def _images(connection: sqlite3.Connection | None, text: str) -> list[HandleRow]:
-    row = None if connection is None else _by_reference(connection, text)
-    if row is not None:
-        return [row]
+    rows = [] if connection is None else _by_reference(connection, text)
+    if rows:
+        return rows
     parsed, prefix = as_reference(text), digest_prefix(text)
     if connection is None or prefix is None:
         name = text if parsed is None else parsed.familiar
@@ -204,14 +236,34 @@ def _images(connection: sqlite3.Connection | None, text: str) -> list[HandleRow]
     return found
 
 
-def _by_reference(connection: sqlite3.Connection, text: str) -> HandleRow | None:
+def _by_reference(connection: sqlite3.Connection, text: str) -> list[HandleRow]:
+    """Return the images of the reference that the text is: one, unless it is there in several spellings."""
     parsed = as_reference(text)
     if parsed is None:
-        return None
-    row = images.handle(connection, parsed.canonical)
-    if row is None and parsed.digest is not None:
+        return []
+    rows = images.spellings(connection, parsed.canonical)
+    if not rows and parsed.digest is not None:
         row = images.handle_by_digest(connection, parsed.name, parsed.tag, parsed.digest)
-    return row
+        return [] if row is None else [row]
+    return [row for row in rows if row.name == text] or rows
+
+
+def one_spelling(rows: Sequence[HandleRow], text: str) -> HandleRow:
+    """Return the image that a text means, of those in whose canonical reference it is.
+
+    Raises:
+        InvalidReferenceError: there are several, and the text is the spelling of none.
+    """
+    found = [row for row in rows if row.name == text] or rows
+    _check_one_spelling(found, text)
+    return found[0]
+
+
+def _check_one_spelling(rows: Sequence[HandleRow], text: str) -> None:
+    """Refuse a reference that is there in several spellings."""
+    if len(rows) > 1:
+        names = _listed([seen(row) for row in rows])
+        raise InvalidReferenceError(f"{shown(text)} is here under several names, {names}; write one as it is")
 
 
 def _listed(names: Sequence[str]) -> str:

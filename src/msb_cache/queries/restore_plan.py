@@ -16,6 +16,7 @@ from msb_cache.eventstore.store import EventStore
 from msb_cache.oci.reference import Reference
 from msb_cache.projections import images
 from msb_cache.projections.deletions import DeletionReport
+from msb_cache.queries.resolve import familiar
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,16 @@ class RestorePlan:
 
 def restore_plan(connection: sqlite3.Connection, store: EventStore, report: DeletionReport) -> RestorePlan:
     """Plan from a deletion's report; reads the log, and whether archives are still where they were."""
-    wanted = [(reference, data.manifest_digest) for reference, data in report.images]
-    named = {digest for _, digest in wanted}
+    named = {data.manifest_digest for _, data in report.images}
     deleted = [artifact for artifact in report.artifacts if artifact.outcome == "deleted"]
     manifests = [artifact.subject for artifact in deleted if artifact.kind == "manifest"]
-    found = [_restoration(connection, store, *image, report.counters.seq) for image in wanted]
+    found = [_restoration(connection, store, *image, report.counters.seq) for image in report.images]
     found += [
         _nameless(connection, store, digest, report.counters.seq)
         for digest in manifests
         if digest not in named
     ]
-    covered = {reference for reference, _ in wanted} | set(manifests)
+    covered = {reference for reference, _ in report.images} | set(manifests)
     covered |= {diff_id for digest in manifests for diff_id in _diff_ids(store, digest)}
     roots = [artifact for artifact in deleted if artifact.kind == "flat"]
     covered |= {artifact.subject for artifact in roots if artifact.manifest_digest in covered}
@@ -85,13 +85,16 @@ def _with_flat_root(found: Restoration) -> Restoration:
 
 
 def _restoration(
-    connection: sqlite3.Connection, store: EventStore, canonical: str, digest: str, before: int
+    connection: sqlite3.Connection, store: EventStore, canonical: str, removed: ev.ImageRemoved, before: int
 ) -> Restoration:
-    reference = Reference.parse(canonical)
-    row = images.handle(connection, canonical)
-    if row is not None and row.manifest_digest == digest:
-        return Restoration(reference.familiar, digest, "here", notes=("it is in the cache again",))
-    notes = [] if row is None else [f"{reference.familiar} points at another image now"]
+    name, digest = removed.spelling or familiar(canonical), removed.manifest_digest
+    reference = Reference.parse(name)
+    rows = images.spellings(connection, canonical)
+    if len(rows) > 1:
+        rows = [row for row in rows if row.name == removed.spelling]
+    if any(row.manifest_digest == digest for row in rows):
+        return Restoration(name, digest, "here", notes=("it is in the cache again",))
+    notes = [f"{name} points at another image now"] if rows else []
     return _from_source(store, reference, digest, before, notes)
 
 
@@ -105,7 +108,7 @@ def _nameless(connection: sqlite3.Connection, store: EventStore, digest: str, be
     ).fetchone()
     if row is None:
         return Restoration(None, digest, "none", notes=("no reference ever pointed at it",))
-    reference = Reference.parse(row[0])
+    reference = Reference.parse(familiar(row[0]))
     notes = [f"no reference pointed at it any more when it went; it had been {reference.familiar}"]
     found = _from_source(store, reference, digest, before, notes)
     return Restoration(None, digest, found.certainty, found.arguments, found.notes)
@@ -115,7 +118,7 @@ def _from_source(
     store: EventStore, reference: Reference, digest: str, before: int, notes: list[str]
 ) -> Restoration:
     source = _source(store, reference.canonical, digest, before)
-    shown = reference.familiar
+    shown = reference.typed or reference.familiar
     if source is not None and source.kind == "archive":
         return _from_archive(source.name or "-", shown, digest, notes)
     by_digest = f"{reference.familiar_name}@{digest}"

@@ -63,7 +63,7 @@ class Sharing:
 
 @dataclass(frozen=True)
 class ImageReasons:
-    """Why a reference is here, gone, or never came. References are canonical.
+    """Why a reference is here, gone, or never came. References are as they were typed.
 
     Attributes:
         reference: the reference.
@@ -210,8 +210,11 @@ class _Asking:
 
     def reference(self, asked: Reference) -> Reasons | None:
         connection = self._connection
-        row = images.handle(connection, asked.canonical)
-        if row is None and asked.digest is not None:
+        rows = images.spellings(connection, asked.canonical)
+        if rows:
+            return self._present(resolve.one_spelling(rows, asked.typed or asked.familiar))
+        row = None
+        if asked.digest is not None:
             row = images.handle_by_digest(connection, asked.name, asked.tag, asked.digest)
         if row is not None:
             return self._present(row)
@@ -220,21 +223,19 @@ class _Asking:
             return self._gone(removed, removed.data)
         failed = self._last(asked.canonical, ev.ImagePullFailed)
         if failed is not None:
-            return ImageReasons(asked.canonical, False, failure=failed)
+            return ImageReasons(asked.typed or asked.familiar, False, failure=failed)
         if asked.digest is not None and self._last(asked.digest, ev.ManifestAdded) is not None:
             return self._manifest(asked.digest)
         return None
 
     def _present(self, row: HandleRow) -> ImageReasons:
-        (seq,) = self._connection.execute(
-            "SELECT seq FROM image WHERE reference = ?", (row.reference,)
-        ).fetchone()
+        (seq,) = self._connection.execute("SELECT seq FROM image WHERE name = ?", (row.name,)).fetchone()
         arrived = self._at(seq)
         pointed = self._pointed(row.reference, row.manifest_digest)
         used = last_use(self._connection, self._store, row)
         ended = idle_event(self._connection, self._store, row)
         return ImageReasons(
-            row.reference,
+            resolve.seen(row),
             True,
             row.manifest_digest,
             row.layer_count,
@@ -246,7 +247,7 @@ class _Asking:
             self._holds(row.manifest_digest),
             self._statuses(row.manifest_digest),
             self._shares(row),
-            self._fate_of_reference(row.reference, row.manifest_digest),
+            self._fate_of_reference(row.name, row.manifest_digest),
             damage=self._damage(row.reference),
         )
 
@@ -269,7 +270,7 @@ class _Asking:
             arrived = event
         diff_ids = self._diff_ids(digest)
         return ImageReasons(
-            reference,
+            data.spelling or resolve.familiar(reference),
             False,
             digest,
             len(diff_ids) or None,
@@ -286,13 +287,15 @@ class _Asking:
 
     def _shares(self, row: HandleRow) -> tuple[Sharing, ...]:
         rows = self._connection.execute(
-            "SELECT i.reference, count(DISTINCT mine.diff_id) FROM manifest_layer mine "
+            "SELECT i.reference, i.spelling, count(DISTINCT mine.diff_id) FROM manifest_layer mine "
             "JOIN manifest_layer other ON other.diff_id = mine.diff_id "
             "JOIN image i ON i.manifest_digest = other.manifest_digest "
-            "WHERE mine.manifest_digest = ? AND i.reference <> ? GROUP BY i.reference ORDER BY 2 DESC, 1",
-            (row.manifest_digest, row.reference),
+            "WHERE mine.manifest_digest = ? AND i.name <> ? GROUP BY i.name ORDER BY 3 DESC, i.name",
+            (row.manifest_digest, row.name),
         )
-        return tuple(Sharing(*found) for found in rows)
+        return tuple(
+            Sharing(spelling or resolve.familiar(reference), layers) for reference, spelling, layers in rows
+        )
 
     # -- digests -------------------------------------------------------------------------------------
 
@@ -364,12 +367,11 @@ class _Asking:
         return LayerReasons(diff_id, here, tuple(found), fate, loss)
 
     def _references(self, digest: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        query = "SELECT reference FROM {} WHERE manifest_digest = ? ORDER BY reference"
-        now, ever = (
-            [name for (name,) in self._connection.execute(query.format(table), (digest,))]
-            for table in ("image", "pointed_at")
-        )
-        return tuple(now), tuple(name for name in ever if name not in now)
+        rows = sorted(images.handles_of(self._connection, digest), key=lambda row: (row.reference, row.name))
+        here = {row.reference for row in rows}
+        ever = images.references_of(self._connection, digest)
+        earlier = tuple(resolve.familiar(name) for name in ever if name not in here)
+        return tuple(map(resolve.seen, rows)), earlier
 
     # -- what all of them share ------------------------------------------------------------------------
 
@@ -417,10 +419,10 @@ class _Asking:
             self._plan_now = plan_prune(self._index(self._connection))
         return self._plan_now
 
-    def _fate_of_reference(self, reference: str, digest: str) -> Fate | None:
-        if self._plan().references.get(reference) == digest:
+    def _fate_of_reference(self, name: str, digest: str) -> Fate | None:
+        if self._plan().references.get(name) == digest:
             return Fate(True, "unused")
-        return self._kept_back(reference)
+        return self._kept_back(name)
 
     def _fate_of_manifest(self, digest: str) -> Fate:
         if digest in self._plan().manifests:
@@ -433,4 +435,7 @@ class _Asking:
 
     def _kept_back(self, subject: str) -> Fate | None:
         kept = next((kept for kept in self._plan().kept if kept.subject == subject), None)
-        return None if kept is None else Fate(False, kept.rule, kept.by)
+        if kept is None:
+            return None
+        naming = self._plan().naming
+        return Fate(False, kept.rule, tuple(resolve.seen_name(naming, name) for name in kept.by))

@@ -135,14 +135,14 @@ def test_how_the_registry_is_reached(
     assert fake.calls == [["pull", "--quiet", *flags, "--", reference]]
 
 
-def test_pull_names_an_image_as_msb_knows_it(fake: FakeMsb, cache: ImageCache) -> None:
-    typed = "docker.io/library/typed:1"
-    fake.load(ONE, typed)
+def test_pull_names_an_image_as_it_is_typed(fake: FakeMsb, cache: ImageCache) -> None:
     fake.offer("docker.io/library/new:latest", TWO)
-    cache.pull("typed:1")
-    cache.pull("docker.io/library/new")
-    assert fake.calls == [["pull", "--quiet", "--", typed], ["pull", "--quiet", "--", "new:latest"]]
-    assert {typed, "new:latest"} <= fake.references()
+    typed = ["new", "docker.io/library/new"]
+    assert [cache.pull(name).reference for name in typed] == typed
+    assert fake.calls == [["pull", "--quiet", "--", name] for name in typed]
+    assert {*typed} <= fake.references()
+    assert {image.reference for image in cache.list("new*")} == {*typed}
+    assert {event.subject for event in cache.history("new:latest")} >= {"docker.io/library/new:latest"}
     check(cache, fake)
 
 
@@ -257,8 +257,8 @@ def test_no_msb(
 def test_load(fake: FakeMsb, cache: ImageCache, archive: Path) -> None:
     position = len(cache.events())
     handles = cache.load(archive, tag="newer")
-    assert fake.calls == [["load", "--tag", "newer:latest", "--input", str(archive)]]
-    assert [handle.reference for handle in handles] == ["app:1", "newer:latest"]
+    assert fake.calls == [["load", "--tag", "newer", "--input", str(archive)]]
+    assert [handle.reference for handle in handles] == ["app:1", "newer"]
     assert {handle.manifest_digest for handle in handles} == {NEXT.digest}
     found = dict(pulls(cache, position))
     assert {subject: pulled.previous_digest for subject, pulled in found.items()} == {
@@ -388,7 +388,7 @@ def test_a_name_that_is_no_reference_is_left_out(fake: FakeMsb, cache: ImageCach
 
 
 def test_what_is_loaded_and_removed_at_once(fake: FakeMsb, cache: ImageCache, archive: Path) -> None:
-    fake.meanwhile("load", ["image", "rm", "newer:latest"], at="end")
+    fake.meanwhile("load", ["image", "rm", "newer"], at="end")
     assert [handle.reference for handle in cache.load(archive, tag="newer")] == ["app:1"]
     check(cache, fake)
 

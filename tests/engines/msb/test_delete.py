@@ -18,12 +18,14 @@ from msb_cache import (
     ImageCache,
     ImageInUseError,
     ImageNotFoundError,
+    InvalidReferenceError,
     MsbProgramError,
     SyncReport,
 )
 from msb_cache import failpoints as steps
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lease, Lock
+from msb_cache.audit.files import BROKEN
 from msb_cache.engines.decision import Confirm
 from msb_cache.eventstore import events as ev
 from msb_cache.wording import plural
@@ -117,7 +119,10 @@ def test_force_drops_the_reference_only(fake: FakeMsb, cache: ImageCache) -> Non
     assert fake.calls == [["image", "remove", "--force", "--", "app:1"]]
     assert (report.image_refs_removed, report.manifests_removed, report.layers_removed) == (1, 0, 0)
     (removed,) = cache.deletion(report.operation or "").images
-    assert removed == (APP_1, ev.ImageRemoved(manifest_digest=APP.digest, cause="remove", forced=True))
+    assert removed == (
+        APP_1,
+        ev.ImageRemoved(manifest_digest=APP.digest, spelling="app:1", cause="remove", forced=True),
+    )
     # msb leaves the metadata of what it still needs.
     assert outcomes(cache, report.operation) == {("metadata", APP_1): "kept left"}
     assert files_of(fake.home) == before
@@ -160,59 +165,57 @@ def test_a_sandbox_appears_after_the_decision(fake: FakeMsb, cache: ImageCache, 
     check(cache, fake)
 
 
-def test_every_spelling_goes(fake: FakeMsb, cache: ImageCache) -> None:
+def test_one_spelling_goes_and_the_other_stays(fake: FakeMsb, cache: ImageCache) -> None:
     fake.load(ALONE, ALONE_1)
+    with pytest.raises(InvalidReferenceError, match=r"alone:1.*alone:1"):
+        cache.get("index.docker.io/library/alone:1")
     report = cache.remove("alone:1")
-    assert fake.calls == [["image", "remove", "--", "alone:1", ALONE_1]]
+    assert fake.calls == [["image", "remove", "--", "alone:1"]]
+    assert (report.image_refs_removed, report.manifests_removed) == (1, 0)
+    assert {"alone:1", ALONE_1} & fake.references() == {ALONE_1}
+    assert outcomes(cache, report.operation) == {("metadata", ALONE_1): "kept spelled"}
+    assert cache.deletions()[0].counters.outcome == "completed"
+    check(cache, fake)
+    # It is alone now, so any spelling means it.
+    assert cache.get("alone:1").reference == ALONE_1
+    report = cache.remove("alone:1")
     assert (report.image_refs_removed, report.manifests_removed) == (1, 1)
-    assert not {"alone:1", ALONE_1} & fake.references()
+    assert outcomes(cache, report.operation)["metadata", ALONE_1] == "deleted"
     check(cache, fake)
 
 
-@pytest.mark.parametrize("way", ["remove", "prune", "prune without asking"])
+@pytest.mark.parametrize("way", ["prune", "prune without asking"])
 def test_each_spelling_and_its_manifest_go(fake: FakeMsb, cache: ImageCache, way: str) -> None:
     other = image([layer([file("other", b"other")])])
     fake("image", "rm", "two:latest", "example.org/team/two:2")
     fake.load(other, ALONE_1)
-    if way == "remove":
-        report = cache.remove("alone:1")
-    else:
-        report = cache.prune(confirm=None if "without" in way else yes)
-    assert (report.image_refs_removed, report.manifests_removed, report.layers_removed) == (1, 2, 2)
+    report = cache.prune(confirm=None if "without" in way else yes)
+    assert (report.image_refs_removed, report.manifests_removed, report.layers_removed) == (2, 2, 2)
     assert fake.references() == {"app:1"}
     assert cache.deletions()[0].counters.outcome == "completed"
+    removed = [event.data for event in cache.events(types=["image.removed"], operation=report.operation)]
+    assert {data.spelling for data in removed if isinstance(data, ev.ImageRemoved)} == {"alone:1", ALONE_1}
     check(cache, fake)
 
 
 @pytest.mark.parametrize("way", ["remove", "prune", "prune without asking"])
 def test_one_of_two_spellings_is_held(fake: FakeMsb, cache: ImageCache, way: str) -> None:
     fake.load(ALONE, APP_1)
-    assert cache.get("app:1").manifest_digest == ALONE.digest
-    assert cache.holders("app:1") == []  # of the other spelling's image there is one
+    assert cache.get(APP_1).manifest_digest == ALONE.digest
+    assert cache.get("app:1").manifest_digest == APP.digest
+    assert (cache.holders(APP_1), cache.holders("app:1")) == ([], ["sandbox:dev"])
     if way == "remove":
         with pytest.raises(ImageInUseError, match=r"^app:1 is in use by sandbox:dev$"):
             cache.remove("app:1")
         assert fake.calls == []
+        assert cache.remove(APP_1).image_refs_removed == 1
     else:
-        # msb's own prune would take one of the spellings.
-        report = cache.prune(confirm=None if "without" in way else yes)
-        assert report.image_refs_removed == 3
-        assert [words[:3] for words in fake.calls] == [["image", "remove", "--"]]
-        assert cache.deletions()[0].counters.outcome == "completed"
-    assert {"app:1", APP_1} <= fake.references()
-    check(cache, fake)
-
-
-def test_one_of_two_spellings_comes_to_be_held(fake: FakeMsb, cache: ImageCache) -> None:
-    fake.load(ALONE, "docker.io/library/app:2")
-    fake.load(TWO, "app:2")
-    fake.meanwhile("image remove", ["create", "app:2", "--name", "late"])
-    with pytest.raises(ImageInUseError, match=r"^app:2 is in use by sandbox:late$"):
-        cache.remove("app:2")
-    # One spelling went, as msb was asked for it; the reference is what it still has of it.
-    assert {"app:2", "docker.io/library/app:2"} & fake.references() == {"app:2"}
-    assert cache.deletions()[0].counters.outcome == "partial"
-    check(cache, fake)
+        assert cache.prune(confirm=None if "without" in way else yes).image_refs_removed == 4
+    assert cache.deletions()[0].counters.outcome == "completed"
+    assert {"app:1", APP_1} & fake.references() == {"app:1"}
+    # The metadata that both had was that of the one that went, and msb leaves it so.
+    (problem,) = [problem for problem in cache.verify().disk if problem.problem in BROKEN]
+    assert (problem.problem, problem.kind) == ("other", "metadata")
 
 
 def test_what_msb_says_against_it_is_passed_on(fake: FakeMsb, cache: ImageCache) -> None:
@@ -350,7 +353,7 @@ def test_a_prune_of_everything_is_one_run(fake: FakeMsb, cache: ImageCache) -> N
     told = operation_of(cache, report.operation)
     assert [type for type, _ in told].count("image.removed") == 3
     assert cache.deletion(report.operation or "").kept == [
-        ev.KeptBack(subject=APP_1, rule="held", holders=("sandbox:dev",))
+        ev.KeptBack(subject=APP_1, spelling="app:1", rule="held", holders=("sandbox:dev",))
     ]
     assert cache.deletions()[0].counters.outcome == "completed"
     assert cache.prune().operation is None

@@ -26,7 +26,6 @@ from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import NewEvent, StoredEvent
 from msb_cache.home.ledger import Ledger
-from msb_cache.msb import database as msb_database
 from msb_cache.msb.program import MsbProgram, require_program
 from msb_cache.msb.sync import OwnAction, sync
 from msb_cache.oci.documents.platform import Platform
@@ -61,7 +60,8 @@ def pull(ledger: Ledger, request: PullRequest) -> Pulled:
     program = require_program(ledger.layout.home, ledger.note)
     sync(ledger)
     if request.policy == "never":
-        return record_cached(ledger, request, _cached(ledger, reference))
+        row = _cached(ledger, reference)
+        return record_cached(ledger, request, row.name, row.manifest_digest)
     arguments = ["pull", "--quiet"]
     if request.force or request.policy == "always":
         arguments.append("--force")
@@ -69,18 +69,20 @@ def pull(ledger: Ledger, request: PullRequest) -> Pulled:
         arguments.append("--insecure")
     if request.options.ca_certs is not None:
         arguments += ["--ca-certs", str(request.options.ca_certs)]
-    finished = program.run(*arguments, "--", _spelling(ledger, reference))
+    name = _typed(reference)
+    finished = program.run(*arguments, "--", name)
     operation = uuid7()
     if finished.code:
-        failed = ev.ImagePullFailed(reason=finished.problem, source=request.source)
+        failed = ev.ImagePullFailed(
+            reason=finished.problem, spelling=reference.spelling, source=request.source
+        )
         with ledger.write(operation, owner="msb") as transaction:
             transaction.append([NewEvent(failed, reference.canonical)])
         raise ImagePullFailedError(f"msb could not pull {reference.familiar}: {finished.problem}")
     diagnostics.info("image.added", references=[reference.familiar], engine="msb")
-    names = [reference.canonical]
-    explain = explained(names, request.source, request.began_ns)
+    explain = explained([name], request.source, request.began_ns)
     report = sync(ledger, force=True, acting=OwnAction(operation, explain))
-    for pulled in _recorded(ledger, names, report.events):
+    for pulled in _recorded(ledger, [name], report.events):
         return pulled
     raise ImageNotFoundError(f"{reference.familiar} went while it was pulled; try again")
 
@@ -107,18 +109,18 @@ def load(ledger: Ledger, request: LoadRequest) -> list[images.HandleRow]:
 
 
 def _recorded(ledger: Ledger, names: Sequence[str], events: Sequence[StoredEvent]) -> list[Pulled]:
-    """Return the references that are there by now, with what was recorded of each, in the given order."""
-    pulls = {event.subject: event for event in events if isinstance(event.data, ev.ImagePulled)}
+    """Return the images that are there by now, with what was recorded of each, in the given order."""
+    pulls = {event.data.spelling: event for event in events if isinstance(event.data, ev.ImagePulled)}
     with ledger.read() as connection:
         rows = [None if connection is None else images.handle(connection, name) for name in names]
-    return [Pulled(row, pulls[row.reference]) for row in rows if row is not None and row.reference in pulls]
+    return [Pulled(row, pulls[row.name]) for row in rows if row is not None and row.name in pulls]
 
 
 def _load(program: MsbProgram, source: Path | BinaryIO, tags: Sequence[Reference]) -> list[str]:
-    """Run msb, and return the canonical references that it says it loaded."""
+    """Run msb, and return the references that it says it loaded, as it writes them."""
     arguments = ["load"]
     for tag in tags:
-        arguments += ["--tag", tag.familiar]
+        arguments += ["--tag", _typed(tag)]
     what = f"archive {source}" if isinstance(source, Path) else "the archive"
     with ExitStack() as stack:
         if isinstance(source, Path):
@@ -142,7 +144,8 @@ def _load(program: MsbProgram, source: Path | BinaryIO, tags: Sequence[Reference
         name = line.removeprefix("✓ Loaded").split() if line.startswith("✓ Loaded") else []
         if name:
             try:
-                found.append(Reference.parse(name[0]).canonical)
+                Reference.parse(name[0])
+                found.append(name[0])
             except InvalidReferenceError:
                 diagnostics.warning("msb.named_no_reference", said=name[0][:200])
     if not found:
@@ -192,18 +195,18 @@ def _check_platform(platform: Platform | None, does: str) -> None:
         )
 
 
-def _cached(ledger: Ledger, reference: Reference) -> str:
+def _cached(ledger: Ledger, reference: Reference) -> images.HandleRow:
     with ledger.read() as connection:
-        row = None if connection is None else images.handle(connection, reference.canonical)
-    if row is None:
+        rows = [] if connection is None else images.spellings(connection, reference.canonical)
+    if not rows:
         raise not_cached(reference)
-    return row.manifest_digest
+    name = _typed(reference)
+    return next((row for row in rows if row.name == name), rows[0])
 
 
-def _spelling(ledger: Ledger, reference: Reference) -> str:
-    """Return how msb knows the reference; where it does not, how a person would type it."""
-    known = msb_database.read(ledger.layout.msb_database).images.get(reference.canonical)
-    return reference.familiar if known is None else known.typed
+def _typed(reference: Reference) -> str:
+    """Return how msb is to know the reference: as it was typed."""
+    return reference.typed or reference.familiar
 
 
 def explained(references: Sequence[str], source: ev.Source, began_ns: int) -> Attribution:
@@ -237,19 +240,23 @@ def explained(references: Sequence[str], source: ev.Source, began_ns: int) -> At
 
         for event in events:
             data, subject = event.event, event.subject
-            if isinstance(data, ev.ImagePulled) and subject in added:
-                seen.add(subject)
+            if isinstance(data, ev.ImagePulled) and data.spelling in added:
+                seen.add(data.spelling)
                 told.append((replace(event, event=completed(data)), True))
-            elif isinstance(data, ev.ImageUsed) and subject in added and data.holder is None:
+            elif isinstance(data, ev.ImageUsed) and data.spelling in added and data.holder is None:
                 continue  # that is how msb's index shows the pull of a cached image
             else:
                 told.append((event, isinstance(data, ev.ManifestAdded) and subject in digests))
         for name, image in added.items():
             if name not in seen:
                 pulled = ev.ImagePulled(
-                    manifest_digest=image.manifest_digest, changed=False, source=source, row=image.row
+                    manifest_digest=image.manifest_digest,
+                    changed=False,
+                    source=source,
+                    spelling=name,
+                    row=image.row,
                 )
-                told.append((NewEvent(completed(pulled), name, image.updated_at_ns), True))
+                told.append((NewEvent(completed(pulled), image.reference, image.updated_at_ns), True))
         return told
 
     return explain

@@ -79,14 +79,8 @@ def observed_index(ledger: Ledger, connection: sqlite3.Connection) -> IndexState
 
 
 def observed(connection: sqlite3.Connection, theirs: MsbState) -> IndexState:
-    """Return the index with what msb alone knows: under which other spellings references are held."""
-    state = load_observed(connection)
-    others = {
-        name: sorted(image.digests - {state.references[name]})
-        for name, image in theirs.images.items()
-        if len(image.digests) > 1 and name in state.references
-    }
-    return replace(state, other_spellings=others, unjudged=not can_judge(theirs))
+    """Return the index, and whether it can be told from msb's what that needs."""
+    return replace(load_observed(connection), unjudged=not can_judge(theirs))
 
 
 def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Preview:
@@ -215,14 +209,18 @@ def _decide(
     wanted = going + [each for each in shown.artifacts if (each.kind, each.subject) in orphaned]
     if plan.empty and not wanted:
         return None
-    kept = [kept_back(each) for each in plan.kept]
+    kept = kept_back(plan)
     events = [NewEvent(event, operation) for event in started(kind, policy, wanted, kept, engine="msb")]
     # What msb does not know leaves the index now, as in a home of ours; the rest when msb has deleted it.
-    for reference, digest in plan.references.items():
-        if reference in state.unknown_to_msb:
-            forced = kind == "remove" and digest in state.holders
-            removed = ev.ImageRemoved(manifest_digest=digest, cause=kind, forced=forced)
-            events.append(NewEvent(removed, reference))
+    for name, digest in plan.references.items():
+        if name in state.unknown_to_msb:
+            removed = ev.ImageRemoved(
+                manifest_digest=digest,
+                spelling=plan.naming.spelling(name),
+                cause=kind,
+                forced=kind == "remove" and digest in state.holders,
+            )
+            events.append(NewEvent(removed, plan.naming.reference(name)))
     events += [
         NewEvent(ev.ManifestDeleted(), digest) for digest in plan.manifests if digest in state.unknown_to_msb
     ]
@@ -244,13 +242,22 @@ def _of_msb(plan: Plan, state: IndexState) -> Plan:
 
 
 def _named(layout: Layout, plan: Plan, state: IndexState, theirs: MsbState) -> Iterator[ev.PlannedArtifact]:
-    """Yield what a plan deletes. Every reference is named, by its metadata, even if that has no file."""
+    """Yield what a plan deletes. Every image is named, by its metadata, even if that has no file or stays."""
+    spellings: dict[str, list[str]] = {}
+    for name in plan.references:
+        known = spellings.setdefault(plan.naming.reference(name), [])
+        if name not in state.unknown_to_msb:
+            known.append(name)
     found = [*planned(layout, plan)]
-    measured = {artifact.subject for artifact in found if artifact.kind == "metadata"}
-    for reference in plan.references:
-        if reference not in measured:
-            found.insert(0, ev.PlannedArtifact(kind="metadata", subject=reference))
-    return _marked(found, state, theirs)
+    sizes = {artifact.subject: artifact.bytes for artifact in found if artifact.kind == "metadata"}
+    named = [
+        ev.PlannedArtifact(
+            kind="metadata", subject=reference, bytes=sizes.get(reference), spellings=tuple(known)
+        )
+        for reference, known in spellings.items()
+    ]
+    rest = [artifact for artifact in found if artifact.kind != "metadata"]
+    return _marked([*named, *rest], state, theirs)
 
 
 def _marked(
@@ -325,27 +332,20 @@ class _Run:
             diagnostics.warning("msb.failed", problem=finished.problem)
             self.refused[""] = finished.problem
 
-    def remove(self, references: Sequence[str]) -> None:
-        """Have msb delete references, each under every spelling that it knows, or under none.
-
-        Its spellings can point at different manifests, and one that is held keeps the reference.
-        """
+    def remove(self, names: Sequence[str]) -> None:
+        """Have msb delete images, those that no sandbox has come to use."""
         state = self._state()
         held = set() if self._force else {digest for digest, _ in state.holds}
         wanted = [
-            (name, typed)
-            for name in references
-            if name in state.images and not held.intersection(state.images[name].digests)
-            for typed in sorted(state.images[name].spellings)
+            name for name in names if name in state.images and state.images[name].manifest_digest not in held
         ]
         flags = ["--force"] if self._force else []
         for start in range(0, len(wanted), _CHUNK):
             chunk = wanted[start : start + _CHUNK]
-            names = [typed for _, typed in chunk]
-            finished = self._run("remove", *flags, "--", *names)
-            for (reference, _), said in zip(chunk, per_argument(finished, names, "Removed"), strict=True):
+            finished = self._run("remove", *flags, "--", *chunk)
+            for name, said in zip(chunk, per_argument(finished, chunk, "Removed"), strict=True):
                 if said is not None:
-                    self.refused[reference] = said
+                    self.refused[name] = said
 
     def _run(self, *arguments: str) -> Finished:
         """Have msb do it, and record what it did."""
@@ -367,9 +367,9 @@ class _Run:
 
 
 def _prunable(state: MsbState) -> tuple[set[str], set[str]]:
-    """Return the references of which msb's own prune would delete a spelling, and the manifests it would."""
+    """Return the images and the manifests that msb's own prune would delete."""
     held = {digest for digest, _ in state.holds}
-    references = {name for name, image in state.images.items() if not image.digests <= held}
+    references = {name for name, image in state.images.items() if image.manifest_digest not in held}
     return references, state.manifests.keys() - held
 
 
@@ -399,7 +399,7 @@ def conclude(
     Args:
         ledger: the home.
         operation: the operation, whose lock the caller holds.
-        refused: what msb said, by reference; under an empty name of the run as a whole.
+        refused: what msb said, by image; under an empty name of the run as a whole.
         theirs: what msb's database said when msb had ended, if that is recorded; None: that is done first.
         recovering: the process that asked is gone.
     """
@@ -414,13 +414,18 @@ def conclude(
         for artifact in pending:
             event = _outcome(ledger.layout, transaction, artifact, theirs, refused or {}, recovering)
             outcomes.append(NewEvent(event, artifact.subject))
-        whole = not (row.kept or row.failed) and all(
-            isinstance(outcome.event, ev.ArtifactDeleted) for outcome in outcomes
-        )
+        whole = not (row.kept or row.failed) and all(_is_done(outcome.event) for outcome in outcomes)
         finished = ev.DeletionFinished(outcome="completed" if whole else "partial", recovered=recovering)
         transaction.append([*outcomes, NewEvent(finished, operation)])
     reached("msb.finished")
     diagnostics.info("deletion.finished", operation=operation, outcome=finished.outcome)
+
+
+def _is_done(outcome: ev.Event) -> bool:
+    """Whether an outcome is what was planned."""
+    return isinstance(outcome, ev.ArtifactDeleted) or (
+        isinstance(outcome, ev.ArtifactKept) and outcome.reason == "spelled"
+    )
 
 
 def _outcome(
@@ -433,9 +438,13 @@ def _outcome(
 ) -> ev.Event:
     kind, subject, connection = artifact.kind, artifact.subject, transaction.connection
     if kind == "metadata":
-        row = images.handle(connection, subject)
-        if row is not None:
-            return _refusal(subject, row.manifest_digest, theirs, refused.get(subject, refused.get("")))
+        # What an earlier release planned names no spellings: all of them were meant.
+        left = images.spellings(connection, subject)
+        for row in left:
+            if not artifact.spellings or row.name in artifact.spellings:
+                return _refusal(row, theirs, refused.get(row.name, refused.get("")))
+        if left:
+            return ev.ArtifactKept(kind=kind, reason="spelled")
     elif kind != "flat" and images.needs(connection, needed_by(kind), subject):
         return ev.ArtifactKept(kind=kind, reason="needed")
     if kind == "manifest":
@@ -445,11 +454,11 @@ def _outcome(
     return deleted(artifact, artifact.bytes, recovered=recovering)
 
 
-def _refusal(reference: str, digest: str, theirs: MsbState | None, said: str | None) -> ev.Event:
-    """Say why a reference is still there: msb knows a holder, or what it said."""
-    image = None if theirs is None else theirs.images.get(reference)
-    digests = {digest} if image is None else image.digests
-    holders = sorted({holder for held, holder in (theirs.holds if theirs else ()) if held in digests})
+def _refusal(row: images.HandleRow, theirs: MsbState | None, said: str | None) -> ev.Event:
+    """Say why an image is still there: msb knows a holder, or what it said."""
+    image = None if theirs is None else theirs.images.get(row.name)
+    digest = row.manifest_digest if image is None else image.manifest_digest
+    holders = sorted({holder for held, holder in (theirs.holds if theirs else ()) if held == digest})
     if not holders and said is not None and _STORAGE_OPERATION in said:
         return ev.ArtifactKept(kind="metadata", reason="busy")
     if holders or said is None:
@@ -484,7 +493,7 @@ class Named:
             return None
         layers = state.named_layers()
         layers.update(layer.diff_id for manifest in theirs.manifests.values() for layer in manifest.layers)
-        references = {*state.references, *theirs.images}
+        references = {*state.canonical(), *(image.reference for image in theirs.images.values())}
         found = NamedFiles(layout, references, {*state.manifests, *theirs.manifests}, layers)
         return cls(found, theirs)
 

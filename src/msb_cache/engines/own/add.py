@@ -539,6 +539,7 @@ def _events(
                 previous_digest=before if before != digest else None,
                 changed=before != digest,
                 source=source,
+                spelling=reference.spelling,
                 bytes_fetched=fetched,
                 bytes_reused=sum(own.values()) - fetched,
                 duration_ns=time.monotonic_ns() - began_ns,

@@ -223,11 +223,17 @@ def _decide(
     if plan.empty and (kind == "remove" or not artifacts):
         return None  # of a removal: its reference points elsewhere by now, and another plan is made
     deleted_files = [artifact for artifact in artifacts if artifact.kind != "manifest"]
-    kept = [kept_back(each) for each in plan.kept]
+    kept = kept_back(plan)
     events = [NewEvent(event, operation) for event in started(kind, policy, artifacts, kept)]
-    for reference, digest in plan.references.items():
-        forced = kind == "remove" and digest in state.holders
-        events.append(NewEvent(ev.ImageRemoved(manifest_digest=digest, cause=kind, forced=forced), reference))
+    naming = plan.naming
+    for name, digest in plan.references.items():
+        removed = ev.ImageRemoved(
+            manifest_digest=digest,
+            spelling=naming.spelling(name),
+            cause=kind,
+            forced=kind == "remove" and digest in state.holders,
+        )
+        events.append(NewEvent(removed, naming.reference(name)))
     events += [NewEvent(ev.ManifestDeleted(), digest) for digest in plan.manifests]
     transaction.append(events)
     return deleted_files
@@ -237,11 +243,12 @@ def still_wanted(plan: Plan, state: IndexState, shown: Preview) -> list[ev.Plann
     """Return what of the shown artifacts goes: the decided plan's, and files the index still lacks."""
     manifests, layers = set(plan.manifests), set(plan.layers)
     needed = {diff_id for found in state.manifests.values() for diff_id in found}
+    named = state.canonical()
     wanted = []
     for artifact in shown.artifacts:
         kind, subject = goes_with(artifact)
         if kind == "metadata":
-            keep = subject in state.references and subject not in plan.references
+            keep = subject in named and subject not in plan.metadata
         elif kind == "layer":
             keep = subject in needed and subject not in layers
         else:

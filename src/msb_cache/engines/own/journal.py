@@ -97,24 +97,24 @@ def _is_rewound(ledger: Ledger) -> bool:
 
 
 def _agrees(ledger: Ledger, reference: str, path: Path) -> bool:
-    """Whether a reference's metadata file is that of the manifest it points at."""
-    digest = _seen_by_msb(ledger, reference) if ledger.owned_by_msb else None
-    if digest is None:
+    """Whether a reference's metadata file is that of a manifest it points at, in whatever spelling."""
+    digests = _seen_by_msb(ledger, reference) if ledger.owned_by_msb else set[str]()
+    if not digests:
         with ledger.read() as connection:
-            row = None if connection is None else images.handle(connection, reference)
-        digest = None if row is None else row.manifest_digest
+            rows = [] if connection is None else images.spellings(connection, reference)
+        digests = {row.manifest_digest for row in rows}
     try:
-        return digest is not None and metadata.decode(path).manifest_digest == digest
+        return bool(digests) and metadata.decode(path).manifest_digest in digests
     except CorruptArtifactError:
         return False
 
 
-def _seen_by_msb(ledger: Ledger, reference: str) -> str | None:
-    """Return the manifest at which msb's index has the reference point; None if it does not have it."""
+def _seen_by_msb(ledger: Ledger, reference: str) -> set[str]:
+    """Return the manifests at which msb's index has spellings of the reference point."""
     from msb_cache.msb import database
 
     try:
-        image = database.read(ledger.layout.msb_database).images.get(reference)
+        found = database.read(ledger.layout.msb_database).images.values()
     except MsbDatabaseError:
-        return None  # msb has made the file, and not filled it yet
-    return None if image is None else image.manifest_digest
+        return set()  # msb has made the file, and not filled it yet
+    return {image.manifest_digest for image in found if image.reference == reference}

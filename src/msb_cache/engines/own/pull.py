@@ -46,13 +46,15 @@ def pull(ledger: Ledger, request: PullRequest) -> Pulled:
     with leaving_no_folders(ledger.layout):
         cached = None if request.force or request.policy == "always" else _cached(ledger, request)
         if cached is not None:
-            return record_cached(ledger, request, cached)
+            return record_cached(ledger, request, request.reference.canonical, cached)
         if request.policy == "never":
             raise not_cached(request.reference)
         try:
             return _fetch(ledger, request)
         except (MicrosandboxError, OSError) as error:
-            failed = ev.ImagePullFailed(reason=str(error)[:1000], source=request.source)
+            failed = ev.ImagePullFailed(
+                reason=str(error)[:1000], spelling=request.reference.spelling, source=request.source
+            )
             with ledger.write(uuid7()) as transaction:
                 transaction.append([NewEvent(failed, request.reference.canonical)])
             raise
@@ -88,7 +90,7 @@ def _fetch_from(registry: Registry, ledger: Ledger, request: PullRequest, progre
     diagnostics.info("pull.resolved", reference=reference.familiar, digest=resolved.manifest_digest)
     reached("pull.resolved")
     if not request.force and _complete(ledger, request, resolved):
-        pulled = record_cached(ledger, request, resolved.manifest_digest)
+        pulled = record_cached(ledger, request, request.reference.canonical, resolved.manifest_digest)
     else:
         with Operation(layout) as operation:
             make_folder(layout.downloads)

@@ -6,11 +6,12 @@ Every document's size and digest are checked before it is used.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import msgspec
 
-from msb_cache.errors import InvalidImageError
+from msb_cache.errors import InvalidImageError, InvalidReferenceError
 from msb_cache.oci.archive.files import ArchiveFiles, read_file
 from msb_cache.oci.archive.selection import Selection, image_name
 from msb_cache.oci.digest import check_digest, shown
@@ -80,16 +81,18 @@ def _groups(
 
 
 def _name(descriptor: Descriptor, selection: Selection) -> Reference | None:
-    """containerd's annotation is a full reference.
+    """containerd's annotation is a full reference, in canonical form however it was typed.
 
     ``ref.name`` is one, or only a tag as skopeo and umoci write it. msb takes a lone ``1.0`` for a repository
     of that name, and so it is done here, with a note.
     """
-    full = descriptor.annotation(CONTAINERD_NAME)
+    full, short = descriptor.annotation(CONTAINERD_NAME), descriptor.annotation(REF_NAME)
     reference = selection.reference(full) if full else None
     if reference is not None:
-        return reference
-    short = descriptor.annotation(REF_NAME)
+        with suppress(InvalidReferenceError):
+            if short and (typed := Reference.parse(short)) == reference:
+                return typed
+        return reference.untyped()
     reference = selection.reference(short) if short else None
     if reference is not None and short == reference.familiar_name:
         selection.note(
