@@ -101,9 +101,9 @@ class Agreement:
         listed = {each["reference"]: each for each in self.real.json("image", "ls")}
         assert {*listed} == {*now.refs}
         by_age = sorted(now.refs.values(), key=lambda ref: ref.created, reverse=True)
-        assert [*handles] == [shown(ref.typed) for ref in by_age]
+        assert [*handles] == [ref.typed for ref in by_age]
         for typed, ref in now.refs.items():
-            handle, manifest = handles[shown(typed)], now.manifests[ref.digest]
+            handle, manifest = handles[typed], now.manifests[ref.digest]
             assert (handle.manifest_digest, handle.layer_count) == (ref.digest, len(manifest.layers))
             assert (handle.architecture, handle.os) == (manifest.architecture, manifest.os)
             assert handle.size_bytes == manifest.size == listed[typed]["size_bytes"]
@@ -162,11 +162,6 @@ class Agreement:
         assert (found - wanted, wanted - found) == (Counter(), Counter())
 
 
-def shown(typed: str) -> str:
-    """Return how msb-cache shows a reference that msb has as it was typed."""
-    return Reference.parse(typed).familiar
-
-
 COUNTERS = (
     *("image_refs_removed", "manifests_removed", "layers_removed", "fsmeta_removed", "vmdk_removed"),
     "bytes_reclaimed",
@@ -179,9 +174,11 @@ def what(event: StoredEvent) -> tuple[Any, ...] | None:
     """Return what an event says that can be read off the home; None if it says nothing of that."""
     data, subject = event.data, event.subject
     if isinstance(data, ev.ImagePulled):
-        return (event.type, subject, data.manifest_digest, data.previous_digest) if data.changed else None
+        if not data.changed:
+            return None
+        return event.type, subject, spelled(event), data.manifest_digest, data.previous_digest
     if isinstance(data, ev.ImageRemoved):
-        return event.type, subject, data.manifest_digest
+        return event.type, subject, spelled(event), data.manifest_digest
     if isinstance(data, ev.ImageHeld | ev.ImageReleased):
         status = isinstance(data, ev.ImageHeld) and data.row is None  # what became of the sandbox
         return None if status or data.holder.startswith(OURS) else (event.type, subject, data.holder)
@@ -198,13 +195,13 @@ def expected(before: Reading, now: Reading) -> Iterator[tuple[Any, ...]]:
     """Yield what the log must say of the way from one reading to the other."""
     for typed, ref in before.refs.items():
         if typed not in now.refs or now.refs[typed].row != ref.row:
-            yield "image.removed", canonical(typed), ref.digest
+            yield "image.removed", canonical(typed), typed, ref.digest
     for typed, ref in now.refs.items():
         old = before.refs.get(typed)
         if old is None or old.row != ref.row:
-            yield "image.pulled", canonical(typed), ref.digest, None
+            yield "image.pulled", canonical(typed), typed, ref.digest, None
         elif old.digest != ref.digest:
-            yield "image.pulled", canonical(typed), ref.digest, old.digest
+            yield "image.pulled", canonical(typed), typed, ref.digest, old.digest
     for digest, manifest in before.manifests.items():
         if digest not in now.manifests or now.manifests[digest].row != manifest.row:
             yield "manifest.deleted", digest
@@ -231,6 +228,12 @@ def expected(before: Reading, now: Reading) -> Iterator[tuple[Any, ...]]:
 
 def counters(report: ImagePruneReport) -> dict[str, int | None]:
     return {counter: getattr(report, counter) for counter in COUNTERS}
+
+
+def spelled(event: StoredEvent) -> str:
+    """Return how the reference was typed that an event is about."""
+    typed: str | None = event.data.spelling  # type: ignore[attr-defined]
+    return Reference.parse(event.subject).familiar if typed is None else typed
 
 
 def canonical(typed: str) -> str:

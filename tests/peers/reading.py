@@ -66,6 +66,7 @@ class Reading:
         layers: the diff IDs that msb's index has.
         holds: holder and digest to the record that says so.
         sandboxes: names to what msb says of their state.
+        snapshots: their paths.
         runs: by their numbers.
         files: paths below the cache to sizes in bytes.
         flat_refs: the digests of flat roots by those of their manifests.
@@ -77,6 +78,7 @@ class Reading:
     layers: frozenset[str]
     holds: Mapping[tuple[str, str], str]
     sandboxes: Mapping[str, str]
+    snapshots: frozenset[str]
     runs: Mapping[int, Run]
     files: Mapping[str, int]
     flat_refs: Mapping[str, str]
@@ -115,6 +117,9 @@ def read(home: Path) -> Reading:
             layers=frozenset(diff_id for (diff_id,) in connection.execute("SELECT diff_id FROM layer")),
             holds={(holder, digest): row for holder, digest, row in _holds(connection)},
             sandboxes=dict(connection.execute("SELECT name, status FROM sandbox").fetchall()),
+            snapshots=frozenset(
+                path for (path,) in connection.execute("SELECT artifact_path FROM snapshot_index")
+            ),
             runs={
                 row["id"]: Run(
                     row["id"],
