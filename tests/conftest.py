@@ -316,9 +316,10 @@ class ArchivedImage:
 def built_once(name: str) -> Iterator[Path]:
     """Yield the folder *name* of the image cache, locked against other workers and runs."""
     folder = IMAGES / name
-    folder.mkdir(parents=True, exist_ok=True)
+    IMAGES.mkdir(parents=True, exist_ok=True)
     with (IMAGES / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        folder.mkdir(exist_ok=True)  # the one that has the lock may be making it anew
         yield folder
 
 
