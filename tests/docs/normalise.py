@@ -40,12 +40,15 @@ _MASKS = (
 # Who changed msb's database is told only to root, and not at all on a machine that is busy with much else.
 _CHANGED_BY = re.compile(r"(?:seen by )?charlie@laptop \(msb \w+(?: \w+)?\)")
 _NOT_TOLD = re.compile(r"^note: who changes msb's database is not recorded.*\n", re.MULTILINE)
+_WAITED = re.compile(r"^note: waiting for msb to (?:end|read) .*\n", re.MULTILINE)
+"""What is said on a machine that is busy."""
 _OTHER_PLATFORM = re.compile(r"^note: .* is for linux/amd64, not for .*\n", re.MULTILINE)
 
 
 def shown(output: str, home: Path) -> str:
     """Real output as the documentation prints it: no colours or padding, nothing of this machine."""
     text = _ANSI.sub("", output).replace("\r\n", "\n").replace(str(home), HOME)
+    text = _WAITED.sub("", text)
     here = current_actor("msb-cache")
     uid, host, user = here.uid, here.host, here.user
     known = {f"as {user}", here.unit, here.container}
