@@ -436,6 +436,19 @@ def test_a_home_that_becomes_msbs(own: ImageCache) -> None:
     assert [outcomes(own, report.operation)[each] for each in both] == ["kept owned"] * 2
 
 
+def test_one_of_an_image_that_msb_does_not_know(
+    own: ImageCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    msb = FakeMsb(tmp_path / "msb", own.home)
+    monkeypatch.setenv("MSB_PATH", str(msb.program))
+    msb("ls")
+    assert own.remove("alone:1").flat_removed == 1
+    assert {*flat_files(own)} == {*of(own, TWO.digest)}
+    assert own.prune().flat_removed == 1
+    assert flat_files(own) == {}
+    check(own, msb)
+
+
 def test_many_at_once(own: ImageCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flat_roots, "AT_ONCE", 2)
     for number in range(5):
