@@ -10,10 +10,12 @@ from msgspec import Struct
 
 _AFTER_HEX = "g"  # comes after every hexadecimal digit
 _HANDLE = """
-SELECT name, reference, spelling, size_bytes, manifest_digest, architecture, os, layer_count, created_at,
-    last_used_at, in_use_by, in_use_since, idle_since
+SELECT name, reference, spelling, size_bytes, manifest_digest, architecture, os, layer_count,
+    CASE WHEN substr(msb_row, -2) = '@-' THEN NULL ELSE created_at END, last_used_at,
+    in_use_by, in_use_since, idle_since
 FROM image
 """
+"""A record of msb's that ends so has no time at which the name came; in lists it stands where it was seen."""
 
 
 class HandleRow(Struct, frozen=True, gc=False):
@@ -34,7 +36,7 @@ class HandleRow(Struct, frozen=True, gc=False):
     architecture: str | None
     os: str | None
     layer_count: int | None
-    created_at: int
+    created_at: int | None
     last_used_at: int
     in_use_by: str | None = None
     in_use_since: int | None = None

@@ -136,11 +136,14 @@ def test_what_msb_does_not_know_is_a_dash(
     home.connection.execute("UPDATE manifest SET total_size_bytes = NULL")
     home.connection.execute("UPDATE layer SET compressed_size_bytes = NULL, media_type = NULL")
     home.connection.execute("DELETE FROM config")
+    home.connection.execute("UPDATE image_ref SET created_at = NULL")
     home.close()
     done = call("inspect", "app:1")
     assert "Size:            -" in done.lines
+    assert "Created:         -" in done.lines
     assert done.lines[-1].split()[2:] == ["-", "8.0", "KiB", "-"]
     assert "Config" not in done.lines
     found = call("inspect", "app:1", "--format", "json").json
     assert (found["size_bytes"], found["config"], found["layers"][0]["media_type"]) == (None, None, None)
+    assert found["created_at"] is None
     assert call("list").lines[1].split()[2] == "-"

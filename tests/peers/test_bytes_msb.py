@@ -182,8 +182,11 @@ def shown(cache: ImageCache, reference: str) -> dict[str, Any]:
 
 def same(cache: ImageCache, home: Home) -> None:
     """Every image is told as msb's own ``inspect`` and ``ls`` tell it."""
-    sizes = {each["reference"]: each["size_bytes"] for each in home.msb.json("image", "ls")}
+    theirs = home.msb.json("image", "ls")
+    sizes = {each["reference"]: each["size_bytes"] for each in theirs}
     assert {handle.reference: handle.size_bytes for handle in cache.list()} == sizes
+    undated = {each["reference"] for each in theirs if each["created_at"] is None}
+    assert {handle.reference for handle in cache.list() if handle.created_at is None} == undated
     for reference in home.names.values():
         theirs = home.msb.json("image", "inspect", reference)
         for each in theirs["layers"]:
@@ -214,6 +217,7 @@ def test_what_msbs_database_lacks_is_not_known(home: Home) -> None:
         """UPDATE config SET labels = '[1,{"a":null}]' WHERE manifest_id = 3""",
         "UPDATE config SET labels = '-7.5' WHERE manifest_id = 4",
         "UPDATE config SET env = NULL WHERE manifest_id = 5",
+        "UPDATE image_ref SET created_at = NULL WHERE id = 6",
     )
     with ImageCache(home.msb.home) as cache:
         same(cache, home)
