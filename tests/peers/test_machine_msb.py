@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.peer, pytest.mark.slow]
 
 STEPS = int(os.environ.get("MSB_CACHE_TEST_STEPS", "300"))
 IN_A_HOME = 50
-LOOK_CLOSELY = 10  # steps between two looks at all that is derived
+LOOK_CLOSELY = 20  # steps between two looks at all that is derived
 
 SHARED = layer([file("shared", b"shared" * 3000)])
 CONTENTS = [
