@@ -68,7 +68,9 @@ def test_fields() -> None:
     assert (found["finished_at"], found["bytes_reclaimed"], found["recovered"]) == (None, None, True)
     assert found["images"] == [{"reference": "python:3.12", "digest": digest(1), "forced": True}]
     assert [each["outcome"] for each in found["artifacts"]] == ["deleted", "kept", "failed", None]
-    assert found["kept"] == [{"subject": PYTHON, "rule": "held", "by": ["sandbox:a"], "more": 2}]
+    assert found["kept"] == [
+        {"subject": PYTHON, "spelling": None, "rule": "held", "by": ["sandbox:a"], "more": 2}
+    ]
 
 
 def test_a_line_of_the_list_has_the_same_fields_without_the_details() -> None:

@@ -121,7 +121,7 @@ def test_an_event_in_a_line(data: ev.Event, subject: str, line: tuple[str, ...])
         (("held", ("sandbox:a",), 4), "held by sandbox:a and 4 more"),
         (("needed", (digest(1), PYTHON), 0), f"needed by {SHORT}, python:3.12"),
         (("recent", (), 0), "recent"),
-        (("unknown", (), 0), "msb does not know it"),
+        (("unknown", (), 0), "msb does not know it, and what msb needs of it cannot be told"),
         (("shared", (PYTHON,), 1), "shares layers with python:3.12 and 1 more, which msb does not know"),
     ],
 )

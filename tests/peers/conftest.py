@@ -33,7 +33,9 @@ def prepared(msb: str, archives: Path) -> Path:
     """Return a home that msb made, to be copied: a boot takes it seven seconds and more here."""
     parts = [built.manifest for built in IMAGES.values()] + [Path(msb).resolve().as_posix().encode()]
     version = subprocess.run([msb, "--version"], capture_output=True, check=True, env=os.environ).stdout
-    key = hashlib.sha256(b"".join([*parts, version])).hexdigest()[:16]
+    with short_home() as place:
+        length = str(len(str(place))).encode()  # of the paths in it, which no copy's may exceed
+    key = hashlib.sha256(b"".join([*parts, version, length])).hexdigest()[:16]
     with built_once("msb-home") as folder:
         if not (folder / key).exists():
             shutil.rmtree(folder)

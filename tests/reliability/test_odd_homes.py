@@ -213,11 +213,11 @@ def test_after_a_jump_forward_and_back_everything_has_the_time_it_happened(tmp_p
     with at(NOW + 3652 * DAY) as cache:
         cache.load(io.BytesIO(docker_archive(TWO)))
         cache.hold("two:1", "sandbox:ahead")
-        assert [idle.reference for idle in cache.idle(at_least_ns=3652 * DAY)] == ["docker.io/library/one:1"]
+        assert [idle.reference for idle in cache.idle(at_least_ns=3652 * DAY)] == ["one:1"]
     for day in (1, 2, 800):
         with at(NOW + day * DAY) as cache:
             cache.use("one:1")
-    assert notes == [
+    assert notes[1:] == [  # the first is of the new home
         "the computer's clock jumped back by 3,651 days, it was ahead before; the log has that as event "
         f"{jump_of(home)}"
     ]
@@ -227,8 +227,8 @@ def test_after_a_jump_forward_and_back_everything_has_the_time_it_happened(tmp_p
         assert (two.created_at_ns, two.last_used_at_ns) == (NOW + DAY, NOW + DAY)
         assert [hold.since_ns for hold in cache.holds()] == [NOW + DAY]
         assert [(idle.reference, idle.idle_ns) for idle in cache.idle()] == [
-            ("docker.io/library/two:1", 800 * DAY),
-            ("docker.io/library/one:1", DAY),
+            ("two:1", 800 * DAY),
+            ("one:1", DAY),
         ]
         uses = cache.events(types=["image.used"])
         for use, after in zip(uses, (1, 2, 800), strict=True):
