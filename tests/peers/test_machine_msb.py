@@ -233,14 +233,12 @@ class Home(RuleBasedStateMachine):
         theirs = self.seen.holders(digest)
         ours = [holder for holder, held in self.agreement.held.items() if held == digest]
         try:
-            report = self.cache.remove(name, force=force)
-            assert force or not (theirs or ours)
+            self.report = self.cache.remove(name, force=force)
+            assert not ours or theirs
+            assert force or not theirs
         except ImageInUseError:
-            assert theirs or ours
-            assert not force
-        else:
-            # msb does not know our holds: it deletes what we would only take the name from.
-            self.report = report if theirs or not ours else None
+            # msb does not know our holds, and would delete what we would only take the name from.
+            assert (theirs and not force) or (ours and not theirs)
 
     @rule(dry_run=st.booleans())
     def we_prune(self, dry_run: bool) -> None:

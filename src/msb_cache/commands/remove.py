@@ -5,6 +5,7 @@ What goes is decided in ``engines.prune_plan``, and the engine that the home has
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 
 from msb_cache.engines.decision import Confirm, Preview
@@ -17,7 +18,7 @@ from msb_cache.errors import (
     MsbProgramError,
 )
 from msb_cache.models import ImagePruneReport
-from msb_cache.projections import deletions
+from msb_cache.projections import deletions, images
 from msb_cache.projections.images import HandleRow
 from msb_cache.projections.state import IndexState
 from msb_cache.queries import resolve
@@ -33,6 +34,8 @@ def remove(session: Session, reference: str, *, force: bool) -> ImagePruneReport
     session.begin_writing()
     with session.index() as connection:
         row = resolve.reference(connection, reference)
+        if force and connection is not None and session.kept_by_msb:
+            _check_msb_knows_a_holder(connection, row)
     name = row.name
 
     def planner(state: IndexState, shown: Plan | None) -> Plan:
@@ -92,6 +95,18 @@ def as_report(preview: Preview) -> ImagePruneReport:
 
 def _unused(state: IndexState, shown: Plan | None) -> Plan:
     return plan_prune(state, shown=shown)
+
+
+def _check_msb_knows_a_holder(connection: sqlite3.Connection, row: HandleRow) -> None:
+    """Refuse to have msb drop a reference whose manifest only holds of ours keep: it would delete that."""
+    digest = row.manifest_digest
+    holders = images.holders(connection, digest)
+    known = any(images.is_held_in_msb(connection, digest, holder) for holder in holders)
+    if holders and not known and row.name not in images.unknown_to_msb(connection):
+        raise ImageInUseError(
+            f"{seen(row)} is held by {_listed(holders)}, which msb does not know, so it would delete what is "
+            f"held; `msb-cache release {holders[0]}` lets it go"
+        )
 
 
 def _check_reachable(state: IndexState, row: HandleRow) -> None:

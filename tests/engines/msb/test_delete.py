@@ -113,6 +113,18 @@ def test_held(fake: FakeMsb, cache: ImageCache) -> None:
     assert (files_of(fake.home), len(cache.events())) == (before, position)
 
 
+def test_what_only_a_hold_of_ours_keeps_is_not_forced(fake: FakeMsb, cache: ImageCache) -> None:
+    """msb does not know the hold, and would delete the held manifest with its last reference."""
+    cache.hold("alone:1", "sandbox:ours")
+    before = files_of(fake.home)
+    with pytest.raises(ImageInUseError, match=r"^alone:1 is held by sandbox:ours, which msb does not know"):
+        cache.remove("alone:1", force=True)
+    assert (files_of(fake.home), fake.calls) == (before, [])
+    cache.release("sandbox:ours")
+    assert cache.remove("alone:1", force=True).manifests_removed == 1
+    check(cache, fake)
+
+
 def test_force_drops_the_reference_only(fake: FakeMsb, cache: ImageCache) -> None:
     before = files_of(fake.home)
     report = cache.remove("app:1", force=True)
