@@ -13,6 +13,7 @@ from msb_cache.cli.common import examples, format_option, open_cache, stopping
 from msb_cache.cli.describe import describe, who
 from msb_cache.cli.event_lines import print_as_they_come, print_json, some
 from msb_cache.cli.filters import chosen, filter_options
+from msb_cache.queries.resolve import familiar
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
@@ -78,6 +79,12 @@ def _timeline(events: Iterator[StoredEvent]) -> Iterator[Sequence[str | output.S
         yield time, "  ", output.styled(what, **look), "  ", "  ".join(rest)
 
 
+def _as(event: StoredEvent) -> str:
+    """Return under which spelling it happened, of a reference that was not typed in familiar form."""
+    spelling = getattr(event.data, "spelling", None)
+    return f"as {spelling}" if spelling and spelling != familiar(event.subject) else ""
+
+
 def _rows(events: Iterator[StoredEvent]) -> Iterator[tuple[Sequence[str], dict[str, Any]]]:
     """Yield each event's cells, and how what happened looks."""
     before = ("", "")
@@ -94,7 +101,7 @@ def _rows(events: Iterator[StoredEvent]) -> Iterator[tuple[Sequence[str], dict[s
                 "" if repeated else when,
                 line.what,
                 line.digest,
-                line.details,
+                ", ".join(filter(None, (_as(event), line.details))),
                 "" if repeated else who(event.actor),
             ),
             look,

@@ -147,3 +147,12 @@ def test_on_80_columns_a_history_leaves_what_happened_whole(home: Path) -> None:
     assert all(len(line) <= 80 for line in found)
     digest = APP.digest.removeprefix("sha256:")[:12]
     assert any(re.search(rf"  held +{digest}  by snap", line) for line in found)
+
+
+def test_how_it_was_typed_is_said_where_that_is_not_the_familiar_form(call: Call, tmp_path: Path) -> None:
+    written(tmp_path / "tool.tar", TOOL)
+    for name in ("odd:1", "index.docker.io/library/odd:1"):
+        assert call("load", "-i", tmp_path / "tool.tar", "--tag", name).code == 0
+    first, again = call("history", "odd:1").out.splitlines()
+    assert " as " not in first
+    assert "as index.docker.io/library/odd:1, from tool.tar" in again
