@@ -13,7 +13,8 @@ def settle(home: Path) -> None:
         content = path.read_bytes()
         own = re.sub(rb'"[^"\n]*(/cache/[^"\n]*")', b'"' + os.fsencode(home) + rb"\1", content)
         extents, _, _ = own.partition(b"\n# The Disk Data Base\n")
-        # What describes no extent may be cut short: readers want none of it.
-        settled = own if len(own) == len(content) else (extents + b"\n").ljust(len(content), b"#")
+        # What describes no extent may be cut short, as readers want none of it, and of a copy it was.
+        extents = extents.rstrip(b"#\n") + b"\n"
+        settled = own if len(own) == len(content) else extents.ljust(len(content), b"#")
         assert len(settled) == len(content), "the copy's path is too long"
         path.write_bytes(settled)
