@@ -302,6 +302,16 @@ def test_files_go_with_their_records(index: Index) -> None:
     assert known.load(index.connection) == known.Known({}, {}, {}, {}, {})
 
 
+def test_files_that_come_later_are_known_when_they_go(index: Index) -> None:
+    """Of an image that was pulled flat, and then in layers."""
+    there = state(manifest(), image())
+    index.sync(there, no_files)
+    assert said(index.sync(there, all_files).events) == ["manifest.added m +0"]
+    assert index.sync(there, all_files).events == []
+    gone = said(index.sync(state(), no_files).events)
+    assert {"vmdk.deleted m 633", "fsmeta.deleted m 4096"} <= {*gone}
+
+
 def test_a_layer_of_several_manifests_that_went_together(index: Index) -> None:
     index.sync(state(manifest(M, "xy"), manifest(N, "xz", row=2)))
     events = [event.event for event in index.sync(state(), no_files).events]

@@ -265,6 +265,7 @@ def _added(ours: Known, theirs: MsbState, measure: Measure, seen: _Seen) -> list
             or known.size_bytes != manifest.total_size
             or known.has_config != (manifest.config is not None)
             or stored is not None
+            or _has_come(known, digest, measure)
             or any(diff_id not in ours.layers for diff_id in known.layers)
         ):
             stored = stored or seen.again(manifest, before)
@@ -272,6 +273,14 @@ def _added(ours: Known, theirs: MsbState, measure: Measure, seen: _Seen) -> list
     new.sort(key=lambda added: (_or_late(added[0].created_at_ns), added[0].digest))
     sizes: dict[str, int | None] = {}
     return [_manifest_added(*added, measure, sizes) for added in new]
+
+
+def _has_come(known: KnownManifest, digest: str, measure: Measure) -> bool:
+    """Whether a file is there that was not when the manifest came, as of an image that was pulled flat."""
+    return any(
+        size is None and measure(kind, digest) is not None
+        for kind, size in (("fsmeta", known.fsmeta_bytes), ("vmdk", known.vmdk_bytes))
+    )
 
 
 def _manifest_added(
