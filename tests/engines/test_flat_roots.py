@@ -319,7 +319,7 @@ def test_an_image_that_msb_makes_layered_as_well(cache: ImageCache, fake: FakeMs
     check(cache, fake)
     vmdk = Layout(cache.home).vmdk(ALONE.digest)
     vmdk.write_bytes(b"junk")
-    assert [(each.problem, each.path) for each in cache.verify().disk] == [("damaged", vmdk)]
+    assert [(each.problem, each.path) for each in cache.verify().disk] == [("size", vmdk)]
     vmdk.unlink()
     assert [(each.problem, each.path) for each in cache.verify().disk] == [("missing", vmdk)]
 
