@@ -16,6 +16,7 @@ import pytest
 
 from msb_cache import ImageCache, failpoints
 from msb_cache.artifacts.layout import Layout
+from msb_cache.audit import backup as backup_module
 from msb_cache.errors import BusyError, CorruptLogError, ImageNotFoundError, LogError, UnknownEventError
 from msb_cache.eventstore.events import LogRestored
 from tests.imagebuilder import docker_archive, sample
@@ -136,6 +137,36 @@ class TestALogThatCanBeRead:
             assert listed(beside) == ["before:1"]
             beside.use("before:1")
             assert [event.seq for event in cache.events()] == [*range(1, length(backup) + 3)]
+        check_restored(home)
+
+    def test_where_the_writer_keeps_all_others_out(
+        self, home: Path, backup: Path, lost: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As on a disk without room for what SQLite shares: no second connection could copy anything."""
+        monkeypatch.setattr("msb_cache.home.shared_memory.fits", lambda path: False)
+        with ImageCache(home) as cache:
+            report = cache.restore_backup(backup, discard_events=lost)
+        assert report.set_aside is not None
+        assert length(report.set_aside / "msb-cache.db") == length(backup) + lost
+        monkeypatch.undo()
+        check_restored(home)
+
+    def test_what_is_written_after_it_was_set_aside_is_not_lost(
+        self, home: Path, backup: Path, lost: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def copied_then_used(connection: sqlite3.Connection, target: Path) -> None:
+            backup_module.copy(connection, target)
+            with ImageCache(home) as beside:
+                beside.use("before:1")
+
+        monkeypatch.setattr("msb_cache.audit.restore.copy", copied_then_used)
+        with ImageCache(home) as cache:
+            with pytest.raises(BusyError, match=r"while it was set aside; try again$"):
+                cache.restore_backup(backup, discard_events=lost)
+            assert listed(cache) == ["after:1", "before:1"]
+            assert not Layout(home).set_aside.exists()
+            monkeypatch.undo()
+            cache.restore_backup(backup, discard_events=lost + 1)
         check_restored(home)
 
 

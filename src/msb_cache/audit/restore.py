@@ -22,13 +22,13 @@ from msb_cache.audit import log_files
 from msb_cache.audit.backup import copy
 from msb_cache.audit.import_log import build
 from msb_cache.engines.decision import one_at_a_time
-from msb_cache.errors import CorruptLogError, LogError
+from msb_cache.errors import BusyError, CorruptLogError, LogError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.chain import raw_rows
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import INSERT, EventStore, NewEvent
 from msb_cache.failpoints import reached
-from msb_cache.home import descriptors, replacing
+from msb_cache.home import replacing
 from msb_cache.home.connect import migrating
 from msb_cache.home.ledger import Ledger
 from msb_cache.home.operation import Operation
@@ -105,28 +105,23 @@ def _exchange(
 ) -> tuple[int, Path]:
     """Exchange the contents of a log that can be read; return how many events go, and the copy's folder."""
     layout = ledger.layout
+    aside = operation.building() / "set-aside.db"
+    # What has begun to write cannot be copied from, and may keep every other connection out.
+    with ledger.read() as connection:
+        assert connection is not None  # noqa: S101
+        lost = _checked_loss(layout, connection, backup, discard, log_id)
+        copied = EventStore(connection).head()
+        files.create(aside).close()
+        copy(connection, aside)
+    files.sync(aside)
     with ledger.write(operation.id, owner="any") as transaction:
         connection = transaction.connection
         head = EventStore(connection).head()
-        first = connection.execute("SELECT subject FROM events WHERE seq = 1").fetchone()
-        if first is not None and first[0] != log_id:
-            raise LogError(
-                f"the backup is of another log (its id is {log_id}, that of {layout.home} is {first[0]}); "
-                "restore it into another --home"
-            )
-        events = 0 if head is None else head.seq
-        lost = events - _common(connection, backup)
-        if (discard or 0) != lost:
-            raise LogError(_refusal(lost, discard))
-        aside = operation.building() / "set-aside.db"
-        # By another connection: one that has begun to write cannot be copied from, and none commits now.
-        with closing(descriptors.connect(layout.database, isolation_level=None)) as beside:
-            files.create(aside).close()
-            copy(beside, aside)
-        files.sync(aside)
+        if head != copied:
+            raise BusyError(f"another process wrote to {layout.database} while it was set aside; try again")
         _put(connection, backup)
-        replaced_head = None if head is None else head.hash.hex()
-        event = replace(event, replaced_seq=events, replaced_head=replaced_head, events_lost=lost)
+        replaced_seq, replaced_head = (0, None) if head is None else (head.seq, head.hash.hex())
+        event = replace(event, replaced_seq=replaced_seq, replaced_head=replaced_head, events_lost=lost)
         transaction.append([NewEvent(event, log_id)])
         reached("restore.exchanged")
         folder = replacing.new_folder(layout, operation.id)
@@ -135,6 +130,28 @@ def _exchange(
         changes.sync()
         reached("restore.committing")
     return lost, folder
+
+
+def _checked_loss(
+    layout: Layout, present: sqlite3.Connection, backup: sqlite3.Connection, discard: int | None, log_id: str
+) -> int:
+    """Return how many events of the present log the backup lacks, if that is what is to be discarded.
+
+    Raises:
+        LogError: it is not, or the backup is of another log.
+    """
+    found, events = present.execute(
+        "SELECT (SELECT subject FROM events WHERE seq = 1), (SELECT coalesce(max(seq), 0) FROM events)"
+    ).fetchone()
+    if found not in (None, log_id):
+        raise LogError(
+            f"the backup is of another log (its id is {log_id}, that of {layout.home} is {found}); "
+            "restore it into another --home"
+        )
+    lost: int = events - _common(present, backup)
+    if (discard or 0) != lost:
+        raise LogError(_refusal(lost, discard))
+    return lost
 
 
 def _refusal(lost: int, discard: int | None) -> str:
