@@ -10,7 +10,7 @@ from msb_cache.cli import output
 from msb_cache.cli.describe import kept_because, who_in_full
 from msb_cache.cli.event_lines import subject
 from msb_cache.projections.deletions import ArtifactReport, DeletionReport, DeletionSummary
-from msb_cache.queries.resolve import familiar
+from msb_cache.queries.resolve import as_typed, familiar
 
 if TYPE_CHECKING:
     from msb_cache.models import ImagePruneReport
@@ -61,7 +61,7 @@ def deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]:
     if isinstance(report, DeletionReport):
         found["images"] = [
             {
-                "reference": data.spelling or familiar(reference),
+                "reference": as_typed(reference, data.spelling),
                 "digest": data.manifest_digest,
                 "forced": data.forced,
             }
@@ -104,7 +104,7 @@ def print_deletion(report: DeletionReport) -> None:
         output.line(f"Images removed ({len(report.images)})")
         for reference, data in report.images:
             forced = "   forced" if data.forced else ""
-            name = data.spelling or familiar(reference)
+            name = as_typed(reference, data.spelling)
             output.line(f"  {name}   {data.manifest_digest}{forced}")
     if report.artifacts:
         output.line()
@@ -128,7 +128,7 @@ def print_deletion(report: DeletionReport) -> None:
         output.line(f"Kept ({len(report.kept)})")
         for kept in report.kept:
             because = kept_because(kept.rule, kept.holders, kept.more)
-            output.line(f"  {kept.spelling or subject(kept.subject)}   {because}")
+            output.line(f"  {subject(kept.subject, kept.spelling)}   {because}")
 
 
 def _artifact_note(artifact: ArtifactReport) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msb_cache.cli import output
 from msb_cache.cli.describe import describe, fields, who
-from msb_cache.queries.resolve import familiar
+from msb_cache.queries.resolve import as_typed
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
@@ -51,7 +51,7 @@ def event_row(event: StoredEvent) -> tuple[str, ...]:
 
 def subject(text: str, spelling: str | None = None) -> str:
     """Return an event's subject as people read it; of a reference, the spelling if that is known."""
-    return output.short(text) if text.startswith("sha256:") else spelling or familiar(text)
+    return output.short(text) if text.startswith("sha256:") else as_typed(text, spelling)
 
 
 def some(found: Iterable[StoredEvent]) -> Iterator[StoredEvent] | None:

@@ -219,8 +219,8 @@ class ManifestAdded(Event, frozen=True, kw_only=True):
         return Telling("added", "came", (platform, plural(len(self.layers), "layer"), *total))
 
 
-def _without_spelling(data: dict[str, Any]) -> dict[str, Any]:
-    """Lift version 1, in which no spelling was recorded: to a reader of that, several were one image."""
+def _as_it_is(data: dict[str, Any]) -> dict[str, Any]:
+    """Lift a version that had no words for some of it; a newer one, so that its readers refuse what has them."""
     return data
 
 
@@ -258,7 +258,7 @@ class ImagePulled(Event, frozen=True, kw_only=True):
     type: ClassVar[str] = "image.pulled"
     version: ClassVar[int] = 2
     about: ClassVar[About] = "reference"
-    upcast_v1_v2 = staticmethod(_without_spelling)
+    upcast_v1_v2 = staticmethod(_as_it_is)
     manifest_digest: str
     previous_digest: str | None = None
     changed: bool
@@ -298,7 +298,7 @@ class ImagePullFailed(Event, frozen=True, kw_only=True):
     type: ClassVar[str] = "image.pull_failed"
     version: ClassVar[int] = 2
     about: ClassVar[About] = "reference"
-    upcast_v1_v2 = staticmethod(_without_spelling)
+    upcast_v1_v2 = staticmethod(_as_it_is)
     reason: str
     spelling: str | None = None
     source: Source | None = None
@@ -319,7 +319,7 @@ class ImageUsed(Event, frozen=True, kw_only=True):
     type: ClassVar[str] = "image.used"
     version: ClassVar[int] = 2
     about: ClassVar[About] = "reference"
-    upcast_v1_v2 = staticmethod(_without_spelling)
+    upcast_v1_v2 = staticmethod(_as_it_is)
     manifest_digest: str
     spelling: str | None = None
     holder: str | None = None
@@ -402,7 +402,7 @@ class ImageRemoved(Event, frozen=True, kw_only=True):
     type: ClassVar[str] = "image.removed"
     version: ClassVar[int] = 2
     about: ClassVar[About] = "reference"
-    upcast_v1_v2 = staticmethod(_without_spelling)
+    upcast_v1_v2 = staticmethod(_as_it_is)
     manifest_digest: str
     spelling: str | None = None
     cause: Literal["remove", "prune", "external"]
@@ -569,14 +569,10 @@ class ArtifactKept(Event, frozen=True, kw_only=True):
     type: ClassVar[str] = "artifact.kept"
     version: ClassVar[int] = 2
     about: ClassVar[About] = "artifact"
+    upcast_v1_v2 = staticmethod(_as_it_is)
     kind: ArtifactKind
     reason: Literal["busy", "needed", "owned", "held", "left", "spelled"]
     holders: tuple[str, ...] = ()
-
-    @staticmethod
-    def upcast_v1_v2(data: dict[str, Any]) -> dict[str, Any]:
-        """Lift version 1, which lacked the reason ``spelled``."""
-        return data
 
     def told(self) -> Telling:
         """Return what happened, for people."""

@@ -6,6 +6,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain, groupby
 from operator import itemgetter
 
@@ -63,19 +64,22 @@ class IndexState:
 
     def canonical(self) -> Collection[str]:
         """Return the canonical references of all images: each has a metadata file."""
-        if not self.naming.references:
-            return self.references.keys()
-        return {*map(self.naming.reference, self.references)}
+        return self._names.keys() if self.naming.references else self.references.keys()
 
     def digests(self, reference: str) -> set[str]:
         """Return the manifest digests at which images of a canonical reference point."""
         return {self.references[name] for name in self.names(reference)}
 
-    def names(self, reference: str) -> list[str]:
+    def names(self, reference: str) -> Sequence[str]:
         """Return the names of the images of a canonical reference."""
-        if not self.naming.references:
-            return [reference] if reference in self.references else []
-        return [name for name in self.references if self.naming.reference(name) == reference]
+        return self._names.get(reference, ())
+
+    @cached_property
+    def _names(self) -> Mapping[str, Sequence[str]]:
+        found: dict[str, list[str]] = {}
+        for name in self.references:
+            found.setdefault(self.naming.reference(name), []).append(name)
+        return found
 
     def holders_of(self, name: str) -> tuple[str, ...]:
         """Return who holds what an image points at."""

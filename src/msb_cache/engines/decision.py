@@ -6,7 +6,7 @@ Not what goes (``prune_plan``), and not how it goes (``own.delete``, ``msb.delet
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from msb_cache.engines.leftovers import Leftover
 from msb_cache.engines.prune_plan import Plan
 from msb_cache.errors import BusyError, LogError
 from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.store import NewEvent
 from msb_cache.home.ledger import Ledger
 from msb_cache.home.operation import Operation
 from msb_cache.projections import restored
@@ -173,6 +174,33 @@ def _file(kind: ev.ArtifactKind, subject: str, layout: Layout) -> Iterator[ev.Pl
     size = files.measure(layout.artifact(kind, subject))
     if size is not None:
         yield ev.PlannedArtifact(kind=kind, subject=subject, bytes=size)
+
+
+def out_of_index(
+    plan: Plan, state: IndexState, kind: ev.DeletionKind, only: Collection[str] | None = None
+) -> list[NewEvent]:
+    """Return the events that take what a plan deletes out of the index: images, then manifests.
+
+    Args:
+        plan: what goes.
+        state: the index that it was made of.
+        kind: why it goes.
+        only: of these names and digests; None: of all.
+    """
+    events = []
+    for name, digest in plan.references.items():
+        if only is None or name in only:
+            removed = ev.ImageRemoved(
+                manifest_digest=digest,
+                spelling=plan.naming.spelling(name),
+                cause=kind,
+                forced=kind == "remove" and digest in state.holders,
+            )
+            events.append(NewEvent(removed, plan.naming.reference(name)))
+    events += [
+        NewEvent(ev.ManifestDeleted(), digest) for digest in plan.manifests if only is None or digest in only
+    ]
+    return events
 
 
 def deleted(artifact: ev.PlannedArtifact, size: int | None, *, recovered: bool = False) -> ev.ArtifactDeleted:

@@ -72,10 +72,8 @@ class Transaction:
         self._store = store
         self._operation = operation
         self._actor = actor
-        self.last: StoredEvent | None = None
-        """The last event that was appended here."""
-        self.appended: tuple[int, int] | None = None
-        """The positions before and of what was appended here; None: nothing was."""
+        self.appended: tuple[StoredEvent, StoredEvent] | None = None
+        """The first and the last event that was appended here; None: none was."""
         self.jumped: StoredEvent | None = None
         """What was found and recorded of the computer's clock; None: nothing."""
         self.unclear = False
@@ -106,9 +104,8 @@ class Transaction:
         )
         live.apply(self.connection, stored)
         self.jumped = next((event for event in stored if event.type == "clock.jumped"), self.jumped)
-        self.last = stored[-1]
-        before = stored[0].seq - 1 if self.appended is None else self.appended[0]
-        self.appended = before, stored[-1].seq
+        first = stored[0] if self.appended is None else self.appended[0]
+        self.appended = first, stored[-1]
         return stored
 
 
@@ -274,12 +271,13 @@ class Ledger:
             self.note(
                 f"the computer's clock jumped {what}; the log has that as event {transaction.jumped.seq}"
             )
-        if transaction.appended is not None and transaction.last is not None:
-            self.head_file.keep(connection, transaction.last)
+        if transaction.appended is not None:
+            first, last = transaction.appended
+            self.head_file.keep(connection, last)
             if self._committed is not None:
-                self._committed(connection, *transaction.appended)
-            if transaction.appended[1] >= self._look_at:
-                self._keep_reserve(connection, transaction.appended[1])
+                self._committed(connection, first.seq - 1, last.seq)
+            if last.seq >= self._look_at:
+                self._keep_reserve(connection, last.seq)
         if drawn:
             self._trim_log(connection)
         if self._alone:

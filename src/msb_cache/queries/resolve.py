@@ -33,14 +33,19 @@ def familiar(canonical: str) -> str:
     return Reference.parse(canonical).familiar if canonical.startswith("docker.io/") else canonical
 
 
+def as_typed(canonical: str, spelling: str | None) -> str:
+    """Return how people see a reference: as it was typed, in familiar form if that is not known."""
+    return spelling or familiar(canonical)
+
+
 def seen(row: HandleRow) -> str:
-    """Return how people see an image's reference: as it was typed."""
-    return row.spelling or familiar(row.reference)
+    """Return how people see an image's reference."""
+    return as_typed(row.reference, row.spelling)
 
 
 def seen_name(naming: Naming, name: str) -> str:
     """Return how people see an image's reference, by the image's name."""
-    return naming.spelling(name) or familiar(name)
+    return as_typed(name, naming.spelling(name))
 
 
 def is_pattern(text: str) -> bool:
@@ -118,7 +123,7 @@ def image(connection: sqlite3.Connection | None, text: str) -> HandleRow:
     """
     found = _images(connection, text)
     if len({row.reference for row in found}) == 1:
-        _check_one_spelling(found, text)
+        check_one_spelling(found, text)
     return found[0]
 
 
@@ -132,7 +137,7 @@ def reference(connection: sqlite3.Connection | None, text: str) -> HandleRow:
     found = _images(connection, text)
     if len(found) > 1:
         if digest_prefix(text) is None:
-            _check_one_spelling(found, text)
+            check_one_spelling(found, text)
         names = _listed([seen(row) for row in found])
         raise InvalidReferenceError(f"{shown(text)} is the digest of several references, {names}; name one")
     return found[0]
@@ -145,9 +150,9 @@ def manifest(connection: sqlite3.Connection | None, text: str) -> str:
         ImageNotFoundError, InvalidReferenceError: as for ``image``.
     """
     prefix = digest_prefix(text)
-    rows = [] if connection is None else _by_reference(connection, text)
+    rows = [] if connection is None else by_reference(connection, text)
     if rows:
-        _check_one_spelling(rows, text)
+        check_one_spelling(rows, text)
         return rows[0].manifest_digest
     digests = []
     if connection is not None and prefix is not None:
@@ -222,7 +227,7 @@ def _no_match(pattern: str) -> ImageNotFoundError:
 
 
 def _images(connection: sqlite3.Connection | None, text: str) -> list[HandleRow]:
-    rows = [] if connection is None else _by_reference(connection, text)
+    rows = [] if connection is None else by_reference(connection, text)
     if rows:
         return rows
     parsed, prefix = as_reference(text), digest_prefix(text)
@@ -236,7 +241,7 @@ def _images(connection: sqlite3.Connection | None, text: str) -> list[HandleRow]
     return found
 
 
-def _by_reference(connection: sqlite3.Connection, text: str) -> list[HandleRow]:
+def by_reference(connection: sqlite3.Connection, text: str) -> list[HandleRow]:
     """Return the images of the reference that the text is: one, unless it is there in several spellings."""
     parsed = as_reference(text)
     if parsed is None:
@@ -248,18 +253,7 @@ def _by_reference(connection: sqlite3.Connection, text: str) -> list[HandleRow]:
     return [row for row in rows if row.name == text] or rows
 
 
-def one_spelling(rows: Sequence[HandleRow], text: str) -> HandleRow:
-    """Return the image that a text means, of those in whose canonical reference it is.
-
-    Raises:
-        InvalidReferenceError: there are several, and the text is the spelling of none.
-    """
-    found = [row for row in rows if row.name == text] or rows
-    _check_one_spelling(found, text)
-    return found[0]
-
-
-def _check_one_spelling(rows: Sequence[HandleRow], text: str) -> None:
+def check_one_spelling(rows: Sequence[HandleRow], text: str) -> None:
     """Refuse a reference that is there in several spellings."""
     if len(rows) > 1:
         names = _listed([seen(row) for row in rows])

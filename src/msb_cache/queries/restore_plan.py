@@ -16,7 +16,7 @@ from msb_cache.eventstore.store import EventStore
 from msb_cache.oci.reference import Reference
 from msb_cache.projections import images
 from msb_cache.projections.deletions import DeletionReport
-from msb_cache.queries.resolve import familiar
+from msb_cache.queries.resolve import as_typed, familiar
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _with_flat_root(found: Restoration) -> Restoration:
 def _restoration(
     connection: sqlite3.Connection, store: EventStore, canonical: str, removed: ev.ImageRemoved, before: int
 ) -> Restoration:
-    name, digest = removed.spelling or familiar(canonical), removed.manifest_digest
+    name, digest = as_typed(canonical, removed.spelling), removed.manifest_digest
     reference = Reference.parse(name)
     rows = images.spellings(connection, canonical)
     if len(rows) > 1:

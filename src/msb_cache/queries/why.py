@@ -209,21 +209,17 @@ class _Asking:
     # -- references --------------------------------------------------------------------------------
 
     def reference(self, asked: Reference) -> Reasons | None:
-        connection = self._connection
-        rows = images.spellings(connection, asked.canonical)
+        text = asked.typed or asked.familiar
+        rows = resolve.by_reference(self._connection, text)
         if rows:
-            return self._present(resolve.one_spelling(rows, asked.typed or asked.familiar))
-        row = None
-        if asked.digest is not None:
-            row = images.handle_by_digest(connection, asked.name, asked.tag, asked.digest)
-        if row is not None:
-            return self._present(row)
+            resolve.check_one_spelling(rows, text)
+            return self._present(rows[0])
         removed = self._last(asked.canonical, ev.ImageRemoved)
         if removed is not None and isinstance(removed.data, ev.ImageRemoved):
             return self._gone(removed, removed.data)
         failed = self._last(asked.canonical, ev.ImagePullFailed)
         if failed is not None:
-            return ImageReasons(asked.typed or asked.familiar, False, failure=failed)
+            return ImageReasons(text, False, failure=failed)
         if asked.digest is not None and self._last(asked.digest, ev.ManifestAdded) is not None:
             return self._manifest(asked.digest)
         return None
@@ -270,7 +266,7 @@ class _Asking:
             arrived = event
         diff_ids = self._diff_ids(digest)
         return ImageReasons(
-            data.spelling or resolve.familiar(reference),
+            resolve.as_typed(reference, data.spelling),
             False,
             digest,
             len(diff_ids) or None,
@@ -294,7 +290,7 @@ class _Asking:
             (row.manifest_digest, row.name),
         )
         return tuple(
-            Sharing(spelling or resolve.familiar(reference), layers) for reference, spelling, layers in rows
+            Sharing(resolve.as_typed(reference, spelling), layers) for reference, spelling, layers in rows
         )
 
     # -- digests -------------------------------------------------------------------------------------

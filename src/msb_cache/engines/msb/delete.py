@@ -34,6 +34,7 @@ from msb_cache.engines.decision import (
     kept_back,
     names,
     one_at_a_time,
+    out_of_index,
     planned,
     started,
 )
@@ -212,19 +213,7 @@ def _decide(
     kept = kept_back(plan)
     events = [NewEvent(event, operation) for event in started(kind, policy, wanted, kept, engine="msb")]
     # What msb does not know leaves the index now, as in a home of ours; the rest when msb has deleted it.
-    for name, digest in plan.references.items():
-        if name in state.unknown_to_msb:
-            removed = ev.ImageRemoved(
-                manifest_digest=digest,
-                spelling=plan.naming.spelling(name),
-                cause=kind,
-                forced=kind == "remove" and digest in state.holders,
-            )
-            events.append(NewEvent(removed, plan.naming.reference(name)))
-    events += [
-        NewEvent(ev.ManifestDeleted(), digest) for digest in plan.manifests if digest in state.unknown_to_msb
-    ]
-    transaction.append(events)
+    transaction.append([*events, *out_of_index(plan, state, kind, state.unknown_to_msb)])
     own = [artifact for artifact in going if artifact.own]
     flat = [artifact for artifact in going if artifact.kind in FLAT]
     return _of_msb(plan, state), own, [*flat, *wanted[len(going) :]]

@@ -31,6 +31,7 @@ from msb_cache.engines.decision import (
     goes_with,
     kept_back,
     one_at_a_time,
+    out_of_index,
     planned,
     started,
 )
@@ -223,19 +224,8 @@ def _decide(
     if plan.empty and (kind == "remove" or not artifacts):
         return None  # of a removal: its reference points elsewhere by now, and another plan is made
     deleted_files = [artifact for artifact in artifacts if artifact.kind != "manifest"]
-    kept = kept_back(plan)
-    events = [NewEvent(event, operation) for event in started(kind, policy, artifacts, kept)]
-    naming = plan.naming
-    for name, digest in plan.references.items():
-        removed = ev.ImageRemoved(
-            manifest_digest=digest,
-            spelling=naming.spelling(name),
-            cause=kind,
-            forced=kind == "remove" and digest in state.holders,
-        )
-        events.append(NewEvent(removed, naming.reference(name)))
-    events += [NewEvent(ev.ManifestDeleted(), digest) for digest in plan.manifests]
-    transaction.append(events)
+    events = [NewEvent(event, operation) for event in started(kind, policy, artifacts, kept_back(plan))]
+    transaction.append([*events, *out_of_index(plan, state, kind)])
     return deleted_files
 
 
