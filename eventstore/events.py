@@ -220,7 +220,7 @@ class ManifestAdded(Event, frozen=True, kw_only=True):
 
 
 def _as_it_is(data: dict[str, Any]) -> dict[str, Any]:
-    """Lift a version that had no words for some of it; a newer one, so that its readers refuse what has them."""
+    """Lift a version that had no words for some of it; it is another, so that its readers refuse them."""
     return data
 
 
