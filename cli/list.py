@@ -7,7 +7,7 @@ import click
 from msb_cache.cli import output
 from msb_cache.cli.common import examples, format_option, note, open_cache, quiet_option
 from msb_cache.cli.filters import as_of_option
-from msb_cache.queries.resolve import familiar
+from msb_cache.queries.resolve import as_typed
 
 
 @click.command(
@@ -27,7 +27,7 @@ def list_(home: str | None, patterns: tuple[str, ...], as_of: str | None, format
         handles = cache.list(*patterns, as_of=as_of)
         known = bool(handles) or as_of is None or cache.knows(as_of)
         damage = cache.damage(as_of=as_of) if handles else []
-    damaged = {familiar(each.reference): each.seq for each in damage}
+    damaged = {as_typed(each.reference, each.spelling): each.seq for each in damage}
     if quiet:
         for handle in handles:
             output.line(handle.reference)

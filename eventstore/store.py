@@ -45,6 +45,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encode = msgspec.json.Encoder().encode
 
 
+def as_datetime(time_ns: int) -> datetime:
+    """Return a time in ns since the epoch as an aware UTC time, to the µs."""
+    # Integer arithmetic: a float of seconds cannot hold today's microseconds exactly.
+    return _EPOCH + timedelta(microseconds=time_ns // 1000)
+
+
 def _unknown() -> None:
     return None
 
@@ -113,12 +119,12 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def occurred_at(self) -> datetime:
         """When it happened (UTC, microseconds; ``occurred_at_ns`` has all nine digits)."""
-        return _EPOCH + timedelta(microseconds=self.occurred_at_ns // 1000)
+        return as_datetime(self.occurred_at_ns)
 
     @property
     def recorded_at(self) -> datetime:
         """When it was appended (UTC, microseconds); never before the previous event's."""
-        return _EPOCH + timedelta(microseconds=self.recorded_at_ns // 1000)
+        return as_datetime(self.recorded_at_ns)
 
 
 class _Folded(msgspec.Struct, frozen=True, gc=False):
@@ -358,6 +364,10 @@ class EventStore:
         decode = self._catalogue.decode
         for row in self._connection.execute(query, arguments):
             yield decode_row(row, decode)
+
+    def at(self, seq: int) -> StoredEvent | None:
+        """Return the event at this position, None if the log has none; raises as ``read``."""
+        return next(self.read(after=seq - 1, until=seq), None)
 
     def facts(self, *, after: int = 0, until: int | None = None) -> Iterator[Fact]:
         """Yield what a fold needs of each event, in position order.

@@ -12,7 +12,7 @@ _AFTER_HEX = "g"  # comes after every hexadecimal digit
 _HANDLE = """
 SELECT name, reference, spelling, size_bytes, manifest_digest, architecture, os, layer_count,
     CASE WHEN substr(msb_row, -2) = '@-' THEN NULL ELSE created_at END, last_used_at,
-    in_use_by, in_use_since, idle_since
+    in_use_by, in_use_since, idle_since, idle_seq
 FROM image
 """
 """A record of msb's that ends so has no time at which the name came; in lists it stands where it was seen."""
@@ -22,7 +22,7 @@ class HandleRow(Struct, frozen=True, gc=False):
     """What a list shows of an image. Size in bytes, times in ns since the epoch, UTC.
 
     ``in_use_by`` has, as JSON, the holders whose boots of its manifest last; ``idle_since`` is when the last
-    of the others ended.
+    of the others ended, and ``idle_seq`` the event that says so.
 
     ``name`` tells it from all others, ``reference`` is canonical, ``spelling`` how it was typed; None: in
     familiar form.
@@ -41,6 +41,7 @@ class HandleRow(Struct, frozen=True, gc=False):
     in_use_by: str | None = None
     in_use_since: int | None = None
     idle_since: int | None = None
+    idle_seq: int | None = None
 
 
 class UseRow(Struct, frozen=True, gc=False):
@@ -308,25 +309,28 @@ def unknown_to_msb(connection: sqlite3.Connection) -> list[str]:
 
 
 class Damage(Struct, frozen=True):
-    """A file that an image needs and that another program deleted: of which kind, what, in which event."""
+    """A file that an image needs and that another program deleted: of which kind, what, in which event.
 
+    ``name``, ``reference`` and ``spelling`` are the image's, as in ``HandleRow``.
+    """
+
+    name: str
     reference: str
+    spelling: str | None
     kind: str
     subject: str
     seq: int
 
 
 def damage(connection: sqlite3.Connection) -> list[Damage]:
-    """Return what the log knows to be gone of images in the index, by canonical reference."""
+    """Return what the log knows to be gone of images in the index, by name."""
+    of = "i.name, i.reference, i.spelling, d.kind, d.subject, d.seq FROM damage d"
     rows = connection.execute(
-        "SELECT i.reference, d.kind, d.subject, d.seq FROM damage d JOIN image i ON i.reference = d.subject "
-        "WHERE d.mended IS NULL UNION ALL "
-        "SELECT i.reference, d.kind, d.subject, d.seq FROM damage d "
-        "JOIN image i ON i.manifest_digest = d.subject WHERE d.mended IS NULL UNION ALL "
-        "SELECT DISTINCT i.reference, d.kind, d.subject, d.seq FROM damage d "
-        "JOIN manifest_layer m ON m.diff_id = d.subject "
+        f"SELECT {of} JOIN image i ON i.reference = d.subject WHERE d.mended IS NULL UNION ALL "
+        f"SELECT {of} JOIN image i ON i.manifest_digest = d.subject WHERE d.mended IS NULL UNION ALL "
+        f"SELECT DISTINCT {of} JOIN manifest_layer m ON m.diff_id = d.subject "
         "JOIN image i ON i.manifest_digest = m.manifest_digest "
-        "WHERE d.mended IS NULL AND d.kind = 'layer' ORDER BY 1, 4"
+        "WHERE d.mended IS NULL AND d.kind = 'layer' ORDER BY 1, 6"
     )
     return [Damage(*row) for row in rows]
 

@@ -93,6 +93,16 @@ def test_wildcards_in_lists(home: Path, call: Call) -> None:
     assert sorted(call("list", "-q", "app:1", "*/tool:*").lines) == ["app:1", "example.org/team/tool:2"]
 
 
+def test_what_is_damaged_is_named_as_it_was_typed(own_home: Path, tmp_path: Path, call: Call) -> None:
+    mine, typed = image([BASE, layer([file("mine", b"mine")])], "mine:1"), "docker.io/mine:1"
+    call("load", "-q", "-i", written(tmp_path / "mine.tar", mine), "--tag", typed)
+    fake = FakeMsb(tmp_path / "msb", own_home)
+    fake.load(APP)  # which shares BASE
+    fake("image", "rm", "app:1", "app:latest")
+    listed = call("list", "--format", "json").json
+    assert [(each["reference"], each["damaged"]) for each in listed] == [(typed, True)]
+
+
 def test_an_image_of_ours_that_msb_took_a_layer_from(
     own_home: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

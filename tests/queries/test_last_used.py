@@ -6,6 +6,7 @@ from pathlib import Path
 
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
+from msb_cache.queries.as_of import uses
 from msb_cache.queries.last_used import idle
 from tests.logs import PYTHON, digest, manifest_added, new_ledger, pulled
 
@@ -66,3 +67,50 @@ def test_an_image_is_idle_since_the_last_boot_ended(tmp_path: Path) -> None:
     assert found(*one, ended("a", 500), again)[0] == ("python:3.12", 400, None, 8)
     late = booted("c", 700, digest(3))
     assert found(*one, ended("a", 500), again, late)[0] == ("python:3.12", 400, None, 8)
+
+
+def seen(manifest: str, spelling: str, at: int) -> NewEvent:
+    """A pull that was observed in msb."""
+    source = ev.Source(kind="microsandbox")
+    pull = ev.ImagePulled(
+        manifest_digest=manifest, changed=True, source=source, spelling=spelling, row=spelling
+    )
+    return NewEvent(pull, PYTHON, at)
+
+
+def test_in_a_home_of_msb_each_spelling_has_its_own_last_boot(tmp_path: Path) -> None:
+    short, whole = "python:3.12", PYTHON
+
+    booted = ev.ImageUsed(manifest_digest=digest(1), holder="sandbox:a", run="a", spelling=short)
+    ended = ev.ImageUseEnded(manifest_digest=digest(1), holder="sandbox:a", run="a", how="ended")
+    events = [
+        NewEvent(manifest_added([]), digest(1)),  # event 2
+        seen(digest(1), short, 100),
+        seen(digest(2), whole, 200),
+        NewEvent(booted, PYTHON, 300),
+        NewEvent(ended, PYTHON, 500),
+    ]
+    ledger = new_ledger(tmp_path, events)
+    with ledger.read() as connection:
+        assert connection is not None
+        found = idle(connection, ledger.store(connection), 1000)
+        assert [(each.reference, each.idle_ns, each.event and each.event.seq) for each in found] == [
+            (whole, 800, 4),
+            (short, 500, 6),
+        ]
+
+
+def test_uses_of_a_reference_that_is_there_in_several_spellings(tmp_path: Path) -> None:
+    """Those of what any of its spellings points at, by whichever reference they were booted."""
+
+    booted = ev.ImageUsed(manifest_digest=digest(1), holder="sandbox:a", run="a")
+    events = [
+        NewEvent(manifest_added([]), digest(1)),
+        seen(digest(1), "python:3.12", 100),
+        seen(digest(2), "docker.io/python:3.12", 100),
+        NewEvent(pulled(digest(1)), OTHER, 200),
+        NewEvent(booted, OTHER, 300),
+    ]
+    with new_ledger(tmp_path, events).read() as connection:
+        assert connection is not None
+        assert [use.holder for use in uses(connection, [PYTHON])] == ["sandbox:a"]

@@ -11,12 +11,13 @@ import sqlite3
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
+from itertools import chain
 
 import msgspec
 
 from msb_cache.errors import InvalidConfigError
-from msb_cache.eventstore.store import EventStore
+from msb_cache.eventstore.store import EventStore, as_datetime
 from msb_cache.projections import images
 from msb_cache.queries.resolve import familiar, seen
 
@@ -44,7 +45,7 @@ class Hold:
     @property
     def since(self) -> datetime:
         """Since when: an aware UTC time, to the µs."""
-        return _EPOCH + timedelta(microseconds=self.since_ns // 1000)
+        return as_datetime(self.since_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Use:
     @property
     def since(self) -> datetime:
         """When it was booted: an aware UTC time, to the µs."""
-        return _EPOCH + timedelta(microseconds=self.since_ns // 1000)
+        return as_datetime(self.since_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,6 @@ class Contents:
     bytes: int
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _POSITION = re.compile(r"@([0-9]{1,19})")
 _BARE = re.compile(r"\d{1,3}|\d{5,7}", re.ASCII)
 """Digits that are neither a year nor a date."""
@@ -225,8 +225,8 @@ def uses(
     if digest is not None:
         found = [use for use in found if use.manifest_digest == digest]
     elif references is not None:
-        rows = (images.handle(connection, reference) for reference in references) if found else ()
-        now = {row.manifest_digest for row in rows if row is not None}
+        rows = (images.spellings(connection, reference) for reference in references) if found else ()
+        now = {row.manifest_digest for row in chain.from_iterable(rows)}
         found = [use for use in found if use.reference in references or use.manifest_digest in now]
     return [Use(use.holder, use.manifest_digest, familiar(use.reference), use.since) for use in found]
 

@@ -61,7 +61,7 @@ def idle(
             row.manifest_digest,
             row.last_used_at,
             idle_ns,
-            _at(store, lasting[0].seq) if lasting else idle_event(connection, store, row),
+            store.at(lasting[0].seq) if lasting else idle_since(connection, store, row),
             tuple(dict.fromkeys(use.holder for use in lasting if use.holder is not None)),
             lasting[0].since if lasting else None,
             since,
@@ -70,12 +70,19 @@ def idle(
     ]
 
 
-def idle_event(connection: sqlite3.Connection, store: EventStore, row: HandleRow) -> StoredEvent | None:
+def idle_since(connection: sqlite3.Connection, store: EventStore, row: HandleRow) -> StoredEvent | None:
     """Return the event that says since when an image that no sandbox runs from is idle."""
-    if row.idle_since is None or row.idle_since < row.last_used_at:
-        return last_use(connection, store, row)
-    (seq,) = connection.execute("SELECT idle_seq FROM image WHERE reference = ?", (row.reference,)).fetchone()
-    return _at(store, seq)
+    return idle_event(store, row) or last_use(connection, store, row)
+
+
+def idle_event(store: EventStore, row: HandleRow) -> StoredEvent | None:
+    """Return the event that ended the last boot, since which an image is idle; None: it was used since then.
+
+    It counts for an image that no sandbox runs from now.
+    """
+    if row.idle_since is None or row.idle_seq is None or row.idle_since < row.last_used_at:
+        return None
+    return store.at(row.idle_seq)
 
 
 def last_use(connection: sqlite3.Connection, store: EventStore, row: HandleRow) -> StoredEvent | None:
@@ -92,8 +99,4 @@ def last_use(connection: sqlite3.Connection, store: EventStore, row: HandleRow) 
         "OR json_extract(e.data, '$.manifest_digest') = i.manifest_digest)",
         (row.name, row.last_used_at, ev.ImagePulled.type, ev.ImageUsed.type),
     ).fetchone()
-    return None if found[0] is None else _at(store, found[0])
-
-
-def _at(store: EventStore, seq: int) -> StoredEvent | None:
-    return next(store.read(after=seq - 1, until=seq), None)
+    return None if found[0] is None else store.at(found[0])

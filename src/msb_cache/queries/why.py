@@ -226,10 +226,10 @@ class _Asking:
 
     def _present(self, row: HandleRow) -> ImageReasons:
         (seq,) = self._connection.execute("SELECT seq FROM image WHERE name = ?", (row.name,)).fetchone()
-        arrived = self._at(seq)
+        arrived = self._store.at(seq)
         pointed = self._pointed(row.reference, row.manifest_digest)
         used = last_use(self._connection, self._store, row)
-        ended = idle_event(self._connection, self._store, row)
+        ended = idle_event(self._store, row)
         return ImageReasons(
             resolve.seen(row),
             True,
@@ -239,17 +239,17 @@ class _Asking:
             pointed if pointed is not None and arrived is not None and pointed.seq != arrived.seq else None,
             used,
             self._uses(row.manifest_digest),
-            None if row.in_use_since is not None or ended == used else ended,
+            None if row.in_use_since is not None else ended,
             self._holds(row.manifest_digest),
             self._statuses(row.manifest_digest),
             self._shares(row),
             self._fate_of_reference(row.name, row.manifest_digest),
-            damage=self._damage(row.reference),
+            damage=self._damage(row.name),
         )
 
-    def _damage(self, reference: str) -> tuple[StoredEvent, ...]:
-        found = [each.seq for each in images.damage(self._connection) if each.reference == reference]
-        return tuple(event for seq in sorted(set(found)) if (event := self._at(seq)) is not None)
+    def _damage(self, name: str) -> tuple[StoredEvent, ...]:
+        found = [each.seq for each in images.damage(self._connection) if each.name == name]
+        return tuple(event for seq in sorted(set(found)) if (event := self._store.at(seq)) is not None)
 
     def _gone(self, removed: StoredEvent, data: ev.ImageRemoved) -> ImageReasons:
         reference, digest = removed.subject, data.manifest_digest
@@ -371,9 +371,6 @@ class _Asking:
 
     # -- what all of them share ------------------------------------------------------------------------
 
-    def _at(self, seq: int) -> StoredEvent | None:
-        return next(self._store.read(after=seq - 1, until=seq), None)
-
     def _last(self, subject: str, type_: type[ev.Event]) -> StoredEvent | None:
         return next(self._store.read(subjects=[subject], types=[type_.type], reverse=True, limit=1), None)
 
@@ -381,7 +378,7 @@ class _Asking:
         rows = self._connection.execute(
             "SELECT seq FROM hold WHERE manifest_digest = ? ORDER BY seq", (digest,)
         ).fetchall()
-        return tuple(event for (seq,) in rows if (event := self._at(seq)) is not None)
+        return tuple(event for (seq,) in rows if (event := self._store.at(seq)) is not None)
 
     def _statuses(self, digest: str) -> dict[str, str]:
         holds = images.holds(self._connection, digest)
@@ -389,7 +386,7 @@ class _Asking:
 
     def _uses(self, digest: str) -> tuple[StoredEvent, ...]:
         found = [use.seq for use in images.uses(self._connection) if use.manifest_digest == digest]
-        return tuple(event for seq in found if (event := self._at(seq)) is not None)
+        return tuple(event for seq in found if (event := self._store.at(seq)) is not None)
 
     def _diff_ids(self, digest: str) -> list[str]:
         added = self._last(digest, ev.ManifestAdded)
