@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache.home import descriptors
-from msb_cache.home.foreign_db import MAGIC
+from msb_cache.home import descriptors, readonly
+from msb_cache.home.foreign_db import MAGIC, copy
 
 
 def locks_of(path: Path) -> int:
@@ -33,6 +33,10 @@ def test_no_lock_is_lost(tmp_path: Path) -> None:
         descriptor = descriptors.open_here(path)
         assert descriptor is not None
         assert os.path.samestat(os.fstat(descriptor), path.stat())
+        assert readonly.in_wal_mode(path)
+        copy(path, tmp_path / "copy.db")
+        assert locks_of(path) == before
+        assert (tmp_path / "copy.db").read_bytes() == path.read_bytes()
     assert descriptors.open_here(path) is None
     assert descriptors.beginning(path, len(MAGIC)) == MAGIC
 
@@ -42,5 +46,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     for name in ("none", "pipe", "."):
         with pytest.raises(OSError, match=r"No such file|no regular file"):
             descriptors.beginning(tmp_path / name, 4)
+        with pytest.raises(OSError, match=r"No such file|no regular file"):
+            copy(tmp_path / name, tmp_path / "copy")
     (tmp_path / "short").write_bytes(b"ab")
     assert descriptors.beginning(tmp_path / "short", 4) == b"ab"

@@ -131,10 +131,9 @@ def migrating(path: str) -> str:
 
 
 def _has_an_owner(error: sqlite3.Error) -> bool:
-    """Return whether another process has the database to itself, so that this one has it open nowhere.
+    """Return whether a connection has the database to itself, here or in another process.
 
-    Then no lock of this process is lost when its file is opened and closed to be copied. It is, where another
-    process only reads the write-ahead log anew after a crash.
+    It has not where another process only reads the write-ahead log anew after a crash.
     """
     return error.sqlite_errorcode == sqlite3.SQLITE_BUSY
 

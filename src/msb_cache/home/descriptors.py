@@ -20,6 +20,7 @@ _opening = allocate_lock()
 """Held while SQLite opens a file, and while one is opened and closed that SQLite did not have open."""
 
 _FOLDERS = ("/proc/self/fd", "/dev/fd")
+_CHUNK = 1024 * 1024
 
 
 def connect(database: str | os.PathLike[str], **options: Any) -> sqlite3.Connection:
@@ -63,6 +64,17 @@ def lent(path: str | os.PathLike[str]) -> Iterator[int]:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def chunks(path: str | os.PathLike[str]) -> Iterator[bytes]:
+    """Yield a regular file's bytes; no other thread opens a database meanwhile. Raises OSError."""
+    with lent(path) as descriptor:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError("it is no regular file")
+        at = 0
+        while chunk := os.pread(descriptor, _CHUNK, at):
+            yield chunk
+            at += len(chunk)
 
 
 def beginning(path: str | os.PathLike[str], size: int) -> bytes:

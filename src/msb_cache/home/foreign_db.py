@@ -172,7 +172,7 @@ def folder_for(path: str | Path) -> Iterator[Path]:
     Raises:
         OSError: none can be made.
     """
-    size = sum(os.stat(part).st_size for part in (path, f"{path}-wal") if os.path.exists(part))
+    size = sum(status.size for status in stamp(path))
     parent = None
     for place in (_temporary(), _MEMORY):
         if parent is None and place is not None and os.path.isdir(place):
@@ -207,8 +207,8 @@ def copy(path: str | Path, target: Path) -> None:
     for attempt in range(_COPY_ATTEMPTS):
         began = time.time_ns()
         before, log = _status(path), _content(wal)
-        with regular(path) as source, target.open("wb") as copied:
-            shutil.copyfileobj(source, copied, 1024 * 1024)
+        with target.open("wb") as copied:
+            copied.writelines(descriptors.chunks(path))
         after, log_after = _status(path), _content(wal)
         same = before == after and abs(began - before.mtime_ns) > MTIME_TICK
         if (same and log_after[: len(log)] == log) or (log and log_after == log):
@@ -226,9 +226,7 @@ def _status(path: str | Path) -> Status:
 
 def _content(path: Path) -> bytes:
     try:
-        with regular(path) as file:
-            content: bytes = file.read()
-            return content
+        return b"".join(descriptors.chunks(path))
     except FileNotFoundError:
         return b""
 

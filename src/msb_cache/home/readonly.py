@@ -53,9 +53,7 @@ def content(path: str | Path) -> Content:
 
 def in_wal_mode(path: str | Path) -> bool:
     """Return whether a database is in WAL mode, with no change in another one under way; raises OSError."""
-    with open(path, "rb") as file:
-        versions = file.read(20)[18:]
-    return versions == b"\2\2" and not os.path.lexists(f"{path}-journal")
+    return descriptors.beginning(path, 20)[18:] == b"\2\2" and not os.path.lexists(f"{path}-journal")
 
 
 def connect(path: str | Path) -> tuple[sqlite3.Connection, Content]:
