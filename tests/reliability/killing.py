@@ -234,7 +234,8 @@ class Bench:
     def stopping(self, strace: str, call: str, number: int, meanwhile: Callable[[Path], None]) -> Cut:
         """Stop the process before a thread's n-th system call of this name, until ``meanwhile`` is done.
 
-        Where the call is not reached, nothing is done meanwhile.
+        Where the call is not reached, nothing is done meanwhile. Other threads that come to their n-th call
+        afterwards stop the process again, and it goes on at once.
         """
         self.fresh()
         trace = self._work.parent / "trace"
@@ -250,17 +251,24 @@ class Bench:
             stderr=subprocess.PIPE,
             text=True,
         )
+        met = 0
+        deadline = time.monotonic() + 120
         try:
-            while tracer.poll() is None:
-                found = re.search(r"^(\d+) +--- stopped by SIGSTOP", _text(trace), re.MULTILINE)
-                if found is not None:
+            while tracer.poll() is None and time.monotonic() < deadline:
+                stops = re.findall(r"^(\d+) +--- stopped by SIGSTOP", _text(trace), re.MULTILINE)
+                if len(stops) > met:
                     try:
-                        meanwhile(self._work / "home")
+                        if met == 0:
+                            meanwhile(self._work / "home")
                     finally:
-                        os.kill(int(found[1]), signal.SIGCONT)
-                    break
+                        for thread in stops[met:]:
+                            with suppress(
+                                ProcessLookupError
+                            ):  # it was let go on for another one, and has ended
+                                os.kill(int(thread), signal.SIGCONT)
+                    met = len(stops)
                 time.sleep(0.01)
-            said, error = tracer.communicate(timeout=120)
+            said, error = tracer.communicate(timeout=10)
         finally:
             tracer.kill()
         return Cut(len(said), tracer.returncode != 0, error)
