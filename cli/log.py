@@ -6,11 +6,16 @@ import click
 
 from msb_cache.cli import output
 from msb_cache.cli.common import done, examples, format_option, note, open_cache
+from msb_cache.cli.main import EXIT_USAGE
 
 
-@click.group(epilog=examples("msb-cache log acknowledge"))
-def log() -> None:
+@click.group(invoke_without_command=True, epilog=examples("msb-cache log acknowledge"))
+@click.pass_context
+def log(ctx: click.Context) -> None:
     """Say something about the log itself."""
+    if ctx.invoked_subcommand is None:
+        output.document(f"{ctx.get_help()}\n", err=True)
+        ctx.exit(EXIT_USAGE)
 
 
 @log.command(epilog=examples("msb-cache log acknowledge"))
@@ -34,7 +39,7 @@ def acknowledge(home: str | None, format_: str) -> int:
             }
         )
     elif found is None:
-        note("the log goes on from its note, so there is nothing to acknowledge")
+        note("no note says that the log was put back or exchanged, so there is nothing to acknowledge")
     else:
         done("Acknowledged", f"that {found.sentence}")
     return 0 if found is not None else 1

@@ -79,6 +79,9 @@ NO_COMMANDS = (
 
 ALIASES = {"ls": "list", "rm": "remove"}
 
+ELSEWHERE = {"images": "list", "rmi": "remove", "delete": "remove"}
+"""What docker's users type, and where it is here; not so the nearest name to it."""
+
 
 class Group(click.Group):
     """A group that knows aliases, and imports a command when it is asked for."""
@@ -100,6 +103,8 @@ class Group(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Show an aliased command under its own name."""
+        if args and args[0] in ELSEWHERE:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {ELSEWHERE[args[0]]!r}?")
         _, command, rest = super().resolve_command(ctx, args)
         return command.name if command else None, command, rest
 

@@ -90,6 +90,7 @@ _WHOLE = (
     (r"sha256:[0-9a-f]{12}", (slice(7, None),)),  # its digits name it, too
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d( [+-]\d{4})?", (slice(16), slice(10))),
     (r"[0-9a-f]{8}-[0-9a-f]{4}|[a-z]+\.[a-z_]+", (slice(None),)),  # an operation, the type of an event
+    (r"\d+ [a-z]+|under a minute", (slice(None),)),  # a duration
 )
 """What is of no use with its middle left out, and the parts of it that will do where there is little room."""
 

@@ -11,6 +11,7 @@ import click
 from msb_cache.cli import output
 from msb_cache.cli.common import done, examples, note, on_terminal, open_cache, quiet_option
 from msb_cache.cli.progress import display
+from msb_cache.oci.reference import Reference
 from msb_cache.oci.registry.credentials import Credential
 from msb_cache.oci.registry.options import RegistryOptions
 
@@ -74,6 +75,7 @@ def pull(
     if ca_certs is not None and not ca_certs.is_file():
         raise click.BadParameter(f"{ca_certs} is no file", param_hint="--ca-certs")
     credential = _credential(username, password_stdin)
+    Reference.parse(reference)  # before msb is said to pull it
     with open_cache(home, quiet=quiet) as cache, display(quiet) as progress:
         if cache.kept_by_msb and not quiet:
             output.line(f"  msb pulls {reference} …", err=True)

@@ -842,7 +842,9 @@ class ImageCache:
             What became of each image, oldest first. Each that fails says why, and the others go on.
 
         Raises:
-            ImageNotFoundError, InvalidReferenceError: as for ``get``; nothing was handed over.
+            ImageNotFoundError, InvalidReferenceError: as for ``get``, or there is no cache in this home;
+                nothing was handed over.
+            InvalidConfigError: the home was to be kept by msb-cache itself.
             MsbProgramError: no msb is found, or it cannot be run.
         """
         from msb_cache.audit.files import checking

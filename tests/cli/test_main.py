@@ -170,7 +170,15 @@ class TestLookup:
         assert f"No such command '{name}'" in sentence(done.err)
 
     @pytest.mark.parametrize(
-        ("mistyped", "meant"), [("lits", "'list'"), ("last_used", "'last-used'"), ("imprt", "'import'")]
+        ("mistyped", "meant"),
+        [
+            ("lits", "'list'"),
+            ("last_used", "'last-used'"),
+            ("imprt", "'import'"),
+            ("images", "'list'"),
+            ("rmi", "'remove'"),
+            ("delete", "'remove'"),
+        ],
     )
     def test_a_mistyped_name_is_compared_with_all(self, call: Call, mistyped: str, meant: str) -> None:
         assert call(mistyped).err.endswith(f"Did you mean {meant}?\n")
@@ -194,6 +202,11 @@ class TestHelp:
         done = call()
         assert (done.code, done.out) == (2, "")
         assert done.err == call("--help").out
+
+    def test_without_its_command_a_group_shows_its_help(self, call: Call) -> None:
+        done = call("log")
+        assert (done.code, done.out) == (2, "")
+        assert done.err == call("log", "--help").out
 
     def test_no_sentence_in_the_overview_is_cut_off(self, call: Call) -> None:
         assert "..." not in call("--help").out.partition("\nCommands:")[2]

@@ -105,6 +105,18 @@ def test_a_table_on_a_terminal_gives_up_the_middles_of_texts_first(
         assert shown == expected, columns
 
 
+def test_a_table_on_a_terminal_leaves_durations_whole(
+    terminal: Callable[[int], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal(40)
+    rows = [("registry.example.org/a:tag", "under a minute"), ("registry.example.org/b:tag", "11 days")]
+    output.table(("REFERENCE", "IDLE"), rows)
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "registry.exa…e.org/a:tag  under a minute",
+        "registry.exa…e.org/b:tag  11 days",
+    ]
+
+
 def test_a_long_table_comes_a_screenful_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
     taken = []
 

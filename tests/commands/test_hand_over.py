@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache import ImageCache, ImageNotFoundError, MsbProgramError, failpoints
+from msb_cache import ImageCache, ImageNotFoundError, InvalidConfigError, MsbProgramError, failpoints
 from msb_cache.artifacts.layout import Layout, lease_path, lock_path
 from msb_cache.artifacts.locks import Lock
 from tests.engines.msb.support import Kill, files_of, forked
@@ -124,6 +124,21 @@ def test_not_for_an_image_that_is_not_there(fake: FakeMsb, cache: ImageCache) ->
     with pytest.raises(ImageNotFoundError):
         cache.hand_over(["app:1", "nothing:1"])
     assert not cache.kept_by_msb
+
+
+def test_not_in_a_home_that_is_to_be_kept_by_us(fake: FakeMsb) -> None:
+    with ImageCache(fake.home, engine="own") as cache:
+        with pytest.raises(InvalidConfigError, match="leave `--engine own` out"):
+            cache.hand_over()
+        assert not cache.kept_by_msb
+    assert fake.calls == []
+
+
+def test_a_home_that_is_not_there_is_not_made(fake: FakeMsb, tmp_path: Path) -> None:
+    with ImageCache(tmp_path / "none") as cache, pytest.raises(ImageNotFoundError, match="no image cache in"):
+        cache.hand_over()
+    assert not (tmp_path / "none").exists()
+    assert fake.calls == []
 
 
 def test_a_dry_run_changes_nothing(fake: FakeMsb, cache: ImageCache) -> None:

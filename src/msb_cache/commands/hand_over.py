@@ -28,7 +28,7 @@ from msb_cache.artifacts.locks import Lease, LockSet
 from msb_cache.commands.save import choose, save
 from msb_cache.engines.choose import NewHome
 from msb_cache.engines.msb.add import explained
-from msb_cache.errors import MicrosandboxError, MsbProgramError
+from msb_cache.errors import ImageNotFoundError, InvalidConfigError, MicrosandboxError, MsbProgramError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import StoredEvent
 from msb_cache.failpoints import reached
@@ -91,6 +91,11 @@ def hand_over(
 ) -> list[HandedOver]:
     """Hand images over; parameters, result and errors as for ``ImageCache.hand_over``."""
     ledger, layout = session.ledger, session.layout
+    choice = session.choice()
+    if choice.asked == "own":
+        raise InvalidConfigError("images are handed over to msb; leave `--engine own` out")
+    if choice.is_open(ledger):
+        raise ImageNotFoundError(f"there is no image cache in {layout.home}, so nothing can be handed over")
     program = find_program(layout.home, session.note)
     if program is None:
         raise MsbProgramError(
