@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,21 @@ def test_stopped_while_python_imports(tmp_path: Path, module: str, ignored: bool
     )
     said = "No cached images.\n" if ignored else "\nstopped\n"
     assert (done.returncode, done.stdout, done.stderr) == (0 if ignored else 130, "", said)
+
+
+def test_ctrl_c_within_a_callback_is_not_lost() -> None:
+    """Python calls some when an object goes, as in each import, and drops what they raise."""
+    begin = textwrap.dedent("""
+        import signal, sys, time, weakref
+        from msb_cache.cli import entry, main
+        class Object: ...
+        def command():
+            going = Object()
+            watched = weakref.ref(going, lambda _: signal.raise_signal(signal.SIGINT))
+            del going
+            time.sleep(20)
+        main.main = command
+        entry.main()
+    """)
+    done = subprocess.run([sys.executable, "-c", begin], capture_output=True, text=True, timeout=15)
+    assert (done.returncode, done.stderr) == (130, "\nstopped\n")
