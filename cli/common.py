@@ -75,6 +75,24 @@ def on_terminal(stream: IO[str] | None) -> bool:
     return stream is not None and stream.isatty()
 
 
+def duration_ns(text: str) -> int:
+    """Return how long a duration that was typed is, in ns; raises InvalidConfigError."""
+    import time
+
+    from msb_cache.queries.times import parse_duration  # with dateutil, which few options need
+
+    return parse_duration(text, time.time_ns())
+
+
+def max_age_option(command: F) -> F:
+    """Add ``--max-age DURATION`` of what adds images."""
+    return click.option(
+        "--max-age",
+        metavar="DURATION",
+        help="Read layers that are here already if that was last done longer ago; default: 30 days.",
+    )(command)
+
+
 def limit_option(command: F) -> F:
     """Add ``-n/--limit N``."""
     option = click.option("-n", "--limit", type=click.IntRange(1), metavar="N", help="At most this many.")

@@ -7,27 +7,54 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import examples, format_option, open_cache
+from msb_cache.cli.common import PATH, examples, format_option, note, open_cache
 from msb_cache.cli.fields import hold_fields
 
 if TYPE_CHECKING:
+    from msb_cache.audit.layers import LayerComparison
+    from msb_cache.projections.rows import DigestRow
     from msb_cache.queries.as_of import Changes
 
 
 @click.command(
     short_help="Show what changed in the cache between two moments.",
-    epilog=examples("msb-cache diff yesterday", "msb-cache diff @120 @150"),
+    epilog=examples(
+        "msb-cache diff yesterday", "msb-cache diff @120 @150", "msb-cache diff --log other-host.jsonl"
+    ),
 )
-@click.argument("before", metavar="TIME|@SEQ")
+@click.argument("before", metavar="TIME|@SEQ", required=False)
 @click.argument("after", metavar="[TIME|@SEQ]", required=False)
+@click.option(
+    "--log",
+    "logs",
+    type=PATH,
+    metavar="FILE",
+    multiple=True,
+    help="Compare layers with another host's log, or those of two: exports or databases.",
+)
 @format_option
 @click.pass_obj
-def diff(home: str | None, before: str, after: str | None, format_: str) -> None:
+def diff(
+    home: str | None, before: str | None, after: str | None, logs: tuple[str, ...], format_: str
+) -> None:
     """Show what changed in the cache between two moments, or since one.
 
     That is images that came (+), went (-) or moved to another digest (~), holds that came and went, and by
     how many bytes the cache grew or shrank. The second moment is now, unless it is given.
+
+    With --log layers are shown whose bytes are others than in another host's log. msb-cache makes the same
+    bytes of a layer everywhere.
     """
+    if logs:
+        if before is not None or len(logs) > 2:
+            raise click.UsageError("--log compares two logs: this home's with a file's, or two files'")
+        with open_cache(home) as cache:
+            *here, there = logs
+            found = cache.compare_layers(there, log=here[0] if here else None, note=note)
+        _show_layers(found, format_)
+        return
+    if before is None:
+        raise click.UsageError("say since when: a time, or @SEQ")
     with open_cache(home) as cache:
         changes = cache.diff(before, after)
     if format_ == "json":
@@ -37,6 +64,42 @@ def diff(home: str | None, before: str, after: str | None, format_: str) -> None
 
 
 COMMAND = diff
+
+
+def _show_layers(found: LayerComparison, format_: str) -> None:
+    if format_ == "json":
+        output.json(
+            {
+                "layers": found.both,
+                "differing": [
+                    {
+                        "diff_id": each.diff_id,
+                        "here": _digest_fields(each.here),
+                        "there": _digest_fields(each.there),
+                    }
+                    for each in found.differing
+                ],
+            }
+        )
+        return
+    if found.differing:
+        output.table(
+            ("LAYER", "HERE", "KNOWN", "THERE", "KNOWN"),
+            [
+                (output.short(each.diff_id), *_digest_cells(each.here), *_digest_cells(each.there))
+                for each in found.differing
+            ],
+        )
+    layers = output.plural(found.both, "layer")
+    output.line(f"{layers} in both logs, {len(found.differing)} of other bytes", err=bool(found.differing))
+
+
+def _digest_cells(row: DigestRow) -> tuple[str, str]:
+    return output.short(row.digest), f"as {'made' if row.how == 'made' else 'first seen'} (event {row.seq})"
+
+
+def _digest_fields(row: DigestRow) -> dict[str, Any]:
+    return {"digest": row.digest, "how": row.how, "since": output.rfc3339(row.since), "seq": row.seq}
 
 
 def _changes_fields(changes: Changes) -> dict[str, Any]:

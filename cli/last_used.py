@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import examples, format_option, open_cache
+from msb_cache.cli.common import duration_ns, examples, format_option, open_cache
 from msb_cache.cli.describe import describe, fields, who
 from msb_cache.wording import duration
 
@@ -34,9 +33,7 @@ def last_used(home: str | None, idle_for: str | None, format_: str) -> None:
     """
     least = 0
     if idle_for is not None:
-        from msb_cache.queries.times import parse_duration  # with dateutil, which only this option needs
-
-        least = parse_duration(idle_for, time.time_ns())
+        least = duration_ns(idle_for)
     with open_cache(home) as cache:
         found = cache.idle(at_least_ns=least)
     if format_ == "json":

@@ -6,7 +6,17 @@ import sys
 
 import click
 
-from msb_cache.cli.common import PATH, done, examples, note, on_terminal, open_cache, quiet_option
+from msb_cache.cli.common import (
+    PATH,
+    done,
+    duration_ns,
+    examples,
+    max_age_option,
+    note,
+    on_terminal,
+    open_cache,
+    quiet_option,
+)
 
 
 @click.command(epilog=examples("msb-cache load app.tar --tag app:dev", "docker save app:1 | msb-cache load"))
@@ -23,6 +33,7 @@ from msb_cache.cli.common import PATH, done, examples, note, on_terminal, open_c
 @click.option(
     "--platform", metavar="OS/ARCH", help="Which image of an index; default: linux on this machine."
 )
+@max_age_option
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
 def load(
@@ -31,6 +42,7 @@ def load(
     path: str | None,
     tags: tuple[str, ...],
     platform: str | None,
+    max_age: str | None,
     quiet: bool,
 ) -> None:
     """Add the images of a docker-save or OCI archive.
@@ -46,8 +58,9 @@ def load(
     if path in (None, "-") and sys.stdin is None:
         raise click.UsageError("nothing to load: stdin is closed")
     source = sys.stdin.buffer if path is None or path == "-" else path
+    age = {} if max_age is None else {"max_age_ns": duration_ns(max_age)}
     with open_cache(home, quiet=quiet) as cache:
-        handles = cache.load(source, tag=tags, platform=platform, note=None if quiet else note)
+        handles = cache.load(source, tag=tags, platform=platform, note=None if quiet else note, **age)
     if not quiet:
         for handle in handles:
             done("Loaded", handle.reference)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from msb_cache.cli import output
 from msb_cache.cli.common import on_terminal
 
 if TYPE_CHECKING:
+    from msb_cache.audit.data import DataProgress
     from msb_cache.engines.engine import Progress
     from msb_cache.oci.registry.downloads import LayerProgress
 
@@ -77,3 +78,42 @@ def _bars() -> Iterator[Progress]:
             bars.update(tasks[progress.layer], completed=progress.done, state=state)
 
         yield show
+
+
+@contextmanager
+def reading() -> Iterator[Callable[[DataProgress], None] | None]:
+    """Show on a terminal how far reading files is; what is given takes each step, None elsewhere."""
+    if not on_terminal(sys.stderr):
+        yield None
+        return
+    bars: Any = None
+    task: Any = None
+
+    def show(progress: DataProgress) -> None:
+        nonlocal bars, task
+        if bars is None:
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                DownloadColumn,
+                Progress,
+                TimeRemainingColumn,
+                TransferSpeedColumn,
+            )
+
+            columns = (
+                BarColumn(),
+                DownloadColumn(binary_units=True),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+            )
+            bars = Progress("  data", *columns, console=Console(stderr=True), transient=True)
+            bars.start()
+            task = bars.add_task("data", total=progress.total_bytes)
+        bars.update(task, completed=progress.bytes, total=progress.total_bytes)
+
+    try:
+        yield show
+    finally:
+        if bars is not None:
+            bars.stop()

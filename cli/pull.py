@@ -9,7 +9,16 @@ from typing import Any
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import done, examples, note, on_terminal, open_cache, quiet_option
+from msb_cache.cli.common import (
+    done,
+    duration_ns,
+    examples,
+    max_age_option,
+    note,
+    on_terminal,
+    open_cache,
+    quiet_option,
+)
 from msb_cache.cli.progress import display
 from msb_cache.oci.reference import Reference
 from msb_cache.oci.registry.credentials import Credential
@@ -52,6 +61,7 @@ _MAX_PASSWORD = 64 * 1024
     show_default=True,
     help="Layers fetched at a time.",
 )
+@max_age_option
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
 def pull(
@@ -65,6 +75,7 @@ def pull(
     insecure: bool,
     ca_certs: Path | None,
     jobs: int,
+    max_age: str | None,
     quiet: bool,
 ) -> None:
     """Pull an image from its registry.
@@ -76,6 +87,7 @@ def pull(
         raise click.BadParameter(f"{ca_certs} is no file", param_hint="--ca-certs")
     credential = _credential(username, password_stdin)
     Reference.parse(reference)  # before msb is said to pull it
+    age = {} if max_age is None else {"max_age_ns": duration_ns(max_age)}
     with open_cache(home, quiet=quiet) as cache, display(quiet) as progress:
         if cache.kept_by_msb and not quiet:
             output.line(f"  msb pulls {reference} …", err=True)
@@ -89,6 +101,7 @@ def pull(
             jobs=jobs,
             progress=progress,
             note=None if quiet else note,
+            **age,
         )
     if not quiet:
         _print_result(pulled.reference, pulled.recorded.data)

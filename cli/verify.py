@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
 import click
 
 from msb_cache.artifacts.kinds import FLAT
+from msb_cache.audit.data import DataCheck
 from msb_cache.audit.files import BROKEN, DiskProblem
 from msb_cache.audit.verify import Verification
 from msb_cache.cli import output
-from msb_cache.cli.common import PATH, examples, format_option, open_cache
+from msb_cache.cli.common import PATH, duration_ns, examples, format_option, open_cache
 from msb_cache.cli.differences import (
     difference_fields,
     print_differences,
@@ -19,12 +21,19 @@ from msb_cache.cli.differences import (
     schema_sentence,
 )
 from msb_cache.cli.leftovers import leftover_fields
+from msb_cache.cli.progress import reading
 from msb_cache.eventstore.chain import Break
 from msb_cache.eventstore.checkpoint import MAX_NOTE
 from msb_cache.oci.reference import Reference
 
 
-@click.command(epilog=examples("msb-cache verify", "msb-cache verify --against note.txt"))
+@click.command(
+    epilog=examples(
+        "msb-cache verify",
+        "msb-cache verify --data --sample 5%",
+        "msb-cache verify --against note.txt",
+    )
+)
 @click.option(
     "--against",
     "path",
@@ -32,18 +41,39 @@ from msb_cache.oci.reference import Reference
     metavar="NOTE",
     help="A checkpoint that the log must extend; - reads stdin.",
 )
+@click.option("--data", is_flag=True, help="Read all files, and compare them with their digests.")
+@click.option(
+    "--sample", metavar="PERCENT", help="Read so much of the files, such as 5%: those not read for longest."
+)
+@click.option("--max-age", metavar="DURATION", help="Read only files that were last read longer ago.")
 @format_option
 @click.pass_obj
-def verify(home: str | None, path: str | None, format_: str) -> int:
+def verify(
+    home: str | None, path: str | None, data: bool, sample: str | None, max_age: str | None, format_: str
+) -> int:
     """Check the log, the index and the disk.
 
     That is the log's hash chain; the database's schema against what this release makes; the index, and the
     copies of it that answer questions about the past, against the log; and the disk against the index. With
     --against also that the log begins with all that it said when `checkpoint` made the note.
+
+    With --data every file is read, too, and its bytes compared with the digest that the log has of it. A file
+    that has none gets it, as first seen. If it is stopped, the next one begins with what was not read yet.
     """
     note = None if path is None else _read_note(path)
-    with open_cache(home) as cache:
-        found = cache.verify(note)
+    if not data and (sample is not None or max_age is not None):
+        raise click.UsageError("--sample and --max-age say what --data reads")
+    with open_cache(home) as cache, reading() as progress:
+        request = None
+        if data:
+            from msb_cache.audit.data import DataRequest
+
+            request = DataRequest(
+                sample=1.0 if sample is None else _part(sample),
+                max_age_ns=None if max_age is None else duration_ns(max_age),
+                progress=progress,
+            )
+        found = cache.verify(note, data=request)
     if format_ == "json":
         output.json(_verification_fields(found))
     else:
@@ -52,6 +82,14 @@ def verify(home: str | None, path: str | None, format_: str) -> int:
 
 
 COMMAND = verify
+
+
+def _part(percent: str) -> float:
+    match = re.fullmatch(r"(\d{1,3}(?:\.\d{1,6})?)\s*%?", percent.strip())
+    part = float(match[1]) / 100 if match else 0
+    if not 0 < part <= 1:
+        raise click.BadParameter("write a part of 100, such as 5%", param_hint="--sample")
+    return part
 
 
 def _read_note(path: str) -> str:
@@ -98,6 +136,7 @@ def _verification_fields(found: Verification) -> dict[str, Any]:
             for copy in found.bad_copies
         ],
         "files": found.files,
+        "data": None if found.data is None else _data_fields(found.data),
         "disk": [
             {
                 "problem": problem.problem,
@@ -112,6 +151,43 @@ def _verification_fields(found: Verification) -> dict[str, Any]:
             for problem in found.disk
         ],
     }
+
+
+def _data_fields(data: DataCheck) -> dict[str, Any]:
+    return {
+        "files": data.files,
+        "bytes": data.bytes,
+        "left_out": data.left_out,
+        "digested": list(map(str, data.digested)),
+        "undigested": list(map(str, data.undigested)),
+        "rewritten": [{"path": str(path), "seq": seq} for path, seq in data.rewritten.items()],
+        "not_recorded": data.not_recorded,
+        "oldest": None if data.oldest_ns is None else output.rfc3339(data.oldest_ns),
+    }
+
+
+def _print_data(found: Verification, data: DataCheck, good: output.Styled, bad: output.Styled) -> None:
+    altered = [problem for problem in found.disk if problem.problem == "altered"]
+    read = f"{output.plural(data.files, 'file')} read, {output.size(data.bytes)}"
+    left = f"; {output.plural(data.left_out, 'file')} left out" if data.left_out else ""
+    output.line("  ", bad if altered else good, f" data     {read}, {len(altered)} altered{left}")
+    for path, seq in data.rewritten.items():
+        name = path.relative_to(found.home)
+        output.line(f"      {name} was written anew by msb (event {seq}); its digest is known as first seen")
+    if data.digested:
+        mark = output.styled("!", fg="yellow")
+        count = output.plural(len(data.digested), "file")
+        output.line(
+            "  ", mark, f" data     {count} had no digest in the log, and have one now, as first seen"
+        )
+    if data.undigested:
+        mark = output.styled("!", fg="yellow")
+        count = output.plural(len(data.undigested), "file")
+        output.line(
+            "  ", mark, f" data     {count} had no digest in the log, and changed while they were read"
+        )
+    if data.not_recorded is not None:
+        output.line(f"             nothing of that is recorded: {data.not_recorded}")
 
 
 def _print_verification(found: Verification) -> None:
@@ -156,6 +232,8 @@ def _print_verification(found: Verification) -> None:
     )
     for problem in broken:
         output.line(f"      {_place(found, problem)} {_wrong(problem)}; {_mended_by(found, problem)}")
+    if found.data is not None:
+        _print_data(found, found.data, good, bad)
     if extra:
         mark = output.styled("!", fg="yellow")
         output.line("  ", mark, f" disk     {output.plural(len(extra), 'file')} more than that")
@@ -223,6 +301,8 @@ def _wrong(problem: DiskProblem) -> str:
         "fsmeta": "is not what its layers give",
         "vmdk": "is not of its image's files",
     }
+    if problem.problem == "altered":
+        return f"is not as it was: {detail}"
     if problem.problem == "other":
         return f"{says[problem.kind]}: {detail}"
     return "is damaged" if problem.problem == "damaged" else f"is of no use here: {detail}"

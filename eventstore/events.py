@@ -557,6 +557,29 @@ class FlatDeleted(ArtifactDeleted, frozen=True, kw_only=True):
     manifest_digest: str | None = None
 
 
+class ArtifactDigested(Event, frozen=True, kw_only=True):
+    """The bytes of an artifact are known from now on, by their digest. Subject: as for its deletion.
+
+    ``digest`` is ``sha256:…``, by ``algorithm``: of all bytes, or the fs-verity digest of blocks of 4096
+    bytes without a salt. ``made``: msb-cache wrote the file and digested what it wrote. ``seen``: the file
+    was there already, so the digest says nothing of what its bytes were before.
+    """
+
+    type: ClassVar[str] = "artifact.digested"
+    about: ClassVar[About] = "artifact"
+    in_history: ClassVar[bool] = False
+    kind: ArtifactKind
+    algorithm: Literal["fs-verity", "sha256"]
+    digest: str
+    how: Literal["made", "seen"]
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        how = {"made": "as made", "seen": "as first seen"}[self.how]
+        digest = f"{self.algorithm} {short(self.digest)}"
+        return Telling("digested", details=(_words(self.kind), digest, how))
+
+
 class ArtifactKept(Event, frozen=True, kw_only=True):
     """A planned artifact was not deleted after all. Subject: as for its deletion.
 

@@ -250,6 +250,17 @@ def m0008_runs(db: Database) -> None:
     db.execute("PRAGMA user_version = 8")
 
 
+@migrations()
+def m0009_checks(db: Database) -> None:
+    """Keep when the bytes of each artifact were last compared with their digest."""
+    # Not folded: without its rows, all of them are looked at once more.
+    db.execute(
+        "CREATE TABLE digest_check (kind TEXT NOT NULL, subject TEXT NOT NULL, checked_at INTEGER NOT NULL, "
+        "PRIMARY KEY (kind, subject)) WITHOUT ROWID"
+    )
+    db.execute("PRAGMA user_version = 9")
+
+
 def _run(db: Database, script: str) -> None:
     # Not executescript: it would commit the migration's transaction before running.
     statement = ""

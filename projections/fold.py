@@ -18,6 +18,7 @@ from msb_cache.projections.rows import (
     DamageRow,
     DeletionOutcomeRow,
     DeletionRow,
+    DigestRow,
     HoldRow,
     ImageRow,
     LayerRow,
@@ -70,6 +71,7 @@ class Fold:
         self._outcomes = tables.of(DeletionOutcomeRow)
         self._leftovers = tables.of(LeftoverRow)
         self._damage = tables.of(DamageRow)
+        self._digests = tables.of(DigestRow)
         self._restored = tables.of(RestoredRow)
         self._handlers: dict[type[ev.Event], Callable[[Fact, Any], None] | None] = {
             **dict.fromkeys(IGNORED),
@@ -326,6 +328,8 @@ class Fold:
     def _artifact_deleted(self, event: Fact, data: ev.ArtifactDeleted) -> None:
         if not self._leftovers.empty:
             self._leftovers.delete((data.kind, event.subject))
+        if not self._digests.empty:
+            self._digests.delete((data.kind, event.subject))
         if data.needed:
             self._damage.put(DamageRow(data.kind, event.subject, event.seq))
         deletion = self._deletion_or_external(event)
@@ -337,6 +341,15 @@ class Fold:
             deletion.flat_bytes_reclaimed += data.bytes or 0
         elif data.bytes is not None and data.kind != "flat_ref":
             deletion.bytes_reclaimed = (deletion.bytes_reclaimed or 0) + data.bytes
+
+    @_folds(ev.ArtifactDigested)
+    def _artifact_digested(self, event: Fact, data: ev.ArtifactDigested) -> None:
+        self._digests.put(
+            DigestRow(
+                *(data.kind, event.subject, data.algorithm, data.digest, data.how),
+                *(event.occurred_at_ns, event.seq),
+            )
+        )
 
     @_folds(ev.ArtifactKept)
     def _artifact_kept(self, event: Fact, data: ev.ArtifactKept) -> None:

@@ -118,6 +118,8 @@ class _History:
     def concerns(self, event: StoredEvent) -> bool:
         """Return whether an event on one of the references is part of the history."""
         digest, data = self._scope.digest, event.data
+        if not data.in_history and data.about == "artifact":
+            return False
         if digest is None or event.subject in self._damaged:
             return True
         return digest in (

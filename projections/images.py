@@ -70,6 +70,8 @@ class LayerDetailRow(Struct, frozen=True):
     compressed_bytes: int | None
     erofs_bytes: int | None
     position: int
+    erofs_digest: str | None = None
+    erofs_digest_how: str | None = None
 
 
 class HoldDetailRow(Struct, frozen=True):
@@ -198,8 +200,9 @@ def config(connection: sqlite3.Connection, manifest_digest: str) -> ConfigRow | 
 def layers(connection: sqlite3.Connection, manifest_digest: str) -> list[LayerDetailRow]:
     """Return a manifest's layers, bottom to top."""
     rows = connection.execute(
-        "SELECT ml.diff_id, ml.blob_digest, ml.media_type, ml.compressed_bytes, l.erofs_bytes, ml.position "
-        "FROM manifest_layer ml LEFT JOIN layer l ON l.diff_id = ml.diff_id "
+        "SELECT ml.diff_id, ml.blob_digest, ml.media_type, ml.compressed_bytes, l.erofs_bytes, ml.position, "
+        "d.digest, d.how FROM manifest_layer ml LEFT JOIN layer l ON l.diff_id = ml.diff_id "
+        "LEFT JOIN digest d ON d.kind = 'layer' AND d.subject = ml.diff_id "
         "WHERE ml.manifest_digest = ? ORDER BY ml.position",
         (manifest_digest,),
     )

@@ -236,6 +236,23 @@ class DamageRow(Row):
     mended: int | None = None
 
 
+class DigestRow(Row):
+    """What the bytes of an artifact on disk are, as ``artifact.digested`` says.
+
+    Known ``since``, in ns since the epoch, UTC, by event ``seq``.
+    """
+
+    table: ClassVar[str] = "digest"
+    key_length: ClassVar[int] = 2
+    kind: str
+    subject: str
+    algorithm: str
+    digest: str
+    how: str
+    since: int
+    seq: int
+
+
 class RestoredRow(Row):
     """The log was put back to a backup of so many events. Times in ns since the epoch, UTC."""
 

@@ -187,7 +187,7 @@ def test_snapshots_and_older_databases(shared: Shared) -> None:
         shared.alice("use", "app:1", step=4)
         shared.bob("use", "app:1", step=4)
     assert {path.stat().st_uid for path in Layout(shared.home).snapshots.iterdir()} <= {20_001, 20_002}
-    assert len(shared.bob("list", "--as-of", "@7", "-q").lines) == 2
+    assert len(shared.bob("list", "--as-of", "@13", "-q").lines) == 2
     assert "deleted" not in shared.bob("rebuild").err
     downgrade(Path(Layout(shared.home).database), 2)
     os.chown(Layout(shared.home).database, 20_001, GROUP)

@@ -11,6 +11,8 @@ TYPE_CHECKING = False  # that of typing, whose import is the first thing that ta
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
+    from msb_cache.audit.data import DataCheck, DataProgress, DataRequest
+    from msb_cache.audit.layers import DifferingLayer, LayerComparison
     from msb_cache.backends import (
         BackendInfo,
         BackendKind,
@@ -94,6 +96,10 @@ __all__ = [
     "CorruptArtifactError",
     "CorruptLogError",
     "Credential",
+    "DataCheck",
+    "DataProgress",
+    "DataRequest",
+    "DifferingLayer",
     "DiskImageFormat",
     "HandedOver",
     "HeldImage",
@@ -118,6 +124,7 @@ __all__ = [
     "InvalidImageError",
     "InvalidReferenceError",
     "IoError",
+    "LayerComparison",
     "LayerReasons",
     "LocalBackend",
     "LogError",
@@ -160,6 +167,8 @@ _MODULES = {
         "set_default_backend",
         "with_backend",
     ),
+    "msb_cache.audit.data": ("DataCheck", "DataProgress", "DataRequest"),
+    "msb_cache.audit.layers": ("DifferingLayer", "LayerComparison"),
     "msb_cache.cache": ("ImageCache",),
     "msb_cache.commands.hand_over": ("HandedOver",),
     "msb_cache.eventstore.store": ("Actor", "StoredEvent"),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar, Unpack
 
 from msb_cache.artifacts.layout import Layout
 from msb_cache.errors import InvalidConfigError
-from msb_cache.models import ImageHandle, Origin
+from msb_cache.models import MAX_AGE_NS, ImageHandle, Origin
 from msb_cache.oci.reference import Reference
 from msb_cache.projections import images
 from msb_cache.queries import resolve
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from msb_cache.audit.backup import BackupReport
+    from msb_cache.audit.data import DataRequest
     from msb_cache.audit.import_log import ImportReport
+    from msb_cache.audit.layers import LayerComparison
     from msb_cache.audit.replay import Comparison, Log
     from msb_cache.audit.restore import RestoreReport
     from msb_cache.audit.schema import SchemaProblem
@@ -304,6 +306,28 @@ class ImageCache:
         self._session.observe()
         return changes(self._session.contents(before), self._session.contents(after))
 
+    def compare_layers(
+        self,
+        other: str | os.PathLike[str],
+        *,
+        log: str | os.PathLike[str] | None = None,
+        note: Note | None = None,
+    ) -> LayerComparison:
+        """Return the layers whose bytes are others than in another log, as of another host.
+
+        Args:
+            other: the other log: what ``export`` or ``backup`` wrote, or a database; only read.
+            log: the log to compare with it; None: this home's.
+            note: gets a sentence if a log does not verify.
+
+        Raises:
+            LogError: a log is not there, or cannot be read.
+        """
+        from msb_cache.audit.layers import compare
+
+        with self._log(log, note) as here, self._log(other, note) as there:
+            return compare(here.state(), there.state())
+
     def history(self, reference: str, **filters: Unpack[Filters]) -> builtins.list[HistoryEvent]:
         """Return everything that happened to an image, oldest first, also when it is gone.
 
@@ -470,14 +494,17 @@ class ImageCache:
             assert log is not None  # noqa: S101
             return restore_plan(*log, report)
 
-    def verify(self, against: str | None = None) -> Verification:
+    def verify(self, against: str | None = None, *, data: DataRequest | None = None) -> Verification:
         """Check the hash chain, and all that is made of the log: schema, projections, their copies, the disk.
 
         Args:
             against: the text of a checkpoint made before; the log must extend it.
+            data: read files as well, and compare their bytes with the digests that the log has. Files of
+                which it has none get one, as first seen; else this writes nothing. None: read none.
 
         Raises:
             LogError: ``against`` is no checkpoint.
+            InvalidConfigError: ``data`` asks for a part that is none.
         """
         from msb_cache.audit.verify import verify
         from msb_cache.eventstore.checkpoint import parse
@@ -485,7 +512,7 @@ class ImageCache:
         note = None if against is None else parse(against)
         self._ledger.tells_of_head = False  # what is found says it
         self._session.observe()
-        return verify(self._ledger, self._session.engine(), note, self._session.observe)
+        return verify(self._ledger, self._session.engine(), note, self._session.observe, data)
 
     def checkpoint(self) -> Checkpoint:
         """Return what fixes the log as it is now; its ``note`` is text to keep elsewhere, for ``verify``.
@@ -634,6 +661,7 @@ class ImageCache:
         *,
         tag: str | Sequence[str] | None = None,
         platform: str | None = None,
+        max_age_ns: int = MAX_AGE_NS,
         note: Note | None = None,
     ) -> builtins.list[ImageHandle]:
         """Add the images of a docker-save or OCI archive: all of them, or none.
@@ -642,6 +670,8 @@ class ImageCache:
             source: a tar file, an OCI layout directory, or an open binary stream.
             tag: one more reference for the first image, or several.
             platform: such as ``linux/arm64``, to choose from an index; None: the host's linux platform.
+            max_age_ns: a layer that is here already is read, and compared with the digest that the log has of
+                it, if that was last done longer ago than so many nanoseconds. One that differs is made anew.
             note: gets sentences about what is unusual.
 
         Returns:
@@ -654,7 +684,7 @@ class ImageCache:
         from msb_cache.commands.acquire import load
 
         tags = () if tag is None else (tag,) if isinstance(tag, str) else tag
-        rows = load(self._session, source, tags=tags, platform=platform, note=note)
+        rows = load(self._session, source, tags=tags, platform=platform, max_age_ns=max_age_ns, note=note)
         return [self._handle(row) for row in rows]
 
     def pull(
@@ -667,6 +697,7 @@ class ImageCache:
         credential: Credential | None = None,
         options: RegistryOptions | None = None,
         jobs: int = 3,
+        max_age_ns: int = MAX_AGE_NS,
         progress: Progress | None = None,
         note: Note | None = None,
     ) -> PulledImage:
@@ -681,6 +712,7 @@ class ImageCache:
             credential: the login; None: what Docker's configuration and credential helpers say.
             options: how to reach the registry.
             jobs: how many layers to fetch at the same time.
+            max_age_ns: as for ``load``.
             progress: gets typed progress events, from the threads that fetch.
             note: gets sentences about what is unusual.
 
@@ -706,6 +738,7 @@ class ImageCache:
             credential=credential,
             options=options or RegistryOptions(),
             jobs=jobs,
+            max_age_ns=max_age_ns,
             progress=progress,
             note=note,
         )

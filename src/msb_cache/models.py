@@ -27,6 +27,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Result = TypeVar("_Result")
 
 
+MAX_AGE_NS = 30 * 24 * 3600 * 10**9
+"""30 days: a layer that is reused is read if that was last done longer ago, unless another age is given."""
+
+
 class OpenCache(Protocol):
     """What a handle asks of the cache that it came from."""
 
@@ -198,6 +202,10 @@ class ImageLayerDetail(Struct, frozen=True):
     """The size of the layer's EROFS image in the cache."""
     position: int
     """0 is the bottom layer."""
+    erofs_digest: str | None = None
+    """The fs-verity digest of the layer's EROFS image; None: the log has none yet."""
+    erofs_digest_how: str | None = None
+    """``made``: that of what msb-cache wrote; ``seen``: of what was there when it was first read."""
 
 
 class ImageFlatDetail(Struct, frozen=True):

@@ -77,3 +77,19 @@ def test_large_holes_take_no_space_and_little_is_held_back(tmp_path: Path) -> No
         assert os.fstat(out.fileno()).st_blocks * 512 < 8 << 20
         out.seek(100 << 20)
         assert out.read() == source
+
+
+def test_it_says_up_to_where_it_is_written(tmp_path: Path) -> None:
+    ends: list[int] = []
+    with (tmp_path / "out").open("w+b") as out:
+
+        def written(end: int) -> None:
+            assert os.fstat(out.fileno()).st_size == end
+            ends.append(end)
+
+        writer = GatheringWriter(out.fileno(), written)
+        for at in range(0, 3 << 20, 1 << 19):
+            writer.put(memoryview(os.urandom(1 << 19)), at)
+        writer.flush()
+    assert ends == sorted(ends)
+    assert ends[-1] == 3 << 20

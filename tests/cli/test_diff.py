@@ -65,3 +65,32 @@ def test_diff_in_words(recorded: list[tuple[int, str, dict[str, object]]], call:
     same = call("diff", f"@{recorded[3][0]}", f"@{recorded[3][0]}")
     assert same.err == "Nothing has changed.\n"
     assert same.lines == [line for line in same.lines if line.endswith("(+0 B)")]
+
+
+class TestLayers:
+    def test_text_and_json(self, home: Path, call: Call, tmp_path: Path) -> None:
+        log = tmp_path / "log.jsonl"
+        log.write_bytes(call("export").raw)
+        done = call("diff", "--log", log)
+        assert (done.code, done.out) == (0, "3 layers in both logs, 0 of other bytes\n")
+        digest = call("inspect", "app:1", "--format", "json").json["layers"][1]["erofs_digest"]
+        other = tmp_path / "other.jsonl"
+        changed = f"sha256:{'0' * 64}"
+        other.write_bytes(log.read_bytes().replace(digest.encode(), changed.encode()))
+        done = call("diff", "--log", log, "--log", other)
+        assert done.lines[1].split()[:2] == [APP.layers[1].diff_id[:19], digest[:19]]
+        assert "the log does not verify" in done.err
+        assert done.err.endswith("3 layers in both logs, 1 of other bytes\n")
+        found = call("diff", "--log", other, "--format", "json").json
+        assert found["layers"] == 3
+        (layer,) = found["differing"]
+        assert layer["diff_id"] == APP.layers[1].diff_id
+        assert (layer["here"]["digest"], layer["there"]["digest"]) == (digest, changed)
+        assert (layer["here"]["how"], layer["here"]["seq"]) == ("made", layer["there"]["seq"])
+
+    def test_one_thing_at_a_time(self, call: Call) -> None:
+        for arguments in (("@1", "--log", "a"), ("--log", "a", "--log", "b", "--log", "c")):
+            done = call("diff", *arguments)
+            assert (done.code, done.out) == (2, "")
+            assert "--log compares two logs" in done.err
+        assert "say since when" in call("diff").err

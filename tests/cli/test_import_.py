@@ -20,7 +20,7 @@ class TestImport:
         chain = call("verify", "--format", "json").json["chain"]
         assert found == {
             "log_id": chain["log_id"],
-            "events": 6,
+            "events": 16,
             "head": chain["head"],
             "files": 10,
             "files_missing": 10,

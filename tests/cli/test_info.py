@@ -22,7 +22,7 @@ def test_a_home_of_our_own(home: Path, call: Call) -> None:
     assert found["Home"] == str(home)
     assert found["Engine"].startswith("msb-cache (")
     assert found["Log"] == str(home / "db" / "msb-cache.db")
-    assert found["Events"].startswith("7 since ")
+    assert found["Events"].startswith("17 since ")
     assert found["Images"] == "3 (2 manifests)"
     assert found["Layers"].startswith("3, ")
     assert found["Layers"].endswith(" as EROFS images")
@@ -34,7 +34,7 @@ def test_a_home_of_our_own(home: Path, call: Call) -> None:
 def test_json(home: Path, call: Call) -> None:
     found = call("info", "--format", "json").json
     assert (found["home"], found["engine"], found["writable"]) == (str(home), "msb-cache", True)
-    assert (found["events"], found["images"], found["manifests"], found["layers"]) == (6, 3, 2, 3)
+    assert (found["events"], found["images"], found["manifests"], found["layers"]) == (16, 3, 2, 3)
     files = (home / "cache" / "layers").glob("*.erofs")
     assert found["layer_bytes"] == sum(path.stat().st_size for path in files)
     assert RFC3339.fullmatch(found["began_at"])

@@ -19,7 +19,7 @@ class TestReplay:
         assert "log.created" in done.lines[0]
         assert any(line.strip().startswith("+ image docker.io/library/app:1") for line in done.lines)
         call("use", "app:1")
-        last = call("replay", "--from", "7")
+        last = call("replay", "--from", "17")
         assert "image.used" in last.lines[0]
         assert last.lines[1].split() == ["~", "image", "docker.io/library/app:1"]
         assert "last_used_at: " in last.lines[2]
@@ -30,9 +30,10 @@ class TestReplay:
         assert [{key: value for key, value in step.items() if key != "changes"} for step in found] == call(
             "events", "--format", "json"
         ).json
-        (added,) = [change for change in found[2]["changes"] if change["table"] == "image"]
+        pulled = next(step for step in found if step["type"] == "image.pulled")
+        (added,) = [change for change in pulled["changes"] if change["table"] == "image"]
         assert added["before"] is None
-        assert added["after"]["reference"] == added["key"][0] == found[2]["subject"]
+        assert added["after"]["reference"] == added["key"][0] == pulled["subject"]
 
     def test_a_part(self, home: Path, call: Call) -> None:
         found = [
@@ -56,36 +57,36 @@ class TestReplay:
         state = tmp_path / "state.json"
         state.write_bytes(call("replay", "--state").raw)
         done = call("replay", "--until-diff", state)
-        assert (done.code, done.out) == (0, "At event 6 the state is exactly what the log says.\n")
+        assert (done.code, done.out) == (0, "At event 16 the state is exactly what the log says.\n")
         call("hold", "app:1", "sandbox:dev")
         sql(home, "DELETE FROM hold", "UPDATE layer SET erofs_bytes = 5")
         path = home / "db" / "msb-cache.db"
         done = call("replay", "--until-diff", path)
         assert (done.code, done.err) == (1, "")
-        assert done.lines[0] == "The state went wrong at event 2, which does this:"
+        assert done.lines[0] == "The state went wrong at event 8, which does this:"
         assert "hold" in done.out
-        assert "since event 7" in done.out
+        assert "since event 17" in done.out
         assert "erofs_bytes: the log says" in done.out
         found = call("replay", "--until-diff", path, "--format", "json").json
-        assert (found["seq"], found["first"]["seq"]) == (7, 2)
-        assert [(each["since"], each["table"]) for each in found["differences"]][-1] == (7, "hold")
+        assert (found["seq"], found["first"]["seq"]) == (17, 8)
+        assert [(each["since"], each["table"]) for each in found["differences"]][-1] == (17, "hold")
         assert found["differences"][-1]["state"] is None
         assert found["differences"][-1]["log"]["holder"] == "sandbox:dev"
 
     def test_the_state(self, home: Path, call: Call) -> None:
-        found = call("replay", "--state", "--to", "3").json
-        assert (found["kind"], found["seq"]) == ("msb-cache state", 3)
+        found = call("replay", "--state", "--to", "9").json
+        assert (found["kind"], found["seq"]) == ("msb-cache state", 9)
         assert [row[0] for row in found["tables"]["image"]] == ["docker.io/library/app:1"]
-        assert found["hash"] == call("events", "-n", "3", "--format", "json").json[-1]["hash"]
+        assert found["hash"] == call("events", "-n", "9", "--format", "json").json[-1]["hash"]
 
     def test_a_log_that_does_not_verify(self, home: Path, call: Call, exported: Path) -> None:
         lines = [json.loads(line) for line in exported.read_bytes().splitlines()]
-        lines[3]["subject"] = "docker.io/library/other:1"
+        lines[9]["subject"] = "docker.io/library/other:1"
         written = (json.dumps(line, separators=(",", ":"), ensure_ascii=False) + "\n" for line in lines)
         exported.write_text("".join(written))
         done = call("replay", "--log", exported)
         assert done.code == 0
-        assert done.err == "note: the log does not verify: the hash of event 4 does not match its contents\n"
+        assert done.err == "note: the log does not verify: the hash of event 10 does not match its contents\n"
         assert "+ image docker.io/library/other:1" in done.out
 
     def test_an_empty_home(self, own_home: Path, call: Call) -> None:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from msb_cache import ImageCache, failpoints
+from msb_cache import DataRequest, ImageCache, failpoints
 from msb_cache.artifacts.layout import Layout
 from tests.imagebuilder import BuiltImage, docker_archive, file, image, layer
 
@@ -113,8 +113,9 @@ def log(home: Path) -> list[tuple[int, bytes]]:
 def check_clean(home: Path) -> None:
     """Nothing half-visible, nothing leaked, the log sound."""
     with ImageCache(home) as cache:
-        found = cache.verify()
+        found = cache.verify(data=DataRequest())
         assert found.sound, found
+        assert found.data is None or found.data.digested == []  # each had its digest when it was published
         assert found.disk == []
         for row in cache.deletions():
             assert row.counters.finished_at is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache import ImageCache
+from msb_cache import DataRequest, ImageCache
 from tests.imagebuilder import file, image, layer, oci_archive
 from tests.peers.realmsb import Msb, files_of, short_home
 
@@ -48,7 +48,7 @@ def test_it_takes_them_as_they_are(real: Msb) -> None:
         assert listed == {built.names[0]: built.digest for built in IMAGES}
         after = {name: size for name, size in files_of(real.home).items() if "manifests" not in name}
         assert after == before
-        assert cache.verify().sound
+        assert cache.verify(data=DataRequest()).sound
         assert cache.sync(force=True).events == ()
         (arm,) = [each for each in found if each.reference == "arm:1"]
         assert "platform" in {each.what for each in arm.reset}

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from msb_cache import ImageCache, LogError
+from msb_cache.artifacts.layout import Layout
 from msb_cache.home.ledger import Ledger
 from msb_cache.queries.follow import looks, watch
+from tests.fakemsb import FakeMsb
+from tests.imagebuilder import sample
 from tests.logs import new_ledger, some_events
 from tests.msbhome import MsbHome
 
@@ -120,3 +124,46 @@ def _sentence(home: MsbHome) -> str:
 def test_a_home_of_ours_needs_nothing_of_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("msb_cache.msb.fanotify.Listener", pytest.fail)
     assert [*watch(new_ledger(tmp_path, []), stopped=_Stays(3), note=pytest.fail, interval=0)] == []
+
+
+def test_digests_that_the_log_lacks_are_taken_on_the_way(
+    own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeMsb(tmp_path / "msb", own_home)
+    fake.load(sample("one:1"))
+    ledger = Ledger(Layout(fake.home))
+    asked: list[int] = []
+
+    def stopped() -> bool:
+        asked.append(1)
+        return len(asked) > 30
+
+    seen = [event.type for event in watch(ledger, stopped=stopped, note=pytest.fail, interval=0)]
+    assert seen[-1] == "artifact.digested"
+    assert seen.count("artifact.digested") == len([*ledger.layout.files()])
+    ledger.close()
+
+
+def test_that_they_cannot_be_recorded_is_said_once(
+    own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeMsb(tmp_path / "msb", own_home)
+    fake.load(sample("one:1"))
+    with ImageCache(fake.home) as cache:
+        cache.sync()
+
+    def refused(*_: object, **__: object) -> None:
+        raise LogError("it is full")
+
+    ledger = Ledger(Layout(fake.home))
+    monkeypatch.setattr("msb_cache.engines.background.Background._record", refused)
+    asked: list[int] = []
+    said: list[str] = []
+
+    def stopped() -> bool:
+        asked.append(1)
+        return len(asked) > 10
+
+    assert [*watch(ledger, stopped=stopped, note=said.append, interval=0)] == []
+    assert said == ["the digests of files cannot be recorded: it is full"]
+    ledger.close()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sqlite_utils import Database
 
-from msb_cache import ImageCache, failpoints
+from msb_cache import DataRequest, ImageCache, failpoints
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.errors import MicrosandboxError
 from msb_cache.eventstore.chain import Verified
@@ -292,10 +292,13 @@ def check_whole(home: Path, *, bare: bool = False) -> None:
     """The log sound, the index its fold, nothing half done, no file missing (but if ``bare``) or over."""
     layout = Layout(home)
     with ImageCache(home) as cache:
-        found = cache.verify()
+        found = cache.verify(data=DataRequest())
         assert isinstance(found.chain, Verified), found.chain
         assert (found.differences, found.unreadable) == ([], None)
-        assert [problem for problem in found.disk if not bare or problem.problem != "missing"] == []
+        wrong = [problem for problem in found.disk if not bare or problem.problem != "missing"]
+        # Some homes are copies, whose VMDKs are others (see tests.moving); flat roots are no real ones.
+        others = {("altered", "vmdk"), ("altered", "flat")}
+        assert [each for each in wrong if (each.problem, each.kind) not in others] == []
         assert all(row.counters.finished_at is not None for row in cache.deletions())
         for last in cache.events(reverse=True, limit=1):
             assert cache.list(as_of=last.seq) == cache.list()

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from msb_cache import ImageCache, failpoints
+from msb_cache import DataRequest, ImageCache, failpoints
 from msb_cache.artifacts.layout import Layout
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import NewEvent
@@ -363,6 +363,6 @@ def _pruned_by_msb(disk: SmallDisk, home: Path, room: int, removed: str) -> None
     with ImageCache(home) as cache:
         cache.sync(force=True)
         cache.release("sandbox:nobody")
-        found = cache.verify()
+        found = cache.verify(data=DataRequest())
     assert (found.differences, found.disk) == ([], [])
     assert listed(home) == held

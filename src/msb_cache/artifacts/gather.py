@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 from msb_cache.artifacts.erofs import format as fmt
 
@@ -23,10 +24,15 @@ class GatheringWriter:
 
     A gap shorter than a block is filled with zeros, a longer one stays a hole. At most one MiB, all of it out
     of one object, is held back: small pieces of many large objects would keep all of those in memory.
+
+    Args:
+        fd: the file.
+        written: told now and then up to where it is written.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, written: Callable[[int], None] = lambda end: None) -> None:
         self._fd = fd
+        self._written = written
         self._pieces: list[memoryview] = []
         self._start = 0  # in the file, of the pieces held back
         self._end = 0
@@ -64,6 +70,7 @@ class GatheringWriter:
                 written -= len(pieces.pop(0))
             pieces[0] = pieces[0][written:]
         pieces.clear()
+        self._written(at)
         if sys.platform == "linux" and at - self._begun >= _SETTLE_BYTES:
             # Linux begins to write this out; what is not yet written stays in memory.
             os.posix_fadvise(self._fd, self._begun, at - self._begun, os.POSIX_FADV_DONTNEED)

@@ -12,6 +12,9 @@ from typing import Literal
 from msgspec import Struct
 
 ArtifactKind = Literal["metadata", "layer", "fsmeta", "vmdk", "flat_ref", "flat"]
+Algorithm = Literal["fs-verity", "sha256"]
+"""How an artifact's bytes are digested: as Linux does to check single blocks, or all at once."""
+
 Need = Literal["image", "manifest", "layer", "flat_ref"]
 """What needs an artifact: a record of the index (a reference, a manifest, a layer), or a flat ref on disk."""
 
@@ -27,6 +30,7 @@ class Kind(Struct, frozen=True):
         needed_by: which record needs an artifact of this kind; without that it is an orphan.
         optional: whether only msb makes such artifacts, and not of every image.
         sparse: whether its files have holes, so that what they take of the disk counts and not their length.
+        algorithm: how its files' bytes are digested.
     """
 
     name: ArtifactKind
@@ -35,6 +39,7 @@ class Kind(Struct, frozen=True):
     needed_by: Need
     optional: bool = False
     sparse: bool = False
+    algorithm: Algorithm = "sha256"
 
     @property
     def pattern(self) -> str:
@@ -47,8 +52,8 @@ KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("metadata", "manifests", ".json", "image"),
-        Kind("layer", "layers", ".erofs", "layer"),
-        Kind("fsmeta", "fsmeta", ".erofs", "manifest"),
+        Kind("layer", "layers", ".erofs", "layer", algorithm="fs-verity"),
+        Kind("fsmeta", "fsmeta", ".erofs", "manifest", algorithm="fs-verity"),
         Kind("vmdk", "vmdk", ".vmdk", "manifest"),
         Kind("flat_ref", "flat/refs", ".json", "manifest", optional=True),
         Kind("flat", "flat/blobs", ".raw", "flat_ref", optional=True, sparse=True),

@@ -7,7 +7,9 @@ the superblock says where. microsandbox writes its inodes first, Linux and msb r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -18,6 +20,7 @@ from msb_cache.artifacts.erofs.reader import read_image
 from msb_cache.artifacts.erofs.writer import encode, superblock
 from msb_cache.artifacts.footprint import Claim
 from msb_cache.artifacts.gather import GatheringWriter
+from msb_cache.artifacts.hashing import Hashing
 from msb_cache.artifacts.tree import Node, quoted
 from msb_cache.errors import CorruptArtifactError, InvalidImageError
 
@@ -25,11 +28,15 @@ __all__ = ["Entry", "LayerImage", "read_layer", "write_layer"]
 
 
 class LayerImage(NamedTuple):
-    """A layer's tree, what it takes of the memory, and how long its image is in blocks of 4096 bytes."""
+    """A layer's tree, what it takes of the memory, and how long its image is in blocks of 4096 bytes.
+
+    ``digest`` is the image's fs-verity digest where it was just written; None: it was read.
+    """
 
     root: Node
     footprint: int
     blocks: int
+    digest: str | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -37,27 +44,34 @@ class LayerImage(NamedTuple):
         return self.blocks * fmt.BLOCK
 
 
-def write_layer(entries: Iterable[Entry], path: Path, claim: Claim | None = None) -> LayerImage:
+def write_layer(
+    entries: Iterable[Entry], path: Path, claim: Claim | None = None, hashing: Hashing | None = None
+) -> LayerImage:
     """Write the image of a layer to ``path``, which must not exist yet.
 
     The same entries give the same bytes. The file is sparse where the archive was and at the end of
     blocks. It is not synced: the addition that publishes it does that. On any error it is gone again.
 
-    The memory that the tree takes is asked for with ``claim``; without one it is what an image may take.
+    The memory that the tree takes is asked for with ``claim``; without one it is what an image may take. What
+    takes the digest meanwhile is ``hashing``, for several layers the same.
 
     Raises :class:`InvalidImageError` for a layer that no file system could hold, that tries to leave its
     root, or whose tree is too large.
     """
     with files.create_readable(path) as file:
         try:
-            return _write(entries, file, claim)
+            with nullcontext(hashing) if hashing is not None else Hashing() as hashing:
+                written = _write(entries, file, claim, partial(hashing.written, path))
+                return written._replace(digest=hashing.finish(path))
         except BaseException:
             durable.delete_unsynced(path)
             raise
 
 
-def _write(entries: Iterable[Entry], file: BinaryIO, claim: Claim | None) -> LayerImage:
-    data = GatheringWriter(file.fileno())
+def _write(
+    entries: Iterable[Entry], file: BinaryIO, claim: Claim | None, written: Callable[[int], None]
+) -> LayerImage:
+    data = GatheringWriter(file.fileno(), written)
     changes = ChangeSet(claim)
     block = 1
     for entry in entries:
@@ -84,6 +98,7 @@ def _write(entries: Iterable[Entry], file: BinaryIO, claim: Claim | None) -> Lay
     # The rest of the block is zeros, which the file has already without taking space.
     file.seek(fmt.SUPERBLOCK_OFFSET)
     file.write(head[fmt.SUPERBLOCK_OFFSET : fmt.SUPERBLOCK_OFFSET + fmt.SUPERBLOCK.size])
+    file.flush()
     file.truncate(blocks * fmt.BLOCK)
     return LayerImage(root, changes.footprint, blocks)
 

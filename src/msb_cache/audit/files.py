@@ -32,7 +32,7 @@ from msb_cache.projections.state import IndexState, load
 from msb_cache.projections.tables import stored_rows
 from msb_cache.wording import as_text
 
-BROKEN = ("missing", "size", "damaged", "other", "moved")
+BROKEN = ("missing", "size", "damaged", "other", "moved", "altered")
 """The problems with files that the index needs."""
 
 _TREE_BYTES = 256 << 20
@@ -45,7 +45,8 @@ class DiskProblem:
 
     ``problem`` is ``missing``, ``size`` (the index knows another), ``damaged`` (it cannot be read as what
     it is), ``other`` (it is sound and not what the index and the layers say, but perhaps another image's),
-    ``moved`` (a VMDK that was made for another home), ``extra`` (the index does not name it:
+    ``moved`` (a VMDK that was made for another home), ``altered`` (its bytes are not those of its digest),
+    ``extra`` (the index does not name it:
     ``prune --orphans`` collects it), ``foreign`` (no file of a cache), ``unfinished`` (files that msb was
     stopped while deleting), ``unclear`` (the log does not name it, and whether msb does cannot be told) or
     ``leftover`` (an earlier deletion had to leave it, as ``leftover`` says, and the next one tries again).
@@ -172,7 +173,7 @@ class IndexedFiles:
                 problem, detail = wrong
             else:
                 continue
-            needing = self._needing(kind, subject)
+            needing = self.needing(kind, subject)
             yield DiskProblem(problem, kind, path, size, measured, detail=detail, references=needing)
 
     def _in_order(self) -> Iterator[Path]:
@@ -196,7 +197,13 @@ class IndexedFiles:
             if diff_id not in seen:
                 yield artifact("layer", diff_id)
 
-    def _needing(self, kind: str, subject: str) -> tuple[str, ...]:
+    def artifacts(self) -> Iterator[tuple[Path, tuple[str, str]]]:
+        """Yield every file that the index names, with its kind and subject."""
+        for path, (kind, _) in self.sizes.items():
+            yield path, (kind, self._subjects[path])
+
+    def needing(self, kind: str, subject: str) -> tuple[str, ...]:
+        """Return the images, by canonical reference, that need a file."""
         if kind == "metadata":
             return (subject,)
         if kind == "flat":

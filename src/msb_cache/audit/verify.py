@@ -17,6 +17,7 @@ from msb_cache.artifacts import files
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import is_free
 from msb_cache.audit import schema
+from msb_cache.audit.data import DataCheck, DataRequest, check
 from msb_cache.audit.files import BROKEN, DiskProblem, IndexedFiles
 from msb_cache.audit.log_files import as_it_is
 from msb_cache.audit.schema import SchemaProblem
@@ -33,8 +34,10 @@ from msb_cache.home import index_cache, pairing
 from msb_cache.home.heads import Mismatch
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections import live, restored
+from msb_cache.projections.digests import Artifact, digests
 from msb_cache.projections.fold import Fold
 from msb_cache.projections.past import Past, rows_of
+from msb_cache.projections.rows import DigestRow
 from msb_cache.projections.state import EMPTY, IndexState
 from msb_cache.projections.tables import Tables
 from msb_cache.session import Session
@@ -80,6 +83,8 @@ class Verification:
     """Why there is no such note; None: there is one."""
     head_wanted: bool = False
     """Whether there is to be one."""
+    data: DataCheck | None = None
+    """What was looked at of the files' bytes; None: nothing was."""
 
     @property
     def sound(self) -> bool:
@@ -98,14 +103,16 @@ def verify(
     engine: Engine,
     note: Checkpoint | None = None,
     observe: Callable[[], object] = lambda: None,
+    data: DataRequest | None = None,
 ) -> Verification:
-    """Check everything; reads only. Others may work meanwhile: what they change is looked at again.
+    """Check everything; without ``data`` reads only. What others change meanwhile is looked at again.
 
     Args:
         ledger: the home.
         engine: the one that the home has.
         note: a checkpoint that was taken of this log before; the log must extend it.
         observe: records what msb did, so that the index can be read again.
+        data: which files' bytes to look at as well; None: no file's.
     """
     found = Verification(Path(ledger.layout.home), chain.Verified(0, chain.GENESIS, None))
     found.owned_by_msb = engine.name == "msb"
@@ -130,6 +137,15 @@ def verify(
     reached("verify.read")
     found.files = 0 if index.files is None else len(index.files.sizes)
     found.disk = _look_until_settled(ledger, engine, index, observe)
+    if data is not None and index.files is not None:
+        broken = {problem.path for problem in found.disk if problem.problem in BROKEN}
+        found.data, altered = check(
+            *(ledger, index.files, index.digests, data),
+            by_msb=found.owned_by_msb,
+            broken=broken,
+            observe=observe,
+        )
+        found.disk += altered
     return found
 
 
@@ -280,6 +296,7 @@ class _Index:
     files: IndexedFiles | None = None
     state: IndexState = EMPTY
     leftovers: dict[Path, Leftover] = field(default_factory=dict)
+    digests: dict[Artifact, DigestRow] = field(default_factory=dict)
 
     @classmethod
     def of(cls, ledger: Ledger, engine: Engine, rows: sqlite3.Connection, head: int) -> _Index:
@@ -289,6 +306,7 @@ class _Index:
             IndexedFiles(ledger.layout, rows, state, by_msb=engine.name == "msb"),
             state,
             {each.path: each for each in engine.leftovers(rows)},
+            digests(rows),
         )
 
     def broken(self, only: Collection[Path] | None = None) -> Iterator[DiskProblem]:

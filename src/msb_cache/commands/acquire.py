@@ -29,6 +29,7 @@ def load(
     *,
     tags: Sequence[str],
     platform: str | None,
+    max_age_ns: int,
     note: Note | None,
 ) -> list[HandleRow]:
     """Add the images of an archive; parameters, result and errors as for ``ImageCache.load``."""
@@ -47,6 +48,7 @@ def load(
         began_ns=began,
         tags=extra,
         platform=wanted,
+        max_age_ns=max_age_ns,
         note=note,
     )
     with _naming(source, session.layout.cache), session.making_home():

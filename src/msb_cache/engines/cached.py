@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from msb_cache.engines.engine import Pulled, PullRequest
+from msb_cache.engines.reused import Reused
 from msb_cache.errors import ImageNotFoundError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.ids import uuid7
@@ -14,8 +15,12 @@ from msb_cache.oci.reference import Reference
 from msb_cache.projections import images
 
 
-def record_cached(ledger: Ledger, request: PullRequest, name: str, digest: str) -> Pulled:
+def record_cached(
+    ledger: Ledger, request: PullRequest, name: str, digest: str, reused: Reused | None = None
+) -> Pulled:
     """Append ``image.pulled`` for an image that is here already, under this name and with this manifest.
+
+    What was measured of its files is recorded with it.
 
     Raises:
         ImageNotFoundError: it is not, or not any more.
@@ -35,6 +40,8 @@ def record_cached(ledger: Ledger, request: PullRequest, name: str, digest: str) 
             duration_ns=time.monotonic_ns() - request.began_ns,
         )
         *_, recorded = transaction.append([NewEvent(pulled, reference.canonical)])
+        if reused is not None:
+            reused.record(transaction)
         row = images.handle(transaction.connection, name)
         assert row is not None  # noqa: S101
         return Pulled(row, recorded)

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import StoredEvent
+from msb_cache.models import MAX_AGE_NS
 from msb_cache.oci.documents.platform import Platform
 from msb_cache.oci.reference import Reference
 from msb_cache.oci.registry.options import RegistryOptions
@@ -43,6 +44,7 @@ class LoadRequest(Struct, frozen=True, kw_only=True):
         began_ns: when the command began, by ``time.monotonic_ns``.
         tags: more references for the first image.
         platform: which image of an index; None: the host's.
+        max_age_ns: nanoseconds for which it is good that a file which is reused was compared with its digest.
         note: gets sentences about what is unusual.
     """
 
@@ -51,6 +53,7 @@ class LoadRequest(Struct, frozen=True, kw_only=True):
     began_ns: int
     tags: tuple[Reference, ...] = ()
     platform: Platform | None = None
+    max_age_ns: int = MAX_AGE_NS
     note: Note | None = None
 
 
@@ -61,6 +64,7 @@ class PullRequest(Struct, frozen=True, kw_only=True):
         began_ns: when the command began, by ``time.monotonic_ns``.
         jobs: how many layers are fetched at the same time.
         progress: gets typed progress events, from the threads that fetch.
+        max_age_ns: as for ``LoadRequest``.
         note: gets sentences about what is unusual.
     """
 
@@ -73,6 +77,7 @@ class PullRequest(Struct, frozen=True, kw_only=True):
     options: RegistryOptions
     jobs: int = 3
     progress: Progress | None = None
+    max_age_ns: int = MAX_AGE_NS
     note: Note | None = None
 
     @property

@@ -11,16 +11,21 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from msb_cache.errors import BusyError, LogError
 from msb_cache.eventstore.store import StoredEvent
 from msb_cache.home.ledger import Ledger
 from msb_cache.msb.sync import sync_before_reading
 from msb_cache.waiting import pause
 
 if TYPE_CHECKING:
+    from msb_cache.engines.background import Background
     from msb_cache.msb.witness import Witness
 
 INTERVAL = 0.5
 """Seconds between two looks."""
+
+_DIGEST_SECONDS = 0.02
+"""For so long files are read between two looks: more would make it late for what happens."""
 
 
 def watch(
@@ -54,6 +59,8 @@ class _Watch:
         self._note = note
         self._witness: Witness | None = None
         self._asked = False
+        self._background: Background | None = None
+        self._unrecorded: str | None = None
 
     def look(self) -> str | None:
         """Record what msb did since the last look; return a sentence if that cannot be done."""
@@ -73,14 +80,33 @@ class _Watch:
         return sentence
 
     def rest(self, seconds: float) -> None:
-        """Wait for the next look."""
+        """Take digests that the log lacks for a moment, and wait for the next look."""
+        self._digest()
         (pause if self._witness is None else self._witness.rest)(seconds)
 
     def close(self) -> None:
-        """End following msb's database."""
+        """End following msb's database, and taking digests."""
+        if self._background is not None:
+            self._background.close()
+            self._background = None
+        self._end_following()
+
+    def _end_following(self) -> None:
         if self._witness is not None:
             self._witness.close()
             self._witness = None
+
+    def _digest(self) -> None:
+        if self._background is None:
+            from msb_cache.engines.background import Background
+
+            self._background = Background(self._ledger)
+        try:
+            self._background.step(_DIGEST_SECONDS)
+        except (LogError, BusyError) as error:
+            if str(error) != self._unrecorded:
+                self._note(f"the digests of files cannot be recorded: {error}")
+            self._unrecorded = str(error)
 
     def _ask(self) -> None:
         from msb_cache.msb.witness import Witness
@@ -93,7 +119,7 @@ class _Watch:
     def _give_up(self, error: OSError) -> None:
         from msb_cache.msb.witness import why_not
 
-        self.close()
+        self._end_following()
         self._note(why_not(error))
 
 

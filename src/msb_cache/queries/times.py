@@ -8,7 +8,8 @@
     DURATION ago
     an ISO 8601 date, or date and time   with or without an offset from UTC
 
-DURATION is ``COUNT UNIT``, in seconds, minutes, hours, days, weeks, months or years: ``30 days``. TIME is
+DURATION is ``COUNT UNIT``, in seconds, minutes, hours, days, weeks, months or years: ``30 days``; or, in all
+but the last two, by the unit's first letter: ``30d``. TIME is
 ``HH:MM`` or ``HH:MM:SS``. A day without one is its beginning. Without an offset, times are in the local zone.
 Days, weeks, months and years go back on the calendar, to the same time of day, and to the last day of a month
 that is too short; hours, minutes and seconds are elapsed time. A time of day that a change of clocks skips is
@@ -46,7 +47,8 @@ _WEEKDAYS = {
 }
 _TIME = r"(?:\s+(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d))?)?"
 _DAY = re.compile(rf"(?P<day>today|yesterday|last\s+(?:{'|'.join(_WEEKDAYS)})){_TIME}", re.IGNORECASE)
-_DURATION = r"([0-9]{1,10})\s*(second|minute|hour|day|week|month|year)s?"
+_UNITS = {unit[0]: unit for unit in ("second", "minute", "hour", "day", "week")}
+_DURATION = r"([0-9]{1,10})\s*((?:second|minute|hour|day|week|month|year)s?|[smhdw])"
 _AGO = re.compile(rf"{_DURATION}\s+ago", re.IGNORECASE)
 
 
@@ -94,7 +96,7 @@ def parse_duration(text: str, now_ns: int, zone: tzinfo | None = None) -> int:
             since = _ago(int(found[1]), found[2].lower(), now_ns, zone or _local_zone())
             if since is not None:
                 return now_ns - since
-    raise InvalidConfigError(f"{shown(text)} is no duration; write '30 days', '12 hours' or '3 months'")
+    raise InvalidConfigError(f"{shown(text)} is no duration; write '30 days', 12h or '3 months'")
 
 
 def as_ns(moment: Moment, now_ns: int) -> int:
@@ -123,6 +125,7 @@ def _parse(words: str, now_ns: int, zone: tzinfo) -> int | None:
 def _ago(count: int, unit: str, now_ns: int, zone: tzinfo) -> int | None:
     if count > _LARGEST_COUNT:
         return None
+    unit = _UNITS.get(unit, unit.removesuffix("s"))
     elapsed = {"second": 1, "minute": 60, "hour": 3600}.get(unit)
     if elapsed is not None:
         return now_ns - count * elapsed * 10**9

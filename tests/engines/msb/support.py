@@ -10,7 +10,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
-from msb_cache import ImageCache, SyncReport
+from msb_cache import DataRequest, ImageCache, SyncReport
 from msb_cache import failpoints as steps
 from tests.fakemsb import FakeMsb
 
@@ -95,6 +95,9 @@ def check(cache: ImageCache, fake: FakeMsb) -> None:
     assert cache.rebuild() == []
     found = cache.verify()
     assert found.sound
+    # The fake's flat roots are not named by their bytes.
+    read = cache.verify(data=DataRequest()).disk
+    assert [each for each in read if each.problem == "altered" and each.kind != "flat"] == []
     assert not [problem for problem in found.disk if problem.problem not in ("extra", "leftover")]
     for summary in cache.deletions():
         assert summary.counters.finished_at is not None

@@ -13,8 +13,10 @@ from typing import IO, TYPE_CHECKING, BinaryIO
 from msgspec.structs import replace
 
 from msb_cache import diagnostics
+from msb_cache.artifacts import files
 from msb_cache.engines.cached import not_cached, record_cached
 from msb_cache.engines.engine import LoadRequest, Pulled, PullRequest
+from msb_cache.engines.reused import Reused
 from msb_cache.errors import (
     ImageNotFoundError,
     ImagePullFailedError,
@@ -83,6 +85,7 @@ def pull(ledger: Ledger, request: PullRequest) -> Pulled:
     explain = explained([name], request.source, request.began_ns)
     report = sync(ledger, force=True, acting=OwnAction(operation, explain))
     for pulled in _recorded(ledger, [name], report.events):
+        _check(ledger, request, [pulled.row.manifest_digest])
         return pulled
     raise ImageNotFoundError(f"{reference.familiar} went while it was pulled; try again")
 
@@ -105,7 +108,27 @@ def load(ledger: Ledger, request: LoadRequest) -> list[images.HandleRow]:
     explain = explained(loaded, request.origin, request.began_ns)
     report = sync(ledger, force=True, acting=OwnAction(uuid7(), explain))
     diagnostics.info("image.added", references=loaded, engine="msb")
-    return [pulled.row for pulled in _recorded(ledger, loaded, report.events)]
+    rows = [pulled.row for pulled in _recorded(ledger, loaded, report.events)]
+    _check(ledger, request, [row.manifest_digest for row in rows])
+    return rows
+
+
+def _check(ledger: Ledger, request: LoadRequest | PullRequest, manifests: Sequence[str]) -> None:
+    """Compare the layers of images with their digests; msb looks at the first bytes of those it reuses."""
+    remedy = "`msb pull --force` of its image makes it anew"
+    reused, layout = Reused(ledger, request.max_age_ns, request.note, remedy), ledger.layout
+    with ledger.read() as connection:
+        layers = [
+            layer.diff_id
+            for digest in dict.fromkeys(manifests)
+            for layer in (() if connection is None else images.layers(connection, digest))
+        ]
+    for diff_id in dict.fromkeys(layers):
+        if files.exists(path := layout.layer(diff_id)):
+            reused.is_as_known("layer", diff_id, path)
+    if reused.is_new:
+        with ledger.write(uuid7(), owner="any") as transaction:
+            reused.record(transaction)
 
 
 def _recorded(ledger: Ledger, names: Sequence[str], events: Sequence[StoredEvent]) -> list[Pulled]:

@@ -22,23 +22,29 @@ from msgspec.structs import replace
 from msb_cache import diagnostics
 from msb_cache.artifacts import durable, files, metadata, vmdk
 from msb_cache.artifacts.compare import fsmeta_difference
+from msb_cache.artifacts.digests import digest_of, digest_of_content
 from msb_cache.artifacts.durable import Changes
 from msb_cache.artifacts.footprint import Allowance, Claim
 from msb_cache.artifacts.fsmeta import write_fsmeta
+from msb_cache.artifacts.hashing import Hashing
 from msb_cache.artifacts.layer import LayerImage, read_layer, write_layer
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import LockSet
+from msb_cache.engines.digesting import digested
 from msb_cache.engines.engine import Pulled
 from msb_cache.engines.own.journal import Published, undo, write_journal
+from msb_cache.engines.reused import Reused
 from msb_cache.errors import BusyError, CorruptArtifactError, InvalidImageError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent, StoredEvent
 from msb_cache.failpoints import reached
+from msb_cache.home import checks
 from msb_cache.home.ledger import Ledger, Transaction
 from msb_cache.home.operation import Operation, others
 from msb_cache.oci.image import SourceImage, SourceLayer
 from msb_cache.oci.layer.tar import TarEntry
 from msb_cache.oci.reference import Reference
+from msb_cache.projections import digests
 from msb_cache.projections import images as projected
 from msb_cache.waiting import Note
 
@@ -57,9 +63,10 @@ class Addition:
 class _Staged:
     """A prepared file that is about to be renamed into the cache."""
 
-    kind: str
+    kind: ev.ArtifactKind
     subject: str
     path: Path
+    digest: str
 
 
 class _Syncs:
@@ -136,6 +143,7 @@ def add(
     *,
     workers: int,
     reuse: Reuse | None,
+    reused: Reused,
     abandon: Callable[[], None] = lambda: None,
     note: Note | None = None,
 ) -> list[Pulled]:
@@ -150,6 +158,7 @@ def add(
         workers: how many layers to convert at the same time.
         reuse: called with each layer whose image the cache already has, in a worker's thread; None: no
             layer image is reused, all are made anew.
+        reused: says whether what lies there has the bytes that it had.
         abandon: called as soon as one layer has failed, to end what the others still wait for.
         note: gets a sentence when another process has to be waited for.
 
@@ -176,20 +185,22 @@ def add(
             locks = locked.enter_context(LockSet((lock_path(path) for path in paths), waiting))
             reached("add.locked")
             layers = _Layers()
-            wrong = _read_present(ledger, layers, additions, wanted - anew)
+            wrong = _read_present(ledger, layers, additions, wanted - anew, reused)
             if not wrong:
                 break
             # Other images can have these layers, and what is made anew of those has to be locked as well.
             anew |= wrong
             locks.release()
         staging = operation.staging()
-        with ThreadPoolExecutor(thread_name_prefix="msb-cache-sync") as pool:
+        with ThreadPoolExecutor(thread_name_prefix="msb-cache-sync") as pool, Hashing() as hashing:
             syncs = _Syncs(pool)
             syncs.begin_folders(layout)
-            staged = _stage_layers(ledger, additions, layers, staging, syncs, workers, reuse, abandon)
-            staged += _stage_repairs(ledger, layers, repairs, additions, staging, syncs)
+            staged = _stage_layers(
+                ledger, additions, layers, staging, syncs, hashing, workers, reuse, abandon
+            )
+            staged += _stage_repairs(ledger, layers, repairs, additions, staging, syncs, reused)
             for addition in additions:
-                staged += _stage_image(ledger, addition, layers, staging, syncs)
+                staged += _stage_image(ledger, addition, layers, staging, syncs, reused)
             syncs.wait()
         reached("add.staged")
         ledger.open_to_write()  # not before: what is refused leaves no database behind
@@ -199,6 +210,8 @@ def add(
             _publish(ledger, staged)
             reached("add.published")
             with ledger.write(operation.id) as transaction:
+                _digest(transaction, staged)
+                reused.record(transaction)
                 transaction.append(_repaired(ledger, transaction, layers, repairs))
                 stored = transaction.append(_events(ledger, transaction, additions, layers, source, began_ns))
                 added = _added(transaction, stored)
@@ -282,12 +295,12 @@ def _repairs(
 
 
 def _read_present(
-    ledger: Ledger, layers: _Layers, additions: Sequence[Addition], wanted: Set[str]
+    ledger: Ledger, layers: _Layers, additions: Sequence[Addition], wanted: Set[str], reused: Reused
 ) -> set[str]:
     """Read the images of wanted layers that are there; return those that must be made anew.
 
-    An image is what it says it is if it has the size that the index knows and the fsmeta of its manifest was
-    made of it. If that says something else, neither is believed.
+    An image is what it says it is if it has the size that the index knows and the bytes that the log does,
+    and the fsmeta of its manifest was made of it. If that says something else, neither is believed.
     """
     layout, wrong = ledger.layout, set[str]()
     images = {addition.image.manifest_digest: addition.image for addition in additions}
@@ -303,7 +316,7 @@ def _read_present(
         if size is None:
             continue
         present = _reusable(path) if known.get(diff_id) in (None, size) else None
-        if present is None:
+        if present is None or not reused.is_as_known("layer", diff_id, path):
             wrong.add(diff_id)
         else:
             layers.put(diff_id, present, path)
@@ -331,6 +344,7 @@ def _stage_repairs(
     additions: Sequence[Addition],
     staging: Path,
     syncs: _Syncs,
+    reused: Reused,
 ) -> list[_Staged]:
     added = {addition.image.manifest_digest for addition in additions}
     staged: list[_Staged] = []
@@ -346,7 +360,7 @@ def _stage_repairs(
             if diff_id not in layers.sizes and (present := _reusable(path)):
                 layers.put(diff_id, present, path)
         if layers.converted.intersection(diff_ids) and layers.sizes.keys() >= set(diff_ids):
-            staged += _stage_tree(ledger, digest, diff_ids, layers, staging, syncs)
+            staged += _stage_tree(ledger, digest, diff_ids, layers, staging, syncs, reused)
     return staged
 
 
@@ -356,6 +370,7 @@ def _stage_layers(
     layers: _Layers,
     staging: Path,
     syncs: _Syncs,
+    hashing: Hashing,
     workers: int,
     reuse: Reuse | None,
     abandon: Callable[[], None],
@@ -377,13 +392,14 @@ def _stage_layers(
             diagnostics.debug("layer.reused", diff_id=layer.diff_id)
             return None
         target = staging / ledger.layout.layer(layer.diff_id).name
-        written = _convert(layer, target, claims[layer.diff_id], stop, give_up)
+        written = _convert(layer, target, claims[layer.diff_id], hashing, stop, give_up)
         syncs.begin(target)
         layers.put(layer.diff_id, written, target)
         layers.converted.add(layer.diff_id)
         diagnostics.info("layer.converted", diff_id=layer.diff_id, bytes=written.size_bytes)
         reached("add.layer")
-        return _Staged("layer", layer.diff_id, target)
+        assert written.digest is not None  # noqa: S101
+        return _Staged("layer", layer.diff_id, target, written.digest)
 
     with ThreadPoolExecutor(workers, thread_name_prefix="msb-cache-layer") as pool:
         futures = [pool.submit(stage, layer) for layer in wanted.values()]
@@ -416,11 +432,16 @@ def _claims(additions: Sequence[Addition]) -> dict[str, Claim]:
 
 
 def _convert(
-    layer: SourceLayer, target: Path, claim: Claim, stop: Event, give_up: Callable[[BaseException], None]
+    layer: SourceLayer,
+    target: Path,
+    claim: Claim,
+    hashing: Hashing,
+    stop: Event,
+    give_up: Callable[[BaseException], None],
 ) -> LayerImage:
     with layer.open() as stream:
         try:
-            written = write_layer(_until(stop, stream.entries()), target, claim)
+            written = write_layer(_until(stop, stream.entries()), target, claim, hashing)
             stream.verify()
         except BaseException as error:
             give_up(error)  # now, for leaving the stream waits until its last read has returned
@@ -450,21 +471,27 @@ def _reusable(path: Path) -> LayerImage | None:
 
 
 def _stage_image(
-    ledger: Ledger, addition: Addition, layers: _Layers, staging: Path, syncs: _Syncs
+    ledger: Ledger, addition: Addition, layers: _Layers, staging: Path, syncs: _Syncs, reused: Reused
 ) -> list[_Staged]:
     layout, image = ledger.layout, addition.image
     own = [layer.diff_id for layer in image.layers]
-    staged = _stage_tree(ledger, image.manifest_digest, own, layers, staging, syncs)
+    staged = _stage_tree(ledger, image.manifest_digest, own, layers, staging, syncs, reused)
     document = metadata.render(_metadata(image))
     for reference in addition.references:
         target = staging / layout.metadata(reference.canonical).name
         files.write(target, document)
-        staged.append(_Staged("metadata", reference.canonical, target))
+        staged.append(_Staged("metadata", reference.canonical, target, digest_of_content(document)))
     return staged
 
 
 def _stage_tree(
-    ledger: Ledger, digest: str, diff_ids: Sequence[str], layers: _Layers, staging: Path, syncs: _Syncs
+    ledger: Ledger,
+    digest: str,
+    diff_ids: Sequence[str],
+    layers: _Layers,
+    staging: Path,
+    syncs: _Syncs,
+    reused: Reused,
 ) -> list[_Staged]:
     """Prepare a manifest's fsmeta and VMDK, unless those that are there fit its layers."""
     layout = ledger.layout
@@ -472,18 +499,19 @@ def _stage_tree(
     fsmeta, descriptor = layout.fsmeta(digest), layout.vmdk(digest)
     # Block addresses in fsmeta are those of the layer files it was made from.
     fsmeta_size = None if layers.converted.intersection(diff_ids) else layers.merged.get(digest)
-    if fsmeta_size is None:
+    if fsmeta_size is None or not reused.is_as_known("fsmeta", digest, fsmeta):
         target = staging / f"fsmeta-{fsmeta.name}"
         fsmeta_size = write_fsmeta(target, map(layers.read, diff_ids))
         syncs.begin(target)
-        staged.append(_Staged("fsmeta", digest, target))
+        staged.append(_Staged("fsmeta", digest, target, digest_of("fsmeta", target)))
     extents = [(fsmeta, fsmeta_size)]
     extents += [(layout.layer(diff_id), layers.sizes[diff_id]) for diff_id in diff_ids]
     content = vmdk.render(extents)
-    if not files.exists(descriptor) or descriptor.read_bytes() != content:
+    there = files.exists(descriptor) and descriptor.read_bytes() == content
+    if not there or not reused.is_as_known("vmdk", digest, descriptor):
         target = staging / descriptor.name
         files.write(target, content)
-        staged.append(_Staged("vmdk", digest, target))
+        staged.append(_Staged("vmdk", digest, target, digest_of_content(content)))
     return staged
 
 
@@ -497,7 +525,7 @@ def _journal(ledger: Ledger, staged: Sequence[_Staged], staging: Path) -> list[P
         if item.kind == "metadata" and files.exists(final):
             backup = f"{item.path.name}.old"
             changes.link(final, staging / backup)
-        published.append(Published(kind=item.kind, subject=item.subject, backup=backup))
+        published.append(Published(kind=item.kind, subject=item.subject, backup=backup, digest=item.digest))
     write_journal(staging, published, changes)
     reached("add.journaled")
     return published
@@ -509,6 +537,18 @@ def _publish(ledger: Ledger, staged: Sequence[_Staged]) -> None:
         changes.replace(item.path, ledger.layout.artifact(item.kind, item.subject))
         reached("add.renamed")
     changes.sync()
+
+
+def _digest(transaction: Transaction, staged: Sequence[_Staged]) -> None:
+    """Record what the bytes of the files are that were made."""
+    made, now = [], time.time_ns()
+    for item in staged:
+        known = digests.digest(transaction.connection, (item.kind, item.subject))
+        # A metadata file is written at every pull, with the same bytes as a rule.
+        if item.kind != "metadata" or known is None or (known.digest, known.how) != (item.digest, "made"):
+            made.append(digested(item.kind, item.subject, item.digest, "made"))
+    transaction.append(made)
+    checks.remember(transaction.connection, [(item.kind, item.subject) for item in staged], now)
 
 
 def _events(

@@ -6,28 +6,37 @@ An addition that did not commit is undone by its own process, or by the next tha
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from msb_cache.artifacts import durable, metadata
+from msb_cache.artifacts.digests import digest_of
 from msb_cache.artifacts.durable import Changes
 from msb_cache.artifacts.layout import lock_path
 from msb_cache.artifacts.locks import Lock
+from msb_cache.engines.digesting import digested
 from msb_cache.engines.own.needs import Needs
 from msb_cache.errors import BusyError, CorruptArtifactError, MsbDatabaseError
+from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.ids import uuid7
 from msb_cache.home.ledger import Ledger
-from msb_cache.projections import images, restored
+from msb_cache.projections import digests, images, restored
 
 JOURNAL = "journal.json"
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
-    """One artifact that an addition is about to publish; ``backup`` names the file it replaces."""
+    """One artifact that an addition is about to publish.
 
-    kind: str
+    ``backup`` names the file it replaces; ``digest`` is that of its bytes.
+    """
+
+    kind: ev.ArtifactKind
     subject: str
     backup: str | None = None
+    digest: str | None = None
 
 
 def write_journal(staging: Path, published: list[Published], changes: Changes) -> None:
@@ -83,11 +92,27 @@ def undo(ledger: Ledger, artifact: Published, staging: Path, changes: Changes) -
     if not Needs(ledger)(artifact.kind, artifact.subject):
         if not ledger.owned_by_msb and not _is_rewound(ledger):
             changes.delete(path)
-    elif artifact.kind == "metadata" and artifact.backup and not _agrees(ledger, artifact.subject, path):
+        return
+    if artifact.kind == "metadata" and artifact.backup and not _agrees(ledger, artifact.subject, path):
         # The reference still points where it did: so must its metadata.
         backup = staging / os.path.basename(artifact.backup)
         if backup.exists():
             changes.replace(backup, path)
+            return
+    if artifact.digest is not None:
+        _know(ledger, artifact, path)
+
+
+def _know(ledger: Ledger, artifact: Published, path: Path) -> None:
+    """Record what the bytes of a published file are that stays, if they are and the log has others."""
+    with ledger.read() as connection:
+        known = None if connection is None else digests.digest(connection, (artifact.kind, artifact.subject))
+    if known is None or known.digest == artifact.digest:
+        return  # its digest is taken when it is reused
+    with suppress(OSError):
+        if digest_of(artifact.kind, path) == artifact.digest:
+            with ledger.write(uuid7(), owner="any") as transaction:
+                transaction.append([digested(artifact.kind, artifact.subject, artifact.digest, "made")])
 
 
 def _is_rewound(ledger: Ledger) -> bool:

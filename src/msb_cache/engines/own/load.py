@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from msb_cache.artifacts.layout import leaving_no_folders
 from msb_cache.engines.engine import LoadRequest
 from msb_cache.engines.own.add import Addition, add
+from msb_cache.engines.reused import Reused
 from msb_cache.errors import InvalidImageError
 from msb_cache.home.ledger import Ledger
 from msb_cache.home.operation import Operation
@@ -37,6 +38,7 @@ def load(ledger: Ledger, request: LoadRequest) -> list[HandleRow]:
             request.began_ns,
             workers=_WORKERS,
             reuse=SourceLayer.verify_only,
+            reused=Reused(ledger, request.max_age_ns, request.note),
             note=request.note,
         )
         return [image.row for image in added]

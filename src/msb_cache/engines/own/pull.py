@@ -15,6 +15,7 @@ from msb_cache.artifacts.layout import Layout, leaving_no_folders
 from msb_cache.engines.cached import not_cached, record_cached
 from msb_cache.engines.engine import Progress, Pulled, PullRequest
 from msb_cache.engines.own.add import Addition, Reuse, add
+from msb_cache.engines.reused import Reused
 from msb_cache.errors import CorruptArtifactError, InvalidImageError, MicrosandboxError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.ids import uuid7
@@ -43,14 +44,20 @@ def pull(ledger: Ledger, request: PullRequest) -> Pulled:
         ImagePullFailedError: the registry cannot or will not give it.
         InvalidImageError: what the registry gives is not what it says.
     """
+    reused = Reused(ledger, request.max_age_ns, request.note)
     with leaving_no_folders(ledger.layout):
         cached = None if request.force or request.policy == "always" else _cached(ledger, request)
-        if cached is not None:
-            return record_cached(ledger, request, request.reference.canonical, cached)
+        if cached is not None and _is_as_known(ledger, cached, reused):
+            return record_cached(ledger, request, request.reference.canonical, cached, reused)
+        if cached is not None and request.policy == "never":
+            raise CorruptArtifactError(
+                f"layers of {request.reference.familiar} are not what they were, and the policy `never` "
+                "forbids to pull them anew"
+            )
         if request.policy == "never":
             raise not_cached(request.reference)
         try:
-            return _fetch(ledger, request)
+            return _fetch(ledger, request, reused)
         except (MicrosandboxError, OSError) as error:
             failed = ev.ImagePullFailed(
                 reason=str(error)[:1000], spelling=request.reference.spelling, source=request.source
@@ -60,7 +67,7 @@ def pull(ledger: Ledger, request: PullRequest) -> Pulled:
             raise
 
 
-def _fetch(ledger: Ledger, request: PullRequest) -> Pulled:
+def _fetch(ledger: Ledger, request: PullRequest, reused: Reused) -> Pulled:
     credential = find_credential(request.reference.registry, explicit=request.credential, note=request.note)
     resumed: set[str] = set()
 
@@ -72,7 +79,7 @@ def _fetch(ledger: Ledger, request: PullRequest) -> Pulled:
 
     def attempt() -> Pulled:
         with Registry(request.reference, request.options, credential, request.note) as registry:
-            return _fetch_from(registry, ledger, request, watch)
+            return _fetch_from(registry, ledger, request, watch, reused)
 
     _collect_stale(ledger.layout)
     try:
@@ -84,13 +91,16 @@ def _fetch(ledger: Ledger, request: PullRequest) -> Pulled:
         return attempt()
 
 
-def _fetch_from(registry: Registry, ledger: Ledger, request: PullRequest, progress: Progress) -> Pulled:
+def _fetch_from(
+    registry: Registry, ledger: Ledger, request: PullRequest, progress: Progress, reused: Reused
+) -> Pulled:
     reference, layout = request.reference, ledger.layout
     resolved = registry.resolve(reference, request.platform)
     diagnostics.info("pull.resolved", reference=reference.familiar, digest=resolved.manifest_digest)
     reached("pull.resolved")
-    if not request.force and _complete(ledger, request, resolved):
-        pulled = record_cached(ledger, request, request.reference.canonical, resolved.manifest_digest)
+    if not request.force and _complete(ledger, request, resolved, reused):
+        digest = resolved.manifest_digest
+        pulled = record_cached(ledger, request, request.reference.canonical, digest, reused)
     else:
         with Operation(layout) as operation:
             make_folder(layout.downloads)
@@ -103,6 +113,7 @@ def _fetch_from(registry: Registry, ledger: Ledger, request: PullRequest, progre
                 request.began_ns,
                 workers=request.jobs,
                 reuse=None if request.force else _saying_exists(progress),
+                reused=reused,
                 abandon=registry.close,
                 note=request.note,
             )
@@ -138,10 +149,18 @@ def _fits(row: images.HandleRow, platform: Platform | None) -> bool:
     return (found.os, found.architecture) == (platform.os, platform.architecture)
 
 
-def _complete(ledger: Ledger, request: PullRequest, resolved: Resolved) -> bool:
+def _is_as_known(ledger: Ledger, digest: str, reused: Reused) -> bool:
+    """Whether the layers of a manifest in the index have the bytes that they had."""
+    layout = ledger.layout
+    with ledger.read() as connection:
+        layers = [] if connection is None else images.layers(connection, digest)
+    return all(reused.is_as_known("layer", each.diff_id, layout.layer(each.diff_id)) for each in layers)
+
+
+def _complete(ledger: Ledger, request: PullRequest, resolved: Resolved, reused: Reused) -> bool:
     """Whether the reference already points at the resolved manifest, and all of its files say what they must.
 
-    Looked at as far as their data goes: this is the pull that mends what is wrong with them.
+    This is the pull that mends what is wrong with them.
     """
     digest = resolved.manifest_digest
     if _cached(ledger, request) != digest:
@@ -165,6 +184,7 @@ def _complete(ledger: Ledger, request: PullRequest, resolved: Resolved) -> bool:
             and metadata_difference(document, config.digest, layers) is None
             and vmdk.difference(layout.vmdk(digest), extents) is None
             and fsmeta_difference(fsmeta, trees) is None
+            and _is_as_known(ledger, digest, reused)
         )
     except (CorruptArtifactError, FileNotFoundError):
         return False
