@@ -160,6 +160,7 @@ def _data_fields(data: DataCheck) -> dict[str, Any]:
         "left_out": data.left_out,
         "digested": list(map(str, data.digested)),
         "undigested": list(map(str, data.undigested)),
+        "busy": list(map(str, data.busy)),
         "rewritten": [{"path": str(path), "seq": seq} for path, seq in data.rewritten.items()],
         "not_recorded": data.not_recorded,
         "oldest": None if data.oldest_ns is None else output.rfc3339(data.oldest_ns),
@@ -186,8 +187,11 @@ def _print_data(found: Verification, data: DataCheck, good: output.Styled, bad: 
         output.line(
             "  ", mark, f" data     {count} had no digest in the log, and changed while they were read"
         )
+    if data.busy:
+        count = output.plural(len(data.busy), "file")
+        output.line(f"             {count} left out that another process is working with")
     if data.not_recorded is not None:
-        output.line(f"             nothing of that is recorded: {data.not_recorded}")
+        output.line(f"             what was found is not recorded: {data.not_recorded}")
 
 
 def _print_verification(found: Verification) -> None:

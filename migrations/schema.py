@@ -255,8 +255,8 @@ def m0009_checks(db: Database) -> None:
     """Keep when the bytes of each artifact were last compared with their digest."""
     # Not folded: without its rows, all of them are looked at once more.
     db.execute(
-        "CREATE TABLE digest_check (kind TEXT NOT NULL, subject TEXT NOT NULL, checked_at INTEGER NOT NULL, "
-        "PRIMARY KEY (kind, subject)) WITHOUT ROWID"
+        "CREATE TABLE digest_check (kind TEXT NOT NULL, subject TEXT NOT NULL, checked_at INTEGER, "
+        "inode INTEGER, PRIMARY KEY (kind, subject)) WITHOUT ROWID"
     )
     db.execute("PRAGMA user_version = 9")
 

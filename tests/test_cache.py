@@ -161,9 +161,9 @@ def test_a_cut_off_log_is_said(cache: ImageCache) -> None:
     cache.close()
     connection = sqlite3.connect(cache.home / "db/msb-cache.db", isolation_level=None)
     connection.execute("DROP TRIGGER events_no_delete")
-    connection.execute("DELETE FROM events WHERE seq > 2")
+    connection.execute("DELETE FROM events WHERE seq > 7")
     connection.close()
-    with pytest.raises(CorruptLogError, match="ends at event 2, but had 8"):
+    with pytest.raises(CorruptLogError, match="ends at event 7, but had 8"):
         cache.list()
 
 

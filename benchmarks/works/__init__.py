@@ -29,6 +29,7 @@ WORKS: dict[str, Work] = {
     "prune-msb": prune.through_msb,
     "rebuild": index.rebuild,
     "as-of": index.as_of,
+    "verify-data": images.verify_data,
     "load": images.load,
     "pull": images.pull,
 }

@@ -31,6 +31,25 @@ def pull(setting: Setting, *, rounds: int = 30) -> Measured:
     return measured(work, runs, 1.0)
 
 
+def verify_data(setting: Setting, *, rounds: int = 30) -> Measured:
+    """All files of the image are read and compared; the floor is ``sha256sum`` on as many processors."""
+    with setting.scratch() as home:
+        source = inputs.archive(setting.folder)
+        timing.process(setting.program, "load", "-i", str(source), home=home)()
+        files = [str(path) for path in sorted((home / "cache").rglob("*.erofs"))]
+        size = sum(os.path.getsize(path) for path in files)
+        floor = ["xargs", f"--max-procs={len(os.sched_getaffinity(0))}", "--max-args=1", "sha256sum", "--"]
+        names = setting.folder / "files"
+        names.write_text("".join(f"{path}\n" for path in files))
+        floor.insert(1, f"--arg-file={names}")
+        contenders = {
+            "ours": timing.process(setting.program, "verify", "--data", home=home),
+            "floor": timing.process(*floor, home=home),
+        }
+        runs = turns(contenders, rounds)
+    return measured(f"`verify --data` of {size / 1e6:.0f} MB, cold process", runs, 1 / 0.7)
+
+
 def _in_empty_homes(setting: Setting, commands: dict[str, list[str]], rounds: int) -> dict[str, list[Run]]:
     def contender(command: list[str]) -> Contender:
         def run() -> Run:

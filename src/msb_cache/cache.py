@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, Unpack
 
 from msb_cache.artifacts.layout import Layout
-from msb_cache.errors import InvalidConfigError
+from msb_cache.errors import InvalidConfigError, MicrosandboxError
 from msb_cache.models import MAX_AGE_NS, ImageHandle, Origin
 from msb_cache.oci.reference import Reference
 from msb_cache.projections import images
@@ -511,6 +511,11 @@ class ImageCache:
 
         note = None if against is None else parse(against)
         self._ledger.tells_of_head = False  # what is found says it
+        if data is not None:
+            with suppress(
+                MicrosandboxError, OSError
+            ):  # what a killed process left is its files, not altered ones
+                self._session.begin_writing()
         self._session.observe()
         return verify(self._ledger, self._session.engine(), note, self._session.observe, data)
 

@@ -5,18 +5,26 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from msb_cache import DataProgress, DataRequest, ImageCache, failpoints
+from msb_cache.artifacts.digests import digest_of
 from msb_cache.artifacts.hashing import Hashing
-from msb_cache.artifacts.layout import Layout
+from msb_cache.artifacts.layout import Layout, lock_path
+from msb_cache.artifacts.locks import Lock
 from msb_cache.audit import data as checked
 from msb_cache.audit.data import DataCheck
+from msb_cache.engines.digesting import digested
+from msb_cache.eventstore.ids import uuid7
+from msb_cache.home.ledger import Ledger
+from tests.engines.interrupting import in_a_child
 from tests.fakemsb import FakeMsb
 from tests.imagebuilder import docker_archive, file, image, layer
 
@@ -24,6 +32,7 @@ BASE = layer([file("etc/name", b"base\n"), file("base", b"b" * 5000)])
 A = image([BASE, layer([file("a", b"a" * 5000)])], "a:1")
 B = image([BASE, layer([file("b", b"b" * 5000)])], "b:1")
 ALL = DataRequest()
+CUTS = int(os.environ.get("MSB_CACHE_TEST_CUTS", "2"))
 SEED = random.Random().randrange(2**32)
 
 
@@ -64,6 +73,13 @@ def read(cache: ImageCache, request: DataRequest = ALL) -> DataCheck:
     return found
 
 
+def replaced(path: Path) -> None:
+    """Put another file in the place of one, as msb does."""
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes()[:-1] + b"x")
+    os.replace(other, path)
+
+
 def problems(cache: ImageCache) -> list[tuple[str, str]]:
     return [(problem.problem, problem.kind) for problem in cache.verify(data=ALL).disk]
 
@@ -95,7 +111,7 @@ def test_any_byte_of_any_file(cache: ImageCache, kind: str) -> None:
     whole = path.read_bytes()
     chance = random.Random(f"{SEED} {kind}")
     positions = range(len(whole))
-    if int(os.environ.get("MSB_CACHE_TEST_CUTS", "2")) < 100:
+    if CUTS < 100:
         positions = sorted({0, len(whole) - 1, *chance.sample(range(len(whole)), 8)})  # type: ignore[assignment]
     for at in positions:
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << chance.randrange(8)]) + whole[at + 1 :])
@@ -198,7 +214,7 @@ class TestFirstSeen:
         with ImageCache(fake.home) as cache:
             read(cache)
             fake.load(A)
-            path.write_bytes(path.read_bytes()[:-1] + b"x")
+            replaced(path)
             found = cache.verify(data=ALL)
             assert found.sound
             assert found.data is not None
@@ -216,8 +232,8 @@ class TestFirstSeen:
 
             monkeypatch.setattr(cache._ledger, "write", refused)
             found = read(cache)
-            assert (found.digested, found.not_recorded) == ([], "it cannot be written to")
-            assert len(found.undigested) == found.files == 5
+            assert (found.digested, found.undigested) == ([], [])
+            assert (found.files, found.not_recorded) == (5, "it cannot be written to")
 
 
 class TestWhich:
@@ -334,9 +350,105 @@ def test_notes_of_files_that_are_gone_go(cache: ImageCache) -> None:
     read(cache)
     cache.remove("a:1")
     read(cache)
+    assert len(noted(cache)) == 5
+
+
+def noted(cache: ImageCache) -> dict[str, int | None]:
     cache.close()
     with closing(sqlite3.connect(Layout(cache.home).database)) as connection:
-        assert connection.execute("SELECT count(*) FROM digest_check").fetchone() == (5,)
+        rows = connection.execute("SELECT kind || subject, checked_at FROM digest_check")
+        return dict(rows.fetchall())
+
+
+def test_an_altered_file_is_looked_at_in_each_sample_and_keeps_none_from_the_others(
+    cache: ImageCache,
+) -> None:
+    read(cache)
+    paths = [Layout(cache.home).layer(each.layers[1].diff_id) for each in (A, B)]
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    found: set[Path] = set()
+    for number in range(12):
+        disk = cache.verify(data=DataRequest(sample=0.1)).disk
+        assert found <= {problem.path for problem in disk}, number
+        found = {problem.path for problem in disk}
+    assert found == {*paths}
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:-1] + b"\0")
+
+
+def test_nothing_is_added_to_a_log_that_is_not_sound(cache: ImageCache) -> None:
+    path = files_of(Path(cache.home))["layer"]
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    sql(cache, "DROP TRIGGER events_no_update")
+    sql(cache, "UPDATE events SET actor = '{}' WHERE seq = 2")
+    before = noted(cache)
+    found = cache.verify(data=ALL)
+    assert found.data is not None
+    assert found.data.not_recorded == "the log is not sound"
+    assert ("altered", path) in {(problem.problem, problem.path) for problem in found.disk}
+    assert noted(cache) == before
+
+
+def test_a_log_that_is_busy_for_a_moment_is_written_later(
+    cache: ImageCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql(cache, "DELETE FROM digest_check")
+    monkeypatch.setattr(checked, "_BATCH_SECONDS", 0)
+    write, calls = cache._ledger.write, list[int]()
+
+    def busy(*arguments: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) <= 3:
+            raise checked.BusyError("another process is writing")
+        return write(*arguments, **named)
+
+    monkeypatch.setattr(cache._ledger, "write", busy)
+    found = read(cache)
+    assert (found.files, found.not_recorded) == (9, None)
+    assert len(noted(cache)) == 9
+
+
+def test_a_file_that_another_process_works_with_is_not_called_altered(cache: ImageCache) -> None:
+    path = files_of(Path(cache.home))["layer"]
+    replaced(path)
+    with Lock(lock_path(path)) as lock:
+        assert lock.acquire()
+        found = read(cache)
+        assert found.busy == [path]
+    assert [problem.path for problem in cache.verify(data=ALL).disk] == [path]
+
+
+def test_what_a_killed_load_left_is_settled_first(cache: ImageCache, tmp_path: Path) -> None:
+    """Its files are others than the log knows, until it is said what they are."""
+    path = files_of(Path(cache.home))["layer"]
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"a" * 4000, b"c" * 4000))
+    with Ledger(Layout(cache.home)).write(uuid7()) as transaction:  # as of another release's file
+        known = digested("layer", A.layers[1].diff_id, digest_of("layer", path), "seen")
+        transaction.append([known])
+    path.write_bytes(path.read_bytes()[:-4096])
+    (tmp_path / "a.tar").write_bytes(docker_archive(A))
+    cache.close()
+
+    def killed(at: str) -> None:
+        if at == "add.published":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def load(child: ImageCache, folder: Path) -> None:
+        child.load(tmp_path / "a.tar")
+
+    assert os.WTERMSIG(in_a_child(Path(cache.home), load, Path(), killed)) == signal.SIGKILL
+    assert path.read_bytes() == content
+    assert cache.verify(data=ALL).sound
+
+
+def test_a_pipe_in_the_place_of_a_layer(cache: ImageCache) -> None:
+    path = files_of(Path(cache.home))["layer"]
+    path.unlink()
+    os.mkfifo(path)
+    assert ("missing", "layer") in problems(cache)
+    path.unlink()
 
 
 def test_another_file_in_its_place_is_no_file(cache: ImageCache) -> None:

@@ -142,16 +142,16 @@ class TestAgainst:
         assert not own_home.exists()
 
     def test_a_log_without_its_end(self, home: Path, call: Call, note: Path) -> None:
-        sql(home, "DROP TRIGGER events_no_delete", "DELETE FROM events WHERE seq > 4")
+        sql(home, "DROP TRIGGER events_no_delete", "DELETE FROM events WHERE seq > 10")
         before = fingerprint(home)
         assert "its end is gone" in sentence(call("list").err)
         done = call("verify", "--against", note)
         assert (done.code, done.err) == (1, "")
-        assert "✗ log      its end is gone: it ends at event 4, and the index has had 16" in done.out
-        assert "✗ note     the log has only 4 events, and the note is of 16" in done.out
+        assert "✗ log      its end is gone: it ends at event 10, and the index has had 16" in done.out
+        assert "✗ note     the log has only 10 events, and the note is of 16" in done.out
         found = call("verify", "--format", "json").json["chain"]
         assert found["kind"] == "truncated"
-        assert found["broken_at"] == 5
+        assert found["broken_at"] == 11
         assert fingerprint(home) == before
 
     @pytest.mark.parametrize("content", [b"", b"hello", bytes(1000), "µ".encode() * 5000])

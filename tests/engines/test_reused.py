@@ -274,8 +274,41 @@ class TestInAHomeOfMsb:
         notes: list[str] = []
         with ImageCache(fake.home) as cache:
             cache.load(tmp_path / "one.tar", note=notes.append)
-            path.write_bytes(path.read_bytes()[:-1] + b"x")
+            other = path.with_name("other")
+            other.write_bytes(path.read_bytes()[:-1] + b"x")
+            os.replace(other, path)
             age(cache, MONTH)
             cache.load(tmp_path / "one.tar", note=notes.append)
-            assert notes == []
+            (note,) = notes
+            assert "was written anew by msb, as of event " in note
             assert digests(cache) == [("layer", "seen")] * 3
+
+    def test_what_is_changed_where_it_is_was_not_changed_by_msb(self, fake: FakeMsb, tmp_path: Path) -> None:
+        (tmp_path / "one.tar").write_bytes(oci_archive(ONE))
+        path = Layout(fake.home).layer(BASE.diff_id)
+        notes: list[str] = []
+        with ImageCache(fake.home) as cache:
+            cache.load(tmp_path / "one.tar", note=notes.append)
+            path.write_bytes(path.read_bytes()[:-1] + b"x")
+            cache.load(tmp_path / "one.tar", note=notes.append, max_age_ns=0)
+            (note,) = notes
+            assert "is not as it was seen" in note
+
+
+def test_a_layer_that_cannot_be_read_is_made_anew(
+    cache: ImageCache, archives: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Layout(cache.home).layer(BASE.diff_id)
+    inode = path.stat().st_ino
+
+    def fails(kind: str, at: Path) -> str:
+        if at == path:
+            raise OSError(5, "Input/output error", os.fspath(at))
+        return digest_of(kind, at)
+
+    monkeypatch.setattr(reused, "digest_of", fails)
+    notes: list[str] = []
+    cache.load(archives["one"], max_age_ns=0, note=notes.append)
+    assert [note for note in notes if "cannot be read (Input/output error); it is made anew" in note]
+    assert path.stat().st_ino != inode
+    assert cache.verify(data=DataRequest()).sound

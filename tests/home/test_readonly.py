@@ -29,7 +29,7 @@ READING = {
     "holders": "sandbox:dev",
     "prunes": "remove",
     "prune --dry-run": "Keeps 1",
-    "list --as-of @14": "hello:1",
+    "list --as-of @13": "hello:1",
     "why hello:1": "is here",
     "info": "Events",
     "verify": "0 missing or damaged",

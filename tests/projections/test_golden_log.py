@@ -50,7 +50,7 @@ def golden_log() -> list[StoredEvent]:
             type=event.type,
             version=event.version,
             subject=subject,
-            operation=OPERATION if seq < 30 else "01934f6a-0000-7000-8000-000000000002",
+            operation=OPERATION if seq < 31 else "01934f6a-0000-7000-8000-000000000002",
             occurred_at_ns=seq * 1000,
             recorded_at_ns=seq * 1000,
             actor=ACTOR,

@@ -67,7 +67,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @st.composite
-def damage(draw: st.DrawFn, size: int = 126_976) -> tuple[str, list[tuple[int, int]]]:
+def damage(draw: st.DrawFn, size: int = 176_128) -> tuple[str, list[tuple[int, int]]]:
     kind = draw(st.sampled_from(["flip", "cut", "zeros"]))
     count = draw(st.integers(1, 4)) if kind == "flip" else 1
     return kind, [(draw(st.integers(0, size - 1)), draw(st.integers(0, 7))) for _ in range(count)]

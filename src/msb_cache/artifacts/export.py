@@ -21,6 +21,7 @@ from msb_cache.artifacts.changeset import OPAQUE, WHITEOUT
 from msb_cache.artifacts.erofs import format as fmt
 from msb_cache.artifacts.layer import read_layer
 from msb_cache.artifacts.tree import Node, is_whiteout, quoted, walk, whiteout
+from msb_cache.artifacts.verity import open_plain
 from msb_cache.errors import CorruptArtifactError, InvalidImageError
 
 _RECORD = 512
@@ -54,7 +55,7 @@ def write_layer_tar(path: Path, out: BinaryIO) -> int:
     root = read_layer(path).root
     written = 0
     names: dict[int, bytes] = {}  # id of a node → the first path it went out under
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = open_plain(path)
     try:
         for name, node in walk(root):
             head, _, last = name.rpartition(b"/")

@@ -79,7 +79,7 @@ class Hashing:
                 return found
         descriptor = verity.open_plain(path)
         try:
-            return verity.digest_of(descriptor, algorithm)
+            return verity.digest_of(descriptor, algorithm, self._check_open)
         finally:
             os.close(descriptor)
 
@@ -90,14 +90,19 @@ class Hashing:
             answer = "" if pipe is None else pipe.readline().rstrip()
             if not answer:
                 self._end()
+        self._check_open()
+        return answer if answer.startswith("sha256:") else None
+
+    def _check_open(self) -> None:
         if self._closed:
             raise OSError(ECANCELED, "it is not waited for any more")
-        return answer if answer.startswith("sha256:") else None
 
     def _say(self, line: str) -> IO[str] | None:
         if self._process is None and not self._ended:
             self._process = _start()
             self._ended = self._process is None
+        if self._closed:  # meanwhile, by another thread
+            self._end()
         process = self._process
         if process is None or process.stdin is None:
             return None
@@ -109,8 +114,8 @@ class Hashing:
         return process.stdout
 
     def _end(self) -> None:
-        process, self._process = self._process, None
         self._ended = True
+        process, self._process = self._process, None
         if process is not None:
             process.kill()
             process.wait()

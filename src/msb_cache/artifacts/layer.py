@@ -8,8 +8,6 @@ the superblock says where. microsandbox writes its inodes first, Linux and msb r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -20,7 +18,6 @@ from msb_cache.artifacts.erofs.reader import read_image
 from msb_cache.artifacts.erofs.writer import encode, superblock
 from msb_cache.artifacts.footprint import Claim
 from msb_cache.artifacts.gather import GatheringWriter
-from msb_cache.artifacts.hashing import Hashing
 from msb_cache.artifacts.tree import Node, quoted
 from msb_cache.errors import CorruptArtifactError, InvalidImageError
 
@@ -28,15 +25,11 @@ __all__ = ["Entry", "LayerImage", "read_layer", "write_layer"]
 
 
 class LayerImage(NamedTuple):
-    """A layer's tree, what it takes of the memory, and how long its image is in blocks of 4096 bytes.
-
-    ``digest`` is the image's fs-verity digest where it was just written; None: it was read.
-    """
+    """A layer's tree, what it takes of the memory, and how long its image is in blocks of 4096 bytes."""
 
     root: Node
     footprint: int
     blocks: int
-    digest: str | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -45,24 +38,25 @@ class LayerImage(NamedTuple):
 
 
 def write_layer(
-    entries: Iterable[Entry], path: Path, claim: Claim | None = None, hashing: Hashing | None = None
+    entries: Iterable[Entry],
+    path: Path,
+    claim: Claim | None = None,
+    written: Callable[[int], None] = lambda end: None,
 ) -> LayerImage:
     """Write the image of a layer to ``path``, which must not exist yet.
 
     The same entries give the same bytes. The file is sparse where the archive was and at the end of
     blocks. It is not synced: the addition that publishes it does that. On any error it is gone again.
 
-    The memory that the tree takes is asked for with ``claim``; without one it is what an image may take. What
-    takes the digest meanwhile is ``hashing``, for several layers the same.
+    The memory that the tree takes is asked for with ``claim``; without one it is what an image may take.
+    ``written`` is told now and then up to which byte all but the first block is written.
 
     Raises :class:`InvalidImageError` for a layer that no file system could hold, that tries to leave its
     root, or whose tree is too large.
     """
     with files.create_readable(path) as file:
         try:
-            with nullcontext(hashing) if hashing is not None else Hashing() as hashing:
-                written = _write(entries, file, claim, partial(hashing.written, path))
-                return written._replace(digest=hashing.finish(path))
+            return _write(entries, file, claim, written)
         except BaseException:
             durable.delete_unsynced(path)
             raise

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from msb_cache.artifacts.verity import open_plain
 from msb_cache.errors import CorruptArtifactError
 
 MAX_BYTES = 32 * 1024 * 1024
@@ -67,7 +68,7 @@ def decode(path: Path) -> Metadata:
         CorruptArtifactError: the file is missing, damaged or too large.
     """
     try:
-        with path.open("rb") as file:
+        with open(open_plain(path), "rb") as file:
             content = file.read(MAX_BYTES + 1)
         metadata = msgspec.json.decode(content, type=Metadata) if len(content) <= MAX_BYTES else None
     except FileNotFoundError:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Callable
 from errno import EINVAL, EIO, ENXIO
 from hashlib import sha256
 from struct import Struct
@@ -105,10 +106,14 @@ class Tree:
 
 
 class Reader:
-    """Hashes a file that may still be written; up to where, is said bit by bit, and block 0 is read last."""
+    """Hashes a file that may still be written; up to where, is said bit by bit, and block 0 is read last.
 
-    def __init__(self, descriptor: int) -> None:
+    ``each`` is called before each MiB.
+    """
+
+    def __init__(self, descriptor: int, each: Callable[[], None] = lambda: None) -> None:
         self.descriptor = descriptor
+        self._each = each
         self._tree = Tree()
         self._at = BLOCK
         self._buffer = bytearray(_CHUNK)
@@ -117,6 +122,7 @@ class Reader:
         """Hash the whole blocks before byte ``end``, which do not change any more; raises OSError."""
         end -= end % BLOCK
         while self._at < end:
+            self._each()
             data = self._next_data(end)
             if data > self._at:
                 self._tree.add_zeros((data - self._at) // BLOCK)
@@ -169,10 +175,11 @@ def _read_at(descriptor: int, view: memoryview, offset: int) -> int:
 
 
 class PlainReader:
-    """Hashes a file with SHA-256, all of its bytes in their order."""
+    """Hashes a file with SHA-256, all of its bytes in their order; ``each`` is called before each MiB."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, each: Callable[[], None] = lambda: None) -> None:
         self.descriptor = descriptor
+        self._each = each
         self._hash = sha256()
         self._at = 0
         self._buffer = bytearray(_CHUNK)
@@ -180,6 +187,7 @@ class PlainReader:
     def read_to(self, end: int) -> None:
         """Hash what lies before byte ``end``, as far as the file goes; raises OSError."""
         while self._at < end:
+            self._each()
             view = memoryview(self._buffer)[: min(end - self._at, _CHUNK)]
             filled = _read_at(self.descriptor, view, self._at)
             if not filled:
@@ -197,9 +205,9 @@ READERS: dict[str, type[Reader | PlainReader]] = {"fs-verity": Reader, "sha256":
 """By algorithm."""
 
 
-def digest_of(descriptor: int, algorithm: str = "fs-verity") -> str:
-    """Return the digest, ``sha256:…``, of an open file; raises OSError."""
-    return READERS[algorithm](descriptor).digest()
+def digest_of(descriptor: int, algorithm: str = "fs-verity", each: Callable[[], None] = lambda: None) -> str:
+    """Return the digest, ``sha256:…``, of an open file; raises OSError, and what ``each`` does."""
+    return READERS[algorithm](descriptor, each).digest()
 
 
 def open_plain(path: str | bytes | os.PathLike[str]) -> int:
@@ -218,6 +226,12 @@ def _serve() -> None:
     ``ALGORITHM PATH``: the digest of a file, or the number of the operating system's error. ``to PATH END``:
     hash what is written up to there, without an answer. ``end PATH``: the fs-verity digest of that file.
     """
+    asking = os.getppid()
+
+    def end_with_it() -> None:
+        if os.getppid() != asking:
+            os._exit(1)
+
     followed: dict[str, Reader] = {}
     failed: dict[str, int] = {}
     for line in sys.stdin:
@@ -226,7 +240,7 @@ def _serve() -> None:
             if what == "to":
                 if path not in failed:
                     if path not in followed:
-                        followed[path] = Reader(open_plain(bytes.fromhex(path)))
+                        followed[path] = Reader(open_plain(bytes.fromhex(path)), end_with_it)
                     followed[path].read_to(int(rest[0]))
                 continue
             if path in failed:
@@ -234,7 +248,7 @@ def _serve() -> None:
             reader = followed.pop(path, None)
             descriptor = open_plain(bytes.fromhex(path)) if reader is None else reader.descriptor
             try:
-                answer = reader.digest() if reader is not None else digest_of(descriptor, what)
+                answer = reader.digest() if reader is not None else digest_of(descriptor, what, end_with_it)
             finally:
                 os.close(descriptor)
         except OSError as error:

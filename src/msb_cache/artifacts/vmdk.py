@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from msb_cache.artifacts.verity import open_plain
 from msb_cache.errors import CorruptArtifactError, InvalidImageError
 
 MAX_BYTES = 16 << 20
@@ -79,7 +80,7 @@ def read(path: Path) -> list[Extent]:
         CorruptArtifactError: it is no descriptor of a disk of flat extents.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with open(open_plain(path), "rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise CorruptArtifactError(f"the disk descriptor {path.name} is over {MAX_BYTES >> 20} MiB")

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 
 from msb_cache.artifacts.hashing import Hashing
 from msb_cache.artifacts.kinds import KINDS
-from msb_cache.artifacts.layout import lock_path
+from msb_cache.artifacts.layout import lease_path, lock_path
 from msb_cache.artifacts.locks import is_free
 from msb_cache.audit.files import DiskProblem, IndexedFiles
 from msb_cache.engines.digesting import Measured, record, rewritten_by_msb, stamp
@@ -29,6 +29,7 @@ from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import EventStore
 from msb_cache.failpoints import reached
 from msb_cache.home import checks
+from msb_cache.home.checks import Check
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections.digests import Artifact
 from msb_cache.projections.rows import DigestRow
@@ -57,7 +58,7 @@ class DataRequest:
 
     Attributes:
         sample: the part of all bytes to look at, above 0 and up to 1: of the files that were not looked at
-            for longest, so many that they have it.
+            for longest, so many that they have it. Files that were not as they were are always looked at.
         max_age_ns: leave out what was looked at no longer ago, in nanoseconds; None: nothing.
         progress: gets how far it is, in the caller's thread.
     """
@@ -80,7 +81,9 @@ class DataCheck:
     digested: list[Path] = field(default_factory=list)
     """Of these the log had no digest, and has one now."""
     undigested: list[Path] = field(default_factory=list)
-    """Of these it had none, and could not get one."""
+    """Of these it had none, and they changed while they were read."""
+    busy: list[Path] = field(default_factory=list)
+    """Another process was working with these, and they were not as they were: nothing is said of them."""
     rewritten: dict[Path, int] = field(default_factory=dict)
     """These are not as they were, and msb wrote them anew; by path, the position of the event saying so."""
     not_recorded: str | None = None
@@ -103,6 +106,7 @@ def check(
     by_msb: bool,
     broken: Set[Path],
     observe: Callable[[], object],
+    unsound: str | None,
 ) -> tuple[DataCheck, list[DiskProblem]]:
     """Look at the bytes of files; what is wrong with them is returned beside.
 
@@ -114,15 +118,17 @@ def check(
         by_msb: whether msb keeps the home.
         broken: files that are known to be wrong, and are left out.
         observe: records what msb did.
+        unsound: why nothing is recorded, in a log that is not what it was; None: it is.
     """
     found, problems = DataCheck(), list[DiskProblem]()
+    found.not_recorded = unsound
     last = _last(ledger)
     items = _items(index, broken)
-    items.sort(key=lambda item: last.get(item.artifact, 0))
+    items.sort(key=lambda item: _checked_at(last, item) or 0)
     chosen = _chosen(items, last, request)
     found.left_out = len(items) - len(chosen)
     total = sum(item.size for item in chosen)
-    recorder = _Recorder(ledger, found)
+    recorder = _Recorder(ledger, found, recording=unsound is None)
     with closing(recorder), closing(_measured(chosen)) as results:
         for item, measured in results:
             found.files += 1
@@ -133,15 +139,16 @@ def check(
             if measured is None:
                 pass  # it went meanwhile: what is missing is told elsewhere
             elif isinstance(measured, OSError):
+                recorder.bad[item.artifact] = None
                 problems.append(_problem(index, item, "damaged", measured.strerror or "cannot be read"))
             elif item.artifact[0] == "flat" and measured.digest != item.artifact[1]:
-                recorder.bad.append(item.artifact)
+                recorder.bad[item.artifact] = None
                 detail = f"its digest is {measured.digest}, and msb named it by that which it had"
                 problems.append(_problem(index, item, "altered", detail))
             elif expected is None:
                 recorder.seen.append(measured)
             elif measured.digest == expected.digest:
-                recorder.good.append(item.artifact)
+                recorder.good[item.artifact] = measured.stamp.inode
             else:
                 observe()
                 problems += _looked_again(ledger, index, item, recorder, by_msb=by_msb)
@@ -149,10 +156,11 @@ def check(
                 request.progress(DataProgress(found.files, len(chosen), found.bytes, total))
             recorder.now_and_then()
             reached("verify.measured")
-    recorder.forget_others([item.artifact for item in items])
+    recorder.forget_others()
     times = _last(ledger)
-    if items and all(item.artifact in times for item in items):
-        found.oldest_ns = min(times[item.artifact] for item in items)
+    ages = [_checked_at(times, item) for item in items]
+    if ages and None not in ages:
+        found.oldest_ns = min(age for age in ages if age is not None)
     return found, problems
 
 
@@ -165,24 +173,31 @@ def _items(index: IndexedFiles, broken: Set[Path]) -> list[_Item]:
     return items
 
 
-def _chosen(items: Sequence[_Item], last: Mapping[Artifact, int], request: DataRequest) -> list[_Item]:
+def _chosen(items: Sequence[_Item], last: Mapping[Artifact, Check], request: DataRequest) -> list[_Item]:
     now, chosen = time.time_ns(), []
     left = request.sample * sum(item.size for item in items)
     for item in items:
-        time_ns = last.get(item.artifact)
+        time_ns = _checked_at(last, item)
+        if time_ns is None and item.artifact in last:
+            chosen.append(item)  # it was not as it was
+            continue
         lately = time_ns is not None and time_ns <= now  # one from the future says nothing
         if lately and request.max_age_ns is not None and now - (time_ns or 0) <= request.max_age_ns:
             continue
-        if left <= 0:
-            break
-        left -= item.size
-        chosen.append(item)
+        if left > 0:
+            left -= item.size
+            chosen.append(item)
     return chosen
+
+
+def _checked_at(last: Mapping[Artifact, Check], item: _Item) -> int | None:
+    found = last.get(item.artifact)
+    return None if found is None else found.checked_at
 
 
 def _measured(items: Sequence[_Item]) -> Generator[tuple[_Item, Measured | OSError | None]]:
     """Yield each file with its digest, as they come."""
-    count = len(os.sched_getaffinity(0))
+    count = _processors()
     with ExitStack() as stack:
         # Its threads are waited for last, when what they wait for has ended.
         pool = stack.enter_context(ThreadPoolExecutor(count, thread_name_prefix="msb-cache-data"))
@@ -221,7 +236,14 @@ def _measured(items: Sequence[_Item]) -> Generator[tuple[_Item, Measured | OSErr
                 future.cancel()
 
 
-def _last(ledger: Ledger) -> dict[Artifact, int]:
+def _processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # on Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _last(ledger: Ledger) -> dict[Artifact, Check]:
     # Beside the index, and no evidence: where it cannot be read, all is looked at.
     with suppress(MicrosandboxError, sqlite3.Error), ledger.read() as connection:
         if connection is not None:
@@ -233,8 +255,6 @@ def _looked_again(
     ledger: Ledger, index: IndexedFiles, item: _Item, recorder: _Recorder, *, by_msb: bool
 ) -> list[DiskProblem]:
     """Return what is wrong with a file that seemed to be, and was not only being made anew just then."""
-    expected: tuple[str, str, int] | None = None
-    measured: Measured | None = None
     for number in range(_LOOKS):
         time.sleep(_PAUSE * number)
         with ledger.read() as connection:
@@ -249,21 +269,23 @@ def _looked_again(
             return [_problem(index, item, "damaged", error.strerror or "cannot be read")]
         measured = Measured(item.artifact, item.path, looks, digest)
         if digest == expected[0]:
-            recorder.good.append(item.artifact)
+            recorder.good[item.artifact] = looks.inode
             return []
-        if is_free(lock_path(item.path)) and stamp(item.path) == looks:
+        locks = (lock_path(item.path), lease_path(item.path))
+        if all(map(is_free, locks)) and stamp(item.path) == looks:
             break
-    assert expected is not None  # noqa: S101
-    assert measured is not None  # noqa: S101
+    else:
+        recorder.found.busy.append(item.path)
+        return []
     if by_msb and item.artifact[0] != "flat":
         with ledger.read() as connection:
-            written = measured.stamp.mtime_ns
-            seq = None if connection is None else rewritten_by_msb(connection, item.artifact, written)
+            last = None if connection is None else checks.last(connection, item.artifact)
+            seq = None if connection is None else rewritten_by_msb(connection, measured, last)
         if seq is not None:
             recorder.found.rewritten[item.path] = seq
             recorder.seen.append(measured._replace(before=expected[0]))
             return []
-    recorder.bad.append(item.artifact)
+    recorder.bad[item.artifact] = None
     was, how, event = expected
     since = "when it was made" if how == "made" else "when it was first seen"
     detail = f"its digest is {measured.digest}, and was {was} {since} (event {event})"
@@ -291,11 +313,12 @@ def _problem(index: IndexedFiles, item: _Item, problem: str, detail: str) -> Dis
 class _Recorder:
     """Takes down what was found every few seconds, so that a check which is broken off is not for nothing."""
 
-    def __init__(self, ledger: Ledger, found: DataCheck) -> None:
+    def __init__(self, ledger: Ledger, found: DataCheck, *, recording: bool) -> None:
         self.found = found
         self._ledger = ledger
-        self.good: list[Artifact] = []
-        self.bad: list[Artifact] = []
+        self._recording = recording
+        self.good: dict[Artifact, int | None] = {}
+        self.bad: dict[Artifact, int | None] = {}
         self.seen: list[Measured] = []
         self._at = time.monotonic()
 
@@ -307,24 +330,27 @@ class _Recorder:
         """Take down what was found until now, also where the check is broken off."""
         self._write()
 
-    def forget_others(self, named: Sequence[Artifact]) -> None:
+    def forget_others(self) -> None:
         """Drop what is known of files that there are no more."""
-        if self.found.not_recorded is None:
+        if self._recording and self.found.not_recorded is None:
             with suppress(LogError, BusyError), self._ledger.write(uuid7(), owner="any") as transaction:
-                checks.forget_others(transaction.connection, named)
+                checks.forget_others(transaction.connection)
 
     def _write(self) -> None:
-        good, bad, seen = self.good, self.bad, self.seen
-        self.good, self.bad, self.seen, self._at = [], [], [], time.monotonic()
-        recorded: list[Artifact] = []
-        if good or bad or seen:
-            try:
-                with self._ledger.write(uuid7(), owner="any") as transaction:
-                    recorded = record(transaction, good, seen)
-                    checks.forget(transaction.connection, bad)  # what reuses one looks at it
-            except (LogError, BusyError) as error:
-                self.found.not_recorded = str(error)
-        for each in seen:
+        self._at = time.monotonic()
+        if not self._recording or not (self.good or self.bad or self.seen):
+            return
+        try:
+            with self._ledger.write(uuid7(), owner="any") as transaction:
+                recorded = record(transaction, self.good, self.seen)
+                checks.remember(transaction.connection, self.bad, None)  # what reuses one looks at it
+        except (LogError, BusyError) as error:
+            self.found.not_recorded = str(error)
+            return  # tried again with what is found next
+        self.found.not_recorded = None
+        for each in self.seen:
             if each.before is None:
-                known = self.found.digested if each.artifact in recorded else self.found.undigested
-                known.append(each.path)
+                (self.found.digested if each.artifact in recorded else self.found.undigested).append(
+                    each.path
+                )
+        self.good, self.bad, self.seen = {}, {}, []

@@ -144,9 +144,19 @@ def verify(
             by_msb=found.owned_by_msb,
             broken=broken,
             observe=observe,
+            unsound=_not_to_be_written(found),
         )
         found.disk += altered
     return found
+
+
+def _not_to_be_written(found: Verification) -> str | None:
+    """Return why nothing is to be added to a log: one that is not what it was is evidence."""
+    if isinstance(found.chain, chain.Break):
+        return "the log is not sound"
+    if found.rewound or found.contradiction:
+        return "the log does not go on from what was noted of it"
+    return None
 
 
 def take_checkpoint(ledger: Ledger) -> Checkpoint:

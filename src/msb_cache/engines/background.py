@@ -76,7 +76,7 @@ class Background:
         measured, self._measured, self._recorded = self._measured, [], time.monotonic()
         if measured:
             with self._ledger.write(uuid7(), owner="any") as transaction:
-                record(transaction, (), measured)
+                record(transaction, {}, measured)
 
     def _look(self) -> None:
         if time.monotonic() - self._looked < _AGAIN_SECONDS:

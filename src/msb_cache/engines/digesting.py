@@ -6,7 +6,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +14,13 @@ from msb_cache.artifacts.kinds import KINDS
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.home import checks
+from msb_cache.home.checks import Check
 from msb_cache.home.ledger import Transaction
 from msb_cache.projections import digests, images
 from msb_cache.projections.digests import Artifact
 
 _MOMENT = 10**9
-_PULL_TAKES = 600 * 10**9
+_PULL_TAKES = 3600 * 10**9
 """Nanoseconds between a file that a pull writes and the record of the reference, at the most."""
 
 
@@ -60,48 +61,70 @@ def digested(kind: ev.ArtifactKind, subject: str, digest: str, how: str) -> NewE
     return NewEvent(known, subject)
 
 
-def record(transaction: Transaction, good: Sequence[Artifact], seen: Sequence[Measured]) -> list[Artifact]:
+def record(
+    transaction: Transaction, good: Mapping[Artifact, int | None], seen: Sequence[Measured]
+) -> list[Artifact]:
     """Take note that files are as the log says, and what others are of which it says otherwise or nothing.
 
     Args:
         transaction: what it is written in.
-        good: those that are.
+        good: those that are, with their inodes.
         seen: the others.
 
     Returns:
         Those of the others whose digest the log has now. One that has changed meanwhile, or of which another
-        process has recorded something, is left out.
+        process has recorded something else, is left out.
     """
     connection, new = transaction.connection, list[Artifact]()
+    now = {**good}
     for each in seen:
         kind, subject = each.artifact
         if kind == "flat" and each.digest != subject:
             continue  # msb names it by its digest, so it has been altered
         known = digests.digest(connection, each.artifact)
-        if (known and known.digest) == each.before and stamp(each.path) == each.stamp:
+        if stamp(each.path) != each.stamp:
+            continue
+        if (known and known.digest) == each.before:
             transaction.append([digested(kind, subject, each.digest, "seen")])  # type: ignore[arg-type]
-            new.append(each.artifact)
-    checks.remember(connection, [*good, *new], time.time_ns())
+        elif known is None or known.digest != each.digest:
+            continue
+        new.append(each.artifact)
+        now[each.artifact] = each.stamp.inode
+    checks.remember(connection, now, time.time_ns())
     return new
 
 
-def rewritten_by_msb(connection: sqlite3.Connection, artifact: Artifact, mtime_ns: int) -> int | None:
+def rewritten_by_msb(connection: sqlite3.Connection, measured: Measured, last: Check | None) -> int | None:
     """Return the event that says that msb pulled or loaded an image with this file when it was written.
 
     In a home of msb its ``pull --force`` writes every file of an image anew, and where we had made one, in
-    other bytes. None: no event says so.
+    other bytes. It puts another file in the place, so one that was changed where it is was changed by others.
+
+    Args:
+        connection: the index.
+        measured: the file as it is now.
+        last: what came of the last look at it.
+
+    Returns:
+        None: no event says so.
     """
-    kind, subject = artifact
+    kind, subject = measured.artifact
+    if last is not None and last.inode == measured.stamp.inode:
+        return None
     if kind == "metadata":
-        references = [subject]
+        references = {subject}
     else:
-        manifests = images.manifests_with(connection, subject) if kind == "layer" else [subject]
-        references = [name for digest in manifests for name in images.references_of(connection, digest)]
-    marks = ", ".join("?" * len(references))
+        # Of all images that ever had it: the one that msb pulled may have gone since.
+        manifests = [subject]
+        if kind == "layer":
+            added = "SELECT DISTINCT subject FROM events WHERE type = 'manifest.added' AND instr(data, ?)"
+            manifests = [digest for (digest,) in connection.execute(added, (subject,))]
+        references = {name for digest in manifests for name in images.references_of(connection, digest)}
+    marks, written = ", ".join("?" * len(references)), measured.stamp.mtime_ns
     row = connection.execute(
         f"SELECT seq FROM events WHERE subject IN ({marks}) AND type IN ('image.pulled', 'image.used') "  # noqa: S608
         "AND occurred_at BETWEEN ? AND ? AND json_extract(data, '$.holder') IS NULL "
         "AND json_extract(data, '$.run') IS NULL ORDER BY seq DESC LIMIT 1",
-        (*references, mtime_ns - _MOMENT, mtime_ns + _PULL_TAKES),
+        (*references, written - _MOMENT, written + _PULL_TAKES),
     ).fetchone()
     return row[0] if row else None

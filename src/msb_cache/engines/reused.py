@@ -14,6 +14,7 @@ from msb_cache.artifacts.digests import digest_of
 from msb_cache.engines.digesting import Measured, record, rewritten_by_msb, stamp
 from msb_cache.eventstore import events as ev
 from msb_cache.home import checks
+from msb_cache.home.checks import Check
 from msb_cache.home.ledger import Ledger, Transaction
 from msb_cache.projections import digests
 from msb_cache.projections.digests import Artifact
@@ -41,7 +42,7 @@ class Reused:
         self._note = note
         self._remedy = remedy
         self._found: dict[Artifact, bool] = {}
-        self._good: list[Artifact] = []
+        self._good: dict[Artifact, int | None] = {}
         self._seen: list[Measured] = []
 
     def is_as_known(self, kind: ev.ArtifactKind, subject: str, path: Path) -> bool:
@@ -57,34 +58,43 @@ class Reused:
         with self._ledger.read() as connection:
             known = None if connection is None else digests.digest(connection, artifact)
             last = None if connection is None else checks.last(connection, artifact)
+        good_at = None if last is None else last.checked_at
         # One from the future says nothing: it was made by a clock that was ahead.
-        if known is not None and last is not None and 0 <= now - last <= self._max_age_ns:
+        if known is not None and good_at is not None and 0 <= now - good_at <= self._max_age_ns:
             return True
         if looks is None:
             return False
-        digest = digest_of(kind, path)
+        try:
+            digest = digest_of(kind, path)
+        except OSError as error:
+            self._say(f"the {kind} {short(subject)} cannot be read ({error.strerror}); {self._remedy}")
+            return False
         if known is not None and digest == known.digest:
-            self._good.append(artifact)
+            self._good[artifact] = looks.inode
             return True
         measured = Measured(artifact, path, looks, digest, None if known is None else known.digest)
-        if known is not None and not self._is_rewritten(measured):
-            diagnostics.warning(f"{kind}.altered", subject=subject, digest=digest, known=known.digest)
-            if self._note is not None:
-                self._note(
+        if known is not None:
+            seq = self._rewritten(measured, last)
+            if seq is None:
+                diagnostics.warning(f"{kind}.altered", subject=subject, digest=digest, known=known.digest)
+                self._say(
                     f"the {kind} {short(subject)} is not as it was {known.how}: its digest is "
                     f"{short(digest)}, not {short(known.digest)}; {self._remedy}"
                 )
-            return False
+                return False
+            self._say(f"the {kind} {short(subject)} was written anew by msb, as of event {seq}")
         self._seen.append(measured)
         return True
 
-    def _is_rewritten(self, measured: Measured) -> bool:
+    def _rewritten(self, measured: Measured, last: Check | None) -> int | None:
         if not self._ledger.owned_by_msb:
-            return False
+            return None
         with self._ledger.read() as connection:
-            return connection is not None and (
-                rewritten_by_msb(connection, measured.artifact, measured.stamp.mtime_ns) is not None
-            )
+            return None if connection is None else rewritten_by_msb(connection, measured, last)
+
+    def _say(self, sentence: str) -> None:
+        if self._note is not None:
+            self._note(sentence)
 
     @property
     def is_new(self) -> bool:

@@ -7,38 +7,52 @@ compared once more.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from msb_cache.projections.digests import Artifact
 
 
-def last(connection: sqlite3.Connection, artifact: Artifact) -> int | None:
-    """Return when an artifact was last found to be as the log says, in ns since the epoch, UTC."""
+class Check(NamedTuple):
+    """When a file was last found to be as the log says, and its inode then.
+
+    In ns since the epoch, UTC; None: when it was last read, it was not.
+    """
+
+    checked_at: int | None
+    inode: int | None
+
+
+def last(connection: sqlite3.Connection, artifact: Artifact) -> Check | None:
+    """Return what came of the last look at an artifact; None: there was none."""
     row = connection.execute(
-        "SELECT checked_at FROM digest_check WHERE kind = ? AND subject = ?", artifact
+        "SELECT checked_at, inode FROM digest_check WHERE kind = ? AND subject = ?", artifact
     ).fetchone()
-    return row[0] if row else None
+    return Check(*row) if row else None
 
 
-def all_of(connection: sqlite3.Connection) -> dict[Artifact, int]:
-    """Return when each was, of those that ever were."""
-    rows = connection.execute("SELECT kind, subject, checked_at FROM digest_check")
-    return {(kind, subject): time for kind, subject, time in rows}
+def all_of(connection: sqlite3.Connection) -> dict[Artifact, Check]:
+    """Return what came of the last look at each."""
+    rows = connection.execute("SELECT kind, subject, checked_at, inode FROM digest_check")
+    return {(kind, subject): Check(*rest) for kind, subject, *rest in rows}
 
 
-def remember(connection: sqlite3.Connection, artifacts: Iterable[Artifact], time_ns: int) -> None:
-    """Take note that these are as the log says, within the caller's transaction."""
+def remember(
+    connection: sqlite3.Connection, artifacts: Mapping[Artifact, int | None], time_ns: int | None
+) -> None:
+    """Take note that these, by their inodes, are as the log says; None for a time: that they are not.
+
+    Within the caller's transaction.
+    """
     connection.executemany(
-        "INSERT OR REPLACE INTO digest_check (kind, subject, checked_at) VALUES (?, ?, ?)",
-        [(*artifact, time_ns) for artifact in artifacts],
+        "INSERT OR REPLACE INTO digest_check (kind, subject, checked_at, inode) VALUES (?, ?, ?, ?)",
+        [(*artifact, time_ns, inode) for artifact, inode in artifacts.items()],
     )
 
 
-def forget(connection: sqlite3.Connection, artifacts: Iterable[Artifact]) -> None:
-    """Drop the notes of artifacts that are not as the log says, within the caller's transaction."""
-    connection.executemany("DELETE FROM digest_check WHERE kind = ? AND subject = ?", artifacts)
-
-
-def forget_others(connection: sqlite3.Connection, named: Iterable[Artifact]) -> None:
-    """Drop the notes of artifacts that there are no more, within the caller's transaction."""
-    forget(connection, all_of(connection).keys() - set(named))
+def forget_others(connection: sqlite3.Connection) -> None:
+    """Drop the notes of artifacts that have no digest any more, within the caller's transaction."""
+    connection.execute(
+        "DELETE FROM digest_check WHERE checked_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM digest d "
+        "WHERE d.kind = digest_check.kind AND d.subject = digest_check.subject)"
+    )

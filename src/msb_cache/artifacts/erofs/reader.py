@@ -16,6 +16,7 @@ from typing import NamedTuple
 from msb_cache.artifacts.erofs import format as fmt
 from msb_cache.artifacts.footprint import footprint
 from msb_cache.artifacts.tree import MAX_NAME, MAX_TARGET, Node
+from msb_cache.artifacts.verity import open_plain
 from msb_cache.errors import CorruptArtifactError
 
 _KNOWN_COMPAT = fmt.COMPAT_CHECKSUM | fmt.COMPAT_MTIME
@@ -46,7 +47,7 @@ def read_image(path: Path) -> Image:
 
     Raises :class:`CorruptArtifactError`, or OSError if the file cannot be opened or read.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = open_plain(path)
     try:
         source = _Source(fd, path.name)
         return _Reader(source).read()

@@ -394,12 +394,12 @@ def _stage_layers(
         target = staging / ledger.layout.layer(layer.diff_id).name
         written = _convert(layer, target, claims[layer.diff_id], hashing, stop, give_up)
         syncs.begin(target)
+        digest = hashing.finish(target)  # while the disk writes
         layers.put(layer.diff_id, written, target)
         layers.converted.add(layer.diff_id)
         diagnostics.info("layer.converted", diff_id=layer.diff_id, bytes=written.size_bytes)
         reached("add.layer")
-        assert written.digest is not None  # noqa: S101
-        return _Staged("layer", layer.diff_id, target, written.digest)
+        return _Staged("layer", layer.diff_id, target, digest)
 
     with ThreadPoolExecutor(workers, thread_name_prefix="msb-cache-layer") as pool:
         futures = [pool.submit(stage, layer) for layer in wanted.values()]
@@ -441,7 +441,9 @@ def _convert(
 ) -> LayerImage:
     with layer.open() as stream:
         try:
-            written = write_layer(_until(stop, stream.entries()), target, claim, hashing)
+            written = write_layer(
+                _until(stop, stream.entries()), target, claim, partial(hashing.written, target)
+            )
             stream.verify()
         except BaseException as error:
             give_up(error)  # now, for leaving the stream waits until its last read has returned
@@ -541,14 +543,16 @@ def _publish(ledger: Ledger, staged: Sequence[_Staged]) -> None:
 
 def _digest(transaction: Transaction, staged: Sequence[_Staged]) -> None:
     """Record what the bytes of the files are that were made."""
-    made, now = [], time.time_ns()
+    made = []
     for item in staged:
         known = digests.digest(transaction.connection, (item.kind, item.subject))
         # A metadata file is written at every pull, with the same bytes as a rule.
         if item.kind != "metadata" or known is None or (known.digest, known.how) != (item.digest, "made"):
             made.append(digested(item.kind, item.subject, item.digest, "made"))
     transaction.append(made)
-    checks.remember(transaction.connection, [(item.kind, item.subject) for item in staged], now)
+    checks.remember(
+        transaction.connection, {(item.kind, item.subject): None for item in staged}, time.time_ns()
+    )
 
 
 def _events(
