@@ -241,7 +241,7 @@ def _use_often(cache: ImageCache, folder: Path) -> None:
 
 
 def _look_back(cache: ImageCache, folder: Path) -> None:
-    cache.list(as_of=9)
+    cache.list(as_of=14)
 
 
 def _back_up(cache: ImageCache, folder: Path) -> None:

@@ -263,4 +263,5 @@ if __name__ == "__main__":
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks ends this one
+    os.nice(10)  # what is hashed is being written, or was made long ago: neither waits for it
     _serve()
