@@ -424,9 +424,11 @@ def test_what_a_killed_load_left_is_settled_first(cache: ImageCache, tmp_path: P
     path = files_of(Path(cache.home))["layer"]
     content = path.read_bytes()
     path.write_bytes(content.replace(b"a" * 4000, b"c" * 4000))
-    with Ledger(Layout(cache.home)).write(uuid7()) as transaction:  # as of another release's file
+    ledger = Ledger(Layout(cache.home))
+    with ledger.write(uuid7()) as transaction:  # as of another release's file
         known = digested("layer", A.layers[1].diff_id, digest_of("layer", path), "seen")
         transaction.append([known])
+    ledger.close()
     path.write_bytes(path.read_bytes()[:-4096])
     (tmp_path / "a.tar").write_bytes(docker_archive(A))
     cache.close()

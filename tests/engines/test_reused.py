@@ -219,8 +219,10 @@ def test_killed_before_it_says_what_it_made(cache: ImageCache, archives: dict[st
     path = Layout(cache.home).layer(BASE.diff_id)
     ours = path.read_bytes()
     flip(path)
-    with Ledger(Layout(cache.home)).write(uuid7()) as transaction:  # as of another release's file
+    ledger = Ledger(Layout(cache.home))
+    with ledger.write(uuid7()) as transaction:  # as of another release's file
         transaction.append([digested("layer", BASE.diff_id, digest_of("layer", path), "seen")])
+    ledger.close()
     path.write_bytes(path.read_bytes()[:-4096])  # so that the load makes it anew
     cache.close()
 
