@@ -41,7 +41,11 @@ def naive_merge(layers: list[list[Member]]) -> dict[bytes, Any]:
         layer = flatten(tree_of(*members))
         for path in [path for path, value in layer.items() if value[10]]:
             inside = [each for each in layer if each == path or each.startswith(path + b"/")]
-            over_a_file = path in merged and not merged[path][0][0].startswith("d")
+            # What the layer hides with an opaque directory above is not there any more.
+            parts = path.split(b"/")
+            above = [b"", *(b"/".join(parts[:end]) for end in range(1, len(parts)))]
+            hidden = any(layer[top][9] for top in above if top in layer)
+            over_a_file = not hidden and path in merged and not merged[path][0][0].startswith("d")
             if over_a_file and all(layer[each][10] or is_whiteout(layer[each]) for each in inside):
                 for each in inside:
                     del layer[each]
