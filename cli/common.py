@@ -88,9 +88,17 @@ def max_age_option(command: F) -> F:
     """Add ``--max-age DURATION`` of what adds images."""
     return click.option(
         "--max-age",
+        "max_age_ns",
         metavar="DURATION",
+        callback=_max_age_ns,
         help="Read layers that are here already if that was last done longer ago; default: 30 days.",
     )(command)
+
+
+def _max_age_ns(ctx: click.Context, parameter: click.Parameter, text: str | None) -> int:
+    from msb_cache.models import MAX_AGE_NS
+
+    return MAX_AGE_NS if text is None else duration_ns(text)
 
 
 def limit_option(command: F) -> F:

@@ -9,7 +9,6 @@ import click
 from msb_cache.cli.common import (
     PATH,
     done,
-    duration_ns,
     examples,
     max_age_option,
     note,
@@ -42,7 +41,7 @@ def load(
     path: str | None,
     tags: tuple[str, ...],
     platform: str | None,
-    max_age: str | None,
+    max_age_ns: int,
     quiet: bool,
 ) -> None:
     """Add the images of a docker-save or OCI archive.
@@ -58,9 +57,10 @@ def load(
     if path in (None, "-") and sys.stdin is None:
         raise click.UsageError("nothing to load: stdin is closed")
     source = sys.stdin.buffer if path is None or path == "-" else path
-    age = {} if max_age is None else {"max_age_ns": duration_ns(max_age)}
     with open_cache(home, quiet=quiet) as cache:
-        handles = cache.load(source, tag=tags, platform=platform, note=None if quiet else note, **age)
+        handles = cache.load(
+            source, tag=tags, platform=platform, max_age_ns=max_age_ns, note=None if quiet else note
+        )
     if not quiet:
         for handle in handles:
             done("Loaded", handle.reference)

@@ -11,7 +11,6 @@ import click
 from msb_cache.cli import output
 from msb_cache.cli.common import (
     done,
-    duration_ns,
     examples,
     max_age_option,
     note,
@@ -75,7 +74,7 @@ def pull(
     insecure: bool,
     ca_certs: Path | None,
     jobs: int,
-    max_age: str | None,
+    max_age_ns: int,
     quiet: bool,
 ) -> None:
     """Pull an image from its registry.
@@ -87,7 +86,6 @@ def pull(
         raise click.BadParameter(f"{ca_certs} is no file", param_hint="--ca-certs")
     credential = _credential(username, password_stdin)
     Reference.parse(reference)  # before msb is said to pull it
-    age = {} if max_age is None else {"max_age_ns": duration_ns(max_age)}
     with open_cache(home, quiet=quiet) as cache, display(quiet) as progress:
         if cache.kept_by_msb and not quiet:
             output.line(f"  msb pulls {reference} …", err=True)
@@ -100,8 +98,8 @@ def pull(
             options=RegistryOptions(insecure=insecure, ca_certs=ca_certs),
             jobs=jobs,
             progress=progress,
+            max_age_ns=max_age_ns,
             note=None if quiet else note,
-            **age,
         )
     if not quiet:
         _print_result(pulled.reference, pulled.recorded.data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -19,11 +18,7 @@ def digest_of(kind: str, path: str | Path) -> str:
     Raises:
         OSError: it cannot be read, or is no file.
     """
-    descriptor = verity.open_plain(path)
-    try:
-        return verity.digest_of(descriptor, KINDS[kind].algorithm)
-    finally:
-        os.close(descriptor)
+    return verity.digest_of_file(path, KINDS[kind].algorithm)
 
 
 def digest_of_content(content: bytes) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ import msgspec
 
 from msb_cache.artifacts.kinds import KINDS
 from msb_cache.artifacts.layout import Layout, lease_path, lock_path
+from msb_cache.artifacts.verity import open_plain
 from msb_cache.errors import CorruptArtifactError
 
 MAX_BYTES = 64 * 1024
@@ -66,11 +66,7 @@ def read_ref(path: str | os.PathLike[str]) -> FlatRef:
 
 
 def _content(path: str | os.PathLike[str]) -> bytes:
-    # Opened without waiting: a pipe in its place has no writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError("it is no file")
+    with open(open_plain(path), "rb") as file:
         return file.read(MAX_BYTES + 1)
 
 

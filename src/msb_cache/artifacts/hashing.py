@@ -77,11 +77,7 @@ class Hashing:
             found = self._asked(f"{algorithm} {_named(path)}")
             if found is not None:
                 return found
-        descriptor = verity.open_plain(path)
-        try:
-            return verity.digest_of(descriptor, algorithm, self._check_open)
-        finally:
-            os.close(descriptor)
+        return verity.digest_of_file(path, algorithm, self._check_open)
 
     def _asked(self, line: str) -> str | None:
         """Return the answer to a line; None: there is none, or it is an error that shows here as well."""

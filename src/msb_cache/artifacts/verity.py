@@ -220,6 +220,19 @@ def open_plain(path: str | bytes | os.PathLike[str]) -> int:
     return descriptor
 
 
+def digest_of_file(
+    path: str | bytes | os.PathLike[str],
+    algorithm: str = "fs-verity",
+    each: Callable[[], None] = lambda: None,
+) -> str:
+    """Return the digest of the file at ``path`` itself; raises as ``open_plain`` and ``digest_of`` do."""
+    descriptor = open_plain(path)
+    try:
+        return digest_of(descriptor, algorithm, each)
+    finally:
+        os.close(descriptor)
+
+
 def _serve() -> None:
     """Answer on stdout what is asked on stdin, a line each; paths are in hexadecimal.
 
@@ -246,11 +259,13 @@ def _serve() -> None:
             if path in failed:
                 raise OSError(failed.pop(path), "")
             reader = followed.pop(path, None)
-            descriptor = open_plain(bytes.fromhex(path)) if reader is None else reader.descriptor
-            try:
-                answer = reader.digest() if reader is not None else digest_of(descriptor, what, end_with_it)
-            finally:
-                os.close(descriptor)
+            if reader is None:
+                answer = digest_of_file(bytes.fromhex(path), what, end_with_it)
+            else:
+                try:
+                    answer = reader.digest()
+                finally:
+                    os.close(reader.descriptor)
         except OSError as error:
             if what == "to":
                 failed[path] = error.errno or EIO
