@@ -57,6 +57,7 @@ ORDER = (
     "sync",
     "watch",
     "info",
+    "df",
 )
 """The commands that have a place in the help; others follow, sorted by their names."""
 

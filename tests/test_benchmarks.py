@@ -42,6 +42,8 @@ SMALL = {
     "list-cold-10000": {"images": 100, "rounds": 1},
     "inspect-cold": {"rounds": 1},
     "history-cold": {"rounds": 1},
+    "df": {"images": 50, "rounds": 3},
+    "df-cold": {"images": 50, "rounds": 1},
     "sync": {"images": 100, "rounds": 3},
     "sync-first": {"images": 100, "rounds": 1},
     "sync-boots": {"images": 20, "before": 200, "rounds": 2},

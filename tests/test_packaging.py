@@ -190,6 +190,8 @@ PLANTED = [
     ("src/msb_cache/models.py", "import msb_cache.cache"),
     ("src/msb_cache/session.py", "import msb_cache.commands.remove"),
     ("src/msb_cache/commands/planted.py", "import msb_cache.audit.verify"),
+    ("src/msb_cache/audit/planted.py", "import msb_cache.care.disk_usage"),
+    ("src/msb_cache/care/planted.py", "import msb_cache.cache"),
     ("src/msb_cache/queries/planted.py", "import msb_cache.session"),
     ("src/msb_cache/engines/msb/planted.py", "import msb_cache.engines.own.add"),
     ("src/msb_cache/engines/own/planted.py", "import msb_cache.engines.msb.delete"),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from table import Measured
 
-from works import commands, images, index, prune, sync
+from works import commands, disk, images, index, prune, sync
 
 Work = Callable[..., Measured]
 
@@ -21,6 +21,8 @@ WORKS: dict[str, Work] = {
     "history-cold": commands.history,
     "history-first": commands.first_of_history,
     "events-first": commands.first_of_events,
+    "df": disk.usage,
+    "df-cold": disk.df,
     "sync": sync.unchanged,
     "sync-first": sync.first,
     "sync-boots": sync.boots,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         with_backend,
     )
     from msb_cache.cache import ImageCache
+    from msb_cache.care.disk_usage import DiskCategory, DiskUsage, ImageUsage, LogUsage
     from msb_cache.commands.hand_over import HandedOver
     from msb_cache.errors import (
         BusyError,
@@ -100,7 +101,9 @@ __all__ = [
     "DataProgress",
     "DataRequest",
     "DifferingLayer",
+    "DiskCategory",
     "DiskImageFormat",
+    "DiskUsage",
     "HandedOver",
     "HeldImage",
     "HistoryEvent",
@@ -120,6 +123,7 @@ __all__ = [
     "ImagePruneReport",
     "ImagePullFailedError",
     "ImageReasons",
+    "ImageUsage",
     "InvalidConfigError",
     "InvalidImageError",
     "InvalidReferenceError",
@@ -128,6 +132,7 @@ __all__ = [
     "LayerReasons",
     "LocalBackend",
     "LogError",
+    "LogUsage",
     "ManifestReasons",
     "MicrosandboxError",
     "Moved",
@@ -170,6 +175,7 @@ _MODULES = {
     "msb_cache.audit.data": ("DataCheck", "DataProgress", "DataRequest"),
     "msb_cache.audit.layers": ("DifferingLayer", "LayerComparison"),
     "msb_cache.cache": ("ImageCache",),
+    "msb_cache.care.disk_usage": ("DiskCategory", "DiskUsage", "ImageUsage", "LogUsage"),
     "msb_cache.commands.hand_over": ("HandedOver",),
     "msb_cache.eventstore.store": ("Actor", "StoredEvent"),
     "msb_cache.image": ("Image",),

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from msb_cache.audit.restore import RestoreReport
     from msb_cache.audit.schema import SchemaProblem
     from msb_cache.audit.verify import Verification
+    from msb_cache.care.disk_usage import DiskUsage
     from msb_cache.commands.hand_over import HandedOver
     from msb_cache.engines.choose import EngineChoice
     from msb_cache.engines.decision import Confirm, Preview
@@ -628,6 +629,19 @@ class ImageCache:
         choice = self._session.choice()
         is_new = choice.is_open(self._ledger)
         return info(self._ledger, self._session.engine(), is_new=is_new, wants_msb=choice.wants_msb)
+
+    def disk_usage(self) -> DiskUsage:
+        """Return what the home takes of the disk, by image and by kind of file, and what would come free.
+
+        Sizes are measured, and those of the cache add up to what ``du`` says of it. Appends nothing. What
+        cannot be read is left out, and is in the result's ``notes``.
+
+        Raises:
+            CorruptLogError: the index is damaged.
+        """
+        from msb_cache.care.disk_usage import disk_usage
+
+        return disk_usage(self._session)
 
     def sync(self, *, force: bool = False) -> SyncReport:
         """Record what msb did in this home since the last time; in a home of our own, nothing.

@@ -159,6 +159,7 @@ def commands(at: dict[str, Any]) -> dict[str, list[list[object]]]:
         "sync": [["sync"]],
         "watch": [["watch", HOSTILE]],
         "info": [["info"], ["--home", folder / HOSTILE, "info"], ["--home", f"{archive}/x", "use", "a"]],
+        "df": [["df"], ["df", HOSTILE]],
         "prune": [["prune", "-n", "--orphans"], ["prune", "-y", "--reason", HOSTILE]],
         "remove": [["remove", "evil:1"], ["remove", "-f", "evil:1", HOSTILE]],
     }
@@ -197,6 +198,7 @@ def test_json_has_the_text_itself(hostile: dict[str, Any], call: Call) -> None:
         ["why", "gone:1"],
         ["verify"],
         ["info"],
+        ["df"],
         ["list"],
         ["replay"],
         ["prune", "-n"],

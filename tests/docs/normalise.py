@@ -36,6 +36,8 @@ _MASKS = (
     (re.compile(r"\b20\d{6}T\d{6}Z-[0-9a-f]{12}\b"), "<set aside>"),
     (re.compile(r"\b((?:head|hash)\W{1,5})[0-9a-f]{12,64}\b"), r"\1<hash>"),
     (re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])"), "<log id>"),
+    # What folders take, and so all of the cache, and a database, is for the file system to say.
+    (re.compile(r"^(folders|cache/ in all|log \(db\S+|Log:) .*$", re.MULTILINE), r"\1 <size>"),
 )
 # Who changed msb's database is told only to root, and not at all on a machine that is busy with much else.
 _CHANGED_BY = re.compile(r"(?:seen by )?charlie@laptop \(msb \w+(?: \w+)?\)")

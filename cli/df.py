@@ -1,0 +1,123 @@
+"""The df command: what a home takes of the disk, and what would come free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.common import examples, format_option, note, open_cache
+from msb_cache.wording import duration
+
+if TYPE_CHECKING:
+    from msb_cache.care.disk_usage import DiskCategory, DiskUsage, ImageUsage, LogUsage
+
+_SHOWN = {
+    "layer": "layers",
+    "flat": "flat roots",
+    "downloads": "partial downloads",
+    "locks": "lock files",
+    "total": "cache/ in all",
+    "log": "log (db/msb-cache.db)",
+    "index_copies": "copies of the index (db/snapshots)",
+    "set_aside": "databases set aside (db/set-aside)",
+    "reserve": "reserve (db/reserve)",
+    "msb_database": "msb's database (db/msb.db)",
+}
+"""How categories are called, where that is not their name."""
+
+
+@click.command(
+    short_help="Show what the cache takes of the disk.",
+    epilog=examples("msb-cache df", "msb-cache df --format json"),
+)
+@format_option
+@click.pass_obj
+def df(home: str | None, format_: str) -> None:
+    """Show what the cache takes of the disk, by image and by kind of file.
+
+    Sizes are measured, and those of the cache add up to what `du` says. RECLAIMABLE is of an image what would
+    come free if it alone were removed now, and of a kind of file what a prune would free.
+    """
+    with open_cache(home) as cache:
+        found = cache.disk_usage()
+    for sentence in found.notes:
+        note(sentence)
+    if format_ == "json":
+        from msgspec import to_builtins
+
+        output.json(to_builtins(found))
+    elif found.log is None and not found.cache_total.files and not any(each.files for each in found.outside):
+        output.line("Nothing of this home is on the disk yet.", err=True)
+    else:
+        _print(found)
+
+
+COMMAND = df
+
+
+def _print(found: DiskUsage) -> None:
+    if found.images:
+        output.table(
+            ("IMAGE", "SIZE", "UNIQUE", "SHARED", "FLAT", "RECLAIMABLE", "IN USE"),
+            map(_image, found.images),
+            right=(1, 2, 3, 4, 5),
+        )
+        output.line()
+    output.table(
+        ("WHAT", "FILES", "LOGICAL", "ALLOCATED", "RECLAIMABLE"), _categories(found), right=(1, 2, 3, 4)
+    )
+    output.line()
+    if found.log is not None:
+        output.line(f"Log:          {_log(found.log)}")
+    output.line(f"Reclaimable:  {_reclaimable(found)}")
+
+
+def _image(image: ImageUsage) -> tuple[str, ...]:
+    in_use = [output.plural(len(image.holders), "holder")] if image.holders else []
+    in_use += [f"{image.running:,} running"] if image.running else []
+    return (
+        image.reference or output.short(image.manifest_digest),
+        output.size(image.allocated_bytes),
+        output.size(image.unique_bytes),
+        output.size(image.shared_bytes),
+        output.size(image.flat_allocated_bytes) if image.flat_allocated_bytes else "-",
+        output.size(image.reclaimable_bytes),
+        ", ".join(in_use) or "-",
+    )
+
+
+def _categories(found: DiskUsage) -> Iterator[tuple[str, ...]]:
+    for each in (*found.cache, found.cache_total):
+        if each.files:
+            yield *_amounts(each), output.size(each.reclaimable_bytes)
+    for each in found.outside:
+        if each.files:
+            yield *_amounts(each), "-"  # no command of ours frees it
+
+
+def _amounts(each: DiskCategory) -> tuple[str, ...]:
+    name = _SHOWN.get(each.name, each.name)
+    return name, f"{each.files:,}", output.size(each.logical_bytes), output.size(each.allocated_bytes)
+
+
+def _log(log: LogUsage) -> str:
+    from msb_cache.care.disk_usage import MONTH_NS
+
+    has = f"{output.size(log.allocated_bytes)}, {output.plural(log.events, 'event')}"
+    if log.bytes_per_month is None:
+        return f"{has}; it is too young to say how it grows"
+    if log.counted_ns < MONTH_NS:
+        period = f"the {duration(log.counted_ns)} since it began"
+    else:
+        period = f"the last {duration(log.counted_ns)} ({output.plural(log.counted_events, 'event')})"
+    return f"{has}; it grows by about {output.size(log.bytes_per_month)} a month, as in {period}"
+
+
+def _reclaimable(found: DiskUsage) -> str:
+    plain = f"{output.size(found.prune_bytes)} by `msb-cache prune`"
+    if not found.orphans_bytes:
+        return plain
+    return f"{plain}, {output.size(found.orphans_bytes)} more with `--orphans`"

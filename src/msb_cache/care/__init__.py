@@ -1,0 +1,1 @@
+"""Looking after a home: what it takes of the disk."""
