@@ -21,10 +21,10 @@ from timing import cpu_seconds
 
 from msb_cache import ImageCache
 from msb_cache.artifacts.layout import Layout
-from msb_cache.engines.prune_plan import plan_prune
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections import state
+from msb_cache.retention.plan import plan_prune
 
 SIZES = (100, 1_000, 10_000, 100_000)
 BASE = 1_000

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from msb_cache.cli import output
-from msb_cache.cli.describe import kept_because, who_in_full
+from msb_cache.cli.because import Reason, because
+from msb_cache.cli.considered import shown_repository
+from msb_cache.cli.describe import who_in_full
 from msb_cache.cli.event_lines import subject
 from msb_cache.projections.deletions import ArtifactReport, DeletionReport, DeletionSummary
 from msb_cache.queries.resolve import as_typed, familiar
 
 if TYPE_CHECKING:
+    from msb_cache.eventstore.events import Judged
     from msb_cache.models import ImagePruneReport
 
 
@@ -75,8 +79,20 @@ def deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]:
                 "rule": kept.rule,
                 "by": list(kept.holders),
                 "more": kept.more,
+                **_looked_at(kept),
+                "because": judged_because(kept, report.policy, goes=False),
             }
             for kept in report.kept
+        ]
+        found["going"] = [
+            {
+                "subject": each.subject,
+                "spelling": each.spelling,
+                "rule": each.rule,
+                **_looked_at(each),
+                "because": judged_because(each, report.policy, goes=True),
+            }
+            for each in report.going
         ]
     return found
 
@@ -102,10 +118,13 @@ def print_deletion(report: DeletionReport) -> None:
     if report.images:
         output.line()
         output.line(f"Images removed ({len(report.images)})")
+        going = {(each.subject, each.spelling): each for each in report.going}
         for reference, data in report.images:
-            forced = "   forced" if data.forced else ""
+            more = "   forced" if data.forced else ""
+            if (each := going.get((reference, data.spelling))) is not None:
+                more = f"   {judged_because(each, report.policy, goes=True)}"
             name = as_typed(reference, data.spelling)
-            output.line(f"  {name}   {data.manifest_digest}{forced}")
+            output.line(f"  {name}   {data.manifest_digest}{more}")
     if report.artifacts:
         output.line()
         output.line(f"Artifacts ({len(report.artifacts)})")
@@ -127,8 +146,35 @@ def print_deletion(report: DeletionReport) -> None:
         output.line()
         output.line(f"Kept ({len(report.kept)})")
         for kept in report.kept:
-            because = kept_because(kept.rule, kept.holders, kept.more)
-            output.line(f"  {subject(kept.subject, kept.spelling)}   {because}")
+            said = judged_because(kept, report.policy, goes=False)
+            output.line(f"  {subject(kept.subject, kept.spelling)}   {said}")
+
+
+def judged_because(judged: Judged, policy: Mapping[str, Any], *, goes: bool) -> str:
+    """Return why a deletion took or kept an image, in words; ``policy`` is the deletion's."""
+    is_digest = judged.subject.startswith("sha256:")
+    names = [name if name.startswith("sha256:") else familiar(name) for name in judged.holders]
+    reason = Reason(
+        goes,
+        judged.rule,
+        names,
+        judged.more,
+        judged.idle_ns,
+        judged.age_ns,
+        judged.rank,
+        judged.until_ns,
+        None if is_digest else shown_repository(judged.subject),
+    )
+    return because(reason, policy)
+
+
+def _looked_at(judged: Judged) -> dict[str, Any]:
+    return {
+        "idle_ns": judged.idle_ns,
+        "age_ns": judged.age_ns,
+        "rank": judged.rank,
+        "until": output.rfc3339(judged.until_ns),
+    }
 
 
 def _artifact_note(artifact: ArtifactReport) -> str:

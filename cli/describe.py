@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -54,20 +54,6 @@ def _detail(detail: str | Moment) -> str:
 def holder_of(event: StoredEvent) -> str:
     """Return the sandbox or snapshot that an event is about besides its subject; empty: none."""
     return getattr(event.data, "holder", None) or ""
-
-
-def kept_because(rule: str, by: Sequence[str], more: int = 0) -> str:
-    """Return why a deletion keeps something: its rule in words, and those it is kept for."""
-    from msb_cache.queries.resolve import familiar
-
-    names = ", ".join(short(name) if name.startswith("sha256:") else familiar(name) for name in by)
-    if more:
-        names += f" and {more} more"
-    if rule == "unknown":
-        return "msb does not know it, and what msb needs of it cannot be told"
-    if rule == "shared":
-        return f"shares layers with {names}, which msb does not know"
-    return f"{rule} by {names}" if names else rule
 
 
 def who(actor: Actor) -> str:

@@ -78,6 +78,7 @@ def _print(found: DiskUsage) -> None:
 def _image(image: ImageUsage) -> tuple[str, ...]:
     in_use = [output.plural(len(image.holders), "holder")] if image.holders else []
     in_use += [f"{image.running:,} running"] if image.running else []
+    in_use += ["pinned"] if image.pinned else []
     return (
         image.reference or output.short(image.manifest_digest),
         output.size(image.allocated_bytes),

@@ -39,8 +39,8 @@ def diff(
 ) -> None:
     """Show what changed in the cache between two moments, or since one.
 
-    That is images that came (+), went (-) or moved to another digest (~), holds that came and went, and by
-    how many bytes the cache grew or shrank. The second moment is now, unless it is given.
+    That is images that came (+), went (-) or moved to another digest (~), holds and pins that came and went,
+    and by how many bytes the cache grew or shrank. The second moment is now, unless it is given.
 
     With --log layers are shown whose bytes are others than in another host's log. msb-cache makes the same
     bytes of a layer everywhere.
@@ -118,10 +118,16 @@ def _changes_fields(changes: Changes) -> dict[str, Any]:
         ],
         "held": [hold_fields(hold) for hold in changes.held],
         "released": [hold_fields(hold) for hold in changes.released],
+        "pinned": changes.pinned,
+        "unpinned": changes.unpinned,
         "bytes_before": changes.bytes_before,
         "bytes_after": changes.bytes_after,
         "bytes_changed": changes.bytes_changed,
     }
+
+
+def _pinned(subject: str) -> str:
+    return output.short(subject) if subject.startswith("sha256:") else subject
 
 
 def _print_changes(changes: Changes) -> None:
@@ -135,6 +141,8 @@ def _print_changes(changes: Changes) -> None:
         ),
         *(("+", "hold", hold.holder, short(hold.manifest_digest)) for hold in changes.held),
         *(("-", "hold", hold.holder, short(hold.manifest_digest)) for hold in changes.released),
+        *(("+", "pin", _pinned(pin), "") for pin in changes.pinned),
+        *(("-", "pin", _pinned(pin), "") for pin in changes.unpinned),
     ]
     if rows:
         output.columns(rows)

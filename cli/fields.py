@@ -9,6 +9,7 @@ from msb_cache.cli import output
 if TYPE_CHECKING:
     from msb_cache.models import ImageHandle
     from msb_cache.queries.as_of import Hold
+    from msb_cache.queries.pins import Pin
 
 
 def image_fields(handle: ImageHandle) -> dict[str, Any]:
@@ -38,4 +39,24 @@ def hold_fields(hold: Hold) -> dict[str, Any]:
         "status": hold.status,
         "root": hold.root,
         "labels": dict(hold.labels),
+        "until": output.rfc3339(hold.until_ns),
+    }
+
+
+def pin_name(pin: Pin) -> str:
+    """Return what a pin is of, as people see it."""
+    return output.short(pin.manifest_digest) if pin.reference is None else pin.reference
+
+
+def pin_fields(pin: Pin) -> dict[str, Any]:
+    """Return a pin as fields for JSON."""
+    return {
+        "reference": pin.reference,
+        "digest": pin.manifest_digest,
+        "here": pin.here,
+        "by": pin.by,
+        "reason": pin.reason,
+        "since": output.rfc3339(pin.since_ns),
+        "until": output.rfc3339(pin.until_ns),
+        "enforced": pin.enforced,
     }

@@ -51,13 +51,14 @@ def _print(holds: Sequence[Hold]) -> None:
             output.short(hold.manifest_digest),
             hold.reference or "-",
             output.local_time_with_offset(hold.since_ns),
+            output.local_time_with_offset(hold.until_ns),
             _more(hold) or "-",
         )
         for hold in holds
     ]
-    names = ("HOLDER", "STATUS", "DIGEST", "REFERENCE", "SINCE", "MORE")
-    # What only sandboxes of msb's have is left out where nothing has it.
-    shown = [n for n in range(len(names)) if n not in (1, 5) or any(row[n] != "-" for row in rows)]
+    names = ("HOLDER", "STATUS", "DIGEST", "REFERENCE", "SINCE", "UNTIL", "MORE")
+    # What only sandboxes of msb's have, or few holds, is left out where nothing has it.
+    shown = [n for n in range(len(names)) if n not in (1, 5, 6) or any(row[n] != "-" for row in rows)]
     output.table([names[n] for n in shown], [[row[n] for n in shown] for row in rows])
 
 

@@ -71,6 +71,8 @@ def _print(found: HomeInfo) -> None:
         taken = f"{output.size(found.flat_allocated_bytes)} on disk"
         line("Flat roots", f"{found.flat_roots:,}, {output.size(found.flat_bytes)}, {taken}")
     line("Holds", f"{found.holds:,}")
+    if found.pins:
+        line("Pins", f"{found.pins:,}")
     kept = output.size(found.reserve) if found.reserve else "no room is kept"
     line("Reserve", f"{kept} for a deletion on a full disk")
     if found.restored_at is not None:

@@ -14,6 +14,7 @@ from msb_cache.cli.filters import as_of_option
 
 if TYPE_CHECKING:
     from msb_cache.models import ImageDetail
+    from msb_cache.queries.pins import Pin
 
 _SETTINGS = ("entrypoint", "cmd", "working_dir", "user", "stop_signal", "env", "labels")
 
@@ -24,36 +25,38 @@ _SETTINGS = ("entrypoint", "cmd", "working_dir", "user", "stop_signal", "env", "
 @format_option
 @click.pass_obj
 def inspect(home: str | None, reference: str, as_of: str | None, format_: str) -> None:
-    """Show an image's configuration, layers and holders.
+    """Show an image's configuration, layers, holders and pins.
 
     REF is a reference, or a digest or its beginning.
     """
     with open_cache(home) as cache:
         detail = cache.inspect(reference, as_of=as_of)
         holders = cache.holders(reference, as_of=as_of)
+        pins = cache.pins(reference, as_of=as_of)
     if format_ == "json":
-        output.json(_detail_fields(detail, holders))
+        output.json(_detail_fields(detail, holders, pins))
     else:
-        _print_detail(detail, holders)
+        _print_detail(detail, holders, pins)
 
 
 COMMAND = inspect
 
 
-def _detail_fields(detail: ImageDetail, holders: list[str]) -> dict[str, Any]:
-    from msb_cache.cli.fields import image_fields
+def _detail_fields(detail: ImageDetail, holders: list[str], pins: list[Pin]) -> dict[str, Any]:
+    from msb_cache.cli.fields import image_fields, pin_fields
 
     config = detail.config
     return {
         **image_fields(detail.handle),
         "holders": holders,
+        "pins": [pin_fields(pin) for pin in pins],
         "config": None if config is None else asdict(config),
         "layers": [asdict(layer) for layer in detail.layers],
         "flat": None if detail.flat is None else asdict(detail.flat),
     }
 
 
-def _print_detail(detail: ImageDetail, holders: list[str]) -> None:
+def _print_detail(detail: ImageDetail, holders: list[str], pins: list[Pin]) -> None:
     handle, config = detail.handle, detail.config
 
     def line(name: str, value: str) -> None:
@@ -70,6 +73,10 @@ def _print_detail(detail: ImageDetail, holders: list[str]) -> None:
     elif handle.idle_since_ns is not None:
         line("Idle since", output.local_time(handle.idle_since_ns))
     line("Held by", ", ".join(holders) or "nobody")
+    for pin in pins:
+        of = " by its digest" if pin.reference is None else ""
+        until = "" if pin.until_ns is None else f" until {output.local_time(pin.until_ns)}"
+        line("Pinned by", f"{pin.by}{of}{until}{'' if pin.reason is None else f': {pin.reason}'}")
     if detail.flat is not None:
         root = detail.flat
         taken = "missing" if root.allocated_bytes is None else f"{output.size(root.allocated_bytes)} on disk"

@@ -25,6 +25,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_NOT_FOUND = 3
 EXIT_IN_USE = 4
+EXIT_BOUND = 5
 
 ORDER = (
     "pull",
@@ -38,6 +39,9 @@ ORDER = (
     "hold",
     "release",
     "holders",
+    "pin",
+    "unpin",
+    "pins",
     "diff",
     "why",
     "last-used",
@@ -62,7 +66,9 @@ ORDER = (
 """The commands that have a place in the help; others follow, sorted by their names."""
 
 NO_COMMANDS = (
+    "because",
     "common",
+    "considered",
     "deletions",
     "describe",
     "differences",
@@ -74,6 +80,7 @@ NO_COMMANDS = (
     "logging",
     "main",
     "output",
+    "policy",
     "progress",
 )
 """The modules of this folder that are no commands; each of the others offers its own as ``COMMAND``."""
@@ -215,7 +222,7 @@ def cli(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 usage, 3 not found, 4 in use."""
+    """Run the command line and exit: 0 done, 1 failed, 2 usage, 3 not found, 4 in use, 5 a bound."""
     # A command ends soon, and what it makes in large numbers are trees that live as long.
     gc.set_threshold(100_000)
     code = run(arguments)
@@ -254,8 +261,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         output.error(error.format_message())
         return error.exit_code
     except errors.MicrosandboxError as error:
-        output.error(f"{error}{_release_hint(error)}")
-        return _exit_code(error)
+        output.error(said(error))
+        return exit_code(error)
     except BrokenPipeError:
         # The reader of our output has gone; writing more, also at exit, would only fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -269,21 +276,33 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
+def said(error: errors.MicrosandboxError) -> str:
+    """Return an error's sentence, with what ends a use, where that is what is in the way."""
+    return f"{error}{_release_hint(error)}"
+
+
 def _release_hint(error: errors.MicrosandboxError) -> str:
-    """Return what ends a use, where that is what is in the way."""
     if not isinstance(error, errors.ImageInUseError):
         return ""
-    ends = (
-        "`msb rm NAME` deletes a sandbox" if error.seen_in_msb else "`msb-cache release HOLDER` ends a hold"
-    )
-    return f"; {ends}, `remove --force` drops the reference only"
+    if error.pinned:
+        ends = f"`msb-cache unpin {error.pinned}` ends that"
+        forced = "`remove --force` removes it all the same"
+    else:
+        ends = "`msb-cache release HOLDER` ends a hold"
+        if error.seen_in_msb:
+            ends = "`msb rm NAME` deletes a sandbox"
+        forced = "`remove --force` drops the reference only"
+    return f"; {ends}, {forced}" if error.forcible else f"; {ends}"
 
 
-def _exit_code(error: errors.MicrosandboxError) -> int:
+def exit_code(error: errors.MicrosandboxError) -> int:
+    """Return the exit code of an error."""
     if isinstance(error, errors.ImageNotFoundError | errors.OperationNotFoundError):
         return EXIT_NOT_FOUND
     if isinstance(error, errors.ImageInUseError):
         return EXIT_IN_USE
+    if isinstance(error, errors.BoundNotKeptError):
+        return EXIT_BOUND
     if isinstance(error, errors.InvalidReferenceError | errors.InvalidConfigError):
         return EXIT_USAGE
     return EXIT_FAILED

@@ -6,9 +6,9 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import click
 
@@ -106,11 +106,9 @@ def _fit(
     """
     columns = [*zip(header, *rows, strict=True)]
     widths = [max(map(len, column)) for column in columns]
-    if not _on_terminal():
+    if not _on_terminal(sys.stdout):
         return widths, None, gap
-    import shutil  # its archive formats load six modules
-
-    room = shutil.get_terminal_size().columns
+    room = _room()
     if sum(widths) + gap * (len(widths) - 1) <= room:
         return widths, None, gap
     for level, narrowest in enumerate(_NARROWEST):
@@ -154,14 +152,42 @@ def _middle_out(width: int) -> Cut:
     return cut
 
 
-def _on_terminal() -> bool:
-    return sys.stdout is not None and sys.stdout.isatty()
+def _on_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
+def _room() -> int:
+    import shutil  # its archive formats load six modules
+
+    return shutil.get_terminal_size().columns
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
     """Print aligned columns; those in ``right`` are aligned to the right."""
-    lines = [[printable(cell) for cell in row] for row in rows]
-    _print_rows(header, lines, (), right)
+    _print_rows(header, [[printable(cell) for cell in row] for row in rows], (), right)
+
+
+def whole_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), err: bool = False
+) -> None:
+    """Print aligned columns of which nothing is cut.
+
+    A terminal without room for that has the last one on a line of its own, below the others.
+    """
+    cells = [[*header], *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    fits = sum(widths) + 3 * (len(widths) - 1) <= _room() or not _on_terminal(
+        sys.stderr if err else sys.stdout
+    )
+
+    def rendered() -> Iterator[Sequence[str | Styled]]:
+        for number, row in enumerate(cells):
+            padded = _padded(row, widths, right)
+            shown = ["   ".join(padded)] if fits else ["  ".join(padded[:-1]), f"    {row[-1]}"]
+            for text in shown:
+                yield [text] if number else [styled(text.rstrip(), bold=True)]
+
+    lines(rendered(), err=err)
 
 
 def long_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
@@ -204,11 +230,11 @@ def fitted(rows: Sequence[Sequence[str]]) -> Callable[[Sequence[str]], list[str]
     return lambda row: _padded(_cut([*map(printable, row)], cuts), widths)
 
 
-def lines(found: Iterable[Sequence[str | Styled]]) -> None:
+def lines(found: Iterable[Sequence[str | Styled]], *, err: bool = False) -> None:
     """Print lines, each of its parts, as they come, a screenful at a time."""
     texts = map(_rendered, found)
     while screenful := [*islice(texts, SCREENFUL)]:
-        click.echo("\n".join(screenful))
+        click.echo("\n".join(screenful), err=err)
 
 
 def columns(rows: Iterable[Sequence[str]], *, err: bool = False) -> None:

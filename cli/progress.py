@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,15 @@ from msb_cache.cli.common import on_terminal
 
 if TYPE_CHECKING:
     from msb_cache.audit.data import DataProgress
+    from msb_cache.engines.decision import Progress as DeletionProgress
+    from msb_cache.engines.decision import Report
     from msb_cache.engines.engine import Progress
     from msb_cache.oci.registry.downloads import LayerProgress
+
+
+_SHOWN_AFTER = 0.5
+"""Seconds after which a deletion has a bar, if it is of few files."""
+_MANY = 2000
 
 
 @contextmanager
@@ -78,6 +86,41 @@ def _bars() -> Iterator[Progress]:
             bars.update(tasks[progress.layer], completed=progress.done, state=state)
 
         yield show
+
+
+@contextmanager
+def deleting(quiet: bool) -> Iterator[Report | None]:
+    """Show on a terminal how far a deletion is; what is given takes each step, None elsewhere or if quiet."""
+    if quiet or not on_terminal(sys.stderr):
+        yield None
+        return
+    bars: Any = None
+    task: Any = None
+    began = time.monotonic()
+
+    def show(progress: DeletionProgress) -> None:
+        nonlocal bars, task
+        if progress.stopped:
+            if bars is not None:
+                bars.stop()
+            return
+        if bars is None:
+            if progress.total < _MANY and time.monotonic() - began < _SHOWN_AFTER:
+                return  # what is over at once needs no bar
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+            columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            bars = Progress("  deleted", *columns, console=Console(stderr=True), transient=True)
+            bars.start()
+            task = bars.add_task("deleted", total=progress.total)
+        bars.update(task, completed=progress.done, total=progress.total)
+
+    try:
+        yield show
+    finally:
+        if bars is not None:
+            bars.stop()
 
 
 @contextmanager

@@ -1,130 +1,150 @@
-"""The prune command: what would go, the question, and what went."""
+"""The prune command: what would go and why, the question, and what went."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec.structs import asdict
 
-from msb_cache.cli import output
+from msb_cache.cli import output, progress
 from msb_cache.cli.common import (
     examples,
     format_option,
+    note,
     on_terminal,
     open_cache,
     quiet_option,
     reason_option,
 )
+from msb_cache.cli.considered import considered_fields, print_considered
 from msb_cache.cli.deletions import failures, freed
-from msb_cache.cli.describe import kept_because
 from msb_cache.cli.leftovers import leftover_cells, leftover_fields
+from msb_cache.cli.policy import policy_of, policy_options
 from msb_cache.queries.resolve import seen_name
 
 if TYPE_CHECKING:
     from msb_cache.engines.decision import Preview
-    from msb_cache.engines.prune_plan import Plan
 
 
 @click.command(
-    epilog=examples("msb-cache prune --dry-run", 'msb-cache prune --yes --reason "the disk is full"')
+    short_help="Remove what nothing uses, or what rules choose.",
+    epilog=examples(
+        "msb-cache prune --dry-run --unused-for 14d",
+        "msb-cache prune --max-size 20GiB --keep-last 2 --yes",
+        'msb-cache prune --yes --reason "the disk is full"',
+    ),
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only show what would go; nothing is recorded.")
+@policy_options
 @click.option("--orphans", is_flag=True, help="Also delete files that the index does not name.")
+@click.option("--orphans-only", is_flag=True, help="Delete those, and no image.")
 @reason_option
 @format_option
 @quiet_option("Print nothing but errors; with --dry-run, references only.")
 @click.pass_obj
 def prune(
-    home: str | None, yes: bool, dry_run: bool, orphans: bool, reason: str | None, format_: str, quiet: bool
+    home: str | None,
+    /,
+    yes: bool,
+    dry_run: bool,
+    orphans: bool,
+    orphans_only: bool,
+    reason: str | None,
+    format_: str,
+    quiet: bool,
+    **rules: Any,
 ) -> int:
-    """Remove every image that nothing uses.
+    """Remove every image that nothing uses, or those that rules choose.
 
-    That is: no sandbox and no snapshot. What was deleted, kept and why is recorded: see `msb-cache prunes`.
+    What a sandbox or a snapshot holds, what runs and what is pinned never goes. Of the rest an image goes if
+    it is selected, has every age that is given, and is not protected; with --max-size or --min-free, the
+    least recently used go until that holds. What was deleted, kept and why is recorded: see `msb-cache
+    prunes`.
     """
+    policy = policy_of(rules)
     with open_cache(home, reason=reason, quiet=quiet) as cache:
+        if not dry_run and not yes and not on_terminal(sys.stdin):
+            raise click.UsageError(
+                "nobody to ask: stdin is no terminal; use --yes, or --dry-run to look first"
+            )
+        asked = cache.plan_prune(policy, orphans=orphans, orphans_only=orphans_only)
+        said = policy.recorded()
         if dry_run:
-            shown = cache.preview_prune(orphans=orphans)
+            shown = asked.preview()
             if format_ == "json":
-                output.json(_preview_fields(shown))
+                output.json(_preview_fields(shown, said))
             elif quiet:
                 for reference in shown.plan.references:
                     output.line(seen_name(shown.plan.naming, reference))
             else:
-                _print_preview(shown)
+                print_preview(shown, said)
+            asked.check(shown)
+            _say_what_is_missing(asked.shortfall)
             return 0
-        if not yes and not on_terminal(sys.stdin):
-            raise click.UsageError(
-                "nobody to ask: stdin is no terminal; use --yes, or --dry-run to look first"
-            )
-        report = cache.prune(orphans=orphans, confirm=None if yes else _confirm)
+
+        def confirm(shown: Preview) -> bool:
+            print_preview(shown, said, err=True)  # beside the question, out of the way of what programs read
+            try:
+                return click.confirm("\nDelete these?", err=True)
+            except click.Abort:
+                output.line(err=True)  # behind the question, and what the terminal shows of Ctrl-C
+                raise
+
+        with progress.deleting(quiet) as report:
+            done = asked.run(confirm=None if yes else confirm, report=report)
+        _say_what_is_missing(asked.shortfall)
     if format_ == "json":
-        output.json(asdict(report))
-    elif report.operation is None:
+        output.json(asdict(done))
+    elif done.operation is None:
         if not quiet:
             output.line("Nothing was pruned.", err=True)
     elif not quiet:
-        _print_report(report)
-    return max(failures(report), default=0)
+        _print_report(done)
+    return max(failures(done), default=0)
 
 
 COMMAND = prune
 
 
-def _confirm(shown: Preview) -> bool:
-    _print_preview(shown, err=True)  # beside the question, and out of the way of what a program reads
-    try:
-        return click.confirm("\nDelete these?", err=True)
-    except click.Abort:
-        output.line(err=True)  # behind the question, and what the terminal shows of Ctrl-C
-        raise
+def _say_what_is_missing(shortfall: int) -> None:
+    if shortfall:  # and all that may go was to be taken, or it would be an error
+        note(f"the bound is not met: all that may go frees {output.size(shortfall)} too little")
 
 
-def _print_preview(shown: Preview, *, err: bool = False) -> None:
-    plan = shown.plan
+def print_preview(shown: Preview, policy: Mapping[str, Any], *, err: bool = False) -> None:
+    """Print each image that a deletion considers, and below them what goes in all."""
+    images = shown.images()
+    if images:
+        print_considered(images, policy, err=err)
+        output.line(err=err)
+    output.columns(leftover_cells(shown.leftovers), err=err)
+    plan, going = shown.plan, [each for each in images if each.goes]
+    if len(images) > len(going):
+        output.line(f"Keeps {output.plural(len(images) - len(going), 'image')}.", err=err)
     if plan.empty and not shown.artifacts:
         output.line("Nothing to delete.", err=err)
-    else:
-        counts = (
-            (len(plan.references), "reference", None),
-            (len(plan.manifests), "manifest", None),
-            (len(plan.layers), "layer", None),
-            (shown.orphans, "file that no image names", "files that no image names"),
-            (shown.count("flat"), "flat root", None),
-        )
-        parts = [output.plural(count, one, many) for count, one, many in counts if count]
-        size = freed(shown.bytes or 0, shown.count("flat"), shown.flat_bytes)
-        output.line(f"Deletes {', '.join(parts)}: {size}", err=err)
-        output.columns(
-            (
-                (seen_name(plan.naming, name), output.short(digest))
-                for name, digest in plan.references.items()
-            ),
-            err=err,
-        )
-        output.columns(leftover_cells(shown.leftovers), err=err)
-    if plan.kept:
-        output.line(f"Keeps {len(plan.kept)}", err=err)
-        rows = (
-            (
-                _subject(plan, kept.subject),
-                kept_because(kept.rule, [_subject(plan, name) for name in kept.by]),
-            )
-            for kept in plan.kept
-        )
-        output.columns(rows, err=err)
+        return
+    counts = (
+        (len(plan.references), "reference", None),
+        (len(plan.manifests), "manifest", None),
+        (len(plan.layers), "layer", None),
+        (shown.orphans, "file that no image names", "files that no image names"),
+        (shown.count("flat"), "flat root", None),
+    )
+    parts = [output.plural(count, one, many) for count, one, many in counts if count]
+    output.line(f"Deletes {', '.join(parts)}: {output.size(shown.freed_bytes)} come free.", err=err)
 
 
-def _subject(plan: Plan, name: str) -> str:
-    return output.short(name) if name.startswith("sha256:") else seen_name(plan.naming, name)
-
-
-def _preview_fields(shown: Preview) -> dict[str, Any]:
+def _preview_fields(shown: Preview, policy: Mapping[str, Any]) -> dict[str, Any]:
     plan = shown.plan
     return {
         "dry_run": True,
+        "policy": policy,
+        "considered": considered_fields(shown.images(), policy),
         "images": [
             {"reference": seen_name(plan.naming, name), "digest": digest}
             for name, digest in plan.references.items()
@@ -152,6 +172,8 @@ def _preview_fields(shown: Preview) -> dict[str, Any]:
         ],
         "bytes_reclaimable": shown.bytes,
         "flat_bytes_reclaimable": shown.flat_bytes,
+        "bytes_freed": shown.freed_bytes,
+        "bytes_missing": plan.shortfall,
     }
 
 
@@ -165,6 +187,7 @@ def _print_report(report: Any) -> None:
         *([("Orphans", f"{report.orphans_removed:,}")] if report.orphans_removed else []),
         *([("Flat roots", f"{report.flat_removed:,}")] if report.flat_removed else []),
         ("Reclaimed", freed(report.bytes_reclaimed, report.flat_removed, report.flat_bytes_reclaimed)),
+        *([("Kept", f"{report.skipped_in_use:,} used meanwhile")] if report.skipped_in_use else []),
     ):
         output.line(f"  {name + ':':<12} {value}")
     output.line(f"  {'Operation:':<12} {report.operation}")

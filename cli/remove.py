@@ -1,59 +1,134 @@
-"""The remove command: references, and what nothing else needs."""
+"""The remove command: images by name, pattern or digest, and what nothing else needs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec.structs import asdict
 
 from msb_cache.cli import output
-from msb_cache.cli.common import done, examples, note, open_cache, quiet_option, reason_option
+from msb_cache.cli.common import (
+    done,
+    examples,
+    format_option,
+    note,
+    open_cache,
+    quiet_option,
+    reason_option,
+)
 from msb_cache.cli.deletions import failures, freed
-from msb_cache.cli.main import EXIT_FAILED, EXIT_IN_USE, EXIT_NOT_FOUND
-from msb_cache.errors import ImageInUseError, ImageNotFoundError
+from msb_cache.cli.main import EXIT_FAILED, exit_code, said
+from msb_cache.queries.resolve import as_typed, seen_name
 
 if TYPE_CHECKING:
+    from msb_cache.cache import ImageCache
+    from msb_cache.engines.decision import Preview
+    from msb_cache.errors import MicrosandboxError
     from msb_cache.models import ImagePruneReport
 
 
-@click.command(epilog=examples('msb-cache remove app:1 --reason "app:2 is out"'))
-@click.argument("references", nargs=-1, required=True, metavar="REF...")
-@click.option("-f", "--force", is_flag=True, help="Drop the reference even while the image is held.")
+@click.command(
+    epilog=examples('msb-cache remove app:1 --reason "app:2 is out"', "msb-cache remove 'ghcr.io/acme/*' -n")
+)
+@click.argument("references", nargs=-1, required=True, metavar="REF|PATTERN|DIGEST...")
+@click.option("-f", "--force", is_flag=True, help="Drop what is held or pinned, too.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only show what would go; nothing is recorded.")
 @reason_option
-@quiet_option("Print nothing but errors.")
+@format_option
+@quiet_option("Print nothing but errors; with --dry-run, references only.")
 @click.pass_obj
 def remove(
-    home: str | None, references: tuple[str, ...], force: bool, reason: str | None, quiet: bool
+    home: str | None,
+    references: tuple[str, ...],
+    force: bool,
+    dry_run: bool,
+    reason: str | None,
+    format_: str,
+    quiet: bool,
 ) -> int:
     """Remove images and what nothing else needs.  [alias: rm]
 
+    All of them go as one operation; what cannot go is said, and the rest goes.
+
     With --force a held image loses its reference; its files stay until the last hold is released and
-    a prune runs.
+    a prune runs. A pin stays, and keeps the image when it comes again.
     """
-    codes = []
+    codes: list[int] = []
+
+    def refused(error: MicrosandboxError) -> None:
+        output.error(said(error))
+        codes.append(exit_code(error))
+
+    one = len(references) == 1 and not any(character in references[0] for character in "*?")
     with open_cache(home, reason=reason, quiet=quiet) as cache:
-        for reference in references:
-            try:
-                report = cache.remove(reference, force=force)
-            except (ImageNotFoundError, ImageInUseError) as error:
-                if len(references) == 1:
-                    raise
-                missing = isinstance(error, ImageNotFoundError)
-                output.error(str(error))
-                codes.append(EXIT_NOT_FOUND if missing else EXIT_IN_USE)
-            else:
-                if not quiet:
-                    size = freed(
-                        report.bytes_reclaimed or 0, report.flat_removed, report.flat_bytes_reclaimed
-                    )
-                    done("Removed", f"{reference}  ({size} freed)")
-                codes += _failures(report)
+        if dry_run:
+            shown = cache.preview_remove(references, force=force, refused=None if one else refused)
+            _print_preview(shown, format_, quiet)
+        else:
+            report = cache.remove(references, force=force, refused=None if one else refused)
+            if format_ == "json":
+                output.json(asdict(report))
+            elif not quiet:
+                _print_report(cache, references, report)
+            codes += _failures(report)
     if not codes:
         return 0
     return codes[0] if len(set(codes)) == 1 else EXIT_FAILED
 
 
 COMMAND = remove
+
+
+def _print_preview(shown: Preview, format_: str, quiet: bool) -> None:
+    plan = shown.plan
+    without = [digest for digest in plan.manifests if digest not in plan.references.values()]
+    names = [*(seen_name(plan.naming, name) for name in plan.references), *map(output.short, without)]
+    if format_ == "json":
+        fields: dict[str, Any] = {
+            "dry_run": True,
+            "images": [
+                {"reference": seen_name(plan.naming, name), "digest": digest}
+                for name, digest in plan.references.items()
+            ],
+            "manifests": [*plan.manifests],
+            "layers": [*plan.layers],
+            "bytes_reclaimable": shown.bytes,
+            "bytes_freed": shown.freed_bytes,
+        }
+        output.json(fields)
+        return
+    for name in names:
+        output.line(name if quiet else f"  {name}")
+    if quiet:
+        return
+    if not names:
+        output.line("Nothing to remove.")
+        return
+    counts = (len(names), "image"), (len(plan.manifests), "manifest"), (len(plan.layers), "layer")
+    parts = [output.plural(count, what) for count, what in counts if count]
+    output.line(f"Removes {', '.join(parts)}: {output.size(shown.freed_bytes)} come free.")
+
+
+def _print_report(cache: ImageCache, references: tuple[str, ...], report: ImagePruneReport) -> None:
+    if report.operation is None:
+        return
+    size = freed(report.bytes_reclaimed or 0, report.flat_removed, report.flat_bytes_reclaimed)
+    whole = cache.deletion(report.operation)
+    names = [as_typed(reference, data.spelling) for reference, data in whole.images]
+    if len(names) == len(references) == 1:
+        done("Removed", f"{references[0]}  ({size} freed)")
+        return
+    pointed_at = {data.manifest_digest for _, data in whole.images}
+    names += [
+        output.short(each.subject)
+        for each in whole.artifacts
+        if each.kind == "manifest" and each.outcome == "deleted" and each.subject not in pointed_at
+    ]
+    for name in names:
+        done("Removed", name)
+    if names:
+        output.line(f"  {output.plural(len(names), 'image')}, {size} freed", err=True)
 
 
 def _failures(report: ImagePruneReport) -> list[int]:

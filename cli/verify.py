@@ -242,9 +242,11 @@ def _print_verification(found: Verification) -> None:
         mark = output.styled("!", fg="yellow")
         output.line("  ", mark, f" disk     {output.plural(len(extra), 'file')} more than that")
     for problem in extra:
-        what = "no image names it; `msb-cache prune --orphans` deletes it"
+        what = "no image names it; `msb-cache prune --orphans-only` deletes it"
         if found.owned_by_msb:
-            what = "neither msb nor the log names it; `msb-cache prune --orphans` deletes it after an hour"
+            what = (
+                "neither msb nor the log names it; `msb-cache prune --orphans-only` deletes it after an hour"
+            )
         if problem.problem == "foreign":
             what = "not a file of the cache"
         elif problem.problem == "unclear":

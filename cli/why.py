@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,22 +10,37 @@ import click
 import msgspec
 
 from msb_cache.cli import output
+from msb_cache.cli.because import Reason, because
 from msb_cache.cli.common import examples, format_option, open_cache
-from msb_cache.cli.describe import describe, fields, holder_of, kept_because, who, who_in_full
+from msb_cache.cli.deletions import judged_because
+from msb_cache.cli.describe import describe, fields, holder_of, who, who_in_full
+from msb_cache.cli.policy import policy_of, rule_options
 from msb_cache.queries.resolve import familiar
-from msb_cache.queries.why import Fate, ImageReasons, LayerReasons, Loss, ManifestReasons, Reasons
+from msb_cache.queries.why import (
+    Fate,
+    ImageReasons,
+    LayerReasons,
+    Loss,
+    ManifestReasons,
+    Reasons,
+    UnderPolicy,
+)
+from msb_cache.retention.rules import repository
+from msb_cache.wording import duration
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
+    from msb_cache.retention.plan import Verdict
 
 _LISTED = 5  # names in a line; of the others the number
 
 
 @click.command(epilog=examples("msb-cache why app:1", "msb-cache why 695829d7"))
 @click.argument("target", metavar="REF|DIGEST")
+@rule_options
 @format_option
 @click.pass_obj
-def why(home: str | None, target: str, format_: str) -> None:
+def why(home: str | None, /, target: str, format_: str, **rules: Any) -> None:
     """Say why an image, manifest or layer is here, or gone.
 
     Who brought it, when and from where; who holds it; what shares its layers; what a prune would do to it.
@@ -32,16 +48,67 @@ def why(home: str | None, target: str, format_: str) -> None:
 
     A DIGEST is that of a manifest or a layer (diff ID or blob), or a unique beginning of
     it: at least four digits, with sha256: or without.
+
+    With rules as for `msb-cache prune`, also what those would do to an image now, and when.
     """
+    policy = policy_of(rules)
     with open_cache(home) as cache:
-        found = cache.why(target)
+        found = cache.why(target, policy=policy if policy.has_rules else None)
+    under = None if isinstance(found, LayerReasons) else found.policy
     if format_ == "json":
-        output.json(_reasons_fields(found))
+        fields_ = _reasons_fields(found)
+        if under is not None:
+            fields_["policy"] = _policy_fields(found, under, policy.recorded())
+        output.json(fields_)
     else:
         _print_reasons(found)
+        if under is not None:
+            _line("By rules", _policy_line(found, under, policy.recorded()))
 
 
 COMMAND = why
+
+
+def _policy_because(found: Reasons, verdict: Verdict, goes: bool, policy: Mapping[str, Any]) -> str:
+    reference = found.reference if isinstance(found, ImageReasons) else None
+    return because(
+        Reason(
+            goes,
+            verdict.rule,
+            [familiar(name) for name in verdict.by],
+            0,
+            verdict.idle_ns,
+            verdict.age_ns,
+            verdict.rank,
+            verdict.until_ns,
+            None if reference is None else repository(reference),
+        ),
+        policy,
+    )
+
+
+def _policy_line(found: Reasons, under: UnderPolicy, policy: Mapping[str, Any]) -> str:
+    if under.verdict is None:
+        return "it is not selected"
+    said = _policy_because(found, under.verdict, under.goes, policy)
+    if under.goes:
+        return f"it goes ({said})"
+    when = ""
+    if under.at_ns is not None:
+        left = duration(max(0, under.at_ns - time.time_ns()))
+        when = f"; it goes in {left} unless used, {output.local_time_with_offset(under.at_ns)}"
+    return f"it stays ({said}){when}"
+
+
+def _policy_fields(found: Reasons, under: UnderPolicy, policy: Mapping[str, Any]) -> dict[str, Any]:
+    verdict = under.verdict
+    return {
+        "rules": dict(policy),
+        "deletes": under.goes,
+        "rule": None if verdict is None else verdict.rule,
+        "because": None if verdict is None else _policy_because(found, verdict, under.goes, policy),
+        "goes_at": output.rfc3339(under.at_ns),
+    }
 
 
 def _print_reasons(found: Reasons) -> None:
@@ -96,6 +163,8 @@ def _print_image(found: ImageReasons) -> None:
     if found.damage:
         _line("Mended by", f"`msb-cache pull {name}`, or loading its archive again")
     _print_holds(found.holds, found.statuses)
+    if found.pin is not None:
+        _line("Pinned", _by(found.pin))
     if found.shares:
         shared = [
             f"{each.reference} ({each.layers} of {output.plural(found.layer_count or 0, 'layer')})"
@@ -115,6 +184,8 @@ def _print_manifest(found: ManifestReasons) -> None:
         _line("Earlier", _listed(found.earlier))
     _print_uses(found.uses)
     _print_holds(found.holds, found.statuses)
+    if found.pin is not None:
+        _line("Pinned", _by(found.pin))
     if found.loss is not None:
         _print_loss(found.loss)
     _print_fate(found.fate)
@@ -157,6 +228,8 @@ def _print_loss(loss: Loss) -> None:
     freed = output.size(loss.bytes)
     if loss.layers_kept:
         freed += f"; {output.plural(loss.layers_kept, 'layer')} stayed"
+    if (said := _loss_because(loss)) is not None:
+        _line("Because", said)
     _line("Freed", freed)
     if deletion is not None:
         _line("More", f"msb-cache prunes show {deletion.operation[:13]}")
@@ -164,7 +237,9 @@ def _print_loss(loss: Loss) -> None:
 
 
 def _told(value: Any) -> str:
-    return " ".join(map(familiar, value)) if isinstance(value, list) else str(value).lower()
+    if isinstance(value, list):
+        return " ".join(map(familiar, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _print_fate(fate: Fate | None) -> None:
@@ -173,8 +248,9 @@ def _print_fate(fate: Fate | None) -> None:
     if fate.goes:
         _line("A prune now", "deletes it (rule: unused, nothing holds it)")
         return
-    because = kept_because(fate.rule, fate.by[:_LISTED], max(len(fate.by) - _LISTED, 0))
-    _line("A prune now", f"keeps it ({because})")
+    more = max(len(fate.by) - _LISTED, 0)
+    said = because(Reason(False, fate.rule, [familiar(name) for name in fate.by[:_LISTED]], more), {})
+    _line("A prune now", f"keeps it ({said})")
 
 
 def _reasons_fields(found: Reasons) -> dict[str, Any]:
@@ -198,6 +274,7 @@ def _reasons_fields(found: Reasons) -> dict[str, Any]:
             "statuses": found.statuses,
             "shares": [{"reference": each.reference, "layers": each.layers} for each in found.shares],
             "pull_failed": event(found.failure),
+            "pin": event(found.pin),
             "damage": [fields(each) for each in found.damage],
             **end,
         }
@@ -212,6 +289,7 @@ def _reasons_fields(found: Reasons) -> dict[str, Any]:
             "uses": [fields(use) for use in found.uses],
             "holds": [fields(hold) for hold in found.holds],
             "statuses": found.statuses,
+            "pin": event(found.pin),
             **end,
         }
     owners = [
@@ -237,6 +315,13 @@ def _loss_fields(loss: Loss | None) -> dict[str, Any] | None:
         "kind": None if deletion is None else deletion.counters.kind,
         "policy": None if deletion is None else deletion.policy,
         "actor": None if deletion is None else msgspec.to_builtins(deletion.actor),
+        "because": _loss_because(loss),
         "bytes_freed": loss.bytes,
         "layers_kept": loss.layers_kept,
     }
+
+
+def _loss_because(loss: Loss) -> str | None:
+    if loss.judged is None or loss.deletion is None:
+        return None
+    return judged_because(loss.judged, loss.deletion.policy, goes=True)

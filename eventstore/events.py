@@ -30,10 +30,10 @@ Engine = Literal["msb-cache", "msb"]
 """Which program deletes the files: ours, or microsandbox's own in a home that it keeps."""
 
 
-About = Literal["log", "reference", "manifest", "layer", "flat", "operation", "artifact"]
-"""What a subject is: the log's id, a canonical reference, a manifest's digest, a layer's diff ID, a flat
-root's digest, an operation's id. Of an ``artifact`` its kind says it: metadata has a reference, or its file's
-bare name."""
+About = Literal["log", "reference", "manifest", "image", "layer", "flat", "operation", "artifact"]
+"""What a subject is: the log's id, a canonical reference, a manifest's digest, either of these two (an
+``image``), a layer's diff ID, a flat root's digest, an operation's id. Of an ``artifact`` its kind says it:
+metadata has a reference, or its file's bare name."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -362,6 +362,7 @@ class ImageUseEnded(Event, frozen=True, kw_only=True):
 class ImageHeld(Event, frozen=True, kw_only=True):
     """A sandbox or snapshot needs the manifest. Subject: the manifest's digest.
 
+    ``until_ns`` is when the hold ends by itself, in ns since the epoch; None: it does not, or it is msb's.
     ``row`` identifies msb's record of the hold, where that was observed. Of a sandbox, as msb said then:
     ``status``; ``root``, the kind of its root disk where it is not the usual one, such as ``flat``; and those
     of its ``labels`` that are recorded. Of a holder that holds already, it says what of that has changed;
@@ -376,12 +377,14 @@ class ImageHeld(Event, frozen=True, kw_only=True):
     status: str | None = None
     root: str | None = None
     labels: dict[str, str] | None = None
+    until_ns: int | None = None
 
     def told(self) -> Telling:
         """Return what happened, for people."""
         root = (f"{self.root} root",) if self.root else ()
         labels = tuple(f"{key}={value}" for key, value in sorted((self.labels or {}).items()))
-        return Telling("held", "held", (f"by {self.holder}", *_status(self.status), *root, *labels))
+        said = (f"by {self.holder}", *_status(self.status), *root, *labels, *_until(self.until_ns))
+        return Telling("held", "held", said)
 
 
 class ImageReleased(Event, frozen=True, kw_only=True):
@@ -394,6 +397,36 @@ class ImageReleased(Event, frozen=True, kw_only=True):
     def told(self) -> Telling:
         """Return what happened, for people."""
         return Telling("released", "held", (f"by {self.holder}",))
+
+
+class ImagePinned(Event, frozen=True, kw_only=True):
+    """A person keeps an image. Subject: a reference, wherever it points, or a manifest's digest.
+
+    It lasts until ``until_ns`` (ns since the epoch; None: it does not end by itself) or ``image.unpinned``,
+    and survives the image. A pin of what is pinned already replaces that pin. ``spelling`` is how the
+    reference was typed; None: in its familiar form. Who keeps it, and why, says the actor.
+    """
+
+    type: ClassVar[str] = "image.pinned"
+    about: ClassVar[About] = "image"
+    until_ns: int | None = None
+    spelling: str | None = None
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        return Telling("pinned", "held", _until(self.until_ns))
+
+
+class ImageUnpinned(Event, frozen=True, kw_only=True):
+    """A person keeps it no longer. Subject: as for ``image.pinned``, and ``spelling`` too."""
+
+    type: ClassVar[str] = "image.unpinned"
+    about: ClassVar[About] = "image"
+    spelling: str | None = None
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        return Telling("unpinned", "held")
 
 
 class ImageRemoved(Event, frozen=True, kw_only=True):
@@ -432,11 +465,15 @@ class PlannedArtifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     spellings: tuple[str, ...] = ()
 
 
-class KeptBack(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """One reference or manifest a deletion decided not to touch, and the rule that kept it.
+class Judged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """One reference or manifest that a deletion considered, and the rule that decided.
 
     ``spelling`` is how the reference was typed; None: in its familiar form.
-    ``holders`` names the first of those it was kept for, ``more`` counts the others.
+    ``holders`` names the first of those it was kept for, or who pinned it; ``more`` counts the others.
+
+    What the rules of a policy looked at, where there was one: for how long it was idle (``idle_ns``; None: it
+    was in use) and how long it had been what it is (``age_ns``), its place among the manifests of its
+    repository, the most recent being 1 (``rank``), and when its pin ends (``until_ns``, ns since the epoch).
     """
 
     subject: str
@@ -444,13 +481,19 @@ class KeptBack(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     rule: str
     holders: tuple[str, ...] = ()
     more: int = 0
+    idle_ns: int | None = None
+    age_ns: int | None = None
+    rank: int | None = None
+    until_ns: int | None = None
 
 
 class DeletionStarted(Event, frozen=True, kw_only=True):
     """The decision to delete, recorded before anything is touched. Subject: the operation.
 
     A long list is split over ``parts`` events of the same transaction; ``part`` counts from 1. With the
-    ``engine`` msb it is an intent: what leaves the index, and when, msb decides.
+    ``engine`` msb it is an intent: what leaves the index, and when, msb decides. ``policy`` is as it was
+    given; with rules, ``going`` says of each image that goes which one decided, as ``kept`` of those that
+    stay.
     """
 
     type: ClassVar[str] = "deletion.started"
@@ -458,7 +501,8 @@ class DeletionStarted(Event, frozen=True, kw_only=True):
     kind: DeletionKind
     policy: dict[str, Any]
     artifacts: tuple[PlannedArtifact, ...] = ()
-    kept: tuple[KeptBack, ...] = ()
+    kept: tuple[Judged, ...] = ()
+    going: tuple[Judged, ...] = ()
     part: int = 1
     parts: int = 1
     engine: Engine = "msb-cache"
@@ -647,6 +691,10 @@ class DeletionFinished(Event, frozen=True, kw_only=True):
 
 def _words(kind: ArtifactKind) -> str:
     return {"flat_ref": "flat ref", "flat": "flat root"}.get(kind, kind)
+
+
+def _until(until_ns: int | None) -> tuple[Moment, ...]:
+    return () if until_ns is None else (Moment("until", until_ns),)
 
 
 def _status(status: str | None) -> tuple[str, ...]:

@@ -52,12 +52,13 @@ BASE = layer(
 )
 
 
-def program(version: str) -> bytes:
+def program(version: str, name: str = "hello") -> bytes:
     """Return the layer with the program; that of 1.1 deletes a file of the base."""
+    noises = version if name == "hello" else f"{name}:{version}"
     members: list[tuple[str, bytes | str | None, int]] = [
         ("app", None, 0o755),
-        ("app/hello", f"#!/bin/sh\necho hello {version}\n".encode(), 0o755),
-        ("app/data.bin", noise(version, 300_000), 0o644),
+        ("app/hello", f"#!/bin/sh\necho {name} {version}\n".encode(), 0o755),
+        ("app/data.bin", noise(noises, 300_000), 0o644),
         ("app/current", "hello", 0o777),
     ]
     if version == "1.1":
@@ -65,9 +66,9 @@ def program(version: str) -> bytes:
     return layer(*members)
 
 
-def archive(version: str) -> bytes:
-    """Return the image of a version as one archive."""
-    layers = [BASE, program(version)]
+def archive(version: str, name: str = "hello") -> bytes:
+    """Return the image of a version, or one like it under another name, as one archive."""
+    layers = [BASE, program(version, name)]
     digests = [hashlib.sha256(each).hexdigest() for each in layers]
     config = compact(
         {
@@ -85,15 +86,15 @@ def archive(version: str) -> bytes:
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}" for digest in digests]},
         }
     )
-    name = f"{hashlib.sha256(config).hexdigest()}.json"
-    members = {name: config}
+    file = f"{hashlib.sha256(config).hexdigest()}.json"
+    members = {file: config}
     members |= {f"{digest}/layer.tar": each for digest, each in zip(digests, layers, strict=True)}
-    manifest = [{"Config": name, "RepoTags": [f"hello:{version}"], "Layers": [*members][1:]}]
+    manifest = [{"Config": file, "RepoTags": [f"{name}:{version}"], "Layers": [*members][1:]}]
     members["manifest.json"] = compact(manifest)
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
+        for path, content in members.items():
+            info = tarfile.TarInfo(path)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return out.getvalue()

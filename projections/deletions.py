@@ -70,7 +70,8 @@ class DeletionReport:
     counters: DeletionRow
     images: list[tuple[str, ev.ImageRemoved]] = field(default_factory=list)
     artifacts: list[ArtifactReport] = field(default_factory=list)
-    kept: list[ev.KeptBack] = field(default_factory=list)
+    kept: list[ev.Judged] = field(default_factory=list)
+    going: list[ev.Judged] = field(default_factory=list)
 
 
 def deletions(connection: sqlite3.Connection, *, limit: int | None = None) -> list[DeletionRow]:
@@ -192,6 +193,7 @@ def report(connection: sqlite3.Connection, store: EventStore, operation: str) ->
             result = DeletionReport(operation, event.actor, _policy(event), counters)
         if isinstance(data, ev.DeletionStarted):
             result.kept.extend(data.kept)
+            result.going.extend(data.going)
             for planned in data.artifacts:
                 found = ArtifactReport(
                     planned.kind,

@@ -26,6 +26,7 @@ from msb_cache.projections.rows import (
     ManifestLayerRow,
     ManifestRow,
     OpenUseRow,
+    PinRow,
     PointedAtRow,
     RestoredRow,
 )
@@ -66,6 +67,7 @@ class Fold:
         self._manifest_layers = tables.of(ManifestLayerRow)
         self._layers = tables.of(LayerRow)
         self._holds = tables.of(HoldRow)
+        self._pins = tables.of(PinRow)
         self._pointed_at = tables.of(PointedAtRow)
         self._deletions = tables.of(DeletionRow)
         self._outcomes = tables.of(DeletionOutcomeRow)
@@ -104,16 +106,22 @@ class Fold:
             image.created_at = min(image.created_at, data.to_ns)
             image.last_used_at = data.to_ns
             self._images.changed(image.name)
-        for column in ("idle_since", "in_use_since"):
+        for column in ("idle_since", "in_use_since", "pointed_since", "pulled_at"):
             for image in self._images.later(column, data.to_ns):
                 setattr(image, column, data.to_ns)
                 self._images.changed(image.name)
+        for manifest in self._manifests.later("unnamed_since", data.to_ns):
+            manifest.unnamed_since = data.to_ns
+            self._manifests.put(manifest)
         for use in self._open_uses.later("since", data.to_ns):
             use.since = data.to_ns
             self._open_uses.put(use)
         for hold in self._holds.later("since", data.to_ns):
             hold.since = data.to_ns
             self._holds.put(hold)
+        for pin in self._pins.later("since", data.to_ns):
+            pin.since = data.to_ns
+            self._pins.put(pin)
 
     @_folds(ev.LogRestored)
     def _log_restored(self, event: Fact, data: ev.LogRestored) -> None:
@@ -148,6 +156,7 @@ class Fold:
             event.seq,
             data.row,
             data.stored_digest,
+            self._unnamed_since(digest, previous, event.occurred_at_ns),
         )
         self._manifests.put(manifest)
         self._describe_images(digest, manifest)
@@ -170,32 +179,49 @@ class Fold:
             if row is None or row.erofs_bytes != layer.erofs_size:
                 self._layers.put(LayerRow(layer.diff_id, layer.erofs_size, event.seq))
 
+    def _unnamed_since(self, digest: str, previous: ManifestRow | None, now_ns: int) -> int | None:
+        if previous is not None:
+            return previous.unnamed_since
+        return None if self._images.has(digest) else now_ns
+
     @_folds(ev.ImagePulled)
     def _image_pulled(self, event: Fact, data: ev.ImagePulled) -> None:
         reference, occurred = event.subject, event.occurred_at_ns
+        known = occurred if data.observed_since_ns is None else max(data.observed_since_ns, occurred)
         if not self._leftovers.empty:
             self._leftovers.delete(("metadata", reference))
         if not self._damage.empty:
             self._mended(event, reference)
-        row = self._pulled_before(reference, data)
+        row, left = self._pulled_before(reference, data), None
         if row is None:
             name = reference if data.row is None else data.spelling or reference
             named = occurred if data.named_at_ns is None else min(data.named_at_ns, occurred)
             row = ImageRow(
                 *(name, reference, data.spelling, data.manifest_digest),
                 *(named, occurred, event.seq, data.row),
+                pointed_since=known,
+                pulled_at=occurred,
             )
         else:
             if data.row is not None or row.msb_row is None:
                 row.spelling = data.spelling
             row.msb_row = data.row or row.msb_row
             row.last_used_at = max(row.last_used_at, occurred)
+            row.pulled_at = max(row.pulled_at, occurred)
             if row.manifest_digest == data.manifest_digest:
                 self._images.changed(row.name)
                 return
-            row = replace(row, manifest_digest=data.manifest_digest, idle_since=None, idle_seq=None)
-        _describe(row, self._manifests.get(data.manifest_digest))
+            left = row.manifest_digest
+            moved = {"manifest_digest": data.manifest_digest, "pointed_since": known}
+            row = replace(row, **moved, idle_since=None, idle_seq=None)
+        manifest = self._manifests.get(data.manifest_digest)
+        _describe(row, manifest)
         self._images.put(row)
+        if manifest is not None and manifest.unnamed_since is not None:
+            manifest.unnamed_since = None
+            self._manifests.put(manifest)
+        if left is not None:
+            self._name_left(left, occurred)
         self._describe_uses([row])
         if self._pointed_at.get((reference, data.manifest_digest)) is None:
             self._pointed_at.put(PointedAtRow(reference, data.manifest_digest, event.seq))
@@ -235,14 +261,32 @@ class Fold:
     @_folds(ev.ImageUseEnded)
     def _image_use_ended(self, event: Fact, data: ev.ImageUseEnded) -> None:
         self._set_status(data.manifest_digest, data.holder, data.status)
-        use, ended = self._open_uses.delete(data.run), event.occurred_at_ns
+        use = self._open_uses.delete(data.run)
         if use is None:
             return
-        images = self._images.having(use.manifest_digest)
+        self._describe_uses(self._idle_from(event, use.manifest_digest))
+
+    def _idle_from(self, event: Fact, digest: str) -> list[ImageRow]:
+        """Take note that nothing is known to have needed a manifest later than this; return its images."""
+        ended = event.occurred_at_ns
+        images = self._images.having(digest)
         for image in images:
             if image.idle_since is None or image.idle_since <= ended:
                 image.idle_since, image.idle_seq = ended, event.seq
-        self._describe_uses(images)
+                self._images.changed(image.name)
+        if not images:
+            manifest = self._manifests.get(digest)
+            if manifest is not None and (manifest.unnamed_since or 0) < ended:
+                manifest.unnamed_since = ended
+                self._manifests.put(manifest)
+        return images
+
+    def _name_left(self, digest: str, now_ns: int) -> None:
+        """Take note that a reference points at a manifest no more."""
+        manifest = self._manifests.get(digest)
+        if manifest is not None and not self._images.has(digest):
+            manifest.unnamed_since = now_ns
+            self._manifests.put(manifest)
 
     def _set_status(self, digest: str, holder: str | None, status: str | None) -> None:
         hold = None if holder is None or status is None else self._holds.get((digest, holder))
@@ -253,25 +297,36 @@ class Fold:
     @_folds(ev.ImageHeld)
     def _image_held(self, event: Fact, data: ev.ImageHeld) -> None:
         hold = self._holds
-        row = hold.get((event.subject, data.holder))
-        if row is None:
-            since = event.occurred_at_ns
+        row, since = hold.get((event.subject, data.holder)), event.occurred_at_ns
+        if row is None or (row.until is not None and row.until <= since):
             row = HoldRow(event.subject, data.holder, data.reference, since, event.seq)
         row.msb_row = data.row or row.msb_row
         row.status = data.status or row.status
         row.root = data.root or row.root
+        row.until = None if row.msb_row is not None else data.until_ns  # msb's own end when msb ends them
         if data.labels is not None:
             row.labels = _encode(data.labels).decode() if data.labels else None
         hold.put(row)
 
     @_folds(ev.ImageReleased)
     def _image_released(self, event: Fact, data: ev.ImageReleased) -> None:
-        self._holds.delete((event.subject, data.holder))
+        if self._holds.delete((event.subject, data.holder)) is not None:
+            self._idle_from(event, event.subject)
+
+    @_folds(ev.ImagePinned)
+    def _image_pinned(self, event: Fact, data: ev.ImagePinned) -> None:
+        self._pins.put(PinRow(event.subject, data.spelling, event.occurred_at_ns, data.until_ns, event.seq))
+
+    @_folds(ev.ImageUnpinned)
+    def _image_unpinned(self, event: Fact, data: ev.ImageUnpinned) -> None:
+        self._pins.delete(event.subject)
 
     @_folds(ev.ImageRemoved)
     def _image_removed(self, event: Fact, data: ev.ImageRemoved) -> None:
         row = self._image(event.subject, data.spelling)
         removed = None if row is None else self._images.delete(row.name)
+        if removed is not None:
+            self._name_left(removed.manifest_digest, event.occurred_at_ns)
         deletion = self._deletions.get(event.operation)
         if deletion is None and data.cause == "external":
             deletion = self._deletion_or_external(event)

@@ -21,7 +21,9 @@ from msb_cache.eventstore.store import EventStore, StoredEvent
 from msb_cache.projections.images import layers_once_damaged
 
 _OF_MANIFEST = tuple(
-    each.type for each in ev.EVENT_TYPES if each.about in ("manifest", "artifact") and each.in_history
+    each.type
+    for each in ev.EVENT_TYPES
+    if each.about in ("manifest", "image", "artifact") and each.in_history
 )
 _OF_LAYER = tuple(each.type for each in ev.EVENT_TYPES if each.about in ("layer", "artifact"))
 _FEW, _MANY = 50, 500

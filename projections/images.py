@@ -8,6 +8,8 @@ from itertools import starmap
 
 from msgspec import Struct
 
+from msb_cache.projections.moment import LASTS
+
 _AFTER_HEX = "g"  # comes after every hexadecimal digit
 _HANDLE = """
 SELECT name, reference, spelling, size_bytes, manifest_digest, architecture, os, layer_count,
@@ -78,6 +80,7 @@ class HoldDetailRow(Struct, frozen=True):
     """Who holds a manifest, since when (ns since the epoch, UTC) and by which canonical reference.
 
     Of a sandbox of msb's, its status and its root disk's kind as they were seen last, and labels as JSON.
+    ``until`` is when it ends by itself, in ns since the epoch, UTC; None: it does not.
     """
 
     holder: str
@@ -87,6 +90,20 @@ class HoldDetailRow(Struct, frozen=True):
     status: str | None
     root: str | None
     labels: str | None
+    until: int | None
+
+
+class PinDetailRow(Struct, frozen=True):
+    """A pin: of which canonical reference or manifest digest, as typed, since and until when (None: no end).
+
+    Times in ns since the epoch, UTC; event ``seq`` says who pinned it, and why.
+    """
+
+    subject: str
+    spelling: str | None
+    since: int
+    until: int | None
+    seq: int
 
 
 def handles(connection: sqlite3.Connection) -> Iterator[HandleRow]:
@@ -257,17 +274,18 @@ def has_image(connection: sqlite3.Connection, reference: str) -> bool:
 def holders(connection: sqlite3.Connection, manifest_digest: str) -> list[str]:
     """Return who holds a manifest, by name."""
     rows = connection.execute(
-        "SELECT holder FROM hold WHERE manifest_digest = ? ORDER BY holder", (manifest_digest,)
+        f"SELECT holder FROM hold WHERE manifest_digest = ? AND {LASTS} ORDER BY holder",  # noqa: S608
+        (manifest_digest,),
     )
     return [holder for (holder,) in rows]
 
 
 def holds(connection: sqlite3.Connection, manifest_digest: str | None) -> list[HoldDetailRow]:
     """Return the holds of a manifest, or (None) all, by holder."""
-    where = "" if manifest_digest is None else "WHERE manifest_digest = ? "
+    where = LASTS if manifest_digest is None else f"manifest_digest = ? AND {LASTS}"
     names = ", ".join(HoldDetailRow.__struct_fields__)
     rows = connection.execute(
-        f"SELECT {names} FROM hold {where}ORDER BY holder, since, seq",  # noqa: S608
+        f"SELECT {names} FROM hold WHERE {where} ORDER BY holder, since, seq",  # noqa: S608
         () if manifest_digest is None else (manifest_digest,),
     )
     return [HoldDetailRow(*row) for row in rows]
@@ -278,6 +296,35 @@ def uses(connection: sqlite3.Connection) -> list[UseRow]:
     names = ", ".join(UseRow.__struct_fields__)
     rows = connection.execute(f"SELECT {names} FROM open_use ORDER BY since, seq")  # noqa: S608
     return [UseRow(*row) for row in rows]
+
+
+def ended_holds(connection: sqlite3.Connection) -> dict[str, tuple[int, int]]:
+    """Return, by manifest digest, when its last hold that ended by itself did, and the event that says so.
+
+    Times in ns since the epoch, UTC.
+    """
+    rows = connection.execute(
+        "SELECT manifest_digest, until, seq FROM hold WHERE until <= moment() ORDER BY until"
+    )
+    return {digest: (until, seq) for digest, until, seq in rows}
+
+
+def pin(connection: sqlite3.Connection, subject: str) -> PinDetailRow | None:
+    """Return the pin of a canonical reference or manifest digest, None if it has none that lasts."""
+    return next((row for row in pins(connection) if row.subject == subject), None)
+
+
+def pins(connection: sqlite3.Connection) -> list[PinDetailRow]:
+    """Return the pins that last, by subject."""
+    names = ", ".join(PinDetailRow.__struct_fields__)
+    rows = connection.execute(f"SELECT {names} FROM pin WHERE {LASTS} ORDER BY subject")  # noqa: S608
+    return [PinDetailRow(*row) for row in rows]
+
+
+def is_pinned(connection: sqlite3.Connection, reference: str, digest: str) -> bool:
+    """Return whether a canonical reference is pinned, or the manifest that it points at."""
+    query = f"SELECT 1 FROM pin WHERE subject IN (?, ?) AND {LASTS} LIMIT 1"  # noqa: S608
+    return connection.execute(query, (reference, digest)).fetchone() is not None
 
 
 def total_bytes(connection: sqlite3.Connection) -> int:
@@ -292,7 +339,8 @@ def total_bytes(connection: sqlite3.Connection) -> int:
 def held_by(connection: sqlite3.Connection, holder: str) -> list[str]:
     """Return the manifests that a holder holds."""
     rows = connection.execute(
-        "SELECT manifest_digest FROM hold WHERE holder = ? ORDER BY manifest_digest", (holder,)
+        f"SELECT manifest_digest FROM hold WHERE holder = ? AND {LASTS} ORDER BY manifest_digest",  # noqa: S608
+        (holder,),
     )
     return [digest for (digest,) in rows]
 

@@ -15,6 +15,7 @@ from msgspec.structs import astuple
 
 from msb_cache.eventstore.store import EventStore
 from msb_cache.projections.fold import Fold
+from msb_cache.projections.moment import set_moment
 from msb_cache.projections.rows import ROW_TYPES, DeletionRow, Row
 from msb_cache.projections.schema import statements
 from msb_cache.projections.tables import Key, R, StoredTable, Table, Tables, Values, columns, stored_rows
@@ -99,6 +100,10 @@ class Past:
             tables.of(row_type).write(self.connection)
         self.connection.execute("COMMIT")
         self.position = until
+
+    def asked_about(self, time_ns: int) -> None:
+        """Say which moment at this position is asked about, in ns since the epoch: holds and pins end."""
+        set_moment(self.connection, lambda: time_ns)
 
     def close(self) -> None:
         """Free the memory."""

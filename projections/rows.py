@@ -37,7 +37,9 @@ class ImageRow(Row):
 
     Four are the manifest's, copied so that a list looks up none; None while it is not in the index.
     ``in_use_by`` has, as JSON, the holders whose boots of the manifest last, the first of them since
-    ``in_use_since``; ``idle_since`` is when the last of the others ended, as event ``idle_seq`` says.
+    ``in_use_since``; ``idle_since`` is when the last of the others ended, or the last hold was released, as
+    event ``idle_seq`` says. It was last pulled at ``pulled_at``, and is known to point where it points since
+    ``pointed_since``.
     Here and below, ``msb_row`` identifies msb's record of the same thing; None: it was never seen there.
     """
 
@@ -64,6 +66,8 @@ class ImageRow(Row):
     in_use_since: int | None = None
     idle_since: int | None = None
     idle_seq: int | None = None
+    pointed_since: int = 0
+    pulled_at: int = 0
 
 
 class OpenUseRow(Row):
@@ -84,6 +88,8 @@ class ManifestRow(Row):
     """A manifest in the index. ``size_bytes`` is that of its blobs; ``config`` is JSON, None without one.
 
     ``stored_digest`` is the SHA-256 digest of the manifest as msb keeps it; None: that was not seen.
+    ``unnamed_since`` is when it lost its last reference, or when the last boot or hold since then ended, in
+    ns since the epoch, UTC; None while a reference points at it.
     """
 
     table: ClassVar[str] = "manifest"
@@ -101,6 +107,7 @@ class ManifestRow(Row):
     seq: int
     msb_row: str | None = None
     stored_digest: str | None = None
+    unnamed_since: int | None = None
 
 
 class ManifestLayerRow(Row):
@@ -130,6 +137,7 @@ class LayerRow(Row):
 class HoldRow(Row):
     """A holder needs a manifest. ``since`` in ns since the epoch, UTC; ``labels`` is JSON.
 
+    From ``until`` on (ns since the epoch, UTC) the hold counts no longer, whether or not an event says so.
     ``status``, ``root`` and ``labels`` are as ``image.held`` says them, the status also as uses do.
     """
 
@@ -145,6 +153,22 @@ class HoldRow(Row):
     status: str | None = None
     root: str | None = None
     labels: str | None = None
+    until: int | None = None
+
+
+class PinRow(Row):
+    """A person keeps a reference, wherever it points, or a manifest; that is the ``subject``.
+
+    From ``until`` on (ns since the epoch, UTC) it counts no longer; None: it does not end by itself. Event
+    ``seq`` says who, and why; it was pinned ``since``.
+    """
+
+    table: ClassVar[str] = "pin"
+    subject: str
+    spelling: str | None
+    since: int
+    until: int | None
+    seq: int
 
 
 class PointedAtRow(Row):

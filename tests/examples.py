@@ -35,3 +35,22 @@ def archive(*images: BuiltImage) -> io.BytesIO:
 
 def types(cache: ImageCache) -> list[str]:
     return [event.type for event in cache.events()]
+
+
+DAY = 86_400 * 10**9
+START = 1_800_000_000 * 10**9
+"""2027-01-15T08:00:00Z, where tests' clocks begin that need a time."""
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    def __init__(self, ns: int = START) -> None:
+        self.ns = ns
+
+    def __call__(self) -> int:
+        return self.ns
+
+    def days(self, count: float) -> None:
+        """Go on by so many days."""
+        self.ns += int(count * DAY)

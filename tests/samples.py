@@ -43,6 +43,7 @@ def new_sample(event: type[Event]) -> NewEvent:
         "log": LOG_ID,
         "reference": PYTHON,
         "manifest": digest(1),
+        "image": PYTHON,
         "layer": digest(4),
         "flat": digest(7),
         "operation": OPERATION,

@@ -87,7 +87,7 @@ def test_a_history_has_what_is_about_its_image(event: type[ev.Event], tmp_path: 
     log_with(event, tmp_path).close()
     with ImageCache(tmp_path) as cache:
         types = [each.type for each in cache.history(PYTHON)]
-    expected = event.about in ("reference", "manifest", "artifact") and event.in_history
+    expected = event.about in ("reference", "manifest", "image", "artifact") and event.in_history
     # A layer's outcome is part of it too, if its operation removed the image: not here.
     assert (event.type in types[1:] or types.count(event.type) > 1 or event is ev.ImagePulled) == expected
 

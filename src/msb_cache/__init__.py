@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from msb_cache.cache import ImageCache
     from msb_cache.care.disk_usage import DiskCategory, DiskUsage, ImageUsage, LogUsage
     from msb_cache.commands.hand_over import HandedOver
+    from msb_cache.engines.decision import ImageVerdict, Preview
     from msb_cache.errors import (
+        BoundNotKeptError,
         BusyError,
         CorruptArtifactError,
         CorruptLogError,
@@ -70,7 +72,9 @@ if TYPE_CHECKING:
     from msb_cache.projections.history import HistoryEvent
     from msb_cache.queries.as_of import Changes, Hold, Moved, Use
     from msb_cache.queries.info import HomeInfo
+    from msb_cache.queries.pins import Pin
     from msb_cache.queries.why import ImageReasons, LayerReasons, ManifestReasons
+    from msb_cache.retention.policy import PrunePolicy
     from msb_cache.sdk import DiskImageFormat, PullPolicy
 
     # microsandbox's own, where its SDK is installed; a checker need not have it.
@@ -91,6 +95,7 @@ __all__ = [
     "Actor",
     "BackendInfo",
     "BackendKind",
+    "BoundNotKeptError",
     "BusyError",
     "Changes",
     "CloudBackend",
@@ -124,6 +129,7 @@ __all__ = [
     "ImagePullFailedError",
     "ImageReasons",
     "ImageUsage",
+    "ImageVerdict",
     "InvalidConfigError",
     "InvalidImageError",
     "InvalidReferenceError",
@@ -141,7 +147,10 @@ __all__ = [
     "NewerDatabaseError",
     "OperationNotFoundError",
     "PathNotFoundError",
+    "Pin",
     "PlatformNotFoundError",
+    "Preview",
+    "PrunePolicy",
     "PullPolicy",
     "PulledImage",
     "RegistryOptions",
@@ -177,6 +186,7 @@ _MODULES = {
     "msb_cache.cache": ("ImageCache",),
     "msb_cache.care.disk_usage": ("DiskCategory", "DiskUsage", "ImageUsage", "LogUsage"),
     "msb_cache.commands.hand_over": ("HandedOver",),
+    "msb_cache.engines.decision": ("ImageVerdict", "Preview"),
     "msb_cache.eventstore.store": ("Actor", "StoredEvent"),
     "msb_cache.image": ("Image",),
     "msb_cache.models": (
@@ -196,7 +206,9 @@ _MODULES = {
     "msb_cache.projections.history": ("HistoryEvent",),
     "msb_cache.queries.as_of": ("Changes", "Hold", "Moved", "Use"),
     "msb_cache.queries.info": ("HomeInfo",),
+    "msb_cache.queries.pins": ("Pin",),
     "msb_cache.queries.why": ("ImageReasons", "LayerReasons", "ManifestReasons"),
+    "msb_cache.retention.policy": ("PrunePolicy",),
 }
 _ENUMERATIONS = ("DiskImageFormat", "PullPolicy")
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

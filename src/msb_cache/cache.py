@@ -24,7 +24,6 @@ from msb_cache.oci.reference import Reference
 from msb_cache.projections import images
 from msb_cache.queries import resolve
 from msb_cache.session import Session
-from msb_cache.wording import duration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,8 +38,9 @@ if TYPE_CHECKING:
     from msb_cache.audit.verify import Verification
     from msb_cache.care.disk_usage import DiskUsage
     from msb_cache.commands.hand_over import HandedOver
+    from msb_cache.commands.prune import Prune
     from msb_cache.engines.choose import EngineChoice
-    from msb_cache.engines.decision import Confirm, Preview
+    from msb_cache.engines.decision import Confirm, Preview, Report
     from msb_cache.engines.engine import Policy, Progress
     from msb_cache.eventstore.checkpoint import Checkpoint
     from msb_cache.eventstore.store import Actor, Clock, StoredEvent
@@ -59,8 +59,11 @@ if TYPE_CHECKING:
     from msb_cache.queries.events import Filters, Reader
     from msb_cache.queries.info import HomeInfo
     from msb_cache.queries.last_used import IdleImage
+    from msb_cache.queries.pins import Pin
     from msb_cache.queries.restore_plan import RestorePlan
+    from msb_cache.queries.times import Moment
     from msb_cache.queries.why import Reasons
+    from msb_cache.retention.policy import PrunePolicy
     from msb_cache.waiting import Note
 
 _Found = TypeVar("_Found")
@@ -262,6 +265,30 @@ class ImageCache:
             digest = None if reference is None else resolve.manifest(connection, reference)
             return [] if connection is None else holds(connection, digest)
 
+    def pins(self, reference: str | None = None, *, as_of: AsOf | None = None) -> builtins.list[Pin]:
+        """Return what is pinned, by whom, why and until when, by reference.
+
+        Args:
+            reference: only the pins that keep this image, by its reference or its digest; None: all.
+            as_of: at this moment of the past; None: now. See ``AsOf``.
+
+        Raises:
+            ImageNotFoundError, InvalidReferenceError, InvalidConfigError: as for ``inspect``.
+        """
+        with self._session.index(as_of) as connection, self._ledger.statement() as live:
+            row = None if reference is None else resolve.image(connection, reference)
+            if connection is None or live is None:
+                return []
+            rows = images.pins(connection)
+            if row is not None:
+                rows = [each for each in rows if each.subject in (row.reference, row.manifest_digest)]
+            if not rows:
+                return []  # as a rule: then no event is read
+            from msb_cache.queries.pins import pin
+
+            store, enforced = self._ledger.store(live), not self.kept_by_msb
+            return [pin(connection, each, store.at(each.seq), enforced=enforced) for each in rows]
+
     def knows(self, as_of: AsOf) -> bool:
         """Return whether the log knows what was here at a moment; if not, lists as of then are empty.
 
@@ -293,7 +320,7 @@ class ImageCache:
             return [] if connection is None else uses(connection, *meant)
 
     def diff(self, before: AsOf, after: AsOf | None = None) -> Changes:
-        """Return what came, went, moved, was held and released between two moments, and the change in bytes.
+        """Return what differs between two moments: images, holds and pins, and the change in bytes.
 
         Args:
             before: a moment of the past; see ``AsOf``.
@@ -444,22 +471,35 @@ class ImageCache:
         with self._session.log() as log:
             return deletion_in_log(log, operation)
 
-    def why(self, target: str) -> Reasons:
+    def why(self, target: str, *, policy: PrunePolicy | None = None) -> Reasons:
         """Explain why an image, manifest or layer is here, or gone.
 
         Args:
             target: a reference; or a digest of a manifest or layer (diff ID or blob), or its beginning.
+            policy: also say what a prune by these rules would do to it now, and when.
 
         Raises:
             ImageNotFoundError: no event is about it; names like it are offered.
             InvalidReferenceError: it is neither, or several digests begin so.
+            InvalidConfigError: the policy makes no sense.
         """
         from msb_cache.queries.why import never_seen, why
 
+        rules, files = None, None
+        if policy is not None:
+            from msb_cache.artifacts.measured import MeasuredFiles
+            from msb_cache.queries.policy import rules_of
+
+            rules, files = rules_of(policy, self._ledger.clock()), MeasuredFiles(self._layout)
         with self._session.log() as log:
             if log is None:
                 raise never_seen(target)
-            return why(*log, target, self._session.engine().index)
+            index = partial(
+                self._session.engine().index_to_judge,
+                facts=rules is not None,
+                labels=rules is not None and rules.needs_labels,
+            )
+            return why(*log, target, index, rules, files)
 
     def idle(self, *, at_least_ns: int = 0) -> builtins.list[IdleImage]:
         """Return images by how long they were not used, longest first, with the events that say so.
@@ -474,13 +514,7 @@ class ImageCache:
         with self._session.log() as log:
             if log is None:
                 return []
-            ahead = self._ledger.clock_ahead(log[0])
-            if ahead:
-                self._session.note(
-                    f"the computer's clock jumped ahead by {duration(ahead)}, which does not count here; "
-                    "set it right"
-                )
-            return idle(*log, self._ledger.clock() - ahead, at_least_ns)
+            return idle(*log, self._session.corrected_time(log[0]), at_least_ns)
 
     def restore_plan(self, operation: str) -> RestorePlan:
         """Return which commands would bring back what one deletion deleted, and what cannot be had again.
@@ -808,7 +842,7 @@ class ImageCache:
 
         return self._handle(use(self._session, reference, holder))
 
-    def hold(self, reference: str, holder: str) -> HeldImage:
+    def hold(self, reference: str, holder: str, *, until: Moment | None = None) -> HeldImage:
         """Keep the manifest a reference points at now until the holder releases it. Idempotent.
 
         In a home that msb keeps, msb's own prune and remove do not know the hold: the result is not
@@ -817,15 +851,18 @@ class ImageCache:
         Args:
             reference: the image.
             holder: ``sandbox:<name>`` or ``snapshot:<name or path>``.
+            until: when the hold ends by itself: text such as ``friday`` or ``2 weeks``, or an aware
+                ``datetime``; None: it does not. It replaces an end that was given before.
 
         Raises:
             ImageNotFoundError, InvalidReferenceError: as for ``get``.
+            InvalidConfigError: ``until`` is no time to come, or msb itself has that holder.
         """
         from msb_cache.commands.holds import hold
         from msb_cache.queries.images import held_image
 
-        row, enforced = hold(self._session, reference, holder)
-        return held_image(row, self._origin, holder, enforced=enforced)
+        row, until_ns, enforced = hold(self._session, reference, holder, until)
+        return held_image(row, self._origin, holder, until_ns=until_ns, enforced=enforced)
 
     def release(self, holder: str) -> builtins.list[str]:
         """End every hold of a holder.
@@ -837,45 +874,138 @@ class ImageCache:
 
         return release(self._session, holder)
 
-    def remove(self, reference: str, *, force: bool = False) -> ImagePruneReport:
-        """Remove a reference, its manifest if nothing else reaches it, and the layers nothing else needs.
+    def pin(self, reference: str, *, until: Moment | None = None, reason: str | None = None) -> Pin:
+        """Keep an image from every prune, and from ``remove`` without force, until ``unpin`` or ``until``.
+
+        A reference is kept wherever it points, and need not be in the cache yet; a digest keeps that manifest
+        and what points at it. The pin survives the image. One that is there already gets the new end and
+        reason.
+
+        In a home that msb keeps, msb's own prune and remove do not know pins: the result is not ``enforced``.
+
+        Args:
+            reference: a reference; or a manifest's digest, or at least four digits of its beginning.
+            until: as for ``hold``.
+            reason: why, for the log.
+
+        Raises:
+            ImageNotFoundError: no manifest's digest begins so.
+            InvalidReferenceError: the text is no reference, or several digests begin with it.
+            InvalidConfigError: ``until`` is no time to come.
+        """
+        from msb_cache.commands.pins import pin
+
+        return pin(self._session, reference, until, reason)
+
+    def unpin(self, reference: str) -> Pin:
+        """End a pin; returns it as it was.
+
+        Raises:
+            ImageNotFoundError: there is none of this reference or digest.
+            InvalidReferenceError: as for ``pin``.
+        """
+        from msb_cache.commands.pins import unpin
+
+        return unpin(self._session, reference)
+
+    def remove(
+        self,
+        references: str | Sequence[str],
+        *,
+        force: bool = False,
+        dry_run: bool = False,
+        refused: Callable[[MicrosandboxError], None] | None = None,
+    ) -> ImagePruneReport:
+        """Remove images as one operation: references, and the manifests and layers that nothing else needs.
 
         With ``force`` only the reference goes while a sandbox or snapshot holds the manifest; the rest
         stays until the last hold is gone and a prune runs.
 
+        Args:
+            references: one or more: each a reference, one with wildcards (``*``, ``?``), or a digest: of a
+                manifest without a reference, or with one; with ``force``, with several.
+            force: remove what is held or pinned, too. A pin stays, and keeps what comes again.
+            dry_run: only report what would go; appends nothing.
+            refused: told of each image that is not removed and why, and the others go; None: the first is
+                raised, before anything is deleted as far as that is known then.
+
         Raises:
             ImageNotFoundError, InvalidReferenceError: as for ``get``.
-            ImageInUseError: it is held, and not forced.
+            ImageInUseError: one is held or pinned, and not forced.
             BusyError: another deletion runs.
         """
         from msb_cache.commands.remove import remove
-
-        return remove(self._session, reference, force=force)
-
-    def prune(
-        self, *, dry_run: bool = False, orphans: bool = False, confirm: Confirm | None = None
-    ) -> ImagePruneReport:
-        """Remove what no sandbox and no snapshot uses: references, then manifests, then layers.
-
-        Args:
-            dry_run: only report what would go; appends nothing.
-            orphans: also delete files that the index does not name and no process has locked.
-            confirm: asked with a preview before anything is decided; if it says no, nothing happens.
-
-        Raises:
-            BusyError: another deletion runs.
-        """
-        from msb_cache.commands.remove import as_report, preview_prune, prune
+        from msb_cache.commands.reports import of_preview
 
         if dry_run:
-            return as_report(preview_prune(self._session, orphans=orphans))
-        return prune(self._session, orphans=orphans, confirm=confirm)
+            return of_preview(self.preview_remove(references, force=force, refused=refused))
+        wanted = [references] if isinstance(references, str) else [*references]
+        return remove(self._session, wanted, force=force, refused=refused)
 
-    def preview_prune(self, *, orphans: bool = False) -> Preview:
-        """Return what a prune would delete and keep now, with measured sizes."""
-        from msb_cache.commands.remove import preview_prune
+    def preview_remove(
+        self,
+        references: str | Sequence[str],
+        *,
+        force: bool = False,
+        refused: Callable[[MicrosandboxError], None] | None = None,
+    ) -> Preview:
+        """Return what ``remove`` would delete now, with measured sizes; arguments and errors as there."""
+        from msb_cache.commands.remove import preview_remove
 
-        return preview_prune(self._session, orphans=orphans)
+        wanted = [references] if isinstance(references, str) else [*references]
+        return preview_remove(self._session, wanted, force=force, refused=refused)
+
+    def prune(
+        self,
+        policy: PrunePolicy | None = None,
+        *,
+        dry_run: bool = False,
+        orphans: bool = False,
+        orphans_only: bool = False,
+        confirm: Confirm | None = None,
+        report: Report | None = None,
+    ) -> ImagePruneReport:
+        """Remove what nothing uses: references, then manifests, then layers; or what a policy says.
+
+        What a sandbox or snapshot holds, what runs and what is pinned never goes.
+
+        Args:
+            policy: its rules; None: all that nothing uses.
+            dry_run: only report what would go; appends nothing.
+            orphans: also delete files that the index does not name and no process has locked.
+            orphans_only: delete those, and no image.
+            confirm: asked with a preview before anything is decided; if it says no, nothing happens.
+            report: told how far it is.
+
+        Raises:
+            BoundNotKeptError: all that may go does not free enough, or more would go than may; nothing was
+                deleted. Not with ``dry_run``.
+            InvalidConfigError: the policy makes no sense.
+            BusyError: another deletion runs.
+        """
+        from msb_cache.commands.reports import of_preview
+
+        asked = self.plan_prune(policy, orphans=orphans, orphans_only=orphans_only)
+        return of_preview(asked.preview()) if dry_run else asked.run(confirm=confirm, report=report)
+
+    def preview_prune(
+        self, policy: PrunePolicy | None = None, *, orphans: bool = False, orphans_only: bool = False
+    ) -> Preview:
+        """Return what a prune would delete and keep now, and why, with measured sizes; arguments as there."""
+        return self.plan_prune(policy, orphans=orphans, orphans_only=orphans_only).preview()
+
+    def plan_prune(
+        self, policy: PrunePolicy | None = None, *, orphans: bool = False, orphans_only: bool = False
+    ) -> Prune:
+        """Return a prune that can be looked at, checked against its bounds, and run; arguments as there.
+
+        Raises:
+            InvalidConfigError: the policy makes no sense.
+        """
+        from msb_cache.commands.prune import Prune
+        from msb_cache.retention.policy import PrunePolicy
+
+        return Prune(self._session, policy or PrunePolicy(), orphans=orphans, orphans_only=orphans_only)
 
     def hand_over(
         self, references: str | Sequence[str] = (), *, dry_run: bool = False

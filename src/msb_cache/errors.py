@@ -20,10 +20,16 @@ class ImageNotFoundError(MicrosandboxError):
 
 
 class ImageInUseError(MicrosandboxError):
-    """A sandbox or snapshot still needs the image; ``seen_in_msb``: it is msb that knows the holder."""
+    """A sandbox or snapshot still needs the image, or it is pinned.
+
+    ``pinned``: the reference or digest that ``unpin`` takes, empty if no pin is in the way. ``seen_in_msb``:
+    it is msb that knows the holder. ``forcible``: whether ``force`` removes it all the same.
+    """
 
     code = "image-in-use"
     seen_in_msb = False
+    pinned = ""
+    forcible = True
 
 
 class ImagePullFailedError(MicrosandboxError):
@@ -126,6 +132,12 @@ class CorruptArtifactError(MicrosandboxError):
     """A file in the cache directory is not what the index says it is."""
 
     code = "corrupt-artifact"
+
+
+class BoundNotKeptError(MicrosandboxError):
+    """A bound that was given for a prune cannot be kept: too little may go, or more would go than may."""
+
+    code = "bound-not-kept"
 
 
 class MsbProgramError(MicrosandboxError):

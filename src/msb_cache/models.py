@@ -171,6 +171,13 @@ class HeldImage(ImageHandle, frozen=True, eq=False, gc=False, kw_only=True):
     enforced: bool
     """Whether every program that deletes here knows the hold; false where msb keeps the home and has no such
     sandbox or snapshot: ``msb image prune`` and ``msb image rm`` then delete the image all the same."""
+    until_ns: int | None = None
+    """When the hold ends by itself, in ns since the epoch, UTC; None: it does not."""
+
+    @property
+    def until(self) -> datetime | None:
+        """Until when: an aware UTC time, to the µs; None: it does not end by itself."""
+        return _datetime(self.until_ns)
 
 
 class ImageConfigDetail(Struct, frozen=True):

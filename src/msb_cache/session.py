@@ -147,9 +147,9 @@ class Session:
             if as_of is None:
                 yield connection
                 return
-            position, unknown = self._position(connection, as_of)
+            (position, time_ns), unknown = self._position(connection, as_of)
             try:
-                yield self._index_at(connection, position)
+                yield self._index_at(connection, position, time_ns)
             except ImageNotFoundError as error:
                 raise error if unknown is None else ImageNotFoundError(f"{error}; {unknown}") from None
             if unknown is not None and unknown != self._unknown:
@@ -162,6 +162,21 @@ class Session:
         with self.index() as connection:
             yield None if connection is None else (connection, self.ledger.store(connection))
 
+    def corrected_time(self, connection: sqlite3.Connection) -> int:
+        """Return the clock's time, in ns since the epoch, less by how much it is known to have jumped ahead.
+
+        That is said, because all ages are counted without it.
+        """
+        ahead = self.ledger.clock_ahead(connection)
+        if ahead:
+            from msb_cache.wording import duration
+
+            self.note(
+                f"the computer's clock jumped ahead by {duration(ahead)}, which does not count here; "
+                "set it right"
+            )
+        return self.ledger.clock() - ahead
+
     def knows(self, as_of: AsOf) -> bool:
         """Return whether the log knows what was there at a moment; the caller has observed."""
         with self.ledger.read() as connection:
@@ -173,24 +188,28 @@ class Session:
 
         with self.ledger.read() as connection:
             if as_of is not None:
-                position, unknown = self._position(connection, as_of)
-                index = self._index_at(connection, position)
+                (position, time_ns), unknown = self._position(connection, as_of)
+                index = self._index_at(connection, position, time_ns)
                 if unknown is not None:
                     self.note(unknown)
             else:
                 head = None if connection is None else self.ledger.store(connection).head()
                 position, index = 0 if head is None else head.seq, connection
-            return Contents(position, {}, {}, {}, 0) if index is None else contents(index, position)
+            return Contents(position, {}, {}, {}, {}, 0) if index is None else contents(index, position)
 
-    def _position(self, connection: sqlite3.Connection | None, as_of: AsOf) -> tuple[int, str | None]:
-        """Return the position at a moment, and a sentence if what was there then is not known."""
-        from msb_cache.queries.as_of import position_of, unknown
+    def _position(
+        self, connection: sqlite3.Connection | None, as_of: AsOf
+    ) -> tuple[tuple[int, int], str | None]:
+        """Return position and time of a moment, and a sentence if what was there then is not known."""
+        from msb_cache.queries.as_of import moment_of, unknown
 
         store = None if connection is None else self.ledger.store(connection)
-        position = position_of(store, as_of, self.ledger.clock())
-        return position, unknown(connection, position, self.kept_by_msb)
+        found = moment_of(store, as_of, self.ledger.clock())
+        return found, unknown(connection, found[0], self.kept_by_msb)
 
-    def _index_at(self, connection: sqlite3.Connection | None, position: int) -> sqlite3.Connection | None:
+    def _index_at(
+        self, connection: sqlite3.Connection | None, position: int, time_ns: int
+    ) -> sqlite3.Connection | None:
         from msb_cache.home.index_cache import index_at, may_write
 
         if connection is None:
@@ -200,6 +219,7 @@ class Session:
             store, layout = self.ledger.store(connection), self.layout
             keep = not self.kept_by_msb and may_write(layout.db)
             self._past = index_at(connection, store, position, layout.snapshots, keep=keep)
+        self._past.asked_about(time_ns)
         return self._past.connection
 
     def _forget_past(self) -> None:

@@ -175,7 +175,7 @@ def test_the_end_of_a_whole_home_is_compared_with_its_index(tmp_path: Path) -> N
     ledger.close()
     tamper(ledger, "DELETE FROM events WHERE seq = 3")
     found = verify(ledger)
-    assert {difference.table for difference in found.differences} == {"image", "pointed_at"}
+    assert {difference.table for difference in found.differences} == {"image", "manifest", "pointed_at"}
     assert all(isinstance(difference, live.Difference) for difference in found.differences)
 
 

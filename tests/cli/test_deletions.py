@@ -30,7 +30,7 @@ def report(**row: Any) -> DeletionReport:
             ArtifactReport("metadata", PYTHON, 20, 1, outcome="failed", reason="Permission denied"),
             ArtifactReport("fsmeta", digest(1), None, 1),
         ],
-        kept=[ev.KeptBack(subject=PYTHON, rule="held", holders=("sandbox:a",), more=2)],
+        kept=[ev.Judged(subject=PYTHON, rule="held", holders=("sandbox:a",), more=2)],
     )
 
 
@@ -69,14 +69,26 @@ def test_fields() -> None:
     assert found["images"] == [{"reference": "python:3.12", "digest": digest(1), "forced": True}]
     assert [each["outcome"] for each in found["artifacts"]] == ["deleted", "kept", "failed", None]
     assert found["kept"] == [
-        {"subject": PYTHON, "spelling": None, "rule": "held", "by": ["sandbox:a"], "more": 2}
+        {
+            "subject": PYTHON,
+            "spelling": None,
+            "rule": "held",
+            "by": ["sandbox:a"],
+            "more": 2,
+            "idle_ns": None,
+            "age_ns": None,
+            "rank": None,
+            "until": None,
+            "because": "held by sandbox:a and 2 more",
+        }
     ]
+    assert found["going"] == []
 
 
 def test_a_line_of_the_list_has_the_same_fields_without_the_details() -> None:
     whole = report(outcome="completed")
     line = DeletionSummary(whole.operation, whole.actor, whole.policy, whole.counters)
-    details = {"images", "artifacts", "kept"}
+    details = {"images", "artifacts", "kept", "going"}
     assert deletion_fields(line) == {
         name: value for name, value in deletion_fields(whole).items() if name not in details
     }

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from msb_cache.cli.describe import describe, fields, kept_because, who, who_in_full
+from msb_cache.cli.describe import describe, fields, who, who_in_full
 from msb_cache.cli.output import local_time
 from msb_cache.eventstore import events as ev
 from tests.cli.support import RFC3339, stored
@@ -112,21 +112,6 @@ OPERATION = "01a208de-7af1-7b41-9b6b-151e9b4ceb8a"
 def test_an_event_in_a_line(data: ev.Event, subject: str, line: tuple[str, ...]) -> None:
     found = describe(stored(data, subject))
     assert (found.what, found.colour, found.digest, found.details) == line
-
-
-@pytest.mark.parametrize(
-    ("kept", "said"),
-    [
-        (("held", ("sandbox:a", "snapshot:/b"), 0), "held by sandbox:a, snapshot:/b"),
-        (("held", ("sandbox:a",), 4), "held by sandbox:a and 4 more"),
-        (("needed", (digest(1), PYTHON), 0), f"needed by {SHORT}, python:3.12"),
-        (("recent", (), 0), "recent"),
-        (("unknown", (), 0), "msb does not know it, and what msb needs of it cannot be told"),
-        (("shared", (PYTHON,), 1), "shares layers with python:3.12 and 1 more, which msb does not know"),
-    ],
-)
-def test_why_something_is_kept(kept: tuple[str, tuple[str, ...], int], said: str) -> None:
-    assert kept_because(*kept) == said
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,29 @@ def test_diff_in_words(recorded: list[tuple[int, str, dict[str, object]]], call:
     assert same.lines == [line for line in same.lines if line.endswith("(+0 B)")]
 
 
+def test_pins_that_came_and_went(home: Path, call: Call) -> None:
+    def last() -> str:
+        (event,) = call("events", "--reverse", "-n", "1", "--format", "json").json
+        return f"@{event['seq']}"
+
+    before = last()
+    call("pin", "app:1")
+    call("pin", TOOL.digest)
+    call("pin", "docker.io/library/later:1")
+    between = last()
+    names = ["app:1", "docker.io/library/later:1", TOOL.digest]
+    found = call("diff", before, "--format", "json").json
+    assert (found["pinned"], found["unpinned"], found["held"], found["added"]) == (names, [], [], [])
+    call("unpin", "app:1")
+    call("pin", TOOL.digest, "--until", "2099-01-01")  # pinned before and after
+    assert [line.split() for line in call("diff", between).lines[:-1]] == [["-", "pin", "app:1"]]
+    assert [line.split() for line in call("diff", before).lines[:-1]] == [
+        ["+", "pin", "docker.io/library/later:1"],
+        ["+", "pin", TOOL.digest[:19]],
+    ]
+    assert call("diff", between, before, "--format", "json").json["unpinned"] == names
+
+
 class TestLayers:
     def test_text_and_json(self, home: Path, call: Call, tmp_path: Path) -> None:
         log = tmp_path / "log.jsonl"

@@ -22,5 +22,5 @@ def test_a_hold(home: Path) -> None:
         cache.hold("app:1", "sandbox:dev")
         (found,) = [hold_fields(hold) for hold in cache.holds()]
     assert RFC3339.fullmatch(found.pop("since"))
-    unknown = {"status": None, "root": None, "labels": {}}
+    unknown = {"status": None, "root": None, "labels": {}, "until": None}
     assert found == {"holder": "sandbox:dev", "digest": APP.digest, "reference": "app:1", **unknown}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.cli.support import APP, Call, fingerprint
+from tests.cli.support import APP, USAGE, Call, fingerprint, sentence
 from tests.fakemsb import FakeMsb
 
 
@@ -27,6 +28,23 @@ def test_holding_twice_is_one_event(home: Path, call: Call) -> None:
     once = fingerprint(home)
     assert call("hold", "app:1", "sandbox:dev").code == 0
     assert fingerprint(home) == once
+
+
+def test_until(home: Path, call: Call) -> None:
+    done = call("hold", "app:1", "sandbox:dev", "--until", "2099-01-01")
+    assert re.search(r" by sandbox:dev until 2099-01-01 00:00:00 [+-]\d{4}$", done.err)
+    found = call("hold", "app:1", "sandbox:dev", "--until", "2099-01-02T00:00:00Z", "--format", "json").json
+    assert found["until"] == "2099-01-02T00:00:00.000000000+00:00"
+    assert call("holders", "--format", "json").json[0]["until"] == found["until"]
+    table = call("holders")
+    assert table.lines[0].split() == ["HOLDER", "DIGEST", "REFERENCE", "SINCE", "UNTIL"]
+    before = fingerprint(home)
+    for wrong in ("yesterday", "2001-01-01", "", "fortnight"):
+        done = call("hold", "app:1", "sandbox:dev", "--until", wrong)
+        assert (done.code, done.out) == (USAGE, "")
+        assert "a time to come" in sentence(done.err) or "no time to come" in sentence(done.err)
+    assert fingerprint(home) == before
+    assert call("hold", "app:1", "sandbox:dev", "--format", "json").json["until"] is None
 
 
 def test_quiet(home: Path, call: Call) -> None:
@@ -52,6 +70,7 @@ def test_a_hold_that_msb_does_not_know_is_not_enforced(
         "reference": "app:1",
         "digest": APP.digest,
         "holder": "sandbox:mine",
+        "until": None,
         "enforced": False,
     }
     assert "`msb image prune` and `msb image rm` do not know this hold" in held.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 from pathlib import Path
 
@@ -85,6 +86,25 @@ class TestInspect:
         shown = call("inspect", "app:1", "--format", "json").json["holders"]
         assert sorted(shown) == ["sandbox:dev", "snapshot:/snaps/one"]
         assert "sandbox:dev" in call("inspect", "app:1").out
+
+    def test_pins_are_told(self, home: Path, call: Call) -> None:
+        assert "Pinned" not in call("inspect", "app:1").out
+        assert call("inspect", "app:1", "--format", "json").json["pins"] == []
+        (last,) = call("events", "--reverse", "-n", "1", "--format", "json").json
+        call("pin", "app:1", "--reason", "the demo", "--until", "2099-01-01")
+        call("pin", APP.digest)
+        lines = [line for line in call("inspect", "app:1").lines if line.startswith("Pinned by:")]
+        by = getpass.getuser()
+        assert lines == [
+            f"Pinned by:       {by} until 2099-01-01 00:00:00: the demo",
+            f"Pinned by:       {by} by its digest",
+        ]
+        first, second = call("inspect", "app:1", "--format", "json").json["pins"]
+        assert (first["reference"], first["reason"], second["reference"]) == ("app:1", "the demo", None)
+        assert len(call("inspect", "app:latest", "--format", "json").json["pins"]) == 1
+        assert call("inspect", "example.org/team/tool:2", "--format", "json").json["pins"] == []
+        then = f"@{last['seq']}"
+        assert call("inspect", "app:1", "--as-of", then, "--format", "json").json["pins"] == []
 
     def test_an_image_without_settings_has_no_empty_heading(
         self, home: Path, call: Call, tmp_path: Path

@@ -32,7 +32,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Make stdout a terminal of this many columns."""
 
     def make(columns: int) -> None:
-        monkeypatch.setattr(output, "_on_terminal", lambda: True)
+        monkeypatch.setattr(output, "_on_terminal", lambda stream: True)
         monkeypatch.setenv("COLUMNS", str(columns))
 
     return make

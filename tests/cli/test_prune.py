@@ -14,6 +14,7 @@ from tests.cli.support import (
     APP,
     APP_NEXT,
     TOOL,
+    USAGE,
     Call,
     Done,
     execute,
@@ -59,9 +60,9 @@ class TestPrune:
         shown = call("prune", "--dry-run")
         assert shown.code == 0
         assert "example.org/team/tool:2" in shown.out
-        kept = shown.out.partition("Keeps")[2]
-        assert re.search(r"^ +app:1 +held by sandbox:dev$", kept, re.M)
-        assert re.search(r"^ +app:latest +held by sandbox:dev$", kept, re.M)
+        assert re.search(r"^app:1 +KEEP .* held by sandbox:dev$", shown.out, re.M)
+        assert re.search(r"^app:latest +KEEP .* held by sandbox:dev$", shown.out, re.M)
+        assert shown.lines[-2] == "Keeps 2 images."
         plan = call("prune", "-n", "--format", "json").json
         assert [entry["reference"] for entry in plan["images"]] == ["example.org/team/tool:2"]
         assert plan["layers"] == [TOOL.layers[1].diff_id]
@@ -74,7 +75,7 @@ class TestPrune:
         assert done["bytes_reclaimed"] == plan["bytes_reclaimable"]
 
     def test_dry_run_without_a_home_makes_none(self, own_home: Path, call: Call) -> None:
-        assert call("prune", "-n").out.startswith("Nothing to ")
+        assert call("prune", "-n").out == "Nothing to delete.\n"
         assert not own_home.exists()
 
     def test_nobody_to_ask(self, home: Path) -> None:
@@ -91,7 +92,7 @@ class TestPrune:
         own.write_text("not a file of the cache")
         call("hold", "app:1", "sandbox:dev")
         call("hold", "example.org/team/tool:2", "sandbox:dev")
-        assert call("prune", "-n").out.startswith("Nothing to ")
+        assert call("prune", "-n").lines[-2:] == ["Keeps 3 images.", "Nothing to delete."]
         assert call("prune", "-y").err == "Nothing was pruned.\n"
         assert stray.exists()
         assert "1 file that no image names" in call("prune", "-n", "--orphans").out
@@ -108,7 +109,138 @@ class TestPrune:
         assert "disk full on Monday" in call("prunes").out
 
 
+class TestPolicy:
+    """What is printed of it; what its rules mean is in tests/commands/test_prune.py."""
+
+    def test_json(self, home: Path, call: Call) -> None:
+        words = ("--max-delete", "50%", "--filter", "reference=app", "--grace", "0s")
+        shown = call("prune", "-n", "--format", "json", *words)
+        plan = shown.json
+        assert shown.code == BOUND
+        assert "2 of 3 images would go, and at most 50 % may: app:" in sentence(shown.err)
+        assert plan["dry_run"] is True
+        assert plan["policy"] == {"filter": ["reference=app"], "grace": "0s", "max_delete": "50%"}
+        assert {each["reference"]: each["deletes"] for each in plan["considered"]} == {
+            "app:1": True,
+            "app:latest": True,
+        }
+        assert sum(each["freed_bytes"] for each in plan["considered"]) == plan["bytes_freed"] > 0
+        assert plan["bytes_missing"] == 0
+        refused = call("prune", "-y", "--format", "json", *words)
+        assert (refused.code, refused.out) == (BOUND, "")
+        assert sentence(refused.err) == sentence(shown.err)
+        assert len(call("list", "-q").lines) == 3
+
+    def test_too_little(self, home: Path, call: Call) -> None:
+        call("hold", "app:1", "sandbox:dev")
+        before = fingerprint(home)
+        words = ("--max-size", "1", "--grace", "0s")
+        shown = call("prune", "-n", *words)
+        assert shown.code == BOUND
+        assert re.search(r"^example.org/team/tool:2 +KEEP .* the bound is not met$", shown.out, re.M)
+        said = sentence(shown.err)
+        assert re.fullmatch(
+            r"all that may go frees [\d.]+ KiB too little, so nothing was deleted; "
+            "`--best-effort` deletes it all the same",
+            said,
+        )
+        assert call("prune", "-n", "--format", "json", *words).json["bytes_missing"] > 0
+        done = call("prune", "-y", *words)
+        assert (done.code, done.out, sentence(done.err)) == (BOUND, "", said)
+        assert fingerprint(home) == before
+        assert call("prune", "-y", "--best-effort", *words).code == 0
+        assert sorted(call("list", "-q").lines) == ["app:1", "app:latest"]
+
+    def test_quiet(self, home: Path, call: Call) -> None:
+        call("pin", "app:1")
+        done = call("prune", "-n", "-q", "--grace", "0s")
+        assert (done.code, sorted(done.lines), done.err) == (0, ["app:latest", "example.org/team/tool:2"], "")
+
+    def test_orphans_only(self, home: Path, call: Call) -> None:
+        stray = home / "cache" / "layers" / f"sha256_{'ab' * 32}.erofs"
+        stray.write_bytes(bytes(5000))
+        shown = call("prune", "-n", "--orphans-only")
+        assert shown.lines == [f"Deletes 1 file that no image names: {size(8192)} come free."]
+        refused = call("prune", "-n", "--orphans-only", "--unused-for", "1d")
+        assert refused.code == USAGE
+        assert "orphans-only takes no image" in sentence(refused.err)
+        assert call("prune", "-y", "--orphans-only", "--format", "json").json["orphans_removed"] == 1
+        assert not stray.exists()
+        assert len(call("list", "-q").lines) == 3
+        done = call("prune", "-y", "--orphans-only")
+        assert (done.code, done.out, done.err) == (0, "", "Nothing was pruned.\n")
+
+    def test_the_decision_is_told_later(self, home: Path, call: Call) -> None:
+        call("pin", "app:1", "--until", "2099-01-01")
+        report = call("prune", "-y", "--unused-for", "0s", "--grace", "0s", "--format", "json").json
+        shown = call("prunes", "show", report["operation"])
+        assert "Policy:      rule=policy, unused_for=0s, grace=0s" in shown.lines
+        assert re.search(r"^  app:latest   sha256:\S{64}   idle under a minute, over 0s$", shown.out, re.M)
+        assert re.search(r"^  app:1   pinned by \S+ until 2099-01-01 00:00:00$", shown.out, re.M)
+        told = call("prunes", "show", report["operation"], "--format", "json").json
+        assert {each["subject"]: (each["rule"], each["because"]) for each in told["going"]} == {
+            "docker.io/library/app:latest": ("due", "idle under a minute, over 0s"),
+            "example.org/team/tool:2": ("due", "idle under a minute, over 0s"),
+        }
+        (kept,) = told["kept"]
+        assert (kept["subject"], kept["rule"]) == ("docker.io/library/app:1", "pinned")
+        assert kept["until"] is not None
+        gone = call("why", "example.org/team/tool:2")
+        assert "  Because:       idle under a minute, over 0s" in gone.lines
+        assert "  Policy:        rule=policy, unused_for=0s, grace=0s" in gone.lines
+        found = call("why", "app:latest", "--format", "json").json
+        assert found["gone"]["because"] == "idle under a minute, over 0s"
+
+    def test_as_the_installed_program(self, home: Path) -> None:
+        shown = execute("prune", "-n", "--unused-for", "1h")
+        assert (shown.code, shown.lines[-1], shown.err) == (0, "Nothing to delete.", "")
+        assert "\x1b" not in shown.out
+        assert execute("prune", "-y", "--max-delete", "1").code == BOUND
+        assert execute("prune", "-y", "--max-size", "1").code == BOUND
+        done = execute("prune", "-y", "--filter", "reference=app", "--grace", "0s")
+        assert (done.code, done.lines[0].split()) == (0, ["Image", "refs:", "2"])
+        assert execute("list", "-q").lines == ["example.org/team/tool:2"]
+        assert execute("verify").code == 0
+
+
+class TestOnATerminal:
+    """With 80 columns: what is asked about stands there whole, and its sum right above the question."""
+
+    def test_names_and_reasons_are_whole(self, home: Path, call: Call, tmp_path: Path) -> None:
+        long = "registry.example.org/a/rather/long/name/of/a/team/and/its/image:2027-01-15"
+        call("load", "-q", "-i", tmp_path / "tool.tar", "-t", long)
+        holders = [f"sandbox:with-a-name-{number}" for number in range(5)]
+        for holder in holders:
+            call("hold", "app:1", holder)
+        words = ["prune", "--unused-for", "0s", "--grace", "0s", "--max-delete", "9"]
+        said = on_terminal(words, [(ASKED, b"n\n")], NO_COLOR="1").said
+        assert "\x1b" not in said
+        shown = said.partition(ASKED)[0]
+        for whole in (long, "example.org/team/tool:2", f"held by {', '.join(holders)}"):
+            assert whole in shown
+        assert shown.count("idle under a minute, over 0s") == 2
+        total, empty, before = shown.splitlines()[-1], *shown.splitlines()[-3:-1]
+        assert re.fullmatch(r"Deletes 2 references, .*: [\d.]+ KiB come free\.", total or before), shown
+        assert empty == "" or total == ""
+
+    def test_the_dry_run_shows_the_same(self, home: Path, call: Call) -> None:
+        words = ["--filter", "reference=app", "--grace", "0s"]
+        asked = on_terminal(["prune", *words], [(ASKED, b"n\n")], NO_COLOR="1").said.partition(ASKED)[0]
+        shown = on_terminal(["prune", "-n", *words], NO_COLOR="1").said
+        assert asked == f"{shown}\n"
+        assert all(len(line) <= 80 for line in shown.splitlines())
+        piped = on_terminal(["prune", "-n", *words], stdout_too=False)
+        assert piped.stdout == call("prune", "-n", *words).out
+        assert "\x1b" not in piped.said + (piped.stdout or "")
+
+    def test_a_bound_that_is_not_met_asks_nothing(self, home: Path) -> None:
+        talk = on_terminal(["prune", "--max-size", "1"])
+        assert talk.code == BOUND
+        assert ASKED not in talk.said
+
+
 ASKED = "Delete these? [y/N]: "
+BOUND = 5
 
 
 class TestPruneAsks:
@@ -228,9 +360,11 @@ class TestFlatRoots:
         info = call("info", "--format", "json").json
         assert (info["flat_roots"], info["flat_bytes"], info["flat_allocated_bytes"]) == (1, MIB, taken)
 
-        text = call("prune", "--dry-run").lines[0]
-        assert re.fullmatch(rf"Deletes 3 references, .*, 1 flat root: [0-9.]+{roots}", text)
         plan = call("prune", "--dry-run", "--format", "json").json
+        text = call("prune", "--dry-run").lines[-1]
+        freed = size(plan["bytes_freed"])
+        assert re.fullmatch(rf"Deletes 3 references, .*, 1 flat root: {freed} come free.", text)
+        assert plan["bytes_freed"] == sum(each["freed_bytes"] for each in plan["considered"])
         assert plan["flat_bytes_reclaimable"] == taken
         (root,) = (each for each in plan["artifacts"] if each["kind"] == "flat")
         assert (root["bytes"], root["manifest_digest"]) == (taken, APP.digest)

@@ -10,6 +10,7 @@ import pytest
 from tests.cli.support import ESCAPE, Call, on_terminal
 
 SHOWS = ["list", "inspect app:1", "history app:1", "events", "prunes", "verify", "prune -n", "use app:1"]
+SHOWS += ["pin app:1", "pins", "prune -n --unused-for 1d", "why app:1 --unused-for 1d", "rm -n app:1"]
 
 
 class TestColour:

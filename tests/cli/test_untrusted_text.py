@@ -76,6 +76,7 @@ def hostile(own_home: Path, tmp_path: Path) -> dict[str, Any]:
         cache.load(archive)
         cache.load(written(folder / f"{HOSTILE}.tar", GONE))
         cache.hold("evil:1", "sandbox:dev")
+        cache.pin("evil:1")
         with refusing(5, layout.layer(GONE.layers[0].diff_id)):
             operation = cache.remove("gone:1").operation
     source = ev.Source(kind="archive", name=HOSTILE)
@@ -134,6 +135,9 @@ def commands(at: dict[str, Any]) -> dict[str, list[list[object]]]:
         "hold": [["hold", "evil:1", HOSTILE], ["hold", HOSTILE, "sandbox:x"]],
         "release": [["release", HOSTILE], ["release", f"sandbox:{HOSTILE}x"]],
         "holders": [["holders"], ["holders", HOSTILE]],
+        "pin": [["pin", "evil:1", "--reason", HOSTILE], ["pin", HOSTILE], ["pin", "a", "--until", HOSTILE]],
+        "unpin": [["unpin", "never:1"], ["unpin", HOSTILE]],
+        "pins": [["pins"], ["pins", "--as-of", HOSTILE]],
         "diff": [["diff", "@1"], ["diff", HOSTILE]],
         "why": [["why", target] for target in ("evil:1", "gone:1", "failed:1", EVIL.digest, HOSTILE)],
         "last-used": [["last-used"], ["last-used", "--idle-for", HOSTILE]],
@@ -160,8 +164,18 @@ def commands(at: dict[str, Any]) -> dict[str, list[list[object]]]:
         "watch": [["watch", HOSTILE]],
         "info": [["info"], ["--home", folder / HOSTILE, "info"], ["--home", f"{archive}/x", "use", "a"]],
         "df": [["df"], ["df", HOSTILE]],
-        "prune": [["prune", "-n", "--orphans"], ["prune", "-y", "--reason", HOSTILE]],
-        "remove": [["remove", "evil:1"], ["remove", "-f", "evil:1", HOSTILE]],
+        "prune": [
+            ["prune", "-n", "--orphans"],
+            ["prune", "-n", "--unused-for", HOSTILE],
+            ["prune", "-n", "--filter", HOSTILE, "--exclude", HOSTILE],
+            ["prune", "-n", "--filter", f"label={HOSTILE}", "--grace", "0s"],
+            ["prune", "-y", "--reason", HOSTILE],
+        ],
+        "remove": [
+            ["remove", "evil:1"],
+            ["remove", "-n", "evil*", f"{HOSTILE}*"],
+            ["remove", "-f", "evil:1", HOSTILE],
+        ],
     }
 
 
@@ -192,6 +206,7 @@ def test_json_has_the_text_itself(hostile: dict[str, Any], call: Call) -> None:
         ["events"],
         ["history", "evil:1"],
         ["holders"],
+        ["pins"],
         ["prunes"],
         ["prunes", "show", operation],
         ["prunes", "restore-plan", operation],

@@ -59,7 +59,7 @@ class TestVerify:
         foreign.touch()
         done = call("verify")
         assert done.code == 0
-        assert f"{extra.name}: no image names it" in done.out
+        assert f"{extra.name}: no image names it; `msb-cache prune --orphans-only` deletes it" in done.out
         assert f"{foreign.name}: not a file of the cache" in done.out
         found = {each["problem"] for each in call("verify", "--format", "json").json["disk"]}
         assert found == {"extra", "foreign"}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from msb_cache import ImageCache
 from msb_cache.artifacts.layout import Layout
+from msb_cache.cli.output import rfc3339
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.home.ledger import Ledger
 from tests.cli.support import APP, APP_NEXT, BASE, TOOL, Call, sentence, written
+from tests.examples import DAY
 from tests.logs import ACTOR
 from tests.msbhome import SCHEMAS
 
@@ -218,7 +222,7 @@ class TestInAHomeThatMsbKeeps:
         with closing(sqlite3.connect(Layout(home).msb_database)) as database:
             database.executescript(SCHEMAS["0.7"])
         assert lines(call("why", "app:1").out)["A prune now"] == "deletes it (rule: unused, nothing holds it)"
-        assert "app:1" in {line.split()[0] for line in call("prune", "--dry-run").lines}
+        assert "app:1" in {line.partition(" ")[0] for line in call("prune", "--dry-run").lines}
 
     def test_it_keeps_that_where_it_cannot_be_told_what_msb_needs(self, home: Path, call: Call) -> None:
         with closing(sqlite3.connect(Layout(home).msb_database)) as database, database:
@@ -227,12 +231,71 @@ class TestInAHomeThatMsbKeeps:
         found = lines(call("why", "app:1").out)
         why = "msb does not know it, and what msb needs of it cannot be told"
         assert found["A prune now"] == f"keeps it ({why})"
-        assert any(line.split()[1:] == why.split() for line in call("prune", "--dry-run").lines)
+        assert call("prune", "--dry-run").lines[1].endswith(f"   {why}")
         assert call("why", "app:1", "--format", "json").json["prune"] == {
             "deletes": False,
             "rule": "unknown",
             "by": [],
         }
+
+
+class TestByRules:
+    def test_when_it_goes(self, home: Path, call: Call) -> None:
+        found = lines(call("why", "app:1", "--unused-for", "14d").out)
+        assert found["A prune now"].startswith("deletes it")
+        assert re.fullmatch(
+            r"it stays \(idle under a minute, within the grace of 1h\); "
+            r"it goes in 13 days unless used, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}",
+            found["By rules"],
+        )
+        rules = call("why", "app:1", "--unused-for", "14d", "--format", "json").json["policy"]
+        assert (rules["rules"], rules["deletes"], rules["rule"]) == (
+            {"unused_for": "14d", "grace": "1h"},
+            False,
+            "grace",
+        )
+        used = call("why", "app:1", "--format", "json").json["used"]["occurred_at"]
+        with ImageCache(home) as cache:
+            used_ns = cache.get("app:1").last_used_at_ns
+        assert used == rfc3339(used_ns)
+        assert rules["goes_at"] == rfc3339((used_ns or 0) + 14 * DAY)
+
+    def test_now(self, home: Path, call: Call) -> None:
+        found = lines(call("why", "app:1", "--unused-for", "0s", "--grace", "0s").out)
+        assert found["By rules"] == "it goes (idle under a minute, over 0s)"
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            ("--exclude app --grace 0s", "it stays (excluded)"),
+            ("--filter reference=other", "it is not selected"),
+            ("--keep-last 1 --grace 0s", "it stays (the last of app)"),
+            ("--max-size 1TiB --grace 0s", "it stays (idle under a minute, and its room is not needed)"),
+        ],
+    )
+    def test_what_has_no_time(self, home: Path, call: Call, words: str, said: str) -> None:
+        assert lines(call("why", "app:1", *words.split()).out)["By rules"] == said
+        assert call("why", "app:1", *words.split(), "--format", "json").json["policy"]["goes_at"] is None
+
+    def test_a_pin(self, home: Path, call: Call) -> None:
+        call("pin", "app:1", "--until", "2099-01-01", "--reason", "the demo")
+        found = lines(call("why", "app:1", "--unused-for", "1d").out)
+        assert "pinned until 2099-01-01 00:00:00" in found["Pinned"]
+        assert found["Pinned"].partition(" (event")[0].endswith(": the demo")
+        assert re.match(
+            r"it stays \(pinned by \S+ until 2099-01-01 00:00:00\); it goes in \d", found["By rules"]
+        )
+        call("pin", "app:1")
+        assert re.fullmatch(
+            r"it stays \(pinned by \S+\)", lines(call("why", "app:1", "--unused-for", "1d").out)["By rules"]
+        )
+
+    def test_of_what_is_gone_or_no_image_there_is_nothing_to_say(self, home: Path, call: Call) -> None:
+        call("rm", "example.org/team/tool:2")
+        for target in ("example.org/team/tool:2", BASE.diff_id):
+            done = call("why", target, "--unused-for", "1d")
+            assert (done.code, done.err) == (0, "")
+            assert "By rules" not in done.out
 
 
 def test_a_name_with_odd_characters_is_printed_safely(home: Path, call: Call) -> None:

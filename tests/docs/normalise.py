@@ -31,7 +31,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _MASKS = (
     (re.compile(r"\b20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?(\+00:00| \+0000|Z)?"), "<time>"),
     (re.compile(r"\b1[6-9]\d{17}\b"), "<ns>"),
-    (re.compile(r'("duration_ns": ?)\d+'), r"\1<duration>"),
+    (re.compile(r'("(?:duration|idle|age)_ns": ?)\d+'), r"\1<duration>"),
     (OPERATION, "<id>"),
     (re.compile(r"\b20\d{6}T\d{6}Z-[0-9a-f]{12}\b"), "<set aside>"),
     (re.compile(r"\b((?:head|hash)\W{1,5})[0-9a-f]{12,64}\b"), r"\1<hash>"),
@@ -44,6 +44,7 @@ _CHANGED_BY = re.compile(r"(?:seen by )?charlie@laptop \(msb \w+(?: \w+)?\)")
 _NOT_TOLD = re.compile(r"^note: who changes msb's database is not recorded.*\n", re.MULTILINE)
 _WAITED = re.compile(r"^note: waiting for msb to (?:end|read) .*\n", re.MULTILINE)
 """What is said on a machine that is busy."""
+_PINS = re.compile(r"^(PINNED +DIGEST +)(BY +)SINCE.*\n(?:(?!note: ).+\n)*", re.MULTILINE)
 _OTHER_PLATFORM = re.compile(r"^note: .* is for linux/amd64, not for .*\n", re.MULTILINE)
 
 
@@ -65,6 +66,7 @@ def shown(output: str, home: Path) -> str:
     text = _KERNELS.sub("", text)
     for key, value, instead in (
         ("user", user, USER),
+        ("by", here.login or user, USER),
         ("host", host, HOST),
         ("uid", str(uid), str(UID)),
     ):
@@ -72,9 +74,20 @@ def shown(output: str, home: Path) -> str:
         text = re.sub(
             rf'(\\?"{key}\\?": ?(?:\\?")?){re.escape(value)}(?=\\?[",\s}}])', rf"\g<1>{instead}", text
         )
+    text = re.sub(rf"\bpinned by (?:{names})\b", f"pinned by {USER}", text)
+    text = _PINS.sub(_with_user, text)
     if platform.machine() not in ("x86_64", "AMD64"):
         text = _OTHER_PLATFORM.sub("", text)
     return _PADDING.sub("", text)
+
+
+def _with_user(table: re.Match[str]) -> str:
+    """The table of pins with the fictitious user in its third column, as wide as that needs."""
+    begin, end = table.start(2) - table.start(), table.end(2) - table.start()
+    width = len(USER) + 3
+    header, *lines = table[0].splitlines(keepends=True)
+    rows = [f"{line[:begin]}{USER.ljust(width)}{line[end:]}" for line in lines]
+    return "".join([f"{header[:begin]}{'BY'.ljust(width)}{header[end:]}", *rows])
 
 
 def masked(text: str) -> str:

@@ -54,7 +54,7 @@ def test_the_examples_of(path: Path, require_peer: Callable[[str], str]) -> None
 _OF_THE_ENGINE = (
     (re.compile(r"^note: .*\n", re.MULTILINE), ""),
     (re.compile(r"((?:vmdk|fsmeta) deleted .*  )[\d.]+ K?i?B freed"), r"\1<size> freed"),
-    (re.compile(r"(Deletes .*: )[\d.]+ KiB"), r"\1<size>"),
+    (re.compile(r"((?:Deletes .*: |DELETE .* {3}))[\d.]+ KiB"), r"\1<size>"),
     (re.compile(r"\(event \d+\)"), "(event <n>)"),
     (re.compile(r"\d+ events"), "<n> events"),
 )

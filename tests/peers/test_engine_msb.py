@@ -33,12 +33,12 @@ from msb_cache import (
 from msb_cache.artifacts.locks import Lock
 from msb_cache.cli.main import run
 from msb_cache.engines.msb import delete as msb_deletion
-from msb_cache.engines.prune_plan import Kept
 from msb_cache.eventstore import events as ev
 from msb_cache.msb import database as msb_database
 from msb_cache.oci.registry.credentials import Credential
 from msb_cache.projections import known
 from msb_cache.queries.why import Fate, ImageReasons
+from msb_cache.retention.plan import Verdict
 from tests.imagebuilder import docker_archive, file, image, layer, oci_archive
 from tests.oci.registry.test_peers import Peers
 from tests.peers.realmsb import BASE, IMAGES, Msb, copied, files_of, short_home
@@ -402,7 +402,7 @@ def test_one_of_two_spellings_is_held(real: Msb, cache: ImageCache, way: str) ->
     assert (cache.holders("app:1"), cache.holders(other)) == (["sandbox:dev"], [])
     shown = cache.preview_prune().plan
     assert other in shown.references
-    assert Kept("app:1", "held", ("sandbox:dev",)) in shown.kept
+    assert Verdict("app:1", "held", ("sandbox:dev",)) in shown.kept
     found = cache.why("app:1")
     assert isinstance(found, ImageReasons)
     assert found.fate == Fate(False, "held", ("sandbox:dev",))

@@ -14,7 +14,7 @@ from msb_cache.eventstore.store import NewEvent
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections import images, known, live, state
 from msb_cache.projections.deletions import deletions, leftovers
-from msb_cache.projections.rows import DeletionRow
+from msb_cache.projections.rows import DeletionRow, ImageRow
 from tests.logs import ACTOR, PYTHON, digest, layer, manifest_added, pulled
 
 M, N = digest("M"), digest("N")
@@ -584,3 +584,224 @@ def test_what_was_seen_before_spellings_were_recorded_gets_its_own(log: Log) -> 
     assert [name for name, *_ in names(log)] == [PYTHON, PYTHON + "x"]
     log.append((seen(M, "python:3.12", "1"), PYTHON))
     assert [name for name, *_ in names(log)] == [PYTHON + "x", "python:3.12"]
+
+
+# -- since when ---------------------------------------------------------------------------------------------
+
+
+def image(log: Log, name: str = PYTHON) -> ImageRow:
+    with log.ledger.read() as connection:
+        assert connection is not None
+        assert live.compare(connection, live.fold_until(log.ledger.store(connection))) == []
+        columns = ", ".join(ImageRow.__struct_fields__)
+        row = connection.execute(f"SELECT {columns} FROM image WHERE name = ?", (name,)).fetchone()
+    return ImageRow(*row)
+
+
+def unnamed_since(log: Log, manifest: str = M) -> int | None:
+    with log.ledger.read() as connection:
+        assert connection is not None
+        assert live.compare(connection, live.fold_until(log.ledger.store(connection))) == []
+        found = connection.execute("SELECT unnamed_since FROM manifest WHERE digest = ?", (manifest,))
+        (since,) = found.fetchone()
+    assert since is None or isinstance(since, int)
+    return since
+
+
+def pins(log: Log) -> list[tuple[str, str | None, int, int | None]]:
+    with log.ledger.read() as connection:
+        assert connection is not None
+        found = connection.execute("SELECT subject, spelling, since, until FROM pin ORDER BY subject")
+        return found.fetchall()
+
+
+def holds(log: Log) -> list[tuple[str, int, int | None]]:
+    """Every hold, those that have ended too: who holds, since and until when."""
+    with log.ledger.read() as connection:
+        assert connection is not None
+        return connection.execute("SELECT holder, since, until FROM hold ORDER BY holder").fetchall()
+
+
+def test_a_reference_points_where_it_points_since_it_moved_there(log: Log) -> None:
+    def since() -> tuple[int, int, int]:
+        row = image(log)
+        return row.created_at, row.pointed_since, row.pulled_at
+
+    log.append_at(10, pulled(M), PYTHON)
+    assert since() == (10, 10, 10)
+    log.append_at(20, pulled(M), PYTHON)
+    assert since() == (10, 10, 20)
+    log.append_at(15, pulled(M), PYTHON)  # learned of late
+    assert since() == (10, 10, 20)
+    log.append_at(30, ev.ImageUsed(manifest_digest=M), PYTHON)
+    assert since() == (10, 10, 20)
+    log.append_at(40, pulled(N, previous=M), PYTHON)
+    assert since() == (10, 40, 40)
+    log.append_at(50, pulled(M, previous=N), PYTHON)
+    assert since() == (10, 50, 50)
+    log.append(ev_removed())
+    log.append_at(60, pulled(M), PYTHON)
+    assert since() == (60, 60, 60)
+
+
+@pytest.mark.parametrize(("observed", "pointed"), [(None, 10), (5, 10), (10, 10), (70, 70)])
+def test_a_pull_that_was_observed_points_there_since_it_is_known_to(
+    log: Log, observed: int | None, pointed: int
+) -> None:
+    pull = replace(pulled(M), observed_since_ns=observed, named_at_ns=7)
+    log.append_at(10, pull, PYTHON)
+    assert (image(log).created_at, image(log).pointed_since, image(log).pulled_at) == (7, pointed, 10)
+    log.append_at(5, pulled(N), PYTHON)
+    log.append_at(10, pull, PYTHON)
+    assert (image(log).created_at, image(log).pointed_since, image(log).pulled_at) == (7, pointed, 10)
+
+
+def test_another_name_of_an_image_that_msb_takes_over_keeps_since_when(log: Log) -> None:
+    log.append_at(10, pulled(M), PYTHON)
+    log.append_at(20, pulled(M), PYTHON)
+    log.append_at(30, seen(M, "python:3.12", "1"), PYTHON)
+    row = image(log, "python:3.12")
+    assert (row.created_at, row.pointed_since, row.pulled_at) == (10, 10, 30)
+
+
+def test_a_manifest_is_without_a_name_since_the_last_one_left_it(log: Log) -> None:
+    log.append_at(10, manifest_added([X]), M)
+    log.append_at(10, manifest_added([Y]), N)
+    assert unnamed_since(log) == 10
+    log.append_at(20, pulled(M), PYTHON)
+    assert unnamed_since(log) is None
+    log.append_at(30, pulled(M), OTHER)
+    log.append_at(40, pulled(N, previous=M), PYTHON)
+    assert unnamed_since(log) is None
+    log.append_at(50, ev.ImageRemoved(manifest_digest=M, cause="external"), OTHER)
+    assert unnamed_since(log) == 50
+    log.append_at(60, ev.ImageRemoved(manifest_digest=M, cause="external"), OTHER)
+    log.append_at(70, manifest_added([X, Y]), M)  # more is known of it
+    assert unnamed_since(log) == 50
+    log.append_at(80, pulled(M, previous=N), PYTHON)
+    assert unnamed_since(log) is None
+    assert unnamed_since(log, N) == 80
+    log.delete(M)
+    log.append_at(90, manifest_added([X]), M)
+    assert unnamed_since(log) is None
+
+
+def test_a_manifest_that_comes_after_its_name_has_one(log: Log) -> None:
+    log.append_at(10, pulled(M), PYTHON)
+    log.append_at(20, manifest_added([X]), M)
+    assert unnamed_since(log) is None
+
+
+def test_a_name_that_msb_takes_over_does_not_leave_its_manifest(log: Log) -> None:
+    log.append_at(10, manifest_added([X]), M)
+    log.append_at(20, pulled(M), PYTHON)
+    log.append_at(30, seen(M, "python:3.12", "1"), PYTHON)
+    assert unnamed_since(log) is None
+
+
+def test_a_manifest_without_a_name_is_idle_since_what_needed_it_last(log: Log) -> None:
+    log.append_at(10, manifest_added([X]), M)
+    log.append_at(20, ev.ImageHeld(holder="sandbox:dev"), M)
+    log.append_at(20, booted(1), PYTHON)
+    assert unnamed_since(log) == 10
+    log.append_at(30, ended(1), PYTHON)
+    assert unnamed_since(log) == 30
+    log.append_at(40, ev.ImageReleased(holder="sandbox:dev"), M)
+    assert unnamed_since(log) == 40
+    log.append_at(50, ev.ImageReleased(holder="sandbox:dev"), M)  # nobody's
+    assert unnamed_since(log) == 40
+    log.append_at(35, booted(2), PYTHON)
+    log.append_at(38, ended(2), PYTHON)  # learned of late
+    assert unnamed_since(log) == 40
+
+
+def test_an_image_is_idle_since_it_was_released(log: Log) -> None:
+    log.append_at(10, pulled(M), PYTHON)
+    log.append_at(10, pulled(M), OTHER)
+    log.append_at(20, ev.ImageHeld(holder="sandbox:dev"), M)
+    assert image(log).idle_since is None
+    log.append_at(30, ev.ImageReleased(holder="sandbox:dev"), M)
+    assert (image(log).idle_since, image(log).idle_seq) == (30, 5)
+    assert image(log, OTHER).idle_since == 30
+    log.append_at(40, ev.ImageReleased(holder="sandbox:dev"), M)  # it was released
+    log.append_at(40, ev.ImageReleased(holder="sandbox:dev"), N)
+    assert image(log).idle_since == 30
+    log.append_at(25, ev.ImageHeld(holder="sandbox:dev"), M)
+    log.append_at(28, ev.ImageReleased(holder="sandbox:dev"), M)  # learned of late
+    assert (image(log).idle_since, image(log).idle_seq) == (30, 5)
+    log.append_at(50, pulled(N, previous=M), PYTHON)
+    assert (image(log).idle_since, image(log).idle_seq) == (None, None)
+
+
+# -- pins, and holds that end -------------------------------------------------------------------------------
+
+
+def test_a_pin_lasts_until_it_is_taken_out_and_the_last_one_counts(log: Log) -> None:
+    log.append_at(10, ev.ImagePinned(until_ns=500, spelling="python:3.12"), PYTHON)
+    log.append_at(20, ev.ImagePinned(), M)
+    assert pins(log) == [(PYTHON, "python:3.12", 10, 500), (M, None, 20, None)]
+    log.append_at(30, ev.ImagePinned(), PYTHON)
+    log.append_at(30, ev.ImageUnpinned(), N)
+    assert pins(log) == [(PYTHON, None, 30, None), (M, None, 20, None)]
+    log.append((pulled(M), PYTHON), ev_removed(), (ev.ManifestDeleted(), M))
+    assert len(pins(log)) == 2  # it survives the image
+    log.append((ev.ImageUnpinned(), PYTHON), (ev.ImageUnpinned(), M))
+    assert pins(log) == []
+
+
+def test_a_hold_that_is_taken_again_before_its_end_goes_on(log: Log) -> None:
+    log.append_at(10, ev.ImageHeld(holder="sandbox:dev", until_ns=50, root="flat"), M)
+    log.append_at(49, ev.ImageHeld(holder="sandbox:dev", until_ns=90), M)
+    assert holds(log) == [("sandbox:dev", 10, 90)]
+    log.append_at(60, ev.ImageHeld(holder="sandbox:dev"), M)
+    assert holds(log) == [("sandbox:dev", 10, None)]
+    log.append_at(70, ev.ImageHeld(holder="sandbox:dev", until_ns=80), M)
+    assert holds(log) == [("sandbox:dev", 10, 80)]
+
+
+def test_a_hold_that_is_taken_again_after_its_end_begins_anew(log: Log) -> None:
+    log.append_at(10, ev.ImageHeld(holder="sandbox:dev", until_ns=50, labels={"a": "b"}, reference=OTHER), M)
+    log.append_at(50, ev.ImageHeld(holder="sandbox:dev", until_ns=None, reference=PYTHON), M)
+    assert holds(log) == [("sandbox:dev", 50, None)]
+    with log.ledger.read() as connection:
+        assert connection is not None
+        (hold,) = images.holds(connection, M)
+    assert (hold.reference, hold.labels) == (PYTHON, None)
+
+
+def test_a_hold_of_msb_has_no_end(log: Log) -> None:
+    log.append_at(10, ev.ImageHeld(holder="sandbox:dev", until_ns=50), M)
+    log.append_at(20, ev.ImageHeld(holder="sandbox:dev", row="1"), M)
+    assert holds(log) == [("sandbox:dev", 10, None)]
+    log.append_at(30, ev.ImageHeld(holder="sandbox:dev", until_ns=60), M)
+    assert holds(log) == [("sandbox:dev", 10, None)]
+
+
+def test_a_hold_that_has_ended_can_be_released(log: Log) -> None:
+    log.append_at(10, pulled(M), PYTHON)
+    log.append_at(10, ev.ImageHeld(holder="sandbox:dev", until_ns=50), M)
+    log.append_at(60, ev.ImageReleased(holder="sandbox:dev"), M)
+    assert holds(log) == []
+
+
+def test_no_time_is_later_than_that_to_which_a_clock_that_was_ahead_came_back(log: Log) -> None:
+    log.append_at(10, manifest_added([X]), M)
+    log.append_at(500, manifest_added([Y]), N)
+    log.append_at(500, pulled(M), PYTHON)
+    log.append_at(200, pulled(M), OTHER)
+    log.append_at(510, ev.ImageHeld(holder="sandbox:a", until_ns=900), M)
+    log.append_at(510, ev.ImageHeld(holder="sandbox:b"), M)
+    log.append_at(520, ev.ImageReleased(holder="sandbox:b"), M)
+    log.append_at(530, ev.ImagePinned(until_ns=900), PYTHON)
+    log.append_at(100, ev.ImagePinned(), OTHER)
+    kept = ev.ClockJumped(direction="back", by_ns=300, from_ns=600, to_ns=300)
+    log.append((kept, "0" * 32))
+    assert image(log).pointed_since == 500  # it is behind now, and was right before
+    log.append((replace(kept, was_ahead=True), "0" * 32))
+    row, other = image(log), image(log, OTHER)
+    assert (row.pointed_since, row.pulled_at, row.idle_since) == (300, 300, 300)
+    assert (row.created_at, row.last_used_at) == (300, 300)
+    assert (other.pointed_since, other.pulled_at, other.idle_since) == (200, 200, 300)
+    assert (unnamed_since(log, M), unnamed_since(log, N)) == (None, 300)
+    assert holds(log) == [("sandbox:a", 300, 900)]
+    assert pins(log) == [(OTHER, None, 100, None), (PYTHON, None, 300, 900)]

@@ -28,6 +28,8 @@ references = st.sampled_from(REFERENCES)
 manifests = st.sampled_from(list(MANIFESTS))
 holders = st.sampled_from(HOLDERS)
 occurred = st.none() | st.integers(1, 3_000_000_000_000_000_000)
+PAST, FUTURE = 10**18, 4 * 10**18
+untils = st.sampled_from([None, None, PAST, FUTURE])
 layer_sizes = st.integers(0, 2)
 artifact_events = st.sampled_from(
     [
@@ -54,7 +56,10 @@ class Folding(RuleBasedStateMachine):
         self.described: dict[str, tuple[int, str, str, int]] = {}  # what the last event about a manifest said
         self.layers: set[str] = set()
         self.rows: dict[str, str | None] = {}  # msb's row of each reference
-        self.held: set[tuple[str, str]] = set()
+        self.since: dict[str, tuple[int, int, int | None]] = {}  # reference: pointed, pulled, idle since
+        self.unnamed: dict[str, int | None] = {}  # manifest: since when no reference points at it
+        self.holds: dict[tuple[str, str], tuple[int, int | None]] = {}  # since and until when
+        self.pins: dict[str, tuple[int, int | None]] = {}
         self.settled: set[tuple[str, str, str]] = set()
         self.deleted: dict[str, int | None] = {}  # operation: bytes reclaimed; another program's too
         self.decided: set[str] = set()
@@ -85,10 +90,31 @@ class Folding(RuleBasedStateMachine):
         self.described[manifest] = (size * len(layers), architecture, "linux", len(layers))
         return NewEvent(replace(manifest_added(layers), architecture=architecture), manifest)
 
+    def points(self, manifest: str) -> bool:
+        return any(digest == manifest for digest, *_ in self.images.values())
+
+    def comes(self, manifest: str, at: int) -> None:
+        if manifest not in self.indexed:
+            self.indexed.add(manifest)
+            self.unnamed[manifest] = None if self.points(manifest) else at
+
+    def goes(self, manifest: str) -> None:
+        self.indexed.discard(manifest)
+        self.unnamed.pop(manifest, None)
+
+    def loses_a_name(self, manifest: str, at: int) -> None:
+        if manifest in self.indexed and not self.points(manifest):
+            self.unnamed[manifest] = at
+
+    def remove(self, reference: str, at: int) -> None:
+        removed = self.images.pop(reference, None)
+        if removed is not None:
+            del self.since[reference]
+            self.loses_a_name(removed[0], at)
+
     @rule(manifest=manifests, size=layer_sizes)
     def add_manifest(self, manifest: str, size: int) -> None:
-        self.append(self.added(manifest, size))
-        self.indexed.add(manifest)
+        self.comes(manifest, self.append(self.added(manifest, size)))
         self.layers |= {found.diff_id for found in MANIFESTS[manifest]}
 
     @rule(manifest=manifests)
@@ -96,7 +122,7 @@ class Folding(RuleBasedStateMachine):
         """Somebody else deletes it: its layers go unless another manifest has them."""
         self.append(NewEvent(ev.ManifestDeleted(), manifest))
         if manifest in self.indexed:
-            self.indexed.discard(manifest)
+            self.goes(manifest)
             needed = {found.diff_id for other in self.indexed for found in MANIFESTS[other]}
             self.layers -= {found.diff_id for found in MANIFESTS[manifest]} - needed
 
@@ -106,22 +132,30 @@ class Folding(RuleBasedStateMachine):
         for manifest, size in changes:
             deleted = NewEvent(ev.ManifestDeleted(), manifest)
             events.append(deleted if size is None else self.added(manifest, size))
+        at = self.append(*events)
+        for manifest, size in changes:
             own = {found.diff_id for found in MANIFESTS[manifest]}
             if size is not None:
-                self.indexed.add(manifest)
+                self.comes(manifest, at)
                 self.layers |= own
             elif manifest in self.indexed:
-                self.indexed.discard(manifest)
+                self.goes(manifest)
                 self.layers -= own - {f.diff_id for other in self.indexed for f in MANIFESTS[other]}
-        self.append(*events)
 
     @rule(reference=references, manifest=manifests, at=occurred, row=st.none() | st.sampled_from(["1", "2"]))
     def pull(self, reference: str, manifest: str, at: int | None, row: str | None) -> None:
         recorded = self.append(NewEvent(replace(pulled(manifest), row=row), reference, at))
         self.rows[reference] = row or (self.rows.get(reference) if reference in self.images else None)
         at = recorded if at is None else at
-        _, created, used = self.images.get(reference, ("", at, at))
+        before, created, used = self.images.get(reference, ("", at, at))
         self.images[reference] = (manifest, created, max(used, at))
+        pointed, last, idle = self.since.get(reference, (at, at, None))
+        if before != manifest:
+            pointed, idle = at, None
+            if manifest in self.indexed:
+                self.unnamed[manifest] = None
+            self.loses_a_name(before, at)
+        self.since[reference] = pointed, max(last, at), idle
 
     @rule(reference=references, at=occurred)
     def use(self, reference: str, at: int | None) -> None:
@@ -135,20 +169,37 @@ class Folding(RuleBasedStateMachine):
     def fail_to_pull(self, reference: str) -> None:
         self.append(NewEvent(ev.ImagePullFailed(reason="no route"), reference))
 
-    @rule(manifest=manifests, holder=holders)
-    def hold(self, manifest: str, holder: str) -> None:
-        self.append(NewEvent(ev.ImageHeld(holder=holder), manifest))
-        self.held.add((manifest, holder))
+    @rule(manifest=manifests, holder=holders, until=untils)
+    def hold(self, manifest: str, holder: str, until: int | None) -> None:
+        at = self.append(NewEvent(ev.ImageHeld(holder=holder, until_ns=until), manifest))
+        since, ends = self.holds.get((manifest, holder), (at, None))
+        self.holds[manifest, holder] = (at if ends == PAST else since), until
 
     @rule(manifest=manifests, holder=holders)
     def release(self, manifest: str, holder: str) -> None:
-        self.append(NewEvent(ev.ImageReleased(holder=holder), manifest))
-        self.held.discard((manifest, holder))
+        at = self.append(NewEvent(ev.ImageReleased(holder=holder), manifest))
+        if self.holds.pop((manifest, holder), None) is None:
+            return
+        for name, (pointed_at, *_) in self.images.items():
+            if pointed_at == manifest:
+                self.since[name] = *self.since[name][:2], at
+        unnamed = self.unnamed.get(manifest)
+        if unnamed is not None:
+            self.unnamed[manifest] = max(unnamed, at)
+
+    @rule(subject=references | manifests, until=untils)
+    def pin(self, subject: str, until: int | None) -> None:
+        self.pins[subject] = self.append(NewEvent(ev.ImagePinned(until_ns=until), subject)), until
+
+    @rule(subject=references | manifests)
+    def unpin(self, subject: str) -> None:
+        self.append(NewEvent(ev.ImageUnpinned(), subject))
+        self.pins.pop(subject, None)
 
     @rule(reference=references)
     def remove_externally(self, reference: str) -> None:
-        self.append(NewEvent(ev.ImageRemoved(manifest_digest=digest("any"), cause="external"), reference))
-        self.images.pop(reference, None)
+        removed = ev.ImageRemoved(manifest_digest=digest("any"), cause="external")
+        self.remove(reference, self.append(NewEvent(removed, reference)))
 
     @rule(gone=st.sets(references), dropped=st.sets(manifests), parts=st.integers(1, 3))
     def start_deletion(self, gone: set[str], dropped: set[str], parts: int) -> None:
@@ -171,13 +222,14 @@ class Folding(RuleBasedStateMachine):
             for name in sorted(gone)
         ]
         events += [NewEvent(ev.ManifestDeleted(), manifest) for manifest in sorted(dropped)]
-        self.append(*events, operation=operation)
+        at = self.append(*events, operation=operation)
         self.last_operation = operation
         self.deleted[operation] = None
         self.decided.add(operation)
         for name in gone:
-            self.images.pop(name, None)
-        self.indexed -= dropped
+            self.remove(name, at)
+        for manifest in dropped:
+            self.goes(manifest)
         self.layers -= {found.diff_id for manifest in dropped for found in MANIFESTS[manifest]}
         self.settled |= {(operation, "manifest", manifest) for manifest in dropped}
 
@@ -269,7 +321,7 @@ class Folding(RuleBasedStateMachine):
             for manifest in MANIFESTS:
                 assert images.has_manifest(connection, manifest) == (manifest in self.indexed)
                 assert {(manifest, holder) for holder in images.holders(connection, manifest)} == {
-                    pair for pair in self.held if pair[0] == manifest
+                    pair for pair in self.held() if pair[0] == manifest
                 }
                 expected = MANIFESTS[manifest] if manifest in self.indexed else []
                 assert [row.diff_id for row in images.layers(connection, manifest)] == [
@@ -282,7 +334,7 @@ class Folding(RuleBasedStateMachine):
         with self.ledger.read() as connection:
             if connection is None:
                 return
-            found = state.load(connection)
+            found = state.load_to_judge(connection, facts=True)
         manifests = {
             manifest: tuple(each.diff_id for each in MANIFESTS[manifest]) for manifest in self.indexed
         }
@@ -291,7 +343,37 @@ class Folding(RuleBasedStateMachine):
         assert found.layers == sorted(self.layers)
         had = Counter(diff_id for own in manifests.values() for diff_id in set(own))
         assert found.sharing_counts == {diff_id: count for diff_id, count in had.items() if count > 1}
-        assert {(held, holder) for held, by in found.holders.items() for holder in by} == self.held
+        assert {(held, holder) for held, by in found.holders.items() for holder in by} == self.held()
+        assert {subject: pin.until_ns for subject, pin in found.pins.items()} == {
+            subject: until for subject, (_, until) in self.pins.items() if until != PAST
+        }
+        ended = {held for (held, _), (_, until) in self.holds.items() if until == PAST}
+        facts = {}
+        for name, (manifest, _, used) in self.images.items():
+            pointed, last, idle = self.since[name]
+            facts[name] = max(used, idle or 0, PAST if manifest in ended else 0), pointed, last
+        for manifest, since in self.unnamed.items():
+            if since is not None:
+                facts[manifest] = (max(since, PAST if manifest in ended else 0),) * 3
+        assert found.facts == facts
+
+    @invariant()
+    def holds_and_pins_are_what_the_rules_say(self) -> None:
+        with self.ledger.read() as connection:
+            if connection is None:
+                return
+            rows = connection.execute("SELECT manifest_digest, holder, since, until FROM hold")
+            assert {(held, holder): times for held, holder, *times in rows} == {
+                key: [*times] for key, times in self.holds.items()
+            }
+            rows = connection.execute("SELECT subject, since, until FROM pin")
+            assert {subject: times for subject, *times in rows} == {
+                key: [*times] for key, times in self.pins.items()
+            }
+
+    def held(self) -> set[tuple[str, str]]:
+        """Who holds what now."""
+        return {key for key, (_, until) in self.holds.items() if until != PAST}
 
     def teardown(self) -> None:
         if hasattr(self, "ledger"):

@@ -14,7 +14,7 @@ from msb_cache.artifacts.kinds import KINDS
 if TYPE_CHECKING:
     from pathlib import Path
 
-_BLOCK = 512
+BLOCK = 512
 """Bytes that ``st_blocks`` counts in, whatever the file system's blocks are."""
 
 
@@ -50,7 +50,7 @@ def measure_artifact(kind: str, path: str | Path) -> int | None:
         found = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return found.st_blocks * _BLOCK if stat.S_ISREG(found.st_mode) else None
+    return found.st_blocks * BLOCK if stat.S_ISREG(found.st_mode) else None
 
 
 def exists(path: Path) -> bool:

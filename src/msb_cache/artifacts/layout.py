@@ -140,14 +140,17 @@ class Layout:
 
     def artifact(self, kind: str, subject: str) -> Path:
         """Return where an artifact lies; a metadata subject is a reference, or a bare file name."""
+        name = self.artifact_name(kind, subject)
+        return self.folders[KINDS[kind].name] / name
+
+    def artifact_name(self, kind: str, subject: str) -> str:
+        """Return the name of an artifact's file; the subject is as for ``artifact``."""
         found = KINDS.get(kind)
         if found is None:
             raise InvalidImageError(f"{kind[:100]!r} is no kind of artifact")
         if found.needed_by != "image":
-            name = f"sha256_{_hex(subject)}{found.suffix}"
-        else:
-            name = subject if is_metadata_name(subject) else _metadata_name(subject)
-        return self.folders[found.name] / name
+            return f"sha256_{_hex(subject)}{found.suffix}"
+        return subject if is_metadata_name(subject) else _metadata_name(subject)
 
     def lone_locks(self) -> Iterator[Path]:
         """Yield lock files in the artifact folders whose artifact does not exist."""

@@ -69,6 +69,9 @@ def _subject_problem(event: StoredEvent) -> str | None:
             return None if subject == getattr(data, "log_id", subject) else "is not its log id"
         case "reference":
             return _reference_problem(subject)
+        case "image":
+            is_digest = subject.startswith("sha256:")
+            return digest_problem(subject) if is_digest else _reference_problem(subject)
         case "operation":
             planned: tuple[ev.PlannedArtifact, ...] = getattr(data, "artifacts", ())
             found = (_artifact_problem(artifact.kind, artifact.subject) for artifact in planned)

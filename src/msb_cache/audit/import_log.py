@@ -8,6 +8,7 @@ may be here or not, and the report says how many are missing.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ from msb_cache.home.connect import in_words, migrating, open_database, set_journ
 from msb_cache.home.ledger import Ledger
 from msb_cache.home.operation import Operation
 from msb_cache.projections import live
+from msb_cache.projections.moment import set_moment
 
 _BATCH = 2000
 """Events folded together: enough to write tables in bulk, few enough to keep in memory."""
@@ -107,6 +109,7 @@ def build(built: Layout, layout: Layout, rows: Iterator[Row]) -> ImportReport:
         LogError: it cannot be written.
     """
     connection = open_database(built, lambda sentence: None)  # no other process has it
+    set_moment(connection, time.time_ns)
     try:
         # No reader sees this file before it is whole, so it needs no journal to go back with.
         for mode in ("delete", "off"):

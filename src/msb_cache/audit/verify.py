@@ -285,7 +285,9 @@ def _compare(
         found.unreadable = "it lacks a table, or has one of another form"
     else:
         found.differences = live.compare(connection, fold)
-    return stack.enter_context(closing(Past(position, rows_of(fold.tables)))).connection
+    past = stack.enter_context(closing(Past(position, rows_of(fold.tables))))
+    past.asked_about(ledger.clock())
+    return past.connection
 
 
 def _cut_off(connection: sqlite3.Connection) -> chain.Break | None:

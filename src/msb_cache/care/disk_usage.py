@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec import Struct
 
+from msb_cache.artifacts.files import BLOCK
 from msb_cache.artifacts.flat import FlatRefs
 from msb_cache.artifacts.kinds import FLAT, KINDS, Kind, Need, needing
 from msb_cache.artifacts.layout import Layout, lease_path
-from msb_cache.engines.prune_plan import Bounds, plan_prune
 from msb_cache.errors import MicrosandboxError
 from msb_cache.projections import images
 from msb_cache.projections.state import EMPTY, IndexState
 from msb_cache.queries.resolve import seen_name
+from msb_cache.retention.plan import Bounds, never_goes, plan_prune
+from msb_cache.retention.policy import PrunePolicy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,9 +34,6 @@ if TYPE_CHECKING:
     from msb_cache.engines.decision import Preview
     from msb_cache.eventstore.store import EventStore
     from msb_cache.session import Session
-
-BLOCK = 512
-"""Bytes that ``st_blocks`` counts in, whatever the file system's blocks are."""
 
 MONTH_NS = 30 * 86400 * 10**9
 """How long a month is here: of so long a time the events are counted from which a log's growth is told."""
@@ -54,9 +53,10 @@ class ImageUsage(Struct, frozen=True, gc=False):
         shared_bytes: the others; both together are ``allocated_bytes``.
         flat_allocated_bytes: its flat root.
         reclaimable_bytes: what would come free if this alone were removed now, its flat root included; 0
-            while it is held. A file with several hard links comes free with none of them.
+            while it is held, runs or is pinned. A file with several hard links comes free with none of them.
         holders: who holds it, by name.
         running: how many sandboxes run from it.
+        pinned: whether it is pinned, by its reference or its digest.
     """
 
     reference: str | None
@@ -68,6 +68,7 @@ class ImageUsage(Struct, frozen=True, gc=False):
     reclaimable_bytes: int
     holders: tuple[str, ...]
     running: int
+    pinned: bool = False
 
 
 class DiskCategory(Struct, frozen=True):
@@ -197,7 +198,7 @@ def disk_usage(session: Session) -> DiskUsage:
     running: Counter[str] = Counter()
     with session.ledger.read() as connection:
         if connection is not None:
-            state = session.engine().index(connection)
+            state = session.engine().index_to_judge(connection, facts=False, labels=False)
             running.update(use.manifest_digest for use in images.uses(connection))
             allocated = beside[OUTSIDE.index(LOG)].allocated_bytes
             log = _log(session.ledger.store(connection), session.ledger.clock(), allocated)
@@ -440,12 +441,12 @@ class _Artifacts:
         if not self.orphans:
             # That is what a preview has, which measures each file anew: twice as long as all else.
             return self._planned(), {}
-        from msb_cache.commands.remove import preview_prune  # and all that deletes
+        from msb_cache.commands.prune import Prune  # and all that deletes
 
         try:
             # Earlier deletions may have left some of the orphans: a prune takes up those not locked.
-            plain = self._shown(preview_prune(self._session, orphans=False))
-            added = self._shown(preview_prune(self._session, orphans=True))
+            plain = self._shown(Prune(self._session, PrunePolicy()).preview())
+            added = self._shown(Prune(self._session, PrunePolicy(), orphans=True).preview())
         except (MicrosandboxError, OSError) as error:
             self._disk.notes.append(f"what would come free of the orphans is not counted: {error}")
             return self._planned(), {}
@@ -532,7 +533,7 @@ def _images(state: IndexState, artifacts: _Artifacts, running: Mapping[str, int]
 
     def add(name: str, shown: str | None, digest: str, own: int, shared: int, flat: int, free: int) -> None:
         holders = tuple(state.holders.get(digest, ()))
-        if holders or bounds(name, digest) is not None:
+        if never_goes(state, name, digest) is not None or bounds(name, digest) is not None:
             free = 0
         found.append(
             ImageUsage(
@@ -545,6 +546,7 @@ def _images(state: IndexState, artifacts: _Artifacts, running: Mapping[str, int]
                 free * BLOCK,
                 holders,
                 running.get(digest, 0),
+                state.pin_of(name, digest) is not None,
             )
         )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from msb_cache.errors import InvalidConfigError
 from msb_cache.eventstore.events import ImageHeld, ImageReleased, ImageUsed
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.projections import images
 from msb_cache.projections.images import HandleRow
 from msb_cache.queries import resolve
+from msb_cache.queries.times import Moment, until_ns
 from msb_cache.session import Session
 
 
@@ -25,21 +27,31 @@ def use(session: Session, reference: str, holder: str | None) -> HandleRow:
         return found
 
 
-def hold(session: Session, reference: str, holder: str) -> tuple[HandleRow, bool]:
+def hold(
+    session: Session, reference: str, holder: str, until: Moment | None = None
+) -> tuple[HandleRow, int | None, bool]:
     """Hold the manifest of a reference; parameters and errors as for ``ImageCache.hold``.
 
     Returns:
-        Its row, and whether every program that deletes in this home knows the hold.
+        Its row, when the hold ends by itself (ns since the epoch, UTC; None: it does not), and whether every
+        program that deletes in this home knows it.
     """
     resolve.check_holder(holder)
+    ends = None if until is None else until_ns(until, session.ledger.clock())
     _begin(session, reference)
     with session.ledger.write(uuid7(), owner="any") as transaction:
-        row = resolve.image(transaction.connection, reference)
-        if holder not in images.holders(transaction.connection, row.manifest_digest):
-            held = ImageHeld(holder=holder, reference=row.reference)
-            transaction.append([NewEvent(held, row.manifest_digest)])
-        seen = images.is_held_in_msb(transaction.connection, row.manifest_digest, holder)
-    return row, seen or not session.kept_by_msb
+        connection = transaction.connection
+        row = resolve.image(connection, reference)
+        seen = images.is_held_in_msb(connection, row.manifest_digest, holder)
+        if seen and ends is not None:
+            raise InvalidConfigError(
+                f"{holder} is msb's own, and holds until msb deletes it; leave `--until` out"
+            )
+        held = [each for each in images.holds(connection, row.manifest_digest) if each.holder == holder]
+        if not held or held[0].until != ends:
+            event = ImageHeld(holder=holder, reference=row.reference, until_ns=ends)
+            transaction.append([NewEvent(event, row.manifest_digest)])
+    return row, ends, seen or not session.kept_by_msb
 
 
 def release(session: Session, holder: str) -> list[str]:

@@ -1,186 +1,260 @@
-"""Remove references, and prune: what is refused, and the report of what went.
+"""Remove images by name, pattern or digest, as one operation: what is refused, and the report of what went.
 
-What goes is decided in ``engines.prune_plan``, and the engine that the home has deletes it.
+What goes with them is decided in ``retention.plan``, and the engine that the home has deletes it.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from msb_cache.engines.decision import Confirm, Preview
-from msb_cache.engines.prune_plan import UNKNOWN, Bounds, Plan, plan_prune, plan_remove
+from msb_cache.commands import reports
+from msb_cache.engines.decision import Planner, Preview
 from msb_cache.errors import (
     BusyError,
     HomeOwnedByMicrosandboxError,
     ImageInUseError,
     ImageNotFoundError,
+    InvalidReferenceError,
+    MicrosandboxError,
     MsbProgramError,
 )
 from msb_cache.models import ImagePruneReport
-from msb_cache.projections import deletions, images
-from msb_cache.projections.images import HandleRow
+from msb_cache.projections import images
 from msb_cache.projections.state import IndexState
 from msb_cache.queries import resolve
-from msb_cache.queries.events import deletion_in_log
 from msb_cache.queries.resolve import seen
+from msb_cache.retention.plan import PINNED, RUNNING, UNKNOWN, Bounds, Plan, Verdict, never_goes, plan_remove
+from msb_cache.retention.room import Files
 from msb_cache.session import Session
+from msb_cache.wording import short
+
+Refused = Callable[[MicrosandboxError], None]
+"""Told of each image that is not removed, and why."""
 
 _ATTEMPTS = 5
 
 
-def remove(session: Session, reference: str, *, force: bool) -> ImagePruneReport:
-    """Remove a reference; parameters, result and errors as for ``ImageCache.remove``."""
+@dataclass(frozen=True)
+class _Target:
+    """An image by its name, or a manifest without a reference by its digest (``reference`` is None then)."""
+
+    subject: str
+    seen: str
+    reference: str | None = None
+
+
+def remove(
+    session: Session, texts: Sequence[str], *, force: bool, refused: Refused | None = None
+) -> ImagePruneReport:
+    """Remove images; parameters, result and errors as for ``ImageCache.remove``."""
     session.begin_writing()
-    with session.index() as connection:
-        row = resolve.reference(connection, reference)
-        if force and connection is not None and session.kept_by_msb:
-            _check_msb_knows_a_holder(connection, row)
-    name = row.name
-
-    def planner(state: IndexState, shown: Plan | None) -> Plan:
-        if name not in state.references:
-            raise ImageNotFoundError(f"image not found: {seen(row)}")
-        holders = state.holders_of(name)
-        if holders and not force:
-            raise _in_use(session, row, holders)
-        _check_reachable(state, row)
-        return plan_remove(state, [name], force=force, shown=shown)
-
-    policy = {"references": [row.reference], "force": force}
-    for _ in range(_ATTEMPTS):
-        operation, shown = session.engine().delete(planner, kind="remove", policy=policy)
+    targets = _targets(session, texts, force, refused)
+    policy = {"references": [each.reference or each.subject for each in targets], "force": force}
+    removal = _Removal(session, targets, force, strict=refused is None)
+    for _ in range(_ATTEMPTS if targets else 0):
+        operation, shown = session.engine().delete(Planner(removal.plan), kind="remove", policy=policy)
+        if operation is None and not removal.all_refused:
+            continue  # something moved to another image between plan and decision: plan again
+        for error in removal.refusals:
+            _say(error, refused)
         if operation is not None:
-            report = _report(session, operation, shown)
-            if not report.image_refs_removed:
-                _raise_refused(session, operation, row)
-            return report
-        # It moved to another image between plan and decision: plan again.
-    raise BusyError(f"{seen(row)} keeps changing; try again")
+            for error in _left(session, operation, removal.taken):
+                _say(error, refused)
+        return reports.of_operation(session, operation, shown)
+    if targets:
+        _say(BusyError(f"{targets[0].seen} keeps changing; try again"), refused)
+    return ImagePruneReport(0, 0, 0, 0, 0, None)
 
 
-def prune(session: Session, *, orphans: bool, confirm: Confirm | None) -> ImagePruneReport:
-    """Remove what has no holder; parameters, result and errors as for ``ImageCache.prune``."""
-    session.begin_writing()
-    policy: dict[str, object] = {"rule": "unused"}
-    if orphans:
-        policy["orphans"] = True
-    operation, shown = session.engine().delete(
-        _unused, kind="prune", policy=policy, orphans=orphans, confirm=confirm
-    )
-    return _report(session, operation, shown)
-
-
-def preview_prune(session: Session, *, orphans: bool) -> Preview:
-    """Return what a prune would delete and keep now."""
+def preview_remove(
+    session: Session, texts: Sequence[str], *, force: bool, refused: Refused | None = None
+) -> Preview:
+    """Return what a removal would delete; parameters and errors as for ``ImageCache.remove``."""
     session.observe()
-    return session.engine().plan(_unused, orphans=orphans)
+    removal = _Removal(session, _targets(session, texts, force, refused), force, strict=refused is None)
+    shown = session.engine().plan(Planner(removal.plan))
+    for error in removal.refusals:
+        _say(error, refused)
+    return shown
 
 
-def as_report(preview: Preview) -> ImagePruneReport:
-    """Return what a prune would report."""
-    plan = preview.plan
-    return ImagePruneReport(
-        image_refs_removed=len(plan.references),
-        manifests_removed=len(plan.manifests),
-        layers_removed=len(plan.layers),
-        fsmeta_removed=preview.count("fsmeta"),
-        vmdk_removed=preview.count("vmdk"),
-        bytes_reclaimed=preview.bytes,
-        orphans_removed=preview.orphans,
-        flat_removed=preview.count("flat"),
-        flat_bytes_reclaimed=preview.flat_bytes,
-    )
+def _say(error: MicrosandboxError, refused: Refused | None) -> None:
+    if refused is None:
+        raise error
+    refused(error)
 
 
-def _unused(state: IndexState, shown: Plan | None) -> Plan:
-    return plan_prune(state, shown=shown)
+def _targets(
+    session: Session, texts: Sequence[str], force: bool, refused: Refused | None
+) -> Sequence[_Target]:
+    found: dict[str, _Target] = {}
+    with session.index() as connection:
+        for text in texts:
+            try:
+                meant = _meant(connection, text, force)
+                if force and connection is not None and session.kept_by_msb:
+                    for each in meant:
+                        _check_msb_knows_what_keeps(connection, each)
+            except MicrosandboxError as error:
+                _say(error, refused)
+            else:
+                found.update((each.subject, each) for each in meant)
+    return [*found.values()]
 
 
-def _check_msb_knows_a_holder(connection: sqlite3.Connection, row: HandleRow) -> None:
-    """Refuse to have msb drop a reference whose manifest only holds of ours keep: it would delete that."""
+def _meant(connection: sqlite3.Connection | None, text: str, force: bool) -> Sequence[_Target]:
+    """Return what a text means: an image, those that a pattern or (forced) a digest means, or a manifest."""
+    if resolve.is_pattern(text):
+        names = resolve.in_index(connection, text)
+        found = (images.handle(connection, name) for name in names if connection is not None)
+        return [_Target(row.name, seen(row), row.reference) for row in found if row is not None]
+    try:
+        row = resolve.reference(connection, text)
+    except ImageNotFoundError:
+        if connection is None or resolve.digest_prefix(text) is None:
+            raise
+        digest = resolve.manifest(connection, text)
+        return [_Target(digest, short(digest))]
+    except InvalidReferenceError:
+        prefix = resolve.digest_prefix(text)
+        if not force or prefix is None or connection is None:
+            raise
+        rows = images.handles_of(connection, resolve.manifest(connection, text))
+        return [_Target(row.name, seen(row), row.reference) for row in rows]
+    return [_Target(row.name, seen(row), row.reference)]
+
+
+class _Removal:
+    """What is left of a removal after what the index, as it is by then, refuses."""
+
+    def __init__(self, session: Session, targets: Sequence[_Target], force: bool, *, strict: bool) -> None:
+        self._session, self._targets, self._force, self._strict = session, targets, force, strict
+        self.refusals: list[MicrosandboxError] = []
+        self.taken: list[_Target] = []
+
+    @property
+    def all_refused(self) -> bool:
+        """Whether nothing is left of it."""
+        return not self.taken
+
+    def plan(self, state: IndexState, shown: Plan | None, files: Files) -> Plan:
+        """Return the plan, without what is refused; raises the first refusal if there may be none."""
+        self.refusals, self.taken = [], []
+        for each in self._targets:
+            error = self._refusal(state, each)
+            if error is None:
+                self.taken.append(each)
+            elif self._strict:
+                raise error
+            else:
+                self.refusals.append(error)
+        return plan_remove(state, [each.subject for each in self.taken], force=self._force, shown=shown)
+
+    def _refusal(self, state: IndexState, each: _Target) -> MicrosandboxError | None:
+        digest = state.references.get(each.subject)
+        if digest is None:
+            if each.reference is not None or each.subject not in state.manifests:
+                return ImageNotFoundError(f"image not found: {each.seen}")
+            digest = each.subject
+        # A manifest without a reference is all there is to remove of it, so what keeps it is not overruled.
+        kept = never_goes(state, each.subject, digest)
+        if kept is None or (self._force and each.reference is not None):
+            return _unreachable(state, each, digest)
+        error = _in_use(self._session, each, kept)
+        if kept.rule == PINNED:
+            error.pinned = each.seen if each.reference in state.pins else short(digest)
+        return error
+
+
+def _check_msb_knows_what_keeps(connection: sqlite3.Connection, each: _Target) -> None:
+    """Refuse to have msb drop a reference whose manifest only holds or pins of ours keep."""
+    row = images.handle(connection, each.subject)
+    if row is None or row.name in images.unknown_to_msb(connection):
+        return
     digest = row.manifest_digest
     holders = images.holders(connection, digest)
-    known = any(images.is_held_in_msb(connection, digest, holder) for holder in holders)
-    if holders and not known and row.name not in images.unknown_to_msb(connection):
-        raise ImageInUseError(
-            f"{seen(row)} is held by {_listed(holders)}, which msb does not know, so it would delete what is "
-            f"held; `msb-cache release {holders[0]}` lets it go"
+    if any(images.is_held_in_msb(connection, digest, holder) for holder in holders):
+        return
+    if holders:
+        what, pinned = f"held by {_listed(holders)}", ""
+    elif images.is_pinned(connection, digest, digest):
+        what, pinned = "pinned by its digest", short(digest)
+    else:
+        return
+    error = ImageInUseError(
+        f"{each.seen} is {what}, which msb does not know, so it would delete what is kept"
+    )
+    error.pinned, error.forcible = pinned, False
+    raise error
+
+
+def _unreachable(state: IndexState, each: _Target, digest: str) -> MicrosandboxError | None:
+    """Return why msb, which keeps the home, cannot remove an image, or would take it from others."""
+    if not state.kept_by_msb:
+        return None
+    if each.reference is None and digest not in state.unknown_to_msb:
+        return HomeOwnedByMicrosandboxError(
+            f"{each.seen} is not removed: msb, which keeps this home, deletes what has no reference only "
+            "when it prunes all that nothing uses"
         )
+    kept = Bounds(state)(each.subject, digest)
+    if kept is None:
+        return None
+    why = (
+        "msb keeps this home, and its index cannot be read as a whole, so what it needs cannot be told"
+        if kept.rule == UNKNOWN
+        else "msb, which keeps this home, would delete layers of images that it does not know; "
+        "`msb-cache hand-over` makes them known to it"
+    )
+    return HomeOwnedByMicrosandboxError(f"{each.seen} is not removed: {why}")
 
 
-def _check_reachable(state: IndexState, row: HandleRow) -> None:
-    """Refuse to remove what msb, which keeps the home, does not know or would take from others."""
-    kept = Bounds(state)(row.name, state.references[row.name])
-    if kept is not None:
-        why = (
-            "msb keeps this home, and its index cannot be read as a whole, so what it needs cannot be told"
-            if kept.rule == UNKNOWN
-            else "msb, which keeps this home, would delete layers of images that it does not know; "
-            "`msb-cache hand-over` makes them known to it"
-        )
-        raise HomeOwnedByMicrosandboxError(f"{seen(row)} is not removed: {why}")
-
-
-def _in_use(session: Session, row: HandleRow, holders: Sequence[str]) -> ImageInUseError:
-    by = f" by {_listed(holders)}" if holders else ""
-    error = ImageInUseError(f"{seen(row)} is in use{by}")
+def _in_use(session: Session, each: _Target, kept: Verdict | Sequence[str]) -> ImageInUseError:
+    by = kept.by if isinstance(kept, Verdict) else kept
+    what = "in use"
+    if isinstance(kept, Verdict) and kept.rule == PINNED:
+        what = "pinned"
+    elif isinstance(kept, Verdict) and kept.rule == RUNNING:
+        what = "running"
+    error = ImageInUseError(f"{each.seen} is {what}{f' by {_listed(by)}' if by else ''}")
     error.seen_in_msb = session.engine().name == "msb"
+    error.forcible = each.reference is not None
     return error
 
 
-def _raise_refused(session: Session, operation: str, row: HandleRow) -> None:
-    """Say why a reference that msb was asked to remove is still there."""
-    name = seen(row)
-    for artifact in _artifacts(session, operation):
-        if (artifact.kind, artifact.subject) != ("metadata", row.reference):
+def _left(session: Session, operation: str, taken: Sequence[_Target]) -> Sequence[MicrosandboxError]:
+    """Return why references that msb was asked to remove are still there."""
+    with session.ledger.read() as connection:
+        there = [
+            each
+            for each in taken
+            if connection is not None
+            and each.reference is not None
+            and images.handle(connection, each.subject)
+        ]
+    if not there or not session.kept_by_msb:
+        return []
+    report = reports.whole(session, operation)
+    outcomes = {each.subject: each for each in report.artifacts if each.kind == "metadata"}
+    removed = {resolve.as_typed(reference, data.spelling) for reference, data in report.images}
+    found: list[MicrosandboxError] = []
+    for each in there:
+        artifact = outcomes.get(each.reference or "")
+        if artifact is None or each.seen in removed:  # it went, and came back since
             continue
         if artifact.outcome == "kept" and artifact.holders:
-            raise _in_use(session, row, artifact.holders)
-        if artifact.outcome == "kept" and artifact.reason == "busy":
-            raise _in_use(session, row, ["another process that works with it"])
-        if artifact.outcome == "kept":
-            raise MsbProgramError(f"msb said nothing against it, but {name} is still there; try again")
-        if artifact.outcome == "failed":
-            raise MsbProgramError(f"msb could not remove {name}: {artifact.reason}")
-
-
-def _report(session: Session, operation: str | None, shown: Preview) -> ImagePruneReport:
-    if operation is None:
-        return ImagePruneReport(0, 0, 0, 0, 0, None)
-    with session.ledger.read() as connection:
-        assert connection is not None  # noqa: S101
-        (row,) = deletions.find(connection, operation)
-    orphans = shown.orphaned()
-    leftovers = {(each.kind, each.subject) for each in shown.leftovers}
-    gone = again = 0
-    # What became of each artifact takes a second read of the whole operation.
-    for artifact in _artifacts(session, operation) if orphans else ():
-        found = (artifact.kind, artifact.subject)
-        gone += artifact.outcome == "deleted" and found in orphans
-        again += artifact.outcome == "failed" and found in leftovers
-    return ImagePruneReport(
-        image_refs_removed=row.image_refs_removed,
-        manifests_removed=row.manifests_removed,
-        layers_removed=row.layers_removed,
-        fsmeta_removed=row.fsmeta_removed,
-        vmdk_removed=row.vmdk_removed,
-        bytes_reclaimed=row.bytes_reclaimed,
-        skipped_in_use=len(shown.plan.references) - row.image_refs_removed,
-        orphans_removed=gone,
-        artifacts_failed=row.failed,
-        leftovers_failed=again,
-        flat_removed=row.flat_removed,
-        flat_bytes_reclaimed=row.flat_bytes_reclaimed,
-        operation=operation,
-    )
-
-
-def _artifacts(session: Session, operation: str) -> Sequence[deletions.ArtifactReport]:
-    """Return what became of each artifact of a deletion."""
-    with session.ledger.read() as connection:
-        assert connection is not None  # noqa: S101
-        return deletion_in_log((connection, session.ledger.store(connection)), operation).artifacts
+            found.append(_in_use(session, each, artifact.holders))
+        elif artifact.outcome == "kept" and artifact.reason == "busy":
+            found.append(_in_use(session, each, ["another process that works with it"]))
+        elif artifact.outcome == "kept":
+            found.append(
+                MsbProgramError(f"msb said nothing against it, but {each.seen} is still there; try again")
+            )
+        elif artifact.outcome == "failed":
+            found.append(MsbProgramError(f"msb could not remove {each.seen}: {artifact.reason}"))
+    return found
 
 
 def _listed(names: Sequence[str], most: int = 3) -> str:

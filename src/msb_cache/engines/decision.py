@@ -1,6 +1,6 @@
 """What both engines decide and record of a deletion in the same words: preview, decision, outcomes.
 
-Not what goes (``prune_plan``), and not how it goes (``own.delete``, ``msb.delete``).
+Not what goes (``retention.plan``), and not how it goes (``own.delete``, ``msb.delete``).
 """
 
 from __future__ import annotations
@@ -9,26 +9,62 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import Struct
 
 from msb_cache.artifacts import files
-from msb_cache.artifacts.kinds import FLAT, belonging_to, needing
+from msb_cache.artifacts.kinds import FLAT, KINDS, belonging_to, needing
 from msb_cache.artifacts.layout import Layout
 from msb_cache.artifacts.locks import Lock
+from msb_cache.artifacts.measured import MeasuredFiles
 from msb_cache.engines.leftovers import Leftover
-from msb_cache.engines.prune_plan import Plan
 from msb_cache.errors import BusyError, LogError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.home.ledger import Ledger
 from msb_cache.home.operation import Operation
 from msb_cache.projections import restored
-from msb_cache.projections.state import IndexState
+from msb_cache.projections.state import EMPTY, ImageFacts, IndexState
+from msb_cache.retention.plan import UNUSED, Plan, Verdict, never_goes
+from msb_cache.retention.room import Considered, Files, Room
 
-Planner = Callable[[IndexState, Plan | None], Plan]
-"""Makes the plan from the index; the second argument restricts it to a plan that was shown."""
+
+@dataclass(frozen=True)
+class Planner:
+    """Makes the plan of a deletion.
+
+    Attributes:
+        plan: makes it from the index, with what files take; a plan that was shown before restricts it.
+        facts: whether it asks how long images were idle, and so on.
+        labels: whether it asks for images' labels.
+        chooses: whether rules choose what goes, so that nothing may go that came since.
+    """
+
+    plan: Callable[[IndexState, Plan | None, Files], Plan]
+    facts: bool = False
+    labels: bool = False
+    chooses: bool = False
+
+    def __call__(self, state: IndexState, shown: Plan | None, files: Files) -> Plan:
+        """Return the plan."""
+        return self.plan(state, shown, files)
+
+
+class Progress(NamedTuple):
+    """How far a deletion is: how many of its artifacts are done with, of how many.
+
+    In a home that msb keeps, images are counted. ``stopped``: a person has stopped it there.
+    """
+
+    done: int
+    total: int
+    stopped: bool = False
+
+
+Report = Callable[[Progress], None]
+"""Called as a deletion goes on, in its thread."""
 
 Confirm = Callable[["Preview"], bool]
 """Asked with what was found, before anything is decided; false ends the deletion."""
@@ -38,16 +74,51 @@ _PART_BYTES = 3 * 1024 * 1024  # of the 4 MiB that one event's data may have
 _HOLDERS = 20  # names kept of those that hold one image; of the others the number
 
 
+class ImageVerdict(Struct, frozen=True, kw_only=True):
+    """An image, or a manifest without a reference, that a deletion considers: whether it goes, and why.
+
+    Attributes:
+        reference: canonical; None: it is a manifest without one.
+        spelling: how that was typed; None: in its familiar form.
+        manifest_digest: where it points, or which manifest it is.
+        goes: whether it would go.
+        rule: the rule that decides; see docs/retention.md.
+        by: who holds it, runs from it or pinned it, or what refers to it or shares with it.
+        idle_ns: for how long it was idle, in ns; None: it is in use.
+        age_ns: for how long it has been what it is, in ns.
+        rank: its place among the manifests of its repository, where that was asked, the most recent being 1.
+        until_ns: when its pin ends, in ns since the epoch, UTC.
+        size_bytes: what all its files take of the disk.
+        freed_bytes: what of that comes free; 0 for what stays.
+    """
+
+    reference: str | None
+    spelling: str | None
+    manifest_digest: str
+    goes: bool
+    rule: str
+    by: tuple[str, ...]
+    idle_ns: int | None
+    age_ns: int
+    rank: int | None
+    until_ns: int | None
+    size_bytes: int
+    freed_bytes: int
+
+
 @dataclass(frozen=True)
 class Preview:
     """What a deletion would do now: the plan, and each artifact with its measured size in bytes.
 
-    ``leftovers`` are those of the artifacts that earlier deletions had to leave.
+    ``leftovers`` are those of the artifacts that earlier deletions had to leave. ``state`` is the index that
+    the plan was made of, and ``files`` what files took then.
     """
 
     plan: Plan
     artifacts: tuple[ev.PlannedArtifact, ...]
+    files: MeasuredFiles
     leftovers: tuple[Leftover, ...] = ()
+    state: IndexState = EMPTY
 
     @property
     def bytes(self) -> int | None:
@@ -65,6 +136,11 @@ class Preview:
         return sum(artifact.bytes or 0 for artifact in self.artifacts if artifact.kind == "flat")
 
     @property
+    def freed_bytes(self) -> int:
+        """What of the disk comes free: blocks, and none of a file that has another name."""
+        return freed_by(self.files, self.artifacts)
+
+    @property
     def orphans(self) -> int:
         """How many files would go that no image names."""
         return len(self.orphaned())
@@ -76,14 +152,64 @@ class Preview:
         roots = [artifact for artifact in self.artifacts if artifact.kind == "flat"]
         return found - named - {("flat", root.subject) for root in roots if goes_with(root) in named}
 
+    def images(self) -> list[ImageVerdict]:
+        """Return every image that was considered: what stays, then what goes, the longest idle last.
+
+        What comes free by an image that goes is counted after those before it: a layer that several have,
+        with the last of them. So the sum of all is what comes free by images.
+        """
+        plan, state, room = self.plan, self.state, Room(self.state, self.files)
+        pointed_at = set(state.references.values())
+        going = {each.subject: each for each in plan.going}
+        if not going:
+            without = [digest for digest in plan.manifests if digest not in pointed_at]
+            going = {subject: Verdict(subject, UNUSED) for subject in (*plan.references, *without)}
+        found = []
+        for goes, verdicts in ((False, plan.kept), (True, going.values())):
+            some = []
+            for verdict in verdicts:
+                digest = state.references.get(verdict.subject, verdict.subject)
+                facts = verdict.facts or state.facts.get(verdict.subject) or ImageFacts(None, state.now_ns, 0)
+                some.append((verdict, Considered(verdict.subject, digest, facts)))
+            some.sort(key=lambda each: (-(each[1].facts.idle_since or state.now_ns), each[1].subject))
+            for verdict, each in some:
+                freed = room.take(each) if goes else 0
+                found.append(_image_verdict(state, verdict, each, goes, room.size(each), freed))
+        return found
+
     def count(self, kind: str) -> int:
         """Return how many artifacts of a kind would go."""
         return sum(artifact.kind == kind for artifact in self.artifacts)
 
 
+def _image_verdict(
+    state: IndexState, verdict: Verdict, each: Considered, goes: bool, size: int, freed: int
+) -> ImageVerdict:
+    idle, named = each.facts.idle_since, each.subject in state.references
+    return ImageVerdict(
+        reference=state.naming.reference(each.subject) if named else None,
+        spelling=state.naming.spelling(each.subject),
+        manifest_digest=each.digest,
+        goes=goes,
+        rule=verdict.rule,
+        by=verdict.by,
+        idle_ns=None if idle is None or each.digest in state.running else max(0, state.now_ns - idle),
+        age_ns=max(0, state.now_ns - each.facts.since),
+        rank=verdict.rank,
+        until_ns=verdict.until_ns,
+        size_bytes=size,
+        freed_bytes=freed,
+    )
+
+
 def changes(shown: Preview) -> int:
     """Return how many events a deletion of what was shown appends in one transaction, at most."""
     return len(shown.artifacts) + 2 * len(shown.plan.references)
+
+
+def freed_by(files: MeasuredFiles, artifacts: Sequence[ev.PlannedArtifact]) -> int:
+    """Return what of the disk comes free when these artifacts go, in bytes."""
+    return sum(files.freed(each.kind, each.subject) for each in artifacts if each.kind in KINDS)
 
 
 def names(plan: Plan) -> set[tuple[str, str]]:
@@ -102,17 +228,21 @@ def goes_with(artifact: ev.PlannedArtifact) -> tuple[str, str]:
     return artifact.kind, artifact.subject
 
 
-def kept_back(plan: Plan) -> list[ev.KeptBack]:
-    """Return what the log says of what a plan keeps."""
+def judged(plan: Plan, verdicts: Sequence[Verdict]) -> list[ev.Judged]:
+    """Return what the log says of the images that a plan keeps, or takes."""
     return [
-        ev.KeptBack(
-            subject=plan.naming.reference(kept.subject),
-            spelling=plan.naming.spelling(kept.subject),
-            rule=kept.rule,
-            holders=kept.by[:_HOLDERS],
-            more=max(0, len(kept.by) - _HOLDERS),
+        ev.Judged(
+            subject=plan.naming.reference(each.subject),
+            spelling=plan.naming.spelling(each.subject),
+            rule=each.rule,
+            holders=each.by[:_HOLDERS],
+            more=max(0, len(each.by) - _HOLDERS),
+            idle_ns=each.idle_ns,
+            age_ns=each.age_ns,
+            rank=each.rank,
+            until_ns=each.until_ns,
         )
-        for kept in plan.kept
+        for each in verdicts
     ]
 
 
@@ -120,41 +250,42 @@ def started(
     kind: ev.DeletionKind,
     policy: dict[str, Any],
     artifacts: Sequence[ev.PlannedArtifact],
-    kept: Sequence[ev.KeptBack],
+    plan: Plan,
     engine: ev.Engine = "msb-cache",
 ) -> list[ev.DeletionStarted]:
     """Return the decision as one event, or as parts that each fit into one."""
-    parts: list[tuple[list[ev.PlannedArtifact], list[ev.KeptBack]]] = [([], [])]
+    lists: dict[str, Sequence[ev.PlannedArtifact | ev.Judged]] = {
+        "artifacts": artifacts,
+        "kept": judged(plan, plan.kept),
+        "going": judged(plan, plan.going),
+    }
+    parts: list[dict[str, list[ev.PlannedArtifact | ev.Judged]]] = [{name: [] for name in lists}]
     room = _PART_BYTES
-    items: list[ev.PlannedArtifact | ev.KeptBack] = [*artifacts, *kept]
-    for item in items:
-        size = len(msgspec.json.encode(item)) + 1
-        if size > room:
-            parts.append(([], []))
-            room = _PART_BYTES
-        room -= size
-        if isinstance(item, ev.PlannedArtifact):
-            parts[-1][0].append(item)
-        else:
-            parts[-1][1].append(item)
+    for name, items in lists.items():
+        for item in items:
+            size = len(msgspec.json.encode(item)) + 1
+            if size > room:
+                parts.append({name: [] for name in lists})
+                room = _PART_BYTES
+            room -= size
+            parts[-1][name].append(item)
     return [
         ev.DeletionStarted(
             kind=kind,
             policy=policy,
-            artifacts=tuple(planned),
-            kept=tuple(back),
+            **{name: tuple(items) for name, items in part.items()},  # type: ignore[arg-type]
             part=number,
             parts=len(parts),
             engine=engine,
         )
-        for number, (planned, back) in enumerate(parts, start=1)
+        for number, part in enumerate(parts, start=1)
     ]
 
 
-def planned(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
+def planned(layout: Layout, plan: Plan, measured: MeasuredFiles) -> Iterator[ev.PlannedArtifact]:
     """Yield what a plan deletes, in the order in which it goes: what refers before what is referred to."""
     for reference in plan.metadata:
-        yield from _file("metadata", reference, layout)
+        yield from _file("metadata", reference, measured)
     of_manifest = needing("manifest")[::-1]
     flat = layout.sizes("flat_ref")  # of the few that there are
     for digest in plan.manifests:
@@ -162,16 +293,16 @@ def planned(layout: Layout, plan: Plan) -> Iterator[ev.PlannedArtifact]:
         if digest in flat:
             yield ev.PlannedArtifact(kind="flat_ref", subject=digest, bytes=flat[digest])
         for kind in of_manifest:
-            yield from _file(kind, digest, layout)
+            yield from _file(kind, digest, measured)
     for diff_id in plan.layers:
         # Named even when its file is missing: naming it takes its record out of the index.
-        size = files.measure(layout.artifact("layer", diff_id))
+        size = measured.length("layer", diff_id)
         manifests = plan.sharing_counts.get(diff_id, 1)
         yield ev.PlannedArtifact(kind="layer", subject=diff_id, bytes=size, manifests=manifests)
 
 
-def _file(kind: ev.ArtifactKind, subject: str, layout: Layout) -> Iterator[ev.PlannedArtifact]:
-    size = files.measure(layout.artifact(kind, subject))
+def _file(kind: ev.ArtifactKind, subject: str, measured: MeasuredFiles) -> Iterator[ev.PlannedArtifact]:
+    size = measured.length(kind, subject)
     if size is not None:
         yield ev.PlannedArtifact(kind=kind, subject=subject, bytes=size)
 
@@ -194,7 +325,7 @@ def out_of_index(
                 manifest_digest=digest,
                 spelling=plan.naming.spelling(name),
                 cause=kind,
-                forced=kind == "remove" and digest in state.holders,
+                forced=kind == "remove" and never_goes(state, name, digest) is not None,
             )
             events.append(NewEvent(removed, plan.naming.reference(name)))
     events += [

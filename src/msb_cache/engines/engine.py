@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import sqlite3
 
     from msb_cache.artifacts.kinds import ArtifactKind
-    from msb_cache.engines.decision import Confirm, Planner, Preview
+    from msb_cache.engines.decision import Confirm, Planner, Preview, Report
     from msb_cache.engines.leftovers import Leftover
     from msb_cache.oci.registry.credentials import Credential
     from msb_cache.oci.registry.downloads import LayerProgress
@@ -116,7 +116,10 @@ class Engine(Protocol):
         """Pull an image, or find it cached, and record that; a failure is recorded as well."""
 
     def index(self, connection: sqlite3.Connection) -> IndexState:
-        """Return the index as a deletion by this engine sees it, within the caller's transaction."""
+        """Return the index, live or past, as this engine sees it, within the caller's transaction."""
+
+    def index_to_judge(self, connection: sqlite3.Connection, *, facts: bool, labels: bool) -> IndexState:
+        """Return the live index as a deletion sees it, and at wish what rules ask of images."""
 
     def plan(self, planner: Planner, *, orphans: bool = False) -> Preview:
         """Return what a deletion would do now, with measured sizes; changes nothing and appends nothing."""
@@ -129,6 +132,7 @@ class Engine(Protocol):
         policy: dict[str, Any],
         orphans: bool = False,
         confirm: Confirm | None = None,
+        report: Report | None = None,
     ) -> tuple[str | None, Preview]:
         """Decide and delete; files that earlier deletions had to leave go with it.
 
@@ -138,6 +142,7 @@ class Engine(Protocol):
             policy: its rules, for the record.
             orphans: delete files that no index names as well.
             confirm: asked with the preview before anything is decided; false ends it.
+            report: told how far it is.
 
         Returns:
             The operation, None when there was nothing to delete or it was not confirmed; and what was shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal
@@ -34,6 +35,7 @@ from msb_cache.home.connect import (
     open_to_read,
 )
 from msb_cache.home.heads import HeadFile, HeadNote
+from msb_cache.projections.moment import set_moment
 from msb_cache.waiting import BUSY_SECONDS, Note, is_busy
 
 if TYPE_CHECKING:
@@ -358,6 +360,7 @@ class Ledger:
             noted = self.head_file.read()  # before the log, which may go on meanwhile
             if (opened := open_to_read(self.layout, self.note)) is not None:
                 self._connection, self._content = opened
+                self._set_moment(self._connection)
             self._compare(noted)
         return self._connection
 
@@ -368,9 +371,23 @@ class Ledger:
             self._check_directory()
             noted = self.head_file.read()
             self._connection = open_database(self.layout, self.note)
+            self._set_moment(self._connection)
             self._alone = is_exclusive(self._connection)
             self._compare(noted)
         return self._connection
+
+    def _set_moment(self, connection: sqlite3.Connection) -> None:
+        # Not the ledger itself: it has the connection, and the two would keep each other from being dropped.
+        ledger = weakref.ref(self)
+
+        def moment() -> int:
+            mine = ledger()
+            assert mine is not None  # noqa: S101
+            found = mine._connection
+            ahead = 0 if found is None else mine.clock_ahead(found)
+            return mine.clock() - ahead
+
+        set_moment(connection, moment)
 
     def _compare(self, noted: HeadNote | None) -> None:
         """Say, once, if the log that was opened does not go on from the note of it outside."""

@@ -19,7 +19,7 @@ import msgspec
 from msb_cache.errors import InvalidConfigError
 from msb_cache.eventstore.store import EventStore, as_datetime
 from msb_cache.projections import images
-from msb_cache.queries.resolve import familiar, seen
+from msb_cache.queries.resolve import as_typed, familiar, seen
 
 AsOf = str | datetime | int
 """A moment in the log: a position, or a time as in ``queries.times``; as text, ``@123`` is a position."""
@@ -41,11 +41,18 @@ class Hold:
     """The kind of a sandbox's root disk where it is not the usual one, such as ``flat`` or ``tmpfs``."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """A sandbox's, those with the keys that ``MSB_CACHE_LABELS`` names."""
+    until_ns: int | None = None
+    """When it ends by itself, in ns since the epoch, UTC; None: it does not."""
 
     @property
     def since(self) -> datetime:
         """Since when: an aware UTC time, to the µs."""
         return as_datetime(self.since_ns)
+
+    @property
+    def until(self) -> datetime | None:
+        """Until when: an aware UTC time, to the µs; None: it does not end by itself."""
+        return None if self.until_ns is None else as_datetime(self.until_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,10 @@ class Changes:
     """Holds that came."""
     released: list[Hold]
     """Holds that went."""
+    pinned: list[str]
+    """What came to be pinned: references, and digests of manifests."""
+    unpinned: list[str]
+    """What was pinned no longer."""
     bytes_before: int
     """What layer images, merged trees and disk descriptors took, as far as their sizes are known."""
     bytes_after: int
@@ -102,7 +113,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class Contents:
-    """What is compared of an index: where references point, who holds what, and how large the cache is."""
+    """What is compared of an index: where references point, who holds what, what is pinned, and the size."""
 
     position: int
     images: Mapping[str, str]
@@ -110,6 +121,8 @@ class Contents:
     seen: Mapping[str, str]
     """How people see the names."""
     holds: Mapping[tuple[str, str], Hold]
+    pins: Mapping[str, str]
+    """By subject, how people see it."""
     bytes: int
 
 
@@ -124,8 +137,10 @@ def position_in(text: str) -> int | None:
     return None if found is None else int(found[1])
 
 
-def position_of(store: EventStore | None, moment: AsOf, now_ns: int) -> int:
-    """Return the last position at a moment; 0 when the log begins later.
+def moment_of(store: EventStore | None, moment: AsOf, now_ns: int) -> tuple[int, int]:
+    """Return the last position at a moment, 0 when the log begins later; and its time.
+
+    The time is in ns since the epoch, UTC: what was asked for, or when the position was recorded.
 
     Raises:
         InvalidConfigError: the text is no moment, the time is in the future, or the log has no such position.
@@ -136,7 +151,8 @@ def position_of(store: EventStore | None, moment: AsOf, now_ns: int) -> int:
     if isinstance(position, int):
         if not 0 <= position <= end:
             raise InvalidConfigError(f"the log has no event {position}; its last is {end}")
-        return position
+        event = None if store is None or not position else store.at(position)
+        return position, 0 if event is None else min(event.recorded_at_ns, now_ns)
     assert not isinstance(moment, int)  # noqa: S101
     if isinstance(moment, str) and _BARE.fullmatch(moment.strip()):
         number = moment.strip()
@@ -149,7 +165,7 @@ def position_of(store: EventStore | None, moment: AsOf, now_ns: int) -> int:
     # A time is in the future if the clock has not said it yet, now or at the last append.
     if time_ns > now_ns and (store is None or store.position_at(time_ns - 1) == end):
         raise InvalidConfigError(f"{str(moment)!r} is in the future; what will be is not known")
-    return 0 if store is None else store.position_at(time_ns)
+    return 0 if store is None else store.position_at(time_ns), time_ns
 
 
 def known_since(connection: sqlite3.Connection, kept_by_msb: bool) -> tuple[int, int] | None:
@@ -190,6 +206,7 @@ def contents(connection: sqlite3.Connection, position: int) -> Contents:
         {row.name: row.manifest_digest for row in rows},
         {row.name: seen(row) for row in rows},
         {(hold.manifest_digest, hold.holder): hold for hold in holds(connection, None)},
+        {row.subject: as_typed(row.subject, row.spelling) for row in images.pins(connection)},
         images.total_bytes(connection),
     )
 
@@ -205,6 +222,7 @@ def holds(connection: sqlite3.Connection, manifest_digest: str | None) -> list[H
             row.status,
             row.root,
             {} if row.labels is None else msgspec.json.decode(row.labels, type=dict[str, str]),
+            row.until,
         )
         for row in images.holds(connection, manifest_digest)
     ]
@@ -246,6 +264,8 @@ def changes(before: Contents, after: Contents) -> Changes:
         ],
         held=[hold for key, hold in after.holds.items() if key not in before.holds],
         released=[hold for key, hold in before.holds.items() if key not in after.holds],
+        pinned=[pin for key, pin in after.pins.items() if key not in before.pins],
+        unpinned=[pin for key, pin in before.pins.items() if key not in after.pins],
         bytes_before=before.bytes,
         bytes_after=after.bytes,
     )

@@ -52,9 +52,11 @@ def pulled_image(row: HandleRow, origin: Origin, recorded: StoredEvent) -> Pulle
     return PulledImage(*astuple(handle(row, origin)), recorded=recorded)
 
 
-def held_image(row: HandleRow, origin: Origin, holder: str, *, enforced: bool) -> HeldImage:
+def held_image(
+    row: HandleRow, origin: Origin, holder: str, *, until_ns: int | None, enforced: bool
+) -> HeldImage:
     """Return an image of the index of ``origin`` that is held now."""
-    return HeldImage(*astuple(handle(row, origin)), holder=holder, enforced=enforced)
+    return HeldImage(*astuple(handle(row, origin)), holder=holder, enforced=enforced, until_ns=until_ns)
 
 
 def detail(

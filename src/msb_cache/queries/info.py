@@ -19,6 +19,7 @@ from msb_cache.migrations import SCHEMA_VERSION
 from msb_cache.msb import schema as msb_schema
 from msb_cache.msb.program import find_program
 from msb_cache.projections import deletions, restored
+from msb_cache.projections.moment import LASTS
 from msb_cache.queries.as_of import known_since
 
 
@@ -45,7 +46,7 @@ class HomeInfo:
         known_since: since when it knows what is in the home; later than that where msb's index was first
             seen later.
         synced_at: when it was last compared with msb's index.
-        images, manifests, layers, holds: how many there are in the index.
+        images, manifests, layers, holds, pins: how many there are in the index.
         layer_bytes: what the layers' EROFS images measure together.
         flat_roots: how many flat roots there are, of images or left behind by msb, which deletes none.
         flat_bytes, flat_allocated_bytes: how long they are together, and what they take of the disk.
@@ -75,6 +76,7 @@ class HomeInfo:
     manifests: int = 0
     layers: int = 0
     holds: int = 0
+    pins: int = 0
     layer_bytes: int = 0
     flat_roots: int = 0
     flat_bytes: int = 0
@@ -160,12 +162,14 @@ def _flat_roots(layout: Layout) -> dict[str, Any]:
 
 def _counts(connection: sqlite3.Connection) -> dict[str, Any]:
     cursor = connection.execute(
-        "SELECT (SELECT coalesce(max(seq), 0) FROM events) AS events, "
+        "SELECT (SELECT coalesce(max(seq), 0) FROM events) AS events, "  # noqa: S608
         "(SELECT subject FROM events WHERE seq = 1) AS log_id, "
         "(SELECT recorded_at FROM events WHERE seq = 1) AS began_at, "
         "(SELECT synced_at FROM sync_state) AS synced_at, "
         "(SELECT count(*) FROM image) AS images, (SELECT count(*) FROM manifest) AS manifests, "
-        "(SELECT count(*) FROM layer) AS layers, (SELECT count(*) FROM hold) AS holds, "
+        "(SELECT count(*) FROM layer) AS layers, "
+        f"(SELECT count(*) FROM hold WHERE {LASTS}) AS holds, "
+        f"(SELECT count(*) FROM pin WHERE {LASTS}) AS pins, "
         "(SELECT coalesce(sum(erofs_bytes), 0) FROM layer) AS layer_bytes"
     )
     return dict(zip((column[0] for column in cursor.description), cursor.fetchone(), strict=True))

@@ -17,8 +17,9 @@ class IdleImage:
     """An image in the cache, for how long it was not used (ns), and the event that says so.
 
     ``last_used_ns`` is when it was last pulled, used or booted, in ns since the epoch. It is idle since then,
-    or since the last boot ended, whichever is later: as the event says, unless that was said by a clock that
-    was ahead. While sandboxes run from it (``in_use_by``), it is not idle, and the event is the boot.
+    or since the last boot ended or hold was released, whichever is later: as the event says, unless that was
+    said by a clock that was ahead. While sandboxes run from it (``in_use_by``), it is not idle, and the event
+    is the boot.
     """
 
     reference: str
@@ -45,12 +46,14 @@ def idle(
         at_least_ns: only those idle for as long or longer.
     """
     uses: dict[str, list[UseRow]] = {}
+    ended = images.ended_holds(connection)
     for use in images.uses(connection):
         uses.setdefault(use.manifest_digest, []).append(use)
     found = []
     for row in images.handles(connection):
         lasting = uses.get(row.manifest_digest, [])
-        since = None if lasting else max(row.last_used_at, row.idle_since or 0)
+        held_until, _ = ended.get(row.manifest_digest, (0, 0))
+        since = None if lasting else max(row.last_used_at, row.idle_since or 0, held_until)
         idle_ns = 0 if since is None else max(0, now_ns - since)
         if idle_ns >= at_least_ns:
             found.append((since, row, idle_ns, lasting))
@@ -61,7 +64,9 @@ def idle(
             row.manifest_digest,
             row.last_used_at,
             idle_ns,
-            store.at(lasting[0].seq) if lasting else idle_since(connection, store, row),
+            store.at(lasting[0].seq)
+            if lasting
+            else idle_since(connection, store, row, ended.get(row.manifest_digest)),
             tuple(dict.fromkeys(use.holder for use in lasting if use.holder is not None)),
             lasting[0].since if lasting else None,
             since,
@@ -70,8 +75,15 @@ def idle(
     ]
 
 
-def idle_since(connection: sqlite3.Connection, store: EventStore, row: HandleRow) -> StoredEvent | None:
-    """Return the event that says since when an image that no sandbox runs from is idle."""
+def idle_since(
+    connection: sqlite3.Connection, store: EventStore, row: HandleRow, ended: tuple[int, int] | None = None
+) -> StoredEvent | None:
+    """Return the event that says since when an image that no sandbox runs from is idle.
+
+    ``ended`` is when the last hold that had an end came to it, and the event that says so.
+    """
+    if ended is not None and ended[0] > max(row.last_used_at, row.idle_since or 0):
+        return store.at(ended[1])
     return idle_event(store, row) or last_use(connection, store, row)
 
 

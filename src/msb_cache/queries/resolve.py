@@ -61,10 +61,20 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     Raises:
         InvalidReferenceError: the pattern has characters that no reference has.
     """
+    fits = wildcards(pattern)
+    return lambda canonical: fits(canonical) or fits(familiar(canonical))
+
+
+def wildcards(pattern: str) -> Callable[[str], bool]:
+    """Return a test whether a text matches as it is.
+
+    Raises:
+        InvalidReferenceError: the pattern has characters that no reference has.
+    """
     if not re.fullmatch(_PATTERN, pattern):
         raise InvalidReferenceError(f"{shown(pattern)} is no image reference with wildcards")
     wanted = pattern.replace("[", "[[]")  # a reference may have brackets: to fnmatch one begins a set
-    return lambda canonical: fnmatchcase(canonical, wanted) or fnmatchcase(familiar(canonical), wanted)
+    return lambda text: fnmatchcase(text, wanted)
 
 
 def check_holder(text: str) -> None:

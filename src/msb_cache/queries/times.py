@@ -6,6 +6,9 @@
     today | yesterday        [TIME]
     last WEEKDAY             [TIME]      the latest one before today
     DURATION ago
+    tomorrow                 [TIME]      of a time to come
+    [next] WEEKDAY           [TIME]      of a time to come: the first one after today
+    [in] DURATION                        of a time to come
     an ISO 8601 date, or date and time   with or without an offset from UTC
 
 DURATION is ``COUNT UNIT``, in seconds, minutes, hours, days, weeks, months or years: ``30 days``; or, in all
@@ -47,9 +50,13 @@ _WEEKDAYS = {
 }
 _TIME = r"(?:\s+(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d))?)?"
 _DAY = re.compile(rf"(?P<day>today|yesterday|last\s+(?:{'|'.join(_WEEKDAYS)})){_TIME}", re.IGNORECASE)
+_DAY_TO_COME = re.compile(
+    rf"(?P<day>today|tomorrow|(?:next\s+)?(?:{'|'.join(_WEEKDAYS)})){_TIME}", re.IGNORECASE
+)
 _UNITS = {unit[0]: unit for unit in ("second", "minute", "hour", "day", "week")}
 _DURATION = r"([0-9]{1,10})\s*((?:second|minute|hour|day|week|month|year)s?|[smhdw])"
 _AGO = re.compile(rf"{_DURATION}\s+ago", re.IGNORECASE)
+_IN = re.compile(rf"(?:in\s+)?{_DURATION}", re.IGNORECASE)
 
 
 def parse_time(text: str, now_ns: int, zone: tzinfo | None = None) -> int:
@@ -77,6 +84,33 @@ def parse_time(text: str, now_ns: int, zone: tzinfo | None = None) -> int:
             "'last monday' or '2 days ago'"
         )
     return max(-_LATEST_NS, min(found, _LATEST_NS))
+
+
+def until_ns(moment: Moment, now_ns: int, zone: tzinfo | None = None) -> int:
+    """Return the time to come that is meant, in ns since the epoch, UTC; the last one that 64 bits can hold.
+
+    Args:
+        moment: an aware ``datetime``, or text in the grammar above.
+        now_ns: the present, in ns since the epoch, UTC.
+        zone: where times without an offset are meant; None: the local zone.
+
+    Raises:
+        InvalidConfigError: it is no time, or has passed.
+    """
+    if isinstance(moment, datetime):
+        found: int | None = as_ns(moment, now_ns)
+    else:
+        words, zone, found = moment.strip(), zone or _local_zone(), None
+        with suppress(ValueError, OverflowError):
+            found = _to_come(words, now_ns, zone) if len(words) <= _LONGEST else None
+    if found is None:
+        raise InvalidConfigError(
+            f"{shown(str(moment))} is no time to come; write 2027-01-31, 2027-01-31T18:00:00+01:00, "
+            "'friday', 'tomorrow 18:00' or '2 weeks'"
+        )
+    if found <= now_ns:
+        raise InvalidConfigError(f"{shown(str(moment))} has passed; write a time to come")
+    return min(found, _LATEST_NS)
 
 
 def parse_duration(text: str, now_ns: int, zone: tzinfo | None = None) -> int:
@@ -122,27 +156,40 @@ def _parse(words: str, now_ns: int, zone: tzinfo) -> int | None:
     return _iso(words, zone) if words[:4].isdigit() and words.isascii() else None
 
 
-def _ago(count: int, unit: str, now_ns: int, zone: tzinfo) -> int | None:
+def _to_come(words: str, now_ns: int, zone: tzinfo) -> int | None:
+    if duration := _IN.fullmatch(words):
+        return _ago(int(duration[1]), duration[2].lower(), now_ns, zone, back=-1)
+    if day := _DAY_TO_COME.fullmatch(words):
+        return _day(day, now_ns, zone)
+    return _iso(words, zone) if words[:4].isdigit() and words.isascii() else None
+
+
+def _ago(count: int, unit: str, now_ns: int, zone: tzinfo, back: int = 1) -> int | None:
+    """Return the time so long ago; with ``back`` -1, the time in so long."""
     if count > _LARGEST_COUNT:
         return None
     unit = _UNITS.get(unit, unit.removesuffix("s"))
     elapsed = {"second": 1, "minute": 60, "hour": 3600}.get(unit)
     if elapsed is not None:
-        return now_ns - count * elapsed * 10**9
-    back = relativedelta(**{f"{unit}s": count})  # type: ignore[arg-type]
+        return now_ns - back * count * elapsed * 10**9
+    distance = relativedelta(**{f"{unit}s": back * count})  # type: ignore[arg-type]
     seconds, fraction = divmod(now_ns, 10**9)
     local = (_EPOCH + timedelta(seconds=seconds)).astimezone(zone)
-    return _ns(_in_zone(local.replace(tzinfo=None, fold=0) - back, zone)) + fraction
+    return _ns(_in_zone(local.replace(tzinfo=None, fold=0) - distance, zone)) + fraction
 
 
 def _day(found: re.Match[str], now_ns: int, zone: tzinfo) -> int:
     today = (_EPOCH + timedelta(seconds=now_ns // 10**9)).astimezone(zone)
     midnight = today.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None, fold=0)
-    name = found["day"].lower().split()[-1]
-    if name in _WEEKDAYS:
+    *before, name = found["day"].lower().split()
+    if name in _WEEKDAYS and before != ["last"]:
+        midnight += relativedelta(days=1, weekday=_WEEKDAYS[name](1))
+    elif name in _WEEKDAYS:
         midnight += relativedelta(days=-1, weekday=_WEEKDAYS[name](-1))
     elif name == "yesterday":
         midnight -= timedelta(days=1)
+    elif name == "tomorrow":
+        midnight += timedelta(days=1)
     hour, minute, second = (int(found[part] or 0) for part in ("hour", "minute", "second"))
     return _ns(_in_zone(midnight.replace(hour=hour, minute=minute, second=second), zone))
 

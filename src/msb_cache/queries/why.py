@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from msb_cache.engines.prune_plan import Plan, plan_prune
 from msb_cache.errors import ImageNotFoundError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import EventStore, StoredEvent
@@ -20,9 +19,13 @@ from msb_cache.oci.reference import Reference
 from msb_cache.projections import deletions, images
 from msb_cache.projections.deletions import DeletionSummary
 from msb_cache.projections.images import HandleRow
+from msb_cache.projections.moment import LASTS
 from msb_cache.projections.state import IndexState
 from msb_cache.queries import resolve
 from msb_cache.queries.last_used import idle_event, last_use
+from msb_cache.retention.plan import Plan, Verdict, plan_prune
+from msb_cache.retention.room import Files
+from msb_cache.retention.rules import Rules, goes_at, plan_by_rules
 
 _NAMES_OFFERED = 3
 
@@ -41,16 +44,35 @@ class Fate:
 
 
 @dataclass(frozen=True)
+class UnderPolicy:
+    """What a policy would do to an image now, and when if nothing uses it until then.
+
+    Attributes:
+        goes: whether the image would go.
+        verdict: the rule that decides, and what it looked at; None: it is outside of the selection.
+        at_ns: when it will go unless it is used, in ns since the epoch, UTC: it stays because of its age
+        only;
+            None: that is not known.
+    """
+
+    goes: bool
+    verdict: Verdict | None
+    at_ns: int | None = None
+
+
+@dataclass(frozen=True)
 class Loss:
     """How something went: the event that says so, and the deletion it belongs to (None: none has it).
 
     ``bytes`` were freed with it then, None when nothing was measured; ``layers_kept`` of its layers stayed.
+    ``judged`` is the rule that took it, where the deletion went by a policy.
     """
 
     event: StoredEvent
     deletion: DeletionSummary | None
     bytes: int | None
     layers_kept: int = 0
+    judged: ev.Judged | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +122,10 @@ class ImageReasons:
     failure: StoredEvent | None = None
     damage: tuple[StoredEvent, ...] = ()
     """What another program deleted of it although it is here; a pull or load mends it."""
+    pin: StoredEvent | None = None
+    """The event that pinned it, or its manifest, where that lasts."""
+    policy: UnderPolicy | None = None
+    """What the policy that was asked about would do to it."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +145,8 @@ class ManifestReasons:
     loss: Loss | None
     statuses: Mapping[str, str] = field(default_factory=dict)
     uses: tuple[StoredEvent, ...] = ()
+    pin: StoredEvent | None = None
+    policy: UnderPolicy | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +177,8 @@ def why(
     store: EventStore,
     target: str,
     index: Callable[[sqlite3.Connection], IndexState],
+    rules: Rules | None = None,
+    files: Files | None = None,
 ) -> Reasons:
     """Explain a reference; or a digest of a manifest or layer (diff ID or blob), or its beginning.
 
@@ -156,13 +186,15 @@ def why(
         connection: the index.
         store: the log, on the same connection.
         target: what is asked about.
-        index: reads the index as a prune in this home sees it.
+        index: reads the index as a prune in this home sees it, with facts and labels if there are rules.
+        rules: those of a policy that is asked about; None: none is.
+        files: what files take of the disk, for those.
 
     Raises:
         ImageNotFoundError: the log has never seen it; names like it are offered.
         InvalidReferenceError: it is neither, or several digests begin with it.
     """
-    asking = _Asking(connection, store, index)
+    asking = _Asking(connection, store, index, rules, files)
     parsed = resolve.as_reference(target)
     found = None if parsed is None else asking.reference(parsed)
     if found is None and resolve.digest_prefix(target) is not None:
@@ -200,10 +232,15 @@ class _Asking:
         connection: sqlite3.Connection,
         store: EventStore,
         index: Callable[[sqlite3.Connection], IndexState],
+        rules: Rules | None,
+        files: Files | None,
     ) -> None:
         self._connection = connection
         self._store = store
         self._index = index
+        self._rules = rules
+        self._files = files
+        self._state_now: IndexState | None = None
         self._plan_now: Plan | None = None
 
     # -- references --------------------------------------------------------------------------------
@@ -245,6 +282,8 @@ class _Asking:
             self._shares(row),
             self._fate_of_reference(row.name, row.manifest_digest),
             damage=self._damage(row.name),
+            pin=self._pin(row.name, row.manifest_digest),
+            policy=self._under_policy(row.name, row.manifest_digest),
         )
 
     def _damage(self, name: str) -> tuple[StoredEvent, ...]:
@@ -344,7 +383,11 @@ class _Asking:
             loss = self._loss(deleted, [digest, *diff_ids], diff_ids)
         fate = self._fate_of_manifest(digest) if here else None
         holds, statuses, uses = self._holds(digest), self._statuses(digest), self._uses(digest)
-        return ManifestReasons(digest, here, added, now, earlier, holds, fate, loss, statuses, uses)
+        return ManifestReasons(
+            *(digest, here, added, now, earlier, holds, fate, loss, statuses, uses),
+            pin=self._pin(digest, digest) if here else None,
+            policy=self._under_policy(digest, digest) if here and not now else None,
+        )
 
     def _layer(self, diff_id: str, owners: Sequence[str]) -> LayerReasons:
         found = []
@@ -376,7 +419,8 @@ class _Asking:
 
     def _holds(self, digest: str) -> tuple[StoredEvent, ...]:
         rows = self._connection.execute(
-            "SELECT seq FROM hold WHERE manifest_digest = ? ORDER BY seq", (digest,)
+            f"SELECT seq FROM hold WHERE manifest_digest = ? AND {LASTS} ORDER BY seq",  # noqa: S608
+            (digest,),
         ).fetchall()
         return tuple(event for (seq,) in rows if (event := self._store.at(seq)) is not None)
 
@@ -405,12 +449,45 @@ class _Asking:
                 if outcome.data.bytes is not None:
                     freed = (freed or 0) + outcome.data.bytes
         kept = sum(diff_id not in deleted for diff_id in diff_ids)
-        return Loss(event, summary, freed, kept)
+        return Loss(event, summary, freed, kept, self._judged(event))
+
+    def _judged(self, gone: StoredEvent) -> ev.Judged | None:
+        """Return which rule took an image, as its deletion has recorded."""
+        spelling = getattr(gone.data, "spelling", None)
+        for event in self._store.read(operation=gone.operation, types=[ev.DeletionStarted.type]):
+            for each in getattr(event.data, "going", ()):
+                if (each.subject, each.spelling) == (gone.subject, spelling):
+                    return each  # type: ignore[no-any-return]
+        return None
+
+    def _pin(self, subject: str, digest: str) -> StoredEvent | None:
+        reference = self._state().naming.reference(subject)
+        rows = [row for row in images.pins(self._connection) if row.subject in (reference, digest)]
+        last = max(rows, key=lambda row: (row.until is None, row.until or 0), default=None)
+        return None if last is None else self._store.at(last.seq)
+
+    def _state(self) -> IndexState:
+        if self._state_now is None:
+            self._state_now = self._index(self._connection)
+        return self._state_now
 
     def _plan(self) -> Plan:
         if self._plan_now is None:
-            self._plan_now = plan_prune(self._index(self._connection))
+            self._plan_now = plan_prune(self._state())
         return self._plan_now
+
+    def _under_policy(self, subject: str, digest: str) -> UnderPolicy | None:
+        if self._rules is None or self._files is None:
+            return None
+        state = self._state()
+        plan = plan_by_rules(self._rules, state, None, self._files)
+        going = next((each for each in plan.going if each.subject == subject), None)
+        if going is not None:
+            return UnderPolicy(True, going)
+        kept = next((each for each in plan.kept if each.subject == subject), None)
+        if kept is None:
+            return UnderPolicy(False, None)
+        return UnderPolicy(False, kept, goes_at(self._rules, state, subject, digest))
 
     def _fate_of_reference(self, name: str, digest: str) -> Fate | None:
         if self._plan().references.get(name) == digest:

@@ -22,16 +22,19 @@ from msb_cache.artifacts.durable import Changes
 from msb_cache.artifacts.kinds import FLAT, needed_by
 from msb_cache.artifacts.layout import Layout, lease_path, lock_path
 from msb_cache.artifacts.locks import Lock, is_free
+from msb_cache.artifacts.measured import MeasuredFiles
 from msb_cache.engines import flat_roots, leftovers
 from msb_cache.engines.decision import (
     Confirm,
     Planner,
     Preview,
+    Progress,
+    Report,
     changes,
     check_confirmed,
     deleted,
+    freed_by,
     goes_with,
-    kept_back,
     names,
     one_at_a_time,
     out_of_index,
@@ -41,7 +44,6 @@ from msb_cache.engines.decision import (
 from msb_cache.engines.engine import Orphans
 from msb_cache.engines.leftovers import Leftover, known_as
 from msb_cache.engines.named_files import NamedFiles
-from msb_cache.engines.prune_plan import Plan
 from msb_cache.errors import CorruptArtifactError, MsbDatabaseError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
@@ -54,7 +56,9 @@ from msb_cache.msb.database import MsbState
 from msb_cache.msb.program import Finished, MsbProgram, per_argument, require_program
 from msb_cache.msb.sync import OwnAction, sync, sync_and_read
 from msb_cache.projections import deletions, images
-from msb_cache.projections.state import EMPTY, IndexState, load_observed
+from msb_cache.projections.state import EMPTY, IndexState, load_observed, load_to_judge
+from msb_cache.retention.plan import Plan, Verdict
+from msb_cache.retention.rules import used_since
 from msb_cache.wording import plural
 
 ORPHAN_SECONDS = 3600
@@ -65,51 +69,62 @@ _ROOM_OF_MSB = 256 * 1024
 
 _STORAGE_OPERATION = "active storage operation"
 """What msb says instead of a holder where another msb works with the image."""
-_CHUNK = 100
+_CHUNK = 5
 """References that msb is asked to remove in one run; what became of them is recorded after each."""
 _MANY_FILES = 200
 
 
-def observed_index(ledger: Ledger, connection: sqlite3.Connection) -> IndexState:
-    """Return the index as a deletion here sees it, as far as msb's database can be read."""
+def observed_index(
+    ledger: Ledger, connection: sqlite3.Connection, state: IndexState | None = None
+) -> IndexState:
+    """Return the index (``state`` is what was read of it already), as far as msb's database can be read."""
+    state = load_observed(connection, state)
     try:
         theirs = database.read(ledger.layout.msb_database)
     except MsbDatabaseError:
-        return load_observed(connection)  # what that leaves out has been noted before the read
-    return observed(connection, theirs)
+        return state  # what that leaves out has been noted before the read
+    return replace(state, unjudged=not can_judge(theirs))
 
 
-def observed(connection: sqlite3.Connection, theirs: MsbState) -> IndexState:
+def _observed(
+    connection: sqlite3.Connection, theirs: MsbState, planner: Planner, *, facts: bool = False
+) -> IndexState:
     """Return the index, and whether it can be told from msb's what that needs."""
-    return replace(load_observed(connection), unjudged=not can_judge(theirs))
+    state = load_to_judge(connection, facts=facts or planner.facts, labels=planner.labels)
+    return replace(load_observed(connection, state), unjudged=not can_judge(theirs))
 
 
 def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Preview:
     """Plan and measure; changes nothing and appends nothing. The caller has recorded what msb did."""
-    return _preview(ledger, database.read(ledger.layout.msb_database), planner, orphans=orphans)
+    return _preview(ledger, database.read(ledger.layout.msb_database), planner, orphans=orphans, facts=True)
 
 
-def _preview(ledger: Ledger, theirs: MsbState, planner: Planner, *, orphans: bool) -> Preview:
+def _preview(ledger: Ledger, theirs: MsbState, planner: Planner, *, orphans: bool, facts: bool) -> Preview:
     layout = ledger.layout
     with ledger.read() as connection:
         if orphans:
             check_confirmed(connection)
-        state = EMPTY if connection is None else observed(connection, theirs)
+        state = EMPTY if connection is None else _observed(connection, theirs, planner, facts=facts)
         left = [] if connection is None else leftovers.on_disk(layout, connection)
-    plan = planner(state, None)
     named = Named.by(layout, state, theirs) if left or orphans else None
+    others: list[ev.PlannedArtifact] = []
     if named is None:
-        return Preview(plan, tuple(flat_roots.completed(layout, [*_named(layout, plan, state, theirs)])))
-    left = [each for each in _unnamed(left, named) if _is_as_it_was_left(each)]
-    busy = flat_roots.in_use(layout, [each.planned for each in left])
-    left = [each for each in left if (each.kind, each.subject) not in busy]
-    found = [*_named(layout, plan, state, theirs), *(each.planned for each in left)]
-    if orphans:
-        paths = {each.path for each in left}
-        old = [artifact for path, artifact in _collectable(layout, named) if path not in paths]
-        busy = flat_roots.in_use(layout, old)
-        found += (artifact for artifact in old if (artifact.kind, artifact.subject) not in busy)
-    return Preview(plan, tuple(flat_roots.completed(layout, found)), tuple(left))
+        left = []
+    else:
+        left = [each for each in _unnamed(left, named) if _is_as_it_was_left(each)]
+        busy = flat_roots.in_use(layout, [each.planned for each in left])
+        left = [each for each in left if (each.kind, each.subject) not in busy]
+        others += (each.planned for each in left)
+        if orphans:
+            paths = {each.path for each in left}
+            old = [artifact for path, artifact in _collectable(layout, named) if path not in paths]
+            busy = flat_roots.in_use(layout, old)
+            others += (artifact for artifact in old if (artifact.kind, artifact.subject) not in busy)
+    measured = MeasuredFiles(layout)
+    measured.going_anyway_bytes = freed_by(measured, others)
+    plan = planner(state, None, measured)
+    found = flat_roots.completed(layout, [*_named(layout, plan, state, theirs, measured), *others])
+    return Preview(plan, tuple(found), measured, tuple(left), state)
 
 
 def delete(
@@ -120,6 +135,7 @@ def delete(
     policy: dict[str, Any],
     orphans: bool = False,
     confirm: Confirm | None = None,
+    report: Report | None = None,
 ) -> tuple[str | None, Preview]:
     """Decide, and have msb delete; parameters and result as for ``Engine.delete``.
 
@@ -130,9 +146,9 @@ def delete(
     """
     program = require_program(ledger.layout.home, ledger.note)
     with database.Reader(ledger.layout.msb_database) as reader:
-        with ledger.drawing_on_reserve(_CHUNK):
+        with ledger.drawing_on_reserve(_MANY_FILES):
             sync(ledger, reader=reader)
-        shown = _preview(ledger, reader.read(), planner, orphans=orphans)
+        shown = _preview(ledger, reader.read(), planner, orphans=orphans, facts=confirm is not None)
     if (shown.plan.empty and not shown.artifacts) or (confirm is not None and not confirm(shown)):
         return None, shown
     with (
@@ -144,14 +160,15 @@ def delete(
         reached("msb.planned")
         with ledger.write(operation.id, owner="msb") as transaction:
             assert theirs is not None  # noqa: S101
-            state = observed(transaction.connection, theirs)
+            state = _observed(transaction.connection, theirs, planner)
             decided = _decide(transaction, operation.id, state, theirs, planner, shown, kind, policy)
         if decided is None:
             return None, shown
         plan, own, others = decided
         reached("msb.decided")
         diagnostics.info("deletion.decided", operation=operation.id, kind=kind, engine="msb")
-        run = _Run(ledger, program, operation, reader, force=policy.get("force") is True)
+        force = policy.get("force") is True
+        run = _Run(ledger, program, operation, reader, force=force, chooses=planner.chooses)
         try:
             # First: what both have is needed until the record is gone of the one that msb does not know.
             if own:
@@ -159,13 +176,15 @@ def delete(
             if kind == "prune" and confirm is None and not plan.empty and run.is_everything(plan):
                 run.prune()
             else:
-                run.remove([*plan.references])
+                run.remove(plan, report)
                 if plan.manifests and run.only_these_are_left(plan):
                     run.prune()
             if others:
                 run.theirs = None
                 _collect(ledger, operation.id, others)
         except KeyboardInterrupt:
+            if report is not None:
+                report(Progress(0, len(plan.references), stopped=True))
             conclude(ledger, operation.id, run.refused, theirs=run.theirs)
             ledger.note(_stopped(ledger, operation.id))
             raise
@@ -202,7 +221,7 @@ def _decide(
 
     None when nothing of what was shown is left to delete.
     """
-    plan = planner(state, shown.plan)
+    plan = planner(state, shown.plan, shown.files)
     if plan.empty and kind == "remove":
         return None  # its reference points elsewhere by now, and another plan is made
     orphaned = shown.orphaned()
@@ -210,8 +229,7 @@ def _decide(
     wanted = going + [each for each in shown.artifacts if (each.kind, each.subject) in orphaned]
     if plan.empty and not wanted:
         return None
-    kept = kept_back(plan)
-    events = [NewEvent(event, operation) for event in started(kind, policy, wanted, kept, engine="msb")]
+    events = [NewEvent(event, operation) for event in started(kind, policy, wanted, plan, engine="msb")]
     # What msb does not know leaves the index now, as in a home of ours; the rest when msb has deleted it.
     transaction.append([*events, *out_of_index(plan, state, kind, state.unknown_to_msb)])
     own = [artifact for artifact in going if artifact.own]
@@ -230,14 +248,16 @@ def _of_msb(plan: Plan, state: IndexState) -> Plan:
     )
 
 
-def _named(layout: Layout, plan: Plan, state: IndexState, theirs: MsbState) -> Iterator[ev.PlannedArtifact]:
+def _named(
+    layout: Layout, plan: Plan, state: IndexState, theirs: MsbState, measured: MeasuredFiles
+) -> Iterator[ev.PlannedArtifact]:
     """Yield what a plan deletes. Every image is named, by its metadata, even if that has no file or stays."""
     spellings: dict[str, list[str]] = {}
     for name in plan.references:
         known = spellings.setdefault(plan.naming.reference(name), [])
         if name not in state.unknown_to_msb:
             known.append(name)
-    found = [*planned(layout, plan)]
+    found = [*planned(layout, plan, measured)]
     sizes = {artifact.subject: artifact.bytes for artifact in found if artifact.kind == "metadata"}
     named = [
         ev.PlannedArtifact(
@@ -284,6 +304,7 @@ class _Run:
         reader: database.Reader,
         *,
         force: bool,
+        chooses: bool,
     ) -> None:
         self._ledger = ledger
         self._reader = reader
@@ -292,11 +313,17 @@ class _Run:
         # msb goes on when this process is killed: until it ends, no other process may say how that went.
         self._inherits = (operation.descriptor,)
         self._force = force
+        self._chooses = chooses
         self.theirs: MsbState | None = None
         self.refused: dict[str, str] = {}
 
     def is_everything(self, plan: Plan) -> bool:
-        """Whether the plan is what msb's own prune deletes: one run of that does, and costs far less."""
+        """Whether the plan is what msb's own prune deletes: one run of that does, and costs far less.
+
+        It takes what came since, too, so where rules or pins keep anything it is never run.
+        """
+        if self._keeps_some():
+            return False
         state = self._state()
         references, manifests = _prunable(state)
         return (
@@ -310,6 +337,8 @@ class _Run:
 
         It has no other way to delete a manifest that no reference points at.
         """
+        if self._keeps_some():
+            return False
         state = self._state()
         references, manifests = _prunable(state)
         return state.complete and not references and bool(manifests) and manifests <= set(plan.manifests)
@@ -321,20 +350,48 @@ class _Run:
             diagnostics.warning("msb.failed", problem=finished.problem)
             self.refused[""] = finished.problem
 
-    def remove(self, names: Sequence[str]) -> None:
-        """Have msb delete images, those that no sandbox has come to use."""
-        state = self._state()
-        held = set() if self._force else {digest for digest, _ in state.holds}
-        wanted = [
-            name for name in names if name in state.images and state.images[name].manifest_digest not in held
-        ]
+    def _keeps_some(self) -> bool:
+        if self._chooses:
+            return True
+        with self._ledger.statement() as connection:
+            return connection is not None and bool(images.pins(connection))
+
+    def remove(self, plan: Plan, report: Report | None) -> None:
+        """Have msb delete a plan's images, those that nothing has come to need."""
+        names = [*plan.references]
+        shown = {each.subject: each for each in plan.going}
         flags = ["--force"] if self._force else []
-        for start in range(0, len(wanted), _CHUNK):
-            chunk = wanted[start : start + _CHUNK]
-            finished = self._run("remove", *flags, "--", *chunk)
-            for name, said in zip(chunk, per_argument(finished, chunk, "Removed"), strict=True):
-                if said is not None:
-                    self.refused[name] = said
+        for start in range(0, len(names), _CHUNK):
+            # msb's records are looked at anew for each few: what is between that and what msb does is short.
+            if sync(self._ledger).events:
+                self.theirs = None
+            chunk = [
+                name
+                for name in names[start : start + _CHUNK]
+                if self._still_goes(name, plan.references[name], shown.get(name))
+            ]
+            reached("msb.asking")
+            if chunk:
+                finished = self._run("remove", *flags, "--", *chunk)
+                for name, said in zip(chunk, per_argument(finished, chunk, "Removed"), strict=True):
+                    if said is not None:
+                        self.refused[name] = said
+            if report is not None:
+                report(Progress(min(start + _CHUNK, len(names)), len(names)))
+
+    def _still_goes(self, name: str, digest: str, shown: Verdict | None) -> bool:
+        """Whether an image points where it pointed when it was decided on, and nothing needs it by now."""
+        with self._ledger.read() as connection:
+            row = None if connection is None else images.handle(connection, name)
+            if connection is None or row is None or row.manifest_digest != digest:
+                return False
+            if self._force:
+                return True
+            in_use = row.in_use_since is not None or bool(images.holders(connection, digest))
+            if in_use or images.is_pinned(connection, row.reference, digest):
+                return False
+        idle_since = max(row.last_used_at, row.idle_since or 0)
+        return not (self._chooses and shown is not None and used_since(shown, idle_since))
 
     def _run(self, *arguments: str) -> Finished:
         """Have msb do it, and record what it did."""

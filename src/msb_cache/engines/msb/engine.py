@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from msb_cache.engines.decision import Confirm, Planner, Preview
+from msb_cache.engines.decision import Confirm, Planner, Preview, Report
 from msb_cache.eventstore import events as ev
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections.images import HandleRow
-from msb_cache.projections.state import IndexState
+from msb_cache.projections.state import IndexState, load_to_judge
 
 if TYPE_CHECKING:
     from msb_cache.engines.engine import LoadRequest, Orphans, Pulled, PullRequest
@@ -42,6 +42,13 @@ class MsbEngine:
 
         return observed_index(self._ledger, connection)
 
+    def index_to_judge(self, connection: sqlite3.Connection, *, facts: bool, labels: bool) -> IndexState:
+        """Return the live index as a deletion sees it, with what only msb knows of it."""
+        from msb_cache.engines.msb.delete import observed_index
+
+        state = load_to_judge(connection, facts=facts, labels=labels)
+        return observed_index(self._ledger, connection, state)
+
     def plan(self, planner: Planner, *, orphans: bool = False) -> Preview:
         """Return what a deletion would do now; the caller has recorded what msb did."""
         from msb_cache.engines.msb.delete import preview
@@ -56,11 +63,19 @@ class MsbEngine:
         policy: dict[str, Any],
         orphans: bool = False,
         confirm: Confirm | None = None,
+        report: Report | None = None,
     ) -> tuple[str | None, Preview]:
         """Decide, and have msb delete."""
         from msb_cache.engines.msb.delete import delete
 
-        return delete(self._ledger, planner, kind=kind, policy=policy, orphans=orphans, confirm=confirm)
+        return delete(
+            *(self._ledger, planner),
+            kind=kind,
+            policy=policy,
+            orphans=orphans,
+            confirm=confirm,
+            report=report,
+        )
 
     def recover(self, operation: str) -> None:
         """Find out what became of what msb was asked for, and record it; flat roots that must go do."""

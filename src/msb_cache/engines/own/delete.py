@@ -20,16 +20,19 @@ from msb_cache.artifacts.durable import Changes
 from msb_cache.artifacts.kinds import FLAT, ArtifactKind
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lock, is_free
+from msb_cache.artifacts.measured import MeasuredFiles
 from msb_cache.engines import flat_roots, leftovers
 from msb_cache.engines.decision import (
     Confirm,
     Planner,
     Preview,
+    Progress,
+    Report,
     changes,
     check_confirmed,
     deleted,
+    freed_by,
     goes_with,
-    kept_back,
     one_at_a_time,
     out_of_index,
     planned,
@@ -38,34 +41,42 @@ from msb_cache.engines.decision import (
 from msb_cache.engines.leftovers import Leftover
 from msb_cache.engines.named_files import NamedFiles
 from msb_cache.engines.own.needs import Needs
-from msb_cache.engines.prune_plan import Plan
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.failpoints import reached
 from msb_cache.home.ledger import Ledger, Transaction
 from msb_cache.projections import deletions, restored
 from msb_cache.projections.images import has_manifest
-from msb_cache.projections.state import EMPTY, IndexState, load
+from msb_cache.projections.state import EMPTY, IndexState, load, load_to_judge
+from msb_cache.retention.plan import Plan
 from msb_cache.wording import plural
 
 _BUSY_WAIT = 0.5  # seconds for each artifact that another process had locked
 _BATCH = 2000  # outcomes recorded together: each batch syncs the folders and the log once
 
 
-def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Preview:
-    """Plan and measure; changes nothing and appends nothing."""
+def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False, facts: bool = True) -> Preview:
+    """Plan and measure; changes nothing and appends nothing.
+
+    Args:
+        ledger: the home.
+        planner: what to delete.
+        orphans: also what the index does not name.
+        facts: read how long images were idle also where the plan does not ask, for a person who looks at it.
+    """
     layout = ledger.layout
     with ledger.read() as connection:
-        state = EMPTY if connection is None else load(connection)
+        state = EMPTY
+        if connection is not None:
+            state = load_to_judge(connection, facts=facts or planner.facts, labels=planner.labels)
         left = [] if connection is None else left_over(layout, connection, state)
         if orphans:
             check_confirmed(connection)
         elif connection is not None and restored.unconfirmed(connection) is not None:
             left = []  # an image that came after the backup may need them
-    plan = planner(state, None)
     busy = flat_roots.in_use(layout, [each.planned for each in left])
     left = [each for each in left if is_free(lock_path(each.path)) and (each.kind, each.subject) not in busy]
-    artifacts = [*planned(layout, plan), *(each.planned for each in left)]
+    others = [each.planned for each in left]
     if orphans:
         paths = {each.path for each in left}
         found = [
@@ -74,8 +85,12 @@ def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False) -> Previ
             if path not in paths and is_free(lock_path(path))
         ]
         busy = flat_roots.in_use(layout, found)
-        artifacts += (each for each in found if (each.kind, each.subject) not in busy)
-    return Preview(plan, tuple(flat_roots.completed(layout, artifacts)), tuple(left))
+        others += (each for each in found if (each.kind, each.subject) not in busy)
+    files_ = MeasuredFiles(layout)
+    files_.going_anyway_bytes = freed_by(files_, others) if others else 0
+    plan = planner(state, None, files_)
+    artifacts = flat_roots.completed(layout, [*planned(layout, plan, files_), *others])
+    return Preview(plan, tuple(artifacts), files_, tuple(left), state)
 
 
 def left_over(
@@ -102,14 +117,17 @@ def delete(
     policy: dict[str, Any],
     orphans: bool = False,
     confirm: Confirm | None = None,
+    report: Report | None = None,
 ) -> tuple[str | None, Preview]:
     """Decide and delete; parameters, result and errors as for ``Engine.delete``."""
-    shown = preview(ledger, planner, orphans=orphans)
+    shown = preview(ledger, planner, orphans=orphans, facts=confirm is not None)
     if (shown.plan.empty and not shown.artifacts) or (confirm is not None and not confirm(shown)):
         return None, shown
     # Not before: a question that waits for its answer must not keep others from deleting.
     with ledger.drawing_on_reserve(changes(shown)), one_at_a_time(ledger) as operation:
         reached("delete.planned")
+        if report is not None:
+            report(Progress(0, sum(each.kind != "manifest" for each in shown.artifacts)))
         with ledger.write(operation.id) as transaction:
             artifacts = _decide(transaction, operation.id, planner, shown, kind, policy)
             reached("delete.deciding")
@@ -118,8 +136,10 @@ def delete(
         diagnostics.info("deletion.decided", operation=operation.id, kind=kind, artifacts=len(artifacts))
         try:
             reached("delete.decided")
-            execute(ledger, operation.id, artifacts)
+            execute(ledger, operation.id, artifacts, report=report)
         except KeyboardInterrupt:
+            if report is not None:
+                report(Progress(0, len(artifacts), stopped=True))
             ledger.note(_stopped(ledger.layout, operation.id, artifacts))
             raise
         if orphans:
@@ -153,6 +173,7 @@ def execute(
     *,
     recovering: bool = False,
     partial: bool = False,
+    report: Report | None = None,
 ) -> None:
     """Delete decided artifacts one by one, record each outcome, and finish the operation.
 
@@ -162,21 +183,26 @@ def execute(
         artifacts: those without an outcome yet.
         recovering: another process decided; a file that is absent was deleted by it.
         partial: an earlier part of this operation already kept something back.
+        report: told how far it is.
     """
     needs = Needs(ledger)
     changes = Changes()
     outcomes: list[NewEvent] = []
     busy: list[ev.PlannedArtifact] = []
     began = time.monotonic()
+    done = 0
 
     def settle(artifact: ev.PlannedArtifact, wait: float) -> None:
-        nonlocal partial, outcomes, began
+        nonlocal partial, outcomes, began, done
         event = _dispose(ledger, artifact, needs, changes, wait=wait, recovering=recovering)
         if isinstance(event, ev.ArtifactKept) and event.reason == "busy" and not wait:
             busy.append(artifact)
             return
         partial = partial or not isinstance(event, ev.ArtifactDeleted)
         outcomes.append(NewEvent(event, artifact.subject))
+        done += 1
+        if report is not None:
+            report(Progress(done, len(artifacts)))
         diagnostics.debug(event.type, kind=artifact.kind, subject=artifact.subject)
         reached("delete.unlinked")
         if len(outcomes) >= _BATCH or time.monotonic() - began > 1.0:
@@ -191,6 +217,9 @@ def execute(
     for some in flat_roots.delete(ledger, artifacts, lambda: _judge(ledger), recovering=recovering):
         partial = partial or not all(isinstance(each.event, ev.ArtifactDeleted) for each in some)
         outcomes += some
+        done += len(some)
+        if report is not None:
+            report(Progress(done, len(artifacts)))
     outcome: Any = "partial" if partial else "completed"
     finished = ev.DeletionFinished(outcome=outcome, recovered=recovering)
     _record(ledger, operation, [*outcomes, NewEvent(finished, operation)], changes)
@@ -218,13 +247,13 @@ def _decide(
     kind: ev.DeletionKind,
     policy: dict[str, Any],
 ) -> list[ev.PlannedArtifact] | None:
-    state = load(transaction.connection)
-    plan = planner(state, shown.plan)
+    state = load_to_judge(transaction.connection, facts=planner.facts, labels=planner.labels)
+    plan = planner(state, shown.plan, shown.files)
     artifacts = still_wanted(plan, state, shown)
     if plan.empty and (kind == "remove" or not artifacts):
         return None  # of a removal: its reference points elsewhere by now, and another plan is made
     deleted_files = [artifact for artifact in artifacts if artifact.kind != "manifest"]
-    events = [NewEvent(event, operation) for event in started(kind, policy, artifacts, kept_back(plan))]
+    events = [NewEvent(event, operation) for event in started(kind, policy, artifacts, plan)]
     transaction.append([*events, *out_of_index(plan, state, kind)])
     return deleted_files
 

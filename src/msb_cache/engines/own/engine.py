@@ -8,11 +8,11 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from msb_cache.engines.decision import Confirm, Planner, Preview
+from msb_cache.engines.decision import Confirm, Planner, Preview, Report
 from msb_cache.eventstore import events as ev
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections.images import HandleRow
-from msb_cache.projections.state import IndexState, load
+from msb_cache.projections.state import IndexState, load, load_to_judge
 
 if TYPE_CHECKING:
     from msb_cache.engines.engine import LoadRequest, Orphans, Pulled, PullRequest
@@ -43,6 +43,10 @@ class OwnEngine:
         """Return the index as it is."""
         return load(connection)
 
+    def index_to_judge(self, connection: sqlite3.Connection, *, facts: bool, labels: bool) -> IndexState:
+        """Return the live index as a deletion sees it."""
+        return load_to_judge(connection, facts=facts, labels=labels)
+
     def plan(self, planner: Planner, *, orphans: bool = False) -> Preview:
         """Return what a deletion would do now."""
         from msb_cache.engines.own.delete import preview
@@ -57,11 +61,19 @@ class OwnEngine:
         policy: dict[str, Any],
         orphans: bool = False,
         confirm: Confirm | None = None,
+        report: Report | None = None,
     ) -> tuple[str | None, Preview]:
         """Decide and delete."""
         from msb_cache.engines.own.delete import delete
 
-        return delete(self._ledger, planner, kind=kind, policy=policy, orphans=orphans, confirm=confirm)
+        return delete(
+            *(self._ledger, planner),
+            kind=kind,
+            policy=policy,
+            orphans=orphans,
+            confirm=confirm,
+            report=report,
+        )
 
     def recover(self, operation: str) -> None:
         """Delete what the deletion had not come to, and finish it."""

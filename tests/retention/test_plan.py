@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msb_cache.engines.prune_plan import Kept, Plan, plan_prune, plan_remove
 from msb_cache.projections.state import IndexState, Naming
+from msb_cache.retention.plan import Plan, Verdict, plan_prune, plan_remove
 
 
 def state(
@@ -44,14 +44,19 @@ def state(
         pytest.param(state({}, {}), [], [], {}, [], id="empty"),
         pytest.param(state({"a": "M"}, {"M": "xy"}), ["a"], ["M"], {"x": 1, "y": 1}, [], id="unused"),
         pytest.param(
-            state({"a": "M"}, {"M": "xy"}, {"M": ["s"]}), [], [], {}, [Kept("a", "held", ("s",))], id="held"
+            state({"a": "M"}, {"M": "xy"}, {"M": ["s"]}),
+            [],
+            [],
+            {},
+            [Verdict("a", "held", ("s",))],
+            id="held",
         ),
         pytest.param(
             state({"a": "M", "b": "M"}, {"M": "x"}, {"M": ["s"]}),
             [],
             [],
             {},
-            [Kept("a", "held", ("s",)), Kept("b", "held", ("s",))],
+            [Verdict("a", "held", ("s",)), Verdict("b", "held", ("s",))],
             id="two references on a held manifest",
         ),
         pytest.param(
@@ -59,7 +64,7 @@ def state(
             ["a"],
             ["M"],
             {"x": 1},
-            [Kept("b", "held", ("s", "t"))],
+            [Verdict("b", "held", ("s", "t"))],
             id="a layer shared with a held manifest stays",
         ),
         pytest.param(
@@ -75,7 +80,7 @@ def state(
             [],
             ["M"],
             {"x": 1},
-            [Kept("a", "held", ("s",))],
+            [Verdict("a", "held", ("s",))],
             id="a manifest left dangling by a retag goes",
         ),
         pytest.param(
@@ -83,7 +88,7 @@ def state(
             ["a"],
             ["N"],
             {},
-            [Kept("M", "held", ("s",))],
+            [Verdict("M", "held", ("s",))],
             id="a dangling manifest that is held stays with its layers",
         ),
         pytest.param(
@@ -91,7 +96,7 @@ def state(
             ["a"],
             ["M"],
             {"x": 1},
-            [Kept("b", "held", ("s",))],
+            [Verdict("b", "held", ("s",))],
             id="another spelling is held",
         ),
         pytest.param(
@@ -107,7 +112,11 @@ def state(
     ],
 )
 def test_prune(
-    index: IndexState, references: list[str], manifests: list[str], layers: dict[str, int], kept: list[Kept]
+    index: IndexState,
+    references: list[str],
+    manifests: list[str],
+    layers: dict[str, int],
+    kept: list[Verdict],
 ) -> None:
     plan = plan_prune(index)
     assert [*plan.references] == references
@@ -130,7 +139,7 @@ def test_prune(
             ["a"],
             [],
             "",
-            [Kept("M", "referenced", ("b",))],
+            [Verdict("M", "referenced", ("b",))],
             id="another reference keeps the manifest",
         ),
         pytest.param(
@@ -150,7 +159,7 @@ def test_prune(
             [],
             [],
             "",
-            [Kept("a", "held", ("s",))],
+            [Verdict("a", "held", ("s",))],
             id="held",
         ),
         pytest.param(
@@ -160,7 +169,7 @@ def test_prune(
             ["a"],
             [],
             "",
-            [Kept("M", "held", ("s",))],
+            [Verdict("M", "held", ("s",))],
             id="forced: only the reference",
         ),
         pytest.param(
@@ -200,7 +209,7 @@ def test_prune(
             ["a"],
             [],
             "",
-            [Kept("M", "referenced", ("b",))],
+            [Verdict("M", "referenced", ("b",))],
             id="another spelling keeps the manifest",
         ),
         pytest.param(state({"a": "M"}, {"M": "x"}), ["nope"], False, [], [], "", [], id="not in the index"),
@@ -211,7 +220,7 @@ def test_prune(
             ["a"],
             [],
             "",
-            [Kept("M", "held", ("s",))],
+            [Verdict("M", "held", ("s",))],
             id="forced: those not in the index are passed over",
         ),
         pytest.param(
@@ -226,7 +235,7 @@ def test_remove(
     references: list[str],
     manifests: list[str],
     layers: str,
-    kept: list[Kept],
+    kept: list[Verdict],
 ) -> None:
     plan = plan_remove(index, asked, force=force)
     assert [*plan.references] == references
@@ -243,7 +252,7 @@ def test_remove(
             ["b"],
             ["N"],
             "y",
-            [Kept("a", "unknown")],
+            [Verdict("a", "unknown")],
             id="neither the reference nor its manifest is known",
         ),
         pytest.param(
@@ -251,7 +260,7 @@ def test_remove(
             ["b"],
             ["N"],
             "y",
-            [Kept("a", "unknown")],
+            [Verdict("a", "unknown")],
             id="only the manifest is unknown",
         ),
         pytest.param(
@@ -259,7 +268,7 @@ def test_remove(
             [],
             [],
             "",
-            [Kept("a", "unknown"), Kept("b", "shared", ("M",))],
+            [Verdict("a", "unknown"), Verdict("b", "shared", ("M",))],
             id="only the reference is unknown, and another one points at its manifest",
         ),
         pytest.param(
@@ -275,7 +284,7 @@ def test_remove(
             [],
             [],
             "",
-            [Kept("b", "shared", ("M",))],
+            [Verdict("b", "shared", ("M",))],
             id="manifests, with a reference or without, that have a layer of an unknown one",
         ),
         pytest.param(
@@ -283,7 +292,7 @@ def test_remove(
             [],
             [],
             "",
-            [Kept("a", "unknown"), Kept("b", "unknown"), Kept("c", "shared", ("M", "N"))],
+            [Verdict("a", "unknown"), Verdict("b", "unknown"), Verdict("c", "shared", ("M", "N"))],
             id="layers of two unknown ones",
         ),
         pytest.param(
@@ -291,7 +300,7 @@ def test_remove(
             [],
             [],
             "",
-            [Kept("a", "held", ("s",)), Kept("N", "held", ("t",))],
+            [Verdict("a", "held", ("s",)), Verdict("N", "held", ("t",))],
             id="what holds it is said first",
         ),
         pytest.param(
@@ -299,13 +308,13 @@ def test_remove(
             ["b"],
             ["N"],
             "y",
-            [Kept("a", "unknown")],
+            [Verdict("a", "unknown")],
             id="an unknown reference whose manifest has no record",
         ),
     ],
 )
 def test_a_prune_leaves_what_msb_does_not_know_where_it_cannot_be_judged(
-    index: IndexState, references: list[str], manifests: list[str], layers: str, kept: list[Kept]
+    index: IndexState, references: list[str], manifests: list[str], layers: str, kept: list[Verdict]
 ) -> None:
     plan = plan_prune(replace(index, unjudged=True))
     assert [*plan.references] == references
@@ -338,7 +347,7 @@ def test_a_prune_leaves_what_msb_does_not_know_where_it_cannot_be_judged(
             [],
             [],
             "",
-            [Kept("a", "held", ("s",)), Kept("b", "shared", ("M",))],
+            [Verdict("a", "held", ("s",)), Verdict("b", "shared", ("M",))],
             id="an unknown one that is held keeps what shares its layers",
         ),
         pytest.param(
@@ -352,7 +361,7 @@ def test_a_prune_leaves_what_msb_does_not_know_where_it_cannot_be_judged(
     ],
 )
 def test_a_prune_takes_what_msb_does_not_know(
-    index: IndexState, references: list[str], manifests: list[str], layers: str, kept: list[Kept]
+    index: IndexState, references: list[str], manifests: list[str], layers: str, kept: list[Verdict]
 ) -> None:
     plan = plan_prune(index)
     assert [*plan.references] == references
@@ -366,14 +375,14 @@ def test_what_came_after_a_plan_was_shown_keeps_what_shares_its_layers() -> None
     later = state({"b": "N", "a": "M"}, {"N": "xy", "M": "x"}, fixed="aM")
     plan = plan_prune(later, shown=shown)
     assert not plan.references
-    assert plan.kept == (Kept("b", "shared", ("M",)),)
+    assert plan.kept == (Verdict("b", "shared", ("M",)),)
 
 
 def test_a_dangling_manifest_and_a_lone_layer_are_plans_too() -> None:
     assert not Plan(manifests=("M",)).empty
     assert not Plan(layers=("x",)).empty
     assert not Plan(references={"a": "M"}).empty
-    assert Plan(kept=(Kept("a", "held", ("s",)),)).empty
+    assert Plan(kept=(Verdict("a", "held", ("s",)),)).empty
 
 
 def test_metadata_goes_with_the_last_spelling() -> None:

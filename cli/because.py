@@ -1,0 +1,96 @@
+"""Why an image goes or stays, in words: the rule that decided, and what it looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from msb_cache.cli.output import local_time, short
+from msb_cache.wording import duration
+
+
+class Reason(NamedTuple):
+    """Whether an image goes, by which rule, and what that looked at; as for ``events.Judged``.
+
+    ``repository`` is that of its reference, as people see it; None: it has no reference.
+    """
+
+    goes: bool
+    rule: str
+    by: Sequence[str] = ()
+    more: int = 0
+    idle_ns: int | None = None
+    age_ns: int | None = None
+    rank: int | None = None
+    until_ns: int | None = None
+    repository: str | None = None
+
+
+def because(reason: Reason, policy: Mapping[str, Any]) -> str:
+    """Return a reason in words; ``policy`` is as it was given."""
+    if reason.goes:
+        return _goes(reason, policy)
+    names = ", ".join(short(name) if name.startswith("sha256:") else name for name in reason.by)
+    if reason.more:
+        names += f" and {reason.more} more"
+    by = f" by {names}" if names else ""
+    match reason.rule:
+        case "pinned":
+            until = "" if reason.until_ns is None else f" until {local_time(reason.until_ns)}"
+            return f"pinned{by}{until}"
+        case "running":
+            return f"in use{by}"
+        case "unknown":
+            return "msb does not know it, and what msb needs of it cannot be told"
+        case "shared":
+            return f"shares layers with {names}, which msb does not know"
+        case "excluded":
+            return "excluded"
+        case "grace":
+            return f"{_idle(reason)}, within the grace of {policy.get('grace')}"
+        case "unused-for":
+            return f"{_idle(reason)}, not over {policy.get('unused_for')}"
+        case "older-than":
+            return f"{_age(reason)}, not over {policy.get('older_than')}"
+        case "keep-last":
+            last = policy.get("keep_last")
+            which, of = _ordinal(reason.rank or 0), reason.repository
+            return f"the last of {of}" if last == 1 else f"{which} of the last {last} of {of}"
+        case "room":
+            return f"{_idle(reason)}, and its room is not needed"
+        case "too-little":
+            return f"{_idle(reason)}; with all that may go the bound is not met"
+        case "used-since":
+            return "was used after it was shown"
+        case "msb-only":
+            return "without a reference msb deletes it only with all that nothing uses"
+    return f"{reason.rule}{by}"
+
+
+def _goes(reason: Reason, policy: Mapping[str, Any]) -> str:
+    said = []
+    if "unused_for" in policy:
+        said.append(f"{_idle(reason)}, over {policy['unused_for']}")
+    if "older_than" in policy:
+        said.append(f"{_age(reason)}, over {policy['older_than']}")
+    if "keep_last" in policy and reason.rank is not None:
+        said.append(f"{_ordinal(reason.rank)} of {reason.repository}, after the last {policy['keep_last']}")
+    if "max_size" in policy or "min_free" in policy:
+        said.append("its room is needed" if said else f"{_idle(reason)}, and its room is needed")
+    if said:
+        return "; ".join(said)
+    without = ", and no reference points at it" if reason.repository is None else ""
+    return f"nothing uses it{without}" if reason.rule == "unused" else f"{_idle(reason)}{without}"
+
+
+def _idle(reason: Reason) -> str:
+    return "in use" if reason.idle_ns is None else f"idle {duration(reason.idle_ns)}"
+
+
+def _age(reason: Reason) -> str:
+    return f"{duration(reason.age_ns or 0)} old"
+
+
+def _ordinal(number: int) -> str:
+    ends = {1: "st", 2: "nd", 3: "rd"}
+    return f"{number}{'th' if number % 100 in (11, 12, 13) else ends.get(number % 10, 'th')}"

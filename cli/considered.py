@@ -1,0 +1,88 @@
+"""The images that a deletion considers, each with its verdict: as a table for people, as fields for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from msb_cache.cli import output
+from msb_cache.cli.because import Reason, because
+from msb_cache.queries.resolve import as_typed, familiar
+from msb_cache.retention.rules import repository
+from msb_cache.wording import duration
+
+if TYPE_CHECKING:
+    from msb_cache.engines.decision import ImageVerdict
+
+_NAMED = 20
+"""Holders that are named; of the others the number."""
+
+
+def print_considered(images: Sequence[ImageVerdict], policy: Mapping[str, Any], *, err: bool = False) -> None:
+    """Print them in the order given; the sum of FREES is what comes free by images."""
+    output.whole_table(
+        ("IMAGE", "", "IDLE", "SIZE", "FREES", "BECAUSE"),
+        [
+            (
+                _name(each),
+                "DELETE" if each.goes else "KEEP",
+                "-" if each.idle_ns is None else duration(each.idle_ns),
+                output.size(each.size_bytes),
+                output.size(each.freed_bytes) if each.goes else "-",
+                _because(each, policy),
+            )
+            for each in images
+        ],
+        right=(3, 4),
+        err=err,
+    )
+
+
+def considered_fields(images: Sequence[ImageVerdict], policy: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return them as fields."""
+    return [
+        {
+            "reference": None if each.reference is None else as_typed(each.reference, each.spelling),
+            "digest": each.manifest_digest,
+            "deletes": each.goes,
+            "rule": each.rule,
+            "because": _because(each, policy),
+            "by": list(each.by),
+            "idle_ns": each.idle_ns,
+            "age_ns": each.age_ns,
+            "rank": each.rank,
+            "until": output.rfc3339(each.until_ns),
+            "size_bytes": each.size_bytes,
+            "freed_bytes": each.freed_bytes,
+        }
+        for each in images
+    ]
+
+
+def shown_repository(reference: str | None) -> str | None:
+    """Return the repository of a canonical reference as people see it."""
+    return None if reference is None else repository(familiar(reference))
+
+
+def _name(each: ImageVerdict) -> str:
+    return (
+        output.short(each.manifest_digest)
+        if each.reference is None
+        else as_typed(each.reference, each.spelling)
+    )
+
+
+def _because(each: ImageVerdict, policy: Mapping[str, Any]) -> str:
+    names = [name if name.startswith("sha256:") else familiar(name) for name in each.by[:_NAMED]]
+    reason = Reason(
+        each.goes,
+        each.rule,
+        names,
+        max(0, len(each.by) - _NAMED),
+        each.idle_ns,
+        each.age_ns,
+        each.rank,
+        each.until_ns,
+        shown_repository(each.reference),
+    )
+    return because(reason, policy)

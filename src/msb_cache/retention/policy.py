@@ -1,0 +1,84 @@
+"""What a person asks of a prune, in the words of the command line; ``queries.policy`` says what they mean."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import asdict
+
+By = Literal["used", "pulled"]
+
+
+class PrunePolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Which images a prune takes; see docs/retention.md. One without any rule takes all that nothing uses.
+
+    Durations are text such as ``14d``, ``12h`` or ``3 months``, or a ``timedelta``; sizes are text such as
+    ``20GiB`` or ``500MB``, or a number of bytes. An image goes if it is selected, has each age that is given,
+    is not protected, and, with a bound, if its room is needed.
+
+    Attributes:
+        unused_for: only what was not used for as long: pulled, used, booted, or held by one that let it go.
+        older_than: only what has been what it is for as long: since its name began to point where it points.
+        keep_last: keep so many of the most recent manifests of each repository, with all their tags.
+        keep_last_by: what ``keep_last`` calls recent: the last use, or the last pull.
+        max_size: take only so much that the cache takes no more room than this.
+        min_free: take only so much that its file system has this free: a size, or a share such as ``10%``.
+        filter: take only what is selected: ``reference=PATTERN``, ``label=KEY[=VALUE]``,
+            ``label!=KEY[=VALUE]``, ``dangling[=BOOL]`` or ``digest=DIGEST``. Several of one key: any of them
+            selects; of several keys, each must. ``label!=`` selects what has none of these labels.
+        exclude: never take these references: patterns.
+        grace: with any rule, keep what was pulled or used this short a time ago; None: an hour.
+        best_effort: if all that may go frees too little for a bound, take that; else take nothing.
+        max_delete: take nothing if more would go: a number of images, or a share such as ``50%``.
+    """
+
+    unused_for: str | timedelta | None = None
+    older_than: str | timedelta | None = None
+    keep_last: int | None = None
+    keep_last_by: By = "used"
+    max_size: str | int | None = None
+    min_free: str | int | None = None
+    filter: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    grace: str | timedelta | None = None
+    best_effort: bool = False
+    max_delete: str | int | None = None
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether it has any rule; a limit of how much may go is none."""
+        return bool(
+            self.unused_for is not None
+            or self.older_than is not None
+            or self.keep_last is not None
+            or self.max_size is not None
+            or self.min_free is not None
+            or self.filter
+            or self.exclude
+            or self.grace is not None
+        )
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what the log keeps of it: what was given, and the grace."""
+        found = {
+            name: _plain(value)
+            for name, value in asdict(self).items()
+            if value is not None and value is not False and value != ()  # a bound of 0 is given
+        }
+        if self.has_rules:
+            found.setdefault("grace", GRACE)
+        if self.keep_last is None:
+            found.pop("keep_last_by")
+        return found
+
+
+GRACE = "1h"
+"""The grace where none is given."""
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, timedelta):
+        return f"{value // timedelta(seconds=1)} seconds"
+    return list(value) if isinstance(value, tuple) else value

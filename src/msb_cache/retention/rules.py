@@ -1,0 +1,340 @@
+"""Which images the rules of a policy choose: pure, from one position and one reading of the clock.
+
+An image is a candidate if it is selected and has every age that is given, and nothing protects it. Without a
+bound all candidates go. With one, the least recently used go until the bound holds, and of these the most
+recently used stay whose room is not needed. A manifest without a reference is an image of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+from msgspec import Struct
+
+from msb_cache.projections.state import IndexState
+from msb_cache.retention.plan import MSB_ONLY, Bounds, Plan, Verdict, complete, never_goes
+from msb_cache.retention.room import Considered, Files, Room
+
+GRACE, EXCLUDED, YOUNG, RECENT, LAST, NOT_NEEDED = (
+    "grace",
+    "excluded",
+    "older-than",
+    "unused-for",
+    "keep-last",
+    "room",
+)
+USED_SINCE, SHORT = "used-since", "too-little"
+"""Rules that keep an image: see docs/retention.md for what each says."""
+
+DUE = "due"
+"""The rule of what goes: it meets all that was asked."""
+
+
+class Share(NamedTuple):
+    """A part of a whole, in percent."""
+
+    percent: float
+
+
+class Rules(Struct, frozen=True, kw_only=True):
+    """What a policy means. Durations in ns, sizes in bytes; None: it was not asked for.
+
+    Attributes:
+        selects: whether an image is within the selection, by its reference as people see it and canonically,
+            its manifest's digest, labels, and whether it is without a reference; None: all are.
+        excludes: whether a reference is never taken; None: none is.
+        needs_labels: whether ``selects`` looks at labels.
+    """
+
+    unused_for: int | None = None
+    older_than: int | None = None
+    keep_last: int | None = None
+    keep_last_by: Literal["used", "pulled"] = "used"
+    max_size: int | None = None
+    min_free: int | Share | None = None
+    grace: int = 0
+    best_effort: bool = False
+    max_delete: int | Share | None = None
+    selects: Callable[[Sequence[str], str, Mapping[str, str]], bool] | None = None
+    excludes: Callable[[Sequence[str], str], bool] | None = None
+    needs_labels: bool = False
+
+    @property
+    def bounded(self) -> bool:
+        """Whether room is asked for."""
+        return self.max_size is not None or self.min_free is not None
+
+
+def plan_by_rules(rules: Rules, state: IndexState, shown: Plan | None, files: Files) -> Plan:
+    """Plan a prune by rules.
+
+    Args:
+        rules: what the policy means.
+        state: the index, with facts, and with labels if the rules need them.
+        shown: a plan that was shown before: nothing outside of it goes, and of it not what came to be needed
+            or was used since. The bound is not asked again.
+        files: what files take of the disk; looked at only for a bound.
+    """
+    judged = _Judged(rules, state, shown)
+    kept, candidates = judged.kept, judged.candidates
+    shortfall = 0
+    if shown is not None:
+        candidates, others = _still(judged, shown)
+        kept += others
+    elif rules.bounded:
+        chosen, shortfall = _for_room(rules, state, files, candidates)
+        if shortfall and not rules.best_effort:
+            kept += [judged.verdict(each, SHORT) for each in candidates]
+            return replace(complete(state, {}, (), kept, None), shortfall=shortfall)
+        subjects = {each.subject for each in chosen}
+        kept += [judged.verdict(each, NOT_NEEDED) for each in candidates if each.subject not in subjects]
+        candidates = chosen
+    going = {each.subject: each.digest for each in candidates}
+    references = {name: digest for name, digest in going.items() if name in state.references}
+    manifests = [digest for digest in dict.fromkeys(going.values()) if digest in state.manifests]
+    plan = complete(state, references, manifests, kept, shown)
+    return replace(plan, going=tuple(judged.verdict(each, DUE) for each in candidates), shortfall=shortfall)
+
+
+class _Judged:
+    """The verdict on each image, but for the room that it takes."""
+
+    def __init__(self, rules: Rules, state: IndexState, shown: Plan | None = None) -> None:
+        self._rules, self._state, self._now = rules, state, state.now_ns
+        self._shown = shown
+        self.kept: list[Verdict] = []
+        self.candidates: list[Considered] = []
+        self._ranks: Mapping[str, int] = _ranks(rules, state) if rules.keep_last is not None else {}
+        due: list[Considered] = []
+        for each in _images(state):
+            if rules.selects is not None and not self._selected(each):
+                continue
+            rule = self._kept_by(each)
+            if isinstance(rule, Verdict):
+                self.kept.append(self._with_facts(rule, each))
+            elif rule is not None:
+                self.kept.append(self.verdict(each, rule))
+            elif (
+                state.kept_by_msb
+                and each.subject in state.manifests
+                and each.subject not in state.unknown_to_msb
+            ):
+                self.kept.append(self.verdict(each, MSB_ONLY))
+            else:
+                due.append(each)
+        bounds = Bounds(state, self._unknown_going(due))
+        for each in due:
+            kept_back = bounds(each.subject, each.digest)
+            if kept_back is None:
+                self.candidates.append(each)
+            else:
+                self.kept.append(self._with_facts(kept_back, each))
+        self.candidates.sort(key=lambda each: (each.facts.idle_since or 0, each.subject))
+
+    def verdict(self, each: Considered, rule: str) -> Verdict:
+        """Return a verdict with what was looked at."""
+        return self._with_facts(Verdict(each.subject, rule), each)
+
+    def _with_facts(self, verdict: Verdict, each: Considered) -> Verdict:
+        idle, since = each.facts.idle_since, each.facts.since
+        return Verdict(
+            verdict.subject,
+            verdict.rule,
+            verdict.by,
+            None if idle is None or each.digest in self._state.running else max(0, self._now - idle),
+            max(0, self._now - since),
+            self._ranks.get(each.subject),
+            verdict.until_ns,
+            each.facts,
+        )
+
+    def _selected(self, each: Considered) -> bool:
+        assert self._rules.selects is not None  # noqa: S101
+        return self._rules.selects(self._names(each), each.digest, self._state.labels.get(each.digest, {}))
+
+    def _names(self, each: Considered) -> Sequence[str]:
+        """Return the names of an image: its canonical reference, and as it was typed; none without one."""
+        if each.subject not in self._state.references:
+            return ()
+        naming = self._state.naming
+        typed = naming.spelling(each.subject)
+        return [naming.reference(each.subject), *([] if typed is None else [typed])]
+
+    def _kept_by(self, each: Considered) -> Verdict | str | None:
+        rules, (subject, digest, facts) = self._rules, each
+        kept = never_goes(self._state, subject, digest)
+        if kept is not None:
+            return kept
+        if rules.excludes is not None and rules.excludes(self._names(each), digest):
+            return EXCLUDED
+        idle_ns = 0 if facts.idle_since is None else max(0, self._now - facts.idle_since)
+        if idle_ns < rules.grace:
+            return GRACE
+        if rules.unused_for is not None and idle_ns < rules.unused_for:
+            return RECENT
+        if rules.older_than is not None and max(0, self._now - facts.since) < rules.older_than:
+            return YOUNG
+        if rules.keep_last is not None:
+            rank = self._ranks.get(subject)
+            if rank is not None and rank <= rules.keep_last:
+                return LAST
+        return None
+
+    def _unknown_going(self, due: Sequence[Considered]) -> set[str]:
+        """Return the manifests of images that msb does not know and that go: they keep no layers from it."""
+        state = self._state
+        if state.unjudged or self._rules.bounded or not state.unknown_to_msb:
+            return set()
+        if self._shown is not None:
+            due = _as_shown(due, self._shown)
+        going = {each.subject for each in due}
+        staying = {digest for name, digest in state.references.items() if name not in going}
+        staying.update(digest for digest in state.manifests if state.kept(digest))
+        return {each.digest for each in due if each.subject in state.unknown_to_msb} - staying
+
+
+def _images(state: IndexState) -> Sequence[Considered]:
+    """Return every image, and every manifest without a reference."""
+    facts = state.facts
+    found = [Considered(name, digest, facts[name]) for name, digest in state.references.items()]
+    if len(facts) > len(found):
+        found += [Considered(digest, digest, facts[digest]) for digest in state.manifests if digest in facts]
+    return found
+
+
+def repository(canonical: str) -> str:
+    """Return the repository of a canonical reference: what stands before the tag or digest."""
+    name = canonical.partition("@")[0]
+    path, colon, tag = name.rpartition(":")
+    return path if colon and "/" not in tag else name
+
+
+def _ranks(rules: Rules, state: IndexState) -> dict[str, int]:
+    """Return, by image, the place of its manifest among those of its repository, the most recent being 1.
+
+    Held and pinned ones count, and those outside of the selection. One that is in use is the most recent.
+    """
+    latest: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    names: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for name, digest in state.references.items():  # newest first, which decides between equals
+        facts = state.facts[name]
+        in_use = facts.idle_since is None or digest in state.running
+        recent = facts.pulled_at if rules.keep_last_by == "pulled" else facts.idle_since or 0
+        if in_use and rules.keep_last_by == "used":
+            recent = 2**63
+        of = repository(state.naming.reference(name))
+        latest[of][digest] = max(recent, latest[of].get(digest, 0))
+        names[of, digest].append(name)
+    return {
+        name: rank
+        for of, digests in latest.items()
+        for rank, (digest, _) in enumerate(sorted(digests.items(), key=_recent_first), start=1)
+        for name in names[of, digest]
+    }
+
+
+def _recent_first(item: tuple[str, int]) -> int:
+    return -item[1]
+
+
+def _still(judged: _Judged, shown: Plan) -> tuple[list[Considered], list[Verdict]]:
+    """Return which of the images that were shown to go still do, and verdicts on the others that may."""
+    going = {each.subject: each for each in shown.going}
+    stayed = {each.subject: each for each in shown.kept}
+    others = []
+    for each in judged.candidates:
+        before = going.get(each.subject)
+        if before is None:
+            others += [stayed[each.subject]] if each.subject in stayed else []
+        elif used_since(before, each.facts.idle_since):
+            others.append(judged.verdict(each, USED_SINCE))
+    return _as_shown(judged.candidates, shown), others
+
+
+def _as_shown(images: Sequence[Considered], shown: Plan) -> list[Considered]:
+    """Return those that were shown to go, point where they pointed then, and were not used since."""
+    going = {each.subject: each for each in shown.going}
+    return [
+        each
+        for each in images
+        if each.subject in going
+        and not used_since(going[each.subject], each.facts.idle_since)
+        and shown.references.get(each.subject, each.subject) == each.digest
+    ]
+
+
+def goes_at(rules: Rules, state: IndexState, subject: str, digest: str) -> int | None:
+    """Return when an image goes if nothing uses it and no other comes, in ns since the epoch; None: never.
+
+    None too where that is not a matter of time alone: a sandbox has it, or room decides.
+    """
+    facts = state.facts.get(subject)
+    if facts is None or facts.idle_since is None or rules.bounded:
+        return None
+    waits = (
+        (facts.idle_since, rules.grace),
+        (facts.idle_since, rules.unused_for),
+        (facts.since, rules.older_than),
+    )
+    ends = [since + length for since, length in waits if length]  # for none at all, nothing is waited for
+    pin = state.pin_of(subject, digest)
+    if pin is not None:
+        if pin.until_ns is None:
+            return None
+        ends.append(pin.until_ns)
+    when = max(ends, default=state.now_ns)
+    later = replace(
+        state,
+        now_ns=when,
+        pins={
+            name: each for name, each in state.pins.items() if each.until_ns is None or each.until_ns > when
+        },
+    )
+    found = _Judged(rules, later).candidates
+    return when if any(each.subject == subject for each in found) else None
+
+
+def used_since(shown: Verdict, idle_since: int | None) -> bool:
+    """Return whether an image was used after it was shown; it is idle since then (ns; None: it is in use)."""
+    before = None if shown.facts is None else shown.facts.idle_since
+    return before is None or idle_since is None or idle_since > before
+
+
+def _for_room(
+    rules: Rules, state: IndexState, files: Files, candidates: list[Considered]
+) -> tuple[list[Considered], int]:
+    """Return which candidates, the least recently used first, go for a bound, and how much they lack."""
+    needed = -files.going_anyway_bytes
+    bounds = []
+    if rules.max_size is not None:
+        bounds.append(files.total_bytes - rules.max_size)
+    if rules.min_free is not None:
+        wanted = rules.min_free
+        if isinstance(wanted, Share):
+            wanted = math.ceil(files.capacity_bytes * wanted.percent / 100)
+        bounds.append(wanted - files.free_bytes)
+    needed += max(bounds)
+    if needed <= 0:
+        return [], 0
+    room = Room(state, files)
+    freed, chosen = 0, []
+    for each in candidates:
+        freed += room.take(each)
+        chosen.append(each)
+        if freed >= needed:
+            break
+    else:
+        return candidates, needed - freed
+    staying = set()
+    for each in reversed(chosen):
+        less = room.put_back(each)
+        if freed - less >= needed:
+            freed -= less
+            staying.add(each.subject)
+        else:
+            room.take(each)
+    return [each for each in chosen if each.subject not in staying], 0

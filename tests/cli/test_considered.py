@@ -1,0 +1,122 @@
+"""The images that a deletion considers, as a table and as fields."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from msb_cache import ImageVerdict
+from msb_cache.cli import output
+from msb_cache.cli.considered import considered_fields, print_considered, shown_repository
+from tests.logs import PYTHON, digest
+
+DAY = 86_400 * 10**9
+LONG = "registry.example.org/a/rather/long/name/of/an/image:2027-01-15"
+
+
+def verdict(**changed: Any) -> ImageVerdict:
+    given = {
+        "reference": PYTHON,
+        "spelling": None,
+        "manifest_digest": digest(1),
+        "goes": True,
+        "rule": "due",
+        "by": (),
+        "idle_ns": 20 * DAY,
+        "age_ns": 30 * DAY,
+        "rank": None,
+        "until_ns": None,
+        "size_bytes": 5000,
+        "freed_bytes": 4096,
+    }
+    return ImageVerdict(**{**given, **changed})
+
+
+IMAGES = (
+    verdict(goes=False, rule="held", by=("sandbox:dev",), idle_ns=None, freed_bytes=0),
+    verdict(spelling="docker.io/library/python:3.12"),
+    verdict(reference=LONG, idle_ns=400 * DAY),
+    verdict(reference=None),
+)
+POLICY = {"unused_for": "14d", "grace": "1h"}
+
+
+def test_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    print_considered(IMAGES, POLICY, err=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = [" ".join(line.split()) for line in err.splitlines()]
+    assert lines == [
+        "IMAGE IDLE SIZE FREES BECAUSE",
+        "python:3.12 KEEP - 4.9 KiB - held by sandbox:dev",
+        "docker.io/library/python:3.12 DELETE 20 days 4.9 KiB 4.0 KiB idle 20 days, over 14d",
+        f"{LONG} DELETE 400 days 4.9 KiB 4.0 KiB idle 400 days, over 14d",
+        f"{digest(1)[:19]} DELETE 20 days 4.9 KiB 4.0 KiB idle 20 days, over 14d",
+    ]
+
+
+def test_on_a_narrow_terminal_nothing_is_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "_on_terminal", lambda stream: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    print_considered(IMAGES, POLICY)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 * (1 + len(IMAGES))
+    assert [line.split()[0] for line in lines[2::2]] == [
+        "python:3.12",
+        "docker.io/library/python:3.12",
+        LONG,
+        digest(1)[:19],
+    ]
+    idle = "    idle 20 days, over 14d"
+    assert lines[3::2] == ["    held by sandbox:dev", idle, "    idle 400 days, over 14d", idle]
+    # Where there is room, each has one line.
+    monkeypatch.setenv("COLUMNS", "200")
+    print_considered(IMAGES, POLICY)
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(IMAGES)
+
+
+def test_fields() -> None:
+    first, second, _, last = considered_fields(IMAGES, POLICY)
+    assert first == {
+        "reference": "python:3.12",
+        "digest": digest(1),
+        "deletes": False,
+        "rule": "held",
+        "because": "held by sandbox:dev",
+        "by": ["sandbox:dev"],
+        "idle_ns": None,
+        "age_ns": 30 * DAY,
+        "rank": None,
+        "until": None,
+        "size_bytes": 5000,
+        "freed_bytes": 0,
+    }
+    assert (second["reference"], second["deletes"]) == ("docker.io/library/python:3.12", True)
+    assert (last["reference"], last["because"]) == (
+        None,
+        "idle 20 days, over 14d",
+    )
+
+
+def test_of_many_holders_some_are_named() -> None:
+    by = tuple(f"sandbox:{number}" for number in range(100))
+    (found,) = considered_fields([verdict(goes=False, rule="held", by=by)], {})
+    assert found["because"].endswith("sandbox:18, sandbox:19 and 80 more")
+    assert len(found["by"]) == 100
+
+
+@pytest.mark.parametrize(
+    ("reference", "shown"),
+    [
+        (PYTHON, "python"),
+        ("ghcr.io/acme/app:1", "ghcr.io/acme/app"),
+        ("localhost:5000/app:1", "localhost:5000/app"),
+        (f"docker.io/library/app@{digest(1)}", "app"),
+        (None, None),
+    ],
+)
+def test_a_repository_as_people_see_it(reference: str | None, shown: str | None) -> None:
+    assert shown_repository(reference) == shown
