@@ -26,6 +26,7 @@ WORKS: dict[str, Work] = {
     "sync": sync.unchanged,
     "sync-first": sync.first,
     "sync-boots": sync.boots,
+    "prune-plan": prune.plan,
     "prune-10000": prune.many,
     "prune": prune.own,
     "prune-msb": prune.through_msb,

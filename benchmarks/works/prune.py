@@ -13,16 +13,48 @@ import homes
 import timing
 from setting import Setting
 from table import Measured, measured
-from timing import Contender, Run, turns
+from timing import Contender, Run, timed, turns
 
 from msb_cache import ImageCache
 from msb_cache.artifacts.layout import Layout
+from msb_cache.retention.policy import PrunePolicy
 
+_EVERY_RULE = PrunePolicy(
+    unused_for="1s",
+    older_than="1s",
+    keep_last=2,
+    max_size=1,
+    filter=("reference=ghcr.io/acme/*", "label!=keep"),
+    exclude=("ghcr.io/acme/app-7:*",),
+    grace="0s",
+    best_effort=True,
+)
 _MSB_PRUNE = ("image", "prune", "--yes", "--quiet")
 
 
 def many(setting: Setting, *, images: int = 10_000, rounds: int = 5) -> Measured:
     return _in_own_home(setting, images, rounds, msb=None)
+
+
+def plan(setting: Setting, *, images: int = 10_000, rounds: int = 10) -> Measured:
+    """The floor reads the index's rows, and asks for what each file takes of the disk."""
+    with setting.home(images) as home:
+        paths = homes.files(home, images)
+        connection = floors.connect(Layout(home).database)
+
+        def floor() -> int:
+            tables = ("image", "manifest", "manifest_layer", "layer")
+            rows = sum(len(connection.execute(f"SELECT * FROM {table}").fetchall()) for table in tables)
+            return rows + sum(os.lstat(path).st_blocks for path in paths)
+
+        with ImageCache(home) as cache:
+            time.sleep(1.1)  # until each image has the ages that are asked for
+            # Of every ten tags the two most recent stay, and those of one repository.
+            assert len(cache.preview_prune(_EVERY_RULE).plan.references) == (images - 10) * 8 // 10
+            ours = timed(lambda: cache.preview_prune(_EVERY_RULE))
+            runs = turns({"ours": ours, "floor": timed(floor)}, rounds)
+        connection.close()
+    return measured(f"plan by every rule for {images:,} images and {5 * images:,} files", runs, 2.5)
 
 
 def own(setting: Setting, *, images: int = 2_000, rounds: int = 5) -> Measured:

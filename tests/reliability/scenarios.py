@@ -24,6 +24,7 @@ from msb_cache.eventstore.chain import Verified
 from msb_cache.home import index_cache
 from msb_cache.migrations import APPLICATION_ID, SCHEMA_VERSION
 from msb_cache.migrations.schema import migrations
+from msb_cache.retention.policy import PrunePolicy
 from tests.engines.interrupting import killing_at
 from tests.flatroots import add
 from tests.imagebuilder import docker_archive, file, image, layer
@@ -227,6 +228,18 @@ def _orphans(cache: ImageCache, folder: Path) -> None:
     cache.prune(orphans=True)
 
 
+def _pin(reference: str) -> Command:
+    return lambda cache, folder: cache.pin(reference)
+
+
+def _unpin(reference: str) -> Command:
+    return lambda cache, folder: cache.unpin(reference)
+
+
+def _by_rules(cache: ImageCache, folder: Path) -> None:
+    cache.prune(PrunePolicy(grace="0s", max_size=1, best_effort=True, exclude=("lone:1",)))
+
+
 def _rebuild(cache: ImageCache, folder: Path) -> None:
     assert cache.rebuild() == []
 
@@ -266,6 +279,7 @@ SCENARIOS = {
     "pull": Scenario(_with("two"), (_pull("missing"), _pull("always"))),
     "remove": Scenario(_held, (_remove("one:1"), _remove("two:1", force=True), _release("sandbox:dev"))),
     "prune": Scenario(_held, (_prune, _release("sandbox:dev"), _orphans)),
+    "rules and pins": Scenario(_held, (_pin("one:1"), _by_rules, _unpin("one:1"), _by_rules)),
     "flat roots": Scenario(_with_flat_roots, (_remove("one:1"), _release("sandbox:dev"), _prune)),
     "use and hold": Scenario(
         _with("one"), (_hold("one:1", "sandbox:a"), _hold("one:1", "sandbox:b"), _release("sandbox:a"))
