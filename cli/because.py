@@ -74,7 +74,8 @@ def _goes(reason: Reason, policy: Mapping[str, Any]) -> str:
     if "older_than" in policy:
         said.append(f"{_age(reason)}, over {policy['older_than']}")
     if "keep_last" in policy and reason.rank is not None:
-        said.append(f"{_ordinal(reason.rank)} of {reason.repository}, after the last {policy['keep_last']}")
+        last = "one" if policy["keep_last"] == 1 else policy["keep_last"]
+        said.append(f"{_ordinal(reason.rank)} of {reason.repository}, after the last {last}")
     if "max_size" in policy or "min_free" in policy:
         said.append("its room is needed" if said else f"{_idle(reason)}, and its room is needed")
     if said:

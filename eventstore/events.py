@@ -444,7 +444,7 @@ class ImageRemoved(Event, frozen=True, kw_only=True):
     def told(self) -> Telling:
         """Return what happened, for people."""
         by = {"remove": (), "prune": ("by a prune",), "external": ("by another program",)}[self.cause]
-        return Telling("removed", "went", ("forced while in use",) if self.forced else by)
+        return Telling("removed", "went", ("forced while held or pinned",) if self.forced else by)
 
 
 class PlannedArtifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

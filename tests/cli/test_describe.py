@@ -77,7 +77,7 @@ OPERATION = "01a208de-7af1-7b41-9b6b-151e9b4ceb8a"
         (
             ev.ImageRemoved(manifest_digest=digest(1), cause="remove", forced=True),
             PYTHON,
-            ("removed", "red", SHORT, "forced while in use"),
+            ("removed", "red", SHORT, "forced while held or pinned"),
         ),
         (
             ev.LayerDeleted(bytes=3000, recovered=True),
