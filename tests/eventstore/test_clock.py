@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,7 @@ from msb_cache.eventstore.clock import HOUR
 from msb_cache.eventstore.store import EventStore, NewEvent
 from msb_cache.migrations.schema import migrations
 from msb_cache.projections import images, live, schema
+from msb_cache.projections.moment import set_moment
 from msb_cache.projections.past import Past
 from tests.logs import ACTOR, PYTHON, digest, pulled
 
@@ -29,6 +31,7 @@ class Machine:
 
     def __init__(self) -> None:
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        set_moment(self.connection, time.time_ns)
         migrations.apply(Database(self.connection))
         schema.create(self.connection)
         self.now, self.start, self.elapsed = NOW, "one", 50 * HOUR

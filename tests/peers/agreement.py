@@ -30,7 +30,7 @@ class Agreement:
         seen: the home at the last comparison.
         held: by us, holders and the digests that they hold.
         used: by us, or booted from, msb's records of references, and when in ns since the epoch.
-        idle: since when no sandbox runs from each such record's image; None: none did.
+        idle: since when no sandbox runs from each such record's image, or holds it; None: none did.
     """
 
     def __init__(self, real: Msb, cache: ImageCache) -> None:
@@ -99,6 +99,9 @@ class Agreement:
         handles = {handle.reference: handle for handle in self.cache.list()}
         listed = {each["reference"]: each for each in self.real.json("image", "ls")}
         assert {*listed} == {*now.refs}
+        released: dict[str, set[int]] = {}
+        for event in self.cache.events(types=["image.released"]):
+            released.setdefault(event.subject, set()).add(event.occurred_at_ns)
         by_age = sorted(now.refs.values(), key=lambda ref: ref.created, reverse=True)
         assert [*handles] == [ref.typed for ref in by_age]
         for typed, ref in now.refs.items():
@@ -109,7 +112,10 @@ class Agreement:
             assert handle.created_at_ns == ref.created
             assert handle.last_used_at_ns == max(ref.updated, self.used.get(ref.row, 0))
             assert (handle.in_use_by, handle.in_use_since) == ((), None)
-            assert self.idle.get(ref.row) in (handle.idle_since_ns, UNKNOWN)
+            idle, known = handle.idle_since_ns, self.idle.get(ref.row)
+            if known != UNKNOWN and idle in released.get(ref.digest, ()) and idle > (known or 0):
+                self.idle[ref.row] = known = idle  # of when a sandbox was deleted, msb keeps nothing
+            assert known in (idle, UNKNOWN)
 
     def _holds(self, now: Reading) -> None:
         assert {each["name"] for each in self.real.json("ls")} == {*now.sandboxes}

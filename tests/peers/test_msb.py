@@ -10,6 +10,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
@@ -25,6 +26,7 @@ from msb_cache.artifacts.layer import read_layer
 from msb_cache.cli.main import run as run_cli
 from msb_cache.errors import ImageInUseError, ImageNotFoundError
 from msb_cache.oci.reference import Reference
+from msb_cache.projections.moment import set_moment
 from msb_cache.projections.state import load as load_state
 from tests.artifacts.support import fsck, mounted, scan
 from tests.artifacts.test_peers import comparable, differences
@@ -247,6 +249,7 @@ class Ours(Home):
 
     def index(self) -> dict[str, Any]:
         with closing(sqlite3.connect(self.path / "db" / "msb-cache.db")) as connection:
+            set_moment(connection, time.time_ns)
             state = load_state(connection)
         return {
             "references": state.references,
