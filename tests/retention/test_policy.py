@@ -45,6 +45,7 @@ def test_whether_it_has_rules(policy: PrunePolicy, expected: bool) -> None:
         ),
         (PrunePolicy(older_than="1d", grace="0s"), {"older_than": "1d", "grace": "0s"}),
         (PrunePolicy(grace=timedelta(minutes=2)), {"grace": "120 seconds"}),
+        (PrunePolicy(grace=timedelta(seconds=1, milliseconds=50)), {"grace": "1.05 seconds"}),
         (PrunePolicy(keep_last=3), {"keep_last": 3, "keep_last_by": "used", "grace": "1h"}),
         (
             PrunePolicy(keep_last=1, keep_last_by="pulled"),

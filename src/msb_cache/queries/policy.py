@@ -20,6 +20,8 @@ _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kmgtp]?)(i?b?)", re.IGNO
 _POWERS = "kmgtp"
 _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,9})?)\s*%")
 _LARGEST = 2**60
+_MOST = 10**9
+"""No cache has so many images, and every reader of the log can hold it."""
 _KEYS = ("reference", "label", "label!", "dangling", "digest")
 _TRUE, _FALSE = frozenset({"", "true", "1", "yes"}), frozenset({"false", "0", "no"})
 
@@ -38,8 +40,12 @@ def rules_of(policy: PrunePolicy, now_ns: int) -> Rules:
         InvalidConfigError: a value is none of its kind, or two contradict each other.
         InvalidReferenceError: a pattern has characters that no reference has.
     """
+    for name in ("filter", "exclude"):
+        texts = getattr(policy, name)  # one text alone would be read as its characters, and protect nothing
+        if not isinstance(texts, tuple | list) or not all(isinstance(text, str) for text in texts):
+            raise InvalidConfigError(f"{name} is a list of texts, and not {shown(repr(texts))}")
     last = policy.keep_last
-    if last is not None and (type(last) is not int or last < 1):
+    if last is not None and (type(last) is not int or not 1 <= last <= _MOST):
         raise InvalidConfigError(f"{shown(str(last))} is no value of keep-last; give a number from 1 on")
     if policy.keep_last_by not in get_args(By):
         raise InvalidConfigError(f"{shown(policy.keep_last_by)} is no way to count; use used or pulled")
@@ -97,8 +103,8 @@ def matcher(pattern: str) -> Callable[[Names, str], bool]:
     Raises:
         InvalidReferenceError: the pattern has characters that no reference has, or without wildcards is none.
     """
-    prefix = resolve.digest_prefix(pattern) if pattern.startswith("sha256:") else None
-    if prefix is not None:
+    if pattern.startswith("sha256:"):
+        prefix = _digest(pattern)
         return lambda names, digest: digest.startswith(prefix)
     parsed = None if resolve.is_pattern(pattern) else resolve.as_reference(pattern)
     if parsed is not None:
@@ -164,16 +170,21 @@ def _test(key: str, value: str, text: str) -> Callable[[Names, str, Labels], boo
         fits = matcher(value)
         return lambda names, digest, labels: fits(names, digest)
     if key == "digest":
-        prefix = resolve.digest_prefix(value)
-        if prefix is None:
-            raise InvalidReferenceError(
-                f"{shown(value)} is no digest; write at least four lower-case hexadecimal digits"
-            )
+        prefix = _digest(value)
         return lambda names, digest, labels: digest.startswith(prefix)
     name, equals, wanted = value.partition("=")
     if equals:
         return lambda names, digest, labels: labels.get(name) == wanted
     return lambda names, digest, labels: name in labels
+
+
+def _digest(text: str) -> str:
+    prefix = resolve.digest_prefix(text)
+    if prefix is None:
+        raise InvalidReferenceError(
+            f"{shown(text)} is no digest; write at least four lower-case hexadecimal digits"
+        )
+    return prefix
 
 
 def _any_of(patterns: Sequence[str]) -> Callable[[Names, str], bool]:
@@ -188,6 +199,8 @@ def _duration(value: str | timedelta | None, now_ns: int) -> int | None:
         if value < timedelta(0):
             raise InvalidConfigError(f"{value} is no duration: it is negative")
         return (value // timedelta(microseconds=1)) * 1000
+    if not isinstance(value, str):
+        raise InvalidConfigError(f"{shown(repr(value))} is no duration; write '30 days', 12h or '3 months'")
     return parse_duration(value, now_ns)
 
 

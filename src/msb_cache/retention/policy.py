@@ -80,5 +80,6 @@ GRACE = "1h"
 
 def _plain(value: object) -> object:
     if isinstance(value, timedelta):
-        return f"{value // timedelta(seconds=1)} seconds"
+        whole, rest = divmod(value, timedelta(seconds=1))
+        return f"{whole}{f'.{rest.microseconds:06}'.rstrip('0') if rest else ''} seconds"
     return list(value) if isinstance(value, tuple) else value
