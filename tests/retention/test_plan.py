@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import ItemsView
 from dataclasses import replace
 
 import pytest
@@ -463,3 +464,18 @@ def test_a_plan_made_later_within_a_shown_one_only_drops(before: IndexState, aft
     assert plan.references.items() <= shown.references.items()
     assert set(plan.manifests) <= set(shown.manifests)
     assert set(plan.layers) <= set(shown.layers)
+
+
+def test_many_are_removed_by_one_look_at_all_references() -> None:
+    class Counted(dict[str, str]):
+        looks = 0
+
+        def items(self) -> ItemsView[str, str]:
+            Counted.looks += 1
+            return super().items()
+
+    names = [f"app:{number}" for number in range(100)]
+    index = state({name: name.upper() for name in names}, {name.upper(): "y" for name in names})
+    plan = plan_remove(replace(index, references=Counted(index.references)), names)
+    assert len(plan.manifests) == 100
+    assert Counted.looks < 5

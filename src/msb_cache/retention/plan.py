@@ -221,8 +221,12 @@ def plan_remove(
         else:
             going[subject] = digest
             candidates[digest] = None
+    staying: dict[str, list[str]] = {}
+    for name, digest in state.references.items():
+        if name not in going:
+            staying.setdefault(digest, []).append(name)
     for digest in candidates:
-        others = tuple(name for name, own in state.references.items() if name not in going and own == digest)
+        others = tuple(staying.get(digest, ()))
         kept_back = never_goes(state, digest, digest)
         if kept_back is not None:
             kept.append(kept_back)
