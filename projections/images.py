@@ -353,6 +353,23 @@ def is_held_in_msb(connection: sqlite3.Connection, manifest_digest: str, holder:
     return row is not None and row[0] is not None
 
 
+def holds_beside_msb(connection: sqlite3.Connection) -> bool:
+    """Return whether a manifest in the index has a hold that msb's index does not have."""
+    query = (
+        f"SELECT 1 FROM hold WHERE msb_row IS NULL AND {LASTS} "  # noqa: S608
+        "AND manifest_digest IN (SELECT digest FROM manifest) LIMIT 1"
+    )
+    return connection.execute(query).fetchone() is not None
+
+
+def kept_beside_msb(connection: sqlite3.Connection, manifest_digest: str) -> bool:
+    """Return whether only what msb does not know keeps a manifest: holds of ours, a pin of its digest."""
+    held_by = holders(connection, manifest_digest)
+    if any(is_held_in_msb(connection, manifest_digest, holder) for holder in held_by):
+        return False
+    return bool(held_by) or is_pinned(connection, manifest_digest, manifest_digest)
+
+
 def unknown_to_msb(connection: sqlite3.Connection) -> list[str]:
     """Return the canonical references that were never seen in msb's index, in order."""
     rows = connection.execute("SELECT reference FROM image WHERE msb_row IS NULL ORDER BY reference")

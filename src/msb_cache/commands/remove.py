@@ -174,15 +174,12 @@ def _check_msb_knows_what_keeps(connection: sqlite3.Connection, each: _Target) -
     if row is None or row.name in images.unknown_to_msb(connection):
         return
     digest = row.manifest_digest
+    if not images.kept_beside_msb(connection, digest):
+        return
     holders = images.holders(connection, digest)
-    if any(images.is_held_in_msb(connection, digest, holder) for holder in holders):
-        return
-    if holders:
-        what, pinned = f"held by {_listed(holders)}", ""
-    elif images.is_pinned(connection, digest, digest):
+    what, pinned = f"held by {_listed(holders)}", ""
+    if not holders:
         what, pinned = "pinned by its digest", short(digest)
-    else:
-        return
     error = ImageInUseError(
         f"{each.seen} is {what}, which msb does not know, so it would delete what is kept"
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from msb_cache import ImageCache, ImageInUseError
+from msb_cache import ImageCache, ImageInUseError, MicrosandboxError
 from msb_cache import failpoints as steps
 from msb_cache.artifacts.layout import Layout
 from msb_cache.artifacts.measured import MeasuredFiles
@@ -197,4 +197,50 @@ def test_files_of_what_stays_stay(fake: FakeMsb, cache: ImageCache) -> None:
     gone = before.keys() - files_of(fake.home).keys()
     assert {name.split("/")[0] for name in gone} == {"manifests", "layers", "fsmeta", "vmdk"}
     assert len(gone) == 4
+    check(cache, fake)
+
+
+@pytest.mark.parametrize("reference", ["alone:1", "two:latest"])
+def test_what_is_held_here_after_the_decision_stays(fake: FakeMsb, cache: ImageCache, reference: str) -> None:
+    """msb knows nothing of such a hold, so its own prune is not run either."""
+
+    def hold() -> None:
+        with ImageCache(fake.home) as other:
+            other.hold(reference, "sandbox:late")
+
+    at("msb.decided", hold)
+    report = cache.prune()
+    assert reference in fake.references()
+    assert not any(reference in names for names in removed(fake))
+    assert report.skipped_in_use > 0
+    cache.release("sandbox:late")
+    cache.prune()
+    assert fake.references() == {"app:1"}
+    check(cache, fake)
+
+
+def pinned_by_digest(cache: ImageCache) -> None:
+    cache.pin(ALONE.digest)
+
+
+def held_here(cache: ImageCache) -> None:
+    cache.hold("alone:1", "snapshot:late")
+
+
+@pytest.mark.parametrize("keep", [pinned_by_digest, held_here], ids=lambda each: each.__name__)
+def test_what_msb_would_delete_with_its_reference_is_not_forced_away_meanwhile(
+    fake: FakeMsb, cache: ImageCache, keep: Callable[[ImageCache], None]
+) -> None:
+    def other() -> None:
+        with ImageCache(fake.home) as another:
+            keep(another)
+
+    at("msb.decided", other)
+    with pytest.raises(MicrosandboxError):
+        cache.remove("alone:1", force=True)
+    assert "alone:1" in fake.references()
+    assert fake.calls == []
+    with pytest.raises(ImageInUseError, match="which msb does not know"):
+        cache.remove("alone:1", force=True)
+    cache.release("snapshot:late")
     check(cache, fake)

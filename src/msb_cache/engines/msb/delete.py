@@ -320,7 +320,7 @@ class _Run:
     def is_everything(self, plan: Plan) -> bool:
         """Whether the plan is what msb's own prune deletes: one run of that does, and costs far less.
 
-        It takes what came since, too, so where rules or pins keep anything it is never run.
+        It takes what came since, too, so where rules, pins or holds of ours keep anything it is never run.
         """
         if self._keeps_some():
             return False
@@ -354,7 +354,9 @@ class _Run:
         if self._chooses:
             return True
         with self._ledger.statement() as connection:
-            return connection is not None and bool(images.pins(connection))
+            return connection is not None and bool(
+                images.pins(connection) or images.holds_beside_msb(connection)
+            )
 
     def remove(self, plan: Plan, report: Report | None) -> None:
         """Have msb delete a plan's images, those that nothing has come to need."""
@@ -386,7 +388,8 @@ class _Run:
             if connection is None or row is None or row.manifest_digest != digest:
                 return False
             if self._force:
-                return True
+                # msb keeps what it knows to be held without its references, and nothing else.
+                return not images.kept_beside_msb(connection, digest)
             in_use = row.in_use_since is not None or bool(images.holders(connection, digest))
             if in_use or images.is_pinned(connection, row.reference, digest):
                 return False
