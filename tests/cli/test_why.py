@@ -202,6 +202,18 @@ class TestWhyUnknown:
         assert done.code == 3
         assert "never seen a manifest or layer" in sentence(done.err)
 
+    def test_what_is_only_pinned(self, home: Path, call: Call) -> None:
+        digest = "sha256:" + "7" * 64
+        with ImageCache(home) as cache:
+            for pinned in ("zzzzzzzz:7", digest):
+                cache.pin(pinned)
+        for asked, said in (("zzzzzzzz:7", "zzzzzzzz:7"), (digest, digest[:19])):
+            done = call("why", asked)
+            assert done.code == 3
+            assert (
+                sentence(done.err) == f"{said} is pinned, and was never here; `msb-cache pins` says by whom"
+            )
+
     def test_several(self, home: Path, call: Call) -> None:
         """Digests that begin alike are made by hand: hashes rarely do."""
         for digest in ("sha256:" + "e" * 63 + last for last in "12"):

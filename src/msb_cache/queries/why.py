@@ -26,6 +26,7 @@ from msb_cache.queries.last_used import idle_event, last_use
 from msb_cache.retention.plan import Plan, Verdict, plan_prune
 from msb_cache.retention.room import Files
 from msb_cache.retention.rules import Rules, goes_at, plan_by_rules
+from msb_cache.wording import short
 
 _NAMES_OFFERED = 3
 
@@ -200,6 +201,12 @@ def why(
     if found is None and resolve.digest_prefix(target) is not None:
         found = asking.digest(target)
     if found is None:
+        names = (target,) if parsed is None else (parsed.canonical, parsed.digest, target)
+        pinned = next((row for row in images.pins(connection) if row.subject in names), None)
+        if pinned is not None:
+            is_digest = pinned.subject.startswith("sha256:")
+            name = short(pinned.subject) if is_digest else resolve.familiar(pinned.subject)
+            raise ImageNotFoundError(f"{name} is pinned, and was never here; `msb-cache pins` says by whom")
         raise never_seen(target, images.known_references(connection))
     return found
 
