@@ -354,10 +354,11 @@ def is_held_in_msb(connection: sqlite3.Connection, manifest_digest: str, holder:
 
 
 def holds_beside_msb(connection: sqlite3.Connection) -> bool:
-    """Return whether a manifest in the index has a hold that msb's index does not have."""
+    """Return whether a manifest in the index is held, and in msb's index by nobody."""
     query = (
         f"SELECT 1 FROM hold WHERE msb_row IS NULL AND {LASTS} "  # noqa: S608
-        "AND manifest_digest IN (SELECT digest FROM manifest) LIMIT 1"
+        "AND manifest_digest IN (SELECT digest FROM manifest) "
+        "AND manifest_digest NOT IN (SELECT manifest_digest FROM hold WHERE msb_row IS NOT NULL) LIMIT 1"
     )
     return connection.execute(query).fetchone() is not None
 

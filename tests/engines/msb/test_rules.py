@@ -219,6 +219,23 @@ def test_what_is_held_here_after_the_decision_stays(fake: FakeMsb, cache: ImageC
     check(cache, fake)
 
 
+def test_a_manifest_without_a_reference_goes_beside_what_msb_holds_too(
+    fake: FakeMsb, cache: ImageCache
+) -> None:
+    fake.load(IMAGES["next"], "app:9")
+    fake("create", "app:9", "--name", "other")
+    fake("image", "rm", "--force", "app:1")
+    fake("rm", "dev")
+    cache.hold("app:9", "sandbox:ours")
+    cache.remove(["alone:1", "*two*"])
+    assert cache.preview_prune().plan.manifests == (APP.digest,)
+    cache.prune()
+    assert fake.references() == {"app:9"}
+    assert fake.rows("SELECT digest FROM manifest") == [(IMAGES["next"].digest,)]
+    cache.release("sandbox:ours")
+    check(cache, fake)
+
+
 def pinned_by_digest(cache: ImageCache) -> None:
     cache.pin(ALONE.digest)
 
