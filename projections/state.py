@@ -79,6 +79,7 @@ class IndexState:
         labels: manifest digest to its image's labels; empty if that was not read.
         unknown_to_msb: names and manifest digests that msb does not know, in a home that it keeps.
         kept_by_msb: whether it is of such a home.
+        held_in_msb: the manifests that have a holder in msb's own index there.
         unjudged: what msb needs cannot be told there, because its index cannot be read as a whole.
     """
 
@@ -96,6 +97,7 @@ class IndexState:
     running: Mapping[str, Sequence[str]] = field(default_factory=dict)
     facts: Mapping[str, ImageFacts] = field(default_factory=dict)
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    held_in_msb: frozenset[str] = frozenset()
 
     def named_layers(self) -> set[str]:
         """Return the diff IDs of all layers, those that have a record and those of manifests."""
@@ -202,10 +204,12 @@ def load_observed(connection: sqlite3.Connection, state: IndexState | None = Non
         "SELECT name FROM image WHERE msb_row IS NULL UNION ALL "
         "SELECT digest FROM manifest WHERE msb_row IS NULL"
     )
+    held = connection.execute("SELECT DISTINCT manifest_digest FROM hold WHERE msb_row IS NOT NULL")
     return replace(
         load(connection) if state is None else state,
         unknown_to_msb=frozenset(name for (name,) in unseen),
         kept_by_msb=True,
+        held_in_msb=frozenset(digest for (digest,) in held),
     )
 
 

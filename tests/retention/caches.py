@@ -109,7 +109,9 @@ def files(state: IndexState, disk: Disk, going: Collection[str] = ()) -> set[tup
 
 def freed(state: IndexState, disk: Disk, going: Collection[str]) -> int:
     """What of the disk comes free when images go."""
-    gone = files(state, disk) - files(state, disk, going)
+    # A flat ref of a manifest that the index does not have stays, and with it the root that it names.
+    strays = {("flat", root) for of, root in disk.roots.items() if of not in state.manifests}
+    gone = files(state, disk) - files(state, disk, going) - strays
     return sum(disk.freed(kind, subject) for kind, subject in gone)
 
 

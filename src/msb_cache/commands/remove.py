@@ -165,6 +165,10 @@ class _Removal:
         error = _in_use(self._session, each, kept)
         if kept.rule == PINNED:
             error.pinned = each.seen if each.reference in state.pins else short(digest)
+        known = digest in state.unknown_to_msb or digest in state.held_in_msb
+        if state.kept_by_msb and not known and (digest in state.holders or digest in state.pins):
+            # It is no sandbox of msb's, and by force msb would delete what is kept.
+            error.seen_in_msb = error.forcible = False
         return error
 
 

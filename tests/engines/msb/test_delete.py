@@ -117,6 +117,9 @@ def test_what_only_a_hold_of_ours_keeps_is_not_forced(fake: FakeMsb, cache: Imag
     """msb does not know the hold, and would delete the held manifest with its last reference."""
     cache.hold("alone:1", "sandbox:ours")
     before = files_of(fake.home)
+    with pytest.raises(ImageInUseError, match=r"^alone:1 is in use by sandbox:ours$") as caught:
+        cache.remove("alone:1")
+    assert (caught.value.seen_in_msb, caught.value.forcible) == (False, False)
     with pytest.raises(ImageInUseError, match=r"^alone:1 is held by sandbox:ours, which msb does not know"):
         cache.remove("alone:1", force=True)
     assert (files_of(fake.home), fake.calls) == (before, [])
