@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msb_cache.cli.output import local_time, short
+from msb_cache.queries.resolve import familiar
 from msb_cache.wording import duration
+
+if TYPE_CHECKING:
+    from msb_cache.engines.decision import ImageVerdict
+    from msb_cache.eventstore.events import Judged
+    from msb_cache.retention.plan import Verdict
 
 
 class Reason(NamedTuple):
@@ -26,11 +32,35 @@ class Reason(NamedTuple):
     repository: str | None = None
 
 
+def because_of(
+    looked_at: ImageVerdict | Judged | Verdict,
+    policy: Mapping[str, Any],
+    *,
+    goes: bool,
+    by: Sequence[str],
+    more: int = 0,
+    repository: str | None,
+) -> str:
+    """Return why a rule decided so, in words; arguments as for ``Reason`` and ``because``."""
+    reason = Reason(
+        goes,
+        looked_at.rule,
+        by,
+        more,
+        looked_at.idle_ns,
+        looked_at.age_ns,
+        looked_at.rank,
+        looked_at.until_ns,
+        repository,
+    )
+    return because(reason, policy)
+
+
 def because(reason: Reason, policy: Mapping[str, Any]) -> str:
     """Return a reason in words; ``policy`` is as it was given."""
     if reason.goes:
         return _goes(reason, policy)
-    names = ", ".join(short(name) if name.startswith("sha256:") else name for name in reason.by)
+    names = ", ".join(short(name) if name.startswith("sha256:") else familiar(name) for name in reason.by)
     if reason.more:
         names += f" and {reason.more} more"
     by = f" by {names}" if names else ""

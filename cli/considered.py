@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msb_cache.cli import output
-from msb_cache.cli.because import Reason, because
+from msb_cache.cli.because import because_of
 from msb_cache.queries.resolve import as_typed, familiar
 from msb_cache.retention.rules import repository
 from msb_cache.wording import duration
@@ -73,16 +73,11 @@ def _name(each: ImageVerdict) -> str:
 
 
 def _because(each: ImageVerdict, policy: Mapping[str, Any]) -> str:
-    names = [name if name.startswith("sha256:") else familiar(name) for name in each.by[:_NAMED]]
-    reason = Reason(
-        each.goes,
-        each.rule,
-        names,
-        max(0, len(each.by) - _NAMED),
-        each.idle_ns,
-        each.age_ns,
-        each.rank,
-        each.until_ns,
-        shown_repository(each.reference),
+    return because_of(
+        each,
+        policy,
+        goes=each.goes,
+        by=each.by[:_NAMED],
+        more=max(0, len(each.by) - _NAMED),
+        repository=shown_repository(each.reference),
     )
-    return because(reason, policy)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from msb_cache.cli import output
-from msb_cache.cli.because import Reason, because
+from msb_cache.cli.because import because_of
 from msb_cache.cli.considered import shown_repository
 from msb_cache.cli.describe import who_in_full
 from msb_cache.cli.event_lines import subject
@@ -153,19 +153,8 @@ def print_deletion(report: DeletionReport) -> None:
 def judged_because(judged: Judged, policy: Mapping[str, Any], *, goes: bool) -> str:
     """Return why a deletion took or kept an image, in words; ``policy`` is the deletion's."""
     is_digest = judged.subject.startswith("sha256:")
-    names = [name if name.startswith("sha256:") else familiar(name) for name in judged.holders]
-    reason = Reason(
-        goes,
-        judged.rule,
-        names,
-        judged.more,
-        judged.idle_ns,
-        judged.age_ns,
-        judged.rank,
-        judged.until_ns,
-        None if is_digest else shown_repository(judged.subject),
-    )
-    return because(reason, policy)
+    repository = None if is_digest else shown_repository(judged.subject)
+    return because_of(judged, policy, goes=goes, by=judged.holders, more=judged.more, repository=repository)
 
 
 def _looked_at(judged: Judged) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""How far a pull is: bars on a terminal, lines elsewhere, nothing if quiet."""
+"""How far a pull, a deletion or a check is: bars on a terminal, lines elsewhere, nothing if quiet."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ from msb_cache.cli import output
 from msb_cache.cli.common import on_terminal
 
 if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
+
     from msb_cache.audit.data import DataProgress
     from msb_cache.engines.decision import Progress as DeletionProgress
     from msb_cache.engines.decision import Report
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 
 _SHOWN_AFTER = 0.5
-"""Seconds after which a deletion has a bar, if it is of few files."""
+"""Seconds after which a deletion has a bar, if it is of fewer than ``_MANY`` files."""
 _MANY = 2000
 
 
@@ -94,33 +96,16 @@ def deleting(quiet: bool) -> Iterator[Report | None]:
     if quiet or not on_terminal(sys.stderr):
         yield None
         return
-    bars: Any = None
-    task: Any = None
     began = time.monotonic()
+    with _bar("deleted", _count_columns) as bar:
 
-    def show(progress: DeletionProgress) -> None:
-        nonlocal bars, task
-        if progress.stopped:
-            if bars is not None:
-                bars.stop()
-            return
-        if bars is None:
-            if progress.total < _MANY and time.monotonic() - began < _SHOWN_AFTER:
-                return  # what is over at once needs no bar
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+        def show(progress: DeletionProgress) -> None:
+            if progress.stopped:
+                bar.stop()
+            elif bar.shown or progress.total >= _MANY or time.monotonic() - began >= _SHOWN_AFTER:
+                bar.show(progress.done, progress.total)  # what is over at once needs none
 
-            columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            bars = Progress("  deleted", *columns, console=Console(stderr=True), transient=True)
-            bars.start()
-            task = bars.add_task("deleted", total=progress.total)
-        bars.update(task, completed=progress.done, total=progress.total)
-
-    try:
         yield show
-    finally:
-        if bars is not None:
-            bars.stop()
 
 
 @contextmanager
@@ -129,34 +114,57 @@ def reading() -> Iterator[Callable[[DataProgress], None] | None]:
     if not on_terminal(sys.stderr):
         yield None
         return
-    bars: Any = None
-    task: Any = None
+    with _bar("data", _data_columns) as bar:
+        yield lambda progress: bar.show(progress.bytes, progress.total_bytes)
 
-    def show(progress: DataProgress) -> None:
-        nonlocal bars, task
-        if bars is None:
+
+class _Bar:
+    """One bar on stderr, from the first step that is shown on; it goes when it is stopped."""
+
+    def __init__(self, name: str, columns: Callable[[], Sequence[ProgressColumn]]) -> None:
+        self._name, self._columns = name, columns
+        self._bars: Any = None
+        self._task: Any = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether it is there by now."""
+        return self._bars is not None
+
+    def show(self, done: int, total: int) -> None:
+        """Show that so much is done of so much."""
+        if self._bars is None:
             from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                DownloadColumn,
-                Progress,
-                TimeRemainingColumn,
-                TransferSpeedColumn,
-            )
+            from rich.progress import Progress
 
-            columns = (
-                BarColumn(),
-                DownloadColumn(binary_units=True),
-                TransferSpeedColumn(),
-                TimeRemainingColumn(),
-            )
-            bars = Progress("  data", *columns, console=Console(stderr=True), transient=True)
-            bars.start()
-            task = bars.add_task("data", total=progress.total_bytes)
-        bars.update(task, completed=progress.bytes, total=progress.total_bytes)
+            console = Console(stderr=True)
+            self._bars = Progress(f"  {self._name}", *self._columns(), console=console, transient=True)
+            self._bars.start()
+            self._task = self._bars.add_task(self._name, total=total)
+        self._bars.update(self._task, completed=done, total=total)
 
+    def stop(self) -> None:
+        """Take it away, if it is there."""
+        if self._bars is not None:
+            self._bars.stop()
+
+
+@contextmanager
+def _bar(name: str, columns: Callable[[], Sequence[ProgressColumn]]) -> Iterator[_Bar]:
+    bar = _Bar(name, columns)
     try:
-        yield show
+        yield bar
     finally:
-        if bars is not None:
-            bars.stop()
+        bar.stop()
+
+
+def _count_columns() -> Sequence[ProgressColumn]:
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+
+    return BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+
+
+def _data_columns() -> Sequence[ProgressColumn]:
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    return BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn()

@@ -19,7 +19,7 @@ from msb_cache.cli.common import (
 )
 from msb_cache.cli.deletions import failures, freed
 from msb_cache.cli.main import EXIT_FAILED, exit_code, said
-from msb_cache.queries.resolve import as_typed, seen_name
+from msb_cache.queries.resolve import as_typed, seen_name, shown_name
 
 if TYPE_CHECKING:
     from msb_cache.cache import ImageCache
@@ -82,8 +82,7 @@ COMMAND = remove
 
 def _print_preview(shown: Preview, format_: str, quiet: bool) -> None:
     plan = shown.plan
-    without = [digest for digest in plan.manifests if digest not in plan.references.values()]
-    names = [*(seen_name(plan.naming, name) for name in plan.references), *map(output.short, without)]
+    names = [shown_name(plan.naming, each) for each in shown.going]
     if format_ == "json":
         fields: dict[str, Any] = {
             "dry_run": True,

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from msb_cache.cli import output
-from msb_cache.cli.because import Reason, because
+from msb_cache.cli.because import Reason, because, because_of
 from msb_cache.cli.common import examples, format_option, open_cache
 from msb_cache.cli.deletions import judged_because
 from msb_cache.cli.describe import describe, fields, holder_of, who, who_in_full
@@ -71,20 +71,8 @@ COMMAND = why
 
 def _policy_because(found: Reasons, verdict: Verdict, goes: bool, policy: Mapping[str, Any]) -> str:
     reference = found.reference if isinstance(found, ImageReasons) else None
-    return because(
-        Reason(
-            goes,
-            verdict.rule,
-            [familiar(name) for name in verdict.by],
-            0,
-            verdict.idle_ns,
-            verdict.age_ns,
-            verdict.rank,
-            verdict.until_ns,
-            None if reference is None else repository(reference),
-        ),
-        policy,
-    )
+    of = None if reference is None else repository(reference)
+    return because_of(verdict, policy, goes=goes, by=verdict.by, repository=of)
 
 
 def _policy_line(found: Reasons, under: UnderPolicy, policy: Mapping[str, Any]) -> str:
@@ -249,7 +237,7 @@ def _print_fate(fate: Fate | None) -> None:
         _line("A prune now", "deletes it (rule: unused, nothing holds it)")
         return
     more = max(len(fate.by) - _LISTED, 0)
-    said = because(Reason(False, fate.rule, [familiar(name) for name in fate.by[:_LISTED]], more), {})
+    said = because(Reason(False, fate.rule, fate.by[:_LISTED], more), {})
     _line("A prune now", f"keeps it ({said})")
 
 

@@ -311,14 +311,18 @@ def ended_holds(connection: sqlite3.Connection) -> dict[str, tuple[int, int]]:
 
 def pin(connection: sqlite3.Connection, subject: str) -> PinDetailRow | None:
     """Return the pin of a canonical reference or manifest digest, None if it has none that lasts."""
-    return next((row for row in pins(connection) if row.subject == subject), None)
+    return next(iter(_pins(connection, "subject = ?", subject)), None)
 
 
 def pins(connection: sqlite3.Connection) -> list[PinDetailRow]:
     """Return the pins that last, by subject."""
+    return _pins(connection)
+
+
+def _pins(connection: sqlite3.Connection, where: str = "true", *values: str) -> list[PinDetailRow]:
     names = ", ".join(PinDetailRow.__struct_fields__)
-    rows = connection.execute(f"SELECT {names} FROM pin WHERE {LASTS} ORDER BY subject")  # noqa: S608
-    return [PinDetailRow(*row) for row in rows]
+    query = f"SELECT {names} FROM pin WHERE {where} AND {LASTS} ORDER BY subject"  # noqa: S608
+    return [PinDetailRow(*row) for row in connection.execute(query, values)]
 
 
 def is_pinned(connection: sqlite3.Connection, reference: str, digest: str) -> bool:

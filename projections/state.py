@@ -116,6 +116,12 @@ class IndexState:
         return self._names.get(reference, ())
 
     @cached_property
+    def unreferenced(self) -> Collection[str]:
+        """The digests of the manifests at which no reference points."""
+        pointed_at = set(self.references.values())
+        return {digest: None for digest in self.manifests if digest not in pointed_at}.keys()
+
+    @cached_property
     def _names(self) -> Mapping[str, Sequence[str]]:
         found: dict[str, list[str]] = {}
         for name in self.references:

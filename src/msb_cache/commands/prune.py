@@ -13,13 +13,13 @@ from msb_cache.errors import BoundNotKeptError, InvalidConfigError
 from msb_cache.models import ImagePruneReport
 from msb_cache.projections.state import IndexState
 from msb_cache.queries.policy import rules_of
-from msb_cache.queries.resolve import seen_name
+from msb_cache.queries.resolve import shown_name
 from msb_cache.retention.plan import Plan, plan_prune
 from msb_cache.retention.policy import PrunePolicy
 from msb_cache.retention.room import Files
 from msb_cache.retention.rules import Rules, Share, plan_by_rules
 from msb_cache.session import Session
-from msb_cache.wording import plural, short, size
+from msb_cache.wording import plural, size
 
 _NAMED = 10
 """Images that an error names; of the others the number."""
@@ -98,8 +98,10 @@ class Prune:
         return reports.of_operation(self._session, operation, shown)
 
     def _say_the_clock(self) -> None:
+        if not self._planner.facts:
+            return
         with self._session.ledger.read() as connection:
-            if connection is not None and self._planner.facts:
+            if connection is not None:
                 self._session.corrected_time(connection)
 
 
@@ -131,14 +133,11 @@ def _check(rules: Rules, shown: Preview) -> None:
         )
     if rules.max_delete is None:
         return
-    pointed_at = set(state.references.values())
-    without = [digest for digest in plan.manifests if digest not in pointed_at]
-    total = len(state.references) + len(state.manifests.keys() - pointed_at)
-    count, most = len(plan.references) + len(without), rules.max_delete
+    going, most = shown.going, rules.max_delete
+    count, total = len(going), len(state.references) + len(state.unreferenced)
     if count * 100 > total * most.percent if isinstance(most, Share) else count > most:
-        names = [*(seen_name(plan.naming, name) for name in plan.references), *map(short, without)]
-        listed = ", ".join(names[:_NAMED])
-        more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+        listed = ", ".join(shown_name(state.naming, each) for each in going[:_NAMED])
+        more = f" and {count - _NAMED:,} more" if count > _NAMED else ""
         allowed = f"{most.percent:g} %" if isinstance(most, Share) else f"{most:,}"
         raise BoundNotKeptError(
             f"{count:,} of {plural(total, 'image')} would go, and at most {allowed} may: {listed}{more}; "

@@ -141,6 +141,12 @@ class Preview:
         return freed_by(self.files, self.artifacts)
 
     @property
+    def going(self) -> list[str]:
+        """The images that would go, by name, and by digest the manifests that no reference points at."""
+        without = (digest for digest in self.plan.manifests if digest in self.state.unreferenced)
+        return [*self.plan.references, *without]
+
+    @property
     def orphans(self) -> int:
         """How many files would go that no image names."""
         return len(self.orphaned())
@@ -159,13 +165,9 @@ class Preview:
         with the last of them. So the sum of all is what comes free by images.
         """
         plan, state, room = self.plan, self.state, Room(self.state, self.files)
-        pointed_at = set(state.references.values())
-        going = {each.subject: each for each in plan.going}
-        if not going:
-            without = [digest for digest in plan.manifests if digest not in pointed_at]
-            going = {subject: Verdict(subject, UNUSED) for subject in (*plan.references, *without)}
+        going = plan.going or [Verdict(subject, UNUSED) for subject in self.going]
         found = []
-        for goes, verdicts in ((False, plan.kept), (True, going.values())):
+        for goes, verdicts in ((False, plan.kept), (True, going)):
             some = []
             for verdict in verdicts:
                 digest = state.references.get(verdict.subject, verdict.subject)

@@ -17,6 +17,7 @@ from msb_cache.oci.digest import shown
 from msb_cache.oci.reference import Reference
 from msb_cache.projections import images
 from msb_cache.projections.images import HandleRow
+from msb_cache.wording import short
 
 if TYPE_CHECKING:
     from msb_cache.projections.state import Naming
@@ -46,6 +47,11 @@ def seen(row: HandleRow) -> str:
 def seen_name(naming: Naming, name: str) -> str:
     """Return how people see an image's reference, by the image's name."""
     return as_typed(name, naming.spelling(name))
+
+
+def shown_name(naming: Naming, subject: str) -> str:
+    """Return how people see an image, by its name, or a manifest without a reference, by its short digest."""
+    return short(subject) if subject.startswith("sha256:") else seen_name(naming, subject)
 
 
 def is_pattern(text: str) -> bool:

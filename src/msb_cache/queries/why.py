@@ -469,7 +469,8 @@ class _Asking:
 
     def _pin(self, subject: str, digest: str) -> StoredEvent | None:
         reference = self._state().naming.reference(subject)
-        rows = [row for row in images.pins(self._connection) if row.subject in (reference, digest)]
+        found = (images.pin(self._connection, each) for each in {reference, digest})
+        rows = [row for row in found if row is not None]
         last = max(rows, key=lambda row: (row.until is None, row.until or 0), default=None)
         return None if last is None else self._store.at(last.seq)
 

@@ -129,21 +129,16 @@ def plan_prune(state: IndexState, *, shown: Plan | None = None) -> Plan:
 def _kept_without_reference(state: IndexState) -> list[Verdict]:
     if not (state.holders or state.running or state.pins):
         return []
-    pointed_at = set(state.references.values())
-    without = (digest for digest in state.manifests if digest not in pointed_at)
-    return [kept for digest in without if (kept := never_goes(state, digest, digest)) is not None]
+    found = (never_goes(state, digest, digest) for digest in state.unreferenced)
+    return [kept for kept in found if kept is not None]
 
 
 def _out_of_reach(state: IndexState) -> Collection[str]:
     """Return the manifests that msb deletes only when it prunes all: it is not asked to beside a pin."""
     if not state.kept_by_msb:
         return ()
-    pointed_at = set(state.references.values())
-    return {
-        digest: None
-        for digest in state.manifests
-        if digest not in pointed_at and digest not in state.unknown_to_msb and not state.kept(digest)
-    }
+    known = (digest for digest in state.unreferenced if digest not in state.unknown_to_msb)
+    return {digest: None for digest in known if not state.kept(digest)}
 
 
 def _unknown_going(state: IndexState, shown: Plan | None) -> set[str]:

@@ -193,7 +193,6 @@ class _Judged:
             due = _as_shown(due, self._shown)
         going = {each.subject for each in due}
         staying = {digest for name, digest in state.references.items() if name not in going}
-        staying.update(digest for digest in state.manifests if state.kept(digest))
         return {each.digest for each in due if each.subject in state.unknown_to_msb} - staying
 
 
