@@ -20,8 +20,11 @@ SECOND = 10**9
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
     """A process that waits until its input ends, with the words that a sandbox's has."""
-    words = [sys.executable, "-c", "import sys; sys.stdin.read()", "machine", "--name", "dev", "--vcpus", "1"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE) as started:
+    program = "import sys; print(flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", program, "machine", "--name", "dev", "--vcpus", "1"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        started.stdout.readline()  # the system gives it its words a moment after it is said to have begun
         yield started
         started.kill()
 
