@@ -80,8 +80,8 @@ NO_COMMANDS = (
     "logging",
     "main",
     "output",
-    "policy",
     "progress",
+    "rules",
 )
 """The modules of this folder that are no commands; each of the others offers its own as ``COMMAND``."""
 

@@ -22,7 +22,7 @@ from msb_cache.cli.common import (
 from msb_cache.cli.considered import considered_fields, print_considered
 from msb_cache.cli.deletions import failures, freed
 from msb_cache.cli.leftovers import leftover_cells, leftover_fields
-from msb_cache.cli.policy import policy_of, policy_options
+from msb_cache.cli.rules import policy_of, policy_options
 from msb_cache.queries.resolve import seen_name
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from msb_cache.cli.because import Reason, because, because_of
 from msb_cache.cli.common import examples, format_option, open_cache
 from msb_cache.cli.deletions import judged_because
 from msb_cache.cli.describe import describe, fields, holder_of, who, who_in_full
-from msb_cache.cli.policy import policy_of, rule_options
+from msb_cache.cli.rules import policy_of, rule_options
 from msb_cache.queries.resolve import familiar
 from msb_cache.queries.why import (
     Fate,

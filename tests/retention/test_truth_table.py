@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from msb_cache.cli.policy import policy_of
+from msb_cache.cli.rules import policy_of
 from msb_cache.cli.prune import COMMAND
 from msb_cache.commands.prune import planner
 from msb_cache.projections.state import ImageFacts, IndexState, Pin

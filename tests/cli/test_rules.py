@@ -8,7 +8,7 @@ import click
 import pytest
 
 from msb_cache import PrunePolicy
-from msb_cache.cli import policy, prune, why
+from msb_cache.cli import prune, rules, why
 from tests.cli.support import TOOL, USAGE, Call, fingerprint, sentence
 
 
@@ -21,9 +21,9 @@ def asked(*arguments: str) -> PrunePolicy:
     found: list[PrunePolicy] = []
 
     @click.command()
-    @policy.policy_options
-    def command(**rules: object) -> None:
-        found.append(policy.policy_of(rules))
+    @rules.policy_options
+    def command(**given: object) -> None:
+        found.append(rules.policy_of(given))
 
     command.main([*arguments], standalone_mode=False)
     return found[0]
