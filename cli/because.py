@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msb_cache.cli.output import local_time, short
 from msb_cache.queries.resolve import familiar
+from msb_cache.retention.policy import GRACE
 from msb_cache.wording import duration
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Reason(NamedTuple):
     rank: int | None = None
     until_ns: int | None = None
     repository: str | None = None
+    policy_rule: str | None = None
 
 
 def because_of(
@@ -52,12 +54,32 @@ def because_of(
         looked_at.rank,
         looked_at.until_ns,
         repository,
+        looked_at.policy_rule,
     )
     return because(reason, policy)
 
 
 def because(reason: Reason, policy: Mapping[str, Any]) -> str:
-    """Return a reason in words; ``policy`` is as it was given."""
+    """Return a reason in words; ``policy`` is as it was given. By a file, the rule's name comes first."""
+    name = reason.policy_rule
+    said = _because(reason, policy if name is None else _rule(policy, name))
+    return said if name is None or reason.rule in _OF_NO_RULE else f"{name}: {said}"
+
+
+_OF_NO_RULE = ("held", "running", "pinned", "protected", "unknown", "shared", "msb-only")
+"""What keeps an image whatever a rule says."""
+
+
+def _rule(policy: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return one rule of a policy file, as it is recorded; the last are its watermarks."""
+    for each in policy.get("rules", ()):
+        if each.get("name") == name:
+            return each  # type: ignore[no-any-return]
+    marks = policy.get("watermarks", {})
+    return {"max_size": marks.get("low"), "grace": GRACE}
+
+
+def _because(reason: Reason, policy: Mapping[str, Any]) -> str:
     if reason.goes:
         return _goes(reason, policy)
     names = ", ".join(short(name) if name.startswith("sha256:") else familiar(name) for name in reason.by)
@@ -76,6 +98,8 @@ def because(reason: Reason, policy: Mapping[str, Any]) -> str:
             return f"shares layers with {names}, which msb does not know"
         case "excluded":
             return "excluded"
+        case "protected":
+            return "kept by the policy"
         case "grace":
             return f"{_idle(reason)}, within the grace of {policy.get('grace')}"
         case "unused-for":

@@ -46,6 +46,7 @@ def considered_fields(images: Sequence[ImageVerdict], policy: Mapping[str, Any])
             "digest": each.manifest_digest,
             "deletes": each.goes,
             "rule": each.rule,
+            "policy_rule": each.policy_rule,
             "because": _because(each, policy),
             "by": list(each.by),
             "idle_ns": each.idle_ns,

@@ -77,6 +77,7 @@ def deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]:
                 "subject": kept.subject,
                 "spelling": kept.spelling,
                 "rule": kept.rule,
+                "policy_rule": kept.policy_rule,
                 "by": list(kept.holders),
                 "more": kept.more,
                 **_looked_at(kept),
@@ -89,6 +90,7 @@ def deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]:
                 "subject": each.subject,
                 "spelling": each.spelling,
                 "rule": each.rule,
+                "policy_rule": each.policy_rule,
                 **_looked_at(each),
                 "because": judged_because(each, report.policy, goes=True),
             }
@@ -107,7 +109,7 @@ def print_deletion(report: DeletionReport) -> None:
     line("Operation", report.operation)
     line("Kind", row.kind)
     if report.policy:
-        line("Policy", ", ".join(f"{key}={_value(value)}" for key, value in report.policy.items()))
+        line("Policy", policy_in_words(report.policy))
     if row.engine == "msb":
         line("Engine", "msb")
     line("By", who_in_full(report.actor))
@@ -173,7 +175,15 @@ def _artifact_note(artifact: ArtifactReport) -> str:
     return f"{artifact.reason or ''}{by}"
 
 
+def policy_in_words(policy: Mapping[str, Any]) -> str:
+    """Return what a deletion was asked for, as it was recorded; of a policy file's rules the names."""
+    return ", ".join(f"{key}={_value(value)}" for key, value in policy.items() if key != "digest")
+
+
 def _value(value: Any) -> str:
     if isinstance(value, list):
-        return " ".join(map(str, value))
+        names = [each.get("name", each) if isinstance(each, Mapping) else each for each in value]
+        return " ".join(familiar(str(each)) for each in names)
+    if isinstance(value, Mapping):
+        return " ".join(f"{key} {_value(each)}" for key, each in value.items())
     return str(value).lower() if isinstance(value, bool) else str(value)

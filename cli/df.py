@@ -9,10 +9,12 @@ import click
 
 from msb_cache.cli import output
 from msb_cache.cli.common import examples, format_option, note, open_cache
+from msb_cache.cli.main import EXIT_BOUND, EXIT_FAILED
+from msb_cache.cli.rules import bound_missed, policy_in
 from msb_cache.wording import duration
 
 if TYPE_CHECKING:
-    from msb_cache.care.disk_usage import DiskCategory, DiskUsage, ImageUsage, LogUsage
+    from msb_cache.care.disk_usage import DiskCategory, DiskUsage, ImageUsage, LogUsage, PolicyUsage
 
 _SHOWN = {
     "layer": "layers",
@@ -31,17 +33,20 @@ _SHOWN = {
 
 @click.command(
     short_help="Show what the cache takes of the disk.",
-    epilog=examples("msb-cache df", "msb-cache df --format json"),
+    epilog=examples("msb-cache df", "msb-cache df --format json", "msb-cache df --check"),
 )
+@click.option("--check", is_flag=True, help="Fail with exit code 5 if a bound of the policy cannot be kept.")
 @format_option
 @click.pass_obj
-def df(home: str | None, format_: str) -> None:
+def df(home: str | None, check: bool, format_: str) -> int:
     """Show what the cache takes of the disk, by image and by kind of file.
 
     Sizes are measured, and those of the cache add up to what `du` says. RECLAIMABLE is of an image what would
     come free if it alone were removed now, and of a kind of file what a prune would free.
     """
     with open_cache(home) as cache:
+        if check:
+            policy_in(cache)  # without one there is nothing to check
         found = cache.disk_usage()
     for sentence in found.notes:
         note(sentence)
@@ -53,9 +58,24 @@ def df(home: str | None, format_: str) -> None:
         output.line("Nothing of this home is on the disk yet.", err=True)
     else:
         _print(found)
+    return _problem(found) if check else 0
 
 
 COMMAND = df
+
+
+def _problem(found: DiskUsage) -> int:
+    """Say why the policy's bounds cannot be kept, if they cannot, and return the exit code for it."""
+    policy = found.policy
+    if policy is None:
+        return EXIT_FAILED  # a note says why
+    if policy.refused is not None:
+        output.error(policy.refused)
+    elif policy.missing_bytes:
+        output.error(bound_missed(policy.missing_for, policy.missing_bytes))
+    else:
+        return 0
+    return EXIT_BOUND
 
 
 def _print(found: DiskUsage) -> None:
@@ -73,6 +93,16 @@ def _print(found: DiskUsage) -> None:
     if found.log is not None:
         output.line(f"Log:          {_log(found.log)}")
     output.line(f"Reclaimable:  {_reclaimable(found)}")
+    if found.policy is not None:
+        output.line(f"By policy:    {_by_policy(found.policy)}")
+
+
+def _by_policy(policy: PolicyUsage) -> str:
+    if policy.refused is not None:
+        return "nothing, because more images would go than it lets go at once"
+    missing = f", {output.size(policy.missing_bytes)} too little" if policy.missing_bytes else ""
+    images = output.plural(policy.images, "image")
+    return f"{output.size(policy.reclaimable_bytes)} of {images}{missing} ({policy.file})"
 
 
 def _image(image: ImageUsage) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ ORDER = (
     "inspect",
     "remove",
     "prune",
+    "policy",
     "use",
     "hold",
     "release",

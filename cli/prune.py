@@ -22,10 +22,12 @@ from msb_cache.cli.common import (
 from msb_cache.cli.considered import considered_fields, print_considered
 from msb_cache.cli.deletions import failures, freed
 from msb_cache.cli.leftovers import leftover_cells, leftover_fields
-from msb_cache.cli.rules import policy_of, policy_options
+from msb_cache.cli.main import EXIT_BOUND
+from msb_cache.cli.rules import bound_missed, policy_in, policy_of, policy_option, policy_options
 from msb_cache.queries.resolve import seen_name
 
 if TYPE_CHECKING:
+    from msb_cache.commands.prune import Prune
     from msb_cache.engines.decision import Preview
 
 
@@ -34,12 +36,14 @@ if TYPE_CHECKING:
     epilog=examples(
         "msb-cache prune --dry-run --unused-for 14d",
         "msb-cache prune --max-size 20GiB --keep-last 2 --yes",
+        "msb-cache prune --policy --dry-run",
         'msb-cache prune --yes --reason "the disk is full"',
     ),
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only show what would go; nothing is recorded.")
 @policy_options
+@policy_option
 @click.option("--orphans", is_flag=True, help="Also delete files that the index does not name.")
 @click.option("--orphans-only", is_flag=True, help="Delete those, and no image.")
 @reason_option
@@ -51,6 +55,7 @@ def prune(
     /,
     yes: bool,
     dry_run: bool,
+    by_policy: bool,
     orphans: bool,
     orphans_only: bool,
     reason: str | None,
@@ -58,15 +63,16 @@ def prune(
     quiet: bool,
     **rules: Any,
 ) -> int:
-    """Remove every image that nothing uses, or those that rules choose.
+    """Remove every image that nothing uses, or those that rules choose, given here or in the policy file.
 
     What a sandbox or a snapshot holds, what runs and what is pinned never goes. Of the rest an image goes if
     it is selected, has every age that is given, and is not protected; with --max-size or --min-free, the
     least recently used go until that holds. What was deleted, kept and why is recorded: see `msb-cache
     prunes`.
     """
-    policy = policy_of(rules)
+    given = policy_of(rules)
     with open_cache(home, reason=reason, quiet=quiet) as cache:
+        policy = policy_in(cache, given) if by_policy else given
         if not dry_run and not yes and not on_terminal(sys.stdin):
             raise click.UsageError(
                 "nobody to ask: stdin is no terminal; use --yes, or --dry-run to look first"
@@ -83,8 +89,7 @@ def prune(
             else:
                 print_preview(shown, said)
             asked.check(shown)
-            _say_what_is_missing(asked.shortfall)
-            return 0
+            return _say_what_is_missing(asked)
 
         def confirm(shown: Preview) -> bool:
             print_preview(shown, said, err=True)  # beside the question, out of the way of what programs read
@@ -96,7 +101,7 @@ def prune(
 
         with progress.deleting(quiet) as report:
             done = asked.run(confirm=None if yes else confirm, report=report)
-        _say_what_is_missing(asked.shortfall)
+        short = _say_what_is_missing(asked)
     if format_ == "json":
         output.json(asdict(done))
     elif done.operation is None:
@@ -104,15 +109,25 @@ def prune(
             output.line("Nothing was pruned.", err=True)
     elif not quiet:
         _print_report(done)
-    return max(failures(done), default=0)
+    return max(failures(done), default=short)
 
 
 COMMAND = prune
 
 
-def _say_what_is_missing(shortfall: int) -> None:
-    if shortfall:  # and all that may go was to be taken, or it would be an error
-        note(f"the bound is not met: all that may go frees {output.size(shortfall)} too little")
+def _say_what_is_missing(asked: Prune) -> int:
+    """Say by how much a bound is not met although all goes that may, and return the exit code for it.
+
+    It is a failure of a policy, whose bounds are to be kept; and none where best effort was asked for.
+    """
+    if not asked.shortfall:
+        return 0
+    if asked.short_of is None:
+        missing = output.size(asked.shortfall)
+        note(f"the bound is not met: all that may go frees {missing} too little")
+        return 0
+    output.error(bound_missed(asked.short_of, asked.shortfall))
+    return EXIT_BOUND
 
 
 def print_preview(shown: Preview, policy: Mapping[str, Any], *, err: bool = False) -> None:

@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from msb_cache.cli import output
+from msb_cache.cli.common import note
+from msb_cache.errors import InvalidConfigError
+
 if TYPE_CHECKING:
-    from msb_cache.retention.policy import PrunePolicy
+    from msb_cache.cache import ImageCache
+    from msb_cache.retention.policy import CachePolicy, PrunePolicy
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -81,3 +86,43 @@ def policy_of(given: dict[str, Any]) -> PrunePolicy:
         # By itself it is no rule, and then all goes that nothing uses.
         raise click.UsageError("--keep-last-by says what --keep-last calls recent; give that with it")
     return PrunePolicy(**found)
+
+
+def bound_missed(rule: str | None, missing_bytes: int) -> str:
+    """Return the sentence about a bound of the policy file that cannot be kept."""
+    lacking = f"all that may go frees {output.size(missing_bytes)} too little"
+    return f"the bound of {rule} in the policy cannot be kept: {lacking}"
+
+
+def policy_option(command: F) -> F:
+    """Add ``--policy``, which the command gets as ``by_policy``."""
+    return click.option("--policy", "by_policy", is_flag=True, help="The rules of the policy file.")(command)
+
+
+def policy_if_readable(cache: ImageCache) -> CachePolicy | None:
+    """Return the policy of a home's file, None without one; that one has a mistake is said, and no more."""
+    try:
+        return cache.policy()
+    except InvalidConfigError as error:
+        note(f"the policy is left out: {error}")
+        return None
+
+
+def policy_in(cache: ImageCache, given: PrunePolicy | None = None) -> CachePolicy:
+    """Return the policy of a home's file; of what is given only a limit of how much may go goes with it.
+
+    Raises:
+        InvalidConfigError: there is none, or it has a mistake.
+    """
+    from msgspec.structs import replace
+
+    from msb_cache.queries.policy_file import missing
+    from msb_cache.retention.policy import PrunePolicy
+
+    most = None if given is None else given.max_delete
+    if given is not None and replace(given, max_delete=None) != PrunePolicy():
+        raise click.UsageError("--policy has its rules in the file; give only --max-delete with it")
+    found = cache.policy()
+    if found is None:
+        raise missing(cache.home)
+    return found if most is None else replace(found, max_delete=most)

@@ -12,10 +12,9 @@ import msgspec
 from msb_cache.cli import output
 from msb_cache.cli.because import Reason, because, because_of
 from msb_cache.cli.common import examples, format_option, open_cache
-from msb_cache.cli.deletions import judged_because
+from msb_cache.cli.deletions import judged_because, policy_in_words
 from msb_cache.cli.describe import describe, fields, holder_of, who, who_in_full
-from msb_cache.cli.rules import policy_of, rule_options
-from msb_cache.queries.resolve import familiar
+from msb_cache.cli.rules import policy_if_readable, policy_of, rule_options
 from msb_cache.queries.why import (
     Fate,
     ImageReasons,
@@ -49,21 +48,24 @@ def why(home: str | None, /, target: str, format_: str, **rules: Any) -> None:
     A DIGEST is that of a manifest or a layer (diff ID or blob), or a unique beginning of
     it: at least four digits, with sha256: or without.
 
-    With rules as for `msb-cache prune`, also what those would do to an image now, and when.
+    With rules as for `msb-cache prune`, also what those would do to an image now, and when; without, what the
+    policy file's would, if there is one.
     """
-    policy = policy_of(rules)
+    given = policy_of(rules)
     with open_cache(home) as cache:
-        found = cache.why(target, policy=policy if policy.has_rules else None)
+        policy = given if given.has_rules else policy_if_readable(cache)
+        found = cache.why(target, policy=policy)
     under = None if isinstance(found, LayerReasons) else found.policy
     if format_ == "json":
         fields_ = _reasons_fields(found)
-        if under is not None:
+        if under is not None and policy is not None:
             fields_["policy"] = _policy_fields(found, under, policy.recorded())
         output.json(fields_)
     else:
         _print_reasons(found)
-        if under is not None:
-            _line("By rules", _policy_line(found, under, policy.recorded()))
+        if under is not None and policy is not None:
+            name = "By rules" if policy is given else "By policy"
+            _line(name, _policy_line(found, under, policy.recorded()))
 
 
 COMMAND = why
@@ -77,7 +79,7 @@ def _policy_because(found: Reasons, verdict: Verdict, goes: bool, policy: Mappin
 
 def _policy_line(found: Reasons, under: UnderPolicy, policy: Mapping[str, Any]) -> str:
     if under.verdict is None:
-        return "it is not selected"
+        return "it stays: no rule selects it"
     said = _policy_because(found, under.verdict, under.goes, policy)
     if under.goes:
         return f"it goes ({said})"
@@ -212,7 +214,7 @@ def _print_loss(loss: Loss) -> None:
     else:
         _line("Went", f"{when}  by a {deletion.counters.kind}")
         _line("By", who_in_full(deletion.actor))
-        _line("Policy", ", ".join(f"{key}={_told(value)}" for key, value in deletion.policy.items()))
+        _line("Policy", policy_in_words(deletion.policy))
     freed = output.size(loss.bytes)
     if loss.layers_kept:
         freed += f"; {output.plural(loss.layers_kept, 'layer')} stayed"
@@ -222,12 +224,6 @@ def _print_loss(loss: Loss) -> None:
     if deletion is not None:
         _line("More", f"msb-cache prunes show {deletion.operation[:13]}")
         _line("Bring back", f"msb-cache prunes restore-plan {deletion.operation[:13]}")
-
-
-def _told(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(familiar, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _print_fate(fate: Fate | None) -> None:

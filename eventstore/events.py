@@ -474,6 +474,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     What the rules of a policy looked at, where there was one: for how long it was idle (``idle_ns``; None: it
     was in use) and how long it had been what it is (``age_ns``), its place among the manifests of its
     repository, the most recent being 1 (``rank``), and when its pin ends (``until_ns``, ns since the epoch).
+    ``policy_rule`` is the name of the policy file's rule that decided, where it was by one.
     """
 
     subject: str
@@ -485,6 +486,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     age_ns: int | None = None
     rank: int | None = None
     until_ns: int | None = None
+    policy_rule: str | None = None
 
 
 class DeletionStarted(Event, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         with_backend,
     )
     from msb_cache.cache import ImageCache
-    from msb_cache.care.disk_usage import DiskCategory, DiskUsage, ImageUsage, LogUsage
+    from msb_cache.care.disk_usage import DiskCategory, DiskUsage, ImageUsage, LogUsage, PolicyUsage
     from msb_cache.commands.hand_over import HandedOver
     from msb_cache.engines.decision import ImageVerdict, Preview
     from msb_cache.errors import (
@@ -73,8 +73,10 @@ if TYPE_CHECKING:
     from msb_cache.queries.as_of import Changes, Hold, Moved, Use
     from msb_cache.queries.info import HomeInfo
     from msb_cache.queries.pins import Pin
+    from msb_cache.queries.policy_file import PolicyMistake
     from msb_cache.queries.why import ImageReasons, LayerReasons, ManifestReasons
-    from msb_cache.retention.policy import PrunePolicy
+    from msb_cache.retention.policy import CachePolicy, NamedRule, PrunePolicy, Watermarks
+    from msb_cache.retention.rules import RuleVerdict
     from msb_cache.sdk import DiskImageFormat, PullPolicy
 
     # microsandbox's own, where its SDK is installed; a checker need not have it.
@@ -97,6 +99,7 @@ __all__ = [
     "BackendKind",
     "BoundNotKeptError",
     "BusyError",
+    "CachePolicy",
     "Changes",
     "CloudBackend",
     "CorruptArtifactError",
@@ -144,21 +147,26 @@ __all__ = [
     "Moved",
     "MsbDatabaseError",
     "MsbProgramError",
+    "NamedRule",
     "NewerDatabaseError",
     "OperationNotFoundError",
     "PathNotFoundError",
     "Pin",
     "PlatformNotFoundError",
+    "PolicyMistake",
+    "PolicyUsage",
     "Preview",
     "PrunePolicy",
     "PullPolicy",
     "PulledImage",
     "RegistryOptions",
+    "RuleVerdict",
     "StoredEvent",
     "SyncReport",
     "UnknownEventError",
     "UnsupportedError",
     "Use",
+    "Watermarks",
     "__version__",
     "backend_scope",
     "default_backend",
@@ -184,7 +192,7 @@ _MODULES = {
     "msb_cache.audit.data": ("DataCheck", "DataProgress", "DataRequest"),
     "msb_cache.audit.layers": ("DifferingLayer", "LayerComparison"),
     "msb_cache.cache": ("ImageCache",),
-    "msb_cache.care.disk_usage": ("DiskCategory", "DiskUsage", "ImageUsage", "LogUsage"),
+    "msb_cache.care.disk_usage": ("DiskCategory", "DiskUsage", "ImageUsage", "LogUsage", "PolicyUsage"),
     "msb_cache.commands.hand_over": ("HandedOver",),
     "msb_cache.engines.decision": ("ImageVerdict", "Preview"),
     "msb_cache.eventstore.store": ("Actor", "StoredEvent"),
@@ -208,7 +216,9 @@ _MODULES = {
     "msb_cache.queries.info": ("HomeInfo",),
     "msb_cache.queries.pins": ("Pin",),
     "msb_cache.queries.why": ("ImageReasons", "LayerReasons", "ManifestReasons"),
-    "msb_cache.retention.policy": ("PrunePolicy",),
+    "msb_cache.queries.policy_file": ("PolicyMistake",),
+    "msb_cache.retention.policy": ("CachePolicy", "NamedRule", "PrunePolicy", "Watermarks"),
+    "msb_cache.retention.rules": ("RuleVerdict",),
 }
 _ENUMERATIONS = ("DiskImageFormat", "PullPolicy")
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -60,10 +60,12 @@ if TYPE_CHECKING:
     from msb_cache.queries.info import HomeInfo
     from msb_cache.queries.last_used import IdleImage
     from msb_cache.queries.pins import Pin
+    from msb_cache.queries.policy_file import PolicyMistake
     from msb_cache.queries.restore_plan import RestorePlan
     from msb_cache.queries.times import Moment
     from msb_cache.queries.why import Reasons
-    from msb_cache.retention.policy import PrunePolicy
+    from msb_cache.retention.policy import CachePolicy, PrunePolicy
+    from msb_cache.retention.rules import RuleVerdict
     from msb_cache.waiting import Note
 
 _Found = TypeVar("_Found")
@@ -471,7 +473,7 @@ class ImageCache:
         with self._session.log() as log:
             return deletion_in_log(log, operation)
 
-    def why(self, target: str, *, policy: PrunePolicy | None = None) -> Reasons:
+    def why(self, target: str, *, policy: PrunePolicy | CachePolicy | None = None) -> Reasons:
         """Explain why an image, manifest or layer is here, or gone.
 
         Args:
@@ -497,9 +499,67 @@ class ImageCache:
             index = partial(
                 self._session.engine().index_to_judge,
                 facts=rules is not None,
-                labels=rules is not None and rules.needs_labels,
+                labels=any(each.needs_labels for each in rules or ()),
             )
             return why(*log, target, index, rules, files)
+
+    def policy(self, path: str | os.PathLike[str] | None = None) -> CachePolicy | None:
+        """Return what the policy file says by which this cache is kept small; None: there is none.
+
+        Args:
+            path: the file; None: ``cache-policy.toml`` in the home, else ``msb-cache/policy.toml`` in the
+                user's configuration (``XDG_CONFIG_HOME``, else ``~/.config``).
+
+        Raises:
+            InvalidConfigError: it cannot be read or has a mistake; says in which line, and what is right.
+        """
+        from msb_cache.queries import policy_file
+
+        found = policy_file.find(self._layout) if path is None else os.path.abspath(os.fsdecode(path))
+        return None if found is None else policy_file.read(found)
+
+    def check_policy(
+        self, path: str | os.PathLike[str] | None = None
+    ) -> tuple[str, builtins.list[PolicyMistake]]:
+        """Return the path of the policy file, and every mistake in it; ``path`` as for ``policy``.
+
+        Raises:
+            InvalidConfigError: there is none, or it cannot be read.
+        """
+        from msb_cache.queries import policy_file
+
+        checked = policy_file.required(self._layout) if path is None else os.path.abspath(os.fsdecode(path))
+        return checked, policy_file.parse(policy_file.text_of(checked), checked)[1]
+
+    def begin_policy(self, *, user: bool = False) -> Path:
+        """Write a policy file to begin with, and return its path.
+
+        Args:
+            user: in the user's configuration, for all homes that have none of their own; else in the home.
+
+        Raises:
+            InvalidConfigError: there is one already.
+        """
+        from msb_cache.commands.policy import begin
+
+        return begin(self._layout, user=user)
+
+    def test_policy(self, reference: str, policy: CachePolicy | None = None) -> builtins.list[RuleVerdict]:
+        """Return what each rule of a policy makes of an image now, in order, until one takes it.
+
+        Args:
+            reference: the image, as for ``get``, or a manifest that no reference points at.
+            policy: None: that of ``policy()``.
+
+        Raises:
+            ImageNotFoundError, InvalidReferenceError: as for ``get``.
+            InvalidConfigError: there is no policy, or it has a mistake.
+        """
+        from msb_cache.commands.policy import verdicts
+        from msb_cache.queries import policy_file
+
+        found = policy or policy_file.read(policy_file.required(self._layout))
+        return verdicts(self._session, found, reference)
 
     def idle(self, *, at_least_ns: int = 0) -> builtins.list[IdleImage]:
         """Return images by how long they were not used, longest first, with the events that say so.
@@ -957,7 +1017,7 @@ class ImageCache:
 
     def prune(
         self,
-        policy: PrunePolicy | None = None,
+        policy: PrunePolicy | CachePolicy | None = None,
         *,
         dry_run: bool = False,
         orphans: bool = False,
@@ -970,7 +1030,7 @@ class ImageCache:
         What a sandbox or snapshot holds, what runs and what is pinned never goes.
 
         Args:
-            policy: its rules; None: all that nothing uses.
+            policy: its rules, or what the policy file says (see ``policy``); None: all that nothing uses.
             dry_run: only report what would go; appends nothing.
             orphans: also delete files that the index does not name and no process has locked.
             orphans_only: delete those, and no image.
@@ -989,13 +1049,21 @@ class ImageCache:
         return of_preview(asked.preview()) if dry_run else asked.run(confirm=confirm, report=report)
 
     def preview_prune(
-        self, policy: PrunePolicy | None = None, *, orphans: bool = False, orphans_only: bool = False
+        self,
+        policy: PrunePolicy | CachePolicy | None = None,
+        *,
+        orphans: bool = False,
+        orphans_only: bool = False,
     ) -> Preview:
         """Return what a prune would delete and keep now, and why, with measured sizes; arguments as there."""
         return self.plan_prune(policy, orphans=orphans, orphans_only=orphans_only).preview()
 
     def plan_prune(
-        self, policy: PrunePolicy | None = None, *, orphans: bool = False, orphans_only: bool = False
+        self,
+        policy: PrunePolicy | CachePolicy | None = None,
+        *,
+        orphans: bool = False,
+        orphans_only: bool = False,
     ) -> Prune:
         """Return a prune that can be looked at, checked against its bounds, and run; arguments as there.
 

@@ -69,6 +69,29 @@ def test_why_it_goes(policy: dict[str, Any], said: str) -> None:
     assert because(reason, policy) == said
 
 
+FILE = {
+    "rules": [{"name": "ci", "unused_for": "3d", "grace": "5m"}, {"name": "room", "max_size": "1GiB"}],
+    "watermarks": {"high": "85%", "low": "80%"},
+}
+
+
+@pytest.mark.parametrize(
+    ("goes", "rule", "by", "said"),
+    [
+        (True, "due", "ci", "ci: idle 20 days, over 3d"),
+        (False, "unused-for", "ci", "ci: idle 20 days, not over 3d"),
+        (False, "grace", "ci", "ci: idle 20 days, within the grace of 5m"),
+        (True, "due", "room", "room: idle 20 days, and its room is needed"),
+        (True, "due", "watermarks", "watermarks: idle 20 days, and its room is needed"),
+        (False, "grace", "watermarks", "watermarks: idle 20 days, within the grace of 1h"),
+        (False, "protected", "ci", "kept by the policy"),
+        (False, "running", "ci", "in use"),
+    ],
+)
+def test_by_a_policy_file_the_rule_s_name_comes_first(goes: bool, rule: str, by: str, said: str) -> None:
+    assert because(Reason(goes, rule, idle_ns=20 * DAY, repository="app", policy_rule=by), FILE) == said
+
+
 @pytest.mark.parametrize("rule", ["unused", "due"])
 def test_what_no_reference_points_at(rule: str) -> None:
     said = because(Reason(True, rule, idle_ns=DAY), {})

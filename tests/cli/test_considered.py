@@ -85,6 +85,7 @@ def test_fields() -> None:
         "digest": digest(1),
         "deletes": False,
         "rule": "held",
+        "policy_rule": None,
         "because": "held by sandbox:dev",
         "by": ["sandbox:dev"],
         "idle_ns": None,

@@ -73,6 +73,7 @@ def test_fields() -> None:
             "subject": PYTHON,
             "spelling": None,
             "rule": "held",
+            "policy_rule": None,
             "by": ["sandbox:a"],
             "more": 2,
             "idle_ns": None,

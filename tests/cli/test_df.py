@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 from msb_cache.artifacts.layout import Layout
 from msb_cache.care.disk_usage import MONTH_NS, DiskUsage, LogUsage
 from msb_cache.cli import df, output
-from tests.cli.support import APP, TOOL, Call, execute, fingerprint
+from tests.cli.support import APP, TOOL, USAGE, Call, execute, fingerprint, sentence
 from tests.flatroots import add
 from tests.logs import digest
 from tests.msbhome import MsbHome
 
+BOUND = 5
 DAY = MONTH_NS // 30
 
 
@@ -136,3 +138,41 @@ def test_the_program_itself(home: Path) -> None:
     done = execute("df")
     assert (done.code, done.err) == (0, "")
     assert "other " in done.out
+
+
+def test_what_the_policy_would_free(home: Path, call: Call) -> None:
+    missing = call("df", "--check")
+    assert (missing.code, missing.out) == (USAGE, "")
+    assert sentence(missing.err).endswith("has no policy; `msb-cache policy init` writes one to begin with")
+    path = home / "cache-policy.toml"
+
+    def said(text: str, code: int) -> tuple[str, str]:
+        path.write_text(text)
+        before = fingerprint(home)
+        done = call("df", "--check")
+        assert done.code == code
+        assert call("df").code == 0
+        assert fingerprint(home) == before
+        return done.lines[-1], done.err
+
+    all_of_it = '[[rule]]\nname = "all"\nfilter = "reference=*"\ngrace = "0s"\n'
+    last, err = said(all_of_it, 0)
+    assert re.fullmatch(rf"By policy:    [\d.]+ KiB of 3 images \({path}\)", last)
+    assert err == ""
+    last, err = said(f'max-delete = "50%"\n{all_of_it}', BOUND)
+    assert last == "By policy:    nothing, because more images would go than it lets go at once"
+    assert sentence(err).startswith("3 of 3 images would go, and at most 50 % may: app:1,")
+    call("hold", "app:1", "sandbox:dev")
+    last, err = said('[[rule]]\nname = "size"\nmax-size = 1\ngrace = "0s"', BOUND)
+    assert re.fullmatch(rf"By policy:    [\d.]+ KiB of 1 image, [\d.]+ KiB too little \({path}\)", last)
+    assert re.fullmatch(
+        r"the bound of size in the policy cannot be kept: all that may go frees [\d.]+ KiB too little",
+        sentence(err),
+    )
+    found = call("df", "--format", "json").json["policy"]
+    assert (found["file"], found["images"], found["missing_for"]) == (str(path), 1, "size")
+    path.write_text("no = 1")
+    broken = call("df")
+    assert broken.code == 0
+    assert "note: what the policy would do is left out: " in broken.err
+    assert call("df", "--check").code == USAGE

@@ -156,6 +156,45 @@ class TestPolicy:
         done = call("prune", "-n", "-q", "--grace", "0s")
         assert (done.code, sorted(done.lines), done.err) == (0, ["app:latest", "example.org/team/tool:2"], "")
 
+    def test_by_the_policy_file(self, home: Path, call: Call) -> None:
+        without = call("prune", "-n", "--policy")
+        assert (without.code, "has no policy" in sentence(without.err)) == (USAGE, True)
+        path = home / "cache-policy.toml"
+        path.write_text(
+            '[keep]\nreferences = ["app:latest"]\n[[rule]]\nname = "ours"\nfilter = "reference=app"\n'
+            'grace = "0s"\n[[rule]]\nname = "old"\nunused-for = "3d"\n'
+        )
+        shown = call("prune", "-n", "--policy")
+        assert shown.code == 0
+        rows = {line.split()[0]: line.partition(" KiB   ")[2] for line in shown.lines[1:4]}
+        assert rows["app:latest"].endswith("kept by the policy")
+        assert rows["app:1"].endswith("ours: idle under a minute")
+        assert rows["example.org/team/tool:2"].endswith("old: idle under a minute, within the grace of 1h")
+        mixed = call("prune", "-n", "--policy", "--keep-last", "1")
+        assert (mixed.code, "give only --max-delete" in sentence(mixed.err)) == (USAGE, True)
+        limited = call("prune", "-y", "--policy", "--max-delete", "0")
+        assert (limited.code, len(call("list", "-q").lines)) == (BOUND, 3)
+        assert sentence(limited.err).startswith("1 of 3 images would go, and at most 0 may: app:1")
+        report = call("prune", "-y", "--policy", "--format", "json").json
+        assert sorted(call("list", "-q").lines) == ["app:latest", "example.org/team/tool:2"]
+        told = call("prunes", "show", report["operation"])
+        assert f"Policy:      rule=policy, file={path}, rules=ours old, keep=reference=app:latest" in told.out
+        assert "ours: idle under a minute" in told.out
+        assert "Because:       ours: idle under a minute" in call("why", "app:1").out
+        assert (
+            "By policy:     it stays (old: idle under a minute, within the grace of 1h); it goes in"
+            in call("why", "example.org/team/tool:2").out
+        )
+
+    def test_a_bound_of_the_policy_takes_all_that_may_go(self, home: Path, call: Call) -> None:
+        call("hold", "app:1", "sandbox:dev")
+        (home / "cache-policy.toml").write_text('[[rule]]\nname = "size"\nmax-size = 1\ngrace = "0s"\n')
+        done = call("prune", "-y", "-q", "--policy")
+        assert (done.code, done.out) == (BOUND, "")
+        assert sentence(done.err).startswith("the bound of size in the policy cannot be kept: all that may")
+        assert sorted(call("list", "-q").lines) == ["app:1", "app:latest"]
+        assert call("prune", "-n", "--policy").code == BOUND
+
     def test_orphans_only(self, home: Path, call: Call) -> None:
         stray = home / "cache" / "layers" / f"sha256_{'ab' * 32}.erofs"
         stray.write_bytes(bytes(5000))

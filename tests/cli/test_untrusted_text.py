@@ -115,6 +115,11 @@ def hostile(own_home: Path, tmp_path: Path) -> dict[str, Any]:
     for kind in layout.folders.values():
         kind.mkdir(parents=True, exist_ok=True)
         (kind / HOSTILE.replace("/", "_")).write_bytes(b"foreign")
+    as_toml = "".join(f"\\u{ord(each):04x}" for each in HOSTILE)
+    (folder / "hostile.toml").write_text(
+        f'"{as_toml}" = 1\n[keep]\nreferences = ["{as_toml}"]\n[[rule]]\nname = "{as_toml}"\n'
+        f'filter = "{as_toml}"\nunused-for = "{as_toml}"\nkeep-last = "{as_toml}"\n"{as_toml}" = 2\n'
+    )
     return {"archive": archive, "operation": operation, "folder": folder}
 
 
@@ -137,6 +142,14 @@ def commands(at: dict[str, Any]) -> dict[str, list[list[object]]]:
         "holders": [["holders"], ["holders", HOSTILE]],
         "pin": [["pin", "evil:1", "--reason", HOSTILE], ["pin", HOSTILE], ["pin", "a", "--until", HOSTILE]],
         "unpin": [["unpin", "never:1"], ["unpin", HOSTILE]],
+        "policy": [
+            ["policy", "init"],
+            ["policy", "show"],
+            ["policy", "test", "evil:1"],
+            ["policy", "test", HOSTILE],
+            ["policy", "check", folder / "hostile.toml"],
+            ["policy", "check", HOSTILE],
+        ],
         "pins": [["pins"], ["pins", "--as-of", HOSTILE]],
         "diff": [["diff", "@1"], ["diff", HOSTILE]],
         "why": [["why", target] for target in ("evil:1", "gone:1", "failed:1", EVIL.digest, HOSTILE)],

@@ -280,7 +280,7 @@ class TestByRules:
         ("words", "said"),
         [
             ("--exclude app --grace 0s", "it stays (excluded)"),
-            ("--filter reference=other", "it is not selected"),
+            ("--filter reference=other", "it stays: no rule selects it"),
             ("--keep-last 1 --grace 0s", "it stays (the last of app)"),
             ("--max-size 1TiB --grace 0s", "it stays (idle under a minute, and its room is not needed)"),
         ],

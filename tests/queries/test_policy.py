@@ -7,11 +7,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from msb_cache.errors import InvalidConfigError, InvalidReferenceError
-from msb_cache.queries.policy import matcher, parse_size, rules_of
-from msb_cache.retention.policy import PrunePolicy
-from msb_cache.retention.rules import Rules, Share
+from msb_cache.queries.policy import limit_of, marks_of, matcher, parse_size, rule_of, rules_of
+from msb_cache.retention.policy import CachePolicy, NamedRule, PrunePolicy, Watermarks
+from msb_cache.retention.rules import Limit, Rules, Share
 
 SECOND = 10**9
 HOUR = 3600 * SECOND
@@ -22,7 +23,14 @@ PYTHON, API = "docker.io/library/python:3.12", "ghcr.io/acme/api:3"
 
 
 def rules(**given: Any) -> Rules:
-    return rules_of(PrunePolicy(**given), NOW)
+    return rule_of(PrunePolicy(**given), NOW)
+
+
+def limit(most: str | int) -> int | Share:
+    found = limit_of(PrunePolicy(max_delete=most))
+    assert found is not None
+    assert found.of_at_least == 0
+    return found.most
 
 
 @pytest.mark.parametrize(
@@ -76,7 +84,6 @@ def test_what_a_policy_means() -> None:
         min_free="10%",
         grace="5m",
         best_effort=True,
-        max_delete="50%",
     )
     assert found == Rules(
         unused_for=14 * DAY,
@@ -87,7 +94,6 @@ def test_what_a_policy_means() -> None:
         min_free=Share(10.0),
         grace=300 * SECOND,
         best_effort=True,
-        max_delete=Share(50.0),
     )
     assert rules() == Rules(grace=HOUR)
     assert rules(grace="0s").grace == 0
@@ -105,12 +111,12 @@ def test_what_a_policy_means() -> None:
 )
 def test_shares(given: str, expected: Share) -> None:
     assert rules(min_free=given).min_free == expected
-    assert rules(max_delete=given).max_delete == expected
+    assert limit(given) == expected
 
 
 @pytest.mark.parametrize(("given", "expected"), [(0, 0), (7, 7), ("7", 7), (" 100 ", 100)])
 def test_counts(given: str | int, expected: int) -> None:
-    assert rules(max_delete=given).max_delete == expected
+    assert limit(given) == expected
 
 
 @pytest.mark.parametrize(
@@ -164,8 +170,75 @@ def test_counts(given: str | int, expected: int) -> None:
     ids=repr,
 )
 def test_what_makes_no_sense(given: dict[str, Any]) -> None:
+    meaning = limit_of if "max_delete" in given else lambda policy: rule_of(policy, NOW)
     with pytest.raises(InvalidConfigError):
-        rules(**given)
+        meaning(PrunePolicy(**given))
+
+
+@pytest.mark.parametrize(
+    ("limit", "going", "total", "allowed"),
+    [
+        (Limit(3), 3, 3, True),
+        (Limit(3), 4, 100, False),
+        (Limit(0), 0, 0, True),
+        (Limit(Share(90)), 9, 10, True),
+        (Limit(Share(90)), 10, 10, False),
+        (Limit(Share(90), 10), 10, 10, False),
+        (Limit(Share(90), 10), 9, 9, True),
+        (Limit(Share(0)), 1, 1000, False),
+    ],
+)
+def test_how_much_may_go(limit: Limit, going: int, total: int, allowed: bool) -> None:
+    assert limit.allows(going, total) is allowed
+
+
+def test_a_policy_has_a_brake_and_a_prune_none() -> None:
+    assert limit_of(PrunePolicy()) is None
+    assert limit_of(CachePolicy()) == Limit(Share(90.0), 10)
+    assert limit_of(CachePolicy(max_delete=5)) == Limit(5)
+    assert limit_of(CachePolicy(max_delete="100%")) == Limit(Share(100.0))
+
+
+def test_rules_of_a_file_are_named_take_what_may_go_and_keep_what_is_kept() -> None:
+    policy = CachePolicy(
+        rules=(
+            NamedRule(name="ci", rule=PrunePolicy(unused_for="1d", filter=("label=ci",))),
+            NamedRule(name="room", rule=PrunePolicy(max_size="1k")),
+        ),
+        keep=("reference=python", "digest=ab12"),
+        watermarks=Watermarks(high="85%", low="80%"),
+    )
+    found = rules_of(policy, NOW)
+    assert [each.name for each in found] == ["ci", "room", "watermarks"]
+    assert [each.best_effort for each in found] == [True, True, True]
+    assert [each.needs_labels for each in found] == [True, False, False]
+    for each in found:
+        assert each.protects is not None
+        assert each.protects([PYTHON], "sha256:0", {})
+        assert each.protects([API], DIGEST, {})
+        assert not each.protects([API], "sha256:0", {})
+    assert all(each.needs_labels for each in rules_of(replace(policy, keep=("label=a",)), NOW))
+    assert [each.protects for each in rules_of(replace(policy, keep=()), NOW)] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "expected"),
+    [
+        ("85%", "80%", {"starts_at": Share(85.0), "min_free": Share(20.0)}),
+        ("2k", 1024, {"starts_at": 2048, "max_size": 1024}),
+    ],
+)
+def test_watermarks(high: str, low: str | int, expected: dict[str, Any]) -> None:
+    found = marks_of(Watermarks(high=high, low=low))
+    assert found == Rules(name="watermarks", best_effort=True, **expected)
+
+
+@pytest.mark.parametrize(
+    ("high", "low"), [("80%", "80%"), ("80%", "85%"), ("80%", "1k"), ("1k", "80%"), ("1k", "1k"), ("x", "1k")]
+)
+def test_what_are_no_watermarks(high: str, low: str) -> None:
+    with pytest.raises(InvalidConfigError):
+        marks_of(Watermarks(high=high, low=low))
 
 
 @pytest.mark.parametrize(

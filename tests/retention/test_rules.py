@@ -339,7 +339,7 @@ CASES = [
 
 @pytest.mark.parametrize(("rules", "state", "going", "kept"), CASES)
 def test_who_goes(rules: Rules, state: IndexState, going: set[str], kept: dict[str, str]) -> None:
-    plan = plan_by_rules(rules, state, None, Disk(total_bytes=1))
+    plan = plan_by_rules([rules], state, None, Disk(total_bytes=1))
     assert {each.subject for each in plan.going} == going
     assert {each.rule for each in plan.going} <= {"due"}
     assert {each.subject: each.rule for each in plan.kept} == kept
@@ -361,7 +361,7 @@ def test_a_verdict_says_what_was_looked_at() -> None:
         holders={"L": HELD},
         pins={"b:2": Pin("alice", NOW + 7)},
     )
-    plan = plan_by_rules(Rules(keep_last=1, grace=1), state, None, Disk())
+    plan = plan_by_rules([Rules(keep_last=1, grace=1)], state, None, Disk())
     assert plan.going == (Verdict("a:1", "due", (), 3, 9, 2, None, images["a:1"][1]),)
     assert sorted(plan.kept, key=lambda each: each.subject) == [
         Verdict("a:2", "grace", (), 0, 0, 1, None, images["a:2"][1]),
@@ -369,7 +369,7 @@ def test_a_verdict_says_what_was_looked_at() -> None:
         Verdict("b:2", "pinned", ("alice",), NOW, NOW, 2, NOW + 7, images["b:2"][1]),
     ]
     without = cache({}, ONE, unnamed={"M": 5}, running={"M": HELD}, holders={"M": HELD})
-    (kept,) = plan_by_rules(Rules(grace=0), without, None, Disk()).kept
+    (kept,) = plan_by_rules([Rules(grace=0)], without, None, Disk()).kept
     assert (kept.rule, kept.idle_ns, kept.age_ns, kept.rank) == ("held", None, NOW - 5, None)
 
 
@@ -468,7 +468,7 @@ TEN = layers(w=10, x=10, y=10, z=10)
     ],
 )
 def test_who_goes_for_room(rules: Rules, disk: Disk, going: str, shortfall: int) -> None:
-    plan = plan_by_rules(rules, cache(FOUR, OWN), None, disk)
+    plan = plan_by_rules([rules], cache(FOUR, OWN), None, disk)
     assert "".join(plan.manifests) == going
     assert plan.shortfall == shortfall
     rule = "too-little" if shortfall and not rules.best_effort else "room"
@@ -480,7 +480,7 @@ def test_who_goes_for_room(rules: Rules, disk: Disk, going: str, shortfall: int)
 
 def test_of_those_idle_since_one_time_the_first_by_name_goes() -> None:
     images = {"b:1": ("M", at(1)), "a:1": ("K", at(1)), "b:2": ("N", at(1)), "a:2": ("L", at(1))}
-    plan = plan_by_rules(Rules(max_size=80), cache(images, OWN), None, Disk(TEN, total_bytes=100))
+    plan = plan_by_rules([Rules(max_size=80)], cache(images, OWN), None, Disk(TEN, total_bytes=100))
     assert [*plan.references] == ["a:1", "a:2"]
 
 
@@ -488,14 +488,14 @@ def test_room_is_freed_by_the_set() -> None:
     images = {"a:1": ("K", at(1)), "a:2": ("L", at(2)), "b:1": ("M", at(3))}
     state = cache(images, {"K": "w", "L": "w", "M": "x"})
     disk = Disk(layers(w=50, x=10), total_bytes=100)
-    assert [*plan_by_rules(Rules(max_size=60), state, None, disk).references] == ["a:1", "a:2"]
+    assert [*plan_by_rules([Rules(max_size=60)], state, None, disk).references] == ["a:1", "a:2"]
     held = replace(state, holders={"L": HELD})
-    assert [*plan_by_rules(Rules(max_size=90), held, None, disk).references] == ["b:1"]
-    assert plan_by_rules(Rules(max_size=60), held, None, disk).shortfall == 30
+    assert [*plan_by_rules([Rules(max_size=90)], held, None, disk).references] == ["b:1"]
+    assert plan_by_rules([Rules(max_size=60)], held, None, disk).shortfall == 30
 
 
 def test_files_are_not_looked_at_without_a_bound() -> None:
-    plan = plan_by_rules(Rules(grace=0), cache(FOUR, OWN), None, None)  # type: ignore[arg-type]
+    plan = plan_by_rules([Rules(grace=0)], cache(FOUR, OWN), None, None)  # type: ignore[arg-type]
     assert len(plan.references) == 4
 
 
@@ -549,6 +549,8 @@ def reasons(
         "running": digest in state.running,
         "pinned": bool({*names, digest} & {*state.pins}),
         "excluded": rules.excludes is not None and rules.excludes(names, digest),
+        "protected": rules.protects is not None
+        and rules.protects(names, digest, state.labels.get(digest, {})),
         "grace": idle < rules.grace,
         "unused-for": rules.unused_for is not None and idle < rules.unused_for,
         "older-than": rules.older_than is not None and max(0, now - facts.since) < rules.older_than,
@@ -570,6 +572,16 @@ def needed(rules: Rules, disk: Disk) -> float:
     return max(lacking) - disk.going_anyway_bytes
 
 
+def begins(mark: int | Share | None, disk: Disk) -> bool:
+    """Whether so much is used that the bound is asked for."""
+    if mark is None:
+        return True
+    if isinstance(mark, Share):
+        used = disk.capacity_bytes - disk.free_bytes - disk.going_anyway_bytes
+        return used / disk.capacity_bytes >= mark.percent / 100
+    return disk.total_bytes - disk.going_anyway_bytes >= mark
+
+
 def expected(rules: Rules, state: IndexState, disk: Disk) -> Expected:
     kept, candidates = {}, []
     for subject, digest, facts, names in considered(rules, state):
@@ -581,6 +593,8 @@ def expected(rules: Rules, state: IndexState, disk: Disk) -> Expected:
     order = [subject for _, subject in sorted(candidates)]
     if rules.max_size is None and rules.min_free is None:
         return Expected({*order}, kept, 0, {*order})
+    if not begins(rules.starts_at, disk):
+        return Expected(set(), kept | {subject: {"room"} for subject in order}, 0, {*order})
     wanted = needed(rules, disk)
     if wanted > freed(state, disk, order):
         shortfall = int(wanted) - freed(state, disk, order)
@@ -614,7 +628,9 @@ rules_without_bound = st.builds(
     grace=st.integers(0, 4),
     selects=st.none() | some,
     excludes=st.none() | some,
+    protects=st.none() | some,
 )
+marks = st.none() | st.integers(0, 60) | st.builds(Share, st.sampled_from((0.0, 12.5, 50.0, 100.0)))
 
 
 @st.composite
@@ -624,6 +640,7 @@ def all_rules(draw: st.DrawFn) -> Rules:
         max_size=draw(sizes),
         min_free=draw(sizes | st.builds(Share, st.sampled_from((0.0, 12.5, 33.3, 100.0)))),
         best_effort=draw(st.booleans()),
+        starts_at=draw(marks),
     )
 
 
@@ -650,14 +667,76 @@ def check(plan: Plan, state: IndexState, wanted: Expected) -> None:
 @given(all_rules(), caches(), disks())
 @settings(max_examples=150, deadline=None)
 def test_a_plan_is_what_the_rules_say(rules: Rules, state: IndexState, disk: Disk) -> None:
-    check(plan_by_rules(rules, state, None, disk), state, expected(rules, state, disk))
+    check(plan_by_rules([rules], state, None, disk), state, expected(rules, state, disk))
+
+
+def without(state: IndexState, going: Collection[str]) -> IndexState:
+    """A cache when images have gone."""
+    left = manifests_left(state, going)
+    return cache(
+        {name: (digest, state.facts[name]) for name, digest in state.references.items() if name not in going},
+        {digest: own for digest, own in state.manifests.items() if digest in left},
+        unnamed={digest: state.facts[digest].since for digest in unnamed(state) if digest in left},
+        holders=state.holders,
+        running=state.running,
+        pins=state.pins,
+        labels=state.labels,
+        kept_by_msb=state.kept_by_msb,
+    )
+
+
+@given(st.lists(all_rules(), min_size=2, max_size=3), caches(), disks())
+@settings(max_examples=200, deadline=None)
+def test_each_rule_sees_what_those_before_it_left(
+    several: Sequence[Rules], state: IndexState, disk: Disk
+) -> None:
+    several = [msgspec.structs.replace(rules, name=f"rule {number}") for number, rules in enumerate(several)]
+    plan = plan_by_rules(several, state, None, disk)
+    left, smaller, by, kept, shortfalls = state, disk, dict[str, str](), dict[str, set[str]](), {0}
+    for rules in several:
+        wanted = expected(rules, left, smaller)
+        kept = wanted.kept | kept
+        shortfalls.add(wanted.shortfall)
+        by |= dict.fromkeys(wanted.going, str(rules.name))
+        less = freed(left, smaller, wanted.going)
+        left = without(left, wanted.going)
+        smaller = replace(
+            smaller, total_bytes=smaller.total_bytes - less, free_bytes=smaller.free_bytes + less
+        )
+    check(
+        plan,
+        state,
+        Expected({*by}, {name: why for name, why in kept.items() if name not in by}, max(shortfalls), set()),
+    )
+    assert {each.subject: each.policy_rule for each in plan.going} == by
+    assert (plan.short_of is None) == (plan.shortfall == 0)
+
+
+@given(st.lists(all_rules(), min_size=2, max_size=3), caches(), disks(), st.data())
+@settings(max_examples=150, deadline=None)
+def test_of_what_several_rules_were_shown_to_take_no_more_goes(
+    several: Sequence[Rules], before: IndexState, disk: Disk, data: st.DataObject
+) -> None:
+    several = [msgspec.structs.replace(rules, name=f"rule {number}") for number, rules in enumerate(several)]
+    shown = plan_by_rules(several, before, None, disk)
+    assert plan_by_rules(several, before, shown, disk).going == shown.going
+    later = data.draw(later_than(before))
+    plan = plan_by_rules(several, later, shown, disk)
+    by = {each.subject: each for each in shown.going}
+    for each in plan.going:
+        assert by[each.subject].policy_rule == each.policy_rule
+        assert not used_since(by[each.subject], later.facts[each.subject].idle_since)
+    assert plan.references.items() <= shown.references.items()
+    assert {*plan.manifests} <= {*shown.manifests}
+    left = [own for digest, own in later.manifests.items() if digest not in plan.manifests]
+    assert not {*plan.layers} & {layer for own in left for layer in own}
 
 
 @given(all_rules(), caches(), disks())
 @settings(max_examples=150, deadline=None)
 def test_the_same_again_takes_nothing_more(rules: Rules, state: IndexState, disk: Disk) -> None:
     """Neither for room nor of the last ones: those that are left are no later than before among fewer."""
-    plan = plan_by_rules(rules, state, None, disk)
+    plan = plan_by_rules([rules], state, None, disk)
     going = {each.subject for each in plan.going}
     less = freed(state, disk, going)
     done = cache(
@@ -680,7 +759,7 @@ def test_the_same_again_takes_nothing_more(rules: Rules, state: IndexState, disk
         free_bytes=disk.free_bytes + taken,
         going_anyway_bytes=disk.going_anyway_bytes if taken == less else 0,
     )
-    again = plan_by_rules(rules, done, None, smaller)
+    again = plan_by_rules([rules], done, None, smaller)
     assert again.going == ()
     assert again.empty
 
@@ -692,7 +771,7 @@ def test_msb_is_not_made_to_delete_layers_of_what_it_does_not_know(
 ) -> None:
     if bounded:
         rules = msgspec.structs.replace(rules, max_size=0, best_effort=True)
-    check_layers_of_unknown(state, plan_by_rules(rules, state, None, Disk(total_bytes=1)))
+    check_layers_of_unknown(state, plan_by_rules([rules], state, None, Disk(total_bytes=1)))
 
 
 def check_layers_of_unknown(state: IndexState, plan: Plan) -> None:
@@ -772,9 +851,9 @@ def later_than(draw: st.DrawFn, before: IndexState) -> IndexState:
 def test_of_what_was_shown_goes_what_nothing_has_needed_since(
     rules: Rules, before: IndexState, disk: Disk, data: st.DataObject
 ) -> None:
-    shown = plan_by_rules(rules, before, None, disk)
+    shown = plan_by_rules([rules], before, None, disk)
     later = data.draw(later_than(before))
-    plan = plan_by_rules(rules, later, shown, disk)
+    plan = plan_by_rules([rules], later, shown, disk)
     still = expected(msgspec.structs.replace(rules, max_size=None, min_free=None), later, disk).candidates
     going = set()
     for each in shown.going:
@@ -805,18 +884,18 @@ def test_of_what_was_shown_goes_what_nothing_has_needed_since(
 def test_what_came_or_was_used_since_keeps_its_layers_from_msb(
     rules: Rules, before: IndexState, data: st.DataObject
 ) -> None:
-    shown = plan_by_rules(rules, before, None, Disk())
+    shown = plan_by_rules([rules], before, None, Disk())
     later = data.draw(later_than(before))
-    check_layers_of_unknown(later, plan_by_rules(rules, later, shown, Disk()))
+    check_layers_of_unknown(later, plan_by_rules([rules], later, shown, Disk()))
 
 
 def test_a_use_since_a_plan_was_shown_keeps_the_layers_of_what_msb_does_not_know() -> None:
     own = {"M": "x", "N": "x"}
     before = cache({"a:1": ("M", at(0)), "b:1": ("N", at(0))}, own, unknown=["a:1", "M"], kept_by_msb=True)
-    shown = plan_by_rules(Rules(grace=2), before, None, Disk())
+    shown = plan_by_rules([Rules(grace=2)], before, None, Disk())
     assert {*shown.references} == {"a:1", "b:1"}
     later = replace(before, now_ns=NOW + 5, facts={**before.facts, "a:1": at(NOW + 1)})
-    plan = plan_by_rules(Rules(grace=2), later, shown, Disk())
+    plan = plan_by_rules([Rules(grace=2)], later, shown, Disk())
     assert {each.subject: (each.rule, each.by) for each in plan.kept} == {
         "a:1": ("used-since", ()),
         "b:1": ("shared", ("M",)),
@@ -826,16 +905,16 @@ def test_a_use_since_a_plan_was_shown_keeps_the_layers_of_what_msb_does_not_know
 
 def test_what_points_elsewhere_since_a_plan_was_shown_stays_however_late_that_was_learned() -> None:
     state = cache({"a:1": ("M", at(5)), "b:1": ("N", at(5))}, TWO)
-    shown = plan_by_rules(Rules(grace=0), state, None, Disk())
+    shown = plan_by_rules([Rules(grace=0)], state, None, Disk())
     later = replace(state, references={"a:1": "N", "b:1": "N"}, facts={**state.facts, "M": at(5)})
-    assert [*plan_by_rules(Rules(grace=0), later, shown, Disk()).references] == ["b:1"]
+    assert [*plan_by_rules([Rules(grace=0)], later, shown, Disk()).references] == ["b:1"]
 
 
 def test_what_was_shown_to_stay_for_room_stays() -> None:
     rules, state, disk = Rules(max_size=80), cache(FOUR, OWN), Disk(TEN, total_bytes=100)
-    shown = plan_by_rules(rules, state, None, disk)
+    shown = plan_by_rules([rules], state, None, disk)
     later = replace(state, facts={**state.facts, "a:1": at(NOW)})
-    plan = plan_by_rules(rules, later, shown, Disk(TEN, total_bytes=100))
+    plan = plan_by_rules([rules], later, shown, Disk(TEN, total_bytes=100))
     assert [*plan.references] == ["a:2"]  # and no other one in the place of what was used
     assert {each.subject: each.rule for each in plan.kept} == {
         "a:1": "used-since",
@@ -870,7 +949,7 @@ def test_when_an_image_goes_it_is_a_candidate_and_not_before(rules: Rules, state
     at_times = {now: candidates(rules, state, now) for now in range(NOW * 3)}
     for subject in state.facts:
         digest = state.references.get(subject, subject)
-        found = goes_at(rules, state, subject, digest)
+        found = goes_at([rules], state, subject, digest)
         when = [now for now, going in at_times.items() if subject in going]
         if when == [*at_times]:
             assert found is not None
@@ -884,7 +963,7 @@ def test_when_an_image_goes() -> None:
 
     def when(rules: Rules, subject: str = "a:1", **more: Collection[object]) -> int | None:
         state = replace(cache(images, TWO), **more)  # type: ignore[arg-type]
-        return goes_at(rules, state, subject, state.references.get(subject, subject))
+        return goes_at([rules], state, subject, state.references.get(subject, subject))
 
     assert when(Rules(unused_for=100)) == 105
     assert when(Rules(unused_for=100, grace=200)) == 205
@@ -899,6 +978,6 @@ def test_when_an_image_goes() -> None:
     assert when(Rules(unused_for=100), subject="c:1") is None
     # Nothing is waited for: not even that the time comes at which it is said to have been used.
     future = cache({"a:1": ("M", at(NOW + 9))}, ONE)
-    assert goes_at(Rules(keep_last_by="used"), future, "a:1", "M") == NOW
+    assert goes_at([Rules(keep_last_by="used")], future, "a:1", "M") == NOW
     pinned = replace(future, pins={"a:1": Pin("alice", NOW + 1)})
-    assert goes_at(Rules(unused_for=0), pinned, "a:1", "M") == NOW + 1
+    assert goes_at([Rules(unused_for=0)], pinned, "a:1", "M") == NOW + 1

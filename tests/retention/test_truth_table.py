@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
-from msb_cache.cli.rules import policy_of
 from msb_cache.cli.prune import COMMAND
+from msb_cache.cli.rules import policy_of
 from msb_cache.commands.prune import planner
 from msb_cache.projections.state import ImageFacts, IndexState, Pin
 from msb_cache.queries.policy import parse_size, rules_of
@@ -76,7 +76,7 @@ def duration(text: str) -> int:
 def policy_in(options: str) -> PrunePolicy:
     """What the command line makes of options; not those that are no part of a policy."""
     given = COMMAND.make_context("prune", shlex.split(options.strip("`"))).params
-    others = {"yes", "dry_run", "orphans", "orphans_only", "reason", "format_", "quiet"}
+    others = {"yes", "dry_run", "by_policy", "orphans", "orphans_only", "reason", "format_", "quiet"}
     return policy_of({name: value for name, value in given.items() if name not in others})
 
 
@@ -112,7 +112,7 @@ def test_a_row_is_true(row: Row) -> None:
     assert row.besides in ("", "held", "running", "pinned", "without a reference")
     policy, state = policy_in(row.options), index_of(row)
     subject = NAME if NAME in state.references else DIGEST
-    plan = planner(policy, rules_of(policy, NOW))(state, None, Disk())
+    plan = planner(rules_of(policy, NOW) if policy.has_rules else None)(state, None, Disk())
     goes = subject in plan.references or subject in plan.manifests
     kept = {verdict.subject: verdict.rule for verdict in plan.kept}
     taken = {verdict.subject: verdict.rule for verdict in plan.going}

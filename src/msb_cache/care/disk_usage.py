@@ -21,9 +21,10 @@ from msb_cache.artifacts.files import BLOCK
 from msb_cache.artifacts.flat import FlatRefs
 from msb_cache.artifacts.kinds import FLAT, KINDS, Kind, Need, needing
 from msb_cache.artifacts.layout import Layout, lease_path
-from msb_cache.errors import MicrosandboxError
+from msb_cache.errors import BoundNotKeptError, MicrosandboxError
 from msb_cache.projections import images
 from msb_cache.projections.state import EMPTY, IndexState
+from msb_cache.queries import policy_file
 from msb_cache.queries.resolve import seen_name
 from msb_cache.retention.plan import Bounds, never_goes, plan_prune
 from msb_cache.retention.policy import PrunePolicy
@@ -113,6 +114,26 @@ class LogUsage(Struct, frozen=True):
     bytes_per_month: int | None
 
 
+class PolicyUsage(Struct, frozen=True):
+    """What the home's policy file would do now. Sizes in bytes.
+
+    Attributes:
+        file: its path.
+        images: how many images would go.
+        reclaimable_bytes: what would come free.
+        missing_bytes: how much too little that is for a bound of the policy; 0: all are kept.
+        missing_for: the name of the rule whose bound that is.
+        refused: why nothing would go: more would than the policy lets go at once.
+    """
+
+    file: str
+    images: int
+    reclaimable_bytes: int
+    missing_bytes: int = 0
+    missing_for: str | None = None
+    refused: str | None = None
+
+
 class DiskUsage(Struct, frozen=True):
     """What a home takes of the disk. Sizes in bytes.
 
@@ -128,6 +149,7 @@ class DiskUsage(Struct, frozen=True):
         prune_bytes: what a prune would free of the disk now.
         orphans_bytes: what one with ``--orphans`` would free besides.
         notes: sentences about what could not be read or told.
+        policy: what the policy file would do; None: there is none, or it cannot be told, which is noted.
     """
 
     images: tuple[ImageUsage, ...]
@@ -138,6 +160,7 @@ class DiskUsage(Struct, frozen=True):
     prune_bytes: int
     orphans_bytes: int
     notes: tuple[str, ...] = ()
+    policy: PolicyUsage | None = None
 
 
 def category_of(kind: str) -> str:
@@ -207,6 +230,7 @@ def disk_usage(session: Session) -> DiskUsage:
     plain, added = artifacts.going()
     by_prune, by_orphans = artifacts.free(plain), artifacts.free(added)
     cache = disk.sums.categories(by_prune + by_orphans)
+    policy = _policy(session, disk.notes)
     return DiskUsage(
         images=_images(state, artifacts, running),
         cache=cache,
@@ -216,7 +240,28 @@ def disk_usage(session: Session) -> DiskUsage:
         prune_bytes=by_prune.total() * BLOCK,
         orphans_bytes=by_orphans.total() * BLOCK,
         notes=tuple(disk.notes),
+        policy=policy,
     )
+
+
+def _policy(session: Session, notes: list[str]) -> PolicyUsage | None:
+    path = policy_file.find(session.layout)
+    if path is None:
+        return None
+    from msb_cache.commands.prune import Prune
+
+    try:
+        asked = Prune(session, policy_file.read(path))
+        shown = asked.preview()
+    except (MicrosandboxError, OSError) as error:
+        notes.append(f"what the policy would do is left out: {error}")
+        return None
+    refused = None
+    try:
+        asked.check(shown)
+    except BoundNotKeptError as error:
+        refused = str(error)
+    return PolicyUsage(path, len(shown.going), shown.freed_bytes, asked.shortfall, asked.short_of, refused)
 
 
 class _Sums:

@@ -1,10 +1,11 @@
-"""Prune: by a policy, or of all that nothing uses; and what a prune would do.
+"""Prune: by rules, by a policy file, or of all that nothing uses; and what a prune would do.
 
 Which images go, ``retention`` decides, and the engine that the home has deletes them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from msb_cache.commands import reports
@@ -12,12 +13,12 @@ from msb_cache.engines.decision import Confirm, Planner, Preview, Report
 from msb_cache.errors import BoundNotKeptError, InvalidConfigError
 from msb_cache.models import ImagePruneReport
 from msb_cache.projections.state import IndexState
-from msb_cache.queries.policy import rules_of
+from msb_cache.queries.policy import limit_of, rules_of
 from msb_cache.queries.resolve import shown_name
 from msb_cache.retention.plan import Plan, plan_prune
-from msb_cache.retention.policy import PrunePolicy
+from msb_cache.retention.policy import CachePolicy, PrunePolicy
 from msb_cache.retention.room import Files
-from msb_cache.retention.rules import Rules, Share, plan_by_rules
+from msb_cache.retention.rules import Limit, Rules, Share, plan_by_rules
 from msb_cache.session import Session
 from msb_cache.wording import plural, size
 
@@ -30,7 +31,7 @@ class Prune:
 
     Args:
         session: the home.
-        policy: its rules.
+        policy: its rules, or what a policy file says.
         orphans: delete files that the index does not name as well.
         orphans_only: delete those, and no image.
 
@@ -39,31 +40,38 @@ class Prune:
     """
 
     def __init__(
-        self, session: Session, policy: PrunePolicy, *, orphans: bool = False, orphans_only: bool = False
+        self,
+        session: Session,
+        policy: PrunePolicy | CachePolicy,
+        *,
+        orphans: bool = False,
+        orphans_only: bool = False,
     ) -> None:
         self.shortfall = 0
         """How many bytes too few what was deleted, or would be, frees for the bound."""
+        self.short_of: str | None = None
+        """The name of the policy file's rule that asks for that room."""
         self._session = session
         self._orphans = orphans or orphans_only
         self._rules = rules_of(policy, session.ledger.clock())
         if orphans_only and policy != PrunePolicy():
             raise InvalidConfigError("orphans-only takes no image, so it goes with no rule and no limit")
-        self._planner = Planner(_nothing) if orphans_only else planner(policy, self._rules)
-        self._policy: dict[str, Any] = {
-            "rule": "policy" if policy.has_rules else "unused",
-            **policy.recorded(),
-        }
+        self._limit = limit_of(policy)
+        by_rules = isinstance(policy, CachePolicy) or policy.has_rules
+        self._planner = Planner(_nothing) if orphans_only else planner(self._rules if by_rules else None)
+        self.policy: dict[str, Any] = {"rule": "policy" if by_rules else "unused", **policy.recorded()}
+        """What the log keeps of it."""
         if orphans_only:
-            self._policy["rule"] = "orphans"
+            self.policy["rule"] = "orphans"
         elif orphans:
-            self._policy["orphans"] = True
+            self.policy["orphans"] = True
 
     def preview(self) -> Preview:
         """Return what it would delete and keep now; changes and records nothing."""
         self._session.observe()
         self._say_the_clock()
         shown = self._session.engine().plan(self._planner, orphans=self._orphans)
-        self.shortfall = shown.plan.shortfall
+        self._take_down(shown)
         return shown
 
     def check(self, shown: Preview) -> None:
@@ -72,7 +80,7 @@ class Prune:
         Raises:
             BoundNotKeptError: says by how much, or what it would take.
         """
-        _check(self._rules, shown)
+        _check(self._rules, self._limit, shown)
 
     def run(self, *, confirm: Confirm | None = None, report: Report | None = None) -> ImagePruneReport:
         """Delete; parameters, result and errors as for ``ImageCache.prune``."""
@@ -83,19 +91,23 @@ class Prune:
             self.check(shown)
             return confirm is None or confirm(shown)
 
-        asks = confirm is not None or self._rules.bounded or self._rules.max_delete is not None
+        bounded = any(rules.bounded for rules in self._rules)
+        asks = confirm is not None or bounded or self._limit is not None
         operation, shown = self._session.engine().delete(
             self._planner,
             kind="prune",
-            policy=self._policy,
+            policy=self.policy,
             orphans=self._orphans,
             confirm=confirmed if asks else None,
             report=report,
         )
-        self.shortfall = shown.plan.shortfall
+        self._take_down(shown)
         if operation is None:
             self.check(shown)
         return reports.of_operation(self._session, operation, shown)
+
+    def _take_down(self, shown: Preview) -> None:
+        self.shortfall, self.short_of = shown.plan.shortfall, shown.plan.short_of
 
     def _say_the_clock(self) -> None:
         if not self._planner.facts:
@@ -105,15 +117,16 @@ class Prune:
                 self._session.corrected_time(connection)
 
 
-def planner(policy: PrunePolicy, rules: Rules) -> Planner:
-    """Return what makes the plan of a policy."""
-    if not policy.has_rules:
+def planner(several: Sequence[Rules] | None) -> Planner:
+    """Return what makes the plan of a prune by rules; None: of all that nothing uses."""
+    if several is None:
         return Planner(_unused)
 
     def plan(state: IndexState, shown: Plan | None, files: Files) -> Plan:
-        return plan_by_rules(rules, state, shown, files)
+        return plan_by_rules(several, state, shown, files)
 
-    return Planner(plan, facts=True, labels=rules.needs_labels, chooses=True)
+    labels = any(rules.needs_labels for rules in several)
+    return Planner(plan, facts=True, labels=labels, chooses=True)
 
 
 def _unused(state: IndexState, shown: Plan | None, files: Files) -> Plan:
@@ -124,22 +137,24 @@ def _nothing(state: IndexState, shown: Plan | None, files: Files) -> Plan:
     return Plan(naming=state.naming)
 
 
-def _check(rules: Rules, shown: Preview) -> None:
+def _check(several: Sequence[Rules], limit: Limit | None, shown: Preview) -> None:
     plan, state = shown.plan, shown.state
-    if plan.shortfall and not rules.best_effort:
+    if plan.shortfall and not all(rules.best_effort for rules in several):
         raise BoundNotKeptError(
             f"all that may go frees {size(plan.shortfall)} too little, so nothing was deleted; "
             "`--best-effort` deletes it all the same"
         )
-    if rules.max_delete is None:
+    if limit is None:
         return
-    going, most = shown.going, rules.max_delete
+    going, most = shown.going, limit.most
     count, total = len(going), len(state.references) + len(state.unreferenced)
-    if count * 100 > total * most.percent if isinstance(most, Share) else count > most:
+    if not limit.allows(count, total):
         listed = ", ".join(shown_name(state.naming, each) for each in going[:_NAMED])
         more = f" and {count - _NAMED:,} more" if count > _NAMED else ""
+        by_default = limit.of_at_least > 0
+        hint = "; `--max-delete 100%`, or max-delete in the policy, would allow it" if by_default else ""
         allowed = f"{most.percent:g} %" if isinstance(most, Share) else f"{most:,}"
         raise BoundNotKeptError(
             f"{count:,} of {plural(total, 'image')} would go, and at most {allowed} may: {listed}{more}; "
-            "nothing was deleted"
+            f"nothing was deleted{hint}"
         )

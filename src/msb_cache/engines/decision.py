@@ -90,6 +90,7 @@ class ImageVerdict(Struct, frozen=True, kw_only=True):
         until_ns: when its pin ends, in ns since the epoch, UTC.
         size_bytes: what all its files take of the disk.
         freed_bytes: what of that comes free; 0 for what stays.
+        policy_rule: the name of the policy file's rule that decides.
     """
 
     reference: str | None
@@ -104,6 +105,7 @@ class ImageVerdict(Struct, frozen=True, kw_only=True):
     until_ns: int | None
     size_bytes: int
     freed_bytes: int
+    policy_rule: str | None = None
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,7 @@ def _image_verdict(
         until_ns=verdict.until_ns,
         size_bytes=size,
         freed_bytes=freed,
+        policy_rule=verdict.policy_rule,
     )
 
 
@@ -243,6 +246,7 @@ def judged(plan: Plan, verdicts: Sequence[Verdict]) -> list[ev.Judged]:
             age_ns=each.age_ns,
             rank=each.rank,
             until_ns=each.until_ns,
+            policy_rule=each.policy_rule,
         )
         for each in verdicts
     ]

@@ -1,4 +1,4 @@
-"""What a prune's policy means: its durations, sizes, shares and selections, as rules."""
+"""What a policy means: its durations, sizes, shares and selections, as rules."""
 
 from __future__ import annotations
 
@@ -8,13 +8,24 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import get_args
 
+from msgspec.structs import replace
+
 from msb_cache.errors import InvalidConfigError, InvalidReferenceError
 from msb_cache.oci.digest import shown
 from msb_cache.oci.reference import Reference
 from msb_cache.queries import resolve
 from msb_cache.queries.times import parse_duration
-from msb_cache.retention.policy import GRACE, By, PrunePolicy
-from msb_cache.retention.rules import Rules, Share, repository
+from msb_cache.retention.policy import (
+    BRAKE,
+    BRAKE_FROM,
+    GRACE,
+    WATERMARKS,
+    By,
+    CachePolicy,
+    PrunePolicy,
+    Watermarks,
+)
+from msb_cache.retention.rules import Limit, Rules, Share, repository
 
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kmgtp]?)(i?b?)", re.IGNORECASE)
 _POWERS = "kmgtp"
@@ -29,8 +40,33 @@ Names = Sequence[str]
 Labels = Mapping[str, str]
 
 
-def rules_of(policy: PrunePolicy, now_ns: int) -> Rules:
-    """Return what a policy means.
+def rules_of(policy: PrunePolicy | CachePolicy, now_ns: int) -> list[Rules]:
+    """Return what a policy means, rule by rule. For a bound of a file's all that may go does, if need be.
+
+    Arguments and errors as for ``rule_of``.
+    """
+    if isinstance(policy, PrunePolicy):
+        return [rule_of(policy, now_ns)]
+    found = [replace(rule_of(each.rule, now_ns), name=each.name, best_effort=True) for each in policy.rules]
+    if policy.watermarks is not None:
+        found.append(replace(marks_of(policy.watermarks), grace=_duration(GRACE, now_ns) or 0))
+    keep = [_Selection([text]) for text in policy.keep]
+    return [_keeping(rules, keep) for rules in found] if keep else found
+
+
+def limit_of(policy: PrunePolicy | CachePolicy) -> Limit | None:
+    """Return how much may go at once; None: all.
+
+    Raises:
+        InvalidConfigError: it is no number of images, and no share.
+    """
+    if policy.max_delete is not None:
+        return Limit(_share_or(policy.max_delete, _count))
+    return None if isinstance(policy, PrunePolicy) else Limit(_share_or(BRAKE, _count), BRAKE_FROM)
+
+
+def rule_of(policy: PrunePolicy, now_ns: int) -> Rules:
+    """Return what a rule means.
 
     Args:
         policy: the policy.
@@ -63,10 +99,38 @@ def rules_of(policy: PrunePolicy, now_ns: int) -> Rules:
         min_free=None if policy.min_free is None else _share_or(policy.min_free, parse_size),
         grace=_duration(policy.grace if policy.grace is not None else GRACE, now_ns) or 0,
         best_effort=policy.best_effort,
-        max_delete=None if policy.max_delete is None else _share_or(policy.max_delete, _count),
         selects=selection if policy.filter else None,
         excludes=_any_of(policy.exclude) if policy.exclude else None,
         needs_labels=selection.needs_labels,
+    )
+
+
+def marks_of(marks: Watermarks) -> Rules:
+    """Return the rule that watermarks are.
+
+    Raises:
+        InvalidConfigError: one is no size and no share, they are of two kinds, or the low one is not lower.
+    """
+    high, low = _share_or(marks.high, parse_size), _share_or(marks.low, parse_size)
+    if isinstance(high, Share) != isinstance(low, Share):
+        raise InvalidConfigError("high and low are both sizes of the cache, or both shares such as 85%")
+    if isinstance(high, Share) and isinstance(low, Share):
+        lower = low.percent < high.percent
+        found = Rules(min_free=Share(100 - low.percent))
+    else:
+        assert isinstance(low, int) and isinstance(high, int)  # noqa: S101, PT018
+        lower, found = low < high, Rules(max_size=low)
+    if not lower:
+        raise InvalidConfigError(f"low is {shown(str(marks.low))}, and has to be less than high")
+    return replace(found, name=WATERMARKS, starts_at=high, best_effort=True)
+
+
+def _keeping(rules: Rules, keep: Sequence[_Selection]) -> Rules:
+    """Return a rule that does not take what any of those selects."""
+    return replace(
+        rules,
+        protects=lambda names, digest, labels: any(each(names, digest, labels) for each in keep),
+        needs_labels=rules.needs_labels or any(each.needs_labels for each in keep),
     )
 
 

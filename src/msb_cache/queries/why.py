@@ -178,7 +178,7 @@ def why(
     store: EventStore,
     target: str,
     index: Callable[[sqlite3.Connection], IndexState],
-    rules: Rules | None = None,
+    rules: Sequence[Rules] | None = None,
     files: Files | None = None,
 ) -> Reasons:
     """Explain a reference; or a digest of a manifest or layer (diff ID or blob), or its beginning.
@@ -239,7 +239,7 @@ class _Asking:
         connection: sqlite3.Connection,
         store: EventStore,
         index: Callable[[sqlite3.Connection], IndexState],
-        rules: Rules | None,
+        rules: Sequence[Rules] | None,
         files: Files | None,
     ) -> None:
         self._connection = connection

@@ -42,6 +42,7 @@ class Verdict(Struct, frozen=True, gc=False):
         rank: its place among the manifests of its repository, the most recent being 1.
         until_ns: when its pin ends, in ns since the epoch.
         facts: what was looked at, where rules were asked.
+        policy_rule: the name of the policy file's rule that it is by.
     """
 
     subject: str
@@ -52,6 +53,7 @@ class Verdict(Struct, frozen=True, gc=False):
     rank: int | None = None
     until_ns: int | None = None
     facts: ImageFacts | None = None
+    policy_rule: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Plan:
         kept: what stays although asked for or considered, and by which rule.
         going: with the rules of a policy, which of them decided of each image that goes.
         shortfall: how many bytes too few all that may go would free for the room that was asked for; then
-            nothing goes.
+            nothing goes, but with best effort.
+        short_of: the name of the rule that this room is asked for by, if it has one.
         naming: what the images' names mean.
         metadata: canonical references of which no image is left, so that their metadata goes.
     """
@@ -78,6 +81,7 @@ class Plan:
     kept: tuple[Verdict, ...] = ()
     going: tuple[Verdict, ...] = ()
     shortfall: int = 0
+    short_of: str | None = None
     naming: Naming = field(default_factory=Naming)
     metadata: Collection[str] = ()
 

@@ -1,4 +1,7 @@
-"""What a person asks of a prune, in the words of the command line; ``queries.policy`` says what they mean."""
+"""What a person asks of a prune, in the words of the command line; ``queries.policy`` says what they mean.
+
+A ``PrunePolicy`` is asked for once. A ``CachePolicy`` stands in a file, and is what a cache is kept small by.
+"""
 
 from __future__ import annotations
 
@@ -73,6 +76,65 @@ class PrunePolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
             found.pop("keep_last_by")
         return found
 
+
+class NamedRule(Struct, frozen=True, kw_only=True):
+    """One rule of a policy file, and the name by which the log tells what went by it."""
+
+    name: str
+    rule: PrunePolicy
+
+
+class Watermarks(Struct, frozen=True, kw_only=True):
+    """When room is made by itself, and until when: sizes of the cache, or shares of its file system in use.
+
+    Attributes:
+        high: once so much is used, the least recently used images go …
+        low: … until no more than this is.
+    """
+
+    high: str | int
+    low: str | int
+
+
+class CachePolicy(Struct, frozen=True, kw_only=True):
+    """What a policy file says; see docs/retention.md.
+
+    Attributes:
+        rules: in order: each sees what those before it left, and what any of them takes goes. A bound that
+            cannot be kept takes all that may go.
+        keep: filters, as a rule has them: what any of them selects, no rule takes.
+        watermarks: the last rule, of all images; None: there is none.
+        max_delete: take nothing if more would go than that; None: ``BRAKE`` of a cache that is not small.
+        source: the file's path; empty: it is from no file.
+        digest: the SHA-256 digest of the file, for the record.
+    """
+
+    rules: tuple[NamedRule, ...] = ()
+    keep: tuple[str, ...] = ()
+    watermarks: Watermarks | None = None
+    max_delete: str | int | None = None
+    source: str = ""
+    digest: str = ""
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what the log keeps of it."""
+        rules = [{"name": each.name, **each.rule.recorded()} for each in self.rules]
+        found: dict[str, Any] = {"file": self.source, "digest": self.digest, "rules": rules}
+        if self.keep:
+            found["keep"] = list(self.keep)
+        if self.watermarks is not None:
+            found["watermarks"] = {"high": self.watermarks.high, "low": self.watermarks.low}
+        found["max_delete"] = BRAKE if self.max_delete is None else self.max_delete
+        return found
+
+
+WATERMARKS = "watermarks"
+"""The name of the rule that the watermarks are."""
+
+BRAKE = "90%"
+"""How much may go at once by a policy file that does not say it …"""
+BRAKE_FROM = 10
+"""… of a cache of at least so many images: of fewer, to lose all is no sign of a mistake."""
 
 GRACE = "1h"
 """The grace where none is given."""

@@ -1,6 +1,7 @@
 """Which images the rules of a policy choose: pure, from one position and one reading of the clock.
 
-An image is a candidate if it is selected and has every age that is given, and nothing protects it. Without a
+Rules go in order: each sees what those before it left, and what any of them takes goes. By one rule, an image
+is a candidate if it is selected and has every age that is given, and nothing protects it. Without a
 bound all candidates go. With one, the least recently used go until the bound holds, and of these the most
 recently used stay whose room is not needed. A manifest without a reference is an image of its own.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -19,9 +20,10 @@ from msb_cache.projections.state import IndexState
 from msb_cache.retention.plan import MSB_ONLY, Bounds, Plan, Verdict, complete, never_goes
 from msb_cache.retention.room import Considered, Files, Room
 
-GRACE, EXCLUDED, YOUNG, RECENT, LAST, NOT_NEEDED = (
+GRACE, EXCLUDED, PROTECTED, YOUNG, RECENT, LAST, NOT_NEEDED = (
     "grace",
     "excluded",
+    "protected",
     "older-than",
     "unused-for",
     "keep-last",
@@ -34,33 +36,58 @@ DUE = "due"
 """The rule of what goes: it meets all that was asked."""
 
 
+class Limit(NamedTuple):
+    """How many images may go, or which share of all, in a cache of at least so many."""
+
+    most: int | Share
+    of_at_least: int = 0
+
+    def allows(self, going: int, total: int) -> bool:
+        """Return whether so many of all may go."""
+        if total < self.of_at_least:
+            return True
+        return (
+            going * 100 <= total * self.most.percent if isinstance(self.most, Share) else going <= self.most
+        )
+
+
 class Share(NamedTuple):
     """A part of a whole, in percent."""
 
     percent: float
 
 
+Selects = Callable[[Sequence[str], str, Mapping[str, str]], bool]
+"""Whether an image is meant, by its names, its manifest's digest and its labels."""
+
+
 class Rules(Struct, frozen=True, kw_only=True):
-    """What a policy means. Durations in ns, sizes in bytes; None: it was not asked for.
+    """What one rule means. Durations in ns, sizes in bytes; None: it was not asked for.
 
     Attributes:
+        name: the rule's name in the policy file; None: it was not named.
+        starts_at: the bound is asked for only once the cache takes so much, or of its file system such a
+            share is used; None: always.
         selects: whether an image is within the selection, by its reference as people see it and canonically,
             its manifest's digest, labels, and whether it is without a reference; None: all are.
         excludes: whether a reference is never taken; None: none is.
-        needs_labels: whether ``selects`` looks at labels.
+        protects: whether an image is out of reach of all rules, asked as ``selects`` is; None: none is.
+        needs_labels: whether ``selects`` or ``protects`` looks at labels.
     """
 
+    name: str | None = None
     unused_for: int | None = None
     older_than: int | None = None
     keep_last: int | None = None
     keep_last_by: Literal["used", "pulled"] = "used"
     max_size: int | None = None
     min_free: int | Share | None = None
+    starts_at: int | Share | None = None
     grace: int = 0
     best_effort: bool = False
-    max_delete: int | Share | None = None
-    selects: Callable[[Sequence[str], str, Mapping[str, str]], bool] | None = None
+    selects: Selects | None = None
     excludes: Callable[[Sequence[str], str], bool] | None = None
+    protects: Selects | None = None
     needs_labels: bool = False
 
     @property
@@ -69,35 +96,116 @@ class Rules(Struct, frozen=True, kw_only=True):
         return self.max_size is not None or self.min_free is not None
 
 
-def plan_by_rules(rules: Rules, state: IndexState, shown: Plan | None, files: Files) -> Plan:
-    """Plan a prune by rules.
+def plan_by_rules(several: Sequence[Rules], state: IndexState, shown: Plan | None, files: Files) -> Plan:
+    """Plan a prune by rules, one after the other.
 
     Args:
-        rules: what the policy means.
-        state: the index, with facts, and with labels if the rules need them.
+        several: what each rule means.
+        state: the index, with facts, and with labels if a rule needs them.
         shown: a plan that was shown before: nothing outside of it goes, and of it not what came to be needed
-            or was used since. The bound is not asked again.
+            or was used since. Bounds are not asked again.
         files: what files take of the disk; looked at only for a bound.
     """
+    kept: dict[str, Verdict] = {}
+    going: dict[str, Verdict] = {}
+    digests: dict[str, str] = {}
+    shortfall, short_of = 0, None
+    for rules, applied in _in_order(several, state, shown, files):
+        # What the first rule says of an image tells most: the last is often one for room, of all images.
+        kept = {verdict.subject: verdict for verdict in applied.judged.kept} | kept
+        going |= {each.subject: applied.judged.verdict(each, DUE) for each in applied.chosen}
+        digests |= {each.subject: each.digest for each in applied.chosen}
+        if applied.lacking > shortfall:
+            shortfall, short_of = applied.lacking, rules.name
+    references = {name: digest for name, digest in digests.items() if name in state.references}
+    manifests = [digest for digest in dict.fromkeys(digests.values()) if digest in state.manifests]
+    staying = [verdict for subject, verdict in kept.items() if subject not in going]
+    plan = complete(state, references, manifests, staying, shown)
+    return replace(plan, going=tuple(going.values()), shortfall=shortfall, short_of=short_of)
+
+
+class RuleVerdict(NamedTuple):
+    """What one rule of several makes of an image: whether it goes, and why; None: it is not selected."""
+
+    rule: str | None
+    goes: bool
+    verdict: Verdict | None
+
+
+def verdicts_on(subject: str, several: Sequence[Rules], state: IndexState, files: Files) -> list[RuleVerdict]:
+    """Return what each rule makes of an image, or of a manifest without a reference, until it goes."""
+    found = []
+    for rules, applied in _in_order(several, state, None, files):
+        going = next((each for each in applied.chosen if each.subject == subject), None)
+        if going is not None:
+            found.append(RuleVerdict(rules.name, True, applied.judged.verdict(going, DUE)))
+            break
+        kept = next((each for each in applied.judged.kept if each.subject == subject), None)
+        found.append(RuleVerdict(rules.name, False, kept))
+    return found
+
+
+class _Applied(NamedTuple):
+    """What one rule chose, its verdicts on all else, and how many bytes it lacks for its bound."""
+
+    chosen: Sequence[Considered]
+    judged: _Judged
+    lacking: int
+
+
+def _in_order(
+    several: Sequence[Rules], state: IndexState, shown: Plan | None, files: Files
+) -> Iterator[tuple[Rules, _Applied]]:
+    left, freed = state, 0
+    for number, rules in enumerate(several, start=1):
+        applied = _apply(rules, left, freed, _of_rule(shown, rules), files)
+        yield rules, applied
+        if applied.chosen and number < len(several):
+            if shown is None and any(each.bounded for each in several[number:]):
+                room = Room(left, files)
+                freed += sum(room.take(each) for each in applied.chosen)
+            left = _without(left, applied.chosen)
+
+
+def _apply(rules: Rules, state: IndexState, freed: int, shown: Plan | None, files: Files) -> _Applied:
+    """Apply one rule; ``freed`` is what comes free by those before it."""
     judged = _Judged(rules, state, shown)
-    kept, candidates = judged.kept, judged.candidates
-    shortfall = 0
+    candidates = judged.candidates
     if shown is not None:
         candidates, others = _still(judged, shown)
-        kept += others
-    elif rules.bounded:
-        chosen, shortfall = _for_room(rules, state, files, candidates)
-        if shortfall and not rules.best_effort:
-            kept += [judged.verdict(each, SHORT) for each in candidates]
-            return replace(complete(state, {}, (), kept, None), shortfall=shortfall)
-        subjects = {each.subject for each in chosen}
-        kept += [judged.verdict(each, NOT_NEEDED) for each in candidates if each.subject not in subjects]
-        candidates = chosen
-    going = {each.subject: each.digest for each in candidates}
-    references = {name: digest for name, digest in going.items() if name in state.references}
-    manifests = [digest for digest in dict.fromkeys(going.values()) if digest in state.manifests]
-    plan = complete(state, references, manifests, kept, shown)
-    return replace(plan, going=tuple(judged.verdict(each, DUE) for each in candidates), shortfall=shortfall)
+        judged.kept += others
+        return _Applied(candidates, judged, 0)
+    if not rules.bounded:
+        return _Applied(candidates, judged, 0)
+    chosen, lacking = _for_room(rules, state, freed, files, candidates)
+    if lacking and not rules.best_effort:
+        judged.kept += [judged.verdict(each, SHORT) for each in candidates]
+        return _Applied([], judged, lacking)
+    subjects = {each.subject for each in chosen}
+    judged.kept += [judged.verdict(each, NOT_NEEDED) for each in candidates if each.subject not in subjects]
+    return _Applied(chosen, judged, lacking)
+
+
+def _of_rule(shown: Plan | None, rules: Rules) -> Plan | None:
+    """Return what of a plan that was shown is one rule's."""
+    if shown is None:
+        return None
+    return replace(shown, going=tuple(each for each in shown.going if each.policy_rule == rules.name))
+
+
+def _without(state: IndexState, gone: Sequence[Considered]) -> IndexState:
+    """Return the index as it is when images are gone, for the rules that come after."""
+    references = dict(state.references)
+    for each in gone:
+        references.pop(each.subject, None)
+    digests = [digest for digest in dict.fromkeys(each.digest for each in gone) if digest in state.manifests]
+    plan = complete(state, {each.subject: each.digest for each in gone}, digests, (), None)
+    manifests = dict(state.manifests)
+    for digest in plan.manifests:
+        del manifests[digest]
+    lost = set(plan.layers)
+    layers = [diff_id for diff_id in state.layers if diff_id not in lost]
+    return replace(state, references=references, manifests=manifests, layers=layers)
 
 
 class _Judged:
@@ -111,7 +219,7 @@ class _Judged:
         self._ranks: Mapping[str, int] = _ranks(rules, state) if rules.keep_last is not None else {}
         due: list[Considered] = []
         for each in _images(state):
-            if rules.selects is not None and not self._selected(each):
+            if rules.selects is not None and not self._meant(each, rules.selects):
                 continue
             rule = self._kept_by(each)
             if isinstance(rule, Verdict):
@@ -150,11 +258,11 @@ class _Judged:
             self._ranks.get(each.subject),
             verdict.until_ns,
             each.facts,
+            self._rules.name,
         )
 
-    def _selected(self, each: Considered) -> bool:
-        assert self._rules.selects is not None  # noqa: S101
-        return self._rules.selects(self._names(each), each.digest, self._state.labels.get(each.digest, {}))
+    def _meant(self, each: Considered, by: Selects) -> bool:
+        return by(self._names(each), each.digest, self._state.labels.get(each.digest, {}))
 
     def _names(self, each: Considered) -> Sequence[str]:
         """Return the names of an image: its canonical reference, and as it was typed; none without one."""
@@ -169,6 +277,8 @@ class _Judged:
         kept = never_goes(self._state, subject, digest)
         if kept is not None:
             return kept
+        if rules.protects is not None and self._meant(each, rules.protects):
+            return PROTECTED
         if rules.excludes is not None and rules.excludes(self._names(each), digest):
             return EXCLUDED
         idle_ns = 0 if facts.idle_since is None else max(0, self._now - facts.idle_since)
@@ -266,11 +376,16 @@ def _as_shown(images: Sequence[Considered], shown: Plan) -> list[Considered]:
     ]
 
 
-def goes_at(rules: Rules, state: IndexState, subject: str, digest: str) -> int | None:
+def goes_at(several: Sequence[Rules], state: IndexState, subject: str, digest: str) -> int | None:
     """Return when an image goes if nothing uses it and no other comes, in ns since the epoch; None: never.
 
     None too where that is not a matter of time alone: a sandbox has it, or room decides.
     """
+    times = (_goes_at(rules, state, subject, digest) for rules in several)
+    return min((at for at in times if at is not None), default=None)
+
+
+def _goes_at(rules: Rules, state: IndexState, subject: str, digest: str) -> int | None:
     facts = state.facts.get(subject)
     if facts is None or facts.idle_since is None or rules.bounded:
         return None
@@ -303,11 +418,25 @@ def used_since(shown: Verdict, idle_since: int | None) -> bool:
     return before is None or idle_since is None or idle_since > before
 
 
+def _is_reached(mark: int | Share, freed: int, files: Files) -> bool:
+    """Whether the cache takes so much, or such a share of its file system is used, when ``freed`` is free."""
+    if not isinstance(mark, Share):
+        return files.total_bytes - freed >= mark
+    used = files.capacity_bytes - files.free_bytes - freed
+    return used * 100 >= files.capacity_bytes * mark.percent
+
+
 def _for_room(
-    rules: Rules, state: IndexState, files: Files, candidates: list[Considered]
+    rules: Rules, state: IndexState, before: int, files: Files, candidates: list[Considered]
 ) -> tuple[list[Considered], int]:
-    """Return which candidates, the least recently used first, go for a bound, and how much they lack."""
-    needed = -files.going_anyway_bytes
+    """Return which candidates, the least recently used first, go for a bound, and how much they lack.
+
+    ``before`` bytes come free by other rules.
+    """
+    before += files.going_anyway_bytes
+    if rules.starts_at is not None and not _is_reached(rules.starts_at, before, files):
+        return [], 0
+    needed = -before
     bounds = []
     if rules.max_size is not None:
         bounds.append(files.total_bytes - rules.max_size)
