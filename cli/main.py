@@ -63,6 +63,7 @@ ORDER = (
     "watch",
     "info",
     "df",
+    "doctor",
 )
 """The commands that have a place in the help; others follow, sorted by their names."""
 

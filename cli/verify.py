@@ -227,7 +227,7 @@ def _print_verification(found: Verification) -> None:
         output.line("  ", good, " index    exactly what the log says")
     _print_copies(found, good, bad)
     broken = [problem for problem in found.disk if problem.problem in BROKEN]
-    extra = [problem for problem in found.disk if problem not in broken]
+    extra = [problem for problem in found.disk if problem.problem not in BROKEN]
     mark = bad if broken else good
     output.line(
         "  ",

@@ -626,6 +626,34 @@ class ArtifactDigested(Event, frozen=True, kw_only=True):
         return Telling("digested", details=(_words(self.kind), digest, how))
 
 
+class ArtifactRepaired(Event, frozen=True, kw_only=True):
+    """A file that an image needs was not as it must be, and is anew. Subject: as for its deletion.
+
+    ``digest`` is that of its bytes now, by ``algorithm`` (as in ``artifact.digested``); ``problem`` is what
+    was wrong with it. ``how``: ``made`` from what else is in the cache, or ``pulled`` from where the image
+    came, by the manifest's digest or by msb. ``differs``: the log knew the digest of what msb-cache had
+    made before, and this is another.
+    """
+
+    type: ClassVar[str] = "artifact.repaired"
+    about: ClassVar[About] = "artifact"
+    kind: ArtifactKind
+    algorithm: Literal["fs-verity", "sha256"]
+    digest: str
+    problem: Literal["missing", "size", "damaged", "other", "moved", "altered"]
+    how: Literal["made", "pulled"]
+    differs: bool = False
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        before = {"missing": "was missing", "size": "had another size", "other": "was not that of its image"}
+        how = {"made": "made from what is here", "pulled": "pulled"}[self.how]
+        details = [before.get(self.problem, f"was {self.problem}"), how]
+        if self.differs:
+            details.append("not as it was made before")
+        return Telling(f"{_words(self.kind)} repaired", details=tuple(details))
+
+
 class ArtifactKept(Event, frozen=True, kw_only=True):
     """A planned artifact was not deleted after all. Subject: as for its deletion.
 

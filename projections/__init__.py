@@ -3,5 +3,5 @@
 They know events, not disk, and can be thrown away and folded again at any time.
 """
 
-FOLD_VERSION = 15
+FOLD_VERSION = 16
 """Raised whenever the same log folds to other rows; tables of another version are folded anew."""

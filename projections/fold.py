@@ -406,6 +406,11 @@ class Fold:
             )
         )
 
+    @_folds(ev.ArtifactRepaired)
+    def _artifact_repaired(self, event: Fact, data: ev.ArtifactRepaired) -> None:
+        if not self._damage.empty:
+            self._mended(event, event.subject, data.kind)
+
     @_folds(ev.ArtifactKept)
     def _artifact_kept(self, event: Fact, data: ev.ArtifactKept) -> None:
         if data.reason in _LEAVES_A_FILE:
@@ -438,9 +443,9 @@ class Fold:
             _describe(row, manifest)
             self._images.changed(row.name)
 
-    def _mended(self, event: Fact, subject: str) -> None:
+    def _mended(self, event: Fact, subject: str, kind: str | None = None) -> None:
         for row in self._damage.having(subject):
-            if row.mended is None:
+            if row.mended is None and kind in (None, row.kind):
                 row.mended = event.seq
                 self._damage.put(row)
 

@@ -205,6 +205,15 @@ def references_of(connection: sqlite3.Connection, digest: str) -> list[str]:
     return [reference for (reference,) in rows]
 
 
+def references_ever(connection: sqlite3.Connection) -> dict[str, list[str]]:
+    """Return every manifest that a reference ever pointed at, with these, in order."""
+    found: dict[str, list[str]] = {}
+    rows = connection.execute("SELECT manifest_digest, reference FROM pointed_at ORDER BY reference")
+    for digest, reference in rows:
+        found.setdefault(digest, []).append(reference)
+    return found
+
+
 def config(connection: sqlite3.Connection, manifest_digest: str) -> ConfigRow | None:
     """Return a manifest's configuration, or None when the index has none."""
     row = connection.execute(

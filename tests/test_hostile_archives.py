@@ -339,7 +339,7 @@ def test_trees_that_were_not_kept_in_memory_are_read_again(
     archive = docker_archive(image([base, one], "one:1"), image([base, two, base], "two:1"))
     found = []
     for kept in (256 << 20, 9000, 0):
-        monkeypatch.setattr("msb_cache.engines.own.add._KEPT_BYTES", kept)
+        monkeypatch.setattr("msb_cache.engines.own.staging._KEPT_BYTES", kept)
         with ImageCache(tmp_path / str(kept)) as cache:
             cache.load(io.BytesIO(archive))
             assert cache.verify().sound

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     )
     from msb_cache.cache import ImageCache
     from msb_cache.care.disk_usage import DiskCategory, DiskUsage, ImageUsage, LogUsage, PolicyUsage
+    from msb_cache.care.doctor import Finding
+    from msb_cache.care.repair import Left, RepairReport
     from msb_cache.commands.hand_over import HandedOver
     from msb_cache.engines.decision import ImageVerdict, Preview
     from msb_cache.errors import (
@@ -112,6 +114,7 @@ __all__ = [
     "DiskCategory",
     "DiskImageFormat",
     "DiskUsage",
+    "Finding",
     "HandedOver",
     "HeldImage",
     "HistoryEvent",
@@ -139,6 +142,7 @@ __all__ = [
     "IoError",
     "LayerComparison",
     "LayerReasons",
+    "Left",
     "LocalBackend",
     "LogError",
     "LogUsage",
@@ -160,6 +164,7 @@ __all__ = [
     "PullPolicy",
     "PulledImage",
     "RegistryOptions",
+    "RepairReport",
     "RuleVerdict",
     "StoredEvent",
     "SyncReport",
@@ -193,6 +198,8 @@ _MODULES = {
     "msb_cache.audit.layers": ("DifferingLayer", "LayerComparison"),
     "msb_cache.cache": ("ImageCache",),
     "msb_cache.care.disk_usage": ("DiskCategory", "DiskUsage", "ImageUsage", "LogUsage", "PolicyUsage"),
+    "msb_cache.care.doctor": ("Finding",),
+    "msb_cache.care.repair": ("Left", "RepairReport"),
     "msb_cache.commands.hand_over": ("HandedOver",),
     "msb_cache.engines.decision": ("ImageVerdict", "Preview"),
     "msb_cache.eventstore.store": ("Actor", "StoredEvent"),

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from msb_cache.audit.schema import SchemaProblem
     from msb_cache.audit.verify import Verification
     from msb_cache.care.disk_usage import DiskUsage
+    from msb_cache.care.doctor import Finding
+    from msb_cache.care.repair import RepairReport
     from msb_cache.commands.hand_over import HandedOver
     from msb_cache.commands.prune import Prune
     from msb_cache.engines.choose import EngineChoice
@@ -737,6 +739,17 @@ class ImageCache:
 
         return disk_usage(self._session)
 
+    def doctor(self) -> builtins.list[Finding]:
+        """Return everything that is wrong with the home, each with what it means and what mends it.
+
+        That is all that ``verify`` finds, and what lies about: operations that were cut short, parts of
+        downloads, locks, files that are another user's; of a home that msb keeps also an unknown schema, and
+        that no ``watch`` runs; and a log on a nearly full disk. Appends nothing but what msb did.
+        """
+        from msb_cache.care.doctor import diagnose
+
+        return diagnose(self._session)
+
     def sync(self, *, force: bool = False) -> SyncReport:
         """Record what msb did in this home since the last time; in a home of our own, nothing.
 
@@ -1102,6 +1115,45 @@ class ImageCache:
 
         wanted = [references] if isinstance(references, str) else [*references]
         return hand_over(self._session, wanted, checking(self._ledger), dry_run=dry_run)
+
+    def repair(
+        self,
+        *,
+        pull: bool = False,
+        options: RegistryOptions | None = None,
+        jobs: int = 3,
+        progress: Progress | None = None,
+        note: Note | None = None,
+    ) -> RepairReport:
+        """Mend what ``doctor`` finds and can be mended, and look again.
+
+        Operations that were cut short are finished or undone, what is derived is made anew, and so are VMDKs,
+        merged trees and metadata of what else is in the cache; each such file is recorded as
+        ``artifact.repaired``. Orphans, foreign files and other users' stay.
+
+        Args:
+            pull: fetch what cannot be made so, by the manifest's digest from the registry that the log names;
+                references stay as they are. In a home that msb keeps, msb pulls the image, if its registry
+                has the same one by that reference.
+            options: how registries are reached.
+            jobs: how many layers are fetched at the same time.
+            progress: gets typed progress events, from the threads that fetch.
+            note: gets a sentence when another process has to be waited for.
+
+        Returns:
+            What was mended, and what is wrong now with why that was not.
+        """
+        from msb_cache.care.repair import repair
+        from msb_cache.oci.registry.options import RegistryOptions
+
+        return repair(
+            self._session,
+            pull=pull,
+            options=options or RegistryOptions(),
+            jobs=jobs,
+            progress=progress,
+            note=note,
+        )
 
     def rebuild(self) -> builtins.list[SchemaProblem | Difference]:
         """Make anew what is derived: schema, projections and the copies of the index, from the log.

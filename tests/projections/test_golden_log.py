@@ -18,7 +18,7 @@ from msb_cache.projections.tables import Tables
 from tests.logs import ACTOR, PYTHON, digest, layer, manifest_added, pulled
 from tests.samples import OPERATION, new_sample
 
-GOLDEN = {15: "85f2b6dadda8d9a688e65b261e4f77ee546ef23e749d686b46d357386fc66bbe"}
+GOLDEN = {16: "ea6cc839f7b1fad2214898ccf17a076e61f9aec7a98ad5bb40f7d106c656f624"}
 """What the golden log below folds to, by the fold's version: SHA-256 of its rows as JSON."""
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from msb_cache import ImageCache, LogError
 from msb_cache.artifacts.layout import Layout
+from msb_cache.artifacts.locks import is_free
 from msb_cache.home.ledger import Ledger
 from msb_cache.queries.follow import looks, watch
 from tests.fakemsb import FakeMsb
@@ -167,3 +168,22 @@ def test_that_they_cannot_be_recorded_is_said_once(
     assert [*watch(ledger, stopped=stopped, note=said.append, interval=0)] == []
     assert said == ["the digests of files cannot be recorded: it is full"]
     ledger.close()
+
+
+def test_others_see_that_one_runs_in_a_home_of_msb(tmp_path: Path) -> None:
+    home = MsbHome(tmp_path)
+    home.load("app:1", "one")
+    lock = Layout(tmp_path).watch_lock
+    with closing(home), ImageCache(tmp_path) as cache:
+        with closing(cache.watch(interval=0)) as one, closing(cache.watch(interval=0)) as two:
+            next(one), next(two)
+            assert not is_free(lock)
+            one.close()
+            assert not is_free(lock)
+        assert is_free(lock)
+
+
+def test_a_home_of_ours_needs_no_watch(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path, some_events()[:2])
+    assert [*watch(ledger, stopped=lambda: True, note=pytest.fail, interval=0)] == []
+    assert not ledger.layout.watch_lock.exists()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sqlite_utils import Database
 
-from msb_cache import DataRequest, ImageCache, failpoints
+from msb_cache import DataRequest, ImageCache, RepairReport, failpoints
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.errors import MicrosandboxError
 from msb_cache.eventstore.chain import Verified
@@ -154,6 +154,17 @@ def _backed_up(folder: Path) -> None:
         cache.use("one:1")
 
 
+def _spoilt(folder: Path) -> None:
+    """Images of which a VMDK, a merged tree and a metadata file are gone."""
+    _with("one", "two", "lone")(folder)
+    layout = Layout(folder / "home")
+    with ImageCache(folder / "home") as cache:
+        cache.load(folder / "one.tar", tag="again:1")
+    layout.vmdk(ONE.digest).unlink()
+    layout.fsmeta(TWO.digest).unlink()
+    layout.metadata("docker.io/library/again:1").unlink()
+
+
 def _wrong(folder: Path) -> None:
     """An index that has lost an image, and snapshots that were taken of it."""
     _held(folder)
@@ -248,6 +259,24 @@ def _mend(cache: ImageCache, folder: Path) -> None:
     assert cache.rebuild()
 
 
+def _repair(cache: ImageCache, folder: Path) -> None:
+    _check_mended(cache.repair())
+
+
+def _check_mended(report: RepairReport) -> None:
+    """What could not be mended is no error of a repair, and here it is one."""
+    for left in report.left:
+        raise MicrosandboxError(f"{left.finding.kind} {left.finding.path} is left: {left.why}")
+
+
+def _lose_and_repair(cache: ImageCache, folder: Path) -> None:
+    """Lose a layer of what was pulled, and what is made of it."""
+    layout = Layout(folder / "home")
+    for path in (layout.layer(ONE.layers[1].diff_id), layout.vmdk(ONE.digest)):
+        path.unlink(missing_ok=True)
+    _check_mended(cache.repair(pull=True))
+
+
 def _use_often(cache: ImageCache, folder: Path) -> None:
     for _ in range(6):
         cache.use("one:1")
@@ -287,6 +316,8 @@ SCENARIOS = {
     "import": Scenario(_exported, (_import, _hold("one:1", "sandbox:a")), bare=True),
     "rebuild": Scenario(_held, (_rebuild, _hold("one:1", "sandbox:a"), _rebuild)),
     "rebuild of a wrong index": Scenario(_wrong, (_mend, _hold("one:1", "sandbox:a")), wrong=True),
+    "repair": Scenario(_spoilt, (_repair, _hold("one:1", "sandbox:a"), _repair), bare=True),
+    "repair by pulls": Scenario(_with("two"), (_pull("missing"), _lose_and_repair), bare=True),
     "backup": Scenario(_with("one"), (_hold("one:1", "sandbox:a"), _back_up, _back_up)),
     "restore": Scenario(_backed_up, (_restore, _confirm, _hold("one:1", "sandbox:a"))),
     "snapshots": Scenario(

@@ -69,6 +69,11 @@ class Layout:
         return self.db / "prune.lock"
 
     @property
+    def watch_lock(self) -> Path:
+        """The lock that each ``watch`` of a home that msb keeps shares while it runs."""
+        return self.db / "watch.lock"
+
+    @property
     def reserve(self) -> Path:
         """The file that keeps room for a deletion."""
         return self.db / "reserve"

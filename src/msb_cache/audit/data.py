@@ -307,7 +307,8 @@ def _in_log(store: EventStore, artifact: Artifact) -> tuple[str, str, int] | Non
 def _problem(index: IndexedFiles, item: _Item, problem: str, detail: str) -> DiskProblem:
     kind, subject = item.artifact
     needing = index.needing(kind, subject)
-    return DiskProblem(problem, kind, item.path, detail=as_text(detail), references=needing)
+    said = as_text(detail)
+    return DiskProblem(problem, kind, item.path, detail=said, references=needing, subject=subject)
 
 
 class _Recorder:

@@ -10,6 +10,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class DiskProblem:
     stopped while deleting), ``unclear`` (the log does not name it, and whether msb does cannot be told) or
     ``leftover`` (an earlier deletion had to leave it, as ``leftover`` says, and the next one tries again).
     Sizes in bytes. ``detail`` says what is wrong with the content. ``references``, canonical, need the file:
-    what makes one of them anew mends it.
+    what makes one of them anew mends it. ``subject`` is as for its deletion; None: it is no artifact.
     """
 
     problem: str
@@ -62,6 +63,7 @@ class DiskProblem:
     leftover: Leftover | None = None
     detail: str | None = None
     references: tuple[str, ...] = ()
+    subject: str | None = None
 
 
 def checking(ledger: Ledger) -> Callable[[Collection[Path]], str | None]:
@@ -174,7 +176,12 @@ class IndexedFiles:
             else:
                 continue
             needing = self.needing(kind, subject)
-            yield DiskProblem(problem, kind, path, size, measured, detail=detail, references=needing)
+            yield DiskProblem(
+                *(problem, kind, path, size, measured),
+                detail=detail,
+                references=needing,
+                subject=subject,
+            )
 
     def _in_order(self) -> Iterator[Path]:
         """Yield every file, those of images that share layers together: their trees are not kept for long."""
@@ -208,12 +215,32 @@ class IndexedFiles:
             return (subject,)
         if kind == "flat":
             subject = self._flat_refs[subject]
-        manifests = self._state.manifests
-        return tuple(
-            self._state.naming.reference(name)
-            for name, digest in self._state.references.items()
-            if digest == subject or (kind == "layer" and subject in manifests.get(digest, ()))
-        )
+        manifests = [subject] if kind != "layer" else self._having.get(subject, [])
+        names = [name for digest in manifests for name in self._pointing.get(digest, ())]
+        if len(manifests) > 1:
+            names.sort(key=self._order.__getitem__)
+        return tuple(map(self._state.naming.reference, names))
+
+    @cached_property
+    def _pointing(self) -> dict[str, list[str]]:
+        """The references, as they are shown, that point at each manifest."""
+        found = defaultdict[str, list[str]](list)
+        for name, digest in self._state.references.items():
+            found[digest].append(name)
+        return found
+
+    @cached_property
+    def _order(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self._state.references)}
+
+    @cached_property
+    def _having(self) -> dict[str, list[str]]:
+        """The manifests that have each layer."""
+        found = defaultdict[str, list[str]](list)
+        for digest, diff_ids in self._state.manifests.items():
+            for diff_id in dict.fromkeys(diff_ids):
+                found[diff_id].append(digest)
+        return found
 
     def _wrong(self, kind: str, subject: str, trees: _Trees) -> tuple[str, str] | None:
         """Return the problem with a file that is there, and what it is."""

@@ -355,8 +355,10 @@ def _look_until_settled(
             again += (problem for problem in _extra(layout, engine, index) if problem.path in seen)
         observe()
         unchanged = _read_again(ledger, engine, index) is index
-        busy = [problem for problem in again if not (unchanged and is_free(lock_path(problem.path)))]
-        settled += (problem for problem in again if problem not in busy)
+        busy = list[DiskProblem]()
+        for problem in again:
+            is_settled = unchanged and is_free(lock_path(problem.path))
+            (settled if is_settled else busy).append(problem)
         found = busy
     # What is still being worked with is no orphan; a file that the index needs was missing every time.
     return [*settled, *(problem for problem in found if problem.problem in BROKEN)]

@@ -18,6 +18,7 @@ from msb_cache.models import MAX_AGE_NS
 from msb_cache.oci.documents.platform import Platform
 from msb_cache.oci.reference import Reference
 from msb_cache.oci.registry.options import RegistryOptions
+from msb_cache.projections.digests import Artifact
 from msb_cache.projections.images import HandleRow
 from msb_cache.waiting import Note
 
@@ -61,6 +62,8 @@ class PullRequest(Struct, frozen=True, kw_only=True):
     """An image to pull, and how; see ``ImageCache.pull``.
 
     Attributes:
+        digest: the image manifest to fetch, whatever the reference means at the registry by now; what is
+            pulled is recorded under ``reference`` all the same. None: what the reference means.
         began_ns: when the command began, by ``time.monotonic_ns``.
         jobs: how many layers are fetched at the same time.
         progress: gets typed progress events, from the threads that fetch.
@@ -69,6 +72,7 @@ class PullRequest(Struct, frozen=True, kw_only=True):
     """
 
     reference: Reference
+    digest: str | None = None
     began_ns: int
     platform: Platform | None = None
     policy: Policy = "missing"
@@ -91,6 +95,72 @@ class Pulled(Struct, frozen=True):
 
     row: HandleRow
     recorded: StoredEvent
+
+
+Problem = Literal["missing", "size", "damaged", "other", "moved", "altered"]
+"""What can be wrong with a file that the index needs; see ``audit.files.DiskProblem``."""
+
+
+class Wrong(Struct, frozen=True):
+    """A file that the index needs and that is not as it must be; its subject is as for its deletion."""
+
+    kind: ev.ArtifactKind
+    subject: str
+    problem: Problem
+
+    @property
+    def artifact(self) -> Artifact:
+        """Its kind and subject."""
+        return self.kind, self.subject
+
+
+class MendRequest(Struct, frozen=True, kw_only=True):
+    """Files to make anew.
+
+    Attributes:
+        wrong: the files.
+        pull: fetch what cannot be made of what is here, from the registries that it came from.
+        began_ns: when the command began, by ``time.monotonic_ns``.
+        options, jobs, progress, note: as for ``PullRequest``.
+    """
+
+    wrong: Sequence[Wrong]
+    pull: bool = False
+    began_ns: int
+    options: RegistryOptions
+    jobs: int = 3
+    progress: Progress | None = None
+    note: Note | None = None
+
+    def pulling(self, reference: Reference, digest: str | None) -> PullRequest:
+        """Return the pull of an image that is to come back; nothing of it that is reused is only believed."""
+        return PullRequest(
+            reference=reference,
+            digest=digest,
+            began_ns=self.began_ns,
+            policy="always",
+            options=self.options,
+            jobs=self.jobs,
+            progress=self.progress,
+            max_age_ns=0,
+            note=self.note,
+        )
+
+
+class Mended(Struct, frozen=True):
+    """A file that was made anew; ``differs``: in other bytes than those that msb-cache had made before."""
+
+    kind: ev.ArtifactKind
+    subject: str
+    how: Literal["made", "pulled"]
+    differs: bool = False
+
+
+class Mending(Struct, frozen=True):
+    """What became of files that were to be made anew: those that were, and why others were not."""
+
+    mended: list[Mended]
+    why_not: dict[Artifact, str]
 
 
 class Orphans(Struct, frozen=True):
@@ -150,6 +220,13 @@ class Engine(Protocol):
 
         Raises:
             BusyError: another deletion runs in this home.
+            HomeOwnedByMicrosandboxError: msb keeps the home and cannot be run, or came to keep it meanwhile.
+        """
+
+    def mend(self, request: MendRequest) -> Mending:
+        """Make anew what can be made of files of images that are not as they must be, and record it.
+
+        Raises:
             HomeOwnedByMicrosandboxError: msb keeps the home and cannot be run, or came to keep it meanwhile.
         """
 

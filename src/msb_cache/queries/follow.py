@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
+from msb_cache.artifacts.locks import Lease
 from msb_cache.errors import BusyError, LogError
 from msb_cache.eventstore.store import StoredEvent
 from msb_cache.home.ledger import Ledger
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 INTERVAL = 0.5
 """Seconds between two looks."""
 
+_SHOW_SECONDS = 1.0
 _DIGEST_SECONDS = 0.02
 """For so long files are read between two looks: more would make it late for what happens."""
 
@@ -61,11 +63,13 @@ class _Watch:
         self._asked = False
         self._background: Background | None = None
         self._unrecorded: str | None = None
+        self._lease: Lease | None = None
 
     def look(self) -> str | None:
         """Record what msb did since the last look; return a sentence if that cannot be done."""
         if not self._asked and self._ledger.owned_by_msb:
             self._asked = True
+            self._show()
             self._ask()
         forced = False
         if self._witness is not None:
@@ -90,6 +94,19 @@ class _Watch:
             self._background.close()
             self._background = None
         self._end_following()
+        if self._lease is not None:
+            self._lease.release()
+
+    def _show(self) -> None:
+        """Share a lock for as long as this runs, by which ``doctor`` sees that one does.
+
+        That looks whether it is free, which takes it for a moment. Where it cannot be had, none is missed: a
+        user who cannot make it cannot record anything either, and is told so.
+        """
+        lease = Lease(self._ledger.layout.watch_lock)
+        with suppress(OSError):
+            if lease.acquire(wait=_SHOW_SECONDS):
+                self._lease = lease
 
     def _end_following(self) -> None:
         if self._witness is not None:

@@ -23,8 +23,10 @@ from msb_cache import (
     MsbProgramError,
     RegistryOptions,
 )
+from msb_cache.engines.engine import PullRequest
 from msb_cache.eventstore import events as ev
 from msb_cache.oci.layer.zstd import zstd
+from msb_cache.oci.reference import Reference
 from tests.engines.msb.support import check, files_of, forked
 from tests.fakemsb import FakeMsb
 from tests.fakemsb_program import in_its_own_form
@@ -231,6 +233,11 @@ def test_what_a_pull_refuses(fake: FakeMsb, cache: ImageCache) -> None:
         cache.pull(REMOTE, platform="linux/riscv64")
     with pytest.raises(InvalidReferenceError):
         cache.pull("BAD::x")
+    one = PullRequest(
+        reference=Reference.parse(REMOTE), digest="sha256:" + 64 * "0", began_ns=0, options=RegistryOptions()
+    )
+    with pytest.raises(InvalidConfigError, match=r"team/app@sha256:0+, or use another --home$"):
+        cache._session.engine().pull(one)
     assert fake.calls == []
     assert len(cache.events()) == position
     assert "hunter2" not in str(cache.events())

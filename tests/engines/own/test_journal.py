@@ -11,7 +11,7 @@ import pytest
 from msb_cache import ImageCache, failpoints
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lock
-from msb_cache.engines.own import add as adding
+from msb_cache.engines.own import staging
 from tests.engines.interrupting import (
     check_clean,
     in_a_child,
@@ -27,7 +27,7 @@ def test_an_undo_that_fails_is_left_to_recovery(tmp_path: Path, monkeypatch: pyt
 
     def fail(step: str) -> None:
         if step == "add.published":
-            monkeypatch.setattr(adding, "undo", interrupted)
+            monkeypatch.setattr(staging, "undo", interrupted)
             raise OSError(28, "No space left on device")
 
     def interrupted(*_: object) -> None:

@@ -19,17 +19,20 @@ from msb_cache import (
     ImagePullFailedError,
     InvalidConfigError,
     InvalidImageError,
+    InvalidReferenceError,
     PlatformNotFoundError,
     failpoints,
 )
 from msb_cache.artifacts.kinds import ArtifactKind
 from msb_cache.artifacts.layout import Layout
-from msb_cache.engines.own.pull import STALE_SECONDS
+from msb_cache.engines.engine import PullRequest
+from msb_cache.engines.own.downloads import STALE_SECONDS
+from msb_cache.oci.reference import Reference
 from msb_cache.oci.registry.credentials import Credential
 from msb_cache.oci.registry.downloads import LayerProgress
 from msb_cache.oci.registry.options import RegistryOptions
 from tests.engines.interrupting import in_a_child, killing_at
-from tests.imagebuilder import docker_archive, file, image, index, layer
+from tests.imagebuilder import OCI_INDEX, docker_archive, file, image, index, layer, sha256
 from tests.registry_server import (
     Auth,
     RegistryServer,
@@ -232,6 +235,53 @@ def test_by_digest(server: RegistryServer, cache: ImageCache) -> None:
     server.manifest("app", ONE.manifest, digest=TWO.digest)
     with pytest.raises(InvalidImageError, match="is damaged"):
         pull(cache, f"{name}@{TWO.digest}")
+
+
+def of_manifest(cache: ImageCache, reference: str, digest: str, **options: Any) -> str:
+    request = PullRequest(
+        reference=Reference.parse(reference),
+        digest=digest,
+        began_ns=time.monotonic_ns(),
+        options=FAST,
+        **options,
+    )
+    return cache._session.engine().pull(request).row.manifest_digest
+
+
+def test_of_one_manifest_under_a_name(server: RegistryServer, cache: ImageCache) -> None:
+    """The tag means another one by now, and shall mean this one here."""
+    name = server.add(ONE)
+    server.add(TWO)
+    assert of_manifest(cache, name, ONE.digest) == ONE.digest
+    assert [handle.reference for handle in cache.list()] == [name]
+    assert last(cache).spelling is None
+    asked = len(server.requests)
+    assert of_manifest(cache, name, ONE.digest) == ONE.digest
+    assert len(server.requests) == asked  # it is cached
+    assert of_manifest(cache, name, TWO.digest) == TWO.digest  # though what is cached there is another one
+    assert (last(cache).previous_digest, last(cache).changed) == (ONE.digest, True)
+    assert of_manifest(cache, name, ONE.digest, force=True) == ONE.digest
+    assert cache.verify().disk == []
+
+
+def test_one_manifest_that_is_not_to_be_had(server: RegistryServer, cache: ImageCache) -> None:
+    name = server.add(ONE)
+    with pytest.raises(ImageNotFoundError, match="policy `never`"):
+        of_manifest(cache, name, ONE.digest, policy="never")
+    with pytest.raises(ImagePullFailedError, match="app"):
+        of_manifest(cache, name, TWO.digest)
+    server.manifest("app", ONE.manifest, digest=TWO.digest)
+    with pytest.raises(InvalidImageError, match="is damaged"):
+        of_manifest(cache, name, TWO.digest)
+    several = index([ONE.descriptor])
+    server.manifest("app", several, type=OCI_INDEX)
+    with pytest.raises(InvalidImageError, match=r"app:1 is no image manifest but an index$"):
+        of_manifest(cache, name, sha256(several))
+    with pytest.raises(InvalidReferenceError):
+        of_manifest(cache, name, "sha256:../../etc")
+    assert cache.list() == []
+    assert last(cache).spelling is None
+    assert cache.events(reverse=True, limit=1)[0].subject == name
 
 
 def test_a_login_is_used_and_not_recorded(cache: ImageCache) -> None:

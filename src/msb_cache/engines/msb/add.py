@@ -50,11 +50,17 @@ def pull(ledger: Ledger, request: PullRequest) -> Pulled:
     Raises:
         ImageNotFoundError: the policy is ``never`` and the image is not cached.
         ImagePullFailedError: msb cannot pull it.
-        InvalidConfigError: a login or another machine's platform is asked for, which msb does not take.
+        InvalidConfigError: a login, another machine's platform, or one manifest under some reference is
+            asked for, which msb does not take.
         HomeOwnedByMicrosandboxError: there is no msb to do it.
     """
     reference = request.reference
     _check_platform(request.platform, "pulls")
+    if request.digest is not None:
+        raise InvalidConfigError(
+            f"msb keeps this home, and pulls what {reference.familiar} means by now, not the manifest "
+            f"{request.digest}; pull {reference.name}@{request.digest}, or use another --home"
+        )
     if request.credential is not None:
         raise InvalidConfigError(
             f"msb keeps this home and its own logins: use `msb registry login {reference.registry}`"

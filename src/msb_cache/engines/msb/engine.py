@@ -12,7 +12,7 @@ from msb_cache.projections.images import HandleRow
 from msb_cache.projections.state import IndexState, load_to_judge
 
 if TYPE_CHECKING:
-    from msb_cache.engines.engine import LoadRequest, Orphans, Pulled, PullRequest
+    from msb_cache.engines.engine import LoadRequest, Mending, MendRequest, Orphans, Pulled, PullRequest
     from msb_cache.engines.leftovers import Leftover
 
 
@@ -76,6 +76,12 @@ class MsbEngine:
             confirm=confirm,
             report=report,
         )
+
+    def mend(self, request: MendRequest) -> Mending:
+        """Have msb make files of images anew."""
+        from msb_cache.engines.msb.mend import mend
+
+        return mend(self._ledger, request)
 
     def recover(self, operation: str) -> None:
         """Find out what became of what msb was asked for, and record it; flat roots that must go do."""

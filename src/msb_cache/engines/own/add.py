@@ -9,46 +9,57 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from threading import Event, Lock
-
-from msgspec.structs import replace
+from threading import Event
 
 from msb_cache import diagnostics
-from msb_cache.artifacts import durable, files, metadata, vmdk
+from msb_cache.artifacts import durable, files, metadata
 from msb_cache.artifacts.compare import fsmeta_difference
-from msb_cache.artifacts.digests import digest_of, digest_of_content
-from msb_cache.artifacts.durable import Changes
+from msb_cache.artifacts.digests import digest_of_content
 from msb_cache.artifacts.footprint import Allowance, Claim
-from msb_cache.artifacts.fsmeta import write_fsmeta
 from msb_cache.artifacts.hashing import Hashing
-from msb_cache.artifacts.layer import LayerImage, read_layer, write_layer
-from msb_cache.artifacts.layout import Layout, lock_path
+from msb_cache.artifacts.layer import LayerImage, write_layer
+from msb_cache.artifacts.layout import lock_path
 from msb_cache.artifacts.locks import LockSet
-from msb_cache.engines.digesting import digested
 from msb_cache.engines.engine import Pulled
-from msb_cache.engines.own.journal import Published, undo, write_journal
+from msb_cache.engines.own.staging import (
+    Layers,
+    Sizes,
+    Staged,
+    Syncs,
+    awaited,
+    last_added,
+    measured_anew,
+    put_in_place,
+    reusable,
+    sizes_of,
+    stage_tree,
+    take_back,
+)
 from msb_cache.engines.reused import Reused
 from msb_cache.errors import BusyError, CorruptArtifactError, InvalidImageError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent, StoredEvent
 from msb_cache.failpoints import reached
-from msb_cache.home import checks
 from msb_cache.home.ledger import Ledger, Transaction
-from msb_cache.home.operation import Operation, others
+from msb_cache.home.operation import Operation
 from msb_cache.oci.image import SourceImage, SourceLayer
 from msb_cache.oci.layer.tar import TarEntry
 from msb_cache.oci.reference import Reference
-from msb_cache.projections import digests
 from msb_cache.projections import images as projected
+from msb_cache.projections.digests import Artifact
+from msb_cache.projections.rows import DigestRow
 from msb_cache.waiting import Note
 
 Reuse = Callable[[SourceLayer], None]
+Known = Mapping[Artifact, DigestRow]
+Tell = Callable[[Transaction, Layers, Sequence[Staged], Known], list[NewEvent]]
+"""Says within the transaction what was added, from the layers, the files that were made, and the digests that
+the log had of these before."""
 
 
 @dataclass(frozen=True)
@@ -59,87 +70,11 @@ class Addition:
     references: tuple[Reference, ...]
 
 
-@dataclass
-class _Staged:
-    """A prepared file that is about to be renamed into the cache."""
-
-    kind: ev.ArtifactKind
-    subject: str
-    path: Path
-    digest: str
-
-
-class _Syncs:
-    """Makes files durable beside other work: what is written next need not wait for what was.
-
-    All of them are on the disk when :meth:`wait` has returned, which raises what went wrong with one.
-    """
-
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
-        self._pool = pool
-        self._running: list[Future[None]] = []
-
-    def begin(self, path: Path) -> None:
-        self._running.append(self._pool.submit(files.sync, path))
-
-    def begin_folders(self, layout: Layout) -> None:
-        """Begin with the folder of the staging folders, which has a new one now.
-
-        If another operation runs, then with those above as well: it may have made them a moment ago.
-        """
-        self._running.append(self._pool.submit(durable.sync_folder, layout.staging_root))
-        if len(layout.interrupted_operations()) > 1:
-            self._running.append(self._pool.submit(durable.sync_above, layout.db, layout.cache))
-
-    def wait(self) -> None:
-        for each in self._running:
-            each.result()
-
-
-_KEPT_BYTES = 256 << 20
-
-
-class _Layers:
-    """The layers of one operation, by diff ID.
-
-    Trees stay in memory until they take _KEPT_BYTES together; the others are read from their images again,
-    for an archive may hold any number of images.
-    """
-
-    def __init__(self) -> None:
-        self.sizes: dict[str, int] = {}
-        """Bytes of each layer's image."""
-        self.footprints: dict[str, int] = {}
-        """What each layer's tree takes of the memory, in bytes."""
-        self.merged: dict[str, int] = {}
-        """Bytes of the fsmeta that lies there, of manifests of which it says what their layers give."""
-        self.converted: set[str] = set()
-        self._paths: dict[str, Path] = {}
-        self._kept: dict[str, LayerImage] = {}
-        self._left = _KEPT_BYTES
-        self._lock = Lock()
-
-    def put(self, diff_id: str, image: LayerImage, path: Path) -> None:
-        """Remember a layer and the image of it that lies at ``path``."""
-        with self._lock:
-            self.sizes[diff_id] = image.size_bytes
-            self.footprints[diff_id] = image.footprint
-            self._paths[diff_id] = path
-            if image.footprint <= self._left:
-                self._left -= image.footprint
-                self._kept[diff_id] = image
-
-    def read(self, diff_id: str) -> LayerImage:
-        """Return a layer's image with its tree."""
-        return self._kept.get(diff_id) or read_layer(self._paths[diff_id])
-
-
 def add(
     ledger: Ledger,
     operation: Operation,
     additions: Sequence[Addition],
-    source: ev.Source,
-    began_ns: int,
+    tell: Tell,
     *,
     workers: int,
     reuse: Reuse | None,
@@ -153,8 +88,7 @@ def add(
         ledger: the home.
         operation: the running operation.
         additions: the images, each manifest and each reference once.
-        source: where they come from, for the record.
-        began_ns: when the work began, by ``time.monotonic_ns``.
+        tell: says what is recorded of it beside the digests.
         workers: how many layers to convert at the same time.
         reuse: called with each layer whose image the cache already has, in a worker's thread; None: no
             layer image is reused, all are made anew.
@@ -168,13 +102,13 @@ def add(
     Raises:
         InvalidImageError: a digest does not fit, a layer cannot be converted.
     """
-    layout = ledger.layout
+    layout, added = ledger.layout, list[Pulled]()
     durable.make_folder(*layout.own_folders)
     operation.tell([reference for addition in additions for reference in addition.references])
 
     def waiting(path: Path) -> None:
         if note is not None:
-            note(_awaited(layout, operation, path))
+            note(awaited(layout, operation, path))
 
     wanted = {layer.diff_id for addition in additions for layer in addition.image.layers}
     anew = wanted if reuse is None else set[str]()
@@ -184,7 +118,7 @@ def add(
             paths = _paths(ledger, additions, repairs)
             locks = locked.enter_context(LockSet((lock_path(path) for path in paths), waiting))
             reached("add.locked")
-            layers = _Layers()
+            layers = Layers()
             wrong = _read_present(ledger, layers, additions, wanted - anew, reused)
             if not wrong:
                 break
@@ -193,7 +127,7 @@ def add(
             locks.release()
         staging = operation.staging()
         with ThreadPoolExecutor(thread_name_prefix="msb-cache-sync") as pool, Hashing() as hashing:
-            syncs = _Syncs(pool)
+            syncs = Syncs(pool)
             syncs.begin_folders(layout)
             staged = _stage_layers(
                 ledger, additions, layers, staging, syncs, hashing, workers, reuse, abandon
@@ -203,43 +137,21 @@ def add(
                 staged += _stage_image(ledger, addition, layers, staging, syncs, reused)
             syncs.wait()
         reached("add.staged")
-        ledger.open_to_write()  # not before: what is refused leaves no database behind
-        published = _journal(ledger, staged, staging)
-        transaction = None
-        try:
-            _publish(ledger, staged)
-            reached("add.published")
-            with ledger.write(operation.id) as transaction:
-                _digest(transaction, staged)
-                reused.record(transaction)
-                transaction.append(_repaired(ledger, transaction, layers, repairs))
-                stored = transaction.append(_events(ledger, transaction, additions, layers, source, began_ns))
-                added = _added(transaction, stored)
-                reached("add.committing")
-        except BaseException:
-            if transaction is not None and transaction.unclear:
-                operation.leave_to_recovery()
-            else:
-                _take_back(ledger, operation, published, staging)
-            raise
-        reached("add.committed")
+
+        def record(transaction: Transaction, known: Known) -> None:
+            reused.record(transaction)
+            transaction.append(measured_anew(ledger, transaction, layers, repairs))
+            stored = transaction.append(tell(transaction, layers, staged, known))
+            added.extend(_added(transaction, stored))
+
+        published = put_in_place(ledger, operation, staged, staging, record)
         # What was repaired for a manifest that went meanwhile belongs to no image.
         repaired = [artifact for artifact in published if artifact.subject in repairs]
-        _take_back(ledger, operation, repaired, staging)
+        take_back(ledger, operation, repaired, staging)
     for addition in additions:
         names = [reference.familiar for reference in addition.references]
         diagnostics.info("image.added", references=names, digest=addition.image.manifest_digest)
     return added
-
-
-def _awaited(layout: Layout, operation: Operation, path: Path) -> str:
-    """Return for which operations is waited. Only the kernel knows who has a lock: these may have it."""
-    running = [
-        f"operation {other}" + (f" ({', '.join(names)})" if names else "")
-        for other, names in islice(others(layout, operation), 3)
-    ]
-    by = " or ".join(running) or "another program"
-    return f"waiting for {by} to be done with {path.name.removesuffix('.lock')}"
 
 
 def _added(transaction: Transaction, stored: Sequence[StoredEvent]) -> list[Pulled]:
@@ -250,16 +162,6 @@ def _added(transaction: Transaction, stored: Sequence[StoredEvent]) -> list[Pull
         if isinstance(event.data, ev.ImagePulled) and row is not None:
             added.append(Pulled(row, event))
     return added
-
-
-def _take_back(ledger: Ledger, operation: Operation, published: Sequence[Published], staging: Path) -> None:
-    """Undo what the index does not name; what cannot be undone now, the next writing command undoes."""
-    operation.leave_to_recovery()
-    changes = Changes()
-    for artifact in published:
-        undo(ledger, artifact, staging, changes)
-    changes.sync()
-    operation.undone()
 
 
 def _paths(ledger: Ledger, additions: Sequence[Addition], repairs: Mapping[str, list[str]]) -> set[Path]:
@@ -295,7 +197,7 @@ def _repairs(
 
 
 def _read_present(
-    ledger: Ledger, layers: _Layers, additions: Sequence[Addition], wanted: Set[str], reused: Reused
+    ledger: Ledger, layers: Layers, additions: Sequence[Addition], wanted: Set[str], reused: Reused
 ) -> set[str]:
     """Read the images of wanted layers that are there; return those that must be made anew.
 
@@ -315,7 +217,7 @@ def _read_present(
         size = files.measure(path)
         if size is None:
             continue
-        present = _reusable(path) if known.get(diff_id) in (None, size) else None
+        present = reusable(path) if known.get(diff_id) in (None, size) else None
         if present is None or not reused.is_as_known("layer", diff_id, path):
             wrong.add(diff_id)
         else:
@@ -339,15 +241,15 @@ def _read_present(
 
 def _stage_repairs(
     ledger: Ledger,
-    layers: _Layers,
+    layers: Layers,
     repairs: Mapping[str, list[str]],
     additions: Sequence[Addition],
     staging: Path,
-    syncs: _Syncs,
+    syncs: Syncs,
     reused: Reused,
-) -> list[_Staged]:
+) -> list[Staged]:
     added = {addition.image.manifest_digest for addition in additions}
-    staged: list[_Staged] = []
+    staged: list[Staged] = []
     with ledger.read() as connection:
         if connection is None:
             return staged
@@ -357,24 +259,24 @@ def _stage_repairs(
     for digest, diff_ids in repairs.items():
         for diff_id in diff_ids:
             path = ledger.layout.layer(diff_id)
-            if diff_id not in layers.sizes and (present := _reusable(path)):
+            if diff_id not in layers.sizes and (present := reusable(path)):
                 layers.put(diff_id, present, path)
         if layers.converted.intersection(diff_ids) and layers.sizes.keys() >= set(diff_ids):
-            staged += _stage_tree(ledger, digest, diff_ids, layers, staging, syncs, reused)
+            staged += stage_tree(ledger, digest, diff_ids, layers, staging, syncs, reused)
     return staged
 
 
 def _stage_layers(
     ledger: Ledger,
     additions: Sequence[Addition],
-    layers: _Layers,
+    layers: Layers,
     staging: Path,
-    syncs: _Syncs,
+    syncs: Syncs,
     hashing: Hashing,
     workers: int,
     reuse: Reuse | None,
     abandon: Callable[[], None],
-) -> list[_Staged]:
+) -> list[Staged]:
     wanted = {layer.diff_id: layer for addition in additions for layer in addition.image.layers}
     claims = _claims(additions)
     stop = Event()
@@ -385,7 +287,7 @@ def _stage_layers(
         stop.set()  # they end at their next entry
         abandon()
 
-    def stage(layer: SourceLayer) -> _Staged | None:
+    def stage(layer: SourceLayer) -> Staged | None:
         if reuse is not None and layer.diff_id in layers.sizes:
             claims[layer.diff_id](layers.footprints[layer.diff_id])
             reuse(layer)
@@ -399,7 +301,7 @@ def _stage_layers(
         layers.converted.add(layer.diff_id)
         diagnostics.info("layer.converted", diff_id=layer.diff_id, bytes=written.size_bytes)
         reached("add.layer")
-        return _Staged("layer", layer.diff_id, target, digest)
+        return Staged("layer", layer.diff_id, target, digest)
 
     with ThreadPoolExecutor(workers, thread_name_prefix="msb-cache-layer") as pool:
         futures = [pool.submit(stage, layer) for layer in wanted.values()]
@@ -462,104 +364,43 @@ class _StoppedError(Exception):
     """Another layer failed, so this one is not needed any more."""
 
 
-def _reusable(path: Path) -> LayerImage | None:
-    """Return the layer image that already lies there; None if there is none or it is damaged."""
-    if not files.exists(path):
-        return None
-    try:
-        return read_layer(path)
-    except CorruptArtifactError:
-        return None  # converted anew, and replaced by a rename
-
-
 def _stage_image(
-    ledger: Ledger, addition: Addition, layers: _Layers, staging: Path, syncs: _Syncs, reused: Reused
-) -> list[_Staged]:
+    ledger: Ledger, addition: Addition, layers: Layers, staging: Path, syncs: Syncs, reused: Reused
+) -> list[Staged]:
     layout, image = ledger.layout, addition.image
     own = [layer.diff_id for layer in image.layers]
-    staged = _stage_tree(ledger, image.manifest_digest, own, layers, staging, syncs, reused)
+    staged = stage_tree(ledger, image.manifest_digest, own, layers, staging, syncs, reused)
     document = metadata.render(_metadata(image))
     for reference in addition.references:
         target = staging / layout.metadata(reference.canonical).name
         files.write(target, document)
-        staged.append(_Staged("metadata", reference.canonical, target, digest_of_content(document)))
+        staged.append(Staged("metadata", reference.canonical, target, digest_of_content(document)))
     return staged
 
 
-def _stage_tree(
-    ledger: Ledger,
-    digest: str,
-    diff_ids: Sequence[str],
-    layers: _Layers,
-    staging: Path,
-    syncs: _Syncs,
-    reused: Reused,
-) -> list[_Staged]:
-    """Prepare a manifest's fsmeta and VMDK, unless those that are there fit its layers."""
-    layout = ledger.layout
-    staged = []
-    fsmeta, descriptor = layout.fsmeta(digest), layout.vmdk(digest)
-    # Block addresses in fsmeta are those of the layer files it was made from.
-    fsmeta_size = None if layers.converted.intersection(diff_ids) else layers.merged.get(digest)
-    if fsmeta_size is None or not reused.is_as_known("fsmeta", digest, fsmeta):
-        target = staging / f"fsmeta-{fsmeta.name}"
-        fsmeta_size = write_fsmeta(target, map(layers.read, diff_ids))
-        syncs.begin(target)
-        staged.append(_Staged("fsmeta", digest, target, digest_of("fsmeta", target)))
-    extents = [(fsmeta, fsmeta_size)]
-    extents += [(layout.layer(diff_id), layers.sizes[diff_id]) for diff_id in diff_ids]
-    content = vmdk.render(extents)
-    there = files.exists(descriptor) and descriptor.read_bytes() == content
-    if not there or not reused.is_as_known("vmdk", digest, descriptor):
-        target = staging / descriptor.name
-        files.write(target, content)
-        staged.append(_Staged("vmdk", digest, target, digest_of_content(content)))
-    return staged
+def pulled(ledger: Ledger, additions: Sequence[Addition], source: ev.Source, began_ns: int) -> Tell:
+    """Return what says that references point at these images now.
 
+    Args:
+        ledger: the home.
+        additions: the images.
+        source: where they come from, for the record.
+        began_ns: when the work began, by ``time.monotonic_ns``.
+    """
 
-def _journal(ledger: Ledger, staged: Sequence[_Staged], staging: Path) -> list[Published]:
-    """Say durably what is about to be published, and keep what it replaces."""
-    published = []
-    changes = Changes()
-    for item in staged:
-        final = ledger.layout.artifact(item.kind, item.subject)
-        backup = None
-        if item.kind == "metadata" and files.exists(final):
-            backup = f"{item.path.name}.old"
-            changes.link(final, staging / backup)
-        published.append(Published(kind=item.kind, subject=item.subject, backup=backup, digest=item.digest))
-    write_journal(staging, published, changes)
-    reached("add.journaled")
-    return published
+    def tell(
+        transaction: Transaction, layers: Layers, staged: Sequence[Staged], known: Known
+    ) -> list[NewEvent]:
+        return _events(ledger, transaction, additions, layers, source, began_ns)
 
-
-def _publish(ledger: Ledger, staged: Sequence[_Staged]) -> None:
-    changes = Changes()
-    for item in staged:
-        changes.replace(item.path, ledger.layout.artifact(item.kind, item.subject))
-        reached("add.renamed")
-    changes.sync()
-
-
-def _digest(transaction: Transaction, staged: Sequence[_Staged]) -> None:
-    """Record what the bytes of the files are that were made."""
-    made = []
-    for item in staged:
-        known = digests.digest(transaction.connection, (item.kind, item.subject))
-        # A metadata file is written at every pull, with the same bytes as a rule.
-        if item.kind != "metadata" or known is None or (known.digest, known.how) != (item.digest, "made"):
-            made.append(digested(item.kind, item.subject, item.digest, "made"))
-    transaction.append(made)
-    checks.remember(
-        transaction.connection, {(item.kind, item.subject): None for item in staged}, time.time_ns()
-    )
+    return tell
 
 
 def _events(
     ledger: Ledger,
     transaction: Transaction,
     additions: Sequence[Addition],
-    layers: _Layers,
+    layers: Layers,
     source: ev.Source,
     began_ns: int,
 ) -> list[NewEvent]:
@@ -568,8 +409,8 @@ def _events(
     for addition in additions:
         image = addition.image
         digest = image.manifest_digest
-        manifest = _manifest_added(image, _sizes(ledger, digest, layers.sizes))
-        if manifest != _last_added(ledger, transaction, digest):
+        manifest = _manifest_added(image, sizes_of(ledger, digest, layers.sizes))
+        if manifest != last_added(ledger, transaction, digest):
             events.append(NewEvent(manifest, digest))
         own = {layer.diff_id: layer.size for layer in image.layers}
         fetched = sum(size for diff_id, size in own.items() if diff_id in uncounted)
@@ -592,53 +433,7 @@ def _events(
     return events
 
 
-@dataclass(frozen=True)
-class _Sizes:
-    """What a manifest's files measure, in bytes."""
-
-    fsmeta: int | None
-    vmdk: int | None
-    layers: Mapping[str, int]
-
-
-def _sizes(ledger: Ledger, digest: str, layers: Mapping[str, int]) -> _Sizes:
-    layout = ledger.layout
-    return _Sizes(files.measure(layout.fsmeta(digest)), files.measure(layout.vmdk(digest)), layers)
-
-
-def _last_added(ledger: Ledger, transaction: Transaction, digest: str) -> ev.ManifestAdded | None:
-    """Return what the log last said about a manifest that is in the index."""
-    if not projected.has_manifest(transaction.connection, digest):
-        return None
-    store = ledger.store(transaction.connection)
-    for event in store.read(subjects=[digest], types=[ev.ManifestAdded.type], reverse=True, limit=1):
-        if isinstance(event.data, ev.ManifestAdded):
-            return event.data
-    return None
-
-
-def _repaired(
-    ledger: Ledger, transaction: Transaction, layers: _Layers, repairs: Mapping[str, list[str]]
-) -> list[NewEvent]:
-    """Say anew what the repaired manifests' files measure, where that changed."""
-    events = []
-    for digest, diff_ids in repairs.items():
-        before = _last_added(ledger, transaction, digest)
-        if before is None or not layers.sizes.keys() >= set(diff_ids):
-            continue
-        sizes = _sizes(ledger, digest, layers.sizes)
-        after = replace(
-            before,
-            layers=tuple(replace(layer, erofs_size=sizes.layers[layer.diff_id]) for layer in before.layers),
-            fsmeta_size=sizes.fsmeta,
-            vmdk_size=sizes.vmdk,
-        )
-        if after != before:
-            events.append(NewEvent(after, digest))
-    return events
-
-
-def _manifest_added(image: SourceImage, sizes: _Sizes) -> ev.ManifestAdded:
+def _manifest_added(image: SourceImage, sizes: Sizes) -> ev.ManifestAdded:
     return ev.ManifestAdded(
         media_type=image.manifest_media_type,
         config_digest=image.config_digest,

@@ -143,7 +143,7 @@ def delete(
             ledger.note(_stopped(ledger.layout, operation.id, artifacts))
             raise
         if orphans:
-            _tidy_locks(ledger.layout)
+            tidy_locks(ledger.layout)
         return operation.id, shown
 
 
@@ -320,7 +320,7 @@ def _record(ledger: Ledger, operation: str, outcomes: list[NewEvent], changes: C
         transaction.append(outcomes)
 
 
-def _tidy_locks(layout: Layout) -> None:
+def tidy_locks(layout: Layout) -> None:
     """Delete lock files whose artifact is gone, such as those of a load that was killed early."""
     for path in layout.lone_locks():
         lock = Lock(path)

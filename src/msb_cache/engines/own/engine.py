@@ -15,7 +15,7 @@ from msb_cache.projections.images import HandleRow
 from msb_cache.projections.state import IndexState, load, load_to_judge
 
 if TYPE_CHECKING:
-    from msb_cache.engines.engine import LoadRequest, Orphans, Pulled, PullRequest
+    from msb_cache.engines.engine import LoadRequest, Mending, MendRequest, Orphans, Pulled, PullRequest
     from msb_cache.engines.leftovers import Leftover
 
 
@@ -74,6 +74,12 @@ class OwnEngine:
             confirm=confirm,
             report=report,
         )
+
+    def mend(self, request: MendRequest) -> Mending:
+        """Make files of images anew."""
+        from msb_cache.engines.own.mend import mend
+
+        return mend(self._ledger, request)
 
     def recover(self, operation: str) -> None:
         """Delete what the deletion had not come to, and finish it."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msb_cache.artifacts.layout import leaving_no_folders
 from msb_cache.engines.engine import LoadRequest
-from msb_cache.engines.own.add import Addition, add
+from msb_cache.engines.own.add import Addition, add, pulled
 from msb_cache.engines.reused import Reused
 from msb_cache.errors import InvalidImageError
 from msb_cache.home.ledger import Ledger
@@ -30,12 +30,12 @@ def load(ledger: Ledger, request: LoadRequest) -> list[HandleRow]:
             if request.note is not None:
                 request.note(sentence)
         names = _name(archive.images, request.tags)
+        additions = _additions(archive.images, names)
         added = add(
             ledger,
             operation,
-            _additions(archive.images, names),
-            request.origin,
-            request.began_ns,
+            additions,
+            pulled(ledger, additions, request.origin, request.began_ns),
             workers=_WORKERS,
             reuse=SourceLayer.verify_only,
             reused=Reused(ledger, request.max_age_ns, request.note),

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import time
-from contextlib import suppress
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from msb_cache import diagnostics
 from msb_cache.artifacts import files, metadata, vmdk
 from msb_cache.artifacts.compare import fsmeta_difference
 from msb_cache.artifacts.durable import make_folder
 from msb_cache.artifacts.layer import read_layer
-from msb_cache.artifacts.layout import Layout, leaving_no_folders
+from msb_cache.artifacts.layout import leaving_no_folders
 from msb_cache.engines.cached import not_cached, record_cached
 from msb_cache.engines.engine import Progress, Pulled, PullRequest
-from msb_cache.engines.own.add import Addition, Reuse, add
+from msb_cache.engines.own.add import Addition, Reuse, Tell, add, pulled
+from msb_cache.engines.own.downloads import collect_stale
 from msb_cache.engines.reused import Reused
 from msb_cache.errors import CorruptArtifactError, InvalidImageError, MicrosandboxError
 from msb_cache.eventstore import events as ev
@@ -26,14 +27,13 @@ from msb_cache.home.ledger import Ledger
 from msb_cache.home.operation import Operation
 from msb_cache.oci.documents.platform import Platform
 from msb_cache.oci.image import SourceLayer
+from msb_cache.oci.reference import Reference
 from msb_cache.oci.registry.credentials import find_credential
 from msb_cache.oci.registry.downloads import LayerProgress
 from msb_cache.oci.registry.images import Registry, Resolved
-from msb_cache.oci.registry.partials import Partial
 from msb_cache.projections import images
 
-STALE_SECONDS = 7 * 24 * 3600
-"""A partial download that no pull went on with for this long is deleted."""
+_Result = TypeVar("_Result")
 
 
 def pull(ledger: Ledger, request: PullRequest) -> Pulled:
@@ -57,7 +57,7 @@ def pull(ledger: Ledger, request: PullRequest) -> Pulled:
         if request.policy == "never":
             raise not_cached(request.reference)
         try:
-            return _fetch(ledger, request, reused)
+            return _fetch(ledger, request, partial(_pull, ledger, request, reused))
         except (MicrosandboxError, OSError) as error:
             failed = ev.ImagePullFailed(
                 reason=str(error)[:1000], spelling=request.reference.spelling, source=request.source
@@ -67,7 +67,32 @@ def pull(ledger: Ledger, request: PullRequest) -> Pulled:
             raise
 
 
-def _fetch(ledger: Ledger, request: PullRequest, reused: Reused) -> Pulled:
+def fetch_again(ledger: Ledger, request: PullRequest, references: tuple[Reference, ...], tell: Tell) -> None:
+    """Fetch of an image what is not here as the log has it, and put it in its place.
+
+    Args:
+        ledger: the home.
+        request: the image, by its digest.
+        references: those that point at it; they have its metadata anew, and point at it as before.
+        tell: says what is recorded of it beside the digests.
+
+    Raises:
+        ImagePullFailedError, InvalidImageError: as for ``pull``; nothing is recorded of it.
+    """
+    reused = Reused(ledger, request.max_age_ns, request.note)
+
+    def add_again(registry: Registry, resolved: Resolved, progress: Progress) -> None:
+        _add(registry, ledger, request, progress, reused, resolved, references, lambda _: tell)
+
+    with leaving_no_folders(ledger.layout):
+        _fetch(ledger, request, add_again)
+
+
+_Use = Callable[[Registry, Resolved, Progress], _Result]
+
+
+def _fetch(ledger: Ledger, request: PullRequest, use: _Use[_Result]) -> _Result:
+    """Ask the registry what to fetch, and have it used; once more, if a part from before was damaged."""
     credential = find_credential(request.reference.registry, explicit=request.credential, note=request.note)
     resumed: set[str] = set()
 
@@ -77,11 +102,15 @@ def _fetch(ledger: Ledger, request: PullRequest, reused: Reused) -> Pulled:
         if request.progress is not None:
             request.progress(seen)
 
-    def attempt() -> Pulled:
+    def attempt() -> _Result:
         with Registry(request.reference, request.options, credential, request.note) as registry:
-            return _fetch_from(registry, ledger, request, watch, reused)
+            result = use(registry, _resolved(registry, request), watch)
+            for sentence in registry.notes:
+                if request.note is not None:
+                    request.note(sentence)
+            return result
 
-    _collect_stale(ledger.layout)
+    collect_stale(ledger.layout)
     try:
         return attempt()
     except InvalidImageError:
@@ -91,36 +120,68 @@ def _fetch(ledger: Ledger, request: PullRequest, reused: Reused) -> Pulled:
         return attempt()
 
 
-def _fetch_from(
-    registry: Registry, ledger: Ledger, request: PullRequest, progress: Progress, reused: Reused
-) -> Pulled:
-    reference, layout = request.reference, ledger.layout
-    resolved = registry.resolve(reference, request.platform)
+def _resolved(registry: Registry, request: PullRequest) -> Resolved:
+    reference = request.reference
+    resolved = registry.resolve(_asked_for(request), request.platform)
+    if request.digest not in (None, resolved.manifest_digest):
+        raise InvalidImageError(f"{request.digest} of {reference.familiar} is no image manifest but an index")
     diagnostics.info("pull.resolved", reference=reference.familiar, digest=resolved.manifest_digest)
     reached("pull.resolved")
+    return resolved
+
+
+def _pull(
+    ledger: Ledger,
+    request: PullRequest,
+    reused: Reused,
+    registry: Registry,
+    resolved: Resolved,
+    progress: Progress,
+) -> Pulled:
+    reference = request.reference
     if not request.force and _complete(ledger, request, resolved, reused):
-        digest = resolved.manifest_digest
-        pulled = record_cached(ledger, request, request.reference.canonical, digest, reused)
-    else:
-        with Operation(layout) as operation:
-            make_folder(layout.downloads)
-            image = registry.image(resolved, partials=layout.downloads, progress=progress)
-            (pulled,) = add(
-                ledger,
-                operation,
-                [Addition(image, (reference,))],
-                request.source,
-                request.began_ns,
-                workers=request.jobs,
-                reuse=None if request.force else _saying_exists(progress),
-                reused=reused,
-                abandon=registry.close,
-                note=request.note,
-            )
-    for sentence in registry.notes:
-        if request.note is not None:
-            request.note(sentence)
-    return pulled
+        return record_cached(ledger, request, reference.canonical, resolved.manifest_digest, reused)
+
+    def telling(additions: list[Addition]) -> Tell:
+        return pulled(ledger, additions, request.source, request.began_ns)
+
+    (found,) = _add(registry, ledger, request, progress, reused, resolved, (reference,), telling)
+    return found
+
+
+def _add(
+    registry: Registry,
+    ledger: Ledger,
+    request: PullRequest,
+    progress: Progress,
+    reused: Reused,
+    resolved: Resolved,
+    references: tuple[Reference, ...],
+    telling: Callable[[list[Addition]], Tell],
+) -> list[Pulled]:
+    layout = ledger.layout
+    with Operation(layout) as operation:
+        make_folder(layout.downloads)
+        image = registry.image(resolved, partials=layout.downloads, progress=progress)
+        additions = [Addition(image, references)]
+        return add(
+            ledger,
+            operation,
+            additions,
+            telling(additions),
+            workers=request.jobs,
+            reuse=None if request.force else _saying_exists(progress),
+            reused=reused,
+            abandon=registry.close,
+            note=request.note,
+        )
+
+
+def _asked_for(request: PullRequest) -> Reference:
+    """Return what the registry is asked for: the reference, or one manifest of its repository."""
+    if request.digest is None:
+        return request.reference
+    return Reference.parse(f"{request.reference.name}@{request.digest}")
 
 
 def _saying_exists(progress: Progress) -> Reuse:
@@ -133,10 +194,12 @@ def _saying_exists(progress: Progress) -> Reuse:
 
 
 def _cached(ledger: Ledger, request: PullRequest) -> str | None:
-    """Return the digest the reference points at, if it is cached for the wanted platform."""
+    """Return the digest the reference points at, if it is the wanted one, for the platform, and cached."""
     with ledger.read() as connection:
         row = None if connection is None else images.handle(connection, request.reference.canonical)
-    if row is None or not _fits(row, request.platform) or not _files_exist(ledger, row.manifest_digest):
+    if row is None or request.digest not in (None, row.manifest_digest):
+        return None
+    if not _fits(row, request.platform) or not _files_exist(ledger, row.manifest_digest):
         return None
     return row.manifest_digest
 
@@ -201,19 +264,3 @@ def _files_exist(ledger: Ledger, digest: str) -> bool:
         and files.exists(layout.vmdk(digest))
         and all(files.measure(layout.layer(layer.diff_id)) == layer.erofs_bytes for layer in layers)
     )
-
-
-def _collect_stale(layout: Layout) -> None:
-    """Delete partial downloads that no pull went on with; one that is being written is locked."""
-    try:
-        names = os.listdir(layout.downloads)
-    except FileNotFoundError:
-        return
-    for name in names:
-        path = layout.downloads / name
-        with suppress(FileNotFoundError):
-            if name.endswith(".partial") and time.time() - path.lstat().st_mtime > STALE_SECONDS:
-                partial = Partial.open(path.parent, f"sha256:{name.removesuffix('.partial')}", 1 << 62)
-                if partial is not None:
-                    partial.discard()
-                    partial.close()

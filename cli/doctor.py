@@ -1,0 +1,162 @@
+"""The doctor command: everything that is wrong with a home, what it means, and what mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.common import examples, format_option, note, open_cache, quiet_option
+from msb_cache.cli.progress import display
+from msb_cache.oci.registry.options import RegistryOptions
+
+if TYPE_CHECKING:
+    from msb_cache import ImageCache
+    from msb_cache.care.doctor import Finding
+    from msb_cache.care.repair import RepairReport
+
+
+@click.command(
+    short_help="Find what is wrong with a home, and mend it.",
+    epilog=examples("msb-cache doctor", "msb-cache doctor --fix", "msb-cache doctor --fix --pull"),
+)
+@click.option("--fix", is_flag=True, help="Mend what can safely be mended of what is here.")
+@click.option("--pull", is_flag=True, help="With --fix: fetch what is lost from its registry.")
+@click.option("--insecure", is_flag=True, help="With --pull: accept plain HTTP and any certificate.")
+@click.option(
+    "--ca-certs",
+    metavar="PEM",
+    type=click.Path(path_type=Path),
+    help="With --pull: trust these authorities too.",
+)
+@format_option
+@quiet_option("Print nothing but errors.")
+@click.pass_obj
+def doctor(
+    home: str | None,
+    fix: bool,
+    pull: bool,
+    insecure: bool,
+    ca_certs: Path | None,
+    format_: str,
+    quiet: bool,
+) -> int:
+    """Find everything that is wrong with a home, say what each thing means, and name what mends it.
+
+    With --fix, operations that were cut short are finished or undone, the index is made anew from the log,
+    and so are VMDKs and merged trees from their layers; with --pull, lost layers are fetched by the digest of
+    their image. Orphans, foreign files and what is another user's stay. The exit code is 0 only if nothing is
+    wrong.
+    """
+    if pull and not fix:
+        raise click.UsageError("--pull says how --fix mends; give both")
+    if (insecure or ca_certs is not None) and not pull:
+        raise click.UsageError("--insecure and --ca-certs say how --pull reaches registries")
+    if ca_certs is not None and not ca_certs.is_file():
+        raise click.BadParameter(f"{ca_certs} is no file", param_hint="--ca-certs")
+    with open_cache(home, quiet=quiet) as cache:
+        where = str(cache.home)
+        if not fix:
+            found = cache.doctor()
+            report = None
+        else:
+            options = RegistryOptions(insecure=insecure, ca_certs=ca_certs)
+            report = _repaired(cache, pull, options, quiet)
+            found = [left.finding for left in report.left]
+        is_new = not found and not cache.info().events
+    if format_ == "json":
+        output.json(_fields(where, found, report))
+    elif not quiet:
+        _print(where, found, report, is_new)
+    return 1 if found else 0
+
+
+COMMAND = doctor
+
+
+def _repaired(cache: ImageCache, pull: bool, options: RegistryOptions, quiet: bool) -> RepairReport:
+    with display(quiet) as progress:
+        return cache.repair(pull=pull, options=options, progress=progress, note=None if quiet else note)
+
+
+def _fields(home: str, found: Sequence[Finding], report: RepairReport | None) -> dict[str, Any]:
+    fields: dict[str, Any] = {"home": home, "sound": not found}
+    if report is None:
+        return {**fields, "findings": [_finding_fields(each) for each in found]}
+    return {
+        **fields,
+        "findings": [{**_finding_fields(left.finding), "why": left.why} for left in report.left],
+        "mended": [{**_finding_fields(each), "differs": each in report.differs} for each in report.mended],
+    }
+
+
+def _finding_fields(finding: Finding) -> dict[str, Any]:
+    return {
+        "kind": finding.kind,
+        "meaning": finding.meaning,
+        "path": None if finding.path is None else str(finding.path),
+        "artifact": finding.artifact,
+        "subject": finding.subject,
+        "images": list(finding.images),
+        "command": finding.command,
+        "fixable": finding.fixable,
+        "needs_pull": finding.needs_pull,
+    }
+
+
+def _print(home: str, found: Sequence[Finding], report: RepairReport | None, is_new: bool) -> None:
+    lefts: Iterable[tuple[Finding, str | None]] = [(each, None) for each in found]
+    if report is not None:
+        lefts = [(left.finding, left.why) for left in report.left]
+        for each in report.mended:
+            _print_mended(home, each, differs=each in report.differs)
+    for each, why in lefts:
+        _print_finding(home, each, why)
+    if is_new:
+        output.line("Nothing of this home is on the disk yet, so nothing is wrong with it.", err=True)
+    elif not found:
+        output.line("Nothing is wrong." if report is None or not report.mended else "Nothing else is wrong.")
+    elif report is None:
+        output.line(_summary(found), err=True)
+
+
+def _print_mended(home: str, finding: Finding, *, differs: bool) -> None:
+    other = "; its bytes are others than those that msb-cache had made before" if differs else ""
+    output.line("  ", output.styled("✓", fg="green"), f" {_title(home, finding)}")
+    output.line(f"      mended{other}")
+
+
+def _print_finding(home: str, finding: Finding, why: str | None) -> None:
+    output.line("  ", output.styled("✗", fg="red"), f" {_title(home, finding)}")
+    output.line(f"      {finding.meaning}")
+    if why is not None:
+        output.line(f"      not mended: {why}")
+    if finding.command is not None:
+        output.line(f"      `{finding.command}`")
+
+
+def _title(home: str, finding: Finding) -> str:
+    parts: list[str] = [finding.kind]
+    if finding.path is not None:
+        path = finding.path
+        parts.append(str(path.relative_to(home)) if path.is_relative_to(home) else str(path))
+    if finding.images:
+        more = f" and {len(finding.images) - 1:,} more" if len(finding.images) > 1 else ""
+        parts.append(f"{finding.images[0]}{more}")
+    return "  ".join(parts)
+
+
+def _summary(found: Sequence[Finding]) -> str:
+    from msb_cache.care.doctor import FIX, PULL
+
+    here = sum(each.fixable and not each.needs_pull for each in found)
+    pulled = sum(each.needs_pull for each in found)
+    said = "1 thing is wrong" if len(found) == 1 else f"{len(found):,} things are wrong"
+    if here:
+        said += f"; `{FIX}` mends {here:,}"
+    if pulled:
+        said += f"; `{PULL}` mends {here + pulled:,}"
+    return f"{said}."

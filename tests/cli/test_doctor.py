@@ -1,0 +1,95 @@
+"""What is wrong, for people and for programs; what is said of what was mended; the exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from msb_cache import ImageCache
+from msb_cache.artifacts.layout import Layout
+from tests.cli.support import APP, FAILED, TOOL, USAGE, Call, written
+from tests.logs import digest
+
+
+def home_with(folder: Path) -> Layout:
+    with ImageCache(folder / "home") as cache:
+        cache.load(written(folder / "app.tar", APP))
+        cache.load(written(folder / "tool.tar", TOOL))
+    return Layout(folder / "home")
+
+
+def test_nothing_is_wrong(call: Call, tmp_path: Path) -> None:
+    layout = home_with(tmp_path)
+    done = call("--home", layout.home, "doctor")
+    assert (done.code, done.out, done.err) == (0, "Nothing is wrong.\n", "")
+    fields = json.loads(call("--home", layout.home, "doctor", "--format", "json").out)
+    assert fields == {"home": layout.home, "sound": True, "findings": []}
+
+
+def test_no_home(call: Call, tmp_path: Path) -> None:
+    done = call("--home", tmp_path / "none", "doctor")
+    assert (done.code, done.out) == (0, "")
+    assert done.err == "Nothing of this home is on the disk yet, so nothing is wrong with it.\n"
+    assert call("--home", tmp_path / "none", "doctor", "--fix").code == 0
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_is_wrong_and_mended(call: Call, tmp_path: Path) -> None:
+    layout = home_with(tmp_path)
+    layout.vmdk(APP.digest).unlink()
+    orphan = layout.layer(digest("orphan"))
+    orphan.write_bytes(b"x" * 2048)
+    done = call("--home", layout.home, "doctor")
+    assert done.code == FAILED
+    name = f"cache/vmdk/sha256_{APP.digest[7:]}.vmdk"
+    assert f"  ✗ file-missing  {name}  app:latest and 1 more\n" in done.out
+    assert "does not start: VMDK missing\n      `msb-cache doctor --fix`\n" in done.out
+    assert done.err == "2 things are wrong; `msb-cache doctor --fix` mends 1.\n"
+    done = call("--home", layout.home, "doctor", "--fix")
+    assert done.code == FAILED  # something is left
+    assert f"  ✓ file-missing  {name}  app:latest and 1 more\n      mended\n" in done.out
+    assert "✗ orphan" in done.out
+    orphan.unlink()
+    done = call("--home", layout.home, "doctor", "--fix")
+    assert (done.code, done.out) == (0, "Nothing is wrong.\n")
+
+
+def test_fields(call: Call, tmp_path: Path) -> None:
+    layout = home_with(tmp_path)
+    layout.vmdk(APP.digest).unlink()
+    found = json.loads(call("--home", layout.home, "doctor", "--format", "json").out)
+    (finding,) = found["findings"]
+    assert finding == {
+        "kind": "file-missing",
+        "meaning": "the VMDK is missing, and an image with a lost VMDK does not start: VMDK missing",
+        "path": str(layout.vmdk(APP.digest)),
+        "artifact": "vmdk",
+        "subject": APP.digest,
+        "images": ["app:latest", "app:1"],
+        "command": "msb-cache doctor --fix",
+        "fixable": True,
+        "needs_pull": False,
+    }
+    done = call("--home", layout.home, "doctor", "--fix", "--format", "json")
+    fixed = json.loads(done.out)
+    assert (done.code, fixed["sound"], fixed["findings"]) == (0, True, [])
+    assert fixed["mended"] == [{**finding, "differs": False}]
+
+
+def test_why_not(call: Call, tmp_path: Path) -> None:
+    layout = home_with(tmp_path)
+    path = layout.layer(TOOL.layers[1].diff_id)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    layout.fsmeta(TOOL.digest).unlink()
+    done = call("--home", layout.home, "doctor", "--fix")
+    assert f"not mended: its layer {TOOL.layers[1].diff_id[:19]} is damaged\n" in done.out
+    assert call("--home", layout.home, "doctor", "--fix", "-q").out == ""
+
+
+def test_what_is_refused(call: Call, tmp_path: Path) -> None:
+    for options in (["--pull"], ["--insecure"], ["--fix", "--ca-certs", str(tmp_path)]):
+        assert call("--home", tmp_path, "doctor", *options).code == USAGE
+    done = call("--home", tmp_path, "doctor", "--fix", "--pull", "--ca-certs", tmp_path / "none")
+    assert done.code == USAGE
