@@ -13,6 +13,8 @@ import click
 from msb_cache.cli import output
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from msb_cache.cache import ImageCache
     from msb_cache.eventstore.store import Actor
 
@@ -82,6 +84,40 @@ def duration_ns(text: str) -> int:
     from msb_cache.queries.times import parse_duration  # with dateutil, which few options need
 
     return parse_duration(text, time.time_ns())
+
+
+def fetching_options(command: F) -> F:
+    """Add how registries are reached: ``--insecure``, ``--ca-certs PEM`` and ``-j/--jobs N``."""
+    options = (
+        click.option("--insecure", is_flag=True, help="Accept plain HTTP and any certificate."),
+        click.option(
+            "--ca-certs",
+            metavar="PEM",
+            type=PATH,
+            callback=_a_file,
+            help="Trust these authorities too.",
+        ),
+        click.option(
+            "-j",
+            "--jobs",
+            type=click.IntRange(1, 32),
+            metavar="N",
+            default=3,
+            show_default=True,
+            help="Layers fetched at a time.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _a_file(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Path | None:
+    from pathlib import Path  # a list of images names none
+
+    if text is not None and not Path(text).is_file():
+        raise click.BadParameter(f"{text} is no file", param_hint="--ca-certs")
+    return None if text is None else Path(text)
 
 
 def max_age_option(command: F) -> F:

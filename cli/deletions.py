@@ -18,6 +18,7 @@ from msb_cache.queries.resolve import as_typed, familiar
 if TYPE_CHECKING:
     from msb_cache.eventstore.events import Judged
     from msb_cache.models import ImagePruneReport
+    from msb_cache.projections.rows import UndoingRow
 
 
 def failures(report: ImagePruneReport) -> list[int]:
@@ -71,6 +72,17 @@ def deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]:
             }
             for reference, data in report.images
         ]
+        found["restores"] = [
+            {
+                "operation": undoing.operation,
+                "started_at": output.rfc3339(undoing.started_at),
+                "finished_at": output.rfc3339(undoing.finished_at),
+                "outcome": undoing.outcome,
+                "images_wanted": undoing.wanted,
+                "images_restored": undoing.restored,
+            }
+            for undoing in report.restores
+        ]
         found["artifacts"] = [msgspec.to_builtins(artifact) for artifact in report.artifacts]
         found["kept"] = [
             {
@@ -116,6 +128,8 @@ def print_deletion(report: DeletionReport) -> None:
     line("Started", output.local_time_with_offset(row.started_at))
     line("Finished", output.local_time_with_offset(row.finished_at))
     line("Outcome", (row.outcome or "unfinished") + (", finished by recovery" if row.recovered else ""))
+    for undoing in report.restores:
+        line("Undone by", _undone(undoing))
     line("Freed", freed(row.bytes_reclaimed, row.flat_removed, row.flat_bytes_reclaimed))
     if report.images:
         output.line()
@@ -150,6 +164,14 @@ def print_deletion(report: DeletionReport) -> None:
         for kept in report.kept:
             said = judged_because(kept, report.policy, goes=False)
             output.line(f"  {subject(kept.subject, kept.spelling)}   {said}")
+
+
+def _undone(undoing: UndoingRow) -> str:
+    when = output.local_time_with_offset(undoing.finished_at or undoing.started_at)
+    if undoing.finished_at is None:
+        return f"restore {undoing.operation} since {when}, unfinished"
+    of = output.plural(undoing.wanted, "image")
+    return f"restore {undoing.operation} at {when}, {undoing.outcome}: {undoing.restored:,} of {of} asked for"
 
 
 def judged_because(judged: Judged, policy: Mapping[str, Any], *, goes: bool) -> str:

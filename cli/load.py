@@ -30,6 +30,11 @@ from msb_cache.cli.common import (
     help="One more reference for the first image; repeatable.",
 )
 @click.option(
+    "--digest",
+    metavar="DIGEST",
+    help="Add only the image with this manifest, under the names of --tag or else its own.",
+)
+@click.option(
     "--platform", metavar="OS/ARCH", help="Which image of an index; default: linux on this machine."
 )
 @max_age_option
@@ -40,6 +45,7 @@ def load(
     archive: str | None,
     path: str | None,
     tags: tuple[str, ...],
+    digest: str | None,
     platform: str | None,
     max_age_ns: int,
     quiet: bool,
@@ -59,7 +65,12 @@ def load(
     source = sys.stdin.buffer if path is None or path == "-" else path
     with open_cache(home, quiet=quiet) as cache:
         handles = cache.load(
-            source, tag=tags, platform=platform, max_age_ns=max_age_ns, note=None if quiet else note
+            source,
+            tag=tags,
+            digest=digest,
+            platform=platform,
+            max_age_ns=max_age_ns,
+            note=None if quiet else note,
         )
     if not quiet:
         for handle in handles:

@@ -49,6 +49,7 @@ ORDER = (
     "history",
     "events",
     "prunes",
+    "restore",
     "rebuild",
     "verify",
     "checkpoint",

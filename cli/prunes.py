@@ -17,7 +17,7 @@ from msb_cache.cli.describe import who
 
 if TYPE_CHECKING:
     from msb_cache.projections.rows import DeletionRow
-    from msb_cache.queries.restore_plan import RestorePlan
+    from msb_cache.queries.restore_plan import LostFile, Restoration, RestorePlan
 
 
 @click.group(
@@ -83,12 +83,19 @@ def show(home: str | None, operation: str, format_: str) -> None:
 def restore_plan(home: str | None, operation: str, format_: str) -> None:
     """Print the commands that bring back what one prune or removal deleted.
 
-    A shell can run what is printed. Nothing is run or changed here.
+    A shell can run what is printed. Nothing is run or changed here: `msb-cache restore` does that.
     """
     with open_cache(home) as cache:
         plan = cache.restore_plan(operation)
     if format_ == "json":
-        output.json(_plan_fields(plan, home))
+        output.json(
+            {
+                "operation": plan.operation,
+                "kind": plan.kind,
+                "images": [image_fields(image, home) for image in plan.images],
+                "lost": lost_fields(plan.lost),
+            }
+        )
     else:
         _print_plan(plan, home)
 
@@ -140,19 +147,17 @@ def _print_plan(plan: RestorePlan, home: str | None) -> None:
         output.line(f"#   {file.kind} {file.subject}")
 
 
-def _plan_fields(plan: RestorePlan, home: str | None) -> dict[str, Any]:
+def image_fields(image: Restoration, home: str | None) -> dict[str, Any]:
+    """Return an image of a plan, and how it comes back, as fields for JSON."""
     return {
-        "operation": plan.operation,
-        "kind": plan.kind,
-        "images": [
-            {
-                "reference": image.reference,
-                "digest": image.manifest_digest,
-                "certainty": image.certainty,
-                "command": _command(image.arguments, home) if image.arguments else None,
-                "notes": list(image.notes),
-            }
-            for image in plan.images
-        ],
-        "lost": [{"kind": file.kind, "subject": file.subject} for file in plan.lost],
+        "reference": image.reference,
+        "digest": image.manifest_digest,
+        "certainty": image.certainty,
+        "command": _command(image.arguments, home) if image.arguments else None,
+        "notes": list(image.notes),
     }
+
+
+def lost_fields(lost: Sequence[LostFile]) -> list[dict[str, str]]:
+    """Return files that nothing brings back as fields for JSON."""
+    return [{"kind": file.kind, "subject": file.subject} for file in lost]

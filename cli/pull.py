@@ -12,6 +12,7 @@ from msb_cache.cli import output
 from msb_cache.cli.common import (
     done,
     examples,
+    fetching_options,
     max_age_option,
     note,
     on_terminal,
@@ -35,6 +36,11 @@ _MAX_PASSWORD = 64 * 1024
 )
 @click.argument("reference", metavar="REF")
 @click.option(
+    "--digest",
+    metavar="DIGEST",
+    help="Pull this manifest, whatever REF means there now; REF points at it then.",
+)
+@click.option(
     "--platform", metavar="OS/ARCH", help="Which image of an index; default: linux on this machine."
 )
 @click.option(
@@ -47,25 +53,14 @@ _MAX_PASSWORD = 64 * 1024
 @click.option("-f", "--force", is_flag=True, help="Fetch everything anew, whatever is cached.")
 @click.option("-u", "--username", metavar="NAME", help="The login's name; needs --password-stdin.")
 @click.option("--password-stdin", is_flag=True, help="Read the login's password or token from stdin.")
-@click.option("--insecure", is_flag=True, help="Accept plain HTTP and any certificate.")
-@click.option(
-    "--ca-certs", metavar="PEM", type=click.Path(path_type=Path), help="Trust these authorities too."
-)
-@click.option(
-    "-j",
-    "--jobs",
-    type=click.IntRange(1, 32),
-    metavar="N",
-    default=3,
-    show_default=True,
-    help="Layers fetched at a time.",
-)
+@fetching_options
 @max_age_option
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
 def pull(
     home: str | None,
     reference: str,
+    digest: str | None,
     platform: str | None,
     policy: str,
     force: bool,
@@ -82,8 +77,6 @@ def pull(
     Short names mean Docker Hub. Logins come from --username with --password-stdin, else from Docker's
     configuration file and credential helpers. Registries on this machine may speak plain HTTP.
     """
-    if ca_certs is not None and not ca_certs.is_file():
-        raise click.BadParameter(f"{ca_certs} is no file", param_hint="--ca-certs")
     credential = _credential(username, password_stdin)
     Reference.parse(reference)  # before msb is said to pull it
     with open_cache(home, quiet=quiet) as cache, display(quiet) as progress:
@@ -91,6 +84,7 @@ def pull(
             output.line(f"  msb pulls {reference} …", err=True)
         pulled = cache.pull(
             reference,
+            digest=digest,
             platform=platform,
             policy=policy,  # type: ignore[arg-type]
             force=force,

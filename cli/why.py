@@ -223,7 +223,7 @@ def _print_loss(loss: Loss) -> None:
     _line("Freed", freed)
     if deletion is not None:
         _line("More", f"msb-cache prunes show {deletion.operation[:13]}")
-        _line("Bring back", f"msb-cache prunes restore-plan {deletion.operation[:13]}")
+        _line("Bring back", f"msb-cache restore {deletion.operation[:13]}")
 
 
 def _print_fate(fate: Fate | None) -> None:

@@ -253,6 +253,8 @@ class ImagePulled(Event, frozen=True, kw_only=True):
     Where msb's records leave the moment open, the pull occurred at the event's time at the earliest, and the
     reference is known to point there since ``observed_since_ns``. ``named_at_ns``: since when the name was
     there, where it came before this manifest did. Both in ns since the epoch.
+
+    ``undoes`` is the operation of the deletion that took the image, where a restore brought it back.
     """
 
     type: ClassVar[str] = "image.pulled"
@@ -270,6 +272,7 @@ class ImagePulled(Event, frozen=True, kw_only=True):
     spelling: str | None = None
     named_at_ns: int | None = None
     observed_since_ns: int | None = None
+    undoes: str | None = None
 
     def told(self) -> Telling:
         """Return what happened, for people."""
@@ -289,11 +292,17 @@ class ImagePulled(Event, frozen=True, kw_only=True):
             details.append(f"{size(self.bytes_fetched)} new{reused}")
         elif self.bytes_fetched == 0:
             details.append("all layers already here")
+        if self.undoes is not None:
+            what = "restored"
+            details.insert(0, f"after deletion {self.undoes[:13]}")
         return Telling(what, "came", tuple(details))
 
 
 class ImagePullFailed(Event, frozen=True, kw_only=True):
-    """A pull failed. Subject: the reference. ``reason`` carries no secret; ``spelling`` as of a pull."""
+    """A pull failed. Subject: the reference. ``reason`` carries no secret.
+
+    ``spelling`` and ``undoes`` are as of a pull.
+    """
 
     type: ClassVar[str] = "image.pull_failed"
     version: ClassVar[int] = 2
@@ -302,10 +311,12 @@ class ImagePullFailed(Event, frozen=True, kw_only=True):
     reason: str
     spelling: str | None = None
     source: Source | None = None
+    undoes: str | None = None
 
     def told(self) -> Telling:
         """Return what happened, for people."""
-        return Telling("pull failed", "went", (self.reason,))
+        undoing = () if self.undoes is None else (_undoing(self.undoes),)
+        return Telling("pull failed", "went", (self.reason, *undoing))
 
 
 class ImageUsed(Event, frozen=True, kw_only=True):
@@ -717,6 +728,87 @@ class DeletionFinished(Event, frozen=True, kw_only=True):
     def told(self) -> Telling:
         """Return what happened, for people."""
         return Telling("finished", "went", (self.outcome, *(("by recovery",) if self.recovered else ())))
+
+
+class Restoring(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """One image that a restore is about to bring back.
+
+    ``reference`` is what the deletion took, as it was typed; None: a manifest that had none. It is pulled
+    from the registry ``place``, or loaded from the archive at that path. ``name`` is what will point at it,
+    where that is not the reference: another image has that by now, or it had none.
+    """
+
+    reference: str | None = None
+    manifest_digest: str
+    how: Literal["pull", "load"]
+    place: str
+    name: str | None = None
+
+
+class RestoreStarted(Event, frozen=True, kw_only=True):
+    """A restore is about to bring back what a deletion took. Subject: the restore's operation.
+
+    ``undoes`` is the deletion's operation. A long list of images is split over ``parts`` events of the same
+    transaction; ``part`` counts from 1.
+    """
+
+    type: ClassVar[str] = "restore.started"
+    about: ClassVar[About] = "operation"
+    undoes: str
+    images: tuple[Restoring, ...] = ()
+    part: int = 1
+    parts: int = 1
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        part = (f"part {self.part} of {self.parts}",) if self.parts > 1 else ()
+        return Telling(
+            "restore began", "came", (plural(len(self.images), "image"), _undoing(self.undoes), *part)
+        )
+
+
+class Restored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What became of one image that a restore was to bring back.
+
+    ``restored``: ``name`` points at it. ``failed``: ``reason`` says why, without secrets. ``untried``: the
+    restore ended before it came to it. ``reference`` as of ``restore.started``.
+    """
+
+    reference: str | None = None
+    manifest_digest: str
+    outcome: Literal["restored", "failed", "untried"]
+    name: str | None = None
+    reason: str | None = None
+
+
+class RestoreFinished(Event, frozen=True, kw_only=True):
+    """A restore is over. Subject: its operation.
+
+    ``completed``: all that it was to bring back is back; ``partial``: some; ``failed``: none;
+    ``interrupted``: it was stopped, or its process ended before it was through, which a later process says
+    (``recovered``). ``restored`` counts the images that came back, of ``wanted``. ``images`` says what became
+    of each, what is not back first; ``more`` counts those that are left out of a long list.
+    """
+
+    type: ClassVar[str] = "restore.finished"
+    about: ClassVar[About] = "operation"
+    outcome: Literal["completed", "partial", "failed", "interrupted"]
+    undoes: str
+    wanted: int
+    restored: int
+    images: tuple[Restored, ...] = ()
+    more: int = 0
+    recovered: bool = False
+
+    def told(self) -> Telling:
+        """Return what happened, for people."""
+        of = f"{self.restored:,} of {plural(self.wanted, 'image')}"
+        recovered = ("found by recovery",) if self.recovered else ()
+        return Telling("restore ended", "came", (self.outcome, of, _undoing(self.undoes), *recovered))
+
+
+def _undoing(operation: str) -> str:
+    return f"undoes {operation[:13]}"
 
 
 def _words(kind: ArtifactKind) -> str:

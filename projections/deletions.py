@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import Actor, EventStore, StoredEvent
-from msb_cache.projections.rows import DeletionOutcomeRow, DeletionRow, LeftoverRow
+from msb_cache.projections import undoings
+from msb_cache.projections.rows import DeletionOutcomeRow, DeletionRow, LeftoverRow, UndoingRow
 from msb_cache.projections.tables import columns
 
 _AFTER_ALL = "\U0010ffff"
@@ -72,6 +73,8 @@ class DeletionReport:
     artifacts: list[ArtifactReport] = field(default_factory=list)
     kept: list[ev.Judged] = field(default_factory=list)
     going: list[ev.Judged] = field(default_factory=list)
+    restores: list[UndoingRow] = field(default_factory=list)
+    """The restores that undo it, or parts of it, oldest first."""
 
 
 def deletions(connection: sqlite3.Connection, *, limit: int | None = None) -> list[DeletionRow]:
@@ -214,6 +217,7 @@ def report(connection: sqlite3.Connection, store: EventStore, operation: str) ->
                 _settle(entry, data)
     if result is not None:
         result.artifacts = list(artifacts.values())
+        result.restores = undoings.of_deletion(connection, operation)
     return result
 
 

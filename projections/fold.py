@@ -29,6 +29,7 @@ from msb_cache.projections.rows import (
     PinRow,
     PointedAtRow,
     RestoredRow,
+    UndoingRow,
 )
 from msb_cache.projections.tables import Tables
 
@@ -75,6 +76,7 @@ class Fold:
         self._damage = tables.of(DamageRow)
         self._digests = tables.of(DigestRow)
         self._restored = tables.of(RestoredRow)
+        self._undoings = tables.of(UndoingRow)
         self._handlers: dict[type[ev.Event], Callable[[Fact, Any], None] | None] = {
             **dict.fromkeys(IGNORED),
             **{of: getattr(self, name) for of, name in _HANDLERS.items()},
@@ -437,6 +439,22 @@ class Fold:
             deletion.outcome = data.outcome
             deletion.recovered = int(data.recovered)
             self._deletions.put(deletion)
+
+    @_folds(ev.RestoreStarted)
+    def _restore_started(self, event: Fact, data: ev.RestoreStarted) -> None:
+        row = self._undoings.get(event.operation)
+        if row is None:
+            row = UndoingRow(event.operation, data.undoes, event.seq, event.occurred_at_ns)
+        row.wanted += len(data.images)
+        self._undoings.put(row)
+
+    @_folds(ev.RestoreFinished)
+    def _restore_finished(self, event: Fact, data: ev.RestoreFinished) -> None:
+        row = self._undoings.get(event.operation)
+        if row is not None:
+            row.finished_at, row.outcome = event.occurred_at_ns, data.outcome
+            row.restored = data.restored
+            self._undoings.put(row)
 
     def _describe_images(self, digest: str, manifest: ManifestRow | None) -> None:
         for row in self._images.having(digest):

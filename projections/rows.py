@@ -215,6 +215,29 @@ class DeletionRow(Row):
     flat_bytes_reclaimed: int = 0
 
 
+class UndoingRow(Row):
+    """A restore: an operation that brings back what the deletion ``undoes`` took.
+
+    Times in ns since the epoch, UTC. ``wanted`` counts the images that it was to bring back, ``restored``
+    those that it did; ``outcome`` is as ``restore.finished`` says it.
+    """
+
+    table: ClassVar[str] = "undoing"
+    indexes: ClassVar[dict[str, str]] = {
+        "undoing_by_deletion": "undoes",
+        "undoing_unfinished": "operation WHERE finished_at IS NULL",
+    }
+    only_grows: ClassVar[bool] = True
+    operation: str
+    undoes: str
+    seq: int
+    started_at: int
+    wanted: int = 0
+    finished_at: int | None = None
+    outcome: str | None = None
+    restored: int = 0
+
+
 class DeletionOutcomeRow(Row):
     """The one final outcome of one artifact in one deletion: ``deleted``, ``kept`` or ``failed``."""
 

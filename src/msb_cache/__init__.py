@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from msb_cache.care.doctor import Finding
     from msb_cache.care.repair import Left, RepairReport
     from msb_cache.commands.hand_over import HandedOver
+    from msb_cache.commands.restore import RestoredImage, RestoreResult
     from msb_cache.engines.decision import ImageVerdict, Preview
     from msb_cache.errors import (
         BoundNotKeptError,
@@ -165,6 +166,8 @@ __all__ = [
     "PulledImage",
     "RegistryOptions",
     "RepairReport",
+    "RestoreResult",
+    "RestoredImage",
     "RuleVerdict",
     "StoredEvent",
     "SyncReport",
@@ -201,6 +204,7 @@ _MODULES = {
     "msb_cache.care.doctor": ("Finding",),
     "msb_cache.care.repair": ("Left", "RepairReport"),
     "msb_cache.commands.hand_over": ("HandedOver",),
+    "msb_cache.commands.restore": ("RestoreResult", "RestoredImage"),
     "msb_cache.engines.decision": ("ImageVerdict", "Preview"),
     "msb_cache.eventstore.store": ("Actor", "StoredEvent"),
     "msb_cache.image": ("Image",),

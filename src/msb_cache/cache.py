@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from msb_cache.care.repair import RepairReport
     from msb_cache.commands.hand_over import HandedOver
     from msb_cache.commands.prune import Prune
+    from msb_cache.commands.restore import RestoredImage, RestoreResult
     from msb_cache.engines.choose import EngineChoice
     from msb_cache.engines.decision import Confirm, Preview, Report
     from msb_cache.engines.engine import Policy, Progress
@@ -589,7 +590,7 @@ class ImageCache:
         with self._session.log() as log:
             report = deletion_in_log(log, operation)
             assert log is not None  # noqa: S101
-            return restore_plan(*log, report)
+            return restore_plan(*log, report, kept_by_msb=self.kept_by_msb)
 
     def verify(self, against: str | None = None, *, data: DataRequest | None = None) -> Verification:
         """Check the hash chain, and all that is made of the log: schema, projections, their copies, the disk.
@@ -786,6 +787,7 @@ class ImageCache:
         source: str | os.PathLike[str] | BinaryIO,
         *,
         tag: str | Sequence[str] | None = None,
+        digest: str | None = None,
         platform: str | None = None,
         max_age_ns: int = MAX_AGE_NS,
         note: Note | None = None,
@@ -795,6 +797,8 @@ class ImageCache:
         Args:
             source: a tar file, an OCI layout directory, or an open binary stream.
             tag: one more reference for the first image, or several.
+            digest: add only the image with this manifest, under ``tag`` and nothing else, or, without one,
+                under its own names; None: all images. Not in a home that msb keeps.
             platform: such as ``linux/arm64``, to choose from an index; None: the host's linux platform.
             max_age_ns: a layer that is here already is read, and compared with the digest that the log has of
                 it, if that was last done longer ago than so many nanoseconds. One that differs is made anew.
@@ -806,17 +810,27 @@ class ImageCache:
         Raises:
             InvalidImageError: the archive is damaged, lies about a digest, or is no archive.
             InvalidReferenceError: ``tag``, or a name in the archive, is no reference.
+            InvalidConfigError: ``digest`` is none, or msb keeps the home, which loads all of an archive.
         """
         from msb_cache.commands.acquire import load
 
         tags = () if tag is None else (tag,) if isinstance(tag, str) else tag
-        rows = load(self._session, source, tags=tags, platform=platform, max_age_ns=max_age_ns, note=note)
+        rows = load(
+            self._session,
+            source,
+            tags=tags,
+            digest=digest,
+            platform=platform,
+            max_age_ns=max_age_ns,
+            note=note,
+        )
         return [self._handle(row) for row in rows]
 
     def pull(
         self,
         reference: str,
         *,
+        digest: str | None = None,
         platform: str | None = None,
         policy: Policy = "missing",
         force: bool = False,
@@ -831,6 +845,8 @@ class ImageCache:
 
         Args:
             reference: by tag, digest or both; short names mean Docker Hub.
+            digest: pull this image manifest, whatever the reference means at the registry by now; the
+                reference points at it then. Not in a home that msb keeps. None: what the reference means.
             platform: such as ``linux/arm64``; None: the host's linux platform.
             policy: ``missing`` takes a cached image as it is, ``always`` asks the registry what the
                 reference means now and reuses layers, ``never`` does not ask the registry.
@@ -849,14 +865,16 @@ class ImageCache:
             ImagePullFailedError: the registry cannot or will not give it.
             ImageNotFoundError: it is not cached, and the policy is ``never``.
             InvalidImageError: what the registry gives is not what it says.
+            InvalidConfigError: an argument makes no sense, or asks of msb what it cannot do.
         """
-        from msb_cache.commands.acquire import parse_platform, pull
+        from msb_cache.commands.acquire import checked_digest, parse_platform, pull
         from msb_cache.engines.engine import PullRequest
         from msb_cache.oci.registry.options import RegistryOptions
         from msb_cache.queries.images import pulled_image
 
         request = PullRequest(
             reference=Reference.parse(reference),
+            digest=None if digest is None else checked_digest(digest),
             began_ns=time.monotonic_ns(),
             platform=None if platform is None else parse_platform(platform),
             policy=policy,
@@ -1087,6 +1105,56 @@ class ImageCache:
         from msb_cache.retention.policy import PrunePolicy
 
         return Prune(self._session, policy or PrunePolicy(), orphans=orphans, orphans_only=orphans_only)
+
+    def restore(
+        self,
+        operation: str,
+        references: str | Sequence[str] = (),
+        *,
+        dry_run: bool = False,
+        guesses: bool = False,
+        options: RegistryOptions | None = None,
+        jobs: int = 3,
+        max_age_ns: int = MAX_AGE_NS,
+        progress: Progress | None = None,
+        report: Callable[[RestoredImage], None] | None = None,
+        note: Note | None = None,
+    ) -> RestoreResult:
+        """Bring back what one deletion deleted, as one operation that the log knows to undo it.
+
+        That is what ``restore_plan`` says. Images come back under the references that the deletion took,
+        where no other image has those by now. Those that are here are left alone; if all are, nothing is
+        recorded. Not to be confused with ``restore_backup``, which puts the log back.
+
+        Args:
+            operation: the deletion's id, or a prefix of at least four characters that no other shares.
+            references: which of its images: references as they were typed, wildcards, digests or their
+                beginnings, looked for among what it took; none: all.
+            dry_run: only say what would be done; nothing is changed or recorded.
+            guesses: also pull images of which the log does not say where they came from; those that
+                ``references`` name are pulled anyway.
+            options: how to reach registries.
+            jobs: how many layers to fetch at the same time.
+            max_age_ns, progress: as for ``pull``.
+            report: told what became of each image.
+            note: gets sentences about what is unusual.
+
+        Returns:
+            What became of each image. One that fails says why, and the others go on.
+
+        Raises:
+            OperationNotFoundError: no deletion has that id, or several begin with it.
+            ImageNotFoundError, InvalidReferenceError: the deletion took no such image; nothing was done.
+            InvalidConfigError: ``jobs`` is less than 1.
+        """
+        from msb_cache.commands.restore import Fetching, restore
+        from msb_cache.oci.registry.options import RegistryOptions
+
+        wanted = [references] if isinstance(references, str) else [*references]
+        fetching = Fetching(options or RegistryOptions(), jobs, max_age_ns, progress, note)
+        return restore(
+            *(self._session, operation, wanted, fetching), dry_run=dry_run, guesses=guesses, report=report
+        )
 
     def hand_over(
         self, references: str | Sequence[str] = (), *, dry_run: bool = False

@@ -265,6 +265,7 @@ def test_asking_changes_nothing(home: Path, call: Call) -> None:
         ["why", APP.digest],
         ["last-used"],
         ["prunes", "restore-plan", operation],
+        ["restore", operation, "--dry-run"],
     ):
         assert call(*words).code == 0
         assert json.loads(call(*words, "--format", "json").raw) is not None

@@ -122,7 +122,7 @@ class TestWhyGone:
         assert ", program msb-cache" in found["By"]
         assert found["By"].endswith(": nightly")
         assert found["Policy"] == "rule=unused"
-        assert found["Bring back"] == f"msb-cache prunes restore-plan {report['operation'][:13]}"
+        assert found["Bring back"] == f"msb-cache restore {report['operation'][:13]}"
         gone = call("why", "example.org/team/tool:2", "--format", "json").json["gone"]
         assert gone["operation"] == report["operation"]
         assert gone["policy"] == {"rule": "unused"}
@@ -166,7 +166,7 @@ class TestWhyGone:
         found = lines(call("why", "app:1").out)
         assert "by another program" in found["Went"]
         assert "Policy" not in found  # msb has none
-        assert found["Bring back"].startswith("msb-cache prunes restore-plan ")
+        assert found["Bring back"].startswith("msb-cache restore ")
 
     def test_a_pull_that_never_succeeded(self, home: Path, call: Call) -> None:
         failed = ev.ImagePullFailed(reason="no \x1b[31msuch host")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from msb_cache import DataRequest, ImageCache, failpoints
 from msb_cache.artifacts.layout import Layout
+from msb_cache.oci.reference import Reference
 from tests.imagebuilder import BuiltImage, docker_archive, file, image, layer
 
 Action = Callable[[ImageCache, Path], object]
@@ -124,7 +125,7 @@ def check_clean(home: Path) -> None:
     with ImageCache(home) as cache:
         for handle in cache.list():
             cache.save(handle.reference, home.parent / "saved.tar")
-            metadata = layout.metadata(f"docker.io/library/{handle.reference}")
+            metadata = layout.metadata(Reference.parse(handle.reference).canonical)
             assert handle.manifest_digest is not None
             assert handle.manifest_digest in metadata.read_text()
 

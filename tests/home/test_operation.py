@@ -138,3 +138,29 @@ def test_what_is_left_to_recovery(layout: Layout, undone: bool) -> None:
     lock = layout.operation_lock(operation.id)
     assert folder.exists() is lock.exists() is not undone
     assert is_free(lock)
+
+
+def test_what_one_of_several_additions_staged_goes_with_it(layout: Layout) -> None:
+    with Operation(layout) as operation:
+        for _ in range(2):
+            with operation.part() as part:
+                assert part is operation
+                assert not layout.staging(operation.id).exists()
+                (part.staging() / "file").touch()
+                (part.building() / "file").touch()
+            assert not layout.staging(operation.id).exists()
+            assert not layout.building(operation.id).exists()
+            assert not is_free(layout.operation_lock(operation.id))
+    assert layout.interrupted_operations() == []
+
+
+def test_nothing_is_added_beside_what_is_to_be_recovered(layout: Layout) -> None:
+    with Operation(layout) as operation:
+        with operation.part():
+            (operation.staging() / "journal.json").touch()
+            operation.leave_to_recovery()
+        assert (layout.staging(operation.id) / "journal.json").exists()
+        with pytest.raises(BusyError, match="could not be taken back yet"), operation.part():
+            raise AssertionError("it began")
+    assert (layout.staging(operation.id) / "journal.json").exists()
+    assert is_free(layout.operation_lock(operation.id))

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from msb_cache.errors import ImageNotFoundError, InvalidReferenceError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections import deletions
-from msb_cache.queries.restore_plan import LostFile, RestorePlan, restore_plan
+from msb_cache.queries.restore_plan import LostFile, RestorePlan, chosen, restore_plan
 from tests.logs import PYTHON, digest, layer, manifest_added, new_ledger
 
 D = digest(1)
@@ -35,7 +36,11 @@ def went(*references: str) -> list[NewEvent]:
 
 
 def plan_of(
-    home: Path, before: list[NewEvent], *references: str, after: tuple[NewEvent, ...] = ()
+    home: Path,
+    before: list[NewEvent],
+    *references: str,
+    after: tuple[NewEvent, ...] = (),
+    kept_by_msb: bool = False,
 ) -> RestorePlan:
     ledger = new_ledger(home, before)
     with ledger.write("prune-1") as transaction:
@@ -43,25 +48,30 @@ def plan_of(
     if after:
         with ledger.write("later") as transaction:
             transaction.append(after)
-    return planned(ledger)
+    return planned(ledger, kept_by_msb=kept_by_msb)
 
 
-def planned(ledger: Ledger) -> RestorePlan:
+def planned(ledger: Ledger, *, kept_by_msb: bool = False) -> RestorePlan:
     with ledger.read() as connection:
         assert connection is not None
         store = ledger.store(connection)
         report = deletions.report(connection, store, "prune-1")
         assert report is not None
-        return restore_plan(connection, store, report)
+        return restore_plan(connection, store, report, kept_by_msb=kept_by_msb)
 
 
 @pytest.mark.parametrize(
     ("source", "certainty", "arguments"),
     [
-        (REGISTRY, "exact", ("pull", f"python@{D}")),
+        (REGISTRY, "exact", ("pull", "--digest", D, "python:3.12")),
         (ev.Source(kind="archive", name="-"), "none", ()),
         (ev.Source(kind="archive", name="/none/there.tar"), "none", ()),
-        (ev.Source(kind="archive", name=__file__), "same source", ("load", __file__, "--tag", "python:3.12")),
+        (ev.Source(kind="archive", name="/dev/null"), "none", ()),
+        (
+            ev.Source(kind="archive", name=__file__),
+            "same source",
+            ("load", __file__, "--digest", D, "--tag", "python:3.12"),
+        ),
     ],
     ids=lambda value: value.name if isinstance(value, ev.Source) else "",
 )
@@ -72,6 +82,93 @@ def test_the_way_back_is_the_way_it_came(
     (found,) = plan.images
     assert (found.reference, found.certainty, found.arguments) == ("python:3.12", certainty, arguments)
     assert plan.lost == ()
+
+
+@pytest.mark.parametrize(
+    ("source", "certainty", "arguments", "note"),
+    [
+        (REGISTRY, "exact", ("pull", f"python@{D}"), f"it comes back as python@{D}"),
+        (
+            ev.Source(kind="archive", name=__file__),
+            "same source",
+            ("load", __file__, "--tag", "python:3.12"),
+            f"{__file__} brings back all of its images, and python:3.12 must then be {D}",
+        ),
+    ],
+    ids=["registry", "archive"],
+)
+def test_what_msb_can_do(
+    tmp_path: Path, source: ev.Source, certainty: str, arguments: tuple[str, ...], note: str
+) -> None:
+    (found,) = plan_of(tmp_path, [MANIFEST, came(source)], PYTHON, kept_by_msb=True).images
+    assert (found.certainty, found.arguments) == (certainty, arguments)
+    assert note in found.notes
+
+
+@pytest.mark.parametrize("kept_by_msb", [False, True])
+@pytest.mark.parametrize(
+    "source", [REGISTRY, ev.Source(kind="archive", name=__file__)], ids=lambda one: one.kind
+)
+def test_a_name_that_another_image_has(tmp_path: Path, source: ev.Source, kept_by_msb: bool) -> None:
+    other = came(REGISTRY, manifest=digest(2))
+    plan = plan_of(tmp_path, [MANIFEST, came(source)], PYTHON, after=(other,), kept_by_msb=kept_by_msb)
+    (found,) = plan.images
+    assert found.notes[0] == "python:3.12 points at another image now"
+    if source == REGISTRY:
+        assert found.arguments == ("pull", f"python@{D}")
+    elif kept_by_msb:
+        assert (found.certainty, found.arguments) == ("none", ())  # msb would take the name
+    else:
+        assert found.arguments == ("load", __file__, "--digest", D, "--tag", f"python@{D}")
+
+
+def test_what_came_back_under_its_digest_is_here(tmp_path: Path) -> None:
+    back = (came(REGISTRY, manifest=digest(2)), came(REGISTRY, f"docker.io/library/python@{D}"))
+    (found,) = plan_of(tmp_path, [MANIFEST, came(REGISTRY)], PYTHON, after=back).images
+    assert (found.certainty, found.notes[1]) == ("here", f"it is here as python@{D}")
+    (found,) = plan_of(tmp_path / "free", [MANIFEST, came(REGISTRY)], PYTHON, after=back[1:]).images
+    assert found.certainty == "exact"  # the name is free, and can have it again
+    (found,) = plan_of(
+        tmp_path / "msb", [MANIFEST, came(REGISTRY)], PYTHON, after=back[1:], kept_by_msb=True
+    ).images
+    assert found.certainty == "here"
+
+
+def test_an_index_by_its_digest_comes_as_that(tmp_path: Path) -> None:
+    name = f"python@{digest('index')}"
+    plan = plan_of(
+        tmp_path, [MANIFEST, came(REGISTRY, f"docker.io/library/{name}")], f"docker.io/library/{name}"
+    )
+    assert plan.images[0].arguments == ("pull", "--digest", D, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("python:3.12", [0]),
+        ("docker.io/library/python:3.12", [0]),
+        ("python*", [0, 1]),
+        ("*example.org/*", [2]),
+        (D, [0, 1, 2]),
+        (D[7:15], [0, 1, 2]),
+        ("python:3", ImageNotFoundError),
+        ("other*", ImageNotFoundError),
+        (digest(2), ImageNotFoundError),
+        ("A::b", InvalidReferenceError),
+        ("a b*", InvalidReferenceError),
+    ],
+)
+def test_words_for_images_mean_what_went(
+    tmp_path: Path, text: str, found: list[int] | type[Exception]
+) -> None:
+    names = (PYTHON, "docker.io/library/python:3.13", "example.org/team/tool:2")
+    plan = plan_of(tmp_path, [MANIFEST, *(came(REGISTRY, name) for name in names)], *names)
+    if isinstance(found, list):
+        assert chosen(plan, [text]) == [plan.images[index] for index in found]
+        assert chosen(plan, []) == [*plan.images]
+        return
+    with pytest.raises(found):
+        chosen(plan, [text])
 
 
 def test_the_last_source_of_this_manifest_counts(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import BinaryIO
 from msb_cache.engines.engine import LoadRequest, Pulled, PullRequest
 from msb_cache.errors import InvalidConfigError, InvalidImageError
 from msb_cache.eventstore.events import Source
+from msb_cache.oci.digest import digest_problem, shown
 from msb_cache.oci.documents.platform import Platform
 from msb_cache.oci.reference import Reference
 from msb_cache.projections.images import HandleRow
@@ -28,6 +29,7 @@ def load(
     source: str | os.PathLike[str] | BinaryIO,
     *,
     tags: Sequence[str],
+    digest: str | None = None,
     platform: str | None,
     max_age_ns: int,
     note: Note | None,
@@ -35,6 +37,7 @@ def load(
     """Add the images of an archive; parameters, result and errors as for ``ImageCache.load``."""
     began = time.monotonic_ns()
     extra = tuple(Reference.parse(tag) for tag in tags)
+    only = None if digest is None else {checked_digest(digest): extra}
     wanted = None if platform is None else parse_platform(platform)
     session.begin_writing()
     if isinstance(source, str | os.PathLike):
@@ -46,12 +49,13 @@ def load(
         source=opened,
         origin=Source(kind="archive", name=name),
         began_ns=began,
-        tags=extra,
+        tags=extra if only is None else (),
+        only=only,
         platform=wanted,
         max_age_ns=max_age_ns,
         note=note,
     )
-    with _naming(source, session.layout.cache), session.making_home():
+    with naming(source, session.layout.cache), session.making_home():
         return session.engine().add(request)
 
 
@@ -60,8 +64,16 @@ def pull(session: Session, request: PullRequest) -> Pulled:
     if request.policy not in ("missing", "always", "never") or request.jobs < 1:
         raise InvalidConfigError("the policy is missing, always or never, and jobs is at least 1")
     session.begin_writing()
-    with _naming(None, session.layout.cache), session.making_home():
+    with naming(None, session.layout.cache), session.making_home():
         return session.engine().pull(request)
+
+
+def checked_digest(text: str) -> str:
+    """Return the manifest's digest that was asked for; raises InvalidConfigError."""
+    problem = digest_problem(text)
+    if problem is not None:
+        raise InvalidConfigError(f"{shown(text)} {problem}")
+    return text
 
 
 def parse_platform(text: str) -> Platform:
@@ -73,7 +85,7 @@ def parse_platform(text: str) -> Platform:
 
 
 @contextmanager
-def _naming(source: object, target: Path) -> Iterator[None]:
+def naming(source: object, target: Path) -> Iterator[None]:
     """Name the archive, or what was written to, in an error of the operating system that names no file."""
     try:
         yield

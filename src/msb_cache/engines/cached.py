@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 
-from msb_cache.engines.engine import Pulled, PullRequest
+from msb_cache.engines.engine import Pulled, PullRequest, operation_of, undone_by
 from msb_cache.engines.reused import Reused
 from msb_cache.errors import ImageNotFoundError
 from msb_cache.eventstore import events as ev
-from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.home.ledger import Ledger
 from msb_cache.oci.reference import Reference
@@ -26,7 +25,7 @@ def record_cached(
         ImageNotFoundError: it is not, or not any more.
     """
     reference = request.reference
-    with ledger.write(uuid7(), owner="any") as transaction:
+    with ledger.write(operation_of(request), owner="any") as transaction:
         row = images.handle(transaction.connection, name)
         if row is None or row.manifest_digest != digest:
             raise ImageNotFoundError(f"{reference.familiar} changed while it was pulled; try again")
@@ -38,6 +37,7 @@ def record_cached(
             bytes_fetched=0,
             bytes_reused=row.size_bytes,
             duration_ns=time.monotonic_ns() - request.began_ns,
+            undoes=undone_by(request),
         )
         *_, recorded = transaction.append([NewEvent(pulled, reference.canonical)])
         if reused is not None:

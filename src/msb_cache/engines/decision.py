@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import msgspec
 from msgspec import Struct
 
 from msb_cache.artifacts import files
@@ -22,6 +21,7 @@ from msb_cache.artifacts.measured import MeasuredFiles
 from msb_cache.engines.leftovers import Leftover
 from msb_cache.errors import BusyError, LogError
 from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.parts import in_parts
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.home.ledger import Ledger
 from msb_cache.home.operation import Operation
@@ -70,7 +70,6 @@ Confirm = Callable[["Preview"], bool]
 """Asked with what was found, before anything is decided; false ends the deletion."""
 
 _PRUNE_WAIT = 10.0  # seconds: a single removal is over long before
-_PART_BYTES = 3 * 1024 * 1024  # of the 4 MiB that one event's data may have
 _HOLDERS = 20  # names kept of those that hold one image; of the others the number
 
 
@@ -265,21 +264,12 @@ def started(
         "kept": judged(plan, plan.kept),
         "going": judged(plan, plan.going),
     }
-    parts: list[dict[str, list[ev.PlannedArtifact | ev.Judged]]] = [{name: [] for name in lists}]
-    room = _PART_BYTES
-    for name, items in lists.items():
-        for item in items:
-            size = len(msgspec.json.encode(item)) + 1
-            if size > room:
-                parts.append({name: [] for name in lists})
-                room = _PART_BYTES
-            room -= size
-            parts[-1][name].append(item)
+    parts = in_parts(lists)
     return [
         ev.DeletionStarted(
             kind=kind,
             policy=policy,
-            **{name: tuple(items) for name, items in part.items()},  # type: ignore[arg-type]
+            **part,  # type: ignore[arg-type]
             part=number,
             parts=len(parts),
             engine=engine,

@@ -6,14 +6,18 @@ and records what it did. ``Session.engine`` says which one a home has, anew for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, Protocol
 
 from msgspec import Struct
 
+from msb_cache.artifacts.layout import Layout
 from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import StoredEvent
+from msb_cache.home.operation import Operation
 from msb_cache.models import MAX_AGE_NS
 from msb_cache.oci.documents.platform import Platform
 from msb_cache.oci.reference import Reference
@@ -36,6 +40,18 @@ Policy = Literal["missing", "always", "never"]
 Progress = Callable[["LayerProgress"], None]
 
 
+class Within(Struct, frozen=True):
+    """The restore that an addition is part of; such an addition takes no reference from another image.
+
+    Attributes:
+        operation: the restore's, which runs.
+        undoes: the operation of the deletion.
+    """
+
+    operation: Operation
+    undoes: str
+
+
 class LoadRequest(Struct, frozen=True, kw_only=True):
     """An archive whose images are to be added.
 
@@ -44,6 +60,9 @@ class LoadRequest(Struct, frozen=True, kw_only=True):
         origin: where that is, for the record.
         began_ns: when the command began, by ``time.monotonic_ns``.
         tags: more references for the first image.
+        only: add no other images than those with these manifests, by their digests, each under these
+            references; under its own where there are none. Of msb that cannot be had.
+        within: the restore that it is part of; None: it is an operation of its own.
         platform: which image of an index; None: the host's.
         max_age_ns: nanoseconds for which it is good that a file which is reused was compared with its digest.
         note: gets sentences about what is unusual.
@@ -53,6 +72,8 @@ class LoadRequest(Struct, frozen=True, kw_only=True):
     origin: ev.Source
     began_ns: int
     tags: tuple[Reference, ...] = ()
+    only: Mapping[str, tuple[Reference, ...]] | None = None
+    within: Within | None = None
     platform: Platform | None = None
     max_age_ns: int = MAX_AGE_NS
     note: Note | None = None
@@ -67,6 +88,7 @@ class PullRequest(Struct, frozen=True, kw_only=True):
         began_ns: when the command began, by ``time.monotonic_ns``.
         jobs: how many layers are fetched at the same time.
         progress: gets typed progress events, from the threads that fetch.
+        within: as for ``LoadRequest``.
         max_age_ns: as for ``LoadRequest``.
         note: gets sentences about what is unusual.
     """
@@ -81,6 +103,7 @@ class PullRequest(Struct, frozen=True, kw_only=True):
     options: RegistryOptions
     jobs: int = 3
     progress: Progress | None = None
+    within: Within | None = None
     max_age_ns: int = MAX_AGE_NS
     note: Note | None = None
 
@@ -88,6 +111,24 @@ class PullRequest(Struct, frozen=True, kw_only=True):
     def source(self) -> ev.Source:
         """Where the image comes from, for the record."""
         return ev.Source(kind="registry", name=self.reference.registry)
+
+
+@contextmanager
+def begun(layout: Layout, request: LoadRequest | PullRequest) -> Iterator[Operation]:
+    """Begin the addition's operation, or its part of the restore's; it ends with the block."""
+    within = request.within
+    with Operation(layout) if within is None else within.operation.part() as operation:
+        yield operation
+
+
+def operation_of(request: LoadRequest | PullRequest) -> str:
+    """Return the operation that an addition belongs to: the restore's, or a new one."""
+    return uuid7() if request.within is None else request.within.operation.id
+
+
+def undone_by(request: LoadRequest | PullRequest) -> str | None:
+    """Return the operation of the deletion that an addition undoes; None: it undoes none."""
+    return None if request.within is None else request.within.undoes
 
 
 class Pulled(Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 Only a process that gets an operation's lock without waiting touches it: a slow or stopped owner still
 holds that lock. A deletion is finished by the engine that decided it, also if the home has changed hands; an
-addition that did not commit is undone.
+addition that did not commit is undone, and a restore that was cut short has ended.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ from __future__ import annotations
 from msb_cache import diagnostics
 from msb_cache.artifacts.durable import make_folder_unsynced, sync_above
 from msb_cache.artifacts.locks import Lock
+from msb_cache.engines import undoing
 from msb_cache.engines.choose import engine_named
 from msb_cache.engines.own.journal import undo_addition
 from msb_cache.errors import MicrosandboxError
 from msb_cache.home.ledger import Ledger
-from msb_cache.projections import deletions
+from msb_cache.projections import deletions, undoings
 
 
 def recover(ledger: Ledger) -> None:
     """Finish or undo every operation whose owner is gone."""
     layout = ledger.layout
     with ledger.read() as connection:
-        unfinished = [] if connection is None else deletions.unfinished(connection)
+        unfinished = []
+        if connection is not None:
+            unfinished = deletions.unfinished(connection) + undoings.unfinished(connection)
     operations = sorted({*unfinished, *layout.interrupted_operations()})
     if not operations:
         return
@@ -38,6 +41,7 @@ def recover(ledger: Ledger) -> None:
         try:
             _finish_deletion(ledger, operation)
             undo_addition(ledger, operation)
+            undoing.recover(ledger, operation)
             sync_above(layout.db, layout.cache)  # folders that its owner made and did not live to sync
         except (MicrosandboxError, OSError) as error:
             # One operation that cannot be recovered must not keep all others from writing for ever.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -97,6 +97,30 @@ class Operation:
         """Everything is undone after all."""
         self._unfinished = False
 
+    @contextmanager
+    def part(self) -> Iterator[Operation]:
+        """One of several additions that are this operation; what it staged goes when it has ended.
+
+        Raises:
+            BusyError: what an earlier one published could not be taken back yet, and its journal stays for
+                the process that recovers it.
+        """
+        if self._unfinished:
+            raise BusyError(
+                f"files of operation {self.id} could not be taken back yet, so nothing more is added by it; "
+                "the next command that writes does that, then try again"
+            )
+        try:
+            yield self
+        finally:
+            if not self._unfinished:
+                self._clear()
+
+    def _clear(self) -> None:
+        for folder in (self._layout.staging(self.id), self._layout.building(self.id)):
+            with suppress(OSError):  # the next command that writes does it
+                durable.delete_folder_unsynced(folder)
+
     def __enter__(self) -> Operation:
         return self
 
@@ -105,9 +129,7 @@ class Operation:
     ) -> None:
         try:
             if not self._unfinished:
-                for folder in (self._layout.staging(self.id), self._layout.building(self.id)):
-                    with suppress(OSError):  # the next command that writes does it
-                        durable.delete_folder_unsynced(folder)
+                self._clear()
             self._lock.release(unlink=not self._unfinished)
         finally:
             self._home.release()

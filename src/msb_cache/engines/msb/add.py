@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from msb_cache import diagnostics
 from msb_cache.artifacts import files
 from msb_cache.engines.cached import not_cached, record_cached
-from msb_cache.engines.engine import LoadRequest, Pulled, PullRequest
+from msb_cache.engines.engine import LoadRequest, Pulled, PullRequest, operation_of, undone_by
 from msb_cache.engines.reused import Reused
 from msb_cache.errors import (
     ImageNotFoundError,
@@ -25,7 +25,6 @@ from msb_cache.errors import (
     InvalidReferenceError,
 )
 from msb_cache.eventstore import events as ev
-from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import NewEvent, StoredEvent
 from msb_cache.home.ledger import Ledger
 from msb_cache.msb.program import MsbProgram, require_program
@@ -79,16 +78,19 @@ def pull(ledger: Ledger, request: PullRequest) -> Pulled:
         arguments += ["--ca-certs", str(request.options.ca_certs)]
     name = _typed(reference)
     finished = program.run(*arguments, "--", name)
-    operation = uuid7()
+    operation = operation_of(request)
     if finished.code:
         failed = ev.ImagePullFailed(
-            reason=finished.problem, spelling=reference.spelling, source=request.source
+            reason=finished.problem,
+            spelling=reference.spelling,
+            source=request.source,
+            undoes=undone_by(request),
         )
         with ledger.write(operation, owner="msb") as transaction:
             transaction.append([NewEvent(failed, reference.canonical)])
         raise ImagePullFailedError(f"msb could not pull {reference.familiar}: {finished.problem}")
     diagnostics.info("image.added", references=[reference.familiar], engine="msb")
-    explain = explained([name], request.source, request.began_ns)
+    explain = explained([name], request.source, request.began_ns, undone_by(request))
     report = sync(ledger, force=True, acting=OwnAction(operation, explain))
     for pulled in _recorded(ledger, [name], report.events):
         _check(ledger, request, [pulled.row.manifest_digest])
@@ -108,11 +110,15 @@ def load(ledger: Ledger, request: LoadRequest) -> list[images.HandleRow]:
         HomeOwnedByMicrosandboxError: there is no msb to do it.
     """
     _check_platform(request.platform, "loads")
+    if request.only is not None:
+        raise InvalidConfigError(
+            "msb keeps this home and loads all images of an archive, so leave the digest out"
+        )
     program = require_program(ledger.layout.home, ledger.note)
     sync(ledger)
     loaded = [*dict.fromkeys(_load(program, request.source, request.tags))]
-    explain = explained(loaded, request.origin, request.began_ns)
-    report = sync(ledger, force=True, acting=OwnAction(uuid7(), explain))
+    explain = explained(loaded, request.origin, request.began_ns, undone_by(request))
+    report = sync(ledger, force=True, acting=OwnAction(operation_of(request), explain))
     diagnostics.info("image.added", references=loaded, engine="msb")
     rows = [pulled.row for pulled in _recorded(ledger, loaded, report.events)]
     _check(ledger, request, [row.manifest_digest for row in rows])
@@ -133,7 +139,7 @@ def _check(ledger: Ledger, request: LoadRequest | PullRequest, manifests: Sequen
         if files.exists(path := layout.layer(diff_id)):
             reused.is_as_known("layer", diff_id, path)
     if reused.is_new:
-        with ledger.write(uuid7(), owner="any") as transaction:
+        with ledger.write(operation_of(request), owner="any") as transaction:
             reused.record(transaction)
 
 
@@ -238,7 +244,9 @@ def _typed(reference: Reference) -> str:
     return reference.typed or reference.familiar
 
 
-def explained(references: Sequence[str], source: ev.Source, began_ns: int) -> Attribution:
+def explained(
+    references: Sequence[str], source: ev.Source, began_ns: int, undoes: str | None = None
+) -> Attribution:
     """Return what says which differences came of adding these references, and where from."""
 
     def explain(events: Sequence[NewEvent], known: Known, theirs: MsbState) -> list[tuple[NewEvent, bool]]:
@@ -265,6 +273,7 @@ def explained(references: Sequence[str], source: ev.Source, began_ns: int) -> At
                 bytes_fetched=fetched,
                 bytes_reused=max(total - fetched, 0),
                 duration_ns=duration,
+                undoes=undoes,
             )
 
         for event in events:

@@ -101,6 +101,7 @@ def add(
 
     Raises:
         InvalidImageError: a digest does not fit, a layer cannot be converted.
+        BusyError: a reference that is to come back points at another image by now.
     """
     layout, added = ledger.layout, list[Pulled]()
     durable.make_folder(*layout.own_folders)
@@ -378,7 +379,13 @@ def _stage_image(
     return staged
 
 
-def pulled(ledger: Ledger, additions: Sequence[Addition], source: ev.Source, began_ns: int) -> Tell:
+def pulled(
+    ledger: Ledger,
+    additions: Sequence[Addition],
+    source: ev.Source,
+    began_ns: int,
+    undoes: str | None = None,
+) -> Tell:
     """Return what says that references point at these images now.
 
     Args:
@@ -386,12 +393,14 @@ def pulled(ledger: Ledger, additions: Sequence[Addition], source: ev.Source, beg
         additions: the images.
         source: where they come from, for the record.
         began_ns: when the work began, by ``time.monotonic_ns``.
+        undoes: the deletion that they were taken by and that is undone by this, which takes no reference from
+            another image; None: none.
     """
 
     def tell(
         transaction: Transaction, layers: Layers, staged: Sequence[Staged], known: Known
     ) -> list[NewEvent]:
-        return _events(ledger, transaction, additions, layers, source, began_ns)
+        return _events(*(ledger, transaction, additions, layers, source, began_ns, undoes))
 
     return tell
 
@@ -403,6 +412,7 @@ def _events(
     layers: Layers,
     source: ev.Source,
     began_ns: int,
+    undoes: str | None,
 ) -> list[NewEvent]:
     events: list[NewEvent] = []
     uncounted = set(layers.converted)
@@ -419,6 +429,8 @@ def _events(
             canonical = reference.canonical
             row = projected.handle(transaction.connection, canonical)
             before = None if row is None else row.manifest_digest
+            if undoes is not None and before not in (None, digest):
+                raise BusyError(f"{reference} points at another image since a moment ago; try again")
             pulled = ev.ImagePulled(
                 manifest_digest=digest,
                 previous_digest=before if before != digest else None,
@@ -428,6 +440,7 @@ def _events(
                 bytes_fetched=fetched,
                 bytes_reused=sum(own.values()) - fetched,
                 duration_ns=time.monotonic_ns() - began_ns,
+                undoes=undoes,
             )
             events.append(NewEvent(pulled, canonical))
     return events

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msb_cache.artifacts.layout import leaving_no_folders
-from msb_cache.engines.engine import LoadRequest
+from msb_cache.engines.engine import LoadRequest, begun, undone_by
 from msb_cache.engines.own.add import Addition, add, pulled
 from msb_cache.engines.reused import Reused
 from msb_cache.errors import InvalidImageError
 from msb_cache.home.ledger import Ledger
-from msb_cache.home.operation import Operation
 from msb_cache.oci.archive.open import open_archive
 from msb_cache.oci.image import SourceImage, SourceLayer
 from msb_cache.oci.reference import Reference
 from msb_cache.projections.images import HandleRow
+from msb_cache.wording import short
 
+_LISTED = 5  # digests in an error
 _WORKERS = 2  # layers are hashed and written outside of the interpreter's lock
 
 
@@ -23,19 +24,18 @@ def load(ledger: Ledger, request: LoadRequest) -> list[HandleRow]:
     """Add the images of an archive in one operation; result and errors as for ``Engine.add``."""
     with (
         leaving_no_folders(ledger.layout),
-        Operation(ledger.layout) as operation,
+        begun(ledger.layout, request) as operation,
         open_archive(request.source, operation.staging(), request.platform) as archive,
     ):
         for sentence in archive.notes:
             if request.note is not None:
                 request.note(sentence)
-        names = _name(archive.images, request.tags)
-        additions = _additions(archive.images, names)
+        additions = _wanted(archive.images, request)
         added = add(
             ledger,
             operation,
             additions,
-            pulled(ledger, additions, request.origin, request.began_ns),
+            pulled(ledger, additions, request.origin, request.began_ns, undone_by(request)),
             workers=_WORKERS,
             reuse=SourceLayer.verify_only,
             reused=Reused(ledger, request.max_age_ns, request.note),
@@ -44,9 +44,29 @@ def load(ledger: Ledger, request: LoadRequest) -> list[HandleRow]:
         return [image.row for image in added]
 
 
-def _name(found: Sequence[SourceImage], extra: Sequence[Reference]) -> list[list[Reference]]:
-    """Return each image's references; a name given twice belongs to the last image, as in docker."""
-    names = [list(image.references) for image in found]
+def _wanted(found: Sequence[SourceImage], request: LoadRequest) -> list[Addition]:
+    if request.only is None:
+        return _additions(found, _name(found, request.tags))
+    wanted = [image for image in found if image.manifest_digest in request.only]
+    if not wanted:
+        names = ", ".join(short(image.manifest_digest) for image in found[:_LISTED])
+        more = f" and {len(found) - _LISTED:,} more" if len(found) > _LISTED else ""
+        missing = " or ".join(sorted(request.only)[:_LISTED])
+        raise InvalidImageError(f"the archive has no manifest {missing}; it has {names}{more}")
+    names_of = [request.only[image.manifest_digest] or image.references for image in wanted]
+    return _additions(wanted, _name(wanted, (), names_of))
+
+
+def _name(
+    found: Sequence[SourceImage],
+    extra: Sequence[Reference],
+    given: Sequence[Sequence[Reference]] | None = None,
+) -> list[list[Reference]]:
+    """Return each image's references, those that are given or its own.
+
+    A name given twice belongs to the last image, as in docker.
+    """
+    names = [list(group) for group in given or [image.references for image in found]]
     if names:
         names[0][:0] = extra
     for index, group in enumerate(names):

@@ -13,18 +13,16 @@ from msb_cache.artifacts.durable import make_folder
 from msb_cache.artifacts.layer import read_layer
 from msb_cache.artifacts.layout import leaving_no_folders
 from msb_cache.engines.cached import not_cached, record_cached
-from msb_cache.engines.engine import Progress, Pulled, PullRequest
+from msb_cache.engines.engine import Progress, Pulled, PullRequest, begun, operation_of, undone_by
 from msb_cache.engines.own.add import Addition, Reuse, Tell, add, pulled
 from msb_cache.engines.own.downloads import collect_stale
 from msb_cache.engines.reused import Reused
 from msb_cache.errors import CorruptArtifactError, InvalidImageError, MicrosandboxError
 from msb_cache.eventstore import events as ev
-from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.failpoints import reached
 from msb_cache.home.documents import metadata_difference
 from msb_cache.home.ledger import Ledger
-from msb_cache.home.operation import Operation
 from msb_cache.oci.documents.platform import Platform
 from msb_cache.oci.image import SourceLayer
 from msb_cache.oci.reference import Reference
@@ -60,9 +58,12 @@ def pull(ledger: Ledger, request: PullRequest) -> Pulled:
             return _fetch(ledger, request, partial(_pull, ledger, request, reused))
         except (MicrosandboxError, OSError) as error:
             failed = ev.ImagePullFailed(
-                reason=str(error)[:1000], spelling=request.reference.spelling, source=request.source
+                reason=str(error)[:1000],
+                spelling=request.reference.spelling,
+                source=request.source,
+                undoes=undone_by(request),
             )
-            with ledger.write(uuid7()) as transaction:
+            with ledger.write(operation_of(request)) as transaction:
                 transaction.append([NewEvent(failed, request.reference.canonical)])
             raise
 
@@ -143,7 +144,7 @@ def _pull(
         return record_cached(ledger, request, reference.canonical, resolved.manifest_digest, reused)
 
     def telling(additions: list[Addition]) -> Tell:
-        return pulled(ledger, additions, request.source, request.began_ns)
+        return pulled(ledger, additions, request.source, request.began_ns, undone_by(request))
 
     (found,) = _add(registry, ledger, request, progress, reused, resolved, (reference,), telling)
     return found
@@ -160,7 +161,7 @@ def _add(
     telling: Callable[[list[Addition]], Tell],
 ) -> list[Pulled]:
     layout = ledger.layout
-    with Operation(layout) as operation:
+    with begun(layout, request) as operation:
         make_folder(layout.downloads)
         image = registry.image(resolved, partials=layout.downloads, progress=progress)
         additions = [Addition(image, references)]

@@ -1,0 +1,171 @@
+"""The restore command: bring back what one prune or removal took, as one operation that undoes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.common import (
+    done,
+    examples,
+    fetching_options,
+    format_option,
+    max_age_option,
+    note,
+    open_cache,
+    quiet_option,
+    reason_option,
+)
+from msb_cache.cli.main import EXIT_FAILED
+from msb_cache.cli.progress import display
+from msb_cache.cli.prunes import image_fields, lost_fields
+from msb_cache.oci.registry.options import RegistryOptions
+
+if TYPE_CHECKING:
+    from msb_cache.commands.restore import RestoredImage, RestoreResult
+
+_SAID = {
+    "planned": "comes back",
+    "guess": "not asked for",
+    "none": "cannot be had",
+}
+"""What a table says of outcomes that are no plain words."""
+
+
+@click.command(
+    epilog=examples(
+        "msb-cache restore 01a20ede --dry-run",
+        "msb-cache restore 01a20ede",
+        "msb-cache restore 01a20ede python:3.12 'ghcr.io/acme/*'",
+    )
+)
+@click.argument("operation", metavar="ID")
+@click.argument("references", metavar="[REF]...", nargs=-1)
+@click.option("--dry-run", is_flag=True, help="Only say what comes back and how; record nothing.")
+@click.option(
+    "--guesses", is_flag=True, help="Ask registries also for images of which the log has no source."
+)
+@fetching_options
+@max_age_option
+@reason_option
+@format_option
+@quiet_option("Print nothing but errors.")
+@click.pass_obj
+def restore(
+    home: str | None,
+    operation: str,
+    references: tuple[str, ...],
+    dry_run: bool,
+    guesses: bool,
+    insecure: bool,
+    ca_certs: Path | None,
+    jobs: int,
+    max_age_ns: int,
+    reason: str | None,
+    format_: str,
+    quiet: bool,
+) -> int:
+    """Bring back what one prune or removal took.
+
+    ID is the operation, as `msb-cache prunes` lists it, or a unique beginning of it. With REFs only those of
+    its images: references, wildcards, digests.
+
+    It runs what `msb-cache prunes restore-plan ID` prints, as one operation that the log knows to undo the
+    other. Images that are here already are left alone. What the log has no source for is tried only where it
+    is named, or with --guesses. The exit code is 1 if something that was asked for did not come back.
+    """
+    quiet = quiet or format_ == "json"
+    with open_cache(home, reason=reason, quiet=quiet) as cache, display(quiet or dry_run) as progress:
+        result = cache.restore(
+            operation,
+            references,
+            dry_run=dry_run,
+            guesses=guesses,
+            options=RegistryOptions(insecure=insecure, ca_certs=ca_certs),
+            jobs=jobs,
+            max_age_ns=max_age_ns,
+            progress=progress,
+            report=None if quiet else _say,
+            note=None if quiet else note,
+        )
+    if format_ == "json":
+        output.json(_fields(result, home))
+    elif dry_run or not quiet:
+        _print_result(result)
+    missing = [image for image in result.images if not image.back]
+    if dry_run or not missing:
+        return 0
+    output.error(_missing(result, missing))
+    return EXIT_FAILED
+
+
+COMMAND = restore
+
+
+def _name(image: RestoredImage) -> str:
+    return image.reference or output.short(image.manifest_digest)
+
+
+def _say(image: RestoredImage) -> None:
+    """Tell of an image as soon as it is known what became of it."""
+    if image.outcome == "restored":
+        name = _name(image) if image.name == image.reference else f"{_name(image)} as {image.name}"
+        done("Restored", f"{name}  {output.short(image.manifest_digest)}")
+    elif image.outcome == "failed":
+        output.line(f"  ✗ {'Failed':<10} {_name(image)}: {image.reason}", err=True)
+
+
+def _print_result(result: RestoreResult) -> None:
+    rows = [
+        (
+            image.reference or "-",
+            output.short(image.manifest_digest),
+            " ".join(image.planned.arguments[:1]) or "-",
+            image.planned.certainty,
+            _SAID.get(image.outcome, image.outcome),
+            image.reason or "; ".join(image.notes),
+        )
+        for image in result.images
+    ]
+    if rows:
+        output.table(("REFERENCE", "DIGEST", "HOW", "CERTAINTY", "OUTCOME", "NOTES"), rows)
+    if result.others:
+        output.line(f"With them came {', '.join(result.others)}: msb loads all images of an archive.")
+    if result.lost:
+        output.line(f"Lost for good: {output.plural(len(result.lost), 'file')} that no image accounts for.")
+    if result.operation is not None:
+        output.line(f"  {'Operation:':<12} {result.operation}")
+
+
+def _missing(result: RestoreResult, missing: list[RestoredImage]) -> str:
+    guesses = sum(image.outcome == "guess" for image in missing)
+    count = f"{len(missing):,} of {output.plural(len(result.images), 'image')} did not come back"
+    if guesses == len(missing):
+        return f"{count}, because the log does not say where from; name them, or use --guesses"
+    if guesses:
+        return f"{count}, {guesses:,} of them because the log does not say where from (see --guesses)"
+    return count
+
+
+def _fields(result: RestoreResult, home: str | None) -> dict[str, Any]:
+    return {
+        "operation": result.operation,
+        "undoes": result.undoes,
+        "kind": result.kind,
+        "complete": result.complete,
+        "images": [
+            {
+                **image_fields(image.planned, home),
+                "outcome": image.outcome,
+                "restored_as": image.name,
+                "reason": image.reason,
+                "notes": list(image.notes),
+            }
+            for image in result.images
+        ],
+        "others": list(result.others),
+        "lost": lost_fields(result.lost),
+    }
