@@ -27,6 +27,33 @@ for row in connection.execute({HANDLE + "ORDER BY created_at DESC, seq DESC"!r})
 """
 """A whole program that prints the index at the path it is given."""
 
+PRINT_METRICS = """
+import sqlite3, sys
+import click
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.openmetrics.exposition import generate_latest
+
+connection = sqlite3.connect(sys.argv[1])
+families = []
+for query in (
+    "SELECT 'image', count(*), sum(last_used_at / 1e9) FROM image",
+    "SELECT 'manifest', sum(fsmeta_bytes), sum(vmdk_bytes) FROM manifest",
+    "SELECT 'layer', count(*), sum(erofs_bytes) FROM layer",
+    "SELECT type, count(*), 0 FROM events GROUP BY type",
+):
+    for name, *numbers in connection.execute(query):
+        family = GaugeMetricFamily(name.replace(".", "_"), name, labels=["column"])
+        for column, number in enumerate(numbers):
+            family.add_metric([str(column)], number or 0)
+        families.append(family)
+
+class Collected:
+    collect = staticmethod(lambda: families)
+
+print(generate_latest(Collected).decode())
+"""
+"""A whole program that adds up the tables of the index at the path it is given, and prints metrics."""
+
 
 def connect(path: str | Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None)

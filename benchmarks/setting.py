@@ -96,7 +96,7 @@ def _install(folder: Path) -> Path:
     python = environment / "bin" / "python"
     pip = [str(python), "-m", "pip", "--quiet", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, source], check=True)
-    subprocess.run([*pip, "install", *folder.glob("*.whl")], check=True)
+    subprocess.run([*pip, "install", *(f"{wheel}[metrics]" for wheel in folder.glob("*.whl"))], check=True)
     packages = subprocess.run(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
         stdout=subprocess.PIPE,

@@ -65,6 +65,7 @@ ORDER = (
     "info",
     "df",
     "doctor",
+    "metrics",
 )
 """The commands that have a place in the help; others follow, sorted by their names."""
 

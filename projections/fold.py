@@ -19,6 +19,7 @@ from msb_cache.projections.rows import (
     DeletionOutcomeRow,
     DeletionRow,
     DigestRow,
+    GoingRow,
     HoldRow,
     ImageRow,
     LayerRow,
@@ -29,6 +30,7 @@ from msb_cache.projections.rows import (
     PinRow,
     PointedAtRow,
     RestoredRow,
+    RuleCountRow,
     UndoingRow,
 )
 from msb_cache.projections.tables import Tables
@@ -42,6 +44,9 @@ IGNORED: frozenset[type[ev.Event]] = frozenset({ev.LogCreated, ev.LogAcknowledge
 _COUNTERS = frozenset(DeletionRow.__struct_fields__)
 _LEAVES_A_FILE = frozenset({"busy", "left", "owned"})
 """Reasons of ``artifact.kept`` for which a file stays that no image needs."""
+
+_WITHOUT_RULES = {"remove": "remove", "prune": "unused", "external": "external"}
+"""By the cause of ``image.removed``: what is counted as the rule where no rule of a policy decided."""
 
 H = TypeVar("H", bound=Callable[..., None])
 _HANDLERS: dict[type[ev.Event], str] = {}
@@ -72,6 +77,8 @@ class Fold:
         self._pointed_at = tables.of(PointedAtRow)
         self._deletions = tables.of(DeletionRow)
         self._outcomes = tables.of(DeletionOutcomeRow)
+        self._going = tables.of(GoingRow)
+        self._rule_counts = tables.of(RuleCountRow)
         self._leftovers = tables.of(LeftoverRow)
         self._damage = tables.of(DamageRow)
         self._digests = tables.of(DigestRow)
@@ -329,12 +336,21 @@ class Fold:
         removed = None if row is None else self._images.delete(row.name)
         if removed is not None:
             self._name_left(removed.manifest_digest, event.occurred_at_ns)
+            self._count(event, data.cause, removed.name)
         deletion = self._deletions.get(event.operation)
         if deletion is None and data.cause == "external":
             deletion = self._deletion_or_external(event)
         if removed is not None and deletion is not None:
             deletion.image_refs_removed += 1
             self._deletions.put(deletion)
+
+    def _count(self, event: Fact, cause: str, name: str) -> None:
+        """Count an image that has left the index, by the rule that decided."""
+        going = None if self._going.empty else self._going.delete((event.operation, name))
+        rule = _WITHOUT_RULES[cause] if going is None else going.rule
+        row = self._rule_counts.get((cause, rule)) or RuleCountRow(cause, rule, 0, event.seq)
+        row.images += 1
+        self._rule_counts.put(row)
 
     @_folds(ev.DeletionStarted)
     def _deletion_started(self, event: Fact, data: ev.DeletionStarted) -> None:
@@ -343,6 +359,12 @@ class Fold:
             deletion = DeletionRow(
                 event.operation, data.kind, event.seq, event.occurred_at_ns, engine=data.engine
             )
+        for judged in data.going:
+            # Of a manifest that no reference points at there is none: it is no image that is counted.
+            image = self._image(judged.subject, judged.spelling)
+            if image is not None:
+                rule = judged.policy_rule or judged.rule
+                self._going.put(GoingRow(event.operation, image.name, rule))
         if data.engine == "msb":
             self._deletions.put(deletion)
             return  # msb may refuse: what goes is in the events that say it went
@@ -439,6 +461,9 @@ class Fold:
             deletion.outcome = data.outcome
             deletion.recovered = int(data.recovered)
             self._deletions.put(deletion)
+        if not self._going.empty:
+            for stayed in self._going.having(event.operation):
+                self._going.delete((stayed.operation, stayed.name))
 
     @_folds(ev.RestoreStarted)
     def _restore_started(self, event: Fact, data: ev.RestoreStarted) -> None:

@@ -251,6 +251,37 @@ class DeletionOutcomeRow(Row):
     outcome: str
 
 
+class GoingRow(Row):
+    """An image, by its name, that rules chose for a deletion, and which of them decided.
+
+    It is there from the decision until the image has left the index, or the deletion has finished without
+    that.
+    """
+
+    table: ClassVar[str] = "going"
+    key_length: ClassVar[int] = 2
+    asked_by: ClassVar[str | None] = "operation"
+    operation: str
+    name: str
+    rule: str
+
+
+class RuleCountRow(Row):
+    """How many images have left the index for a cause (as of ``image.removed``) and by a rule.
+
+    The rule is that of the policy file, else the one of docs/retention.md; without rules ``unused`` of a
+    prune, ``remove``, and ``external`` of what another program did. ``seq`` is the event of the first one.
+    """
+
+    table: ClassVar[str] = "rule_count"
+    key_length: ClassVar[int] = 2
+    only_grows: ClassVar[bool] = True
+    cause: str
+    rule: str
+    images: int
+    seq: int
+
+
 class LeftoverRow(Row):
     """A file that the deletion ``operation`` had to leave, and no event says gone or needed since.
 

@@ -266,6 +266,7 @@ READING = (
         ["events"],
         ["verify"],
         ["info"],
+        ["metrics"],
     ),
     *(
         ["holders", "app:1"],

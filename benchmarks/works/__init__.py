@@ -23,6 +23,7 @@ WORKS: dict[str, Work] = {
     "events-first": commands.first_of_events,
     "df": disk.usage,
     "df-cold": disk.df,
+    "metrics": commands.metrics,
     "sync": sync.unchanged,
     "sync-first": sync.first,
     "sync-boots": sync.boots,

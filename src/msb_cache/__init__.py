@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from msb_cache.cache import ImageCache
     from msb_cache.care.disk_usage import DiskCategory, DiskUsage, ImageUsage, LogUsage, PolicyUsage
     from msb_cache.care.doctor import Finding
+    from msb_cache.care.metrics import CacheMetrics, DeletedImages, IdleTimes, LastPrune
+    from msb_cache.care.recorded import RecordedFiles
     from msb_cache.care.repair import Left, RepairReport
     from msb_cache.commands.hand_over import HandedOver
     from msb_cache.commands.restore import RestoredImage, RestoreResult
@@ -102,6 +104,7 @@ __all__ = [
     "BackendKind",
     "BoundNotKeptError",
     "BusyError",
+    "CacheMetrics",
     "CachePolicy",
     "Changes",
     "CloudBackend",
@@ -111,6 +114,7 @@ __all__ = [
     "DataCheck",
     "DataProgress",
     "DataRequest",
+    "DeletedImages",
     "DifferingLayer",
     "DiskCategory",
     "DiskImageFormat",
@@ -122,6 +126,7 @@ __all__ = [
     "Hold",
     "HomeInfo",
     "HomeOwnedByMicrosandboxError",
+    "IdleTimes",
     "Image",
     "ImageArchiveFormat",
     "ImageCache",
@@ -141,6 +146,7 @@ __all__ = [
     "InvalidImageError",
     "InvalidReferenceError",
     "IoError",
+    "LastPrune",
     "LayerComparison",
     "LayerReasons",
     "Left",
@@ -164,6 +170,7 @@ __all__ = [
     "PrunePolicy",
     "PullPolicy",
     "PulledImage",
+    "RecordedFiles",
     "RegistryOptions",
     "RepairReport",
     "RestoreResult",
@@ -203,6 +210,8 @@ _MODULES = {
     "msb_cache.care.disk_usage": ("DiskCategory", "DiskUsage", "ImageUsage", "LogUsage", "PolicyUsage"),
     "msb_cache.care.doctor": ("Finding",),
     "msb_cache.care.repair": ("Left", "RepairReport"),
+    "msb_cache.care.metrics": ("CacheMetrics", "DeletedImages", "IdleTimes", "LastPrune"),
+    "msb_cache.care.recorded": ("RecordedFiles",),
     "msb_cache.commands.hand_over": ("HandedOver",),
     "msb_cache.commands.restore": ("RestoreResult", "RestoredImage"),
     "msb_cache.engines.decision": ("ImageVerdict", "Preview"),

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from msb_cache.audit.verify import Verification
     from msb_cache.care.disk_usage import DiskUsage
     from msb_cache.care.doctor import Finding
+    from msb_cache.care.metrics import CacheMetrics
     from msb_cache.care.repair import RepairReport
     from msb_cache.commands.hand_over import HandedOver
     from msb_cache.commands.prune import Prune
@@ -750,6 +751,19 @@ class ImageCache:
         from msb_cache.care.doctor import diagnose
 
         return diagnose(self._session)
+
+    def metrics(self) -> CacheMetrics:
+        """Return what this cache is like now, in numbers for a monitoring system.
+
+        Sizes are those that files had when they came: none is looked at, so that this may be asked every
+        minute. ``disk_usage`` measures.
+
+        Raises:
+            LogError: the log cannot be read.
+        """
+        from msb_cache.care.metrics import metrics
+
+        return metrics(self._session)
 
     def sync(self, *, force: bool = False) -> SyncReport:
         """Record what msb did in this home since the last time; in a home of our own, nothing.

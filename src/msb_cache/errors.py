@@ -39,7 +39,7 @@ class ImagePullFailedError(MicrosandboxError):
 
 
 class UnsupportedError(MicrosandboxError):
-    """The selected backend does not support the call."""
+    """The selected backend does not support the call, or what that needs is not installed."""
 
     code = "unsupported"
 

@@ -122,12 +122,13 @@ class Session:
 
         return sync_before_reading(self.ledger)
 
-    def observe(self) -> None:
-        """Record what msb did, and say it once if that cannot be done."""
+    def observe(self) -> bool:
+        """Record what msb did, and say it once if that cannot be done; return whether it was."""
         sentence = self.recorded()
         if sentence is not None and sentence != self._noted:
             self.note(sentence)
         self._noted = sentence
+        return sentence is None
 
     def begin_writing(self) -> None:
         """Refuse a home that cannot be written to; finish or undo what a killed process left."""

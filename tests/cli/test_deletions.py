@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from msb_cache.cli.deletions import deletion_fields, failures, print_deletion
 from msb_cache.eventstore import events as ev
 from msb_cache.models import ImagePruneReport
 from msb_cache.projections.deletions import ArtifactReport, DeletionReport, DeletionSummary
-from msb_cache.projections.rows import DeletionRow
+from msb_cache.projections.rows import DeletionRow, UndoingRow
 from tests.logs import ACTOR, PYTHON, digest
 
 OPERATION = "01a208de-7af1-7b41-9b6b-151e9b4ceb8a"
@@ -62,6 +63,22 @@ def test_one_that_runs_or_was_cut_short(capsys: pytest.CaptureFixture[str]) -> N
     assert "Engine" not in out
 
 
+def test_what_undid_it(capsys: pytest.CaptureFixture[str]) -> None:
+    undone = report(outcome="completed")
+    undone.restores = [
+        UndoingRow("01a2-first", OPERATION, 7, 10**18, 3, 10**18, "partial", 2),
+        UndoingRow("01a2-second", OPERATION, 9, 10**18, 1),
+    ]
+    print_deletion(undone)
+    first, second = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Undone by:"))
+    assert re.fullmatch(r"Undone by:   restore 01a2-first at .*, partial: 2 of 3 images asked for", first)
+    assert re.fullmatch(r"Undone by:   restore 01a2-second since .*, unfinished", second)
+    assert [
+        (each["operation"], each["outcome"], each["finished_at"] is None, each["images_restored"])
+        for each in deletion_fields(undone)["restores"]
+    ] == [("01a2-first", "partial", False, 2), ("01a2-second", None, True, 0)]
+
+
 def test_fields() -> None:
     found = deletion_fields(report(outcome="partial", recovered=1))
     assert found["policy"]["force"] is True
@@ -89,7 +106,7 @@ def test_fields() -> None:
 def test_a_line_of_the_list_has_the_same_fields_without_the_details() -> None:
     whole = report(outcome="completed")
     line = DeletionSummary(whole.operation, whole.actor, whole.policy, whole.counters)
-    details = {"images", "artifacts", "kept", "going"}
+    details = {"images", "artifacts", "kept", "going", "restores"}
     assert deletion_fields(line) == {
         name: value for name, value in deletion_fields(whole).items() if name not in details
     }

@@ -20,12 +20,13 @@ from msb_cache.home.ledger import Ledger
 from tests.cli.support import Call, on_terminal, written
 from tests.engines.support import refusing
 from tests.imagebuilder import file, image, layer
-from tests.logs import digest
+from tests.logs import digest, pulled
 from tests.registry_server import RegistryServer, error
 
 HOSTILE = "a\x1b]0;t\x07\x1b[2Jb\x9b31mc\u202ed\u2066e\u200bf\rg\nh\x7fi\u2028j\ue000k\U000e0001l"
 """ESC and OSC, a C1 control, bidi overrides and isolates, zero width, other lines, private use, tags."""
 EVIL_1 = "docker.io/library/evil:1"
+RULED = "docker.io/library/ruled:1"
 EVIL = image(
     [layer([file("f", b"f" * 3000)])],
     "evil:1",
@@ -80,6 +81,7 @@ def hostile(own_home: Path, tmp_path: Path) -> dict[str, Any]:
         with refusing(5, layout.layer(GONE.layers[0].diff_id)):
             operation = cache.remove("gone:1").operation
     source = ev.Source(kind="archive", name=HOSTILE)
+    ruled = ev.Judged(subject=RULED, rule="due", policy_rule=HOSTILE)
     ledger = Ledger(layout, actor=actor)
     with ledger.write("hostile") as transaction:
         transaction.append(
@@ -108,6 +110,10 @@ def hostile(own_home: Path, tmp_path: Path) -> dict[str, Any]:
                 NewEvent(ev.ImageUsed(manifest_digest=EVIL.digest, holder=HOSTILE), EVIL_1),
                 NewEvent(ev.ImagePullFailed(reason=HOSTILE, source=source), "docker.io/library/failed:1"),
                 NewEvent(ev.ArtifactDeleteFailed(kind="vmdk", errno=5, reason=HOSTILE), digest(2)),
+                NewEvent(pulled(digest(3)), RULED),
+                NewEvent(ev.DeletionStarted(kind="prune", policy={}, going=(ruled,)), "hostile"),
+                NewEvent(ev.ImageRemoved(manifest_digest=digest(3), cause="prune"), RULED),
+                NewEvent(ev.DeletionFinished(outcome="completed"), "hostile"),
             ]
         )
     ledger.close()
@@ -183,6 +189,7 @@ def commands(at: dict[str, Any]) -> dict[str, list[list[object]]]:
         "watch": [["watch", HOSTILE]],
         "info": [["info"], ["--home", folder / HOSTILE, "info"], ["--home", f"{archive}/x", "use", "a"]],
         "df": [["df"], ["df", HOSTILE]],
+        "metrics": [["metrics"], ["metrics", "--textfile", folder / HOSTILE], ["metrics", HOSTILE]],
         "prune": [
             ["prune", "-n", "--orphans"],
             ["prune", "-n", "--unused-for", HOSTILE],

@@ -639,6 +639,21 @@ def test_what_msb_deleted_by_itself(theirs: Theirs) -> None:
     assert [row.operation for row in cache.deletion(external.operation).restores] == [result.operation]
 
 
+def test_each_spelling_comes_back(theirs: Theirs) -> None:
+    """In a home of msb each is an image of its own."""
+    cache, reference = theirs.cache, theirs.offer(REMOTE)
+    host, _, rest = reference.partition("/")
+    theirs.fake.offer(f"{host}/{rest.removesuffix(':1')}:latest", REMOTE)
+    theirs.server.add(REMOTE, "team/app", "latest")
+    names = [f"{host}/team/app", f"{host}/team/app:latest"]
+    for name in names:
+        cache.pull(name)
+    operation = cache.prune().operation or ""
+    assert told(restored(cache, operation, names[1])) == {names[1]: "restored"}
+    assert told(restored(cache, operation)) == {names[0]: "restored", names[1]: "here"}
+    assert here(cache) == dict.fromkeys(names, REMOTE.digest)
+
+
 def test_a_digest_needs_no_tag(theirs: Theirs) -> None:
     cache, _ = theirs.cache, theirs.offer(REMOTE)
     name = theirs.by_digest(REMOTE)

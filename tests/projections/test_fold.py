@@ -392,6 +392,64 @@ def test_a_decision_in_parts_is_one_deletion(log: Log) -> None:
     assert log.layers() == set()
 
 
+# -- what rules took --------------------------------------------------------------------------------------
+
+
+def rules(log: Log) -> tuple[list[tuple[str, str, int]], list[tuple[str, str]]]:
+    """What is counted, and which images are going by which rule."""
+    with log.ledger.read() as connection:
+        assert connection is not None
+        counts = connection.execute("SELECT cause, rule, images FROM rule_count ORDER BY seq, rule")
+        return counts.fetchall(), connection.execute("SELECT name, rule FROM going ORDER BY name").fetchall()
+
+
+def chosen(*going: tuple[str, str | None]) -> tuple[ev.Event, str]:
+    judged = [ev.Judged(subject=name, rule="due", policy_rule=rule) for name, rule in going]
+    return ev.DeletionStarted(kind="prune", policy={}, going=tuple(judged)), OPERATION
+
+
+def removed(cause: str, spelling: str | None = None) -> ev.ImageRemoved:
+    return ev.ImageRemoved(manifest_digest=M, spelling=spelling, cause=cause)  # type: ignore[arg-type]
+
+
+def test_images_are_counted_by_the_rule_that_took_them(log: Log) -> None:
+    log.append((pulled(M), PYTHON), (pulled(M), OTHER), (pulled(N), "docker.io/library/app:1"))
+    decided = chosen((PYTHON, "old"), (OTHER, None), (digest("a manifest without a reference"), "old"))
+    log.append(decided, (removed("prune"), PYTHON), (removed("prune"), OTHER), operation=OPERATION)
+    assert rules(log) == ([("prune", "old", 1), ("prune", "due", 1)], [])
+    log.append((removed("remove"), "docker.io/library/app:1"), operation="a remove")
+    log.append((removed("remove"), "docker.io/library/app:1"), operation="of what is not there")
+    for operation, cause in (("msb", "external"), ("a prune without rules", "prune"), ("old again", "prune")):
+        log.append((pulled(M), PYTHON))
+        if operation == "old again":
+            log.append(chosen((PYTHON, "old")), operation=operation)
+        log.append((removed(cause), PYTHON), operation=operation)
+    assert rules(log)[0] == [
+        ("prune", "old", 2),
+        ("prune", "due", 1),
+        ("remove", "remove", 1),
+        ("external", "external", 1),
+        ("prune", "unused", 1),
+    ]
+
+
+def test_what_msb_takes_later_is_counted_by_the_rule_that_chose_it(log: Log) -> None:
+    """What it refuses, or something else takes, is not counted so."""
+    log.append((replace(pulled(M), spelling="python:3.12", row="1@1"), PYTHON), (pulled(M), OTHER))
+    going = [
+        ev.Judged(subject=PYTHON, spelling="python:3.12", rule="due", policy_rule="old"),
+        ev.Judged(subject=OTHER, rule="due", policy_rule="old"),
+    ]
+    started = ev.DeletionStarted(kind="prune", policy={}, going=tuple(going), engine="msb")
+    log.append((started, OPERATION), operation=OPERATION)
+    log.append((removed("prune", "python:3.12"), PYTHON), operation=OPERATION)
+    assert rules(log) == ([("prune", "old", 1)], [(OTHER, "old")])
+    log.append((removed("external"), OTHER), operation="msb by itself")
+    assert rules(log)[0] == [("prune", "old", 1), ("external", "external", 1)]
+    log.append((ev.DeletionFinished(outcome="partial"), OPERATION), operation=OPERATION)
+    assert rules(log)[1] == []
+
+
 # -- uses -----------------------------------------------------------------------------------------------
 
 

@@ -30,6 +30,7 @@ holders = st.sampled_from(HOLDERS)
 occurred = st.none() | st.integers(1, 3_000_000_000_000_000_000)
 PAST, FUTURE = 10**18, 4 * 10**18
 untils = st.sampled_from([None, None, PAST, FUTURE])
+rules_of = st.dictionaries(references, st.sampled_from(["due", "old"]), max_size=3)
 layer_sizes = st.integers(0, 2)
 artifact_events = st.sampled_from(
     [
@@ -63,6 +64,8 @@ class Folding(RuleBasedStateMachine):
         self.settled: set[tuple[str, str, str]] = set()
         self.deleted: dict[str, int | None] = {}  # operation: bytes reclaimed; another program's too
         self.decided: set[str] = set()
+        self.going: dict[tuple[str, str], str] = {}  # operation and reference: the rule that chose it
+        self.counts: Counter[tuple[str, str]] = Counter()  # images gone, by cause and rule
         self.was: dict[int, bytes] = {}  # position: the index as it was there
 
     def tick(self) -> int:
@@ -199,10 +202,11 @@ class Folding(RuleBasedStateMachine):
     @rule(reference=references)
     def remove_externally(self, reference: str) -> None:
         removed = ev.ImageRemoved(manifest_digest=digest("any"), cause="external")
+        self.counts["external", "external"] += reference in self.images
         self.remove(reference, self.append(NewEvent(removed, reference)))
 
-    @rule(gone=st.sets(references), dropped=st.sets(manifests), parts=st.integers(1, 3))
-    def start_deletion(self, gone: set[str], dropped: set[str], parts: int) -> None:
+    @rule(gone=st.sets(references), dropped=st.sets(manifests), parts=st.integers(1, 3), rules=rules_of)
+    def start_deletion(self, gone: set[str], dropped: set[str], parts: int, rules: dict[str, str]) -> None:
         self.operations += 1
         operation = f"operation-{self.operations}"
         artifacts = [
@@ -210,12 +214,22 @@ class Folding(RuleBasedStateMachine):
             for manifest in sorted(dropped)
             for found in MANIFESTS[manifest]
         ]
+        going = [
+            ev.Judged(subject=name, rule="due", policy_rule=None if rule == "due" else rule)
+            for name, rule in rules.items()
+        ]
         started = [
             ev.DeletionStarted(
-                kind="prune", policy={}, artifacts=tuple(artifacts[part::parts]), part=part + 1, parts=parts
+                kind="prune",
+                policy={},
+                artifacts=tuple(artifacts[part::parts]),
+                going=tuple(going[part::parts]),
+                part=part + 1,
+                parts=parts,
             )
             for part in range(parts)
         ]
+        self.going |= {(operation, name): rule for name, rule in rules.items() if name in self.images}
         events = [NewEvent(event, operation) for event in started]
         events += [
             NewEvent(ev.ImageRemoved(manifest_digest=digest("any"), cause="prune"), name)
@@ -227,11 +241,24 @@ class Folding(RuleBasedStateMachine):
         self.deleted[operation] = None
         self.decided.add(operation)
         for name in gone:
+            self.count_as_decided(name)
             self.remove(name, at)
         for manifest in dropped:
             self.goes(manifest)
         self.layers -= {found.diff_id for manifest in dropped for found in MANIFESTS[manifest]}
         self.settled |= {(operation, "manifest", manifest) for manifest in dropped}
+
+    def count_as_decided(self, reference: str) -> None:
+        if reference in self.images:
+            self.counts["prune", self.going.pop((self.last_operation, reference), "unused")] += 1
+
+    @rule(reference=references)
+    def remove_as_decided(self, reference: str) -> None:
+        """As msb does, some time after it was asked to; or something else has taken the image by then."""
+        removed = ev.ImageRemoved(manifest_digest=digest("any"), cause="prune")
+        self.count_as_decided(reference)
+        at = self.append(NewEvent(removed, reference), operation=self.last_operation)
+        self.remove(reference, at)
 
     @rule(kind=artifact_events, subject=manifests, size=st.none() | st.integers(0, 2**40), late=st.booleans())
     def delete_artifact(
@@ -262,6 +289,7 @@ class Folding(RuleBasedStateMachine):
     def finish_deletion(self, recovered: bool) -> None:
         finished = ev.DeletionFinished(outcome="completed", recovered=recovered)
         self.append(NewEvent(finished, self.last_operation), operation=self.last_operation)
+        self.going = {key: rule for key, rule in self.going.items() if key[0] != self.last_operation}
 
     @rule()
     def rebuild(self) -> None:
@@ -356,6 +384,17 @@ class Folding(RuleBasedStateMachine):
             if since is not None:
                 facts[manifest] = (max(since, PAST if manifest in ended else 0),) * 3
         assert found.facts == facts
+
+    @invariant()
+    def rules_are_counted(self) -> None:
+        with self.ledger.read() as connection:
+            if connection is None:
+                return
+            rows = connection.execute("SELECT cause, rule, images FROM rule_count")
+            found = {(cause, name): count for cause, name, count in rows}
+            assert found == {key: count for key, count in self.counts.items() if count}
+            rows = connection.execute("SELECT operation, name, rule FROM going")
+            assert {(operation, name): rule for operation, name, rule in rows} == self.going
 
     @invariant()
     def holds_and_pins_are_what_the_rules_say(self) -> None:

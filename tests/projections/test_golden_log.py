@@ -18,7 +18,7 @@ from msb_cache.projections.tables import Tables
 from tests.logs import ACTOR, PYTHON, digest, layer, manifest_added, pulled
 from tests.samples import OPERATION, new_sample
 
-GOLDEN = {16: "06435ab31c3c67edb1e785c309706d8209d0c91b6a05f399a794f060b2f05439"}
+GOLDEN = {16: "3009e624dd665b8fd2211ead0e8e7517abd9345a0fea154f1469d7f67c4f4c0c"}
 """What the golden log below folds to, by the fold's version: SHA-256 of its rows as JSON."""
 
 
@@ -42,6 +42,15 @@ def golden_log() -> list[StoredEvent]:
         (ev.ArtifactKept(kind="fsmeta", reason="busy"), digest(1)),
         (ev.ArtifactDeleteFailed(kind="vmdk", errno=5, reason="Input/output error"), digest(1)),
         (ev.ManifestDeleted(), digest(1)),
+        (
+            ev.DeletionStarted(
+                kind="prune",
+                policy={},
+                going=(ev.Judged(subject="docker.io/library/app:1", rule="due", policy_rule="old"),),
+                engine="msb",
+            ),
+            "01934f6a-0000-7000-8000-000000000002",
+        ),
         (ev.LayerDeleted(bytes=10, needed=True), digest("diff-damaged")),
     ]
     return [

@@ -28,7 +28,7 @@ from msb_cache.oci.reference import Reference
 from msb_cache.oci.registry.options import RegistryOptions
 from msb_cache.projections import images, undoings
 from msb_cache.queries.events import deletion_in_log
-from msb_cache.queries.resolve import as_typed
+from msb_cache.queries.resolve import as_typed, seen
 from msb_cache.queries.restore_plan import LostFile, Restoration, Way, chosen, restore_plan
 from msb_cache.session import Session
 from msb_cache.waiting import Note
@@ -104,11 +104,6 @@ class Fetching(Struct, frozen=True):
     max_age_ns: int
     progress: Progress | None
     note: Note | None
-
-    def say(self, sentence: str) -> None:
-        """Tell the caller."""
-        if self.note is not None:
-            self.note(sentence)
 
 
 Told = Callable[[RestoredImage], None]
@@ -401,11 +396,12 @@ class _Adding:
                 yield name
 
     def _points_at(self, reference: Reference) -> str | None:
-        """Return the manifest at which a reference points now, as it was typed if there are several."""
+        """Return the manifest at which a reference points now; in a home of msb, this spelling of it."""
         with self._session.ledger.read() as connection:
             rows = [] if connection is None else images.spellings(connection, reference.canonical)
-        typed = [row for row in rows if row.name == reference.typed] or rows
-        return typed[0].manifest_digest if typed else None
+        if self._by_msb:
+            rows = [row for row in rows if seen(row) == (reference.typed or reference.familiar)]
+        return rows[0].manifest_digest if rows else None
 
 
 def _names(image: Restoration) -> Iterator[str]:

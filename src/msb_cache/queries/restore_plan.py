@@ -28,6 +28,7 @@ from msb_cache.queries.resolve import (
     is_pattern,
     matcher,
     only,
+    seen,
 )
 
 
@@ -185,8 +186,8 @@ class _Planning:
         name, digest = as_typed(canonical, removed.spelling), removed.manifest_digest
         reference = Reference.parse(name)
         rows = images.spellings(self._connection, canonical)
-        if len(rows) > 1:
-            rows = [row for row in rows if row.name == removed.spelling]
+        if self._kept_by_msb or len(rows) > 1:
+            rows = [row for row in rows if seen(row) == name]  # each spelling is an image of its own
         if any(row.manifest_digest == digest for row in rows):
             return Restoration(name, digest, "here", notes=("it is in the cache again",))
         taken = f"{name} points at another image now" if rows else None

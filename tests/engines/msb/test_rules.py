@@ -30,6 +30,33 @@ def removed(fake: FakeMsb) -> list[set[str]]:
     return [set(words[words.index("--") + 1 :]) for words in calls]
 
 
+def counted(cache: ImageCache) -> dict[tuple[str, str], int]:
+    """Return how many images went, by cause and rule, now that no deletion waits for any."""
+    with cache._session.ledger.read() as connection:
+        assert connection is not None
+        assert connection.execute("SELECT * FROM going").fetchall() == []
+    return {(each.cause, each.rule): each.images for each in cache.metrics().deleted if each.images}
+
+
+def test_what_goes_is_counted_by_the_rule_and_what_stays_is_not(fake: FakeMsb, cache: ImageCache) -> None:
+    def taken() -> None:
+        fake("image", "remove", "alone:1")
+
+    def held() -> None:
+        fake("create", "two:latest", "--name", "late")
+
+    at("msb.decided", lambda: (taken(), held()))
+    cache.prune(EVERYTHING)
+    cache.remove("app:1", force=True)
+    left = fake.references()
+    gone = {"app:1", *ALL} - left
+    assert "two:latest" in left
+    assert "alone:1" in gone
+    assert sum(counted(cache).values()) == len(gone)
+    assert counted(cache)["remove", "remove"] == 1
+    check(cache, fake)
+
+
 def test_rules_never_run_msbs_own_prune(fake: FakeMsb, cache: ImageCache) -> None:
     report = cache.prune(EVERYTHING)
     assert removed(fake) == [ALL]
@@ -188,6 +215,7 @@ def test_killed_anywhere(fake: FakeMsb, cache: ImageCache, number: int) -> None:
         calls = fake.calls
         assert fake.references() == {"app:1", "alone:3"}
         assert ["image", "prune"] not in [words[:2] for words in calls]
+        assert counted(again) == {("prune", "due"): 9}
         check(again, fake)
 
 
