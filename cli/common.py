@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from msb_cache.cache import ImageCache
     from msb_cache.eventstore.store import Actor
+    from msb_cache.waiting import Note
 
 _LONGEST_REASON = 300
 
@@ -26,10 +27,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(readable=False)  # what cannot be read is said by what reads it
 
 
-def open_cache(home: str | None, *, reason: str | None = None, quiet: bool = False) -> ImageCache:
+def open_cache(
+    home: str | None,
+    *,
+    reason: str | None = None,
+    quiet: bool = False,
+    program: str = "msb-cache",
+    said: Note | None = None,
+) -> ImageCache:
     """Open the cache of ``--home`` (None: the environment's); the log keeps this program, reason and context.
 
-    With ``quiet``, nothing but errors is said.
+    With ``quiet``, nothing but errors is said; ``said`` gets what is unusual, None: stderr.
     """
     from msb_cache.cache import ImageCache
 
@@ -38,37 +46,61 @@ def open_cache(home: str | None, *, reason: str | None = None, quiet: bool = Fal
     def who() -> Actor:
         from msb_cache.home.identity import current_actor  # what only reads records nothing
 
-        return current_actor("msb-cache", reason, options.get("context"))
+        return current_actor(program, reason, options.get("context"))
 
     return ImageCache(
         home,
         actor=who,
         sync=not options.get("no_sync", False),
-        note=None if quiet else note,
+        note=None if quiet else said or note,
         engine=options.get("engine"),
     )
 
 
+def staying_logger(*, quiet: bool = False) -> Any:
+    """Return what a command that stays logs to, as ``--log-level`` and ``--log-format`` say."""
+    from msb_cache.cli.logging import staying
+
+    options = click.get_current_context().find_root().params
+    return staying(options.get("log_level"), options.get("log_format"), quiet=quiet)
+
+
+class Stop:
+    """Whether a signal has asked for an end, when it is called; and which."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self) -> bool:
+        """Return whether one has."""
+        return self.signal is not None
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a program that such a signal ended."""
+        return 128 + (self.signal or 0)
+
+
 @contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
+def stopping() -> Iterator[Stop]:
     """Catch SIGINT and SIGTERM in the block; what is given says whether one came, for a clean end."""
     import signal  # it makes enumerations of all signals, which no command needs that reads
 
     from msb_cache import waiting
 
-    asked: list[int] = []
+    asked = Stop()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
+        asked.signal = asked.signal or number
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with waiting.ended_by(lambda: bool(asked)):
-            yield lambda: bool(asked)
+        with waiting.ended_by(asked):
+            yield asked
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        if asked and on_terminal(sys.stderr):
+        if asked() and on_terminal(sys.stderr):
             output.line(err=True)  # behind what the terminal shows of Ctrl-C
 
 

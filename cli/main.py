@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import io
 import os
@@ -20,6 +19,7 @@ import msb_cache.cli
 from msb_cache import errors
 from msb_cache.cli import output
 from msb_cache.cli.common import PATH, examples
+from msb_cache.wording import as_sentence
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -35,6 +35,8 @@ ORDER = (
     "inspect",
     "remove",
     "prune",
+    "gc",
+    "gc",
     "policy",
     "use",
     "hold",
@@ -192,9 +194,7 @@ def _context(ctx: click.Context, parameter: click.Parameter, given: tuple[str, .
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="How to log.",
+    help="How to log.  [default: text; of gc --every and watch, json where stderr is no terminal]",
 )
 @click.version_option(package_name="msb-cache")
 @click.pass_context
@@ -205,7 +205,7 @@ def cli(
     engine: str | None,
     context: dict[str, str],
     log_level: str | None,
-    log_format: str,
+    log_format: str | None,
 ) -> None:
     """The image cache of microsandbox, and everything that ever happened to it.
 
@@ -219,7 +219,7 @@ def cli(
     if log_level is not None:
         from msb_cache.cli.logging import configure
 
-        configure(log_level, log_format)
+        configure(log_level, log_format or "text")
     if ctx.invoked_subcommand is None:
         output.document(f"{ctx.get_help()}\n", err=True)
         ctx.exit(EXIT_USAGE)
@@ -271,11 +271,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has gone; writing more, also at exit, would only fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
-    except (OSError, sqlite3.Error) as error:
-        output.error(_sentence(error))
-        return EXIT_FAILED
-    except MemoryError:
-        output.error("there is not enough memory for this")
+    except (OSError, sqlite3.Error, MemoryError) as error:
+        output.error(as_sentence(error))
         return EXIT_FAILED
     return result if isinstance(result, int) else 0
 
@@ -310,14 +307,6 @@ def exit_code(error: errors.MicrosandboxError) -> int:
     if isinstance(error, errors.InvalidReferenceError | errors.InvalidConfigError):
         return EXIT_USAGE
     return EXIT_FAILED
-
-
-def _sentence(error: OSError | sqlite3.Error) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return f"{where}{error.strerror}{'; make room and try again' if full else ''}"
-    return str(error) or type(error).__name__
 
 
 def _hint(error: click.UsageError) -> str | None:

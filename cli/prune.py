@@ -29,6 +29,7 @@ from msb_cache.queries.resolve import seen_name
 if TYPE_CHECKING:
     from msb_cache.commands.prune import Prune
     from msb_cache.engines.decision import Preview
+    from msb_cache.models import ImagePruneReport
 
 
 @click.command(
@@ -80,16 +81,7 @@ def prune(
         asked = cache.plan_prune(policy, orphans=orphans, orphans_only=orphans_only)
         said = policy.recorded()
         if dry_run:
-            shown = asked.preview()
-            if format_ == "json":
-                output.json(_preview_fields(shown, said))
-            elif quiet:
-                for reference in shown.plan.references:
-                    output.line(seen_name(shown.plan.naming, reference))
-            else:
-                print_preview(shown, said)
-            asked.check(shown)
-            return _say_what_is_missing(asked)
+            return show(asked, said, format_, quiet=quiet)
 
         def confirm(shown: Preview) -> bool:
             print_preview(shown, said, err=True)  # beside the question, out of the way of what programs read
@@ -108,11 +100,29 @@ def prune(
         if not quiet:
             output.line("Nothing was pruned.", err=True)
     elif not quiet:
-        _print_report(done)
+        print_report(done)
     return max(failures(done), default=short)
 
 
 COMMAND = prune
+
+
+def show(asked: Prune, policy: Mapping[str, Any], format_: str, *, quiet: bool) -> int:
+    """Show what a prune would do, and return the exit code; ``policy`` is as it was given.
+
+    Raises:
+        BoundNotKeptError: it would do nothing.
+    """
+    shown = asked.preview()
+    if format_ == "json":
+        output.json(_preview_fields(shown, policy))
+    elif quiet:
+        for reference in shown.plan.references:
+            output.line(seen_name(shown.plan.naming, reference))
+    else:
+        print_preview(shown, policy)
+    asked.check(shown)
+    return _say_what_is_missing(asked)
 
 
 def _say_what_is_missing(asked: Prune) -> int:
@@ -192,7 +202,8 @@ def _preview_fields(shown: Preview, policy: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def _print_report(report: Any) -> None:
+def print_report(report: ImagePruneReport) -> None:
+    """Print what a deletion did, in numbers."""
     for name, value in (
         ("Image refs", f"{report.image_refs_removed:,}"),
         ("Manifests", f"{report.manifests_removed:,}"),

@@ -108,8 +108,8 @@ def policy_if_readable(cache: ImageCache) -> CachePolicy | None:
         return None
 
 
-def policy_in(cache: ImageCache, given: PrunePolicy | None = None) -> CachePolicy:
-    """Return the policy of a home's file; of what is given only a limit of how much may go goes with it.
+def policy_in(cache: ImageCache, given: PrunePolicy | None = None, path: str | None = None) -> CachePolicy:
+    """Return the policy of a home's file, or another; of what is given only a limit of how much goes with it.
 
     Raises:
         InvalidConfigError: there is none, or it has a mistake.
@@ -122,7 +122,7 @@ def policy_in(cache: ImageCache, given: PrunePolicy | None = None) -> CachePolic
     most = None if given is None else given.max_delete
     if given is not None and replace(given, max_delete=None) != PrunePolicy():
         raise click.UsageError("--policy has its rules in the file; give only --max-delete with it")
-    found = cache.policy()
+    found = cache.policy(path)
     if found is None:
         raise missing(cache.home)
     return found if most is None else replace(found, max_delete=most)

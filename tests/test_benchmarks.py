@@ -22,7 +22,7 @@ def importable() -> Iterator[None]:
     sys.path.remove(str(ROOT / "benchmarks"))
 
 
-def measured(name: str, folder: Path, msb: str | None = None, **size: int) -> Any:
+def measured(name: str, folder: Path, msb: str | None = None, **size: float) -> Any:
     from setting import Setting
     from works import WORKS
 
@@ -50,6 +50,7 @@ SMALL = {
     "sync-boots": {"images": 20, "before": 200, "rounds": 2},
     "prune": {"images": 50, "rounds": 1},
 }
+IDLE = {"images": 20, "rounds": 1, "seconds": 1, "settle": 1.5}
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -58,6 +59,14 @@ def test_a_small_measurement_measures_ours_and_the_floor(name: str, tmp_path: Pa
     assert row.rounds == SMALL[name]["rounds"]
     assert min(row.ours.seconds, row.floor.seconds, row.ratio, row.target) > 0
     assert row.msb is None
+
+
+@pytest.mark.parametrize("name", ["idle-gc", "idle-watch"])
+def test_what_stays_is_measured_while_it_stays(name: str, tmp_path: Path) -> None:
+    row = measured(name, tmp_path, **IDLE)
+    assert row.floor.seconds == 0.01
+    assert 10 << 20 < row.ours.memory < 40 << 20
+    assert row.ratio >= row.ours.memory / (40 << 20) > 0
 
 
 @pytest.mark.peer

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from table import Measured
 
-from works import commands, disk, images, index, prune, sync
+from works import commands, disk, idle, images, index, prune, sync
 
 Work = Callable[..., Measured]
 
@@ -31,6 +31,8 @@ WORKS: dict[str, Work] = {
     "prune-10000": prune.many,
     "prune": prune.own,
     "prune-msb": prune.through_msb,
+    "idle-gc": idle.gc,
+    "idle-watch": idle.watch,
     "rebuild": index.rebuild,
     "as-of": index.as_of,
     "verify-data": images.verify_data,

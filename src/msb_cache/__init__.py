@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from msb_cache.cache import ImageCache
     from msb_cache.care.disk_usage import DiskCategory, DiskUsage, ImageUsage, LogUsage, PolicyUsage
     from msb_cache.care.doctor import Finding
+    from msb_cache.care.gc import GcRun
     from msb_cache.care.metrics import CacheMetrics, DeletedImages, IdleTimes, LastPrune
     from msb_cache.care.recorded import RecordedFiles
     from msb_cache.care.repair import Left, RepairReport
@@ -120,6 +121,7 @@ __all__ = [
     "DiskImageFormat",
     "DiskUsage",
     "Finding",
+    "GcRun",
     "HandedOver",
     "HeldImage",
     "HistoryEvent",
@@ -192,6 +194,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "msb_cache.audit.data": ("DataCheck", "DataProgress", "DataRequest"),
+    "msb_cache.audit.layers": ("DifferingLayer", "LayerComparison"),
     "msb_cache.backends": (
         "BackendInfo",
         "BackendKind",
@@ -204,14 +208,13 @@ _MODULES = {
         "set_default_backend",
         "with_backend",
     ),
-    "msb_cache.audit.data": ("DataCheck", "DataProgress", "DataRequest"),
-    "msb_cache.audit.layers": ("DifferingLayer", "LayerComparison"),
     "msb_cache.cache": ("ImageCache",),
     "msb_cache.care.disk_usage": ("DiskCategory", "DiskUsage", "ImageUsage", "LogUsage", "PolicyUsage"),
     "msb_cache.care.doctor": ("Finding",),
-    "msb_cache.care.repair": ("Left", "RepairReport"),
+    "msb_cache.care.gc": ("GcRun",),
     "msb_cache.care.metrics": ("CacheMetrics", "DeletedImages", "IdleTimes", "LastPrune"),
     "msb_cache.care.recorded": ("RecordedFiles",),
+    "msb_cache.care.repair": ("Left", "RepairReport"),
     "msb_cache.commands.hand_over": ("HandedOver",),
     "msb_cache.commands.restore": ("RestoreResult", "RestoredImage"),
     "msb_cache.engines.decision": ("ImageVerdict", "Preview"),
@@ -235,8 +238,8 @@ _MODULES = {
     "msb_cache.queries.as_of": ("Changes", "Hold", "Moved", "Use"),
     "msb_cache.queries.info": ("HomeInfo",),
     "msb_cache.queries.pins": ("Pin",),
-    "msb_cache.queries.why": ("ImageReasons", "LayerReasons", "ManifestReasons"),
     "msb_cache.queries.policy_file": ("PolicyMistake",),
+    "msb_cache.queries.why": ("ImageReasons", "LayerReasons", "ManifestReasons"),
     "msb_cache.retention.policy": ("CachePolicy", "NamedRule", "PrunePolicy", "Watermarks"),
     "msb_cache.retention.rules": ("RuleVerdict",),
 }

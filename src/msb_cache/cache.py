@@ -26,6 +26,7 @@ from msb_cache.queries import resolve
 from msb_cache.session import Session
 
 if TYPE_CHECKING:
+    from datetime import timedelta
     from pathlib import Path
 
     from msb_cache.audit.backup import BackupReport
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from msb_cache.audit.verify import Verification
     from msb_cache.care.disk_usage import DiskUsage
     from msb_cache.care.doctor import Finding
+    from msb_cache.care.gc import GcRun
     from msb_cache.care.metrics import CacheMetrics
     from msb_cache.care.repair import RepairReport
     from msb_cache.commands.hand_over import HandedOver
@@ -1168,6 +1170,65 @@ class ImageCache:
         fetching = Fetching(options or RegistryOptions(), jobs, max_age_ns, progress, note)
         return restore(
             *(self._session, operation, wanted, fetching), dry_run=dry_run, guesses=guesses, report=report
+        )
+
+    def gc(self, policy: CachePolicy | None = None, *, report: Report | None = None) -> GcRun:
+        """Delete what the policy file says, once: as ``prune`` by it, and what it did in full.
+
+        Args:
+            policy: None: that of ``policy()``.
+            report: told how far it is.
+
+        Raises:
+            InvalidConfigError: there is no policy, or it has a mistake.
+            BoundNotKeptError: more would go than may; nothing was deleted. A bound that cannot be kept
+                although all went that may is in the result's ``shortfall``.
+            BusyError: another deletion runs.
+        """
+        from msb_cache.care.gc import collect
+
+        return collect(self._session, policy, report)
+
+    def keep_small(
+        self,
+        every: str | timedelta,
+        told: Callable[[GcRun], object],
+        *,
+        path: str | os.PathLike[str] | None = None,
+        max_delete: str | int | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+        apart: bool = False,
+    ) -> bool:
+        """Run ``gc`` now and then each time so much has passed, until ``stopped`` says so.
+
+        The policy file is read anew before each run. What is in the way of a run is in its ``error``, and the
+        next one comes all the same. Between two runs no database is open.
+
+        Args:
+            every: text such as ``15m``, or a ``timedelta``; at least a second.
+            told: called with what each run did.
+            path: the policy file, as for ``policy``.
+            max_delete: take nothing if more would go, whatever the policy says; see ``PrunePolicy``.
+            stopped: asked ten times a second whether to end; a deletion then ends between two files.
+            apart: do each run, and tell of it, in a child of this process, so that its memory is free when it
+                is over. Only for a program without other threads.
+
+        Returns:
+            Whether a deletion was ended by that.
+
+        Raises:
+            InvalidConfigError: an argument makes no sense, or there is no policy file to begin with.
+        """
+        from msb_cache.care.gc import keep_small, path_of
+
+        return keep_small(
+            self._session,
+            every,
+            told,
+            path=path_of(path),
+            max_delete=max_delete,
+            stopped=stopped,
+            apart=apart,
         )
 
     def hand_over(

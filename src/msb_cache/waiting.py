@@ -38,13 +38,22 @@ _stopped: Callable[[], bool] = _never
 
 @contextmanager
 def ended_by(stopped: Callable[[], bool]) -> Iterator[None]:
-    """End waits in the block with KeyboardInterrupt once ``stopped`` says so, which signals set."""
+    """End what waits or deletes in the block with KeyboardInterrupt once ``stopped`` says so.
+
+    Signals set that. A deletion ends between two files, or between two runs of msb.
+    """
     global _stopped
     before, _stopped = _stopped, stopped
     try:
         yield
     finally:
         _stopped = before
+
+
+def end_if_asked() -> None:
+    """Raise KeyboardInterrupt once ``stopped`` of ``ended_by`` says so: between two steps of long work."""
+    if _stopped():
+        raise KeyboardInterrupt
 
 
 def pause(seconds: float, wait: Callable[[float], object] | None = None) -> None:
@@ -82,8 +91,7 @@ class Wait:
         if self._say is not None and waited >= SAY_AFTER:
             say, self._say = self._say, None
             say()
-        if _stopped():
-            raise KeyboardInterrupt
+        end_if_asked()
         time.sleep(self._pause)
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
         return False

@@ -1,6 +1,9 @@
-"""How amounts and digests read in sentences and tables. Not for dates, and not for laying out anything."""
+"""How amounts, digests and errors read in sentences and tables. Not for dates, and not for a layout."""
 
 from __future__ import annotations
+
+import errno
+import os
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _DURATIONS = {"day": 86400, "hour": 3600, "minute": 60}
@@ -38,3 +41,14 @@ def plural(count: int, noun: str, nouns: str | None = None) -> str:
 def as_text(name: str) -> str:
     """Return a name from the operating system as text that UTF-8 can hold; odd bytes are escaped."""
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+def as_sentence(error: Exception) -> str:
+    """Return what went wrong as a sentence that says what to do next, where that is known."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this"
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return f"{where}{error.strerror}{'; make room and try again' if full else ''}"
+    return str(error) or type(error).__name__

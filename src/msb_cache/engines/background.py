@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,13 +11,13 @@ from contextlib import suppress
 from msb_cache.artifacts import verity
 from msb_cache.artifacts.flat import FlatRefs
 from msb_cache.artifacts.kinds import KINDS
+from msb_cache.artifacts.layout import Layout
 from msb_cache.engines.digesting import Measured, Stamp, record, stamp
-from msb_cache.engines.named_files import NamedFiles
 from msb_cache.errors import BusyError, LogError
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.home.ledger import Ledger
-from msb_cache.projections.digests import Artifact, digests
-from msb_cache.projections.state import load
+from msb_cache.projections.digests import Artifact, digest, undigested
+from msb_cache.projections.images import has_manifest
 
 _CHUNK = 4 << 20
 _BATCH = 100
@@ -87,16 +88,18 @@ class Background:
             if connection is None or head is None or head.seq == self._seq:
                 return
             self._seq = head.seq
-            known, layout, state = digests(connection), self._ledger.layout, load(connection)
-        named: list[Artifact] = [*NamedFiles.of(layout, state), *_flat(FlatRefs(layout), state.manifests)]
-        self._waiting = sorted((artifact for artifact in named if artifact not in known), reverse=True)
+            self._waiting = sorted(_undigested(connection, self._ledger.layout), reverse=True)
 
 
-def _flat(refs: FlatRefs, manifests: object) -> Iterator[Artifact]:
-    for digest, ref in refs.by_manifest.items():
-        if digest in manifests:  # type: ignore[operator]
-            yield "flat_ref", digest
-            yield "flat", ref.artifact_digest
+def _undigested(connection: sqlite3.Connection, layout: Layout) -> Iterator[Artifact]:
+    # Without reading the index as a whole: as a rule there is nothing to do, and the process stays.
+    for kind in KINDS.values():
+        if kind.needed_by != "flat_ref" and not kind.optional:
+            yield from undigested(connection, kind.name, kind.needed_by)
+    for manifest, ref in FlatRefs(layout).by_manifest.items():
+        if has_manifest(connection, manifest):
+            flat: tuple[Artifact, Artifact] = ("flat_ref", manifest), ("flat", ref.artifact_digest)
+            yield from (artifact for artifact in flat if digest(connection, artifact) is None)
 
 
 class _Reading:

@@ -63,6 +63,18 @@ class Progress(NamedTuple):
     stopped: bool = False
 
 
+class DeletionCut(KeyboardInterrupt):
+    """A deletion that a person or a signal ended: what went is recorded.
+
+    Attributes:
+        operation: its id. In a home of ours the next command that writes deletes the rest.
+    """
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(operation)
+        self.operation = operation
+
+
 Report = Callable[[Progress], None]
 """Called as a deletion goes on, in its thread."""
 

@@ -24,6 +24,7 @@ from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.failpoints import reached
 from msb_cache.home.ledger import Ledger
+from msb_cache.waiting import end_if_asked
 
 Reason = Literal["needed", "owned", "busy", "left"]
 Judge = Callable[[str | None], Reason | None]
@@ -93,13 +94,13 @@ def delete(
     of_manifest: defaultdict[str, list[ev.PlannedArtifact]] = defaultdict(list)
     for artifact in flat:
         of_manifest[artifact.manifest_digest or artifact.subject].append(artifact)
-    batch: list[ev.PlannedArtifact] = []
+    batches: list[list[ev.PlannedArtifact]] = []
     for together in of_manifest.values():
-        if len(batch) + len(together) > AT_ONCE:
-            yield _delete(ledger, batch, judge, recovering)
-            batch = []
-        batch += together
-    if batch:
+        if not batches or len(batches[-1]) + len(together) > AT_ONCE:
+            batches.append([])
+        batches[-1] += together
+    for batch in batches:
+        end_if_asked()
         yield _delete(ledger, batch, judge, recovering)
 
 

@@ -187,6 +187,11 @@ class Ledger:
             self._connection = self._content = None
             self._alone = False
 
+    def shrink(self) -> None:
+        """Free what an open database has of its file in memory: it is read again where that is asked for."""
+        if self._connection is not None:
+            self._connection.execute("PRAGMA shrink_memory")
+
     def store(self, connection: sqlite3.Connection) -> EventStore:
         """Return the event store on a connection got from here."""
         from msb_cache.eventstore.store import EventStore

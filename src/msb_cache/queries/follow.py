@@ -15,6 +15,7 @@ from msb_cache.artifacts.locks import Lease
 from msb_cache.errors import BusyError, LogError
 from msb_cache.eventstore.store import StoredEvent
 from msb_cache.home.ledger import Ledger
+from msb_cache.memory import give_back
 from msb_cache.msb.sync import sync_before_reading
 from msb_cache.waiting import pause
 
@@ -28,6 +29,9 @@ INTERVAL = 0.5
 _SHOW_SECONDS = 1.0
 _DIGEST_SECONDS = 0.02
 """For so long files are read between two looks: more would make it late for what happens."""
+
+_QUIET_SECONDS = 15.0
+"""When nothing has happened for so long, the memory that it took to record it is given back."""
 
 
 def watch(
@@ -46,11 +50,16 @@ def watch(
         interval: seconds between two looks.
     """
     position = _position(ledger)
+    last: float | None = time.monotonic()
     with closing(_Watch(ledger, note)) as each:
         for _ in looks(each.look, stopped=stopped, note=note, interval=interval, rest=each.rest):
             for event in _since(ledger, position):
-                position = event.seq
+                position, last = event.seq, time.monotonic()
                 yield event
+            if last is not None and time.monotonic() - last > _QUIET_SECONDS:
+                ledger.shrink()
+                give_back()
+                last = None
 
 
 class _Watch:

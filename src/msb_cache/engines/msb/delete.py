@@ -26,6 +26,7 @@ from msb_cache.artifacts.measured import MeasuredFiles
 from msb_cache.engines import flat_roots, leftovers
 from msb_cache.engines.decision import (
     Confirm,
+    DeletionCut,
     Planner,
     Preview,
     Progress,
@@ -59,6 +60,7 @@ from msb_cache.projections import deletions, images
 from msb_cache.projections.state import EMPTY, IndexState, load_observed, load_to_judge
 from msb_cache.retention.plan import Plan, Verdict
 from msb_cache.retention.rules import used_since
+from msb_cache.waiting import end_if_asked
 from msb_cache.wording import plural
 
 ORPHAN_SECONDS = 3600
@@ -185,9 +187,10 @@ def delete(
         except KeyboardInterrupt:
             if report is not None:
                 report(Progress(0, len(plan.references), stopped=True))
-            conclude(ledger, operation.id, run.refused, theirs=run.theirs)
-            ledger.note(_stopped(ledger, operation.id))
-            raise
+            with suppress(KeyboardInterrupt):  # a second one: then the next command that writes does it
+                conclude(ledger, operation.id, run.refused, theirs=run.theirs)
+                ledger.note(_stopped(ledger, operation.id))
+            raise DeletionCut(operation.id) from None
         except BaseException:
             conclude(ledger, operation.id, run.refused, theirs=run.theirs)
             raise
@@ -364,6 +367,7 @@ class _Run:
         shown = {each.subject: each for each in plan.going}
         flags = ["--force"] if self._force else []
         for start in range(0, len(names), _CHUNK):
+            end_if_asked()
             # msb's records are looked at anew for each few: what is between that and what msb does is short.
             if sync(self._ledger).events:
                 self.theirs = None
@@ -624,6 +628,7 @@ def _collect(
     """
     others = [artifact for artifact in decided if artifact.kind not in (*FLAT, "manifest")]
     for start in range(0, len(others), _MANY_FILES):
+        end_if_asked()
         _collect_some(ledger, operation, others[start : start + _MANY_FILES], recovering)
         reached("msb.collected")
     _collect_flat(ledger, operation, decided, recovering=recovering)

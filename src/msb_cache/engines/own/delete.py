@@ -11,6 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from msb_cache.artifacts.measured import MeasuredFiles
 from msb_cache.engines import flat_roots, leftovers
 from msb_cache.engines.decision import (
     Confirm,
+    DeletionCut,
     Planner,
     Preview,
     Progress,
@@ -49,6 +51,7 @@ from msb_cache.projections import deletions, restored
 from msb_cache.projections.images import has_manifest
 from msb_cache.projections.state import EMPTY, IndexState, load, load_to_judge
 from msb_cache.retention.plan import Plan
+from msb_cache.waiting import end_if_asked
 from msb_cache.wording import plural
 
 _BUSY_WAIT = 0.5  # seconds for each artifact that another process had locked
@@ -141,7 +144,7 @@ def delete(
             if report is not None:
                 report(Progress(0, len(artifacts), stopped=True))
             ledger.note(_stopped(ledger.layout, operation.id, artifacts))
-            raise
+            raise DeletionCut(operation.id) from None
         if orphans:
             tidy_locks(ledger.layout)
         return operation.id, shown
@@ -184,6 +187,9 @@ def execute(
         recovering: another process decided; a file that is absent was deleted by it.
         partial: an earlier part of this operation already kept something back.
         report: told how far it is.
+
+    Raises:
+        DeletionCut: it was ended between two files; what went until then is recorded.
     """
     needs = Needs(ledger)
     changes = Changes()
@@ -193,7 +199,8 @@ def execute(
     done = 0
 
     def settle(artifact: ev.PlannedArtifact, wait: float) -> None:
-        nonlocal partial, outcomes, began, done
+        nonlocal partial, began, done
+        end_if_asked()
         event = _dispose(ledger, artifact, needs, changes, wait=wait, recovering=recovering)
         if isinstance(event, ev.ArtifactKept) and event.reason == "busy" and not wait:
             busy.append(artifact)
@@ -206,23 +213,33 @@ def execute(
         diagnostics.debug(event.type, kind=artifact.kind, subject=artifact.subject)
         reached("delete.unlinked")
         if len(outcomes) >= _BATCH or time.monotonic() - began > 1.0:
-            _record(ledger, operation, outcomes, changes)
-            outcomes, began = [], time.monotonic()
+            record()
+            began = time.monotonic()
 
-    for artifact in artifacts:
-        if artifact.kind not in FLAT:
-            settle(artifact, 0.0)
-    for artifact in busy:  # the process that had the lock has often just finished
-        settle(artifact, _BUSY_WAIT)
-    for some in flat_roots.delete(ledger, artifacts, lambda: _judge(ledger), recovering=recovering):
-        partial = partial or not all(isinstance(each.event, ev.ArtifactDeleted) for each in some)
-        outcomes += some
-        done += len(some)
-        if report is not None:
-            report(Progress(done, len(artifacts)))
-    outcome: Any = "partial" if partial else "completed"
-    finished = ev.DeletionFinished(outcome=outcome, recovered=recovering)
-    _record(ledger, operation, [*outcomes, NewEvent(finished, operation)], changes)
+    def record(*last: NewEvent) -> None:
+        nonlocal outcomes
+        some, outcomes = outcomes, []  # once: it may be broken off when they are committed
+        _record(ledger, operation, [*some, *last], changes)
+
+    try:
+        for artifact in artifacts:
+            if artifact.kind not in FLAT:
+                settle(artifact, 0.0)
+        for artifact in busy:  # the process that had the lock has often just finished
+            settle(artifact, _BUSY_WAIT)
+        for some in flat_roots.delete(ledger, artifacts, lambda: _judge(ledger), recovering=recovering):
+            partial = partial or not all(isinstance(each.event, ev.ArtifactDeleted) for each in some)
+            outcomes += some
+            done += len(some)
+            if report is not None:
+                report(Progress(done, len(artifacts)))
+        outcome: Any = "partial" if partial else "completed"
+        record(NewEvent(ev.DeletionFinished(outcome=outcome, recovered=recovering), operation))
+    except KeyboardInterrupt:
+        with suppress(KeyboardInterrupt):  # a second one: then recovery finds what went
+            if outcomes:
+                record()
+        raise DeletionCut(operation) from None
     reached("delete.finished")
     diagnostics.info("deletion.finished", operation=operation, outcome=outcome)
 

@@ -1,0 +1,184 @@
+"""The gc command: a cache kept small by its policy file, once or for as long as the command stays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+from msgspec.structs import asdict
+
+from msb_cache.cli import output, progress
+from msb_cache.cli.common import (
+    PATH,
+    examples,
+    format_option,
+    open_cache,
+    quiet_option,
+    reason_option,
+    staying_logger,
+    stopping,
+)
+from msb_cache.cli.considered import considered_fields
+from msb_cache.cli.deletions import failures
+from msb_cache.cli.main import EXIT_BOUND
+from msb_cache.cli.prune import print_report, show
+from msb_cache.cli.rules import bound_missed, policy_in
+
+if TYPE_CHECKING:
+    from msb_cache.care.gc import GcRun
+
+_PROGRAM = "msb-cache gc"
+
+
+@click.command(
+    short_help="Keep the cache small by its policy file.",
+    epilog=examples("msb-cache gc --dry-run", "msb-cache gc", "msb-cache gc --every 15m"),
+)
+@click.option("--every", metavar="DURATION", help="Stay, and do it now and each time so much has passed.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only show what would go; nothing is recorded.")
+@click.option(
+    "--max-delete", metavar="N|SHARE", help="Delete nothing if more would go, whatever the policy says."
+)
+@click.option("--policy-file", type=PATH, metavar="PATH", help="Another policy file than the home's.")
+@reason_option
+@format_option
+@quiet_option("Print nothing but errors, and log warnings only; with --dry-run, references only.")
+@click.pass_obj
+def gc(
+    home: str | None,
+    every: str | None,
+    dry_run: bool,
+    max_delete: str | None,
+    policy_file: str | None,
+    reason: str | None,
+    format_: str,
+    quiet: bool,
+) -> int:
+    """Delete what the policy file says, without a question, as `prune --policy --yes`.
+
+    With --every it stays until SIGTERM or Ctrl-C, reads the file anew each time, and logs each image that
+    goes, and why, to stderr. A signal ends a deletion between two files. See `msb-cache policy`.
+    """
+    from msb_cache.retention.policy import PrunePolicy
+
+    if every is not None:
+        if dry_run:
+            raise click.UsageError("--dry-run looks once; give it without --every")
+        return _stay(home, every, max_delete, policy_file, reason, format_, quiet)
+    with (
+        stopping() as stopped,
+        open_cache(home, reason=reason, quiet=quiet, program=_PROGRAM) as cache,
+    ):
+        policy = policy_in(cache, PrunePolicy(max_delete=max_delete), policy_file)
+        try:
+            if dry_run:
+                return show(cache.plan_prune(policy), policy.recorded(), format_, quiet=quiet)
+            with progress.deleting(quiet) as report:
+                run = cache.gc(policy, report=report)
+        except KeyboardInterrupt:
+            output.line("stopped", err=True)
+            return stopped.exit_code
+    return _tell(run, format_, quiet=quiet)
+
+
+COMMAND = gc
+
+
+def _tell(run: GcRun, format_: str, *, quiet: bool) -> int:
+    """Say what one run did, and return its exit code."""
+    if run.shortfall:
+        output.error(bound_missed(run.short_of, run.shortfall))
+    if format_ == "json":
+        output.json(_fields(run))
+    elif run.outcome == "nothing":
+        if not quiet:
+            output.line("Nothing to collect.", err=True)
+    elif not quiet:
+        print_report(run.report)
+    return max(failures(run.report), default=EXIT_BOUND if run.shortfall else 0)
+
+
+def _fields(run: GcRun) -> dict[str, Any]:
+    return {
+        **asdict(run.report),
+        "outcome": run.outcome,
+        "images": considered_fields(run.images, run.policy),
+        "bytes_missing": run.shortfall,
+        "missing_for": run.short_of,
+        "error": run.error,
+        "seconds": round(run.seconds, 3),
+    }
+
+
+def _stay(
+    home: str | None,
+    every: str,
+    max_delete: str | None,
+    policy_file: str | None,
+    reason: str | None,
+    format_: str,
+    quiet: bool,
+) -> int:
+    log = _Log(staying_logger(quiet=quiet), as_json=format_ == "json")  # opening can have something to say
+    with (
+        stopping() as stopped,
+        open_cache(home, reason=reason, program=_PROGRAM, said=log.note) as cache,
+    ):
+        where = {"home": str(cache.home), "every": every}
+        log.info("gc.started", **where)
+        cut = cache.keep_small(
+            every, log.run, path=policy_file, max_delete=max_delete, stopped=stopped, apart=True
+        )
+        log.info("gc.stopped", **where)
+    return stopped.exit_code if cut else 0
+
+
+class _Log:
+    """Logs what a process that stays decides: a line for each image that goes, and one for each run."""
+
+    def __init__(self, logger: Any, *, as_json: bool) -> None:
+        self._log = logger
+        self._as_json = as_json
+        self.info = logger.info
+
+    def note(self, sentence: str) -> None:
+        """Log what is unusual."""
+        self._log.warning("note", said=sentence)
+
+    def run(self, run: GcRun) -> None:
+        """Log what one run did; also as a line of JSON on stdout, if that is wanted."""
+        images = considered_fields(run.images, run.policy)
+        if self._as_json:
+            output.json_line(_fields(run))
+        for each in images:
+            self._log.info(
+                "gc.image",
+                image=each["reference"],
+                digest=output.short(each["digest"]),
+                rule=each["policy_rule"],
+                because=each["because"].removeprefix(f"{each['policy_rule']}: "),
+                bytes=each["freed_bytes"],
+            )
+        if run.error is not None:
+            self._error(run)
+        elif run.outcome == "nothing":
+            self._log.debug("gc.run", outcome="nothing", seconds=round(run.seconds, 3))
+        else:
+            whole = run.outcome == "completed"
+            (self._log.info if whole else self._log.warning)(
+                "gc.run",
+                operation=run.report.operation,
+                images=len(images),
+                bytes=(run.report.bytes_reclaimed or 0) + run.report.flat_bytes_reclaimed,
+                outcome=run.outcome,
+                seconds=round(run.seconds, 3),
+            )
+        if run.shortfall:
+            self._log.warning("gc.short", said=bound_missed(run.short_of, run.shortfall))
+
+    def _error(self, run: GcRun) -> None:
+        if run.outcome == "failed":
+            self._log.error("gc.failed", said=run.error)
+        elif not (run.outcome == "mistake" and run.again):
+            event = "gc.policy" if run.outcome == "mistake" else "gc.held-back"
+            self._log.warning(event, said=run.error)
