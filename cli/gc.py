@@ -125,9 +125,14 @@ def _stay(
         open_cache(home, reason=reason, program=_PROGRAM, said=log.note) as cache,
     ):
         where = {"home": str(cache.home), "every": every}
-        log.info("gc.started", **where)
         cut = cache.keep_small(
-            every, log.run, path=policy_file, max_delete=max_delete, stopped=stopped, apart=True
+            every,
+            log.run,
+            path=policy_file,
+            max_delete=max_delete,
+            stopped=stopped,
+            apart=True,
+            started=lambda: log.info("gc.started", **where),
         )
         log.info("gc.stopped", **where)
     return stopped.exit_code if cut else 0

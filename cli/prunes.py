@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +11,7 @@ from msb_cache.cli import output
 from msb_cache.cli.common import examples, format_option, limit_option, open_cache
 from msb_cache.cli.deletions import deletion_fields, print_deletion
 from msb_cache.cli.describe import who
+from msb_cache.wording import quoted
 
 if TYPE_CHECKING:
     from msb_cache.projections.rows import DeletionRow
@@ -112,20 +110,6 @@ def _command(arguments: Sequence[str], home: str | None) -> list[str]:
     return ["msb-cache", *(() if home is None else ("--home", home)), *arguments]
 
 
-def _quoted(word: str) -> str:
-    """Quote a word for the shell; with its own escapes for what a terminal must not get."""
-    if word.isprintable():
-        return shlex.quote(word)
-    plain = re.compile(r"[^\\']")
-    units = (
-        one
-        if one.isprintable() and plain.match(one)
-        else "".join(f"\\x{byte:02x}" for byte in os.fsencode(one))
-        for one in word
-    )
-    return f"$'{''.join(units)}'"
-
-
 def _print_plan(plan: RestorePlan, home: str | None) -> None:
     what = "another program" if plan.kind == "external" else f"{plan.kind} {plan.operation}"
     output.line(f"# What {what} deleted, and how to have it again")
@@ -135,7 +119,7 @@ def _print_plan(plan: RestorePlan, home: str | None) -> None:
         for sentence in image.notes:
             output.line(f"#   {sentence}")
         if image.arguments:
-            output.line(" ".join(map(_quoted, _command(image.arguments, home))))
+            output.line(" ".join(map(quoted, _command(image.arguments, home))))
         elif image.certainty == "none":
             output.line("#   it cannot be brought back")
     if plan.lost:

@@ -659,10 +659,10 @@ class ArtifactRepaired(Event, frozen=True, kw_only=True):
         """Return what happened, for people."""
         before = {"missing": "was missing", "size": "had another size", "other": "was not that of its image"}
         how = {"made": "made from what is here", "pulled": "pulled"}[self.how]
-        details = [before.get(self.problem, f"was {self.problem}"), how]
+        details = [_words(self.kind), before.get(self.problem, f"was {self.problem}"), how]
         if self.differs:
             details.append("not as it was made before")
-        return Telling(f"{_words(self.kind)} repaired", details=tuple(details))
+        return Telling("repaired", details=tuple(details))
 
 
 class ArtifactKept(Event, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache.waiting import TURN_SECONDS, Wait, ended_by, is_busy, patiently, pause
+from msb_cache.waiting import TURN_SECONDS, Wait, end_if_asked, ended_by, is_busy, patiently, pause
 
 
 @pytest.fixture
@@ -48,6 +48,16 @@ def test_a_wait_is_ended_by_a_mark(passing: list[float]) -> None:
     with ended_by(lambda: len(passing) > before):
         pause(1000)
     assert passing[before:] == [TURN_SECONDS]
+
+
+def test_long_work_is_ended_by_a_mark() -> None:
+    marks: list[int] = []
+    with ended_by(lambda: bool(marks)):
+        end_if_asked()
+        marks.append(1)
+        with pytest.raises(KeyboardInterrupt):
+            end_if_asked()
+    end_if_asked()
 
 
 def test_a_lock_is_waited_for_and_then_given_up(tmp_path: Path, passing: list[float]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
-from msb_cache.wording import plural, short, size
+from msb_cache.wording import plural, quoted, short, size
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,10 @@ def test_counts_have_their_nouns() -> None:
         "1,234 layers",
     ]
     assert (plural(1, "entry", "entries"), plural(2, "entry", "entries")) == ("1 entry", "2 entries")
+
+
+@pytest.mark.parametrize("word", ["plain", "two words", "it's", "\x1b[31m\n\u202e", "\\'\u202e", "é\u202eé"])
+def test_what_a_shell_reads_is_what_it_was(word: str) -> None:
+    assert quoted(word).isprintable()
+    said = subprocess.run(["bash", "-c", f"printf %s {quoted(word)}"], capture_output=True, check=True).stdout
+    assert said.decode() == word

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from msb_cache.care.gc import GcRun
     from msb_cache.care.metrics import CacheMetrics, DeletedImages, IdleTimes, LastPrune
     from msb_cache.care.recorded import RecordedFiles
-    from msb_cache.care.repair import Left, RepairReport
-    from msb_cache.commands.hand_over import HandedOver
+    from msb_cache.care.repair import LeftFinding, RepairReport
     from msb_cache.commands.restore import RestoredImage, RestoreResult
     from msb_cache.engines.decision import ImageVerdict, Preview
     from msb_cache.errors import (
@@ -151,7 +150,7 @@ __all__ = [
     "LastPrune",
     "LayerComparison",
     "LayerReasons",
-    "Left",
+    "LeftFinding",
     "LocalBackend",
     "LogError",
     "LogUsage",
@@ -214,7 +213,7 @@ _MODULES = {
     "msb_cache.care.gc": ("GcRun",),
     "msb_cache.care.metrics": ("CacheMetrics", "DeletedImages", "IdleTimes", "LastPrune"),
     "msb_cache.care.recorded": ("RecordedFiles",),
-    "msb_cache.care.repair": ("Left", "RepairReport"),
+    "msb_cache.care.repair": ("LeftFinding", "RepairReport"),
     "msb_cache.commands.hand_over": ("HandedOver",),
     "msb_cache.commands.restore": ("RestoreResult", "RestoredImage"),
     "msb_cache.engines.decision": ("ImageVerdict", "Preview"),

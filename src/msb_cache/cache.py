@@ -1198,6 +1198,7 @@ class ImageCache:
         max_delete: str | int | None = None,
         stopped: Callable[[], bool] = lambda: False,
         apart: bool = False,
+        started: Callable[[], object] = lambda: None,
     ) -> bool:
         """Run ``gc`` now and then each time so much has passed, until ``stopped`` says so.
 
@@ -1212,6 +1213,7 @@ class ImageCache:
             stopped: asked ten times a second whether to end; a deletion then ends between two files.
             apart: do each run, and tell of it, in a child of this process, so that its memory is free when it
                 is over. Only for a program without other threads.
+            started: called before the first run, when the arguments are found to make sense.
 
         Returns:
             Whether a deletion was ended by that.
@@ -1229,6 +1231,7 @@ class ImageCache:
             max_delete=max_delete,
             stopped=stopped,
             apart=apart,
+            started=started,
         )
 
     def hand_over(

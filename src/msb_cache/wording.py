@@ -52,3 +52,21 @@ def as_sentence(error: Exception) -> str:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return f"{where}{error.strerror}{'; make room and try again' if full else ''}"
     return str(error) or type(error).__name__
+
+
+def quoted(word: str) -> str:
+    """Quote a word for the shell; with its own escapes for what a terminal must not get."""
+    import os
+    import re
+    import shlex
+
+    if word.isprintable():
+        return shlex.quote(word)
+    plain = re.compile(r"[^\\']")
+    units = (
+        one
+        if one.isprintable() and plain.match(one)
+        else "".join(f"\\x{byte:02x}" for byte in os.fsencode(one))
+        for one in word
+    )
+    return f"$'{''.join(units)}'"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -67,6 +69,14 @@ def only(cache: ImageCache) -> Finding:
 
 def kinds(cache: ImageCache) -> list[str]:
     return [finding.kind for finding in cache.doctor()]
+
+
+def test_the_page_has_a_line_about_each_kind() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
+    assert re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE) == [*get_args(doctor.FindingKind)]
+    assert "less than four of the home's reserves" in page
+    assert doctor.NEARLY_FULL_RESERVES == 4
+    assert f"fewer than {doctor.NEARLY_FULL_FILES:,} files" in page
 
 
 def test_nothing_is_wrong(cache: ImageCache, tmp_path: Path) -> None:

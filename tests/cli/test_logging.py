@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from msb_cache import diagnostics
-from msb_cache.cli.logging import configure
+from msb_cache.cli.logging import configure, staying
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +47,42 @@ def test_text_has_no_colours_where_there_is_no_terminal(capsys: pytest.CaptureFi
     assert "a lock is held" in err
     assert "path=/a" in err
     assert "\x1b" not in err
+
+
+@pytest.mark.parametrize(
+    ("level", "quiet", "own", "library"),
+    [
+        (None, False, ["two", "three"], ["six"]),
+        (None, True, ["three"], ["six"]),
+        ("debug", True, ["one", "two", "three"], ["four", "five", "six"]),
+        ("warning", False, ["three"], ["six"]),
+    ],
+)
+def test_what_stays_logs_its_decisions_and_of_the_library_warnings(
+    capsys: pytest.CaptureFixture[str], level: str | None, quiet: bool, own: list[str], library: list[str]
+) -> None:
+    log = staying(level, None, quiet=quiet)
+    log.debug("one")
+    log.info("two", image="app:1")
+    log.warning("three")
+    diagnostics.debug("four")
+    diagnostics.info("five")
+    diagnostics.warning("six")
+    out, err = capsys.readouterr()
+    lines = [json.loads(line) for line in err.splitlines()]  # there is no terminal
+    assert out == ""
+    assert [line["event"] for line in lines] == [*own, *library]
+
+
+def test_what_stays_logs_text_where_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    staying(None, "text").info("gc.run", outcome="a\x1b[31mb")
+    err = capsys.readouterr().err
+    assert "[info     ] gc.run" in err
+    assert "\x1b" not in err
+
+
+def test_structlog_comes_without_rich() -> None:
+    """What stays would keep it in memory for nothing; where something else has it, it stays."""
+    code = "import sys, msb_cache.cli.logging; print('rich' in sys.modules); import rich"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

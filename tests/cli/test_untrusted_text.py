@@ -12,7 +12,6 @@ import pytest
 
 from msb_cache import ImageCache, diagnostics
 from msb_cache.artifacts.layout import Layout
-from msb_cache.cli import prunes
 from msb_cache.cli.main import command_names
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import Actor, NewEvent
@@ -190,6 +189,7 @@ def commands(at: dict[str, Any]) -> dict[str, list[list[object]]]:
         "info": [["info"], ["--home", folder / HOSTILE, "info"], ["--home", f"{archive}/x", "use", "a"]],
         "df": [["df"], ["df", HOSTILE]],
         "metrics": [["metrics"], ["metrics", "--textfile", folder / HOSTILE], ["metrics", HOSTILE]],
+        "doctor": [["doctor"], ["doctor", "--fix"], ["doctor", HOSTILE]],
         "prune": [
             ["prune", "-n", "--orphans"],
             ["prune", "-n", "--unused-for", HOSTILE],
@@ -241,6 +241,7 @@ def test_json_has_the_text_itself(hostile: dict[str, Any], call: Call) -> None:
         ["verify"],
         ["info"],
         ["df"],
+        ["doctor"],
         ["list"],
         ["replay"],
         ["prune", "-n"],
@@ -266,13 +267,3 @@ def test_what_a_registry_says(hostile: dict[str, Any], call: Call) -> None:
         done = call("--log-level", "debug", "pull", f"{registry.host}/a:1")
     check(done.out + done.err)
     assert r"\u202e" in done.err
-
-
-@pytest.mark.parametrize("word", ["plain", "two words", "it's", HOSTILE, "\\'\u202e", "é\u202eé"])
-def test_commands_of_a_restore_plan_are_what_they_were(word: str) -> None:
-    import subprocess
-
-    quoted = prunes._quoted(word)
-    assert quoted.isprintable()
-    said = subprocess.run(["bash", "-c", f"printf %s {quoted}"], capture_output=True, check=True).stdout
-    assert said.decode() == word

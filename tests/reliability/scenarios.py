@@ -131,6 +131,14 @@ def _held(folder: Path) -> None:
         cache.hold("two:1", "sandbox:dev")
 
 
+def _with_a_policy(folder: Path) -> None:
+    _held(folder)
+    (folder / "home" / "cache-policy.toml").write_text(
+        '[[rule]]\nname = "one"\nfilter = ["reference=one"]\nunused-for = "0s"\ngrace = "0s"\n'
+        '[[rule]]\nname = "room"\nmax-size = "1B"\ngrace = "0s"\n'
+    )
+
+
 def _with_flat_roots(folder: Path) -> None:
     _held(folder)
     for built in (ONE, TWO):
@@ -251,6 +259,10 @@ def _by_rules(cache: ImageCache, folder: Path) -> None:
     cache.prune(PrunePolicy(grace="0s", max_size=1, best_effort=True, exclude=("lone:1",)))
 
 
+def _gc(cache: ImageCache, folder: Path) -> None:
+    cache.gc()
+
+
 def _rebuild(cache: ImageCache, folder: Path) -> None:
     assert cache.rebuild() == []
 
@@ -309,6 +321,7 @@ SCENARIOS = {
     "remove": Scenario(_held, (_remove("one:1"), _remove("two:1", force=True), _release("sandbox:dev"))),
     "prune": Scenario(_held, (_prune, _release("sandbox:dev"), _orphans)),
     "rules and pins": Scenario(_held, (_pin("one:1"), _by_rules, _unpin("one:1"), _by_rules)),
+    "gc": Scenario(_with_a_policy, (_pin("lone:1"), _gc, _unpin("lone:1"), _gc)),
     "flat roots": Scenario(_with_flat_roots, (_remove("one:1"), _release("sandbox:dev"), _prune)),
     "use and hold": Scenario(
         _with("one"), (_hold("one:1", "sandbox:a"), _hold("one:1", "sandbox:b"), _release("sandbox:a"))
@@ -356,7 +369,13 @@ def leaked(layout: Layout) -> list[str]:
     """Files in a home that neither the index nor a lock of its files explains."""
     named = {path for _, _, path in layout.files()}  # that the index names each of them, verify has checked
     named |= {lock_path(path) for path in named} | {*layout.lone_locks()}
-    named |= {Path(layout.database), layout.migrate_lock, layout.prune_lock, layout.reserve}
+    named |= {
+        Path(layout.home, "cache-policy.toml"),
+        Path(layout.database),
+        layout.migrate_lock,
+        layout.prune_lock,
+        layout.reserve,
+    }
     named |= {Path(layout.database + suffix) for suffix in ("-wal", "-shm")}
     named |= {*layout.set_aside.rglob("*"), *layout.flat_locks.glob("*")}
     return [

@@ -7,7 +7,6 @@ what lies about besides is looked for. Reads only, but for what msb did, as ever
 from __future__ import annotations
 
 import os
-import shlex
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ from msb_cache.msb import schema as msb_schema
 from msb_cache.projections import deletions, images
 from msb_cache.queries.resolve import as_typed, familiar
 from msb_cache.session import Session
-from msb_cache.wording import as_text, plural, short, size
+from msb_cache.wording import plural, quoted, short, size
 
 NEARLY_FULL_RESERVES = 4
 """A disk on which less than so many of the home's reserves are free is nearly full. The reserve is made only
@@ -312,7 +311,7 @@ class _Doctor:
                 what = "this is" if len(names) == 1 else f"{len(names):,} files and folders in this are"
                 whose = f"user {uid}'s, and the home is user {owner.st_uid}'s"
                 meaning = f"{what} {whose}, whose commands may fail at it"
-                whom, where = f"{owner.st_uid}:{owner.st_gid}", shlex.quote(as_text(str(path)))
+                whom, where = f"{owner.st_uid}:{owner.st_gid}", quoted(str(path))
                 command = f"sudo chown -h {whom} {where}"
                 if len(names) > 1:
                     command = f"sudo find {where} -maxdepth 1 -uid {uid} -exec chown -h {whom} {{}} +"
@@ -411,7 +410,7 @@ class _Remedies:
 
     def _remedy(self, problem: DiskProblem) -> tuple[str | None, bool, bool]:
         """Return the command, whether ``--fix`` does it, and whether that takes ``--pull``."""
-        path = shlex.quote(as_text(str(problem.path)))
+        path = quoted(str(problem.path))
         if _is_folder(problem.path):
             return f"mv {path} {path}.aside", False, False
         image = self._shown(problem.references[0]) if problem.references else None
@@ -425,7 +424,7 @@ class _Remedies:
             return PULL, True, True
         if archive is not None:
             load = f"rm {path}; msb load -i" if self._by_msb else "msb-cache load -i"
-            return f"{load} {'ARCHIVE' if archive == 'stdin' else shlex.quote(archive)}", False, False
+            return f"{load} {'ARCHIVE' if archive == 'stdin' else quoted(archive)}", False, False
         again = "msb pull --force" if self._by_msb else "msb-cache pull --force"
         return None if image is None else f"{again} {image}", False, False
 

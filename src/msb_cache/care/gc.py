@@ -101,6 +101,7 @@ def keep_small(
     max_delete: str | int | None,
     stopped: Stopped,
     apart: bool,
+    started: Callable[[], object],
 ) -> bool:
     """Run again and again; parameters, result and errors as for ``ImageCache.keep_small``."""
     seconds = _seconds(every, session.ledger.clock())
@@ -114,6 +115,7 @@ def keep_small(
 
     ended = _Ended("nothing", None)
     session.close()
+    started()
     while not stopped():
         began = time.monotonic()
         turn = partial(_turn, session, read, told, ended)

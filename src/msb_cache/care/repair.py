@@ -27,7 +27,7 @@ from msb_cache.session import Session
 from msb_cache.waiting import Note
 
 
-class Left(Struct, frozen=True):
+class LeftFinding(Struct, frozen=True):
     """A finding that is there still; ``why``: what kept it from being mended, None: that was not tried."""
 
     finding: Finding
@@ -44,7 +44,7 @@ class RepairReport(Struct, frozen=True):
     """
 
     mended: tuple[Finding, ...]
-    left: tuple[Left, ...]
+    left: tuple[LeftFinding, ...]
     differs: tuple[Finding, ...] = ()
 
 
@@ -64,9 +64,9 @@ def repair(
     evidence = [finding for finding in found if finding.kind in EVIDENCE]
     if evidence:
         why = "the log is not what it was, so nothing is written to it"
-        return RepairReport((), tuple(Left(each, why if each.fixable else None) for each in found))
+        return RepairReport((), tuple(LeftFinding(each, why if each.fixable else None) for each in found))
     if not kinds:
-        return RepairReport((), tuple(map(Left, found)))
+        return RepairReport((), tuple(map(LeftFinding, found)))
     steps = _Steps()
     if kinds & {"log-schema", "index-differs", "index-copy"}:
         steps.run(lambda: rebuild(session), "log-schema", "index-differs", "index-copy")
@@ -153,6 +153,6 @@ def _report(
 
     return RepairReport(
         mended,
-        tuple(Left(finding, why(finding)) for finding in now),
+        tuple(LeftFinding(finding, why(finding)) for finding in now),
         tuple(finding for finding in mended if (finding.artifact, finding.subject) in others),
     )

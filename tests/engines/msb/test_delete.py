@@ -26,8 +26,10 @@ from msb_cache import failpoints as steps
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lease, Lock
 from msb_cache.audit.files import BROKEN
-from msb_cache.engines.decision import Confirm
+from msb_cache.engines.decision import Confirm, DeletionCut
 from msb_cache.eventstore import events as ev
+from msb_cache.retention.policy import PrunePolicy
+from msb_cache.waiting import ended_by
 from msb_cache.wording import plural
 from tests.engines.msb.support import (
     Kill,
@@ -969,4 +971,21 @@ def test_ctrl_c_says_what_msb_had_done(fake: FakeMsb) -> None:
         ]
         assert done.image_refs_removed
         assert done.outcome is not None
+        check(cache, fake)
+
+
+def test_it_is_stopped_between_two_runs_of_msb(fake: FakeMsb, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msb_cache.engines.msb.delete._CHUNK", 1)
+    runs: list[str] = []
+    at("msb.ran", lambda: runs.append("one"))
+    with ImageCache(fake.home) as cache:
+        many = len(cache.list())
+        with ended_by(lambda: bool(runs)), pytest.raises(DeletionCut) as cut:
+            cache.prune(PrunePolicy(grace="0s", unused_for="0s"))
+        steps.observer = None
+        assert runs == ["one"]
+        report = cache.deletion(cut.value.operation)
+        assert report.counters.image_refs_removed == 1
+        assert report.counters.outcome == "partial"
+        assert len(cache.list()) == many - 1
         check(cache, fake)

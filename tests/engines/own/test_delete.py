@@ -13,7 +13,9 @@ import pytest
 from msb_cache import ImageCache, failpoints
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lock
+from msb_cache.engines.decision import DeletionCut
 from msb_cache.eventstore import events as ev
+from msb_cache.waiting import ended_by
 from tests.imagebuilder import docker_archive, file, image, layer
 from tests.logs import digest
 
@@ -127,10 +129,10 @@ def test_what_went_before_a_crash_is_in_the_log(
         nonlocal count
         count += step == "delete.unlinked"
         if count == 4:
-            raise KeyboardInterrupt
+            raise RuntimeError("as if the process were gone")
 
     observe(crash)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(RuntimeError):
         cache.prune(orphans=True)
     failpoints.observer = None
     assert len(cache.events(types=["fsmeta.deleted"])) == 2
@@ -226,6 +228,55 @@ def test_an_image_that_has_a_layer_twice(cache: ImageCache) -> None:
 
 
 # -- stopped by a person ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_went_until_it_was_stopped_is_recorded(
+    tmp_path: Path, observe: Callable[[Callable[[str], None]], None], asked: bool
+) -> None:
+    """By Ctrl-C, or by what is asked between two files."""
+    steps: list[str] = []
+
+    def stop(step: str) -> None:
+        steps.append(step)
+        if not asked and step == "delete.unlinked" and steps.count(step) == 3:
+            raise KeyboardInterrupt
+
+    with ImageCache(tmp_path / "home") as cache:
+        load(cache, ONE, TWO)
+        observe(stop)
+        with (
+            ended_by(lambda: asked and steps.count("delete.unlinked") >= 3),
+            pytest.raises(DeletionCut) as cut,
+        ):
+            cache.prune()
+        observe(lambda _: None)
+        report = cache.deletion(cut.value.operation)
+        assert [each.outcome for each in report.artifacts if each.kind != "manifest"].count("deleted") == 3
+        cache.release("sandbox:none")
+        report = cache.deletion(cut.value.operation)
+        assert report.counters.outcome == "completed"
+        assert not any(each.recovered for each in report.artifacts)
+
+
+def test_a_deletion_that_recovery_finishes_is_stopped_as_well(
+    tmp_path: Path, observe: Callable[[Callable[[str], None]], None]
+) -> None:
+    steps: list[str] = []
+    observe(steps.append)
+    with ImageCache(tmp_path / "home") as cache:
+        load(cache, ONE, TWO)
+        for count in (1, 2):  # the second one is of the command that recovers
+            with (
+                ended_by(lambda count=count: steps.count("delete.unlinked") >= count),  # type: ignore[misc]
+                pytest.raises(DeletionCut),
+            ):
+                cache.prune()
+        (row,) = cache.deletions()
+        gone = [each for each in cache.deletion(row.operation).artifacts if each.outcome == "deleted"]
+        assert len([each for each in gone if each.kind != "manifest"]) == 2
+        cache.release("sandbox:none")
+        assert [row.counters.outcome for row in cache.deletions()] == ["completed"]
 
 
 @pytest.mark.parametrize("step", ["delete.deciding", "delete.decided", "delete.unlinked", "delete.recording"])

@@ -20,14 +20,17 @@ _PARTIAL = r"([0-9a-f]{64})\.partial"
 
 
 def stale(layout: Layout) -> Iterator[Path]:
-    """Yield the partial downloads that no pull went on with; one that is being written is locked."""
+    """Yield the partial downloads that no pull went on with, and that this user may delete.
+
+    One that is being written is locked.
+    """
     try:
         names = sorted(os.listdir(layout.downloads))
     except (FileNotFoundError, NotADirectoryError):
         return
     for name in names:
         path = layout.downloads / name
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, PermissionError):
             old = re.fullmatch(_PARTIAL, name) and time.time() - path.lstat().st_mtime > STALE_SECONDS
             if old and path.is_file() and not path.is_symlink() and is_free(path):
                 yield path

@@ -60,6 +60,15 @@ def mend(ledger: Ledger, request: MendRequest) -> Mending:
     return Mending(mending.mended, mending.why_not)
 
 
+class _Batch:
+    """The layers of which some manifests' files are made, and what was read of files to compare them."""
+
+    def __init__(self, ledger: Ledger, request: MendRequest) -> None:
+        self.layers = Layers()
+        self.reused = Reused(ledger, 0, request.note)
+        self.of_layers = Reused(ledger, 0, request.note, "nothing is made of it")
+
+
 class _Mend:
     """The files that are still wrong, and what became of the others."""
 
@@ -105,12 +114,8 @@ class _Mend:
                     try:
                         self._make([digest])
                     except (MicrosandboxError, OSError) as error:
-                        self._not_made(digest, str(error))
-
-    def _not_made(self, digest: str, why: str) -> None:
-        for artifact in [("fsmeta", digest), ("vmdk", digest)]:
-            if artifact in self._left:
-                self.why_not[artifact] = why
+                        made = [each for each in self._of_manifest(digest) if each[0] != "layer"]
+                        self.why_not |= dict.fromkeys(made, str(error))
 
     def _make(self, wanted: Sequence[str]) -> None:
         ledger, layout = self._ledger, self._ledger.layout
@@ -125,32 +130,34 @@ class _Mend:
                 diff_ids = {
                     digest: found for digest, found in diff_ids.items() if digest in self._layers([digest])
                 }
-                layers, reused = Layers(), Reused(ledger, 0, self._request.note)
+                batch = _Batch(ledger, self._request)
                 staging, staged = operation.staging(), list[Staged]()
                 with ThreadPoolExecutor(thread_name_prefix="msb-cache-sync") as pool:
                     syncs = Syncs(pool)
                     syncs.begin_folders(layout)
                     for digest, found in diff_ids.items():
                         staged += self._stage_metadata(digest, images_of[digest], staging)
-                        if self._prepare(digest, found, layers, reused):
-                            staged += stage_tree(ledger, digest, found, layers, staging, syncs, reused)
+                        if self._prepare(digest, found, batch):
+                            staged += stage_tree(
+                                *(ledger, digest, found, batch.layers, staging, syncs, batch.reused)
+                            )
                     syncs.wait()
                 reached("mend.staged")
-                self._put(operation, staged, staging, layers, diff_ids, reused)
+                self._put(operation, staged, staging, batch, diff_ids)
 
     def _put(
         self,
         operation: Operation,
         staged: Sequence[Staged],
         staging: Path,
-        layers: Layers,
+        batch: _Batch,
         diff_ids: dict[str, list[str]],
-        reused: Reused,
     ) -> None:
-        ledger, mended = self._ledger, list[Mended]()
+        ledger, layers, mended = self._ledger, batch.layers, list[Mended]()
 
         def record(transaction: Transaction, known: Mapping[Artifact, DigestRow]) -> None:
-            reused.record(transaction)
+            batch.reused.record(transaction)
+            batch.of_layers.record(transaction)
             there = {digest: found for digest, found in diff_ids.items() if layers.sizes.keys() >= set(found)}
             transaction.append(measured_anew(ledger, transaction, layers, there))
             mended.extend(self._record(transaction, staged, known, "made"))
@@ -247,19 +254,17 @@ class _Mend:
             return None
         return None if different else metadata.render(document)
 
-    def _prepare(self, digest: str, diff_ids: Sequence[str], layers: Layers, reused: Reused) -> bool:
+    def _prepare(self, digest: str, diff_ids: Sequence[str], batch: _Batch) -> bool:
         """Read what a manifest's files are made of; whether they can be, and one of them is wrong."""
-        fsmeta, descriptor = ("fsmeta", digest), ("vmdk", digest)
-        if fsmeta not in self._left and descriptor not in self._left:
-            return False
-        why = self._read(digest, diff_ids, layers, reused)
+        wrong = [each for each in (("fsmeta", digest), ("vmdk", digest)) if each in self._left]
+        why = self._read(digest, diff_ids, batch) if wrong else None
         if why is not None:
-            self._not_made(digest, why)
-        return why is None
+            self.why_not |= dict.fromkeys(wrong, why)
+        return bool(wrong) and why is None
 
-    def _read(self, digest: str, diff_ids: Sequence[str], layers: Layers, reused: Reused) -> str | None:
+    def _read(self, digest: str, diff_ids: Sequence[str], batch: _Batch) -> str | None:
         """Take down how long the files are that others are made of, or say why that cannot be."""
-        layout = self._ledger.layout
+        layout, layers = self._ledger.layout, batch.layers
         with self._ledger.read() as connection:
             assert connection is not None  # noqa: S101
             known = {diff_id: images.layer_bytes(connection, diff_id) for diff_id in diff_ids}
@@ -269,37 +274,39 @@ class _Mend:
             if size is None or known[diff_id] not in (None, size):
                 return f"its layer {short(diff_id)} is {'missing' if size is None else 'damaged'}"
             layers.sizes.setdefault(diff_id, size)
-        fsmeta = layout.fsmeta(digest)
-        if ("fsmeta", digest) not in self._left and files.measure(fsmeta) == fsmeta_bytes is not None:
-            layers.merged[digest] = fsmeta_bytes
+        measured = files.measure(layout.fsmeta(digest))
+        is_as_long = fsmeta_bytes is not None and measured == fsmeta_bytes
+        if is_as_long and ("fsmeta", digest) not in self._left:
+            layers.merged[digest] = fsmeta_bytes or 0
             return None
-        return self._read_trees(digest, diff_ids, layers, reused, fsmeta_bytes)
-
-    def _read_trees(
-        self,
-        digest: str,
-        diff_ids: Sequence[str],
-        layers: Layers,
-        reused: Reused,
-        fsmeta_bytes: int | None,
-    ) -> str | None:
-        """Read the layers, whose bytes must be what they were: an fsmeta that is made of others is wrong."""
-        layout = self._ledger.layout
         for diff_id in diff_ids:
-            path = layout.layer(diff_id)
-            image = reusable(path)
-            if image is None or not reused.is_as_known("layer", diff_id, path):
+            image = reusable(layout.layer(diff_id))
+            # A merged tree that is made of other bytes is wrong, though it can be mounted.
+            if image is None or not batch.of_layers.is_as_known("layer", diff_id, layout.layer(diff_id)):
                 return f"its layer {short(diff_id)} is damaged"
-            layers.put(diff_id, image, path)
-        fsmeta = layout.fsmeta(digest)
+            layers.put(diff_id, image, layout.layer(diff_id))
+        return self._judge(digest, diff_ids, layers, fsmeta_bytes if is_as_long else None)
+
+    def _judge(
+        self, digest: str, diff_ids: Sequence[str], layers: Layers, fsmeta_bytes: int | None
+    ) -> str | None:
+        """Take the merged tree that is there for what it must be if it is; say so, if that cannot be told.
+
+        Args:
+            digest: the manifest.
+            diff_ids: its layers, which have been read.
+            layers: where they are.
+            fsmeta_bytes: how long the merged tree is; None: not as long as it must be.
+        """
         try:
-            difference = fsmeta_difference(fsmeta, [layers.read(diff_id) for diff_id in diff_ids])
+            trees = [layers.read(diff_id) for diff_id in diff_ids]
+            difference = fsmeta_difference(self._ledger.layout.fsmeta(digest), trees)
         except (CorruptArtifactError, OSError):
             return None
-        if difference is None and files.measure(fsmeta) == fsmeta_bytes is not None:
-            layers.merged[digest] = fsmeta_bytes
         if difference is not None and not self._layers_prove(diff_ids):
             return "whether it or one of its layers is wrong cannot be told: these were not made here"
+        if difference is None and fsmeta_bytes is not None:
+            layers.merged[digest] = fsmeta_bytes
         return None
 
     def _layers_prove(self, diff_ids: Sequence[str]) -> bool:
