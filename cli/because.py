@@ -96,6 +96,8 @@ def _because(reason: Reason, policy: Mapping[str, Any]) -> str:
             return "msb does not know it, and what msb needs of it cannot be told"
         case "shared":
             return f"shares layers with {names}, which msb does not know"
+        case "coming":
+            return "what comes needs it"
         case "excluded":
             return "excluded"
         case "protected":

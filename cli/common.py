@@ -163,6 +163,13 @@ def max_age_option(command: F) -> F:
     )(command)
 
 
+def make_room_option(command: F) -> F:
+    """Add ``--make-room`` of what adds images."""
+    return click.option(
+        "--make-room", is_flag=True, help="First delete by the policy what is in the way; see `policy`."
+    )(command)
+
+
 def _max_age_ns(ctx: click.Context, parameter: click.Parameter, text: str | None) -> int:
     from msb_cache.models import MAX_AGE_NS
 

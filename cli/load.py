@@ -10,6 +10,7 @@ from msb_cache.cli.common import (
     PATH,
     done,
     examples,
+    make_room_option,
     max_age_option,
     note,
     on_terminal,
@@ -18,7 +19,13 @@ from msb_cache.cli.common import (
 )
 
 
-@click.command(epilog=examples("msb-cache load app.tar --tag app:dev", "docker save app:1 | msb-cache load"))
+@click.command(
+    epilog=examples(
+        "msb-cache load app.tar --tag app:dev",
+        "docker save app:1 | msb-cache load",
+        "msb-cache load app.tar --make-room",
+    )
+)
 @click.argument("archive", type=PATH, required=False)
 @click.option("-i", "--input", "path", type=PATH, help="The archive; without one, stdin.")
 @click.option(
@@ -38,6 +45,7 @@ from msb_cache.cli.common import (
     "--platform", metavar="OS/ARCH", help="Which image of an index; default: linux on this machine."
 )
 @max_age_option
+@make_room_option
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
 def load(
@@ -48,6 +56,7 @@ def load(
     digest: str | None,
     platform: str | None,
     max_age_ns: int,
+    make_room: bool,
     quiet: bool,
 ) -> None:
     """Add the images of a docker-save or OCI archive.
@@ -70,6 +79,7 @@ def load(
             digest=digest,
             platform=platform,
             max_age_ns=max_age_ns,
+            make_room=make_room,
             note=None if quiet else note,
         )
     if not quiet:

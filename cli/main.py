@@ -36,7 +36,6 @@ ORDER = (
     "remove",
     "prune",
     "gc",
-    "gc",
     "policy",
     "use",
     "hold",

@@ -13,6 +13,7 @@ from msb_cache.cli.common import (
     done,
     examples,
     fetching_options,
+    make_room_option,
     max_age_option,
     note,
     on_terminal,
@@ -31,6 +32,7 @@ _MAX_PASSWORD = 64 * 1024
     epilog=examples(
         "msb-cache pull python:3.12",
         "msb-cache pull --policy always ghcr.io/acme/app:1",
+        "msb-cache pull --make-room python:3.12",
         'echo "$TOKEN" | msb-cache pull -u me --password-stdin ghcr.io/acme/app:1',
     )
 )
@@ -55,6 +57,7 @@ _MAX_PASSWORD = 64 * 1024
 @click.option("--password-stdin", is_flag=True, help="Read the login's password or token from stdin.")
 @fetching_options
 @max_age_option
+@make_room_option
 @quiet_option("Print nothing but errors.")
 @click.pass_obj
 def pull(
@@ -70,6 +73,7 @@ def pull(
     ca_certs: Path | None,
     jobs: int,
     max_age_ns: int,
+    make_room: bool,
     quiet: bool,
 ) -> None:
     """Pull an image from its registry.
@@ -93,6 +97,7 @@ def pull(
             jobs=jobs,
             progress=progress,
             max_age_ns=max_age_ns,
+            make_room=make_room,
             note=None if quiet else note,
         )
     if not quiet:

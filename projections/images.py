@@ -349,6 +349,18 @@ def total_bytes(connection: sqlite3.Connection) -> int:
     return int(total)
 
 
+def blob_and_image_bytes(connection: sqlite3.Connection, *, compressed: bool) -> tuple[int, int]:
+    """Return the bytes of all layers' blobs that are compressed, or not, and of the images made of them."""
+    (blobs, made) = connection.execute(
+        "SELECT coalesce(sum(compressed_bytes), 0), coalesce(sum(erofs_bytes), 0) FROM "
+        "(SELECT DISTINCT diff_id, blob_digest, media_type, compressed_bytes FROM manifest_layer) "
+        "JOIN layer USING (diff_id) "
+        "WHERE compressed_bytes > 0 AND erofs_bytes > 0 AND instr(media_type, '+') > 0 = ?",
+        (compressed,),
+    ).fetchone()
+    return int(blobs), int(made)
+
+
 def held_by(connection: sqlite3.Connection, holder: str) -> list[str]:
     """Return the manifests that a holder holds."""
     rows = connection.execute(

@@ -59,6 +59,17 @@ class ImageFacts(NamedTuple):
     pulled_at: int
 
 
+class Coming(NamedTuple):
+    """What is about to be added: canonical references, digests of manifests, and diff IDs of their layers."""
+
+    references: frozenset[str] = frozenset()
+    manifests: frozenset[str] = frozenset()
+    layers: frozenset[str] = frozenset()
+
+
+NOTHING_COMES = Coming()
+
+
 @dataclass(frozen=True)
 class IndexState:
     """What is in the index.
@@ -81,6 +92,7 @@ class IndexState:
         kept_by_msb: whether it is of such a home.
         held_in_msb: the manifests that have a holder in msb's own index there.
         unjudged: what msb needs cannot be told there, because its index cannot be read as a whole.
+        coming: what is about to be added, so that it is needed although the index does not have it.
     """
 
     references: Mapping[str, str]
@@ -98,6 +110,7 @@ class IndexState:
     facts: Mapping[str, ImageFacts] = field(default_factory=dict)
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     held_in_msb: frozenset[str] = frozenset()
+    coming: Coming = NOTHING_COMES
 
     def named_layers(self) -> set[str]:
         """Return the diff IDs of all layers, those that have a record and those of manifests."""

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from msb_cache.commands.hand_over import HandedOver
     from msb_cache.commands.prune import Prune
     from msb_cache.commands.restore import RestoredImage, RestoreResult
+    from msb_cache.engines.arriving import MakesRoom
     from msb_cache.engines.choose import EngineChoice
     from msb_cache.engines.decision import Confirm, Preview, Report
     from msb_cache.engines.engine import Policy, Progress
@@ -806,6 +807,7 @@ class ImageCache:
         digest: str | None = None,
         platform: str | None = None,
         max_age_ns: int = MAX_AGE_NS,
+        make_room: bool = False,
         note: Note | None = None,
     ) -> builtins.list[ImageHandle]:
         """Add the images of a docker-save or OCI archive: all of them, or none.
@@ -818,6 +820,7 @@ class ImageCache:
             platform: such as ``linux/arm64``, to choose from an index; None: the host's linux platform.
             max_age_ns: a layer that is here already is read, and compared with the digest that the log has of
                 it, if that was last done longer ago than so many nanoseconds. One that differs is made anew.
+            make_room: first delete by the policy (see ``policy``) what the images need room for.
             note: gets sentences about what is unusual.
 
         Returns:
@@ -827,6 +830,10 @@ class ImageCache:
             InvalidImageError: the archive is damaged, lies about a digest, or is no archive.
             InvalidReferenceError: ``tag``, or a name in the archive, is no reference.
             InvalidConfigError: ``digest`` is none, or msb keeps the home, which loads all of an archive.
+            BoundNotKeptError: with ``make_room``: what the policy lets go is too little, or it would let too
+                much go; nothing was added.
+            InvalidConfigError: with ``make_room``: there is no policy, or it has a mistake; or msb keeps the
+                home, and the source is a stream.
         """
         from msb_cache.commands.acquire import load
 
@@ -839,6 +846,7 @@ class ImageCache:
             platform=platform,
             max_age_ns=max_age_ns,
             note=note,
+            room=self._room(note) if make_room else None,
         )
         return [self._handle(row) for row in rows]
 
@@ -854,6 +862,7 @@ class ImageCache:
         options: RegistryOptions | None = None,
         jobs: int = 3,
         max_age_ns: int = MAX_AGE_NS,
+        make_room: bool = False,
         progress: Progress | None = None,
         note: Note | None = None,
     ) -> PulledImage:
@@ -871,6 +880,7 @@ class ImageCache:
             options: how to reach the registry.
             jobs: how many layers to fetch at the same time.
             max_age_ns: as for ``load``.
+            make_room: first delete by the policy (see ``policy``) what the image needs room for.
             progress: gets typed progress events, from the threads that fetch.
             note: gets sentences about what is unusual.
 
@@ -882,6 +892,8 @@ class ImageCache:
             ImageNotFoundError: it is not cached, and the policy is ``never``.
             InvalidImageError: what the registry gives is not what it says.
             InvalidConfigError: an argument makes no sense, or asks of msb what it cannot do.
+            BoundNotKeptError, InvalidConfigError: with ``make_room``, as for ``load``. In a home of msb the
+                image may be there all the same, and take more than was expected; then the error says so.
         """
         from msb_cache.commands.acquire import checked_digest, parse_platform, pull
         from msb_cache.engines.engine import PullRequest
@@ -901,9 +913,17 @@ class ImageCache:
             max_age_ns=max_age_ns,
             progress=progress,
             note=note,
+            room=self._room(note) if make_room else None,
         )
         pulled = pull(self._session, request)
         return pulled_image(pulled.row, self._origin, pulled.recorded)
+
+    def _room(self, note: Note | None) -> MakesRoom:
+        from msb_cache.care.make_room import RoomMaker
+        from msb_cache.queries import policy_file
+
+        policy = policy_file.read(policy_file.required(self._layout))
+        return RoomMaker(self._session, policy, note)
 
     def save(
         self,

@@ -326,3 +326,22 @@ def test_load_does_not_wait_for_typing(home: Path) -> None:
     talk = on_terminal(["load"])
     assert talk.code == 2
     assert "name an archive" in sentence(talk.said)
+
+
+class TestMakingRoom:
+    def test_without_a_policy(self, home: Path, call: Call, tmp_path: Path) -> None:
+        done = call("load", written(tmp_path / "app.tar", APP), "--make-room")
+        assert (done.code, done.raw) == (USAGE, b"")
+        assert "msb-cache policy init" in sentence(done.err)
+
+    def test_it_says_what_goes(self, home: Path, call: Call, tmp_path: Path) -> None:
+        call("load", written(tmp_path / "app.tar", APP))
+        text = '[[rule]]\nname = "size"\nmax-size = "50KiB"\ngrace = "0s"\n'
+        (home / "cache-policy.toml").write_text(text)
+        done = call("load", written(tmp_path / "tool.tar", TOOL), "--make-room")
+        assert done.code == 5
+        assert "too little for its rule size; nothing was deleted or added" in sentence(done.err)
+        (home / "cache-policy.toml").write_text(text.replace("50KiB", "150KiB"))
+        done = call("load", tmp_path / "tool.tar", "--make-room")
+        assert done.code == 0
+        assert "note: makes room: " in done.err

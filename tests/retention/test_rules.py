@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msb_cache.projections.state import ImageFacts, IndexState, Pin
+from msb_cache.projections.state import Coming, ImageFacts, IndexState, Pin
 from msb_cache.retention.plan import Plan, Verdict
-from msb_cache.retention.rules import Rules, Share, goes_at, plan_by_rules, repository, used_since
+from msb_cache.retention.rules import Rules, Share, Takes, goes_at, plan_by_rules, repository, used_since
 from tests.retention.caches import (
     DIGESTS,
+    LAYERS,
     NAMES,
     NOW,
     Disk,
@@ -548,6 +549,13 @@ def reasons(
         "held": digest in state.holders,
         "running": digest in state.running,
         "pinned": bool({*names, digest} & {*state.pins}),
+        "coming": digest in state.coming.manifests
+        or bool({*names} & state.coming.references)
+        or (
+            state.kept_by_msb
+            and subject not in state.unknown_to_msb
+            and bool({*state.manifests.get(digest, ())} & state.coming.layers)
+        ),
         "excluded": rules.excludes is not None and rules.excludes(names, digest),
         "protected": rules.protects is not None
         and rules.protects(names, digest, state.labels.get(digest, {})),
@@ -659,7 +667,7 @@ def check(plan: Plan, state: IndexState, wanted: Expected) -> None:
     everything = Disk(roots={})
     gone = files(state, everything) - files(state, everything, going)
     assert {*plan.metadata} == {subject for kind, subject in gone if kind == "metadata"}
-    assert {*plan.layers} == {subject for kind, subject in gone if kind == "layer"}
+    assert {*plan.layers} == {subject for kind, subject in gone if kind == "layer"} - state.coming.layers
     assert sorted(plan.manifests) == sorted({*state.manifests} - manifests_left(state, going))
     assert len({*plan.layers}) == len(plan.layers)
 
@@ -730,6 +738,97 @@ def test_of_what_several_rules_were_shown_to_take_no_more_goes(
     assert {*plan.manifests} <= {*shown.manifests}
     left = [own for digest, own in later.manifests.items() if digest not in plan.manifests]
     assert not {*plan.layers} & {layer for own in left for layer in own}
+
+
+# -- room for what comes ------------------------------------------------------------------------------------
+
+
+def freed_beside(state: IndexState, disk: Disk, going: Collection[str]) -> int:
+    """What comes free, but for layers that what comes needs."""
+    needed = {key: (size, 0) for key, (size, _) in disk.files.items() if key[1] in state.coming.layers}
+    return freed(state, replace(disk, files={**disk.files, **needed}), going)
+
+
+def bound(rules: Rules, disk: Disk, takes: Takes) -> float:
+    """What a rule's bounds lack when what comes is there; of marks, the high one is the bound."""
+    grown = replace(disk, total_bytes=disk.total_bytes + takes.cache, free_bytes=disk.free_bytes - takes.disk)
+    if isinstance(rules.starts_at, Share):
+        rules = Rules(min_free=Share(100 - rules.starts_at.percent))
+    elif rules.starts_at is not None:
+        rules = Rules(max_size=rules.starts_at)
+    return needed(rules, grown)
+
+
+def expected_of_coming(
+    several: Sequence[Rules], state: IndexState, disk: Disk, takes: Takes
+) -> tuple[dict[str, str | None], float]:
+    """Which images go by which rule, and how much is lacking in the end."""
+    way = takes.peak - disk.free_bytes - disk.going_anyway_bytes
+    is_bounded = [
+        rules.starts_at is not None or rules.max_size is not None or rules.min_free is not None
+        for rules in several
+    ]
+    wants = [max(way, bound(rules, disk, takes)) for rules in several]
+    most = max([way, *(want for want, bounded in zip(wants, is_bounded, strict=True) if bounded)])
+    by: dict[str, str | None] = {}
+    left, before = state, 0
+    for rules, bounded, own in zip(several, is_bounded, wants, strict=True):
+        want = own if bounded else most
+        order = sorted(
+            (facts.idle_since or 0, subject)
+            for subject, digest, facts, names in considered(rules, left)
+            if not reasons(rules, left, subject, digest, facts, names)
+        )
+        going: list[str] = []
+        for _, subject in order:
+            if before + freed_beside(left, disk, going) >= want:
+                break
+            going.append(subject)
+        if before + freed_beside(left, disk, going) >= want:
+            for subject in reversed([*going]):
+                fewer = [each for each in going if each != subject]
+                if before + freed_beside(left, disk, fewer) >= want:
+                    going = fewer
+        by |= dict.fromkeys(going, rules.name)
+        before += freed_beside(left, disk, going)
+        left = replace(without(left, going), coming=state.coming)
+    return by, max(0, most - before)
+
+
+@st.composite
+def what_comes(draw: st.DrawFn) -> Coming:
+    some = st.frozensets(st.sampled_from(LAYERS), max_size=3)
+    one = st.frozensets(st.sampled_from(DIGESTS), max_size=1)
+    name = st.frozensets(st.sampled_from(NAMES[:4]), min_size=1, max_size=1)
+    return Coming(draw(name), draw(one), draw(some))
+
+
+@given(
+    st.lists(all_rules() | rules_without_bound, max_size=3),
+    caches(),
+    disks(),
+    what_comes(),
+    st.builds(Takes, st.integers(-10, 40), st.integers(-10, 40), st.integers(0, 60)),
+)
+@settings(max_examples=400, deadline=None)
+def test_room_for_what_comes(
+    several: Sequence[Rules], state: IndexState, disk: Disk, coming: Coming, takes: Takes
+) -> None:
+    several = [
+        msgspec.structs.replace(rules, name=f"rule {number}", best_effort=True)
+        for number, rules in enumerate(several)
+    ]
+    state = replace(state, coming=coming)
+    plan = plan_by_rules(several, state, None, disk, takes)
+    by, lacking = expected_of_coming(several, state, disk, takes)
+    assert {each.subject: each.policy_rule for each in plan.going} == by
+    assert plan.shortfall == lacking
+    assert not {*plan.layers} & coming.layers
+    assert not {*plan.manifests} & {*coming.manifests} or not {*plan.going}
+    assert not {state.naming.references.get(name, name) for name in plan.references} & coming.references
+    again = plan_by_rules(several, state, plan, disk, takes)
+    assert {each.subject for each in again.going} == {*by}
+    assert again.layers == plan.layers
 
 
 @given(all_rules(), caches(), disks())

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from msb_cache.engines.arriving import MakesRoom
 from msb_cache.engines.engine import LoadRequest, Pulled, PullRequest
 from msb_cache.errors import InvalidConfigError, InvalidImageError
 from msb_cache.eventstore.events import Source
@@ -33,6 +34,7 @@ def load(
     platform: str | None,
     max_age_ns: int,
     note: Note | None,
+    room: MakesRoom | None,
 ) -> list[HandleRow]:
     """Add the images of an archive; parameters, result and errors as for ``ImageCache.load``."""
     began = time.monotonic_ns()
@@ -54,6 +56,7 @@ def load(
         platform=wanted,
         max_age_ns=max_age_ns,
         note=note,
+        room=room,
     )
     with naming(source, session.layout.cache), session.making_home():
         return session.engine().add(request)
@@ -63,6 +66,8 @@ def pull(session: Session, request: PullRequest) -> Pulled:
     """Pull an image from its registry; errors as for ``ImageCache.pull``."""
     if request.policy not in ("missing", "always", "never") or request.jobs < 1:
         raise InvalidConfigError("the policy is missing, always or never, and jobs is at least 1")
+    if request.policy == "never" and request.room is not None:
+        raise InvalidConfigError("the policy `never` fetches nothing, so there is nothing to make room for")
     session.begin_writing()
     with naming(None, session.layout.cache), session.making_home():
         return session.engine().pull(request)

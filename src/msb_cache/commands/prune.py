@@ -5,20 +5,21 @@ Which images go, ``retention`` decides, and the engine that the home has deletes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from msb_cache.commands import reports
 from msb_cache.engines.decision import Confirm, Planner, Preview, Report
 from msb_cache.errors import BoundNotKeptError, InvalidConfigError
 from msb_cache.models import ImagePruneReport
-from msb_cache.projections.state import IndexState
+from msb_cache.projections.state import Coming, IndexState
 from msb_cache.queries.policy import limit_of, rules_of
 from msb_cache.queries.resolve import shown_name
 from msb_cache.retention.plan import Plan, plan_prune
 from msb_cache.retention.policy import CachePolicy, PrunePolicy
 from msb_cache.retention.room import Files
-from msb_cache.retention.rules import Limit, Rules, Share, plan_by_rules
+from msb_cache.retention.rules import Limit, Rules, Share, Takes, plan_by_rules
 from msb_cache.session import Session
 from msb_cache.wording import plural, size
 
@@ -34,6 +35,7 @@ class Prune:
         policy: its rules, or what a policy file says.
         orphans: delete files that the index does not name as well.
         orphans_only: delete those, and no image.
+        making_room: take no more than what comes needs.
 
     Raises:
         InvalidConfigError: the policy makes no sense.
@@ -46,6 +48,7 @@ class Prune:
         *,
         orphans: bool = False,
         orphans_only: bool = False,
+        making_room: MakingRoom | None = None,
     ) -> None:
         self.shortfall = 0
         """How many bytes too few what was deleted, or would be, frees for the bound."""
@@ -58,9 +61,14 @@ class Prune:
             raise InvalidConfigError("orphans-only takes no image, so it goes with no rule and no limit")
         self._limit = limit_of(policy)
         by_rules = isinstance(policy, CachePolicy) or policy.has_rules
-        self._planner = Planner(_nothing) if orphans_only else planner(self._rules if by_rules else None)
+        self._planner = (
+            Planner(_nothing) if orphans_only else planner(self._rules if by_rules else None, making_room)
+        )
         self.policy: dict[str, Any] = {"rule": "policy" if by_rules else "unused", **policy.recorded()}
         """What the log keeps of it."""
+        self._making_room = making_room
+        if making_room is not None:
+            self.policy |= {"room_for": list(making_room.names), "room": making_room.takes.peak}
         if orphans_only:
             self.policy["rule"] = "orphans"
         elif orphans:
@@ -80,6 +88,8 @@ class Prune:
         Raises:
             BoundNotKeptError: says by how much, or what it would take.
         """
+        if self._making_room is not None and shown.plan.shortfall:
+            raise BoundNotKeptError(self._making_room.refused(shown))
         _check(self._rules, self._limit, shown)
 
     def run(self, *, confirm: Confirm | None = None, report: Report | None = None) -> ImagePruneReport:
@@ -117,13 +127,30 @@ class Prune:
                 self._session.corrected_time(connection)
 
 
-def planner(several: Sequence[Rules] | None) -> Planner:
+@dataclass(frozen=True)
+class MakingRoom:
+    """What room is made for, and what that takes; ``names`` are its references, as people see them.
+
+    ``refused`` returns the sentence about what was shown where it is too little.
+    """
+
+    names: tuple[str, ...]
+    coming: Coming
+    takes: Takes
+    refused: Callable[[Preview], str]
+
+
+def planner(several: Sequence[Rules] | None, making_room: MakingRoom | None = None) -> Planner:
     """Return what makes the plan of a prune by rules; None: of all that nothing uses."""
     if several is None:
         return Planner(_unused)
 
     def plan(state: IndexState, shown: Plan | None, files: Files) -> Plan:
-        return plan_by_rules(several, state, shown, files)
+        if making_room is None:
+            return plan_by_rules(several, state, shown, files)
+        return plan_by_rules(
+            several, replace(state, coming=making_room.coming), shown, files, making_room.takes
+        )
 
     labels = any(rules.needs_labels for rules in several)
     return Planner(plan, facts=True, labels=labels, chooses=True)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import sqlite3
 
     from msb_cache.artifacts.kinds import ArtifactKind
+    from msb_cache.engines.arriving import MakesRoom
     from msb_cache.engines.decision import Confirm, Planner, Preview, Report
     from msb_cache.engines.leftovers import Leftover
     from msb_cache.oci.registry.credentials import Credential
@@ -66,6 +67,7 @@ class LoadRequest(Struct, frozen=True, kw_only=True):
         platform: which image of an index; None: the host's.
         max_age_ns: nanoseconds for which it is good that a file which is reused was compared with its digest.
         note: gets sentences about what is unusual.
+        room: makes room for the images; None: they take what there is.
     """
 
     source: Path | BinaryIO
@@ -77,6 +79,7 @@ class LoadRequest(Struct, frozen=True, kw_only=True):
     platform: Platform | None = None
     max_age_ns: int = MAX_AGE_NS
     note: Note | None = None
+    room: MakesRoom | None = None
 
 
 class PullRequest(Struct, frozen=True, kw_only=True):
@@ -91,6 +94,7 @@ class PullRequest(Struct, frozen=True, kw_only=True):
         within: as for ``LoadRequest``.
         max_age_ns: as for ``LoadRequest``.
         note: gets sentences about what is unusual.
+        room: makes room for the image; None: it takes what there is.
     """
 
     reference: Reference
@@ -106,6 +110,7 @@ class PullRequest(Struct, frozen=True, kw_only=True):
     within: Within | None = None
     max_age_ns: int = MAX_AGE_NS
     note: Note | None = None
+    room: MakesRoom | None = None
 
     @property
     def source(self) -> ev.Source:

@@ -23,6 +23,7 @@ MSB_ONLY = "msb-only"
 REFERENCED = "referenced"
 UNKNOWN = "unknown"
 SHARED = "shared"
+COMING = "coming"
 
 
 class Verdict(Struct, frozen=True, gc=False):
@@ -160,6 +161,24 @@ def _unknown_going(state: IndexState, shown: Plan | None) -> set[str]:
     return digests - staying
 
 
+def needed_by_coming(state: IndexState, subject: str, digest: str) -> bool:
+    """Return whether an image, or a manifest, stays for what is about to be added to the cache.
+
+    So it is where it is that image, or its name comes to point elsewhere; and in a home of msb where it
+    shares a layer, for msb deletes the layers of what it removes.
+    """
+    coming = state.coming
+    if not coming.layers and not coming.references:
+        return False
+    if digest in coming.manifests:
+        return True
+    if subject in state.references and state.naming.reference(subject) in coming.references:
+        return True
+    if not state.kept_by_msb or subject in state.unknown_to_msb:
+        return False
+    return not coming.layers.isdisjoint(state.manifests.get(digest, ()))
+
+
 class Bounds:
     """Says what in a home is out of reach of the program that deletes there; of our own engine nothing is.
 
@@ -274,7 +293,7 @@ def _complete(
     if shown is not None:
         shown_manifests = set(shown.manifests)
         manifests = [digest for digest in manifests if digest in shown_manifests]
-    needed: set[str] = set()
+    needed = set(state.coming.layers)
     if len(manifests) < len(state.manifests):
         gone = set(manifests)
         needed.update(*(layers for digest, layers in state.manifests.items() if digest not in gone))

@@ -72,7 +72,7 @@ class Room:
             if naming.references
             else Counter(state.references.keys())
         )
-        self._layers: Counter[str] = Counter()
+        self._layers: Counter[str] = Counter(state.coming.layers)
         self._roots: Counter[str] = Counter()
         self._own: dict[str, int] = {}
         for digest, layers in state.manifests.items():

@@ -4,6 +4,8 @@ Rules go in order: each sees what those before it left, and what any of them tak
 is a candidate if it is selected and has every age that is given, and nothing protects it. Without a
 bound all candidates go. With one, the least recently used go until the bound holds, and of these the most
 recently used stay whose room is not needed. A manifest without a reference is an image of its own.
+
+Where something comes for which room is made, a rule without a bound takes only as much as that needs, too.
 """
 
 from __future__ import annotations
@@ -15,9 +17,19 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace as with_fields
 
 from msb_cache.projections.state import IndexState
-from msb_cache.retention.plan import MSB_ONLY, Bounds, Plan, Verdict, complete, never_goes
+from msb_cache.retention.plan import (
+    COMING,
+    MSB_ONLY,
+    Bounds,
+    Plan,
+    Verdict,
+    complete,
+    needed_by_coming,
+    never_goes,
+)
 from msb_cache.retention.room import Considered, Files, Room
 
 GRACE, EXCLUDED, PROTECTED, YOUNG, RECENT, LAST, NOT_NEEDED = (
@@ -96,7 +108,26 @@ class Rules(Struct, frozen=True, kw_only=True):
         return self.max_size is not None or self.min_free is not None
 
 
-def plan_by_rules(several: Sequence[Rules], state: IndexState, shown: Plan | None, files: Files) -> Plan:
+class Takes(NamedTuple):
+    """What is about to be added takes of the disk, in bytes.
+
+    Attributes:
+        cache: by how much the cache is larger then; less than nothing where it replaces more.
+        disk: by how much less its file system has free then.
+        peak: how much it has to have free for that on the way.
+    """
+
+    cache: int
+    disk: int
+    peak: int
+
+
+NOTHING = Takes(0, 0, 0)
+
+
+def plan_by_rules(
+    several: Sequence[Rules], state: IndexState, shown: Plan | None, files: Files, takes: Takes | None = None
+) -> Plan:
     """Plan a prune by rules, one after the other.
 
     Args:
@@ -105,18 +136,28 @@ def plan_by_rules(several: Sequence[Rules], state: IndexState, shown: Plan | Non
         shown: a plan that was shown before: nothing outside of it goes, and of it not what came to be needed
             or was used since. Bounds are not asked again.
         files: what files take of the disk; looked at only for a bound.
+        takes: what room is made for, and no more than that; None: for nothing.
     """
     kept: dict[str, Verdict] = {}
     going: dict[str, Verdict] = {}
     digests: dict[str, str] = {}
     shortfall, short_of = 0, None
-    for rules, applied in _in_order(several, state, shown, files):
+    needs = None if takes is None else _Needs(several, files, takes)
+    for rules, applied in _in_order(several if needs is None else needs.rules, state, shown, files, needs):
         # What the first rule says of an image tells most: the last is often one for room, of all images.
         kept = {verdict.subject: verdict for verdict in applied.judged.kept} | kept
         going |= {each.subject: applied.judged.verdict(each, DUE) for each in applied.chosen}
         digests |= {each.subject: each.digest for each in applied.chosen}
-        if applied.lacking > shortfall:
+        if applied.lacking > shortfall and needs is None:
             shortfall, short_of = applied.lacking, rules.name
+    if needs is not None and shown is None:
+        room = Room(state, files)
+        found = [
+            Considered(each.subject, digests[each.subject], each.facts)
+            for each in going.values()
+            if each.facts
+        ]
+        shortfall, short_of = needs.left(sum(map(room.take, found)))
     references = {name: digest for name, digest in digests.items() if name in state.references}
     manifests = [digest for digest in dict.fromkeys(digests.values()) if digest in state.manifests]
     staying = [verdict for subject, verdict in kept.items() if subject not in going]
@@ -153,12 +194,55 @@ class _Applied(NamedTuple):
     lacking: int
 
 
+class _Needs:
+    """How much has to come free by each of several rules, for what is about to be added.
+
+    A rule with a bound takes no more than that asks for, counting what comes, or what comes needs on the way:
+    a bound of another rule is none of its images' matter. One without takes what any of them asks for: all of
+    its images would go by a prune.
+    """
+
+    def __init__(self, several: Sequence[Rules], files: Files, takes: Takes) -> None:
+        self.rules = [_up_to_high(rules) for rules in several]
+        way = takes.peak - files.free_bytes - files.going_anyway_bytes
+        own = [_needed(rules, files, takes) if rules.bounded else way for rules in self.rules]
+        self._most, self._of = way, None
+        for rules, needed in zip(several, own, strict=True):
+            if needed > self._most:
+                self._most, self._of = needed, rules.name
+        self.by = [
+            max(way, needed) if rules.bounded else self._most
+            for rules, needed in zip(self.rules, own, strict=True)
+        ]
+        self.rules = [rules if rules.bounded else with_fields(rules, min_free=0) for rules in self.rules]
+
+    def left(self, freed: int) -> tuple[int, str | None]:
+        """Return how much is lacking when so much comes free, and the rule that asks for it, if one does."""
+        lacking = max(0, self._most - freed)
+        return lacking, self._of if lacking else None
+
+
+def _up_to_high(rules: Rules) -> Rules:
+    """Return a rule with marks as one with the high mark for its bound; any other as it is."""
+    if rules.starts_at is None:
+        return rules
+    if isinstance(rules.starts_at, Share):
+        least = Share(100 - rules.starts_at.percent)
+        return with_fields(rules, starts_at=None, max_size=None, min_free=least)
+    return with_fields(rules, starts_at=None, max_size=rules.starts_at, min_free=None)
+
+
 def _in_order(
-    several: Sequence[Rules], state: IndexState, shown: Plan | None, files: Files
+    several: Sequence[Rules],
+    state: IndexState,
+    shown: Plan | None,
+    files: Files,
+    needs: _Needs | None = None,
 ) -> Iterator[tuple[Rules, _Applied]]:
     left, freed = state, 0
     for number, rules in enumerate(several, start=1):
-        applied = _apply(rules, left, freed, _of_rule(shown, rules), files)
+        needed = None if needs is None else needs.by[number - 1]
+        applied = _apply(rules, left, freed, _of_rule(shown, rules), files, needed)
         yield rules, applied
         if applied.chosen and number < len(several):
             if shown is None and any(each.bounded for each in several[number:]):
@@ -167,8 +251,13 @@ def _in_order(
             left = _without(left, applied.chosen)
 
 
-def _apply(rules: Rules, state: IndexState, freed: int, shown: Plan | None, files: Files) -> _Applied:
-    """Apply one rule; ``freed`` is what comes free by those before it."""
+def _apply(
+    rules: Rules, state: IndexState, freed: int, shown: Plan | None, files: Files, needed: int | None
+) -> _Applied:
+    """Apply one rule; ``freed`` is what comes free by those before it.
+
+    ``needed`` bytes are to come free by all of them; None: as many as its bound asks for.
+    """
     judged = _Judged(rules, state, shown)
     candidates = judged.candidates
     if shown is not None:
@@ -177,7 +266,9 @@ def _apply(rules: Rules, state: IndexState, freed: int, shown: Plan | None, file
         return _Applied(candidates, judged, 0)
     if not rules.bounded:
         return _Applied(candidates, judged, 0)
-    chosen, lacking = _for_room(rules, state, freed, files, candidates)
+    if needed is None:
+        needed = _needed_by_itself(rules, freed, files)
+    chosen, lacking = _for_room(needed - freed, Room(state, files), candidates) if needed > freed else ([], 0)
     if lacking and not rules.best_effort:
         judged.kept += [judged.verdict(each, SHORT) for each in candidates]
         return _Applied([], judged, lacking)
@@ -277,6 +368,8 @@ class _Judged:
         kept = never_goes(self._state, subject, digest)
         if kept is not None:
             return kept
+        if needed_by_coming(self._state, subject, digest):
+            return COMING
         if rules.protects is not None and self._meant(each, rules.protects):
             return PROTECTED
         if rules.excludes is not None and rules.excludes(self._names(each), digest):
@@ -426,29 +519,29 @@ def _is_reached(mark: int | Share, freed: int, files: Files) -> bool:
     return used * 100 >= files.capacity_bytes * mark.percent
 
 
-def _for_room(
-    rules: Rules, state: IndexState, before: int, files: Files, candidates: list[Considered]
-) -> tuple[list[Considered], int]:
-    """Return which candidates, the least recently used first, go for a bound, and how much they lack.
+def _needed_by_itself(rules: Rules, freed: int, files: Files) -> int:
+    """Return how many bytes have to come free for a bound: none where that is not asked for yet."""
+    gone = freed + files.going_anyway_bytes
+    if rules.starts_at is not None and not _is_reached(rules.starts_at, gone, files):
+        return 0
+    return _needed(rules, files)
 
-    ``before`` bytes come free by other rules.
-    """
-    before += files.going_anyway_bytes
-    if rules.starts_at is not None and not _is_reached(rules.starts_at, before, files):
-        return [], 0
-    needed = -before
+
+def _needed(rules: Rules, files: Files, takes: Takes = NOTHING) -> int:
+    """Return how many bytes have to come free for a bound; less than nothing where there is more room."""
     bounds = []
     if rules.max_size is not None:
-        bounds.append(files.total_bytes - rules.max_size)
+        bounds.append(files.total_bytes + takes.cache - rules.max_size)
     if rules.min_free is not None:
         wanted = rules.min_free
         if isinstance(wanted, Share):
             wanted = math.ceil(files.capacity_bytes * wanted.percent / 100)
-        bounds.append(wanted - files.free_bytes)
-    needed += max(bounds)
-    if needed <= 0:
-        return [], 0
-    room = Room(state, files)
+        bounds.append(wanted + takes.disk - files.free_bytes)
+    return max(bounds) - files.going_anyway_bytes
+
+
+def _for_room(needed: int, room: Room, candidates: list[Considered]) -> tuple[list[Considered], int]:
+    """Return which candidates, the least recently used first, go for a bound, and how much they lack."""
     freed, chosen = 0, []
     for each in candidates:
         freed += room.take(each)

@@ -14,10 +14,13 @@ from msgspec.structs import replace
 
 from msb_cache import diagnostics
 from msb_cache.artifacts import files
+from msb_cache.engines.arriving import Arriving
+from msb_cache.engines.arriving import arriving as arriving_images
 from msb_cache.engines.cached import not_cached, record_cached
 from msb_cache.engines.engine import LoadRequest, Pulled, PullRequest, operation_of, undone_by
 from msb_cache.engines.reused import Reused
 from msb_cache.errors import (
+    BoundNotKeptError,
     ImageNotFoundError,
     ImagePullFailedError,
     InvalidConfigError,
@@ -29,16 +32,23 @@ from msb_cache.eventstore.store import NewEvent, StoredEvent
 from msb_cache.home.ledger import Ledger
 from msb_cache.msb.program import MsbProgram, require_program
 from msb_cache.msb.sync import OwnAction, sync
+from msb_cache.oci.archive.open import open_archive
 from msb_cache.oci.documents.platform import Platform
 from msb_cache.oci.layer.compression import CHUNK_BYTES, MAGIC_BYTES, decompressed, sniff
 from msb_cache.oci.reference import Reference
 from msb_cache.oci.registry.proxy import is_loopback
 from msb_cache.projections import images
+from msb_cache.projections.state import Coming
+from msb_cache.retention.coming import COMPRESSED, Blob, Sizes
 
 if TYPE_CHECKING:
     from msb_cache.msb.database import MsbState
     from msb_cache.msb.sync import Attribution
     from msb_cache.projections.known import Known
+
+
+_COPIES = 2
+"""How many copies of an archive lie in the cache while msb 0.7.11 loads it: measured with one of 117 MiB."""
 
 
 def pull(ledger: Ledger, request: PullRequest) -> Pulled:
@@ -69,6 +79,9 @@ def pull(ledger: Ledger, request: PullRequest) -> Pulled:
     if request.policy == "never":
         row = _cached(ledger, reference)
         return record_cached(ledger, request, row.name, row.manifest_digest)
+    arriving = _look_up(ledger, request)
+    if arriving is not None and request.room is not None:
+        request.room(arriving)
     arguments = ["pull", "--quiet"]
     if request.force or request.policy == "always":
         arguments.append("--force")
@@ -94,6 +107,7 @@ def pull(ledger: Ledger, request: PullRequest) -> Pulled:
     report = sync(ledger, force=True, acting=OwnAction(operation, explain))
     for pulled in _recorded(ledger, [name], report.events):
         _check(ledger, request, [pulled.row.manifest_digest])
+        _look_again(request, arriving)
         return pulled
     raise ImageNotFoundError(f"{reference.familiar} went while it was pulled; try again")
 
@@ -116,13 +130,81 @@ def load(ledger: Ledger, request: LoadRequest) -> list[images.HandleRow]:
         )
     program = require_program(ledger.layout.home, ledger.note)
     sync(ledger)
+    arriving = None if request.room is None else _look_into(ledger, request)
+    if arriving is not None and request.room is not None:
+        request.room(arriving)
     loaded = [*dict.fromkeys(_load(program, request.source, request.tags))]
     explain = explained(loaded, request.origin, request.began_ns, undone_by(request))
     report = sync(ledger, force=True, acting=OwnAction(operation_of(request), explain))
     diagnostics.info("image.added", references=loaded, engine="msb")
     rows = [pulled.row for pulled in _recorded(ledger, loaded, report.events)]
     _check(ledger, request, [row.manifest_digest for row in rows])
+    _look_again(request, arriving)
     return rows
+
+
+def _look_up(ledger: Ledger, request: PullRequest) -> Arriving | None:
+    """Return what a pull by msb brings, as the registry says; None: no room is asked for, or it is cached."""
+    if request.room is None:
+        return None
+    reference, layout = request.reference, ledger.layout
+    with ledger.read() as connection:
+        cached = connection is not None and images.handle(connection, _typed(reference)) is not None
+    if cached and not request.force and request.policy == "missing":
+        return None  # msb takes it as it is
+    from msb_cache.oci.registry.credentials import find_credential
+    from msb_cache.oci.registry.images import Registry
+
+    try:
+        credential = find_credential(reference.registry, note=request.note)
+        with Registry(reference, request.options, credential, request.note) as registry:
+            resolved = registry.resolve(reference, request.platform)
+            image = registry.image(resolved, partials=layout.downloads)
+    except (ImagePullFailedError, InvalidImageError) as error:
+        raise ImagePullFailedError(
+            f"how much room {reference.familiar} needs cannot be told, so nothing was pulled: {error}"
+        ) from None
+    return arriving_images(
+        layout, [image], [reference], anew=request.force, fetched_at_once=len(image.layers)
+    )
+
+
+def _look_into(ledger: Ledger, request: LoadRequest) -> Arriving:
+    """Return what a load by msb brings: of a compressed archive only how long it is."""
+    source = request.source
+    if not isinstance(source, Path):
+        raise InvalidConfigError(
+            "msb keeps this home, and how much room a stream needs cannot be told; name the archive's file"
+        )
+    try:
+        with source.open("rb") as file:
+            plain, size = _is_plain(file), os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise InvalidImageError(f"archive {source} cannot be opened: {error.strerror}") from None
+    if not plain:
+        names = tuple(tag.familiar for tag in request.tags) or (source.name,)
+        coming = Coming(frozenset(tag.canonical for tag in request.tags))
+        beside = int(_COPIES * COMPRESSED * size)
+        return Arriving(names=names, coming=coming, sizes=Sizes((Blob(size, True),), images=1, beside=beside))
+    with open_archive(source, ledger.layout.staging_root) as archive:
+        named = [reference for image in archive.images for reference in image.references]
+        found = arriving_images(ledger.layout, archive.images, [*request.tags, *named])
+    return replace(found, sizes=found.sizes._replace(beside=_COPIES * size))
+
+
+def _look_again(request: LoadRequest | PullRequest, arriving: Arriving | None) -> None:
+    """Make room once more if what came takes more than was expected.
+
+    Raises:
+        BoundNotKeptError: that cannot be done; the images are there all the same.
+    """
+    if arriving is None or request.room is None:
+        return
+    try:
+        request.room(arriving.staged(0))
+    except BoundNotKeptError as error:
+        said = str(error).removesuffix("; nothing was added")
+        raise BoundNotKeptError(f"{said}; it is there all the same") from None
 
 
 def _check(ledger: Ledger, request: LoadRequest | PullRequest, manifests: Sequence[str]) -> None:

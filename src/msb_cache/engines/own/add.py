@@ -25,6 +25,7 @@ from msb_cache.artifacts.hashing import Hashing
 from msb_cache.artifacts.layer import LayerImage, write_layer
 from msb_cache.artifacts.layout import lock_path
 from msb_cache.artifacts.locks import LockSet
+from msb_cache.engines.arriving import taken
 from msb_cache.engines.engine import Pulled
 from msb_cache.engines.own.staging import (
     Layers,
@@ -80,6 +81,7 @@ def add(
     reuse: Reuse | None,
     reused: Reused,
     abandon: Callable[[], None] = lambda: None,
+    staged_all: Callable[[int], None] | None = None,
     note: Note | None = None,
 ) -> list[Pulled]:
     """Add images in one operation: all of them, or none if anything about one is wrong.
@@ -94,6 +96,8 @@ def add(
             layer image is reused, all are made anew.
         reused: says whether what lies there has the bytes that it had.
         abandon: called as soon as one layer has failed, to end what the others still wait for.
+        staged_all: called when all files are there and none is published, with how many bytes they replace;
+            what it raises ends the addition.
         note: gets a sentence when another process has to be waited for.
 
     Returns:
@@ -138,6 +142,8 @@ def add(
                 staged += _stage_image(ledger, addition, layers, staging, syncs, reused)
             syncs.wait()
         reached("add.staged")
+        if staged_all is not None:
+            staged_all(sum(taken(layout.artifact(each.kind, each.subject)) for each in staged))
 
         def record(transaction: Transaction, known: Known) -> None:
             reused.record(transaction)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msb_cache.artifacts.durable import delete_folder_unsynced
 from msb_cache.artifacts.layout import leaving_no_folders
-from msb_cache.engines.engine import LoadRequest, begun, undone_by
+from msb_cache.engines.arriving import Stage, after_staging, arriving, as_often_as_full
+from msb_cache.engines.engine import LoadRequest, Pulled, begun, undone_by
 from msb_cache.engines.own.add import Addition, add, pulled
 from msb_cache.engines.reused import Reused
 from msb_cache.errors import InvalidImageError
@@ -31,17 +33,34 @@ def load(ledger: Ledger, request: LoadRequest) -> list[HandleRow]:
             if request.note is not None:
                 request.note(sentence)
         additions = _wanted(archive.images, request)
-        added = add(
-            ledger,
-            operation,
-            additions,
-            pulled(ledger, additions, request.origin, request.began_ns, undone_by(request)),
-            workers=_WORKERS,
-            reuse=SourceLayer.verify_only,
-            reused=Reused(ledger, request.max_age_ns, request.note),
-            note=request.note,
-        )
-        return [image.row for image in added]
+
+        def attempt(stage: Stage) -> list[Pulled]:
+            staged_all = None
+            if (room := request.room) is not None:
+                if stage != "known":
+                    delete_folder_unsynced(operation.staging())
+                coming = arriving(
+                    ledger.layout,
+                    [each.image for each in additions],
+                    [reference for each in additions for reference in each.references],
+                    stage=stage,
+                    spooled=archive.spooled_bytes,
+                )
+                room(coming)
+                staged_all = after_staging(room, coming)
+            return add(
+                ledger,
+                operation,
+                additions,
+                pulled(ledger, additions, request.origin, request.began_ns, undone_by(request)),
+                workers=_WORKERS,
+                reuse=SourceLayer.verify_only,
+                reused=Reused(ledger, request.max_age_ns, request.note),
+                staged_all=staged_all,
+                note=request.note,
+            )
+
+        return [image.row for image in as_often_as_full(request.room, attempt)]
 
 
 def _wanted(found: Sequence[SourceImage], request: LoadRequest) -> list[Addition]:

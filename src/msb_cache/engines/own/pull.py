@@ -12,6 +12,7 @@ from msb_cache.artifacts.compare import fsmeta_difference
 from msb_cache.artifacts.durable import make_folder
 from msb_cache.artifacts.layer import read_layer
 from msb_cache.artifacts.layout import leaving_no_folders
+from msb_cache.engines.arriving import Stage, after_staging, arriving, as_often_as_full
 from msb_cache.engines.cached import not_cached, record_cached
 from msb_cache.engines.engine import Progress, Pulled, PullRequest, begun, operation_of, undone_by
 from msb_cache.engines.own.add import Addition, Reuse, Tell, add, pulled
@@ -82,14 +83,14 @@ def fetch_again(ledger: Ledger, request: PullRequest, references: tuple[Referenc
     """
     reused = Reused(ledger, request.max_age_ns, request.note)
 
-    def add_again(registry: Registry, resolved: Resolved, progress: Progress) -> None:
-        _add(registry, ledger, request, progress, reused, resolved, references, lambda _: tell)
+    def add_again(registry: Registry, resolved: Resolved, progress: Progress, stage: Stage) -> None:
+        _add(*(registry, ledger, request, progress, reused, resolved, stage), references, lambda _: tell)
 
     with leaving_no_folders(ledger.layout):
         _fetch(ledger, request, add_again)
 
 
-_Use = Callable[[Registry, Resolved, Progress], _Result]
+_Use = Callable[[Registry, Resolved, Progress, Stage], _Result]
 
 
 def _fetch(ledger: Ledger, request: PullRequest, use: _Use[_Result]) -> _Result:
@@ -103,9 +104,9 @@ def _fetch(ledger: Ledger, request: PullRequest, use: _Use[_Result]) -> _Result:
         if request.progress is not None:
             request.progress(seen)
 
-    def attempt() -> _Result:
+    def attempt(stage: Stage) -> _Result:
         with Registry(request.reference, request.options, credential, request.note) as registry:
-            result = use(registry, _resolved(registry, request), watch)
+            result = use(registry, _resolved(registry, request), watch, stage)
             for sentence in registry.notes:
                 if request.note is not None:
                     request.note(sentence)
@@ -113,12 +114,12 @@ def _fetch(ledger: Ledger, request: PullRequest, use: _Use[_Result]) -> _Result:
 
     collect_stale(ledger.layout)
     try:
-        return attempt()
+        return as_often_as_full(request.room, attempt)
     except InvalidImageError:
         if not resumed:
             raise
         # What a killed process or a power loss left was damaged, and is deleted now.
-        return attempt()
+        return as_often_as_full(request.room, attempt)
 
 
 def _resolved(registry: Registry, request: PullRequest) -> Resolved:
@@ -138,6 +139,7 @@ def _pull(
     registry: Registry,
     resolved: Resolved,
     progress: Progress,
+    stage: Stage,
 ) -> Pulled:
     reference = request.reference
     if not request.force and _complete(ledger, request, resolved, reused):
@@ -146,7 +148,7 @@ def _pull(
     def telling(additions: list[Addition]) -> Tell:
         return pulled(ledger, additions, request.source, request.began_ns, undone_by(request))
 
-    (found,) = _add(registry, ledger, request, progress, reused, resolved, (reference,), telling)
+    (found,) = _add(*(registry, ledger, request, progress, reused, resolved, stage), (reference,), telling)
     return found
 
 
@@ -157,6 +159,7 @@ def _add(
     progress: Progress,
     reused: Reused,
     resolved: Resolved,
+    stage: Stage,
     references: tuple[Reference, ...],
     telling: Callable[[list[Addition]], Tell],
 ) -> list[Pulled]:
@@ -165,6 +168,18 @@ def _add(
         make_folder(layout.downloads)
         image = registry.image(resolved, partials=layout.downloads, progress=progress)
         additions = [Addition(image, references)]
+        staged_all = None
+        if (room := request.room) is not None:
+            coming = arriving(
+                layout,
+                [image],
+                references,
+                stage=stage,
+                anew=request.force,
+                fetched_at_once=request.jobs,
+            )
+            room(coming)
+            staged_all = after_staging(room, coming)
         return add(
             ledger,
             operation,
@@ -174,6 +189,7 @@ def _add(
             reuse=None if request.force else _saying_exists(progress),
             reused=reused,
             abandon=registry.close,
+            staged_all=staged_all,
             note=request.note,
         )
 

@@ -30,6 +30,10 @@ _NO_LINKS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 class ArchiveFiles(Protocol):
     """The files of an archive by their names, ``/``-separated and relative."""
 
+    @property
+    def spooled_bytes(self) -> int:
+        """What a nameless copy of the archive takes of the disk; 0: it is read where it lies."""
+
     def names(self) -> tuple[str, ...]:
         """The names of all files, where they can be listed."""
 
@@ -77,6 +81,12 @@ class TarFiles:
         except BaseException:
             file.close()
             raise
+
+    @property
+    def spooled_bytes(self) -> int:
+        """What the file takes of the disk if it has no name."""
+        found = os.fstat(self._file.fileno())
+        return 0 if found.st_nlink else found.st_blocks * 512
 
     def names(self) -> tuple[str, ...]:
         """The names of all members, links included."""
@@ -161,6 +171,7 @@ class DirectoryFiles:
 
     def __init__(self, path: Path) -> None:
         self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.spooled_bytes = 0
 
     def names(self) -> tuple[str, ...]:
         """Nothing: only formats that come as a tar are recognised by their names."""

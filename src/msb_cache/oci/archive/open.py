@@ -53,6 +53,11 @@ class Archive:
         self.images: tuple[SourceImage, ...] = selection.images(what)
         self.notes: tuple[str, ...] = tuple(selection.notes)
 
+    @property
+    def spooled_bytes(self) -> int:
+        """What its copy in the spool folder takes of the disk until it is closed; 0: it has none."""
+        return self._files.spooled_bytes
+
     def __enter__(self) -> Archive:
         return self
 

@@ -15,6 +15,11 @@ from msb_cache import ownership
 _SHARED = stat.S_ISGID | stat.S_IWGRP
 
 
+def path_of(folder: Path, digest: str) -> Path:
+    """Return where the bytes of a blob lie that have arrived."""
+    return folder / f"{digest.partition(':')[2]}.partial"
+
+
 class Partial:
     """An open and locked ``<hex>.partial``; ``size`` is how many of the blob's first bytes it holds."""
 
@@ -33,7 +38,7 @@ class Partial:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # As in the cache's other folders: setgid and writable, so a group shares it on purpose.
         mode = 0o660 if folder.stat().st_mode & _SHARED == _SHARED else 0o600
-        path = folder / f"{digest.partition(':')[2]}.partial"
+        path = path_of(folder, digest)
         while True:
             flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             descriptor = ownership.open_file(path, flags, mode)
