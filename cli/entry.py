@@ -11,6 +11,8 @@ def main() -> None:
     """Run the command line and exit."""
     sys.unraisablehook = _not_lost
     try:
+        if "watch" in sys.argv[1:]:
+            _begin_with_an_allocator_that_gives_back()
         from msb_cache.cli.main import main
 
         main()
@@ -19,6 +21,21 @@ def main() -> None:
             os.write(2, b"\nstopped\n")
         finally:
             os._exit(130)
+
+
+def _begin_with_an_allocator_that_gives_back() -> None:
+    """Start this program anew with the C library's allocator, if it has Python's own.
+
+    What stays compares large indexes now and then. Of what that took, Python's allocator keeps each MiB of
+    which one byte is in use; the C library's gives all whole pages back when it is asked to.
+    """
+    if "PYTHONMALLOC" in os.environ or not sys.executable:
+        return
+    os.environ["PYTHONMALLOC"] = "malloc"  # which can only be said before Python starts
+    try:
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606
+    except OSError:
+        del os.environ["PYTHONMALLOC"]
 
 
 def _not_lost(unraisable: "sys.UnraisableHookArgs") -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 from msb_cache import diagnostics
 from msb_cache.cli import output
-from msb_cache.cli.common import on_terminal
 
 
 @contextmanager
@@ -48,7 +47,7 @@ def configure(level: str, format: str, library: str | None = None) -> Any:
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
         if format == "json"
-        else structlog.dev.ConsoleRenderer(colors=on_terminal(sys.stderr))
+        else structlog.dev.ConsoleRenderer(colors=_on_terminal())
     )
     structlog.configure(
         processors=[
@@ -74,9 +73,13 @@ def staying(level: str | None, format: str | None, *, quiet: bool = False) -> An
         quiet: only warnings, where no level is given.
     """
     own = level or ("warning" if quiet else "info")
-    lines = format or ("text" if on_terminal(sys.stderr) else "json")
+    lines = format or ("text" if _on_terminal() else "json")
     return configure(own, lines, library=level or "warning")
 
 
 def _from(level: str) -> Any:
     return structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()])
+
+
+def _on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
+
+from tests.cli.support import PROGRAM
 
 INTERRUPTED = """
 import os, signal, sys
@@ -58,3 +62,26 @@ def test_ctrl_c_within_a_callback_is_not_lost() -> None:
     """)
     done = subprocess.run([sys.executable, "-c", begin], capture_output=True, text=True, timeout=15)
     assert (done.returncode, done.stderr) == (130, "\nstopped\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.parametrize(("given", "used"), [(None, "malloc"), ("pymalloc", "pymalloc")])
+def test_watch_runs_with_an_allocator_that_gives_back(tmp_path: Path, given: str | None, used: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONMALLOC"}
+    if given is not None:
+        environment["PYTHONMALLOC"] = given
+    arguments = ["--home", str(tmp_path / "home"), "watch", "--format", "json"]
+    process = subprocess.Popen([PROGRAM, *arguments], env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 20
+        read = Path(f"/proc/{process.pid}/environ").read_bytes
+        while f"PYTHONMALLOC={used}".encode() not in (said := read()).split(b"\0"):
+            assert time.monotonic() < deadline, said
+            time.sleep(0.02)
+        command = Path(f"/proc/{process.pid}/cmdline").read_bytes().decode().split("\0")
+        assert command[-len(arguments) - 1 : -1] == arguments
+        time.sleep(1)
+    finally:
+        process.terminate()
+        _, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (0, "")

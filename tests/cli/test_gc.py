@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -314,3 +316,26 @@ def test_it_is_cut_by_sigterm_between_two_files(home: Path, tmp_path: Path) -> N
         assert None in outcomes
         cache.release("sandbox:none")
         assert cache.deletion(run["operation"]).counters.outcome == "completed"
+
+
+UNITS = Path(__file__).parents[2] / "examples" / "systemd"
+
+
+@pytest.mark.parametrize("name", ["msb-cache-gc@.service", "msb-cache-gc-every@.service"])
+def test_the_units_run_it_with_few_privileges(
+    name: str, tmp_path: Path, require_peer: Callable[[str], str]
+) -> None:
+    analyze = require_peer("systemd-analyze")
+    text = (UNITS / name).read_text()
+    (command,) = re.findall(r"(?m)^ExecStart=/usr/local/bin/(.*)$", text)
+    assert command in ("msb-cache gc", "msb-cache gc --every 15m")
+    assert "User=%i\n" in text
+    unit = tmp_path / name.replace("@", "@root")
+    unit.write_text(re.sub(r"(?m)^ExecStart=\S+", f"ExecStart={shutil.which('true')}", text))
+    done = subprocess.run(
+        [analyze, "security", "--offline=true", "--threshold=20", unit],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout

@@ -86,3 +86,11 @@ def test_structlog_comes_without_rich() -> None:
     code = "import sys, msb_cache.cli.logging; print('rich' in sys.modules); import rich"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_text_is_shown_as_what_it_is_in_lines_of_either_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    for format_ in ("text", "json"):
+        staying(None, format_).warning("note", said="a\u202eb\x1b[2Jc\nd")
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert err.strip().isprintable()

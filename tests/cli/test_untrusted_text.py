@@ -161,6 +161,14 @@ def commands(at: dict[str, Any]) -> dict[str, list[list[object]]]:
         "last-used": [["last-used"], ["last-used", "--idle-for", HOSTILE]],
         "history": [["history", "evil:1"], ["history", "gone:1"], ["history", HOSTILE]],
         "events": [["events"], ["events", "--subject", HOSTILE], ["events", "--since", HOSTILE]],
+        "gc": [
+            ["gc", "-n"],
+            ["gc", "-n", "--policy-file", folder / "hostile.toml"],
+            ["gc", "--policy-file", HOSTILE],
+            ["gc", "--max-delete", HOSTILE],
+            ["gc", "--every", HOSTILE],
+            ["gc", "--reason", HOSTILE],
+        ],
         "prunes": [
             ["prunes"],
             ["prunes", "show", operation],

@@ -103,19 +103,49 @@ def test_watch_waits_for_msb(tmp_path: Path) -> None:
 
 def test_examples_name_the_command() -> None:
     examples = Path(__file__).parents[2] / "examples"
-    unit = (examples / "msb-cache-watch.service").read_text()
+    unit = (examples / "systemd" / "msb-cache-watch.service").read_text()
     assert "ExecStart=%h/.local/bin/msb-cache watch\n" in unit
-    assert "AmbientCapabilities=CAP_SYS_ADMIN\n" in (examples / "msb-cache-watch@.service").read_text()
+    assert (
+        "AmbientCapabilities=CAP_SYS_ADMIN\n"
+        in (examples / "systemd" / "msb-cache-watch@.service").read_text()
+    )
     found: dict[str, Any] = plistlib.loads((examples / "dev.msb-cache.watch.plist").read_bytes())
     assert found["ProgramArguments"][-1].endswith('/msb-cache" watch')
     assert (found["Label"], found["RunAtLoad"]) == ("dev.msb-cache.watch", True)
 
 
-@pytest.mark.parametrize("name", ["msb-cache-watch.service", "msb-cache-watch@.service"])
+UNITS = Path(__file__).parents[2] / "examples" / "systemd"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in UNITS.iterdir()))
 def test_systemd_takes_the_units(name: str, tmp_path: Path, require_peer: Callable[[str], str]) -> None:
     verify = require_peer("systemd-analyze")
-    text = (Path(__file__).parents[2] / "examples" / name).read_text()
-    unit = tmp_path / name.replace("@", "@root")
-    unit.write_text(re.sub(r"(?m)^ExecStart=\S+", f"ExecStart={shutil.which('true')}", text))
-    done = subprocess.run([verify, "verify", unit], capture_output=True, text=True, check=False)
+    for path in UNITS.iterdir():  # a timer starts another of them
+        unit = tmp_path / path.name.replace("@", "@root")
+        unit.write_text(re.sub(r"(?m)^ExecStart=\S+", f"ExecStart={shutil.which('true')}", path.read_text()))
+    done = subprocess.run(
+        [verify, "verify", tmp_path / name.replace("@", "@root")], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_is_unusual_is_logged(msb_home: MsbHome) -> None:
+    """As JSON with a level where there is no terminal, and as text if that is asked for."""
+    home = msb_home.layout.home
+    msb_home.close()
+    Path(msb_home.layout.msb_database).write_bytes(b"no database" * 1000)
+    for format_, note in (("json", '"level": "warning"'), ("text", "[warning  ] note")):
+        process = subprocess.Popen(
+            [PROGRAM, "--home", home, "--log-format", format_, "watch"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        lines = [process.stderr.readline()]
+        process.send_signal(signal.SIGTERM)
+        out, rest = process.communicate(timeout=10)
+        lines += rest.splitlines()
+        assert (process.returncode, out) == (0, "")
+        assert any(note in line and "msb.db" in line for line in lines)
+        assert not any("note:" in line for line in lines)
