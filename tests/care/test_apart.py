@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -49,6 +50,15 @@ def test_one_that_fails_says_so_and_shows_why(capfd: pytest.CaptureFixture[str])
     with pytest.raises(DiedError, match="exit code 1"):
         in_child(work, int, never)
     assert "ZeroDivisionError: a mistake in the program" in capfd.readouterr().err
+
+
+def test_what_it_cannot_write_is_no_mistake_of_the_program(capfd: pytest.CaptureFixture[str]) -> None:
+    def work(stopped: Stopped) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with pytest.raises(DiedError, match="exit code 1: Broken pipe"):
+        in_child(work, int, never)
+    assert capfd.readouterr().err == ""
 
 
 @contextmanager

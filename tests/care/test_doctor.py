@@ -14,12 +14,14 @@ from typing import get_args
 
 import pytest
 
-from msb_cache import DataRequest, Finding, ImageCache, RegistryOptions
+from msb_cache import DataRequest, Finding, ImageCache, RegistryOptions, failpoints
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lease, Lock
 from msb_cache.care import doctor
 from msb_cache.engines.own.downloads import STALE_SECONDS
+from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.ids import uuid7
+from msb_cache.eventstore.store import NewEvent
 from msb_cache.home import reserve
 from tests.cli.support import APP, TOOL, written
 from tests.engines.interrupting import in_a_child, killing_at
@@ -241,10 +243,51 @@ def test_a_deletion_that_was_cut_short(cache: ImageCache, layout: Layout) -> Non
 
     cache.close()
     in_a_child(Path(layout.home), lambda cache, _: cache.remove(TOOL_REFERENCE), Path(layout.home), killed)
-    found = [each for each in cache.doctor() if each.kind == "unfinished"]
+    found = cache.doctor()
     assert [each.meaning for each in found] == [
         "a deletion was cut short, and some of its files are there still"
-    ]
+    ]  # and not that each of these may be of an image that the log has lost
+
+
+def test_a_restore_that_was_cut_short(cache: ImageCache, layout: Layout) -> None:
+    """Its lock may be gone, where the disk was too full to say how it ended."""
+    cache.remove(TOOL_REFERENCE)
+    (deletion,) = cache.deletions()
+    restore = uuid7()
+    with cache._session.ledger.write(restore) as transaction:
+        transaction.append([NewEvent(ev.RestoreStarted(undoes=deletion.operation), restore)])
+    (found,) = (each for each in cache.doctor() if each.kind == "unfinished")
+    assert found.subject == restore
+    assert found.meaning.startswith("a restore was cut short")
+    assert found not in [each.finding for each in cache.repair().left]
+
+
+def test_beside_processes_that_work(
+    cache: ImageCache, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they take away while it is looked at is no finding, nor what they are about to delete."""
+    orphan, lone = layout.layer(digest("gone")), lock_path(layout.layer(digest("lone")))
+
+    def ended(step: str) -> None:
+        if step == "doctor.looked" and orphan.exists():
+            orphan.unlink()
+            lone.unlink()
+
+    for path in (orphan, lone):
+        path.touch()
+    assert {each.path for each in cache.doctor()} == {orphan, lone}
+    monkeypatch.setattr(failpoints, "observer", ended)
+    assert cache.doctor() == []
+    found: list[list[Finding]] = []
+
+    def deleting(step: str) -> None:
+        if step == "delete.decided":
+            with ImageCache(layout.home) as second:
+                found.append(second.doctor())
+
+    monkeypatch.setattr(failpoints, "observer", deleting)
+    cache.remove(TOOL_REFERENCE)
+    assert found == [[]]
 
 
 def test_parts_of_downloads_and_lone_locks(cache: ImageCache, layout: Layout) -> None:

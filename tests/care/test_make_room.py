@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import random
@@ -12,10 +13,22 @@ from typing import Any
 
 import pytest
 
-from msb_cache import BoundNotKeptError, DataRequest, ImageCache, InvalidConfigError, failpoints
+from msb_cache import (
+    BoundNotKeptError,
+    BusyError,
+    DataRequest,
+    ImageCache,
+    InvalidConfigError,
+    failpoints,
+)
 from msb_cache.artifacts.layout import Layout
 from msb_cache.artifacts.measured import MeasuredFiles
+from msb_cache.care.make_room import RoomMaker
+from msb_cache.engines.arriving import Arriving
+from msb_cache.engines.own import journal, staging
 from msb_cache.oci.registry.options import RegistryOptions
+from msb_cache.projections.state import Coming
+from msb_cache.retention.coming import Blob, Sizes
 from tests.imagebuilder import BuiltImage, docker_archive, file, image, layer
 from tests.registry_server import RegistryServer
 
@@ -259,3 +272,45 @@ def test_of_watermarks_the_high_one_is_the_bound(home: Path, low: str) -> None:
         load(cache, built("new", 300 * KIB))
         left = ["new:1", "old2:1", "old3:1"] if low == "1KiB" else ["new:1", *(f"old{n}:1" for n in range(4))]
         assert names(cache) == left
+
+
+def test_the_log_names_some_of_very_many_references(home: Path) -> None:
+    """Of an archive with any number of names one event could not have all."""
+    at_most(home, 0)
+    tags = [f"registry.example/{'x' * 120}:{'t' * 100}{number}" for number in range(20_000)]
+    with opened(home) as cache:
+        asked = RoomMaker(cache._session, cache.policy(), None)  # type: ignore[arg-type]
+        asked(Arriving(names=tuple(tags), coming=Coming(), sizes=Sizes((Blob(300 * KIB, False),), images=1)))
+        (done,) = cache.deletions()
+        assert done.policy["room_for"] == tags[:100]
+        assert done.policy["room_for_more"] == 19_900
+
+
+def test_what_cannot_be_taken_back_is_not_tried_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its journal stays: by that the next command gives the image its metadata back that it has still."""
+    policy(home, '[[rule]]\nname = "old"\nunused-for = "30d"\n')
+    other = image([layer([file("other", b"other")])], "old0:1")
+    full = [True]
+
+    def undo(*arguments: Any) -> None:
+        if full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        journal.undo(*arguments)
+
+    def observer(step: str) -> None:
+        if step == "add.published" and full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(staging, "undo", undo)
+    failpoints.observer = observer
+    try:
+        with opened(home) as cache, pytest.raises(BusyError, match="could not be taken back yet"):
+            load(cache, other)
+    finally:
+        failpoints.observer = None
+        full[0] = False
+    with opened(home) as cache:
+        cache.pin("old1:1")  # whatever writes
+        assert cache.get("old0:1").manifest_digest == OLD[0].digest
+        assert cache.verify(data=DataRequest()).disk == []
+    assert os.listdir(home / "cache/tmp") == []

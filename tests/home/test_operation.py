@@ -164,3 +164,15 @@ def test_nothing_is_added_beside_what_is_to_be_recovered(layout: Layout) -> None
             raise AssertionError("it began")
     assert (layout.staging(operation.id) / "journal.json").exists()
     assert is_free(layout.operation_lock(operation.id))
+
+
+def test_what_is_staged_once_more(layout: Layout) -> None:
+    with Operation(layout) as operation:
+        (operation.staging() / "file").touch()
+        operation.begin_again()
+        assert [*operation.staging().iterdir()] == []
+        (operation.staging() / "journal.json").touch()
+        operation.leave_to_recovery()
+        with pytest.raises(BusyError, match="could not be taken back yet"):
+            operation.begin_again()
+        assert (operation.staging() / "journal.json").exists()

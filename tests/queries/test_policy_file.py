@@ -110,6 +110,11 @@ WRONG = [
     ("a = ", "it is no TOML: Invalid value"),
     ("max-delete = 1\n]", "line 2: it is no TOML: Invalid statement, column 1"),
     ("x = " + "[" * 100_000, "it is no TOML: it is nested too deep"),
+    ("a" + ".a" * 3000 + " = 1", "it is no TOML: it is nested too deep"),
+    (
+        "max-delete = 0x" + "f" * 5000,
+        'line 1: max-delete: it takes a number, or a share in quotes; write max-delete = "50%"',
+    ),
     ("maxdelete = 1", "line 1: maxdelete: there is no such key; did you mean max-delete?"),
     ("zzz = 1", "line 1: zzz: there is no such key; there are max-delete, keep, rule, watermarks"),
     (

@@ -16,6 +16,8 @@ from typing import TypeVar
 
 import msgspec
 
+from msb_cache.wording import as_sentence
+
 T = TypeVar("T")
 
 Stopped = Callable[[], bool]
@@ -25,7 +27,7 @@ _TURN_MS = 100
 
 
 class DiedError(Exception):
-    """The child ended before it said what came of its work; says how."""
+    """The child ended before it said what came of its work; says how, and why if that is known."""
 
 
 def in_child(work: Callable[[Stopped], T], result: type[T], stopped: Stopped) -> T:
@@ -66,7 +68,8 @@ def in_child(work: Callable[[Stopped], T], result: type[T], stopped: Stopped) ->
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status != 0:
         how = f"signal {-status}" if status < 0 else f"exit code {status}"
-        raise DiedError(f"the process that did it ended with {how}")
+        why = f": {said.decode()}" if said and status > 0 else ""
+        raise DiedError(f"the process that did it ended with {how}{why}")
     return msgspec.json.decode(said, type=result)
 
 
@@ -82,11 +85,15 @@ def _be_child(work: Callable[[Stopped], T], writing: int, stopped: Stopped) -> N
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
-        done = msgspec.json.encode(work(lambda: asked or stopped()))
-        _flush()
+        said = b""
+        try:
+            said, ended = msgspec.json.encode(work(lambda: asked or stopped())), 0
+            _flush()
+        except OSError as error:  # such as of stdout, whose reader has gone: no mistake of the program
+            said, ended = as_sentence(error).encode(errors="backslashreplace"), 1
         with os.fdopen(writing, "wb") as pipe:
-            pipe.write(done)
-        code = 0
+            pipe.write(said)
+        code = ended
     except BaseException:
         sys.excepthook(*sys.exc_info())
         _flush()

@@ -25,9 +25,10 @@ from msb_cache.audit.verify import Verification, verify
 from msb_cache.engines.mending import archive_of, manifests_of, sources
 from msb_cache.errors import LogError
 from msb_cache.eventstore.chain import Break
+from msb_cache.failpoints import reached
 from msb_cache.home import checks, reserve
 from msb_cache.msb import schema as msb_schema
-from msb_cache.projections import deletions, images
+from msb_cache.projections import deletions, images, undoings
 from msb_cache.queries.resolve import as_typed, familiar
 from msb_cache.session import Session
 from msb_cache.wording import plural, quoted, short, size
@@ -74,6 +75,9 @@ FindingKind = Literal[
 EVIDENCE = frozenset({"log-broken", "log-put-back"})
 """A log with one of these is not what it was: nothing is written to it, nor mended."""
 
+_LIES_ABOUT = frozenset({"orphan", "flat-root", "leftover", "dead-staging", "stale-download", "lone-lock"})
+"""Findings that are nothing but a file or folder."""
+
 FIX, PULL = "msb-cache doctor --fix", "msb-cache doctor --fix --pull"
 
 
@@ -110,8 +114,38 @@ class Finding(Struct, frozen=True):
 
 
 def diagnose(session: Session) -> list[Finding]:
-    """Return everything that is wrong with a home, what images need first."""
-    return [*_Doctor(session).findings()]
+    """Return everything that is wrong with a home, what images need first.
+
+    What lay about when it was looked at, and does no more, another process has taken away meanwhile; and what
+    a deletion is about to delete, or its recovery is, is no finding by itself.
+    """
+    found = [*_Doctor(session).findings()]
+    if not any(each.kind in _LIES_ABOUT for each in found):
+        return found
+    reached("doctor.looked")
+    going = _going(session)  # before it is asked what is there still
+    return [
+        each
+        for each in found
+        if each.kind not in _LIES_ABOUT or (each.path not in going and _lies_about(each))
+    ]
+
+
+def _going(session: Session) -> set[Path]:
+    """Return the files that deletions have begun to delete, and have not deleted yet."""
+    ledger, layout = session.ledger, session.layout
+    try:
+        with ledger.read() as connection:
+            begun = [] if connection is None else deletions.unfinished(connection)
+            return {
+                layout.artifact(artifact.kind, artifact.subject)
+                for operation in begun
+                if connection is not None
+                for artifact in deletions.pending(connection, ledger.store(connection), operation)
+                if artifact.kind != "manifest"
+            }
+    except LogError:
+        return set()  # a finding by itself
 
 
 def _fixed(kind: FindingKind, meaning: str, path: Path | None = None, **more: str | None) -> Finding:
@@ -263,20 +297,19 @@ class _Doctor:
 
     def _of_operations(self) -> Iterator[Finding]:
         layout = self._layout
-        begun: set[str] = set()
-        try:
-            with self._ledger.read() as connection:
-                if connection is not None:
-                    begun.update(deletions.unfinished(connection))
-        except LogError:
-            pass  # a finding by itself
-        for operation in sorted({*begun, *layout.interrupted_operations()}):
-            lock = layout.operation_lock(operation)
-            if not _is_free(lock):
-                continue  # it runs
-            staging = layout.staging(operation)
-            if operation in begun:
+        before = self._begun()
+        idle = [each for each in (*before, *layout.interrupted_operations()) if self._is_idle(each)]
+        if not idle:
+            return
+        begun = self._begun()  # those that ran and have just ended gave up their locks, too
+        left = {*begun, *layout.interrupted_operations()}
+        for operation in sorted(left.intersection(idle)):
+            lock, staging = layout.operation_lock(operation), layout.staging(operation)
+            if begun.get(operation) == "deletion":
                 meaning = "a deletion was cut short, and some of its files are there still"
+                yield _fixed("unfinished", meaning, lock, subject=operation)
+            elif operation in begun:
+                meaning = "a restore was cut short, and the log does not say yet how far it came"
                 yield _fixed("unfinished", meaning, lock, subject=operation)
             elif os.path.lexists(lock):
                 meaning = "a load or pull was cut short; what it prepared takes room"
@@ -284,6 +317,20 @@ class _Doctor:
             else:
                 meaning = "an operation that is over left what it prepared, which takes room"
                 yield _fixed("dead-staging", meaning, staging, subject=operation)
+
+    def _begun(self) -> dict[str, str]:
+        """Return the operations that have begun and not ended by the log: what each is."""
+        try:
+            with self._ledger.read() as connection:
+                if connection is None:
+                    return {}
+                restores = dict.fromkeys(undoings.unfinished(connection), "restore")
+                return restores | dict.fromkeys(deletions.unfinished(connection), "deletion")
+        except LogError:
+            return {}  # a finding by itself
+
+    def _is_idle(self, operation: str) -> bool:
+        return _is_free(self._layout.operation_lock(operation))
 
     def _downloads(self) -> Iterator[Finding]:
         from msb_cache.engines.own.downloads import STALE_SECONDS, stale
@@ -483,6 +530,13 @@ def _meaning(problem: DiskProblem) -> str:
     if (problem.kind, problem.problem) == ("vmdk", "missing"):
         consequence = "an image with a lost VMDK does not start: VMDK missing"
     return f"{name} {what}, and {consequence}"
+
+
+def _lies_about(finding: Finding) -> bool:
+    path = finding.path
+    if path is None or not os.path.lexists(path):
+        return False
+    return finding.kind != "lone-lock" or (_is_free(path) and not os.path.lexists(path.with_suffix("")))
 
 
 def _is_folder(path: Path) -> bool:

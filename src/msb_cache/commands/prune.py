@@ -26,6 +26,9 @@ from msb_cache.wording import plural, size
 _NAMED = 10
 """Images that an error names; of the others the number."""
 
+_ROOM_FOR = 100
+"""References that the log names of those for which room is made; of the others the number."""
+
 
 class Prune:
     """A prune that was asked for.
@@ -68,7 +71,9 @@ class Prune:
         """What the log keeps of it."""
         self._making_room = making_room
         if making_room is not None:
-            self.policy |= {"room_for": list(making_room.names), "room": making_room.takes.peak}
+            self.policy |= {"room_for": list(making_room.names[:_ROOM_FOR]), "room": making_room.takes.peak}
+            if (more := len(making_room.names) - _ROOM_FOR) > 0:
+                self.policy["room_for_more"] = more
         if orphans_only:
             self.policy["rule"] = "orphans"
         elif orphans:

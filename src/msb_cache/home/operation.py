@@ -102,19 +102,32 @@ class Operation:
         """One of several additions that are this operation; what it staged goes when it has ended.
 
         Raises:
-            BusyError: what an earlier one published could not be taken back yet, and its journal stays for
-                the process that recovers it.
+            BusyError: as for ``begin_again``.
         """
-        if self._unfinished:
-            raise BusyError(
-                f"files of operation {self.id} could not be taken back yet, so nothing more is added by it; "
-                "the next command that writes does that, then try again"
-            )
+        self._check_undone()
         try:
             yield self
         finally:
             if not self._unfinished:
                 self._clear()
+
+    def begin_again(self) -> None:
+        """Take away what is staged: it is to be staged once more.
+
+        Raises:
+            BusyError: what was published could not be taken back yet, and its journal stays for the process
+                that recovers it.
+            OSError: it cannot be taken away.
+        """
+        self._check_undone()
+        durable.delete_folder_unsynced(self._layout.staging(self.id))
+
+    def _check_undone(self) -> None:
+        if self._unfinished:
+            raise BusyError(
+                f"files of operation {self.id} could not be taken back yet, so nothing more is added by it; "
+                "the next command that writes does that, then try again"
+            )
 
     def _clear(self) -> None:
         for folder in (self._layout.staging(self.id), self._layout.building(self.id)):

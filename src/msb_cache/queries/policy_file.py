@@ -43,6 +43,8 @@ from msb_cache.wording import plural
 
 _LARGEST = 64 * 1024
 _MOST_RULES = 100
+_MOST_TRIED = 1 << 20
+"""Characters that are read at most to find out in which lines statements begin."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}")
 _AT = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
 _LIMITS = ("unused_for", "older_than", "keep_last", "max_size", "min_free", "filter")
@@ -79,7 +81,8 @@ def _is_text(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) is int
+    # TOML has integers of 64 bits; Python reads any, and writes not all of them.
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _is_amount(value: object) -> bool:
@@ -201,10 +204,10 @@ def parse(text: str, source: str = "") -> tuple[CachePolicy, list[PolicyMistake]
     """
     try:
         document = tomllib.loads(text)
+        reader = _Reader(text, document)
+        policy = reader.policy(source, f"sha256:{sha256(text.encode()).hexdigest()}")
     except (ValueError, RecursionError) as error:
         return CachePolicy(), [_no_toml(error)]
-    reader = _Reader(text, document)
-    policy = reader.policy(source, f"sha256:{sha256(text.encode()).hexdigest()}")
     return policy, sorted(reader.mistakes, key=lambda each: each.line or 0)
 
 
@@ -341,13 +344,16 @@ def _lines(text: str) -> Iterator[tuple[Path, int]]:
     """
     tables: Counter[Path] = Counter()
     table: Path = ()
-    first, statement = 1, ""
+    first, statement, tried = 1, "", 0
     for number, line in enumerate(text.splitlines(keepends=True), start=1):
         if not statement:
             first = number
         statement += line
         if number > first and not any(end in line for end in ("]", "}", '"""', "'''")):
             continue  # it ends none that goes over several lines
+        tried += len(statement)
+        if tried > _MOST_TRIED:
+            return
         try:
             parsed = tomllib.loads(statement)
         except ValueError:

@@ -124,6 +124,10 @@ def test_of_a_stream_it_cannot_be_told(fake: FakeMsb, cache: ImageCache) -> None
     may_grow(fake.home, 0)
     with pytest.raises(InvalidConfigError, match="name the archive's file"):
         cache.load(io.BytesIO(docker_archive(NEW)), make_room=True)
+    pipe = fake.home / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(InvalidConfigError, match="name the archive's file"):
+        cache.load(pipe, make_room=True)  # as of `<(xz -dc archive)`
     assert of_msb(fake) == []
 
 

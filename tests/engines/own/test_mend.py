@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from msb_cache import ImageCache, RegistryOptions, failpoints
+from msb_cache.artifacts import metadata
 from msb_cache.artifacts.layout import Layout
+from msb_cache.artifacts.locks import LockSet
 from msb_cache.engines.digesting import digested
 from msb_cache.engines.engine import Mending, MendRequest, Wrong
 from msb_cache.engines.own import mend as mending
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
-from tests.engines.interrupting import ONE, TWO, write
+from tests.engines.interrupting import MOVED, ONE, TWO, write
 from tests.imagebuilder import image
 from tests.registry_server import RegistryServer
 
@@ -63,6 +65,26 @@ def test_what_is_as_it_must_be_by_now(cache: ImageCache) -> None:
     found = mend(cache, *(Wrong(kind, ONE.digest, "missing") for kind in ("fsmeta", "vmdk")))  # type: ignore[arg-type]
     assert found == Mending([], {})
     assert len(cache.events()) == position
+
+
+def test_a_reference_that_is_moved_while_its_files_are_waited_for(
+    cache: ImageCache, layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its metadata is that of the image at which it points by now, and nothing is said of the other one."""
+    cache.load(write(tmp_path / "again.tar", ONE), tag="other:1")
+    path = layout.metadata("docker.io/library/one:1")
+    path.unlink()
+
+    def locks(*arguments: object) -> object:
+        with ImageCache(cache.home) as other:
+            other.load(write(tmp_path / "moved.tar", MOVED))
+        return LockSet(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(mending, "LockSet", locks)
+    found = mend(cache, Wrong("metadata", "docker.io/library/one:1", "missing"))
+    assert found == Mending([], {})
+    assert metadata.decode(path).manifest_digest == MOVED.digest
+    assert cache.events(types=["artifact.repaired"]) == []
 
 
 def test_a_layer_that_is_not_what_it_was(cache: ImageCache, layout: Layout) -> None:

@@ -172,7 +172,7 @@ def _look_up(ledger: Ledger, request: PullRequest) -> Arriving | None:
 def _look_into(ledger: Ledger, request: LoadRequest) -> Arriving:
     """Return what a load by msb brings: of a compressed archive only how long it is."""
     source = request.source
-    if not isinstance(source, Path):
+    if not isinstance(source, Path) or source.is_fifo():
         raise InvalidConfigError(
             "msb keeps this home, and how much room a stream needs cannot be told; name the archive's file"
         )

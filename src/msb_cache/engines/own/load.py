@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msb_cache.artifacts.durable import delete_folder_unsynced
 from msb_cache.artifacts.layout import leaving_no_folders
 from msb_cache.engines.arriving import Stage, after_staging, arriving, as_often_as_full
 from msb_cache.engines.engine import LoadRequest, Pulled, begun, undone_by
@@ -38,7 +37,7 @@ def load(ledger: Ledger, request: LoadRequest) -> list[HandleRow]:
             staged_all = None
             if (room := request.room) is not None:
                 if stage != "known":
-                    delete_folder_unsynced(operation.staging())
+                    operation.begin_again()
                 coming = arriving(
                     ledger.layout,
                     [each.image for each in additions],

@@ -126,9 +126,12 @@ class _Mend:
             diff_ids = self._layers(wanted)
             with LockSet(map(lock_path, self._paths(diff_ids, images_of)), self._waiting(operation)):
                 reached("mend.locked")
-                # Of a manifest that went meanwhile nothing is made.
-                diff_ids = {
-                    digest: found for digest, found in diff_ids.items() if digest in self._layers([digest])
+                # Of a manifest that went meanwhile nothing is made, nor for a reference that was moved.
+                diff_ids = self._layers([*diff_ids])
+                still = self._references(wanted)
+                images_of = {
+                    digest: [each for each in found if each in still[digest]]
+                    for digest, found in images_of.items()
                 }
                 batch = _Batch(ledger, self._request)
                 staging, staged = operation.staging(), list[Staged]()
