@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -197,8 +198,12 @@ def test_beside_a_process_that_stands_still_while_it_migrates(tmp_path: Path) ->
     downgrade(Path(layout.database), "m0002_projections")
     with Lock(layout.migrate_lock) as lock:
         assert lock.acquire()
-        waiting = f"note: waiting for another process that migrates or restores {layout.database}\n"
-        assert each_says_and_stops(home, COMMANDS) == {waiting}
+        waiting = f"waiting for another process that migrates or restores {layout.database}"
+        said = each_says_and_stops(home, COMMANDS)
+    assert {json.loads(line)["said"] if line.startswith("{") else line for line in said} == {
+        waiting,  # watch logs
+        f"note: {waiting}\n",
+    }
     check_whole(home)
 
 
@@ -358,6 +363,22 @@ def test_stopped_while_a_registry_says_nothing(tmp_path: Path) -> None:
             assert process.stderr.readline().decode() == waiting
             stopped(process)
     check_whole(home)
+
+
+def test_stopped_while_a_layer_does_not_come(tmp_path: Path) -> None:
+    """A thread reads it, which gets no signal; wherever the others are then."""
+    for number in range(8):
+        home = tmp_path / f"home{number}"
+        with RegistryServer() as registry:
+            built = sample("app:1")
+            reference = registry.add(built)
+            registry.on(f"/blobs/{built.layers[0].descriptor['digest']}", stall(10), always=True)
+            with running("--home", home, "pull", reference) as process:
+                until(lambda: registry.count("/blobs/"))
+                time.sleep(number * 0.01)
+                said = stopped(process)
+        assert "trying again" not in said
+        check_whole(home)
 
 
 def test_stopped_while_following(tmp_path: Path) -> None:

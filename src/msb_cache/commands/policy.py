@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from msb_cache.artifacts.durable import make_folder
+from msb_cache.artifacts.durable import Changes, make_folder
 from msb_cache.artifacts.layout import Layout
 from msb_cache.artifacts.measured import MeasuredFiles
 from msb_cache.errors import ImageNotFoundError, InvalidConfigError
@@ -56,16 +55,13 @@ low = "80%"
 def begin(layout: Layout, *, user: bool) -> Path:
     """Write a policy file to begin with; parameters, result and errors as for ``ImageCache.begin_policy``."""
     path = Path(policy_file.places(layout)[1 if user else 0])
-    if user:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    else:
-        make_folder(path.parent)
+    make_folder(path.parent)
+    changes = Changes()
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        changes.write(path, FIRST.encode())
     except FileExistsError:
         raise InvalidConfigError(f"{path} is there already, and stays as it is") from None
-    with os.fdopen(descriptor, "w") as file:
-        file.write(FIRST)
+    changes.sync()
     return path
 
 

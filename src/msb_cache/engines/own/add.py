@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -311,8 +311,9 @@ def _stage_layers(
         return Staged("layer", layer.diff_id, target, digest)
 
     with ThreadPoolExecutor(workers, thread_name_prefix="msb-cache-layer") as pool:
-        futures = [pool.submit(stage, layer) for layer in wanted.values()]
-        try:
+        futures: list[Future[Staged | None]] = []
+        try:  # from the first on: leaving the block waits for all that were begun
+            futures.extend(pool.submit(stage, layer) for layer in wanted.values())
             ledger.prepare()
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in done:

@@ -133,6 +133,7 @@ class BlobDownload:
                 data = self._next(self._answer, size)
             except TransientError as failure:
                 self._drop()
+                self._backoff.check()
                 delay = self._backoff.delay(failure)
                 self._report("retry", str(failure))
                 self._backoff.sleep(delay)

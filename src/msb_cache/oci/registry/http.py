@@ -165,7 +165,8 @@ class Transport:
         return self._send(url, {**headers, "Content-Type": "application/x-www-form-urlencoded"}, False, form)
 
     def close(self) -> None:
-        """Close idle connections."""
+        """Close idle connections, and end what other threads wait for."""
+        self._network.close()
         for pool in list(self._pools.values()):
             pool.clear()
 

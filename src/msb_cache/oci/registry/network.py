@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from msb_cache.errors import ImagePullFailedError
 from msb_cache.oci.digest import shown
-from msb_cache.waiting import SAY_AFTER, Note
+from msb_cache.waiting import SAY_AFTER, TURN_SECONDS, Note
 
 Address = tuple[int, int, int, str, tuple[Any, ...]]
 """One address as ``socket.getaddrinfo`` gives it."""
@@ -83,6 +83,11 @@ class Network:
         self._said: dict[str, float] = {}
         self._lock = threading.Lock()
         self._wait = _Wait()
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """End what other threads wait for: nothing is received any more."""
+        self._closed.set()
 
     def begin(self, host: str, what: str) -> None:
         """Begin a wait of this thread: all that it receives from now on must come in time.
@@ -96,16 +101,19 @@ class Network:
         self._wait.host, self._wait.what = host, what
 
     def receive(self, connection: socket.socket, buffer: Any) -> int:
-        """Receive what is there or comes; raises TimeoutError when the wait that was begun is over."""
+        """Receive what is there or comes; raises TimeoutError when the wait that was begun is over.
+
+        That is at the latest ``TURN_SECONDS`` after ``close``: a thread that receives gets no signals.
+        """
         wait = self._wait
         while True:
             now = time.monotonic()
             if now >= wait.say_at:
                 wait.say_at = float("inf")
                 self._say(wait.host, wait.what)
-            if now >= wait.until:
+            if now >= wait.until or self._closed.is_set():
                 raise TimeoutError("timed out")
-            connection.settimeout(min(wait.until, wait.say_at) - now)
+            connection.settimeout(min(wait.until - now, wait.say_at - now, TURN_SECONDS))
             try:
                 return connection.recv_into(buffer)
             except TimeoutError:
