@@ -288,6 +288,21 @@ def test_the_home_s_own_file_comes_first(
     assert policy_file.read(own).source == own
 
 
+@pytest.mark.parametrize("home", [None, "~"])
+def test_the_folder_in_which_a_command_is_run_has_no_policy(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None
+) -> None:
+    """Another user may have put it there."""
+    for folder in ("xdg", "~/.config"):
+        put(tmp_path / folder / "msb-cache/policy.toml", WHOLE)
+    monkeypatch.chdir(tmp_path)
+    if home is None:
+        monkeypatch.setenv("XDG_CONFIG_HOME", "xdg")
+    else:
+        monkeypatch.setenv("HOME", home)  # what expanduser leaves where a user has none
+    assert policy_file.find(layout) is None
+
+
 def test_a_dangling_link_is_no_reason_to_take_another_file(layout: Layout, tmp_path: Path) -> None:
     put(tmp_path / "user/.config/msb-cache/policy.toml", WHOLE)
     (tmp_path / "home").mkdir(exist_ok=True)

@@ -495,6 +495,19 @@ def test_room_is_freed_by_the_set() -> None:
     assert plan_by_rules([Rules(max_size=60)], held, None, disk).shortfall == 30
 
 
+def test_a_bound_holds_that_a_later_rule_keeps() -> None:
+    """What a rule cannot free of its own images, one after it may."""
+    only_a = Rules(
+        name="a", max_size=70, best_effort=True, selects=lambda names, digest, labels: "a:1" in names
+    )
+    disk, state = Disk(TEN, total_bytes=100), cache(FOUR, OWN)
+    assert plan_by_rules([only_a], state, None, disk).shortfall == 20
+    for size, shortfall in ((70, 0), (80, 10)):
+        others = Rules(name="all", max_size=size, best_effort=True)
+        plan = plan_by_rules([only_a, others], state, None, disk)
+        assert (plan.shortfall, plan.short_of) == (shortfall, "a" if shortfall else None)
+
+
 def test_files_are_not_looked_at_without_a_bound() -> None:
     plan = plan_by_rules([Rules(grace=0)], cache(FOUR, OWN), None, None)  # type: ignore[arg-type]
     assert len(plan.references) == 4
@@ -700,13 +713,13 @@ def test_each_rule_sees_what_those_before_it_left(
 ) -> None:
     several = [msgspec.structs.replace(rules, name=f"rule {number}") for number, rules in enumerate(several)]
     plan = plan_by_rules(several, state, None, disk)
-    left, smaller, by, kept, shortfalls = state, disk, dict[str, str](), dict[str, set[str]](), {0}
+    left, smaller, by, kept, shortfalls = state, disk, dict[str, str](), dict[str, set[str]](), [0]
     for rules in several:
         wanted = expected(rules, left, smaller)
         kept = wanted.kept | kept
-        shortfalls.add(wanted.shortfall)
         by |= dict.fromkeys(wanted.going, str(rules.name))
         less = freed(left, smaller, wanted.going)
+        shortfalls = [*(each - less for each in shortfalls), wanted.shortfall]
         left = without(left, wanted.going)
         smaller = replace(
             smaller, total_bytes=smaller.total_bytes - less, free_bytes=smaller.free_bytes + less
@@ -714,7 +727,9 @@ def test_each_rule_sees_what_those_before_it_left(
     check(
         plan,
         state,
-        Expected({*by}, {name: why for name, why in kept.items() if name not in by}, max(shortfalls), set()),
+        Expected(
+            {*by}, {name: why for name, why in kept.items() if name not in by}, max(0, *shortfalls), set()
+        ),
     )
     assert {each.subject: each.policy_rule for each in plan.going} == by
     assert (plan.short_of is None) == (plan.shortfall == 0)

@@ -45,6 +45,7 @@ def in_child(work: Callable[[Stopped], T], result: type[T], stopped: Stopped) ->
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
+        os.close(reading)  # else what it writes waits for itself, if its parent is killed
         _be_child(work, writing, stopped)
     os.close(writing)
     told, said = False, b""

@@ -133,7 +133,8 @@ _FILTERS = {"references": "reference", "labels": "label", "digests": "digest"}
 
 def find(layout: Layout) -> str | None:
     """Return the path of the policy that holds in a home: the home's own, else the user's; or None."""
-    return next((path for path in places(layout) if os.path.lexists(path)), None)
+    found = (path for path in places(layout) if os.path.isabs(path) and os.path.lexists(path))
+    return next(found, None)  # a user without a home has no configuration: not what lies in this folder
 
 
 def required(layout: Layout) -> str:
@@ -155,7 +156,9 @@ def missing(home: object) -> InvalidConfigError:
 
 def places(layout: Layout) -> tuple[str, str]:
     """Return where a policy file can lie: in the home, and in the user's configuration."""
-    config = os.environ.get("XDG_CONFIG_HOME") or os.path.join("~", ".config")
+    config = os.environ.get("XDG_CONFIG_HOME", "")
+    if not os.path.isabs(config):  # as the specification of that variable wants it
+        config = os.path.join("~", ".config")
     return (
         os.path.join(layout.home, "cache-policy.toml"),
         os.path.join(os.path.expanduser(config), "msb-cache", "policy.toml"),

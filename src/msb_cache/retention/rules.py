@@ -141,6 +141,8 @@ def plan_by_rules(
     kept: dict[str, Verdict] = {}
     going: dict[str, Verdict] = {}
     digests: dict[str, str] = {}
+    chosen: list[Sequence[Considered]] = []
+    lacking: list[tuple[int, str | None]] = []
     shortfall, short_of = 0, None
     needs = None if takes is None else _Needs(several, files, takes)
     for rules, applied in _in_order(several if needs is None else needs.rules, state, shown, files, needs):
@@ -148,9 +150,11 @@ def plan_by_rules(
         kept = {verdict.subject: verdict for verdict in applied.judged.kept} | kept
         going |= {each.subject: applied.judged.verdict(each, DUE) for each in applied.chosen}
         digests |= {each.subject: each.digest for each in applied.chosen}
-        if applied.lacking > shortfall and needs is None:
-            shortfall, short_of = applied.lacking, rules.name
-    if needs is not None and shown is None:
+        chosen.append(applied.chosen)
+        lacking.append((applied.lacking, rules.name))
+    if needs is None:
+        shortfall, short_of = _still_lacking(lacking, chosen, state, files)
+    elif shown is None:
         room = Room(state, files)
         found = [
             Considered(each.subject, digests[each.subject], each.facts)
@@ -163,6 +167,32 @@ def plan_by_rules(
     staying = [verdict for subject, verdict in kept.items() if subject not in going]
     plan = complete(state, references, manifests, staying, shown)
     return replace(plan, going=tuple(going.values()), shortfall=shortfall, short_of=short_of)
+
+
+def _still_lacking(
+    lacking: Sequence[tuple[int, str | None]],
+    chosen: Sequence[Sequence[Considered]],
+    state: IndexState,
+    files: Files,
+) -> tuple[int, str | None]:
+    """Return the most that a rule lacks when all is gone, and its name: those after it free some, too.
+
+    Args:
+        lacking: how much each rule lacked when it was applied, and its name.
+        chosen: what each rule took.
+        state: the index before.
+        files: what files take.
+    """
+    if not any(each for each, _ in lacking):
+        return 0, None
+    room, later = Room(state, files), 0
+    freed = [sum(map(room.take, some)) for some in chosen]
+    found: tuple[int, str | None] = (0, None)
+    for (lacked, name), some in reversed([*zip(lacking, freed, strict=True)]):
+        if lacked - later >= max(1, found[0]):
+            found = lacked - later, name
+        later += some
+    return found
 
 
 class RuleVerdict(NamedTuple):
