@@ -166,7 +166,9 @@ def max_age_option(command: F) -> F:
 def make_room_option(command: F) -> F:
     """Add ``--make-room`` of what adds images."""
     return click.option(
-        "--make-room", is_flag=True, help="First delete by the policy what is in the way; see `policy`."
+        "--make-room",
+        is_flag=True,
+        help="First delete, by the policy file, what it needs room for; see `msb-cache policy`.",
     )(command)
 
 

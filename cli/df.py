@@ -100,6 +100,8 @@ def _print(found: DiskUsage) -> None:
 def _by_policy(policy: PolicyUsage) -> str:
     if policy.refused is not None:
         return "nothing, because more images would go than it lets go at once"
+    if not policy.images and not policy.missing_bytes:
+        return f"nothing ({policy.file})"
     missing = f", {output.size(policy.missing_bytes)} too little" if policy.missing_bytes else ""
     images = output.plural(policy.images, "image")
     return f"{output.size(policy.reclaimable_bytes)} of {images}{missing} ({policy.file})"

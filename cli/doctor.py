@@ -12,6 +12,7 @@ from msb_cache.cli import output
 from msb_cache.cli.common import examples, format_option, note, open_cache, quiet_option
 from msb_cache.cli.progress import display
 from msb_cache.oci.registry.options import RegistryOptions
+from msb_cache.wording import quoted
 
 if TYPE_CHECKING:
     from msb_cache import ImageCache
@@ -67,6 +68,7 @@ def doctor(
             report = _repaired(cache, pull, options, quiet)
             found = [left.finding for left in report.left]
         is_new = not found and not cache.info().events
+    found, report = _named(found, report, home)
     if format_ == "json":
         output.json(_fields(where, found, report))
     elif not quiet:
@@ -80,6 +82,34 @@ COMMAND = doctor
 def _repaired(cache: ImageCache, pull: bool, options: RegistryOptions, quiet: bool) -> RepairReport:
     with display(quiet) as progress:
         return cache.repair(pull=pull, options=options, progress=progress, note=None if quiet else note)
+
+
+def _named(
+    found: list[Finding], report: RepairReport | None, home: str | None
+) -> tuple[list[Finding], RepairReport | None]:
+    """Return the same with commands that are about the home of ``--home``; None: they are, without it."""
+    if home is None:
+        return found, report
+    from msgspec.structs import replace
+
+    def named(finding: Finding) -> Finding:
+        return replace(finding, command=_about(home, finding.command))
+
+    if report is not None:
+        left = tuple(replace(each, finding=named(each.finding)) for each in report.left)
+        mended, differs = map(named, report.mended), map(named, report.differs)
+        report = replace(report, left=left, mended=tuple(mended), differs=tuple(differs))
+    return [named(each) for each in found], report
+
+
+def _about(home: str, command: str | None) -> str | None:
+    """Return a command as it is typed about a home that the environment does not name."""
+    program, _, rest = (command or "").partition(" ")
+    if program == "msb-cache":
+        return f"msb-cache --home {quoted(home)} {rest}"
+    if program == "msb":
+        return f"MSB_HOME={quoted(home)} {command}"
+    return f"export MSB_HOME={quoted(home)}; {command}" if program == "rm" else command
 
 
 def _fields(home: str, found: Sequence[Finding], report: RepairReport | None) -> dict[str, Any]:
@@ -119,8 +149,8 @@ def _print(home: str, found: Sequence[Finding], report: RepairReport | None, is_
         output.line("Nothing of this home is on the disk yet, so nothing is wrong with it.", err=True)
     elif not found:
         output.line("Nothing is wrong." if report is None or not report.mended else "Nothing else is wrong.")
-    elif report is None:
-        output.line(_summary(found), err=True)
+    else:
+        output.line(_summary(found, is_mended=report is not None), err=True)
 
 
 def _print_mended(home: str, finding: Finding, *, differs: bool) -> None:
@@ -149,14 +179,17 @@ def _title(home: str, finding: Finding) -> str:
     return "  ".join(parts)
 
 
-def _summary(found: Sequence[Finding]) -> str:
-    from msb_cache.care.doctor import FIX, PULL
-
+def _summary(found: Sequence[Finding], *, is_mended: bool) -> str:
+    still = " still" if is_mended else ""
+    said = f"1 thing is{still} wrong" if len(found) == 1 else f"{len(found):,} things are{still} wrong"
+    if is_mended:
+        return f"{said}."
     here = sum(each.fixable and not each.needs_pull for each in found)
     pulled = sum(each.needs_pull for each in found)
-    said = "1 thing is wrong" if len(found) == 1 else f"{len(found):,} things are wrong"
+    command = next((each.command for each in found if each.fixable and not each.needs_pull), None)
     if here:
-        said += f"; `{FIX}` mends {here:,}"
+        said += f"; `{command}` mends {here:,}"
+    command = next((each.command for each in found if each.needs_pull), None)
     if pulled:
-        said += f"; `{PULL}` mends {here + pulled:,}"
+        said += f"; `{command}` mends {here + pulled:,}"
     return f"{said}."

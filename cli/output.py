@@ -184,8 +184,9 @@ def whole_table(
         for number, row in enumerate(cells):
             padded = _padded(row, widths, right)
             shown = ["   ".join(padded)] if fits else ["  ".join(padded[:-1]), f"    {row[-1]}"]
-            for text in shown:
-                yield [text] if number else [styled(text.rstrip(), bold=True)]
+            for text in map(str.rstrip, shown):
+                if text:
+                    yield [text] if number else [styled(text, bold=True)]
 
     lines(rendered(), err=err)
 

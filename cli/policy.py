@@ -106,7 +106,7 @@ def test(home: str | None, reference: str, format_: str) -> None:
     if rows:
         output.whole_table(("RULE", "", "BECAUSE"), rows)
         output.line()
-    output.line(f"{reference} stays." if goes is None else f"{reference} goes, by the rule {goes}.")
+    output.line(f"{reference} stays." if goes is None else f"{reference} goes, by the rule {goes!r}.")
 
 
 COMMAND = policy

@@ -84,7 +84,7 @@ def pull(
     credential = _credential(username, password_stdin)
     Reference.parse(reference)  # before msb is said to pull it
     with open_cache(home, quiet=quiet) as cache, display(quiet) as progress:
-        if cache.kept_by_msb and not quiet:
+        if cache.kept_by_msb and digest is None and not quiet:
             output.line(f"  msb pulls {reference} …", err=True)
         pulled = cache.pull(
             reference,

@@ -131,7 +131,7 @@ def _print_result(result: RestoreResult) -> None:
         for image in result.images
     ]
     if rows:
-        output.table(("REFERENCE", "DIGEST", "HOW", "CERTAINTY", "OUTCOME", "NOTES"), rows)
+        output.whole_table(("REFERENCE", "DIGEST", "HOW", "CERTAINTY", "OUTCOME", "NOTES"), rows)
     if result.others:
         output.line(f"With them came {', '.join(result.others)}: msb loads all images of an archive.")
     if result.lost:

@@ -91,7 +91,7 @@ def policy_of(given: dict[str, Any]) -> PrunePolicy:
 def bound_missed(rule: str | None, missing_bytes: int) -> str:
     """Return the sentence about a bound of the policy file that cannot be kept."""
     lacking = f"all that may go frees {output.size(missing_bytes)} too little"
-    return f"the bound of {rule} in the policy cannot be kept: {lacking}"
+    return f"the bound of {rule!r} in the policy cannot be kept: {lacking}"
 
 
 def policy_option(command: F) -> F:

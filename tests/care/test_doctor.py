@@ -95,7 +95,7 @@ def test_a_lost_vmdk(cache: ImageCache, layout: Layout) -> None:
     layout.vmdk(APP.digest).unlink()
     assert only(cache) == Finding(
         "file-missing",
-        "the VMDK is missing, and an image with a lost VMDK does not start: VMDK missing",
+        "the VMDK is missing, and its image does not start",
         layout.vmdk(APP.digest),
         "vmdk",
         APP.digest,
@@ -203,7 +203,7 @@ def test_an_orphan_and_a_foreign_file(cache: ImageCache, layout: Layout) -> None
         path.write_bytes(b"x" * 2048)
     found = {each.path: each for each in cache.doctor()}
     assert (found[orphan].kind, found[orphan].command) == ("orphan", "msb-cache prune --orphans-only")
-    assert "no image needs it and takes 2.0 KiB" in found[orphan].meaning
+    assert "no image needs it, and it takes 2.0 KiB" in found[orphan].meaning
     assert (found[foreign].kind, found[foreign].command) == ("foreign", None)
     assert not any(each.fixable for each in found.values())
 
@@ -366,7 +366,7 @@ def test_a_nearly_full_disk(cache: ImageCache, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(reserve, "free", lambda layout: room - 1)
     found = only(cache)
     assert (found.kind, found.command) == ("disk-nearly-full", "msb-cache prune")
-    assert "less than 4.0 MiB" in found.meaning
+    assert "and 4.0 MiB should be" in found.meaning
 
 
 def test_a_file_system_without_room_for_files(cache: ImageCache, monkeypatch: pytest.MonkeyPatch) -> None:

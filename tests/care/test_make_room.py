@@ -127,7 +127,7 @@ def test_too_little_may_go(home: Path) -> None:
             cache.pin(f"old{number}:1")
         before = names(cache)
         with pytest.raises(
-            BoundNotKeptError, match=r"^new:1 needs about .* too little for its rule size; nothing"
+            BoundNotKeptError, match=r"^new:1 needs about .* too little for its rule 'size'; nothing"
         ):
             load(cache, built("new", 300 * KIB))
         assert names(cache) == before

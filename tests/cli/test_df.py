@@ -166,7 +166,7 @@ def test_what_the_policy_would_free(home: Path, call: Call) -> None:
     last, err = said('[[rule]]\nname = "size"\nmax-size = 1\ngrace = "0s"', BOUND)
     assert re.fullmatch(rf"By policy:    [\d.]+ KiB of 1 image, [\d.]+ KiB too little \({path}\)", last)
     assert re.fullmatch(
-        r"the bound of size in the policy cannot be kept: all that may go frees [\d.]+ KiB too little",
+        r"the bound of 'size' in the policy cannot be kept: all that may go frees [\d.]+ KiB too little",
         sentence(err),
     )
     found = call("df", "--format", "json").json["policy"]

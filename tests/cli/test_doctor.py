@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
+
+import pytest
 
 from msb_cache import ImageCache
 from msb_cache.artifacts.layout import Layout
+from msb_cache.cli.doctor import _about
 from tests.cli.support import APP, FAILED, TOOL, USAGE, Call, written
 from tests.logs import digest
 
@@ -43,10 +48,10 @@ def test_what_is_wrong_and_mended(call: Call, tmp_path: Path) -> None:
     assert done.code == FAILED
     name = f"cache/vmdk/sha256_{APP.digest[7:]}.vmdk"
     assert f"  ✗ file-missing  {name}  app:latest and 1 more\n" in done.out
-    assert "does not start: VMDK missing\n      `msb-cache doctor --fix`\n" in done.out
-    assert done.err == "2 things are wrong; `msb-cache doctor --fix` mends 1.\n"
+    assert f"its image does not start\n      `msb-cache --home {layout.home} doctor --fix`\n" in done.out
+    assert done.err == f"2 things are wrong; `msb-cache --home {layout.home} doctor --fix` mends 1.\n"
     done = call("--home", layout.home, "doctor", "--fix")
-    assert done.code == FAILED  # something is left
+    assert (done.code, done.err) == (FAILED, "1 thing is still wrong.\n")
     assert f"  ✓ file-missing  {name}  app:latest and 1 more\n      mended\n" in done.out
     assert "✗ orphan" in done.out
     orphan.unlink()
@@ -61,12 +66,12 @@ def test_fields(call: Call, tmp_path: Path) -> None:
     (finding,) = found["findings"]
     assert finding == {
         "kind": "file-missing",
-        "meaning": "the VMDK is missing, and an image with a lost VMDK does not start: VMDK missing",
+        "meaning": "the VMDK is missing, and its image does not start",
         "path": str(layout.vmdk(APP.digest)),
         "artifact": "vmdk",
         "subject": APP.digest,
         "images": ["app:latest", "app:1"],
-        "command": "msb-cache doctor --fix",
+        "command": f"msb-cache --home {layout.home} doctor --fix",
         "fixable": True,
         "needs_pull": False,
     }
@@ -93,3 +98,31 @@ def test_what_is_refused(call: Call, tmp_path: Path) -> None:
         assert call("--home", tmp_path, "doctor", *options).code == USAGE
     done = call("--home", tmp_path, "doctor", "--fix", "--pull", "--ca-certs", tmp_path / "none")
     assert done.code == USAGE
+
+
+@pytest.mark.parametrize(
+    ("command", "typed"),
+    [
+        ("msb-cache doctor --fix", "msb-cache --home '/a b' doctor --fix"),
+        ("msb image prune", "MSB_HOME='/a b' msb image prune"),
+        ("rm /x; msb load -i /y.tar", "export MSB_HOME='/a b'; rm /x; msb load -i /y.tar"),
+        ("chown -h root /x", "chown -h root /x"),
+        (None, None),
+    ],
+)
+def test_commands_are_about_the_home_that_was_named(command: str | None, typed: str | None) -> None:
+    assert _about("/a b", command) == typed
+
+
+def test_a_disk_that_refuses_is_said_in_words(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = home_with(tmp_path)
+    layout.vmdk(APP.digest).unlink()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "/home/lock")
+
+    monkeypatch.setattr("msb_cache.engines.own.engine.OwnEngine.mend", refuse)
+    done = call("--home", layout.home, "doctor", "--fix")
+    assert "      not mended: /home/lock: Read-only file system\n" in done.out

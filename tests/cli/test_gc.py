@@ -118,7 +118,7 @@ class TestOnce:
         call("pin", TOOL.digest)
         done = call("gc", "--format", "json")
         assert done.code == 5
-        assert "the bound of room in the policy cannot be kept" in sentence(done.err)
+        assert "the bound of 'room' in the policy cannot be kept" in sentence(done.err)
         assert done.json["bytes_missing"] > 0
         assert done.json["image_refs_removed"] == 2
 

@@ -340,7 +340,7 @@ class TestMakingRoom:
         (home / "cache-policy.toml").write_text(text)
         done = call("load", written(tmp_path / "tool.tar", TOOL), "--make-room")
         assert done.code == 5
-        assert "too little for its rule size; nothing was deleted or added" in sentence(done.err)
+        assert "too little for its rule 'size'; nothing was deleted or added" in sentence(done.err)
         (home / "cache-policy.toml").write_text(text.replace("50KiB", "150KiB"))
         done = call("load", tmp_path / "tool.tar", "--make-room")
         assert done.code == 0

@@ -184,3 +184,12 @@ def test_a_narrow_table_still_shows_the_beginning_of_a_digest() -> None:
     assert cut(f"sha256:{'0123456789abcdef' * 4}") == "0123456789"
     assert cut("example.org/team/tool:2") == "examp…ol:2"
     assert cut("x:1") == "x:1"
+
+
+def test_a_last_column_without_room_stands_below_and_whole(
+    terminal: Callable[[int], None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal(20)
+    monkeypatch.setenv("NO_COLOR", "1")
+    output.whole_table(("NAME", "NOTES"), [("a:1", "why it is not here"), ("b:1", "")])
+    assert capsys.readouterr().out == "NAME\n    NOTES\na:1\n    why it is not here\nb:1\n"

@@ -95,5 +95,5 @@ def test_one_image(home: Path, call: Call) -> None:
     assert found["rules"] == [
         {"name": "rule-1", "deletes": True, "rule": "due", "because": "idle under a minute"}
     ]
-    assert call("policy", "test", "app:1").lines[-1] == "app:1 goes, by the rule rule-1."
+    assert call("policy", "test", "app:1").lines[-1] == "app:1 goes, by the rule 'rule-1'."
     assert call("policy", "test", "none:1").code == NOT_FOUND

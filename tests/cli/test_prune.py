@@ -191,7 +191,7 @@ class TestPolicy:
         (home / "cache-policy.toml").write_text('[[rule]]\nname = "size"\nmax-size = 1\ngrace = "0s"\n')
         done = call("prune", "-y", "-q", "--policy")
         assert (done.code, done.out) == (BOUND, "")
-        assert sentence(done.err).startswith("the bound of size in the policy cannot be kept: all that may")
+        assert sentence(done.err).startswith("the bound of 'size' in the policy cannot be kept: all that may")
         assert sorted(call("list", "-q").lines) == ["app:1", "app:latest"]
         assert call("prune", "-n", "--policy").code == BOUND
 

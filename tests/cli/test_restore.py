@@ -102,7 +102,7 @@ def test_what_does_not_come_back(
     own_home: Path, call: Call, server: RegistryServer, operation: str, tmp_path: Path
 ) -> None:
     (tmp_path / "tool.tar").unlink()
-    server.on("manifests", lambda handler, content: handler.reply(404), always=True)
+    server.on("manifests", lambda handler, content: handler.reply(404, b"{}", {}), always=True)
     done = call("restore", operation)
     assert done.code == FAILED
     assert f"✗ Failed     {server.host}/team/app:1: " in done.err

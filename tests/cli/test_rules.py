@@ -69,7 +69,7 @@ WRONG = {
     "--keep-last two": "Invalid value for '--keep-last'",
     "--keep-last-by size": "Invalid value for '--keep-last-by'",
     "--max-size 5x": "'5x' is no size",
-    "--min-free 200%": "'200%' is more than all",
+    "--min-free 200%": "'200%' is more than 100%",
     "--max-delete -1": "'-1' is no number of images",
     "--filter a=b": "'a=b' is no filter",
     "--filter label": "'label' is no filter",

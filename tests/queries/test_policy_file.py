@@ -116,6 +116,7 @@ WRONG = [
         'line 1: max-delete: it takes a number, or a share in quotes; write max-delete = "50%"',
     ),
     ("maxdelete = 1", "line 1: maxdelete: there is no such key; did you mean max-delete?"),
+    ("\n[[rules]]\nname = 'a'", "line 2: rules: there is no such key; did you mean rule?"),
     ("zzz = 1", "line 1: zzz: there is no such key; there are max-delete, keep, rule, watermarks"),
     (
         "max-delete = 1.5",
@@ -125,7 +126,7 @@ WRONG = [
         "max-delete = true",
         'line 1: max-delete: it takes a number, or a share in quotes; write max-delete = "50%"',
     ),
-    ('max-delete = "200%"', "line 1: max-delete: '200%' is more than all"),
+    ('max-delete = "200%"', "line 1: max-delete: '200%' is more than 100%"),
     ("max-delete = -1", "line 1: max-delete: '-1' is no number of images and no share; write 100 or 50%"),
     ("rule = 3", "line 1: rule: it takes a list of tables; write [[rule]]"),
     ("[rule]\nunused-for = '3d'", "line 1: rule: it takes a list of tables; write [[rule]]"),
@@ -147,7 +148,7 @@ WRONG = [
     ),
     ("[[rule]]\nunused-for = 'soon'", "line 2: unused-for: 'soon' is no duration"),
     ("[[rule]]\nunused-for = '3d'\n\n[[rule]]\nolder-than = '1x'", "line 5: older-than: '1x' is no duration"),
-    ("[[rule]]\nkeep-last = 0", "line 2: keep-last: '0' is no value of keep-last"),
+    ("[[rule]]\nkeep-last = 0", "line 2: keep-last: '0' keeps none"),
     ("[[rule]]\nkeep-last = true", "line 2: keep-last: it takes a number; write keep-last = 2"),
     ("[[rule]]\nunused-for = '1d'\nkeep-last-by = 'pulled'", "line 3: keep-last-by: keep-last-by says what"),
     ("[[rule]]\nkeep-last = 1\nkeep-last-by = 'size'", "line 3: keep-last-by: 'size' is no way to count"),
@@ -173,7 +174,7 @@ WRONG = [
         "line 1: unused: there is no such key; did you mean unused-for?",
     ),
     ("[watermarks]\nhigh = '85%'", 'line 1: watermarks: it takes both, such as high = "85%" and low = "80%"'),
-    ("[watermarks]\nhigh = '80%'\nlow = '80%'", "line 3: low: low is '80%', and has to be less than high"),
+    ("[watermarks]\nhigh = '80%'\nlow = '80%'", "line 3: low: '80%' is not less than high, which is '80%'"),
     ("[watermarks]\nhigh = '80%'\nlow = '1k'", "line 3: low: high and low are both sizes of the cache"),
     ('"\\u001b[31m" = 1', "line 1: '\\x1b[31m': there is no such key"),
 ]
@@ -343,7 +344,7 @@ def test_the_first_mistake_is_the_error_and_the_others_are_counted(tmp_path: Pat
         policy_file.read(path)
     assert str(raised.value) == (
         f"{path}: line 1: a: there is no such key; there are max-delete, keep, rule, watermarks "
-        "(and 2 more mistakes)"
+        f"(and 2 more mistakes; `msb-cache policy check {path}` lists them)"
     )
 
 

@@ -272,7 +272,7 @@ class _Doctor:
     def _more(self, problem: DiskProblem) -> Finding:
         """Return the finding about what the index does not name."""
         path, kind = problem.path, problem.kind
-        takes = "" if problem.found_bytes is None else f" and takes {size(problem.found_bytes)}"
+        takes = "" if problem.found_bytes is None else f", and it takes {size(problem.found_bytes)}"
         if problem.leftover is not None:
             meaning = f"{problem.leftover.because}; no image needs it{takes}"
             return _fixed("leftover", meaning, path, artifact=kind, subject=problem.leftover.subject)
@@ -378,8 +378,8 @@ class _Doctor:
         prune = "msb-cache prune"
         if room < least:
             meaning = (
-                f"only {size(room)} are free where the log is, and less than {size(least)} is little for it: "
-                "once it is full, nothing more is recorded, and so nothing pulled"
+                f"only {size(room)} are free where the log is, and {size(least)} should be: "
+                "once the disk is full, nothing more is recorded, and so nothing is pulled"
             )
             yield Finding("disk-nearly-full", meaning, layout.db, command=prune)
         elif found.f_files and found.f_favail < NEARLY_FULL_FILES:
@@ -461,16 +461,16 @@ class _Remedies:
         if _is_folder(problem.path):
             return f"mv {path} {path}.aside", False, False
         image = self._shown(problem.references[0]) if problem.references else None
+        rid = "" if problem.problem == "missing" else f"rm {path}; "
         if problem.kind in FLAT:
-            again = None if image is None else f"rm {path}; msb pull --materialize flat {image}"
-            return again, False, False
+            return None if image is None else f"{rid}msb pull --materialize flat {image}", False, False
         if not self._by_msb and self._is_made_here(problem):
             return FIX, True, False
         registry, archive = self._came_from(problem)
         if registry and (image or not self._by_msb):
             return PULL, True, True
         if archive is not None:
-            load = f"rm {path}; msb load -i" if self._by_msb else "msb-cache load -i"
+            load = f"{rid}msb load -i" if self._by_msb else "msb-cache load -i"
             return f"{load} {'ARCHIVE' if archive == 'stdin' else quoted(archive)}", False, False
         again = "msb pull --force" if self._by_msb else "msb-cache pull --force"
         return None if image is None else f"{again} {image}", False, False
@@ -526,10 +526,7 @@ def _meaning(problem: DiskProblem) -> str:
         what = "is missing, and a folder lies in its place"
     if problem.detail:
         what = f"{what} ({problem.detail})"
-    consequence = _CONSEQUENCES[problem.kind]
-    if (problem.kind, problem.problem) == ("vmdk", "missing"):
-        consequence = "an image with a lost VMDK does not start: VMDK missing"
-    return f"{name} {what}, and {consequence}"
+    return f"{name} {what}, and {_CONSEQUENCES[problem.kind]}"
 
 
 def _lies_about(finding: Finding) -> bool:

@@ -114,7 +114,7 @@ FAMILIES = (
     Family(
         "file_bytes",
         "gauge",
-        "How long the files of the index were when they came, by kind; flat roots by what they take now.",
+        "Bytes of the files of the index when they came, by kind; of flat roots, what they take now.",
         _bytes,
         ("kind",),
         "bytes",
@@ -129,14 +129,14 @@ FAMILIES = (
     Family(
         "reclaimable_bytes",
         "gauge",
-        "How long the files were that `prune` without rules would delete now, by kind.",
+        "Bytes of the files that `prune` without rules would delete now, by kind.",
         lambda m: [((each.kind,), each.reclaimable_bytes) for each in m.files],
         ("kind",),
         "bytes",
     ),
     Family("holders", "gauge", "What holds an image, by kind.", lambda m: _by(m.holders), ("kind",)),
-    Family("running", "gauge", "Boots from an image that last.", lambda m: _one(m.running)),
-    Family("pins", "gauge", "Pins that last.", lambda m: _one(m.pins)),
+    Family("running", "gauge", "Boots from an image that have not ended.", lambda m: _one(m.running)),
+    Family("pins", "gauge", "Pins that have not ended.", lambda m: _one(m.pins)),
     Family(
         "last_prune_timestamp_seconds",
         "gauge",
@@ -154,7 +154,7 @@ FAMILIES = (
     Family(
         "last_prune_freed_bytes",
         "gauge",
-        "How long the files were that the last prune deleted.",
+        "Bytes of the files that the last prune deleted.",
         _of_last_prune(lambda last: last.freed_bytes),
         unit="bytes",
     ),

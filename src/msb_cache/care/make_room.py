@@ -89,7 +89,7 @@ def _refused(what: str, takes: Takes, shown: Preview, *, staged: bool) -> str:
     plan = shown.plan
     came = f"{what} takes more than was expected" if staged else f"{what} needs about {size(takes.peak)}"
     free = f"{size(shown.files.free_bytes)} are free, and " if plan.short_of is None else ""
-    by = "" if plan.short_of is None else f" for its rule {plan.short_of}"
+    by = "" if plan.short_of is None else f" for its rule {plan.short_of!r}"
     lets = (
         f"{free}what the policy lets go, {size(shown.freed_bytes)}, is {size(plan.shortfall)} too little{by}"
     )

@@ -25,6 +25,7 @@ from msb_cache.retention.plan import Plan
 from msb_cache.retention.room import Files
 from msb_cache.session import Session
 from msb_cache.waiting import Note
+from msb_cache.wording import as_sentence
 
 
 class LeftFinding(Struct, frozen=True):
@@ -105,7 +106,7 @@ class _Steps:
         try:
             return step()
         except (MicrosandboxError, OSError) as error:
-            self.failed.update(dict.fromkeys(kinds, str(error)))
+            self.failed.update(dict.fromkeys(kinds, as_sentence(error)))
             return None
 
 

@@ -6,7 +6,6 @@ the log back to a backup, which is ``audit.restore``.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -32,6 +31,7 @@ from msb_cache.queries.resolve import as_typed, seen
 from msb_cache.queries.restore_plan import LostFile, Restoration, Way, chosen, restore_plan
 from msb_cache.session import Session
 from msb_cache.waiting import Note
+from msb_cache.wording import as_sentence
 
 Outcome = Literal["planned", "restored", "failed", "here", "guess", "none"]
 
@@ -248,7 +248,7 @@ class _Adding:
                 changed = f"{way.place} has changed: " if way.how == "load" else ""
                 found = {index: _failed(image, f"{changed}{error}") for index, image in group.items()}
             except (MicrosandboxError, OSError) as error:
-                found = {index: _failed(image, _said(error)) for index, image in group.items()}
+                found = {index: _failed(image, as_sentence(error)) for index, image in group.items()}
             yield from found.items()
 
     def others(self, todo: dict[int, Restoration]) -> tuple[str, ...]:
@@ -297,7 +297,9 @@ class _Adding:
         try:
             means = self._means(parsed)
         except (MicrosandboxError, OSError) as error:
-            return f"what {reference} means by now cannot be found out, so it stays away: {_said(error)}"
+            return (
+                f"what {reference} means by now cannot be found out, so it stays away: {as_sentence(error)}"
+            )
         if means != digest:
             return f"{reference} means {means} by now, so it stays away"
         found = self._pull(reference, None)
@@ -408,12 +410,6 @@ def _names(image: Restoration) -> Iterator[str]:
     if image.reference is not None:
         yield image.reference
     yield _way(image).name
-
-
-def _said(error: MicrosandboxError | OSError) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
 
 
 def _failed(image: Restoration, reason: str) -> RestoredImage:

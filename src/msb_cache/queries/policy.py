@@ -82,7 +82,7 @@ def rule_of(policy: PrunePolicy, now_ns: int) -> Rules:
             raise InvalidConfigError(f"{name} is a list of texts, and not {shown(repr(texts))}")
     last = policy.keep_last
     if last is not None and (type(last) is not int or not 1 <= last <= _MOST):
-        raise InvalidConfigError(f"{shown(str(last))} is no value of keep-last; give a number from 1 on")
+        raise InvalidConfigError(f"{shown(str(last))} keeps none; give a number from 1 on")
     if policy.keep_last_by not in get_args(By):
         raise InvalidConfigError(f"{shown(policy.keep_last_by)} is no way to count; use used or pulled")
     if policy.keep_last_by != "used" and policy.keep_last is None:
@@ -121,7 +121,9 @@ def marks_of(marks: Watermarks) -> Rules:
         assert isinstance(low, int) and isinstance(high, int)  # noqa: S101, PT018
         lower, found = low < high, Rules(max_size=low)
     if not lower:
-        raise InvalidConfigError(f"low is {shown(str(marks.low))}, and has to be less than high")
+        raise InvalidConfigError(
+            f"{shown(str(marks.low))} is not less than high, which is {shown(str(marks.high))}"
+        )
     return replace(found, name=WATERMARKS, starts_at=high, best_effort=True)
 
 
@@ -273,7 +275,7 @@ def _share_or(value: str | int, otherwise: Callable[[str | int], int]) -> int | 
     if match is None:
         return otherwise(value)
     if float(match[1]) > 100:
-        raise InvalidConfigError(f"{shown(str(value))} is more than all")
+        raise InvalidConfigError(f"{shown(str(value))} is more than 100%")
     return Share(float(match[1]))
 
 

@@ -39,7 +39,7 @@ from msb_cache.errors import InvalidConfigError, InvalidReferenceError
 from msb_cache.oci.digest import shown
 from msb_cache.queries.policy import limit_of, marks_of, rule_of
 from msb_cache.retention.policy import WATERMARKS, CachePolicy, NamedRule, PrunePolicy, Watermarks
-from msb_cache.wording import plural
+from msb_cache.wording import plural, quoted
 
 _LARGEST = 64 * 1024
 _MOST_RULES = 100
@@ -174,8 +174,9 @@ def read(path: str) -> CachePolicy:
     text = text_of(path)
     policy, mistakes = parse(text, os.path.abspath(path))
     if mistakes:
-        more = f" (and {plural(len(mistakes) - 1, 'more mistake')})" if len(mistakes) > 1 else ""
-        raise InvalidConfigError(f"{path}: {mistakes[0]}{more}")
+        more = plural(len(mistakes) - 1, "more mistake")
+        listed = f" (and {more}; `msb-cache policy check {quoted(path)}` lists them)"
+        raise InvalidConfigError(f"{path}: {mistakes[0]}{listed if len(mistakes) > 1 else ''}")
     return policy
 
 
@@ -192,7 +193,7 @@ def text_of(path: str) -> str:
         raise InvalidConfigError(f"{path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise InvalidConfigError(f"{path}: line {line}: it is no UTF-8") from None
+        raise InvalidConfigError(f"{path}: line {line}: it is no UTF-8; save it as that") from None
     if len(data) > _LARGEST:
         raise InvalidConfigError(f"{path} is longer than {_LARGEST // 1024} KiB, so it is no policy")
     return text
@@ -336,6 +337,8 @@ class _Reader:
         if self._lines is None:
             self._lines = dict(_lines(self._text))
         while at and at not in self._lines:
+            if (*at, 0) in self._lines:  # a list of tables, which begins with the first of them
+                return self._lines[*at, 0]
             at = at[:-1]
         return self._lines.get(at)
 

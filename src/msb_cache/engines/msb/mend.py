@@ -20,7 +20,7 @@ from msb_cache.msb.sync import sync
 from msb_cache.oci.reference import Reference
 from msb_cache.projections import digests, images
 from msb_cache.projections.digests import Artifact
-from msb_cache.wording import short
+from msb_cache.wording import as_sentence, short
 
 
 def mend(ledger: Ledger, request: MendRequest) -> Mending:
@@ -61,7 +61,7 @@ def _mend(
             try:
                 _pull(ledger, request, digest, name)
             except (MicrosandboxError, OSError) as error:
-                why = str(error)
+                why = as_sentence(error)
             else:
                 why = "msb has pulled its image, and did not write it anew: delete the file, and try again"
                 break

@@ -45,7 +45,7 @@ from msb_cache.oci.reference import Reference
 from msb_cache.projections import digests, images
 from msb_cache.projections.digests import Artifact
 from msb_cache.projections.rows import DigestRow
-from msb_cache.wording import short
+from msb_cache.wording import as_sentence, short
 
 _AT_ONCE = 50
 """Manifests whose files are made anew together: each has two, and the locks of its layers are held."""
@@ -115,7 +115,7 @@ class _Mend:
                         self._make([digest])
                     except (MicrosandboxError, OSError) as error:
                         made = [each for each in self._of_manifest(digest) if each[0] != "layer"]
-                        self.why_not |= dict.fromkeys(made, str(error))
+                        self.why_not |= dict.fromkeys(made, as_sentence(error))
 
     def _make(self, wanted: Sequence[str]) -> None:
         ledger, layout = self._ledger, self._ledger.layout
@@ -347,7 +347,7 @@ class _Mend:
             try:
                 self._fetch(digest, reference)
             except (MicrosandboxError, OSError) as error:
-                why = str(error)
+                why = as_sentence(error)
             else:
                 return
         for artifact in self._of_manifest(digest):
