@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +62,21 @@ def test_what_it_cannot_write_is_no_mistake_of_the_program(capfd: pytest.Capture
     with pytest.raises(DiedError, match="exit code 1: Broken pipe"):
         in_child(work, int, never)
     assert capfd.readouterr().err == ""
+
+
+def test_one_whose_parent_was_killed_ends_without_a_word() -> None:
+    work = "lambda stopped: time.sleep(1) or print('done', flush=True)"
+    source = f"import time\nfrom msb_cache.care.apart import in_child\nin_child({work}, None, lambda: False)"
+    with subprocess.Popen(
+        [sys.executable, "-c", source], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as parent:
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+        deadline = time.monotonic() + 20
+        while not children.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        parent.kill()
+        assert parent.communicate(timeout=20) == ("done\n", "")  # when the child has ended, too
 
 
 @contextmanager

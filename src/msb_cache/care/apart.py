@@ -92,7 +92,7 @@ def _be_child(work: Callable[[Stopped], T], writing: int, stopped: Stopped) -> N
             _flush()
         except OSError as error:  # such as of stdout, whose reader has gone: no mistake of the program
             said, ended = as_sentence(error).encode(errors="backslashreplace"), 1
-        with os.fdopen(writing, "wb") as pipe:
+        with suppress(BrokenPipeError), os.fdopen(writing, "wb") as pipe:  # the parent was killed meanwhile
             pipe.write(said)
         code = ended
     except BaseException:
