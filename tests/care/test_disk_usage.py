@@ -23,7 +23,6 @@ from tests.engines.support import refusing
 from tests.flatroots import add, document, put
 from tests.imagebuilder import file, image, layer
 from tests.logs import digest
-from tests.moving import settle
 from tests.msbhome import MsbHome
 
 BIG = image([layer([file("big", os.urandom(300_000))])], "big:1")
@@ -83,18 +82,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number, each in enumerate((APP, TOOL, BIG)):
             cache.load(written(folder / f"{number}.tar", each))
     return folder / "home"
-
-
-@pytest.fixture
-def home(own_home: Path, template: Path) -> Path:
-    shutil.copytree(template, own_home)
-    settle(own_home)
-    return own_home
-
-
-@pytest.fixture
-def layout(home: Path) -> Layout:
-    return Layout(home)
 
 
 class TestImages:

@@ -27,7 +27,6 @@ from tests.cli.support import APP, TOOL, written
 from tests.engines.interrupting import in_a_child, killing_at
 from tests.flatroots import add, put
 from tests.logs import digest
-from tests.moving import settle
 from tests.msbhome import MsbHome
 from tests.registry_server import RegistryServer
 
@@ -44,18 +43,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number, each in enumerate((APP, TOOL)):
             cache.load(written(folder / f"{number}.tar", each))
     return folder / "home"
-
-
-@pytest.fixture
-def home(own_home: Path, template: Path) -> Path:
-    shutil.copytree(template, own_home)
-    settle(own_home)
-    return own_home
-
-
-@pytest.fixture
-def layout(home: Path) -> Layout:
-    return Layout(home)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +28,6 @@ from msb_cache.projections.state import load_to_judge
 from tests.cli.support import APP, TOOL, fingerprint, written
 from tests.flatroots import add
 from tests.logs import PYTHON, digest, manifest_added, pulled
-from tests.moving import settle
 from tests.msbhome import MsbHome
 
 NS = 10**9
@@ -56,13 +54,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number, each in enumerate((APP, TOOL)):
             cache.load(written(folder / f"{number}.tar", each))
     return folder / "home"
-
-
-@pytest.fixture
-def home(own_home: Path, template: Path) -> Path:
-    shutil.copytree(template, own_home)
-    settle(own_home)
-    return own_home
 
 
 def deleted(found: CacheMetrics) -> dict[tuple[str, str], int]:

@@ -61,11 +61,6 @@ def home(own_home: Path, template: Path) -> Path:
 
 
 @pytest.fixture
-def layout(home: Path) -> Layout:
-    return Layout(home)
-
-
-@pytest.fixture
 def cache(home: Path) -> Iterator[ImageCache]:
     with ImageCache(home) as opened:
         yield opened
