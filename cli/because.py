@@ -42,6 +42,7 @@ def because_of(
     by: Sequence[str],
     more: int = 0,
     repository: str | None,
+    named: bool = True,
 ) -> str:
     """Return why a rule decided so, in words; arguments as for ``Reason`` and ``because``."""
     reason = Reason(
@@ -56,14 +57,20 @@ def because_of(
         repository,
         looked_at.policy_rule,
     )
-    return because(reason, policy)
+    return because(reason, policy, named=named)
 
 
-def because(reason: Reason, policy: Mapping[str, Any]) -> str:
-    """Return a reason in words; ``policy`` is as it was given. By a file, the rule's name comes first."""
+def because(reason: Reason, policy: Mapping[str, Any], *, named: bool = True) -> str:
+    """Return a reason in words.
+
+    Args:
+        reason: the reason.
+        policy: as it was given.
+        named: of a policy file, the rule's name comes first.
+    """
     name = reason.policy_rule
     said = _because(reason, policy if name is None else _rule(policy, name))
-    return said if name is None or reason.rule in _OF_NO_RULE else f"{name}: {said}"
+    return said if name is None or not named or reason.rule in _OF_NO_RULE else f"{name}: {said}"
 
 
 _OF_NO_RULE = ("held", "running", "pinned", "protected", "unknown", "shared", "msb-only")

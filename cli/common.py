@@ -126,7 +126,7 @@ def fetching_options(command: F) -> F:
             "--ca-certs",
             metavar="PEM",
             type=PATH,
-            callback=_a_file,
+            callback=a_file,
             help="Trust these authorities too.",
         ),
         click.option(
@@ -144,11 +144,12 @@ def fetching_options(command: F) -> F:
     return command
 
 
-def _a_file(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Path | None:
+def a_file(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Path | None:
+    """Return the path of a file that an option names; a click callback."""
     from pathlib import Path  # a list of images names none
 
     if text is not None and not Path(text).is_file():
-        raise click.BadParameter(f"{text} is no file", param_hint="--ca-certs")
+        raise click.BadParameter(f"{text} is no file", param_hint=parameter.opts[0])
     return None if text is None else Path(text)
 
 

@@ -29,7 +29,7 @@ def print_considered(images: Sequence[ImageVerdict], policy: Mapping[str, Any], 
                 "-" if each.idle_ns is None else duration(each.idle_ns),
                 output.size(each.size_bytes),
                 output.size(each.freed_bytes) if each.goes else "-",
-                _because(each, policy),
+                considered_because(each, policy),
             )
             for each in images
         ],
@@ -47,7 +47,7 @@ def considered_fields(images: Sequence[ImageVerdict], policy: Mapping[str, Any])
             "deletes": each.goes,
             "rule": each.rule,
             "policy_rule": each.policy_rule,
-            "because": _because(each, policy),
+            "because": considered_because(each, policy),
             "by": list(each.by),
             "idle_ns": each.idle_ns,
             "age_ns": each.age_ns,
@@ -73,7 +73,8 @@ def _name(each: ImageVerdict) -> str:
     )
 
 
-def _because(each: ImageVerdict, policy: Mapping[str, Any]) -> str:
+def considered_because(each: ImageVerdict, policy: Mapping[str, Any], *, named: bool = True) -> str:
+    """Return why an image goes or stays, in words; ``named``: by a file, the rule's name comes first."""
     return because_of(
         each,
         policy,
@@ -81,4 +82,5 @@ def _because(each: ImageVerdict, policy: Mapping[str, Any]) -> str:
         by=each.by[:_NAMED],
         more=max(0, len(each.by) - _NAMED),
         repository=shown_repository(each.reference),
+        named=named,
     )

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import examples, format_option, note, open_cache, quiet_option
+from msb_cache.cli.common import PATH, a_file, examples, format_option, note, open_cache, quiet_option
 from msb_cache.cli.progress import display
 from msb_cache.oci.registry.options import RegistryOptions
 from msb_cache.wording import quoted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from msb_cache import ImageCache
     from msb_cache.care.doctor import Finding
     from msb_cache.care.repair import RepairReport
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 @click.option(
     "--ca-certs",
     metavar="PEM",
-    type=click.Path(path_type=Path),
+    type=PATH,
+    callback=a_file,
     help="With --pull: trust these authorities too.",
 )
 @format_option
@@ -56,8 +58,6 @@ def doctor(
         raise click.UsageError("--pull says how --fix mends; give both")
     if (insecure or ca_certs is not None) and not pull:
         raise click.UsageError("--insecure and --ca-certs say how --pull reaches registries")
-    if ca_certs is not None and not ca_certs.is_file():
-        raise click.BadParameter(f"{ca_certs} is no file", param_hint="--ca-certs")
     with open_cache(home, quiet=quiet) as cache:
         where = str(cache.home)
         if not fix:

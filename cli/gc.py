@@ -18,7 +18,7 @@ from msb_cache.cli.common import (
     staying_logger,
     stopping,
 )
-from msb_cache.cli.considered import considered_fields
+from msb_cache.cli.considered import considered_because, considered_fields
 from msb_cache.cli.deletions import failures
 from msb_cache.cli.main import EXIT_BOUND
 from msb_cache.cli.prune import print_report, show
@@ -152,16 +152,16 @@ class _Log:
 
     def run(self, run: GcRun) -> None:
         """Log what one run did; also as a line of JSON on stdout, if that is wanted."""
-        images = considered_fields(run.images, run.policy)
+        fields = _fields(run)
         if self._as_json:
-            output.json_line(_fields(run))
-        for each in images:
+            output.json_line(fields)
+        for image, each in zip(run.images, fields["images"], strict=True):
             self._log.info(
                 "gc.image",
                 image=each["reference"],
                 digest=output.short(each["digest"]),
                 rule=each["policy_rule"],
-                because=each["because"].removeprefix(f"{each['policy_rule']}: "),
+                because=considered_because(image, run.policy, named=False),
                 bytes=each["freed_bytes"],
             )
         if run.error is not None:
@@ -173,7 +173,7 @@ class _Log:
             (self._log.info if whole else self._log.warning)(
                 "gc.run",
                 operation=run.report.operation,
-                images=len(images),
+                images=len(run.images),
                 bytes=(run.report.bytes_reclaimed or 0) + run.report.flat_bytes_reclaimed,
                 outcome=run.outcome,
                 seconds=round(run.seconds, 3),

@@ -116,14 +116,14 @@ def _because(each: RuleVerdict, policy: Mapping[str, Any]) -> str:
     if each.verdict is None:
         return "it is not selected"
     is_digest = each.verdict.subject.startswith("sha256:")
-    said = because_of(
+    return because_of(
         each.verdict,
         policy,
         goes=each.goes,
         by=each.verdict.by,
         repository=None if is_digest else shown_repository(each.verdict.subject),
+        named=False,
     )
-    return said.removeprefix(f"{each.rule}: ")
 
 
 def _fields(each: RuleVerdict, because: str) -> dict[str, Any]:

@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from msgspec import Struct
 
 from msb_cache.audit.verify import rebuild
 from msb_cache.care.doctor import EVIDENCE, Finding, diagnose
-from msb_cache.engines.decision import Planner
+from msb_cache.engines.decision import NO_IMAGE
 from msb_cache.engines.engine import Mending, MendRequest, Progress, Wrong
 from msb_cache.errors import MicrosandboxError
 from msb_cache.oci.registry.options import RegistryOptions
-from msb_cache.projections.state import IndexState
-from msb_cache.retention.plan import Plan
-from msb_cache.retention.room import Files
 from msb_cache.session import Session
 from msb_cache.waiting import Note
 from msb_cache.wording import as_sentence
@@ -62,8 +58,7 @@ def repair(
     began = time.monotonic_ns()
     found = diagnose(session)
     kinds = {finding.kind for finding in found if finding.fixable}
-    evidence = [finding for finding in found if finding.kind in EVIDENCE]
-    if evidence:
+    if any(finding.kind in EVIDENCE for finding in found):
         why = "the log is not what it was, so nothing is written to it"
         return RepairReport((), tuple(LeftFinding(each, why if each.fixable else None) for each in found))
     if not kinds:
@@ -121,11 +116,7 @@ def _wrong(found: Sequence[Finding]) -> list[Wrong]:
 
 def _retry(session: Session) -> None:
     """Let a deletion of nothing else take up what earlier ones had to leave."""
-    session.engine().delete(Planner(_nothing), kind="prune", policy={"rule": "leftovers"})
-
-
-def _nothing(state: IndexState, shown: Plan | None, files: Files) -> Plan:
-    return Plan(naming=state.naming)
+    session.engine().delete(NO_IMAGE, kind="prune", policy={"rule": "leftovers"})
 
 
 def _tidy(session: Session) -> None:
@@ -147,9 +138,7 @@ def _report(
     def why(finding: Finding) -> str | None:
         if finding.identity not in tried:
             return None
-        said = None
-        with suppress(KeyError):
-            said = mending.why_not[finding.artifact or "", finding.subject or ""]
+        said = mending.why_not.get((finding.artifact or "", finding.subject or ""))
         return said or failed.get(finding.kind)
 
     return RepairReport(

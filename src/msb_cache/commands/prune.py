@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from msb_cache.commands import reports
-from msb_cache.engines.decision import Confirm, Planner, Preview, Report
+from msb_cache.engines.decision import NO_IMAGE, Confirm, Planner, Preview, Report
 from msb_cache.errors import BoundNotKeptError, InvalidConfigError
 from msb_cache.models import ImagePruneReport
 from msb_cache.projections.state import Coming, IndexState
@@ -64,9 +64,7 @@ class Prune:
             raise InvalidConfigError("orphans-only takes no image, so it goes with no rule and no limit")
         self._limit = limit_of(policy)
         by_rules = isinstance(policy, CachePolicy) or policy.has_rules
-        self._planner = (
-            Planner(_nothing) if orphans_only else planner(self._rules if by_rules else None, making_room)
-        )
+        self._planner = NO_IMAGE if orphans_only else planner(self._rules if by_rules else None, making_room)
         self.policy: dict[str, Any] = {"rule": "policy" if by_rules else "unused", **policy.recorded()}
         """What the log keeps of it."""
         self._making_room = making_room
@@ -163,10 +161,6 @@ def planner(several: Sequence[Rules] | None, making_room: MakingRoom | None = No
 
 def _unused(state: IndexState, shown: Plan | None, files: Files) -> Plan:
     return plan_prune(state, shown=shown)
-
-
-def _nothing(state: IndexState, shown: Plan | None, files: Files) -> Plan:
-    return Plan(naming=state.naming)
 
 
 def _check(several: Sequence[Rules], limit: Limit | None, shown: Preview) -> None:

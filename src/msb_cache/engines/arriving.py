@@ -117,8 +117,9 @@ def taken(path: str | os.PathLike[str]) -> int:
         return 0
 
 
-def after_staging(room: MakesRoom, coming: Arriving) -> Callable[[int], None]:
-    """Return what looks at the room again when all files are there, which replace so many bytes."""
+def make_room(room: MakesRoom, coming: Arriving) -> Callable[[int], None]:
+    """Make room; return what looks at it again when all files are there, which replace so many bytes."""
+    room(coming)
     return lambda replaced: room(coming.staged(replaced))
 
 

@@ -52,6 +52,14 @@ class Planner:
         return self.plan(state, shown, files)
 
 
+def _no_image(state: IndexState, shown: Plan | None, files: Files) -> Plan:
+    return Plan(naming=state.naming)
+
+
+NO_IMAGE = Planner(_no_image)
+"""Takes no image: the deletion takes up files that no image needs, and those alone."""
+
+
 class Progress(NamedTuple):
     """How far a deletion is: how many of its artifacts are done with, of how many.
 

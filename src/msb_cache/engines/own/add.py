@@ -32,11 +32,11 @@ from msb_cache.engines.own.staging import (
     Sizes,
     Staged,
     Syncs,
-    awaited,
     last_added,
     measured_anew,
     put_in_place,
     reusable,
+    saying_who,
     sizes_of,
     stage_tree,
     take_back,
@@ -111,10 +111,7 @@ def add(
     durable.make_folder(*layout.own_folders)
     operation.tell([reference for addition in additions for reference in addition.references])
 
-    def waiting(path: Path) -> None:
-        if note is not None:
-            note(awaited(layout, operation, path))
-
+    waiting = saying_who(layout, operation, note)
     wanted = {layer.diff_id for addition in additions for layer in addition.image.layers}
     anew = wanted if reuse is None else set[str]()
     with ExitStack() as locked:

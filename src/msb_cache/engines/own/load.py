@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msb_cache.artifacts.layout import leaving_no_folders
-from msb_cache.engines.arriving import Stage, after_staging, arriving, as_often_as_full
+from msb_cache.engines.arriving import Stage, arriving, as_often_as_full, make_room
 from msb_cache.engines.engine import LoadRequest, Pulled, begun, undone_by
 from msb_cache.engines.own.add import Addition, add, pulled
 from msb_cache.engines.reused import Reused
@@ -45,8 +45,7 @@ def load(ledger: Ledger, request: LoadRequest) -> list[HandleRow]:
                     stage=stage,
                     spooled=archive.spooled_bytes,
                 )
-                room(coming)
-                staged_all = after_staging(room, coming)
+                staged_all = make_room(room, coming)
             return add(
                 ledger,
                 operation,

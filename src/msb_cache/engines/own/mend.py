@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -26,10 +26,10 @@ from msb_cache.engines.own.staging import (
     Layers,
     Staged,
     Syncs,
-    awaited,
     measured_anew,
     put_in_place,
     reusable,
+    saying_who,
     stage_tree,
     take_back,
 )
@@ -124,7 +124,8 @@ class _Mend:
             images_of = self._references(wanted)
             operation.tell([reference for found in images_of.values() for reference in found])
             diff_ids = self._layers(wanted)
-            with LockSet(map(lock_path, self._paths(diff_ids, images_of)), self._waiting(operation)):
+            waiting = saying_who(layout, operation, self._request.note)
+            with LockSet(map(lock_path, self._paths(diff_ids, images_of)), waiting):
                 reached("mend.locked")
                 # Of a manifest that went meanwhile nothing is made, nor for a reference that was moved.
                 diff_ids = self._layers([*diff_ids])
@@ -218,13 +219,6 @@ class _Mend:
         paths = {path for digest in diff_ids for path in (layout.fsmeta(digest), layout.vmdk(digest))}
         paths |= {layout.layer(diff_id) for found in diff_ids.values() for diff_id in found}
         return paths | {layout.metadata(each.canonical) for found in images_of.values() for each in found}
-
-    def _waiting(self, operation: Operation) -> Callable[[Path], None]:
-        def waiting(path: Path) -> None:
-            if self._request.note is not None:
-                self._request.note(awaited(self._ledger.layout, operation, path))
-
-        return waiting
 
     def _stage_metadata(self, digest: str, references: Sequence[Reference], staging: Path) -> list[Staged]:
         """Prepare metadata files that are wrong, where another reference of the manifest has a sound one."""

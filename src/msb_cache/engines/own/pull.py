@@ -12,7 +12,7 @@ from msb_cache.artifacts.compare import fsmeta_difference
 from msb_cache.artifacts.durable import make_folder
 from msb_cache.artifacts.layer import read_layer
 from msb_cache.artifacts.layout import leaving_no_folders
-from msb_cache.engines.arriving import Stage, after_staging, arriving, as_often_as_full
+from msb_cache.engines.arriving import Stage, arriving, as_often_as_full, make_room
 from msb_cache.engines.cached import not_cached, record_cached
 from msb_cache.engines.engine import Progress, Pulled, PullRequest, begun, operation_of, undone_by
 from msb_cache.engines.own.add import Addition, Reuse, Tell, add, pulled
@@ -178,8 +178,7 @@ def _add(
                 anew=request.force,
                 fetched_at_once=request.jobs,
             )
-            room(coming)
-            staged_all = after_staging(room, coming)
+            staged_all = make_room(room, coming)
         return add(
             ledger,
             operation,

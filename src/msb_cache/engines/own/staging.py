@@ -36,6 +36,7 @@ from msb_cache.projections import digests
 from msb_cache.projections import images as projected
 from msb_cache.projections.digests import Artifact
 from msb_cache.projections.rows import DigestRow
+from msb_cache.waiting import Note
 
 
 @dataclass
@@ -115,7 +116,17 @@ class Layers:
         return self._kept.get(diff_id) or read_layer(self._paths[diff_id])
 
 
-def awaited(layout: Layout, operation: Operation, path: Path) -> str:
+def saying_who(layout: Layout, operation: Operation, note: Note | None) -> Callable[[Path], None]:
+    """Return what tells ``note`` for whom an operation waits that wants the lock at a path."""
+
+    def say(path: Path) -> None:
+        if note is not None:
+            note(_awaited(layout, operation, path))
+
+    return say
+
+
+def _awaited(layout: Layout, operation: Operation, path: Path) -> str:
     """Return for which operations is waited. Only the kernel knows who has a lock: these may have it."""
     running = [
         f"operation {other}" + (f" ({', '.join(names)})" if names else "")
