@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from msb_cache.cli import output
+from msb_cache.cli.look import on_terminal as on_terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,11 +103,6 @@ def stopping() -> Iterator[Stop]:
             signal.signal(number, handler)
         if asked() and on_terminal(sys.stderr):
             output.line(err=True)  # behind what the terminal shows of Ctrl-C
-
-
-def on_terminal(stream: IO[str] | None) -> bool:
-    """Return whether a standard stream is a terminal; a closed one is not."""
-    return stream is not None and stream.isatty()
 
 
 def duration_ns(text: str) -> int:

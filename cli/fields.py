@@ -26,6 +26,7 @@ def image_fields(handle: ImageHandle) -> dict[str, Any]:
         "in_use_by": list(handle.in_use_by),
         "in_use_since": output.rfc3339(handle.in_use_since_ns),
         "idle_since": output.rfc3339(handle.idle_since_ns),
+        "held_by": list(handle.held_by),
     }
 
 

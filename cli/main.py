@@ -17,7 +17,7 @@ import click
 
 import msb_cache.cli
 from msb_cache import errors
-from msb_cache.cli import output
+from msb_cache.cli import look, output, pager
 from msb_cache.cli.common import PATH, examples
 from msb_cache.wording import as_sentence
 
@@ -81,12 +81,16 @@ NO_COMMANDS = (
     "event_lines",
     "fields",
     "filters",
+    "formats",
     "leftovers",
     "logging",
+    "look",
     "main",
     "output",
+    "pager",
     "progress",
     "rules",
+    "tables",
 )
 """The modules of this folder that are no commands; each of the others offers its own as ``COMMAND``."""
 
@@ -195,6 +199,7 @@ def _context(ctx: click.Context, parameter: click.Parameter, given: tuple[str, .
     type=click.Choice(["text", "json"]),
     help="How to log.  [default: text; of gc --every and watch, json where stderr is no terminal]",
 )
+@click.option("--no-pager", is_flag=True, help="Do not show long output with a pager.")
 @click.version_option(package_name="msb-cache")
 @click.pass_context
 def cli(
@@ -205,6 +210,7 @@ def cli(
     context: dict[str, str],
     log_level: str | None,
     log_format: str | None,
+    no_pager: bool,
 ) -> None:
     """The image cache of microsandbox, and everything that ever happened to it.
 
@@ -212,8 +218,9 @@ def cli(
     """
     if home is not None and not home:
         raise click.UsageError("--home is empty or no path")
-    if os.environ.get("NO_COLOR"):
-        ctx.color = False
+    ctx.color = look.color()
+    if no_pager:
+        pager.turn_off()
     ctx.obj = home  # the context is looked up by what opens the cache
     if log_level is not None:
         from msb_cache.cli.logging import configure

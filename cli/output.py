@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import click
 
+from msb_cache.cli import look
 from msb_cache.wording import plural as plural
 from msb_cache.wording import short as short
 from msb_cache.wording import size as size
@@ -83,7 +82,7 @@ def _rendered(parts: Iterable[str | Styled]) -> str:
 def error(sentence: str) -> None:
     """Say what went wrong, on stderr."""
     text = _rendered([styled("error:", fg="red", bold=True), f" {sentence}"])
-    click.echo(text, err=True, color=False if os.environ.get("NO_COLOR") else None)
+    click.echo(text, err=True, color=look.color())
 
 
 _WHOLE = (
@@ -106,9 +105,9 @@ def _fit(
     """
     columns = [*zip(header, *rows, strict=True)]
     widths = [max(map(len, column)) for column in columns]
-    if not _on_terminal(sys.stdout):
+    room = look.room()
+    if room is None:
         return widths, None, gap
-    room = _room()
     if sum(widths) + gap * (len(widths) - 1) <= room:
         return widths, None, gap
     for level, narrowest in enumerate(_NARROWEST):
@@ -152,16 +151,6 @@ def _middle_out(width: int) -> Cut:
     return cut
 
 
-def _on_terminal(stream: TextIO | None) -> bool:
-    return stream is not None and stream.isatty()
-
-
-def _room() -> int:
-    import shutil  # its archive formats load six modules
-
-    return shutil.get_terminal_size().columns
-
-
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
     """Print aligned columns; those in ``right`` are aligned to the right."""
     _print_rows(header, [[printable(cell) for cell in row] for row in rows], (), right)
@@ -176,9 +165,8 @@ def whole_table(
     """
     cells = [[*header], *([printable(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    fits = sum(widths) + 3 * (len(widths) - 1) <= _room() or not _on_terminal(
-        sys.stderr if err else sys.stdout
-    )
+    room = look.room(err=err)
+    fits = room is None or sum(widths) + 3 * (len(widths) - 1) <= room
 
     def rendered() -> Iterator[Sequence[str | Styled]]:
         for number, row in enumerate(cells):
@@ -252,6 +240,13 @@ def json(value: Any) -> None:
     import json as encoder
 
     click.echo(_escaped(encoder.dumps(value, indent=2, ensure_ascii=False)))
+
+
+def json_lines(values: Iterable[Any]) -> None:
+    """Print values as one line of JSON each."""
+    from msgspec.json import encode
+
+    click.echo(_escaped("\n".join(encode(value).decode() for value in values)))
 
 
 def json_line(value: Any) -> None:

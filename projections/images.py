@@ -11,12 +11,14 @@ from msgspec import Struct
 from msb_cache.projections.moment import LASTS
 
 _AFTER_HEX = "g"  # comes after every hexadecimal digit
-_HANDLE = """
+_HANDLE = f"""
 SELECT name, reference, spelling, size_bytes, manifest_digest, architecture, os, layer_count,
     CASE WHEN substr(msb_row, -2) = '@-' THEN NULL ELSE created_at END, last_used_at,
-    in_use_by, in_use_since, idle_since, idle_seq
+    in_use_by, in_use_since, idle_since, idle_seq,
+    (SELECT json_group_array(holder) FROM hold
+        WHERE hold.manifest_digest = image.manifest_digest AND {LASTS})
 FROM image
-"""
+"""  # noqa: S608
 """A record of msb's that ends so has no time at which the name came; in lists it stands where it was seen."""
 
 
@@ -24,7 +26,7 @@ class HandleRow(Struct, frozen=True, gc=False):
     """What a list shows of an image. Size in bytes, times in ns since the epoch, UTC.
 
     ``in_use_by`` has, as JSON, the holders whose boots of its manifest last; ``idle_since`` is when the last
-    of the others ended, and ``idle_seq`` the event that says so.
+    of the others ended, and ``idle_seq`` the event that says so. ``held_by`` has, as JSON, who holds it.
 
     ``name`` tells it from all others, ``reference`` is canonical, ``spelling`` how it was typed; None: in
     familiar form.
@@ -44,6 +46,7 @@ class HandleRow(Struct, frozen=True, gc=False):
     in_use_since: int | None = None
     idle_since: int | None = None
     idle_seq: int | None = None
+    held_by: str = "[]"
 
 
 class UseRow(Struct, frozen=True, gc=False):

@@ -265,7 +265,7 @@ def load_to_judge(connection: sqlite3.Connection, *, facts: bool = False, labels
         pins=pins,
         running=running,
         facts=_facts(connection) if facts else {},
-        labels=_labels(connection) if labels else {},
+        labels=labels_of_manifests(connection) if labels else {},
     )
 
 
@@ -288,7 +288,8 @@ def _facts(connection: sqlite3.Connection) -> dict[str, ImageFacts]:
     return found
 
 
-def _labels(connection: sqlite3.Connection) -> dict[str, Mapping[str, str]]:
+def labels_of_manifests(connection: sqlite3.Connection) -> dict[str, Mapping[str, str]]:
+    """Return the labels of each manifest that has any, by its digest."""
     found: dict[str, Mapping[str, str]] = {}
     for digest, config in connection.execute("SELECT digest, config FROM manifest WHERE config IS NOT NULL"):
         labels = msgspec.json.decode(config, type=_Labelled).labels

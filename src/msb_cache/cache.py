@@ -185,24 +185,32 @@ class ImageCache:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def list(self, *patterns: str, as_of: AsOf | None = None) -> builtins.list[ImageHandle]:
+    def list(
+        self, *patterns: str, filter: Sequence[str] = (), as_of: AsOf | None = None
+    ) -> builtins.list[ImageHandle]:
         """Return cached images by creation time, newest first.
 
         Args:
             patterns: only images that one of these means: a reference, with wildcards (``*``, ``?``) or
                 without, or a digest; none: all.
+            filter: only what these select, as for ``PrunePolicy``.
             as_of: the images at this moment of the past; None: now. See ``AsOf``.
 
         Raises:
             ImageNotFoundError: nothing matches a pattern.
             InvalidReferenceError: one is no reference.
-            InvalidConfigError: the moment is none, or in the future.
+            InvalidConfigError: the moment is none, or in the future; or a filter is none.
         """
         from msb_cache.queries.images import handle
 
         with self._session.index(as_of) as connection:
+            if filter and connection is not None:
+                from msb_cache.queries.images import selected
+
+                rows = selected(connection, filter)
+            else:
+                rows = [] if connection is None else [*images.handles(connection)]
             chosen = {name for text in patterns for name in resolve.in_index(connection, text)}
-            rows = () if connection is None else images.handles(connection)
             return [handle(row, self._origin) for row in rows if not patterns or row.name in chosen]
 
     def damage(self, *, as_of: AsOf | None = None) -> builtins.list[Damage]:

@@ -80,6 +80,8 @@ class ImageHandle(Struct, frozen=True, eq=False, gc=False):
     """When the first of those was booted, in ns since the epoch, UTC; None: none runs."""
     idle_since_ns: int | None = None
     """When the last boot ended, in ns since the epoch, UTC; None: one lasts, or there was none."""
+    held_by: tuple[str, ...] = ()
+    """The sandboxes and snapshots that hold its manifest, also those that do not run."""
     origin: Origin | None = None
     """The cache that it came from; None: it was not made by a cache."""
 

@@ -28,6 +28,24 @@ def duration(ns: int) -> str:
     return "under a minute"
 
 
+_LONG_AGO = (("year", 365.2425, 730), ("month", 30.436875, 60), ("week", 7, 14))
+"""Units, their lengths in days, and from how many days on they are used."""
+
+
+def ago(ns: int) -> str:
+    """Return how long ago something was, in nanoseconds: ``3 days ago``; of a time to come ``in 3 days``."""
+    seconds = abs(ns) // 10**9
+    if seconds < 1:
+        return "now"
+    said = plural(seconds, "second") if seconds < 60 else duration(abs(ns))
+    days = seconds // 86400
+    for unit, length, least in _LONG_AGO:
+        if days >= least:
+            said = plural(int(days / length), unit)
+            break
+    return f"{said} ago" if ns > 0 else f"in {said}"
+
+
 def short(digest: str | None) -> str:
     """Return a digest with its first twelve digits, as msb shows it."""
     return "-" if digest is None else digest[:19]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ def handle(row: HandleRow, origin: Origin) -> ImageHandle:
         () if row.in_use_by is None else tuple(msgspec.json.decode(row.in_use_by, type=list[str])),
         row.in_use_since,
         row.idle_since if row.in_use_since is None else None,
+        () if row.held_by == "[]" else tuple(sorted(msgspec.json.decode(row.held_by, type=list[str]))),
         origin,
     )
 
@@ -88,3 +90,21 @@ def flat(home: str, manifest_digest: str) -> ImageFlatDetail | None:
 def _config(row: ConfigRow) -> ImageConfigDetail:
     fields = msgspec.json.decode(row.fields, type=dict[str, Any])
     return msgspec.convert({**fields, "digest": row.digest or ""}, ImageConfigDetail)
+
+
+def selected(connection: sqlite3.Connection, filters: Sequence[str]) -> list[HandleRow]:
+    """Return the images that filters select, as those of a prune do; the newest first.
+
+    Raises:
+        InvalidConfigError, InvalidReferenceError: one is no filter.
+    """
+    from msb_cache.projections.state import labels_of_manifests
+    from msb_cache.queries.policy import Selection
+
+    selects = Selection(filters)
+    labels = labels_of_manifests(connection) if selects.needs_labels else {}
+    return [
+        row
+        for row in images.handles(connection)
+        if selects((seen(row), row.reference), row.manifest_digest, labels.get(row.manifest_digest, {}))
+    ]

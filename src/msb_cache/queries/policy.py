@@ -50,7 +50,7 @@ def rules_of(policy: PrunePolicy | CachePolicy, now_ns: int) -> list[Rules]:
     found = [replace(rule_of(each.rule, now_ns), name=each.name, best_effort=True) for each in policy.rules]
     if policy.watermarks is not None:
         found.append(replace(marks_of(policy.watermarks), grace=_duration(GRACE, now_ns) or 0))
-    keep = [_Selection([text]) for text in policy.keep]
+    keep = [Selection([text]) for text in policy.keep]
     return [_keeping(rules, keep) for rules in found] if keep else found
 
 
@@ -89,7 +89,7 @@ def rule_of(policy: PrunePolicy, now_ns: int) -> Rules:
         raise InvalidConfigError("keep-last-by says what keep-last calls recent; give that with it")
     if policy.best_effort and policy.max_size is None and policy.min_free is None:
         raise InvalidConfigError("best-effort is about a bound; give max-size or min-free with it")
-    selection = _Selection(policy.filter)
+    selection = Selection(policy.filter)
     return Rules(
         unused_for=_duration(policy.unused_for, now_ns),
         older_than=_duration(policy.older_than, now_ns),
@@ -127,7 +127,7 @@ def marks_of(marks: Watermarks) -> Rules:
     return replace(found, name=WATERMARKS, starts_at=high, best_effort=True)
 
 
-def _keeping(rules: Rules, keep: Sequence[_Selection]) -> Rules:
+def _keeping(rules: Rules, keep: Sequence[Selection]) -> Rules:
     """Return a rule that does not take what any of those selects."""
     return replace(
         rules,
@@ -200,7 +200,7 @@ def _same(wanted: Reference, *, all_tags: bool) -> Callable[[Names, str], bool]:
     return test
 
 
-class _Selection:
+class Selection:
     """Whether an image is selected by filters: by any of those of one key, and by each key."""
 
     def __init__(self, filters: Sequence[str]) -> None:
@@ -218,6 +218,7 @@ class _Selection:
         self.needs_labels = "label" in found or "label!" in found
 
     def __call__(self, names: Names, digest: str, labels: Labels) -> bool:
+        """Return whether an image of these names is selected; none: no reference points at it."""
         return all(
             any(test(names, digest, labels) for test in tests) != (key == "label!")
             for key, tests in self._by_key.items()

@@ -1,0 +1,94 @@
+"""How output looks, decided in one place: whether a person reads it, how wide, in which colours and times."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import IO, NamedTuple
+
+import click
+
+_CHOSEN = "msb_cache.look"
+_NARROWEST = 20  # columns; a terminal that says less is not believed
+
+
+class Chosen(NamedTuple):
+    """What was asked for on the command line."""
+
+    absolute: bool = False
+    no_trunc: bool = False
+
+
+def choose(*, absolute: bool, no_trunc: bool) -> None:
+    """Keep for this command what was asked for."""
+    click.get_current_context().meta[_CHOSEN] = Chosen(absolute, no_trunc)
+
+
+def _chosen() -> Chosen:
+    context = click.get_current_context(silent=True)
+    found: Chosen = Chosen() if context is None else context.meta.get(_CHOSEN, Chosen())
+    return found
+
+
+def on_terminal(stream: IO[str] | None) -> bool:
+    """Return whether a standard stream is a terminal; a closed one is not."""
+    return stream is not None and stream.isatty()
+
+
+def stream(*, err: bool = False) -> IO[str] | None:
+    """Return stdout, or stderr."""
+    return sys.stderr if err else sys.stdout
+
+
+def width(*, err: bool = False) -> int | None:
+    """Return how many columns a terminal has on which this is read; None: in a pipe or file."""
+    if not on_terminal(stream(err=err)):
+        return None
+    import shutil  # its archive formats load six modules
+
+    return max(_NARROWEST, shutil.get_terminal_size().columns)
+
+
+def room(*, err: bool = False) -> int | None:
+    """Return how wide a table may be; None: nothing is shortened, for a program reads it or ``--no-trunc``."""
+    return None if _chosen().no_trunc else width(err=err)
+
+
+def color() -> bool | None:
+    """Return whether to use colours; None: on terminals only.
+
+    ``NO_COLOR`` is stronger than all others (no-color.org), then ``FORCE_COLOR`` and ``CLICOLOR_FORCE``, then
+    a terminal that knows no escapes (``TERM=dumb``), then ``CLICOLOR=0``.
+    """
+    said = os.environ.get
+    if said("NO_COLOR"):
+        return False
+    if said("FORCE_COLOR", "0") not in ("", "0") or said("CLICOLOR_FORCE", "0") not in ("", "0"):
+        return True
+    return False if said("TERM") == "dumb" or said("CLICOLOR") == "0" else None
+
+
+def moments(*, err: bool = False) -> Callable[[int], str]:
+    """Return what shows a time (ns since the epoch) as tables have it.
+
+    On a terminal how long ago it is, ``3 days ago``; elsewhere, and with ``--absolute``, as ``absolute``.
+    """
+    if _chosen().absolute or not on_terminal(stream(err=err)):
+        return absolute
+    from msb_cache.wording import ago
+
+    now = time.time_ns()
+    return lambda ns: ago(now - ns)
+
+
+def moment(ns: int | None, *, err: bool = False) -> str:
+    """Return a time (ns since the epoch) as tables have it."""
+    return "-" if ns is None else moments(err=err)(ns)
+
+
+def absolute(ns: int | None) -> str:
+    """Return a time (ns since the epoch) in the local zone with its offset: ``2026-11-23 13:57:52 +0100``."""
+    return "-" if ns is None else time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(ns // 10**9))
+

@@ -1,0 +1,290 @@
+"""Tables for people: each column says what it holds, and what happens to it where there is little room.
+
+In a pipe or a file nothing is shortened. On a terminal no line is wider than it is, down to 60 columns: columns
+of little use are left out, texts end with an ellipsis, and what identifies or measures is never destroyed. A
+name without room stands on a line of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any, Literal, NamedTuple
+
+from msb_cache.cli import look, output
+from msb_cache.cli.output import SCREENFUL, Styled, printable
+from msb_cache.wording import duration, size
+
+Kind = Literal["text", "name", "prose", "word", "digest", "size", "count", "time", "duration"]
+"""What a column holds.
+
+``text`` ends with an ellipsis where there is no room. A ``name`` is whole: in the first column it stands on a
+line above the others then, elsewhere it goes on in the next line. ``prose`` stands below the others then, and
+is the last column. The others are whole: a ``word``; a ``digest``, on terminals its first twelve digits; a
+``size`` in bytes, a ``count``; a ``time`` in ns since the epoch, and a ``duration`` in ns. Each may be text
+instead, which is shown as it is, or None, which is shown as ``-``.
+"""
+
+Cell = str | int | None | Styled
+Text = str | Styled
+
+_RIGHT = ("size", "count")
+_LEAST = {"name": (32, 16), "text": (16, 8)}
+"""Characters that a column keeps before others are left out, and the least if that is not enough."""
+_INDENT = 4
+_SHORT = 24  # characters of names that need no line of their own
+_BREAKS = "/:@, "
+"""Behind these a name that has no room goes on in the next line, if they are near its end."""
+
+
+class Column(NamedTuple):
+    """A column: its header, what it holds, and in which turn it is left out where there is no room.
+
+    ``leave`` 0: never; of the others the greatest goes first.
+    """
+
+    header: str
+    kind: Kind = "text"
+    leave: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its name in settings: ``last_used``."""
+        return self.header.lower().replace(" ", "_") or "mark"
+
+
+def show(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], *, err: bool = False) -> None:
+    """Print a table as its rows come; the first screenful gives the columns their widths."""
+    output.lines(rendered(columns, rows, err=err), err=err)
+
+
+def rendered(
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[Cell]],
+    *,
+    err: bool = False,
+    header: bool = True,
+    gap: int = 3,
+) -> Iterator[Sequence[str | Styled]]:
+    """Yield a table's lines, in their parts."""
+    room = look.room(err=err)
+    formats = [_format(column.kind, room, err=err) for column in columns]
+
+    def formatted(row: Sequence[Cell]) -> list[Text]:
+        return [format(cell) for format, cell in zip(formats, row, strict=True)]
+
+    cells = map(formatted, rows)
+    first = [*islice(cells, SCREENFUL)]
+    layout = _Layout.of(columns, first, room, gap, header=header)
+    if header:
+        yield layout.header()
+    for row in chain(first, cells):
+        yield from layout.lines(row)
+
+
+def _format(kind: Kind, room: int | None, *, err: bool) -> Callable[[Cell], Text]:
+    """Return what makes text of a column's cells; a table can have many."""
+    number: Callable[[int], str] = "{:,}".format
+    if kind == "time":
+        number = look.moments(err=err)
+    elif kind == "size":
+        number = size
+    elif kind == "duration":
+        number = duration
+    is_short = kind == "digest" and room is not None
+
+    def text(cell: Cell) -> Text:
+        if isinstance(cell, Styled):
+            return cell._replace(text=printable(cell.text))
+        if cell is None:
+            return "-"
+        if isinstance(cell, int):
+            return number(cell)
+        if is_short and cell.startswith("sha256:"):
+            return cell[7:19]  # by these it can be asked for
+        return printable(cell)
+
+    return text
+
+
+class _Layout(NamedTuple):
+    """Which columns of a table are shown, and how wide; a width of 0 is that of a column below the others."""
+
+    columns: Sequence[Column]
+    """Those that are shown."""
+    shown: Sequence[int]
+    """Which they are of a row's."""
+    widths: Sequence[int]
+    gap: str
+    room: int | None
+    line: str
+    """What ``str.format`` makes a line of, of cells that have room and no look of their own."""
+
+    @classmethod
+    def of(
+        cls, columns: Sequence[Column], rows: Sequence[Sequence[Text]], room: int | None, gap: int, *, header: bool
+    ) -> _Layout:
+        """Return the layout for these rows.
+
+        On a terminal that has no room for ``gap`` spaces between columns, it is two.
+        """
+        natural = [
+            max([len(column.header) if header else 0, *(_length(row[n]) for row in rows)])
+            for n, column in enumerate(columns)
+        ]
+        if room is None or _taken(natural, gap) <= room:
+            return cls._of(columns, range(len(columns)), natural, " " * gap, room)
+        if columns[-1].kind == "prose":
+            natural[-1] = 0
+        shown, widths = _chosen(columns, natural, room)
+        if columns[0].kind == "name" and widths[0] < natural[0]:
+            # Some stand above the others: then the shorter ones alone say how wide it is.
+            lengths = [length for row in rows if (length := _length(row[0])) <= _SHORT]
+            natural[0] = max([len(columns[0].header) if header else 0, _INDENT, *lengths])
+            shown, widths = _chosen(columns, natural, room)
+        return cls._of([columns[n] for n in shown], shown, widths, "  ", room)
+
+    @classmethod
+    def _of(
+        cls,
+        columns: Sequence[Column],
+        shown: Sequence[int],
+        widths: Sequence[int],
+        gap: str,
+        room: int | None,
+    ) -> _Layout:
+        line = gap.join(
+            f"{{:{'>' if column.kind in _RIGHT else '<'}{width}}}" if width else "{}"
+            for column, width in zip(columns, widths, strict=True)
+        )
+        return cls(columns, shown, widths, gap, room, line)
+
+    def header(self) -> Sequence[Text]:
+        """Return the line of headers."""
+        names = [column.header if width else "" for column, width in zip(self.columns, self.widths, strict=True)]
+        return [Styled("".join(map(str, self._joined(names))), {"bold": True})]
+
+    def lines(self, row: Sequence[Text]) -> Iterator[Sequence[Text]]:
+        """Yield the lines of a row."""
+        cells = [row[n] for n in self.shown]
+        if self.room is None or all(map(_fits, cells, self.widths)):
+            yield self._joined(cells)
+            return
+        below: Text = ""
+        if self.columns[0].kind == "name" and not _fits(cells[0], self.widths[0]):
+            yield from ([part] for part in _wrapped(cells[0], self.room))
+            cells[0] = ""
+        if not self.widths[-1]:
+            below, cells[-1] = cells[-1], ""
+        stacks = [[*self._fitted(at, cell)] for at, cell in enumerate(cells)]
+        for number in range(max(map(len, stacks))):
+            parts = self._joined([stack[number] if number < len(stack) else "" for stack in stacks])
+            if parts:
+                yield parts
+        for text in paragraph(_text(below), self.room - _INDENT) if below else ():
+            yield [" " * _INDENT, _like(below, text)]
+
+    def _fitted(self, at: int, cell: Text) -> Iterator[Text]:
+        kind, width = self.columns[at].kind, self.widths[at]
+        if _fits(cell, width):
+            yield cell
+        elif kind == "name":
+            yield from _wrapped(cell, width)
+        elif kind in ("text", "prose"):
+            yield _like(cell, f"{_text(cell)[: width - 1]}…")
+        else:
+            yield cell
+
+    def _joined(self, cells: Sequence[Text]) -> Sequence[Text]:
+        if Styled not in map(type, cells):
+            line = self.line.format(*cells).rstrip()
+            return (line,) if line else ()
+        padded = [
+            _like(cell, _text(cell).rjust(width) if column.kind in _RIGHT else _text(cell).ljust(width))
+            for cell, column, width in zip(cells, self.columns, self.widths, strict=True)
+        ]
+        return [*chain.from_iterable((cell, self.gap) for cell in padded[:-1]), padded[-1]]
+
+
+def _text(cell: Text) -> str:
+    return cell if isinstance(cell, str) else cell.text
+
+
+def _length(cell: Text) -> int:
+    return len(_text(cell))
+
+
+def _fits(cell: Text, width: int) -> bool:
+    return len(_text(cell)) <= width
+
+
+def _like(cell: Text, text: str) -> Text:
+    return text if isinstance(cell, str) else cell._replace(text=text)
+
+
+def _chosen(columns: Sequence[Column], natural: Sequence[int], room: int) -> tuple[list[int], list[int]]:
+    """Return which columns have room, and how wide they are; ``natural`` is as wide as their cells."""
+    shown = [*range(len(columns))]
+    for level in (0, 1):
+        while _taken([_least(columns[n], natural[n], level) for n in shown], 2) > room:
+            leaving = max(shown, key=lambda n: (columns[n].leave, n))
+            if not columns[leaving].leave:
+                break
+            shown.remove(leaving)
+        else:
+            break
+    widths = [_least(columns[n], natural[n], level) for n in shown]
+    spare = room - _taken(widths, 2)
+    # What names need comes first.
+    for at in sorted(range(len(shown)), key=lambda at: columns[shown[at]].kind != "name"):
+        more = max(0, min(natural[shown[at]] - widths[at], spare))
+        widths[at] += more
+        spare -= more
+    return shown, widths
+
+
+def _taken(widths: Sequence[int], gap: int) -> int:
+    shown = [width for width in widths if width]
+    return sum(shown) + gap * (len(shown) - 1)
+
+
+def _least(column: Column, natural: int, level: int) -> int:
+    least = _LEAST.get(column.kind)
+    return natural if least is None else min(natural, max(least[level], len(column.header)))
+
+
+def _wrapped(cell: Text, width: int) -> Iterator[Text]:
+    text = _text(cell)
+    while len(text) > width:
+        breaks = [at for at in range(width * 2 // 3, width) if text[at] in _BREAKS]
+        end = breaks[-1] + 1 if breaks else width
+        yield _like(cell, text[:end])
+        text = text[end:]
+    yield _like(cell, text)
+
+
+def paragraph(text: str, width: int | None) -> Iterator[str]:
+    """Yield a sentence in lines of at most so many characters; a longer word is broken."""
+    if width is None or len(text) <= width:
+        yield text
+        return
+    import textwrap  # most sentences have room
+
+    yield from textwrap.wrap(text, width, break_on_hyphens=False) or [""]
+
+
+def fields(pairs: Iterable[tuple[str, str | Styled]], *, name_width: int = 0, indent: int = 0) -> None:
+    """Print ``Name: value`` lines, values below each other; a long one goes on below its beginning."""
+    found = [*pairs]
+    names = [f"{name}:" if name else "" for name, _ in found]
+    behind = max([name_width, *map(len, names)]) + 1
+    room = look.room()
+    lines: list[list[Any]] = []
+    for name, (_, value) in zip(names, found, strict=True):
+        cell = value if isinstance(value, Styled) else Styled(value, {})
+        cell = cell._replace(text=printable(cell.text))
+        left = None if room is None else room - indent - behind
+        texts = [cell.text] if left is None else [*paragraph(cell.text, left)]
+        for number, text in enumerate(texts):
+            lines.append([" " * indent, (name if not number else "").ljust(behind), cell._replace(text=text)])
+    output.lines(lines)
