@@ -31,12 +31,56 @@ class TestList:
         done = call("list")
         assert (done.code, done.err) == (0, "")
         header, *lines = done.lines
-        assert header.split() == ["REFERENCE", "DIGEST", "SIZE", "CREATED", "LAST", "USED"]
+        assert re.split(" {2,}", header) == ["REFERENCE", "DIGEST", "SIZE", "IN USE", "CREATED", "LAST USED"]
         assert [line.split()[0] for line in lines] == ["example.org/team/tool:2", "app:latest", "app:1"]
         for line in lines:
-            assert re.fullmatch(rf"\S+ +sha256:[0-9a-f]{{12}} +[\d.]+ KiB +{TIME} +{TIME}", line)
+            assert re.fullmatch(
+                rf"\S+ +sha256:[0-9a-f]{{64}} +[\d.]+ KiB +- +{TIME} [+-]\d{{4}} +{TIME} [+-]\d{{4}}", line
+            )
         assert ESCAPE not in done.out
         assert len({line.index("sha256:") for line in lines}) == 1
+
+    def test_who_uses_or_holds_it(self, home: Path, call: Call) -> None:
+        assert call("hold", "app:1", "sandbox:dev").code == 0
+        assert call("hold", "app:1", "snapshot:nightly").code == 0
+        held = {line.split()[0]: "sandbox:dev +1" in line for line in call("list").lines[1:]}
+        assert held == {"example.org/team/tool:2": False, "app:latest": True, "app:1": True}
+        by = {entry["reference"]: entry["held_by"] for entry in call("ls", "--format", "json").json}
+        assert by["app:1"] == ["sandbox:dev", "snapshot:nightly"]
+        assert by["example.org/team/tool:2"] == []
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            ("--sort created", ["tool:2", "app:latest", "app:1"]),
+            ("--sort name", ["app:1", "app:latest", "tool:2"]),
+            ("--sort used", ["app:1", "tool:2", "app:latest"]),
+            ("--sort size", ["tool:2", "app:latest", "app:1"]),
+            ("--sort used -n 2", ["app:1", "tool:2"]),
+            ("-n 1", ["tool:2"]),
+            ("--filter reference=app:*", ["app:latest", "app:1"]),
+            ("--filter label=team", ["app:latest", "app:1"]),
+            ("--filter label!=team", ["tool:2"]),
+            ("--filter label=team=green --filter reference=*:1", ["app:1"]),
+            ("--filter dangling", []),
+            (f"--filter digest={TOOL.digest[7:15]} *", ["tool:2"]),
+        ],
+    )
+    def test_order_and_filter(self, arguments: str, expected: list[str], home: Path, call: Call) -> None:
+        assert call("use", "app:1").code == 0
+        done = call("list", "-q", *arguments.split())
+        assert (done.code, [line.removeprefix("example.org/team/") for line in done.lines]) == (0, expected)
+
+    def test_filters_of_the_past(self, home: Path, call: Call) -> None:
+        before = call("events", "--format", "json").json[-1]["seq"]
+        assert call("remove", "-f", "app:1").code == 0
+        found = call("list", "-q", "--filter", "label=team", "--as-of", f"@{before}").lines
+        assert found == ["app:latest", "app:1"]
+
+    def test_a_filter_that_is_none(self, home: Path, call: Call) -> None:
+        done = call("list", "--filter", "colour=red")
+        assert (done.code, done.out) == (2, "")
+        assert "use reference=PATTERN" in done.err
 
     def test_json(self, home: Path, call: Call) -> None:
         done = call("ls", "--format", "json")

@@ -90,8 +90,16 @@ def _with_user(table: re.Match[str]) -> str:
     return "".join([f"{header[:begin]}{'BY'.ljust(width)}{header[end:]}", *rows])
 
 
+_AGO = re.compile(r"\b\d+ (?:second|minute)s? ago\b|(?<=  )now\b(?=  |$)", re.MULTILINE)
+
+
 def masked(text: str) -> str:
-    """The text without what differs between two runs of the same commands."""
+    """The text without what differs between two runs of the same commands.
+
+    Columns of a table that says how long ago something was are as wide as that needs.
+    """
+    if _AGO.search(text):
+        text = re.sub(r"(?<=\S) {2,}(?=\S)", "  ", _AGO.sub("<ago>", text))
     text = _CHANGED_BY.sub("seen by charlie@laptop", _NOT_TOLD.sub("", text))
     for pattern, instead in _MASKS:
         text = pattern.sub(instead, text)

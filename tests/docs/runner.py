@@ -24,6 +24,7 @@ from tests.docs.normalise import OPERATION, masked, shown
 from tests.docs.registry import DOCUMENTED, DocumentedRegistry
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+COLUMNS = 100
 CHILD = Path(__file__).with_name("child.py")
 
 
@@ -43,7 +44,10 @@ class Session:
             "HOME": str(self.home),
             "TZ": "UTC",
             "LANG": "C.UTF-8",
-            "NO_COLOR": "1",
+            # As a reader sees it, on a terminal of 100 columns, but for colours, bars and a pager.
+            "TERM": "dumb",
+            "COLUMNS": str(COLUMNS),
+            "LINES": "1000",
             # Homes in /tmp are no temporary ones here, as they are not where a reader has them.
             "TMPDIR": str(self.home / ".tmp"),
         }
@@ -125,16 +129,7 @@ class Session:
         if block.marker == "terminal, typing":
             output = _on_terminal(command, block.argument, self.home, self.environment)
         else:
-            done = subprocess.run(
-                ["sh", "-c", command],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                cwd=self.home,
-                env=self.environment,
-                timeout=120,
-            )
-            output = done.stdout.decode()
+            output = _on_terminal(command, None, self.home, self.environment)
         text = self._shown(output)
         return text if not text or text.endswith("\n") else text + "\n"
 
@@ -208,10 +203,16 @@ def _typed(command: str) -> str:
     return "$ " + command.replace("\n", "\n> ") + "\n"
 
 
-def _on_terminal(command: str, line: str, home: Path, environment: dict[str, str]) -> str:
+def _on_terminal(command: str, line: str | None, home: Path, environment: dict[str, str]) -> str:
+    """What a command prints on a terminal; ``line`` is typed when it asks, None: nobody types."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        ["sh", "-c", command], stdin=theirs, stdout=theirs, stderr=theirs, cwd=home, env=environment
+        ["sh", "-c", command],
+        stdin=subprocess.DEVNULL if line is None else theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=home,
+        env=environment,
     )
     os.close(theirs)
     output = b""
@@ -220,7 +221,7 @@ def _on_terminal(command: str, line: str, home: Path, environment: dict[str, str
     with contextlib.suppress(OSError):
         while chunk := os.read(ours, 4096):
             output += chunk
-            if not asked and output.rstrip(b" ").endswith(b":"):
+            if line is not None and not asked and output.rstrip(b" ").endswith(b":"):
                 asked = True
                 os.write(ours, line.encode() + b"\n")
     os.close(ours)
