@@ -5,14 +5,17 @@ from __future__ import annotations
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import PATH, done, examples, format_option, open_cache
+from msb_cache.cli.common import PATH, done, examples, open_cache
+from msb_cache.cli.formats import Shown, shown_options
+
+_FIELDS = ("path", "log_id", "events", "head", "bytes")
 
 
 @click.command(epilog=examples("msb-cache backup /mnt/backups/msb-cache.db"))
 @click.argument("path", type=PATH, metavar="FILE")
-@format_option
+@shown_options("the path", tables=False)
 @click.pass_obj
-def backup(home: str | None, path: str, format_: str) -> None:
+def backup(home: str | None, path: str, shown: Shown) -> None:
     """Copy the log into FILE, while others work.
 
     FILE is one database of its own, checked after it was written; one that is there is replaced by the
@@ -20,19 +23,22 @@ def backup(home: str | None, path: str, format_: str) -> None:
 
     The files of images are no part of it. `restore-backup` puts a backup back.
     """
-    with open_cache(home) as cache:
+    shown.expect(*_FIELDS)
+    with open_cache(home, quiet=shown.quiet) as cache:
         report = cache.backup(path)
-    if format_ == "json":
-        output.json(
-            {
-                "log_id": report.log_id,
-                "events": report.events,
-                "head": report.head.hex(),
-                "bytes": report.bytes,
-            }
-        )
-        return
-    done("Backed up", f"{output.plural(report.events, 'event')}, head {report.head.hex()[:12]}")
+    head = report.head.hex()
+    shown.item(
+        lambda: {
+            "path": path,
+            "log_id": report.log_id,
+            "events": report.events,
+            "head": head,
+            "bytes": report.bytes,
+        },
+        names=lambda: [path],
+        table=lambda: done("Backed up", f"{output.plural(report.events, 'event')}, head {head[:12]}"),
+        paged=False,
+    )
 
 
 COMMAND = backup

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from msb_cache.cli.output import local_time, short
+from msb_cache.cli.look import absolute
+from msb_cache.cli.output import short
 from msb_cache.queries.resolve import familiar
 from msb_cache.retention.policy import GRACE
 from msb_cache.wording import duration
@@ -95,7 +96,7 @@ def _because(reason: Reason, policy: Mapping[str, Any]) -> str:
     by = f" by {names}" if names else ""
     match reason.rule:
         case "pinned":
-            until = "" if reason.until_ns is None else f" until {local_time(reason.until_ns)}"
+            until = "" if reason.until_ns is None else f" until {absolute(reason.until_ns)}"
             return f"pinned{by}{until}"
         case "running":
             return f"in use{by}"

@@ -5,32 +5,33 @@ from __future__ import annotations
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import examples, format_option, open_cache
+from msb_cache.cli.common import examples, open_cache
+from msb_cache.cli.formats import Shown, shown_options
 
 
 @click.command(epilog=examples("msb-cache checkpoint > note.txt"))
-@format_option
+@shown_options("the note", tables=False)
 @click.pass_obj
-def checkpoint(home: str | None, format_: str) -> None:
+def checkpoint(home: str | None, shown: Shown) -> None:
     """Print a note that fixes the log as it is now.
 
     Keep it where nobody who can write this home can write: `verify --against NOTE` proves later that the
     log still begins with all of what it says now.
     """
-    with open_cache(home) as cache:
+    with open_cache(home, quiet=shown.quiet) as cache:
         found = cache.checkpoint()
-    if format_ == "json":
-        output.json(
-            {
-                "log_id": found.log_id,
-                "size": found.size,
-                "head": found.head.hex(),
-                "recorded_at": output.rfc3339(found.recorded_at_ns),
-                "note": found.note,
-            }
-        )
-    else:
-        output.document(found.note)
+    shown.item(
+        lambda: {
+            "log_id": found.log_id,
+            "size": found.size,
+            "head": found.head.hex(),
+            "recorded_at": output.rfc3339(found.recorded_at_ns),
+            "note": found.note,
+        },
+        names=found.note.splitlines,
+        table=lambda: output.document(found.note),
+        paged=False,
+    )
 
 
 COMMAND = checkpoint

@@ -225,4 +225,6 @@ def note(sentence: str) -> None:
 
 def done(what: str, subject: str) -> None:
     """Say what was done, on stderr."""
-    output.line("  ", output.styled("✓", fg="green"), f" {what:<10} {subject}", err=True)
+    from msb_cache.cli.tables import hanging  # most commands say nothing of the kind
+
+    hanging(subject, "  ", output.styled("✓", fg="green"), f" {what:<10} ", err=True)

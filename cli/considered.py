@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from msb_cache.cli import output
 from msb_cache.cli.because import because_of
+from msb_cache.cli.output import rfc3339
+from msb_cache.cli.tables import Cell, Column, show
 from msb_cache.queries.resolve import as_typed, familiar
 from msb_cache.retention.rules import repository
-from msb_cache.wording import duration
 
 if TYPE_CHECKING:
     from msb_cache.engines.decision import ImageVerdict
@@ -18,23 +18,29 @@ _NAMED = 20
 """Holders that are named; of the others the number."""
 
 
+_COLUMNS = (
+    Column("IMAGE", "name"),
+    Column("", "word"),
+    Column("IDLE", "duration", leave=1),
+    Column("SIZE", "size", leave=2),
+    Column("FREES", "size"),
+    Column("BECAUSE", "prose"),
+)
+
+
 def print_considered(images: Sequence[ImageVerdict], policy: Mapping[str, Any], *, err: bool = False) -> None:
     """Print them in the order given; the sum of FREES is what comes free by images."""
-    output.whole_table(
-        ("IMAGE", "", "IDLE", "SIZE", "FREES", "BECAUSE"),
-        [
-            (
-                _name(each),
-                "DELETE" if each.goes else "KEEP",
-                "-" if each.idle_ns is None else duration(each.idle_ns),
-                output.size(each.size_bytes),
-                output.size(each.freed_bytes) if each.goes else "-",
-                considered_because(each, policy),
-            )
-            for each in images
-        ],
-        right=(3, 4),
-        err=err,
+    show(_COLUMNS, (_row(each, policy) for each in images), err=err)
+
+
+def _row(each: ImageVerdict, policy: Mapping[str, Any]) -> tuple[Cell, ...]:
+    return (
+        _name(each),
+        "DELETE" if each.goes else "KEEP",
+        each.idle_ns,
+        each.size_bytes,
+        each.freed_bytes if each.goes else None,
+        considered_because(each, policy),
     )
 
 
@@ -52,7 +58,7 @@ def considered_fields(images: Sequence[ImageVerdict], policy: Mapping[str, Any])
             "idle_ns": each.idle_ns,
             "age_ns": each.age_ns,
             "rank": each.rank,
-            "until": output.rfc3339(each.until_ns),
+            "until": rfc3339(each.until_ns),
             "size_bytes": each.size_bytes,
             "freed_bytes": each.freed_bytes,
         }
@@ -66,11 +72,7 @@ def shown_repository(reference: str | None) -> str | None:
 
 
 def _name(each: ImageVerdict) -> str:
-    return (
-        output.short(each.manifest_digest)
-        if each.reference is None
-        else as_typed(each.reference, each.spelling)
-    )
+    return each.manifest_digest if each.reference is None else as_typed(each.reference, each.spelling)
 
 
 def considered_because(each: ImageVerdict, policy: Mapping[str, Any], *, named: bool = True) -> str:

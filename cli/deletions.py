@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from msb_cache.cli import output
+from msb_cache.cli import look, output
 from msb_cache.cli.because import because_of
 from msb_cache.cli.considered import shown_repository
 from msb_cache.cli.describe import who_in_full
-from msb_cache.cli.event_lines import subject
+from msb_cache.cli.event_lines import subject_of
+from msb_cache.cli.tables import Cell, Column, fields, show
 from msb_cache.projections.deletions import ArtifactReport, DeletionReport, DeletionSummary
 from msb_cache.queries.resolve import as_typed, familiar
 
@@ -31,6 +32,11 @@ def failures(report: ImagePruneReport) -> list[int]:
         "and the next prune or remove tries again"
     )
     return [1]
+
+
+def operation_of(report: ImagePruneReport) -> list[str]:
+    """Return the id of what a deletion did; of one that found nothing to do there is none."""
+    return [] if report.operation is None else [report.operation]
 
 
 def freed(size: int | None, flat_roots: int, flat_bytes: int) -> str:
@@ -111,63 +117,81 @@ def deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]:
     return found
 
 
+_IMAGES = (Column("REFERENCE", "name"), Column("DIGEST", "digest"), Column("BECAUSE", "prose"))
+_ARTIFACTS = (
+    Column("KIND", "word"),
+    Column("OUTCOME", "word"),
+    Column("SIZE", "size"),
+    Column("SUBJECT", "name"),
+    Column("NOTE", "prose"),
+)
+_BEHIND = 12  # columns: where values begin
+_KEPT = (Column("SUBJECT", "name"), Column("BECAUSE", "prose"))
+
+
 def print_deletion(report: DeletionReport) -> None:
     """Print a report in full: what went, what stayed and why."""
-    row = report.counters
-
-    def line(name: str, value: str) -> None:
-        output.line(f"{name + ':':<12} {value}")
-
-    line("Operation", report.operation)
-    line("Kind", row.kind)
-    if report.policy:
-        line("Policy", policy_in_words(report.policy))
-    if row.engine == "msb":
-        line("Engine", "msb")
-    line("By", who_in_full(report.actor))
-    line("Started", output.local_time_with_offset(row.started_at))
-    line("Finished", output.local_time_with_offset(row.finished_at))
-    line("Outcome", (row.outcome or "unfinished") + (", finished by recovery" if row.recovered else ""))
-    for undoing in report.restores:
-        line("Undone by", _undone(undoing))
-    line("Freed", freed(row.bytes_reclaimed, row.flat_removed, row.flat_bytes_reclaimed))
-    if report.images:
-        output.line()
-        output.line(f"Images removed ({len(report.images)})")
-        going = {(each.subject, each.spelling): each for each in report.going}
-        for reference, data in report.images:
-            more = "   forced" if data.forced else ""
-            if (each := going.get((reference, data.spelling))) is not None:
-                more = f"   {judged_because(each, report.policy, goes=True)}"
-            name = as_typed(reference, data.spelling)
-            output.line(f"  {name}   {data.manifest_digest}{more}")
-    if report.artifacts:
-        output.line()
-        output.line(f"Artifacts ({len(report.artifacts)})")
-        output.table(
-            ("KIND", "OUTCOME", "SIZE", "SUBJECT", "NOTE"),
-            [
-                (
-                    artifact.kind,
-                    artifact.outcome or "unknown",
-                    output.size(artifact.bytes if artifact.outcome == "deleted" else artifact.planned_bytes),
-                    familiar(artifact.subject),
-                    _artifact_note(artifact),
-                )
-                for artifact in report.artifacts
-            ],
-            right=(2,),
+    fields(_summary(report), name_width=_BEHIND)
+    going = {(each.subject, each.spelling): each for each in report.going}
+    images = [
+        (
+            as_typed(reference, data.spelling),
+            data.manifest_digest,
+            _removed_because(report, going.get((reference, data.spelling)), forced=data.forced),
         )
-    if report.kept:
+        for reference, data in report.images
+    ]
+    artifacts: list[tuple[Cell, ...]] = [
+        (
+            artifact.kind,
+            artifact.outcome or "unknown",
+            artifact.bytes if artifact.outcome == "deleted" else artifact.planned_bytes,
+            familiar(artifact.subject),
+            _artifact_note(artifact),
+        )
+        for artifact in report.artifacts
+    ]
+    kept = [
+        (subject_of(each.subject, each.spelling), judged_because(each, report.policy, goes=False))
+        for each in report.kept
+    ]
+    _section("Images removed", _IMAGES, images)
+    _section("Artifacts", _ARTIFACTS, artifacts)
+    _section("Kept", _KEPT, kept)
+
+
+def _section(name: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
+    if rows:
         output.line()
-        output.line(f"Kept ({len(report.kept)})")
-        for kept in report.kept:
-            said = judged_because(kept, report.policy, goes=False)
-            output.line(f"  {subject(kept.subject, kept.spelling)}   {said}")
+        output.line(f"{name} ({len(rows):,})")
+        show(columns, rows)
+
+
+def _removed_because(report: DeletionReport, judged: Judged | None, *, forced: bool) -> str | None:
+    if judged is not None:
+        return judged_because(judged, report.policy, goes=True)
+    return "forced" if forced else None
+
+
+def _summary(report: DeletionReport) -> Iterator[tuple[str, str]]:
+    row = report.counters
+    yield "Operation", report.operation
+    yield "Kind", row.kind
+    if report.policy:
+        yield "Policy", policy_in_words(report.policy)
+    if row.engine == "msb":
+        yield "Engine", "msb"
+    yield "By", who_in_full(report.actor)
+    yield "Started", look.in_full(row.started_at)
+    yield "Finished", look.in_full(row.finished_at)
+    yield "Outcome", (row.outcome or "unfinished") + (", finished by recovery" if row.recovered else "")
+    for undoing in report.restores:
+        yield "Undone by", _undone(undoing)
+    yield "Freed", freed(row.bytes_reclaimed, row.flat_removed, row.flat_bytes_reclaimed)
 
 
 def _undone(undoing: UndoingRow) -> str:
-    when = output.local_time_with_offset(undoing.finished_at or undoing.started_at)
+    when = look.in_full(undoing.finished_at or undoing.started_at)
     if undoing.finished_at is None:
         return f"restore {undoing.operation} since {when}, unfinished"
     of = output.plural(undoing.wanted, "image")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from msb_cache.cli.output import local_time, short
+from msb_cache.cli.look import absolute
 from msb_cache.eventstore.events import ArtifactDeleted
 from msb_cache.eventstore.telling import Moment, Tone
 
@@ -23,15 +23,13 @@ _COLOURS: Mapping[Tone, str] = {
     "plain": "white",
 }
 
-_LONGEST_CLAIMS = 60  # characters: what is claimed must not push the rest of a table away
-
 
 class Line(Struct, frozen=True):
-    """``what`` in one or two words with its colour, the digest it is about, and details."""
+    """``what`` in one or two words with its colour, the digest it is about if there is one, and details."""
 
     what: str
     colour: str
-    digest: str
+    digest: str | None
     details: str
 
 
@@ -42,13 +40,11 @@ def describe(event: StoredEvent) -> Line:
     digest: str | None = getattr(event.data, "manifest_digest", of)
     deleted = isinstance(event.data, ArtifactDeleted)
     shared = ("shared with other images",) if deleted and getattr(event, "shared", False) else ()
-    return Line(
-        told.what, _COLOURS[told.tone], short(digest), ", ".join((*map(_detail, told.details), *shared))
-    )
+    return Line(told.what, _COLOURS[told.tone], digest, ", ".join((*map(_detail, told.details), *shared)))
 
 
 def _detail(detail: str | Moment) -> str:
-    return detail if isinstance(detail, str) else f"{detail.words} {local_time(detail.ns)}"
+    return detail if isinstance(detail, str) else f"{detail.words} {absolute(detail.ns)}"
 
 
 def holder_of(event: StoredEvent) -> str:
@@ -77,7 +73,7 @@ def who(actor: Actor) -> str:
 
 
 def _claims(actor: Actor) -> str:
-    """Return what the caller said of itself, as much as has room in a table."""
+    """Return what the caller said of itself."""
     said = dict(actor.claimed or {})
     job, user = said.pop("ci_job", None), said.pop("sudo_user", None)
     said.pop("ci_url", None)
@@ -85,8 +81,7 @@ def _claims(actor: Actor) -> str:
     if user is not None and actor.login is None:
         words.append(f"sudo by {user}")
     words += _pairs(said)
-    text = ", ".join(words)
-    return text if len(text) <= _LONGEST_CLAIMS else f"{text[: _LONGEST_CLAIMS - 1]}…"
+    return ", ".join(words)
 
 
 def _pairs(claimed: Mapping[str, str]) -> list[str]:

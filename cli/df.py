@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from msb_cache.cli import output
-from msb_cache.cli.common import examples, format_option, note, open_cache
+from msb_cache.cli import output, tables
+from msb_cache.cli.common import examples, note, open_cache
+from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.main import EXIT_BOUND, EXIT_FAILED
 from msb_cache.cli.rules import bound_missed, policy_in
+from msb_cache.cli.tables import Column, show
 from msb_cache.wording import duration
 
 if TYPE_CHECKING:
     from msb_cache.care.disk_usage import DiskCategory, DiskUsage, ImageUsage, LogUsage, PolicyUsage
+    from msb_cache.cli.tables import Cell
+
+_IMAGES = (
+    Column("IMAGE", "name"),
+    Column("SIZE", "size"),
+    Column("UNIQUE", "size", leave=2),
+    Column("SHARED", "size", leave=3),
+    Column("FLAT", "size", leave=4),
+    Column("RECLAIMABLE", "size"),
+    Column("IN USE", "name", leave=1),
+)
+
+_KINDS = (
+    Column("WHAT", "name"),
+    Column("FILES", "count", leave=2),
+    Column("LOGICAL", "size", leave=1),
+    Column("ALLOCATED", "size"),
+    Column("RECLAIMABLE", "size"),
+)
 
 _SHOWN = {
     "layer": "layers",
@@ -36,32 +57,36 @@ _SHOWN = {
     epilog=examples("msb-cache df", "msb-cache df --format json", "msb-cache df --check"),
 )
 @click.option("--check", is_flag=True, help="Fail with exit code 5 if a bound of the policy cannot be kept.")
-@format_option
+@shown_options("all its bytes on the disk")
 @click.pass_obj
-def df(home: str | None, check: bool, format_: str) -> int:
+def df(home: str | None, check: bool, shown: Shown) -> int:
     """Show what the cache takes of the disk, by image and by kind of file.
 
     Sizes are measured, and those of the cache add up to what `du` says. RECLAIMABLE is of an image what would
     come free if it alone were removed now, and of a kind of file what a prune would free.
     """
-    with open_cache(home) as cache:
+    with open_cache(home, quiet=shown.quiet) as cache:
         if check:
             policy_in(cache)  # without one there is nothing to check
         found = cache.disk_usage()
-    for sentence in found.notes:
+    for sentence in () if shown.quiet else found.notes:
         note(sentence)
-    if format_ == "json":
-        from msgspec import to_builtins
-
-        output.json(to_builtins(found))
-    elif found.log is None and not found.cache_total.files and not any(each.files for each in found.outside):
-        output.line("Nothing of this home is on the disk yet.", err=True)
-    else:
-        _print(found)
+    shown.item(lambda: _fields(found), names=lambda: [str(_total(found))], table=lambda: _print(found))
     return _problem(found) if check else 0
 
 
 COMMAND = df
+
+
+def _fields(found: DiskUsage) -> dict[str, Any]:
+    from msgspec import to_builtins
+
+    fields: dict[str, Any] = to_builtins(found)
+    return fields
+
+
+def _total(found: DiskUsage) -> int:
+    return found.cache_total.allocated_bytes + sum(each.allocated_bytes for each in found.outside)
 
 
 def _problem(found: DiskUsage) -> int:
@@ -79,22 +104,23 @@ def _problem(found: DiskUsage) -> int:
 
 
 def _print(found: DiskUsage) -> None:
+    if found.log is None and not found.cache_total.files and not any(each.files for each in found.outside):
+        output.line("Nothing of this home is on the disk yet.", err=True)
+        return
     if found.images:
-        output.table(
-            ("IMAGE", "SIZE", "UNIQUE", "SHARED", "FLAT", "RECLAIMABLE", "IN USE"),
-            map(_image, found.images),
-            right=(1, 2, 3, 4, 5),
-        )
+        show(_IMAGES, map(_image, found.images))
         output.line()
-    output.table(
-        ("WHAT", "FILES", "LOGICAL", "ALLOCATED", "RECLAIMABLE"), _categories(found), right=(1, 2, 3, 4)
-    )
+    show(_KINDS, _categories(found))
     output.line()
+    tables.fields(_pairs(found), name_width=13)
+
+
+def _pairs(found: DiskUsage) -> Iterator[tuple[str, str]]:
     if found.log is not None:
-        output.line(f"Log:          {_log(found.log)}")
-    output.line(f"Reclaimable:  {_reclaimable(found)}")
+        yield "Log", _log(found.log)
+    yield "Reclaimable", _reclaimable(found)
     if found.policy is not None:
-        output.line(f"By policy:    {_by_policy(found.policy)}")
+        yield "By policy", _by_policy(found.policy)
 
 
 def _by_policy(policy: PolicyUsage) -> str:
@@ -107,33 +133,32 @@ def _by_policy(policy: PolicyUsage) -> str:
     return f"{output.size(policy.reclaimable_bytes)} of {images}{missing} ({policy.file})"
 
 
-def _image(image: ImageUsage) -> tuple[str, ...]:
+def _image(image: ImageUsage) -> tuple[Cell, ...]:
     in_use = [output.plural(len(image.holders), "holder")] if image.holders else []
     in_use += [f"{image.running:,} running"] if image.running else []
     in_use += ["pinned"] if image.pinned else []
     return (
-        image.reference or output.short(image.manifest_digest),
-        output.size(image.allocated_bytes),
-        output.size(image.unique_bytes),
-        output.size(image.shared_bytes),
-        output.size(image.flat_allocated_bytes) if image.flat_allocated_bytes else "-",
-        output.size(image.reclaimable_bytes),
-        ", ".join(in_use) or "-",
+        image.reference or image.manifest_digest,
+        image.allocated_bytes,
+        image.unique_bytes,
+        image.shared_bytes,
+        image.flat_allocated_bytes or None,
+        image.reclaimable_bytes,
+        ", ".join(in_use) or None,
     )
 
 
-def _categories(found: DiskUsage) -> Iterator[tuple[str, ...]]:
+def _categories(found: DiskUsage) -> Iterator[tuple[Cell, ...]]:
     for each in (*found.cache, found.cache_total):
         if each.files:
-            yield *_amounts(each), output.size(each.reclaimable_bytes)
+            yield *_amounts(each), each.reclaimable_bytes
     for each in found.outside:
         if each.files:
-            yield *_amounts(each), "-"  # no command of ours frees it
+            yield *_amounts(each), None  # no command of ours frees it
 
 
-def _amounts(each: DiskCategory) -> tuple[str, ...]:
-    name = _SHOWN.get(each.name, each.name)
-    return name, f"{each.files:,}", output.size(each.logical_bytes), output.size(each.allocated_bytes)
+def _amounts(each: DiskCategory) -> tuple[Cell, ...]:
+    return _SHOWN.get(each.name, each.name), each.files, each.logical_bytes, each.allocated_bytes
 
 
 def _log(log: LogUsage) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from msb_cache.cli import output
-from msb_cache.cli.common import PATH, examples, format_option, note, open_cache
+from msb_cache.cli import look, output
+from msb_cache.cli.common import PATH, examples, note, open_cache
 from msb_cache.cli.fields import hold_fields
+from msb_cache.cli.formats import Shown, shown_options
+from msb_cache.cli.tables import Cell, Column, rendered, sentence, show
 
 if TYPE_CHECKING:
     from msb_cache.audit.layers import LayerComparison
@@ -32,10 +35,10 @@ if TYPE_CHECKING:
     multiple=True,
     help="Compare layers with another host's log, or those of two: exports or databases.",
 )
-@format_option
+@shown_options("the references that changed, with --log the layers that differ")
 @click.pass_obj
 def diff(
-    home: str | None, before: str | None, after: str | None, logs: tuple[str, ...], format_: str
+    home: str | None, before: str | None, after: str | None, logs: tuple[str, ...], shown: Shown
 ) -> None:
     """Show what changed in the cache between two moments, or since one.
 
@@ -51,51 +54,60 @@ def diff(
         with open_cache(home) as cache:
             *here, there = logs
             found = cache.compare_layers(there, log=here[0] if here else None, note=note)
-        _show_layers(found, format_)
+        shown.item(
+            lambda: _layers_fields(found),
+            names=lambda: (each.diff_id for each in found.differing),
+            table=lambda: _print_layers(found),
+        )
         return
     if before is None:
         raise click.UsageError("say since when: a time, or @SEQ")
     with open_cache(home) as cache:
         changes = cache.diff(before, after)
-    if format_ == "json":
-        output.json(_changes_fields(changes))
-    else:
-        _print_changes(changes)
+    shown.item(
+        lambda: _changes_fields(changes),
+        names=lambda: _changed(changes),
+        table=lambda: _print_changes(changes),
+    )
 
 
 COMMAND = diff
 
 
-def _show_layers(found: LayerComparison, format_: str) -> None:
-    if format_ == "json":
-        output.json(
+def _layers_fields(found: LayerComparison) -> dict[str, Any]:
+    return {
+        "layers": found.both,
+        "differing": [
             {
-                "layers": found.both,
-                "differing": [
-                    {
-                        "diff_id": each.diff_id,
-                        "here": _digest_fields(each.here),
-                        "there": _digest_fields(each.there),
-                    }
-                    for each in found.differing
-                ],
+                "diff_id": each.diff_id,
+                "here": _digest_fields(each.here),
+                "there": _digest_fields(each.there),
             }
-        )
-        return
-    if found.differing:
-        output.table(
-            ("LAYER", "HERE", "KNOWN", "THERE", "KNOWN"),
-            [
-                (output.short(each.diff_id), *_digest_cells(each.here), *_digest_cells(each.there))
-                for each in found.differing
-            ],
-        )
+            for each in found.differing
+        ],
+    }
+
+
+_LAYERS = (
+    Column("LAYER", "digest"),
+    Column("HERE", "digest"),
+    Column("KNOWN", leave=2),
+    Column("THERE", "digest"),
+    Column("KNOWN", leave=1),
+)
+
+
+def _print_layers(found: LayerComparison) -> None:
+    show(
+        _LAYERS,
+        ((each.diff_id, *_digest_cells(each.here), *_digest_cells(each.there)) for each in found.differing),
+    )
     layers = output.plural(found.both, "layer")
     output.line(f"{layers} in both logs, {len(found.differing)} of other bytes", err=bool(found.differing))
 
 
 def _digest_cells(row: DigestRow) -> tuple[str, str]:
-    return output.short(row.digest), f"as {'made' if row.how == 'made' else 'first seen'} (event {row.seq})"
+    return row.digest, f"as {'made' if row.how == 'made' else 'first seen'} (event {row.seq})"
 
 
 def _digest_fields(row: DigestRow) -> dict[str, Any]:
@@ -126,30 +138,43 @@ def _changes_fields(changes: Changes) -> dict[str, Any]:
     }
 
 
-def _pinned(subject: str) -> str:
-    return output.short(subject) if subject.startswith("sha256:") else subject
+def _changed(changes: Changes) -> Iterator[str]:
+    for reference, _ in (*changes.added, *changes.removed):
+        yield reference
+    for moved in changes.moved:
+        yield moved.reference
+
+
+_CHANGES = (Column("", "word"), Column("", "word"), Column("", "name"), Column("", "prose"))
+_COLOURS = {"+": "green", "-": "red", "~": "yellow"}
+
+
+def _change_rows(changes: Changes) -> Iterator[tuple[str, str, str, str]]:
+    digest = look.digest
+    for name, of in changes.added:
+        yield "+", "image", name, digest(of)
+    for name, of in changes.removed:
+        yield "-", "image", name, digest(of)
+    for each in changes.moved:
+        yield "~", "image", each.reference, f"{digest(each.previous_digest)} → {digest(each.manifest_digest)}"
+    for mark, holds in (("+", changes.held), ("-", changes.released)):
+        for hold in holds:
+            yield mark, "hold", hold.holder, digest(hold.manifest_digest)
+    for mark, pins in (("+", changes.pinned), ("-", changes.unpinned)):
+        for pin in pins:
+            yield mark, "pin", pin, ""
 
 
 def _print_changes(changes: Changes) -> None:
-    short = output.short
-    rows = [
-        *(("+", "image", name, short(digest)) for name, digest in changes.added),
-        *(("-", "image", name, short(digest)) for name, digest in changes.removed),
-        *(
-            ("~", "image", each.reference, f"{short(each.previous_digest)} → {short(each.manifest_digest)}")
-            for each in changes.moved
-        ),
-        *(("+", "hold", hold.holder, short(hold.manifest_digest)) for hold in changes.held),
-        *(("-", "hold", hold.holder, short(hold.manifest_digest)) for hold in changes.released),
-        *(("+", "pin", _pinned(pin), "") for pin in changes.pinned),
-        *(("-", "pin", _pinned(pin), "") for pin in changes.unpinned),
+    rows: list[tuple[Cell, ...]] = [
+        (output.styled(mark, fg=_COLOURS[mark]), *others) for mark, *others in _change_rows(changes)
     ]
     if rows:
-        output.columns(rows)
+        output.lines(rendered(_CHANGES, rows, header=False, gap=2))
     else:
         output.line("Nothing has changed.", err=True)
     change, before, after = changes.bytes_changed, changes.bytes_before, changes.bytes_after
-    output.line(
+    sentence(
         f"From @{changes.from_position} to @{changes.to_position}: {output.size(before)} before, "
         f"{output.size(after)} after ({'-' if change < 0 else '+'}{output.size(abs(change))})"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from msb_cache.cli import output
+from msb_cache.cli.tables import hanging, sentence
 
 if TYPE_CHECKING:
     from msb_cache.audit.schema import SchemaProblem
@@ -26,9 +26,9 @@ def print_differences(differences: Sequence[Difference]) -> None:
     """Print rows that differ: as the index has them, and as the log says."""
     for difference in differences:
         key = " ".join(map(str, difference.key))
-        output.line(f"{difference.table} {key}")
-        output.line(f"  index  {difference.live!s}")
-        output.line(f"  log    {difference.folded!s}")
+        sentence(f"{difference.table} {key}")
+        hanging(str(difference.live), "  index  ")
+        hanging(str(difference.folded), "  log    ")
 
 
 _WRONG = {"missing": "is missing", "changed": "is another", "extra": "does not belong to msb-cache"}

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import PATH, a_file, examples, format_option, note, open_cache, quiet_option
+from msb_cache.cli.common import PATH, a_file, examples, note, open_cache
+from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.progress import display
+from msb_cache.cli.tables import hanging, sentence
 from msb_cache.oci.registry.options import RegistryOptions
 from msb_cache.wording import quoted
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from msb_cache import ImageCache
     from msb_cache.care.doctor import Finding
     from msb_cache.care.repair import RepairReport
+
+
+_BELOW = " " * 6
 
 
 @click.command(
@@ -35,8 +40,7 @@ if TYPE_CHECKING:
     callback=a_file,
     help="With --pull: trust these authorities too.",
 )
-@format_option
-@quiet_option("Print nothing but errors.")
+@shown_options("what is wrong", tables=False)
 @click.pass_obj
 def doctor(
     home: str | None,
@@ -44,8 +48,7 @@ def doctor(
     pull: bool,
     insecure: bool,
     ca_certs: Path | None,
-    format_: str,
-    quiet: bool,
+    shown: Shown,
 ) -> int:
     """Find everything that is wrong with a home, say what each thing means, and name what mends it.
 
@@ -58,30 +61,33 @@ def doctor(
         raise click.UsageError("--pull says how --fix mends; give both")
     if (insecure or ca_certs is not None) and not pull:
         raise click.UsageError("--insecure and --ca-certs say how --pull reaches registries")
-    with open_cache(home, quiet=quiet) as cache:
+    shown.expect("home", "sound", "findings", *(["mended"] if fix else []))
+    with open_cache(home, quiet=shown.quiet) as cache:
         where = str(cache.home)
         if not fix:
             found = cache.doctor()
             report = None
         else:
             options = RegistryOptions(insecure=insecure, ca_certs=ca_certs)
-            report = _repaired(cache, pull, options, quiet)
+            report = _repaired(cache, pull, options, shown)
             found = [left.finding for left in report.left]
         is_new = not found and not cache.info().events
     found, report = _named(found, report, home)
-    if format_ == "json":
-        output.json(_fields(where, found, report))
-    elif not quiet:
-        _print(where, found, report, is_new)
+    shown.item(
+        lambda: _fields(where, found, report),
+        names=lambda: [_name(where, each) for each in found],
+        table=lambda: _print(where, found, report, is_new),
+    )
     return 1 if found else 0
 
 
 COMMAND = doctor
 
 
-def _repaired(cache: ImageCache, pull: bool, options: RegistryOptions, quiet: bool) -> RepairReport:
-    with display(quiet) as progress:
-        return cache.repair(pull=pull, options=options, progress=progress, note=None if quiet else note)
+def _repaired(cache: ImageCache, pull: bool, options: RegistryOptions, shown: Shown) -> RepairReport:
+    said = None if shown.quiet else note
+    with display(not shown.as_table) as progress:
+        return cache.repair(pull=pull, options=options, progress=progress, note=said)
 
 
 def _named(
@@ -146,33 +152,45 @@ def _print(home: str, found: Sequence[Finding], report: RepairReport | None, is_
     for each, why in lefts:
         _print_finding(home, each, why)
     if is_new:
-        output.line("Nothing of this home is on the disk yet, so nothing is wrong with it.", err=True)
+        sentence("Nothing of this home is on the disk yet, so nothing is wrong with it.", err=True)
     elif not found:
         output.line("Nothing is wrong." if report is None or not report.mended else "Nothing else is wrong.")
     else:
-        output.line(_summary(found, is_mended=report is not None), err=True)
+        sentence(_summary(found, is_mended=report is not None), err=True)
 
 
 def _print_mended(home: str, finding: Finding, *, differs: bool) -> None:
     other = "; its bytes are others than those that msb-cache had made before" if differs else ""
-    output.line("  ", output.styled("✓", fg="green"), f" {_title(home, finding)}")
-    output.line(f"      mended{other}")
+    hanging(_title(home, finding), "  ", output.styled("✓", fg="green"), " ")
+    hanging(f"mended{other}", _BELOW)
 
 
 def _print_finding(home: str, finding: Finding, why: str | None) -> None:
-    output.line("  ", output.styled("✗", fg="red"), f" {_title(home, finding)}")
-    output.line(f"      {finding.meaning}")
+    hanging(_title(home, finding), "  ", output.styled("✗", fg="red"), " ")
+    hanging(finding.meaning, _BELOW)
     if why is not None:
-        output.line(f"      not mended: {why}")
+        hanging(f"not mended: {why}", _BELOW)
     if finding.command is not None:
-        output.line(f"      `{finding.command}`")
+        hanging(f"`{finding.command}`", _BELOW)
+
+
+def _name(home: str, finding: Finding) -> str:
+    """Return what it is and where, for programs."""
+    about = _place(home, finding) or finding.subject
+    return finding.kind if about is None else f"{finding.kind} {about}"
+
+
+def _place(home: str, finding: Finding) -> str | None:
+    path = finding.path
+    if path is None:
+        return None
+    return str(path.relative_to(home)) if path.is_relative_to(home) else str(path)
 
 
 def _title(home: str, finding: Finding) -> str:
     parts: list[str] = [finding.kind]
-    if finding.path is not None:
-        path = finding.path
-        parts.append(str(path.relative_to(home)) if path.is_relative_to(home) else str(path))
+    if (place := _place(home, finding)) is not None:
+        parts.append(place)
     if finding.images:
         more = f" and {len(finding.images) - 1:,} more" if len(finding.images) > 1 else ""
         parts.append(f"{finding.images[0]}{more}")

@@ -2,62 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from msb_cache.cli import output
+from msb_cache.cli import look
 from msb_cache.cli.describe import describe, fields, who
+from msb_cache.cli.formats import Shown, nothing
+from msb_cache.cli.tables import Cell, Column, sentence, show
 from msb_cache.queries.resolve import as_typed
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
 
+_COLUMNS = (
+    Column("SEQ", "count"),
+    Column("WHEN", "time"),
+    Column("TYPE", "name"),
+    Column("SUBJECT", "name"),
+    Column("WHO", leave=1),
+    Column("DETAILS", "prose"),
+)
+
+
+def show_events(found: Iterable[StoredEvent], shown: Shown) -> None:
+    """Show events as ``--format`` and ``-q`` say."""
+    shown.items(found, fields=fields, name=position, table=print_events)
+
 
 def print_events(found: Iterable[StoredEvent]) -> None:
-    """Print a table of events, one line each."""
-    events = some(found)
-    if events is not None:
-        header = ("SEQ", "WHEN", "TYPE", "SUBJECT", "DETAILS", "WHO")
-        output.long_table(header, map(event_row, events), right=(0,))
+    """Print a table of events."""
+    show(_COLUMNS, map(event_row, nothing("No such events.", found)))
 
 
-def print_as_they_come(found: Iterable[StoredEvent], format_: str) -> None:
-    """Print each event at once, as a line of text or of JSON."""
-    for event in found:
-        if format_ == "json":
-            output.json_line(fields(event))
-        else:
-            _, when, kind, about, details, who = event_row(event)
-            output.line(f"{when}  {kind:<16}  {about}  {details}  {who}")
+def print_as_they_come(found: Iterable[StoredEvent], shown: Shown) -> None:
+    """Print each event at once, as a line of text or of JSON, or its position."""
+    shown.as_they_come(found, fields=fields, name=position, line=_print_line)
 
 
-def print_json(found: Iterable[StoredEvent]) -> None:
-    """Print events as one JSON array."""
-    output.json_array(map(fields, found))
+def position(event: StoredEvent) -> str:
+    """Return an event's position as commands take it: ``@5``."""
+    return f"@{event.seq}"
 
 
-def event_row(event: StoredEvent) -> tuple[str, ...]:
+def _print_line(event: StoredEvent) -> None:
+    # A line that stays on the screen says when it was: how long ago would soon be wrong.
+    when, about = look.absolute(event.occurred_at_ns), subject(event)
+    parts = (f"{event.type:<16}", look.digest(about), describe(event).details, who(event.actor))
+    sentence(when, "  ", "  ".join(filter(None, parts)))
+
+
+def event_row(event: StoredEvent) -> tuple[Cell, ...]:
     """Return an event's cells in a table of events."""
     return (
         str(event.seq),
-        output.local_time_with_offset(event.occurred_at_ns),
+        event.occurred_at_ns,
         event.type,
-        subject(event.subject, getattr(event.data, "spelling", None)),
-        describe(event).details,
+        subject(event),
         who(event.actor),
+        describe(event).details,
     )
 
 
-def subject(text: str, spelling: str | None = None) -> str:
+def subject(event: StoredEvent) -> str:
     """Return an event's subject as people read it; of a reference, the spelling if that is known."""
-    return output.short(text) if text.startswith("sha256:") else as_typed(text, spelling)
+    return subject_of(event.subject, getattr(event.data, "spelling", None))
 
 
-def some(found: Iterable[StoredEvent]) -> Iterator[StoredEvent] | None:
-    """Return the events; None, said on stderr, if there are none."""
-    events = iter(found)
-    for first in events:
-        return chain((first,), events)
-    output.line("No such events.", err=True)
-    return None
+def subject_of(text: str, spelling: str | None) -> str:
+    """Return a subject as people read it: a digest as it is, a reference as it was typed."""
+    return text if text.startswith("sha256:") else as_typed(text, spelling)

@@ -12,6 +12,23 @@ if TYPE_CHECKING:
     from msb_cache.queries.pins import Pin
 
 
+IMAGE_FIELDS = (
+    "reference",
+    "digest",
+    "size_bytes",
+    "architecture",
+    "os",
+    "layer_count",
+    "created_at",
+    "last_used_at",
+    "in_use_by",
+    "in_use_since",
+    "idle_since",
+    "held_by",
+)
+"""What ``image_fields`` has."""
+
+
 def image_fields(handle: ImageHandle) -> dict[str, Any]:
     """Return an image as fields for JSON, with the names that msb gives them."""
     return {
@@ -44,9 +61,13 @@ def hold_fields(hold: Hold) -> dict[str, Any]:
     }
 
 
-def pin_name(pin: Pin) -> str:
-    """Return what a pin is of, as people see it."""
-    return output.short(pin.manifest_digest) if pin.reference is None else pin.reference
+def pin_subject(pin: Pin) -> str:
+    """Return what a pin is of, whole: a reference, else a digest."""
+    return pin.reference or pin.manifest_digest or "-"
+
+
+PIN_FIELDS = ("reference", "digest", "here", "by", "reason", "since", "until", "enforced")
+"""What ``pin_fields`` has."""
 
 
 def pin_fields(pin: Pin) -> dict[str, Any]:

@@ -40,6 +40,16 @@ class Shown(NamedTuple):
         """Whether nothing but names is printed."""
         return self.kind == "table" and self.quiet
 
+    def expect(self, *fields: str) -> None:
+        """Refuse a template with another field than these, before the command changes anything.
+
+        Raises:
+            click.UsageError: it has one.
+        """
+        for name in () if self.template is None else self.template.names:
+            if name not in fields:
+                raise _no_field(name, fields)
+
     def items(
         self,
         found: Iterable[T],
@@ -47,6 +57,7 @@ class Shown(NamedTuple):
         fields: Callable[[T], Fields],
         name: Callable[[T], str | None],
         table: Callable[[Iterable[T]], None],
+        paged: bool = True,
     ) -> None:
         """Show what there are several of, as they come.
 
@@ -55,9 +66,10 @@ class Shown(NamedTuple):
             fields: what JSON has of one.
             name: what identifies one; None: it has no name to print.
             table: prints them for people.
+            paged: they may be many; not so what a command says that it did.
         """
         if self.as_table:
-            with pager.paging():
+            with pager.paging(paged):
                 table(found)
         elif self.names_only:
             named = (name(each) for each in found)
@@ -94,21 +106,29 @@ class Shown(NamedTuple):
             self._lines([fields()])
 
     def as_they_come(
-        self, found: Iterable[T], *, fields: Callable[[T], Fields], line: Callable[[T], None]
+        self,
+        found: Iterable[T],
+        *,
+        fields: Callable[[T], Fields],
+        name: Callable[[T], str | None],
+        line: Callable[[T], None],
     ) -> None:
-        """Show each thing at once: a line of text, of JSON, or by the template."""
+        """Show each thing at once: a line of text, its name, a line of JSON, or one by the template."""
         for each in found:
-            if self.kind == "table":
+            if self.as_table:
                 line(each)
+            elif self.names_only:
+                output.lines([text] for text in (name(each),) if text is not None)
             elif self.template is not None:
-                output.line(self.template.of(fields(each)))
+                click.echo(self.template.of(fields(each)))
             else:
                 output.json_line(fields(each))
 
     def _lines(self, found: Iterable[Fields]) -> None:
         if self.template is not None:
-            template = self.template
-            output.lines([template.of(fields)] for fields in found)
+            texts = map(self.template.of, found)
+            while several := [*islice(texts, output.SCREENFUL)]:
+                click.echo("\n".join(several))
             return
         fields = iter(found)
         while screenful := [*islice(fields, output.SCREENFUL)]:
@@ -132,7 +152,9 @@ class Template(NamedTuple):
         from string import Formatter
 
         parts = []
-        for literal, name, spec, conversion in Formatter().parse(text.replace("\\t", "\t").replace("\\n", "\n")):
+        for literal, name, spec, conversion in Formatter().parse(
+            text.replace("\\t", "\t").replace("\\n", "\n")
+        ):
             if conversion or (name is not None and not all(name.split("."))):
                 raise ValueError(f"{{{name}}} is no field")
             if spec and spec != "size" and not _is_width(spec):
@@ -140,8 +162,13 @@ class Template(NamedTuple):
             parts.append((literal, () if name is None else tuple(name.split(".")), spec or ""))
         return cls(tuple(parts))
 
+    @property
+    def names(self) -> list[str]:
+        """The fields of the thing itself that are asked for."""
+        return [path[0] for _, path, _ in self.parts if path]
+
     def of(self, fields: Fields) -> str:
-        """Return the line of a thing.
+        """Return the line of a thing; what would drive a terminal is shown as what it is, but in the template.
 
         Raises:
             click.UsageError: it has no such field.
@@ -167,12 +194,15 @@ def _said(fields: Fields, path: tuple[str, ...], spec: str) -> str:
         elif value is None:
             break
         else:
-            name = ".".join(path)
-            known = f"; there are: {', '.join(value)}" if isinstance(value, Mapping) else ""
-            raise click.UsageError(f"--format: no field {name!r}{known}")
+            raise _no_field(".".join(path), value if isinstance(value, Mapping) else ())
     if spec == "size":
         return output.size(value) if isinstance(value, int) else ""
-    return f"{_text(value):{spec}}"
+    return f"{output.printable(_text(value)):{spec}}"
+
+
+def _no_field(name: str, known: Iterable[str]) -> click.UsageError:
+    there = ", ".join(known)
+    return click.UsageError(f"--format: no field {name!r}{f'; there are: {there}' if there else ''}")
 
 
 def _text(value: Any) -> str:
@@ -203,7 +233,11 @@ class FormatType(_ParamType):
         if isinstance(value, Template) or value in _KINDS:
             return value
         if "{" not in value:
-            self.fail(f"{value!r} is none; use table, json, jsonl, or a template such as '{{reference}}'", param, ctx)
+            self.fail(
+                f"{value!r} is none; use table, json, jsonl, or a template such as '{{reference}}'",
+                param,
+                ctx,
+            )
         try:
             return Template.parse(value)
         except ValueError as error:

@@ -11,15 +11,14 @@ from msb_cache.cli import output, progress
 from msb_cache.cli.common import (
     PATH,
     examples,
-    format_option,
     open_cache,
-    quiet_option,
     reason_option,
     staying_logger,
     stopping,
 )
 from msb_cache.cli.considered import considered_because, considered_fields
-from msb_cache.cli.deletions import failures
+from msb_cache.cli.deletions import failures, operation_of
+from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.main import EXIT_BOUND
 from msb_cache.cli.prune import print_report, show
 from msb_cache.cli.rules import bound_missed, policy_in
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from msb_cache.care.gc import GcRun
 
 _PROGRAM = "msb-cache gc"
+_FIELDS = ("outcome", "images", "bytes_missing", "missing_for", "error", "seconds")
+"""What JSON has of a run beside its report."""
 
 
 @click.command(
@@ -41,8 +42,7 @@ _PROGRAM = "msb-cache gc"
 )
 @click.option("--policy-file", type=PATH, metavar="PATH", help="Another policy file than the home's.")
 @reason_option
-@format_option
-@quiet_option("Print nothing but errors, and log warnings only; with --dry-run, references only.")
+@shown_options("the operation's id, or with --dry-run references")
 @click.pass_obj
 def gc(
     home: str | None,
@@ -51,50 +51,52 @@ def gc(
     max_delete: str | None,
     policy_file: str | None,
     reason: str | None,
-    format_: str,
-    quiet: bool,
+    shown: Shown,
 ) -> int:
     """Delete what the policy file says, without a question, as `prune --policy --yes`.
 
     With --every it stays until SIGTERM or Ctrl-C, reads the file anew each time, and logs each image that
-    goes, and why, to stderr. A signal ends a deletion between two files. See `msb-cache policy`.
+    goes, and why, to stderr; with --quiet warnings only. A signal ends a deletion between two files. See
+    `msb-cache policy`.
     """
+    from msb_cache.models import ImagePruneReport
     from msb_cache.retention.policy import PrunePolicy
 
+    if not dry_run:
+        shown.expect(*ImagePruneReport.__struct_fields__, *_FIELDS)
     if every is not None:
         if dry_run:
             raise click.UsageError("--dry-run looks once; give it without --every")
-        return _stay(home, every, max_delete, policy_file, reason, format_, quiet)
+        return _stay(home, every, max_delete, policy_file, reason, shown)
     with (
         stopping() as stopped,
-        open_cache(home, reason=reason, quiet=quiet, program=_PROGRAM) as cache,
+        open_cache(home, reason=reason, quiet=shown.quiet, program=_PROGRAM) as cache,
     ):
         policy = policy_in(cache, PrunePolicy(max_delete=max_delete), policy_file)
         try:
             if dry_run:
-                return show(cache.plan_prune(policy), policy.recorded(), format_, quiet=quiet)
-            with progress.deleting(quiet) as report:
+                return show(cache.plan_prune(policy), policy.recorded(), shown)
+            with progress.deleting(not shown.as_table) as report:
                 run = cache.gc(policy, report=report)
         except KeyboardInterrupt:
             output.line("stopped", err=True)
             return stopped.exit_code
-    return _tell(run, format_, quiet=quiet)
+    return _tell(run, shown)
 
 
 COMMAND = gc
 
 
-def _tell(run: GcRun, format_: str, *, quiet: bool) -> int:
+def _tell(run: GcRun, shown: Shown) -> int:
     """Say what one run did, and return its exit code."""
     if run.shortfall:
         output.error(bound_missed(run.short_of, run.shortfall))
-    if format_ == "json":
-        output.json(_fields(run))
-    elif run.outcome == "nothing":
-        if not quiet:
-            output.line("Nothing to collect.", err=True)
-    elif not quiet:
-        print_report(run.report)
+    shown.item(
+        lambda: _fields(run),
+        names=lambda: operation_of(run.report),
+        table=lambda: print_report(run.report, "Nothing to collect."),
+        paged=False,
+    )
     return max(failures(run.report), default=EXIT_BOUND if run.shortfall else 0)
 
 
@@ -116,10 +118,9 @@ def _stay(
     max_delete: str | None,
     policy_file: str | None,
     reason: str | None,
-    format_: str,
-    quiet: bool,
+    shown: Shown,
 ) -> int:
-    log = _Log(staying_logger(quiet=quiet), as_json=format_ == "json")  # opening can have something to say
+    log = _Log(staying_logger(quiet=shown.quiet), shown)  # opening can have something to say
     with (
         stopping() as stopped,
         open_cache(home, reason=reason, program=_PROGRAM, said=log.note) as cache,
@@ -141,9 +142,9 @@ def _stay(
 class _Log:
     """Logs what a process that stays decides: a line for each image that goes, and one for each run."""
 
-    def __init__(self, logger: Any, *, as_json: bool) -> None:
+    def __init__(self, logger: Any, shown: Shown) -> None:
         self._log = logger
-        self._as_json = as_json
+        self._shown = shown
         self.info = logger.info
 
     def note(self, sentence: str) -> None:
@@ -151,10 +152,11 @@ class _Log:
         self._log.warning("note", said=sentence)
 
     def run(self, run: GcRun) -> None:
-        """Log what one run did; also as a line of JSON on stdout, if that is wanted."""
+        """Log what one run did; also as a line on stdout, if a format for programs is wanted."""
         fields = _fields(run)
-        if self._as_json:
-            output.json_line(fields)
+        self._shown.as_they_come(
+            [fields], fields=dict, name=lambda each: each["operation"], line=lambda _: None
+        )
         for image, each in zip(run.images, fields["images"], strict=True):
             self._log.info(
                 "gc.image",

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from msb_cache.cli import output
-from msb_cache.cli.common import done, examples, format_option, note, open_cache, quiet_option
+from msb_cache.cli import look, output
+from msb_cache.cli.common import done, examples, note, open_cache
+from msb_cache.cli.fields import IMAGE_FIELDS, image_fields
+from msb_cache.cli.formats import Shown, shown_options
+
+if TYPE_CHECKING:
+    from msb_cache.models import HeldImage
 
 
 @click.command(
@@ -14,30 +21,23 @@ from msb_cache.cli.common import done, examples, format_option, note, open_cache
 @click.argument("reference", metavar="REF")
 @click.argument("holder", metavar="HOLDER")
 @click.option("--until", metavar="TIME", help='When it ends, such as 2027-01-31, friday or "2 weeks".')
-@format_option
-@quiet_option("Print nothing but errors.")
+@shown_options("the digest", tables=False)
 @click.pass_obj
-def hold(home: str | None, reference: str, holder: str, until: str | None, format_: str, quiet: bool) -> None:
+def hold(home: str | None, reference: str, holder: str, until: str | None, shown: Shown) -> None:
     """Keep an image until its holder releases it.
 
     HOLDER is sandbox:NAME or snapshot:NAME (or its path).
     """
-    with open_cache(home, quiet=quiet) as cache:
-        handle = cache.hold(reference, holder, until=until)
-    if format_ == "json":
-        output.json(
-            {
-                "reference": handle.reference,
-                "digest": handle.manifest_digest,
-                "holder": handle.holder,
-                "until": output.rfc3339(handle.until_ns),
-                "enforced": handle.enforced,
-            }
-        )
-    elif not quiet:
-        ends = "" if handle.until_ns is None else f" until {output.local_time_with_offset(handle.until_ns)}"
-        done("Held", f"{handle.reference} ({output.short(handle.manifest_digest)}) by {holder}{ends}")
-    if not (handle.enforced or quiet):
+    shown.expect(*IMAGE_FIELDS, "holder", "until", "enforced")
+    with open_cache(home, quiet=shown.quiet) as cache:
+        held = cache.hold(reference, holder, until=until)
+    shown.item(
+        lambda: _fields(held),
+        names=lambda: [str(held.manifest_digest)],
+        table=lambda: _print(held),
+        paged=False,
+    )
+    if not (held.enforced or shown.quiet):
         note(
             "msb keeps this home, and its own `msb image prune` and `msb image rm` do not know this hold: "
             "use those of msb-cache"
@@ -45,3 +45,17 @@ def hold(home: str | None, reference: str, holder: str, until: str | None, forma
 
 
 COMMAND = hold
+
+
+def _fields(held: HeldImage) -> dict[str, Any]:
+    return {
+        **image_fields(held),
+        "holder": held.holder,
+        "until": output.rfc3339(held.until_ns),
+        "enforced": held.enforced,
+    }
+
+
+def _print(held: HeldImage) -> None:
+    ends = "" if held.until_ns is None else f" until {look.absolute(held.until_ns)}"
+    done("Held", f"{held.reference} ({look.digest(held.manifest_digest, err=True)}) by {held.holder}{ends}")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import examples, format_option, open_cache
+from msb_cache.cli.common import examples, open_cache
 from msb_cache.cli.fields import hold_fields
 from msb_cache.cli.filters import as_of_option
+from msb_cache.cli.formats import Shown, shown_options
+from msb_cache.cli.tables import Cell, Column, show
 
 if TYPE_CHECKING:
     from msb_cache.queries.as_of import Hold
@@ -19,9 +21,9 @@ if TYPE_CHECKING:
 @click.command(epilog=examples("msb-cache holders app:1", "msb-cache holders --as-of '2 days ago'"))
 @click.argument("reference", metavar="[REF]", required=False)
 @as_of_option
-@format_option
+@shown_options("the holders' names")
 @click.pass_obj
-def holders(home: str | None, reference: str | None, as_of: str | None, format_: str) -> None:
+def holders(home: str | None, reference: str | None, as_of: str | None, shown: Shown) -> None:
     """Show who holds what, since when and by which reference.
 
     Of a sandbox of msb's also what it was when msb-cache last saw it, such as running, a root disk of an
@@ -32,34 +34,56 @@ def holders(home: str | None, reference: str | None, as_of: str | None, format_:
     with open_cache(home) as cache:
         holds = cache.holds(reference, as_of=as_of)
         known = bool(holds) or as_of is None or cache.knows(as_of)
-    if format_ == "json":
-        output.json([hold_fields(hold) for hold in holds])
-    elif holds:
-        _print(holds)
-    elif known:
-        output.line("Nobody holds anything." if reference is None else "Nobody holds it.", err=True)
+
+    def table(_: Iterable[Hold]) -> None:
+        if holds:
+            _print(holds)
+        elif known:
+            output.line("Nobody holds anything." if reference is None else "Nobody holds it.", err=True)
+
+    names = {hold.holder: hold for hold in reversed(holds)}  # one can hold several
+    shown.items(
+        holds,
+        fields=hold_fields,
+        name=lambda hold: hold.holder if names[hold.holder] is hold else None,
+        table=table,
+    )
 
 
 COMMAND = holders
 
+_COLUMNS = (
+    Column("HOLDER", "name"),
+    Column("STATUS", "word", leave=2),
+    Column("DIGEST", "digest", leave=3),
+    Column("REFERENCE", "name"),
+    Column("SINCE", "time"),
+    Column("UNTIL", "time", leave=1),
+    Column("MORE", leave=4),
+)
+_OF_SOME = ("STATUS", "UNTIL", "MORE")
+"""What only sandboxes of msb's have, or few holds: left out where nothing has it."""
+
 
 def _print(holds: Sequence[Hold]) -> None:
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (
             hold.holder,
-            (hold.status or "-").lower(),
-            output.short(hold.manifest_digest),
-            hold.reference or "-",
-            output.local_time_with_offset(hold.since_ns),
-            output.local_time_with_offset(hold.until_ns),
-            _more(hold) or "-",
+            hold.status and hold.status.lower(),
+            hold.manifest_digest,
+            hold.reference,
+            hold.since_ns,
+            hold.until_ns,
+            _more(hold) or None,
         )
         for hold in holds
     ]
-    names = ("HOLDER", "STATUS", "DIGEST", "REFERENCE", "SINCE", "UNTIL", "MORE")
-    # What only sandboxes of msb's have, or few holds, is left out where nothing has it.
-    shown = [n for n in range(len(names)) if n not in (1, 5, 6) or any(row[n] != "-" for row in rows)]
-    output.table([names[n] for n in shown], [[row[n] for n in shown] for row in rows])
+    shown = [
+        n
+        for n, column in enumerate(_COLUMNS)
+        if column.header not in _OF_SOME or any(row[n] is not None for row in rows)
+    ]
+    show([_COLUMNS[n] for n in shown], ([row[n] for n in shown] for row in rows))
 
 
 def _more(hold: Hold) -> str:

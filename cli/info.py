@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from msb_cache.cli import output
-from msb_cache.cli.common import format_option, note, open_cache
-from msb_cache.cli.leftovers import leftover_cells, leftover_fields
+from msb_cache.cli import look, output, tables
+from msb_cache.cli.common import examples, note, open_cache
+from msb_cache.cli.formats import Shown, shown_options
+from msb_cache.cli.leftovers import leftover_fields, print_leftovers
 
 if TYPE_CHECKING:
     from msb_cache.queries.info import HomeInfo
@@ -17,28 +19,30 @@ if TYPE_CHECKING:
 _TIMES = ("began_at", "known_since", "synced_at", "restored_at")
 
 
-@click.command(short_help="Show whose cache this is, and how much there is.")
-@format_option
+@click.command(
+    short_help="Show whose cache this is, and how much there is.",
+    epilog=examples("msb-cache info", "msb-cache info --format '{engine}'"),
+)
+@shown_options("the home")
 @click.pass_obj
-def info(home: str | None, format_: str) -> None:
+def info(home: str | None, shown: Shown) -> None:
     """Show whose cache this is, what changes it, and how much there is.
 
     In a home that msb keeps, pull, load, remove and prune act through msb itself.
     """
-    with open_cache(home) as cache:
+    with open_cache(home, quiet=shown.quiet) as cache:
         found = cache.info()
-    if found.msb_schema_note is not None:
+    if found.msb_schema_note is not None and not shown.quiet:
         note(found.msb_schema_note)
-    if format_ == "json":
-        shown: dict[str, Any] = {
-            field.name: _plain(field.name, getattr(found, field.name)) for field in fields(found)
-        }
-        output.json(shown | {"leftovers": [leftover_fields(each) for each in found.leftovers]})
-    else:
-        _print(found)
+    shown.item(lambda: _fields(found), names=lambda: [str(found.home)], table=lambda: _print(found))
 
 
 COMMAND = info
+
+
+def _fields(found: HomeInfo) -> dict[str, Any]:
+    plain = {field.name: _plain(field.name, getattr(found, field.name)) for field in fields(found)}
+    return plain | {"leftovers": [leftover_fields(each) for each in found.leftovers]}
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -50,41 +54,42 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _print(found: HomeInfo) -> None:
-    def line(name: str, value: str) -> None:
-        output.line(f"{name + ':':<12} {value}")
+    tables.fields(_pairs(found), name_width=12)
+    print_leftovers(found.leftovers)
 
-    line("Home", str(found.home))
-    line("Engine", f"{found.engine} ({found.why})")
+
+def _pairs(found: HomeInfo) -> Iterator[tuple[str, str]]:
+    yield "Home", str(found.home)
+    yield "Engine", f"{found.engine} ({found.why})"
     if found.engine == "msb" and found.program is not None:
-        line("msb", f"{found.program_version or 'unknown version'} at {found.program}")
+        yield "msb", f"{found.program_version or 'unknown version'} at {found.program}"
     if found.engine == "msb":
-        line("Last sync", output.local_time(found.synced_at))
-        line("Known since", output.local_time(found.known_since))
-    line("Log", str(found.database))
+        yield "Last sync", look.in_full(found.synced_at)
+        yield "Known since", look.in_full(found.known_since)
+    yield "Log", str(found.database)
     if found.schema is None:
-        line("Events", "none yet")
+        yield "Events", "none yet"
         return
-    line("Events", f"{found.events:,} since {output.local_time(found.began_at)}, log {found.log_id}")
-    line("Images", f"{found.images:,} ({output.plural(found.manifests, 'manifest')})")
-    line("Layers", f"{found.layers:,}, {output.size(found.layer_bytes)} as EROFS images")
+    yield "Events", f"{found.events:,} since {look.in_full(found.began_at)}, log {found.log_id}"
+    yield "Images", f"{found.images:,} ({output.plural(found.manifests, 'manifest')})"
+    yield "Layers", f"{found.layers:,}, {output.size(found.layer_bytes)} as EROFS images"
     if found.flat_roots:
         taken = f"{output.size(found.flat_allocated_bytes)} on disk"
-        line("Flat roots", f"{found.flat_roots:,}, {output.size(found.flat_bytes)}, {taken}")
-    line("Holds", f"{found.holds:,}")
+        yield "Flat roots", f"{found.flat_roots:,}, {output.size(found.flat_bytes)}, {taken}"
+    yield "Holds", f"{found.holds:,}"
     if found.pins:
-        line("Pins", f"{found.pins:,}")
+        yield "Pins", f"{found.pins:,}"
     kept = output.size(found.reserve) if found.reserve else "no room is kept"
-    line("Reserve", f"{kept} for a deletion on a full disk")
+    yield "Reserve", f"{kept} for a deletion on a full disk"
     if found.restored_at is not None:
         lost = "" if found.events_lost is None else f", {output.plural(found.events_lost, 'event')} lost"
-        line(
+        yield (
             "Restored",
-            f"{output.local_time(found.restored_at)}{lost}; no orphan goes until that is confirmed",
+            f"{look.in_full(found.restored_at)}{lost}; no orphan goes until that is confirmed",
         )
     if found.unfinished:
-        line("Unfinished", f"{', '.join(found.unfinished)} (running, or for the next command that writes)")
+        yield "Unfinished", f"{', '.join(found.unfinished)} (running, or for the next command that writes)"
     if found.leftovers:
         files = output.plural(len(found.leftovers), "file")
         size = output.size(sum(each.bytes for each in found.leftovers))
-        line("Left over", f"{files}, {size}; the next prune or remove tries again")
-        output.columns(leftover_cells(found.leftovers))
+        yield "Left over", f"{files}, {size}; the next prune or remove tries again"

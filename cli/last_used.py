@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from msb_cache.cli import output
-from msb_cache.cli.common import duration_ns, examples, format_option, open_cache
+from msb_cache.cli import look, output
+from msb_cache.cli.common import duration_ns, examples, open_cache
 from msb_cache.cli.describe import describe, fields, who
-from msb_cache.wording import duration
+from msb_cache.cli.formats import Shown, nothing, shown_options
+from msb_cache.cli.tables import Cell, Column, show
 
 if TYPE_CHECKING:
-    from msb_cache.eventstore.store import StoredEvent
     from msb_cache.queries.last_used import IdleImage
 
 
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     metavar="DURATION",
     help='Only those idle for as long, such as "30 days", "12 hours" or "3 months".',
 )
-@format_option
+@shown_options("references")
 @click.pass_obj
-def last_used(home: str | None, idle_for: str | None, format_: str) -> None:
+def last_used(home: str | None, idle_for: str | None, shown: Shown) -> None:
     """List images by how long they lay idle, longest first.
 
     With the event that says so: a load or pull, a use, or what was seen of msb. An image that sandboxes run
@@ -36,37 +37,44 @@ def last_used(home: str | None, idle_for: str | None, format_: str) -> None:
         least = duration_ns(idle_for)
     with open_cache(home) as cache:
         found = cache.idle(at_least_ns=least)
-    if format_ == "json":
-        output.json([_idle_fields(image) for image in found])
-    elif found:
-        output.table(
-            ("REFERENCE", "DIGEST", "IDLE", "LAST USED", "BECAUSE", "WHO"),
-            [_idle_row(image) for image in found],
-        )
-    else:
-        output.line("No such images." if idle_for else "No images are cached.", err=True)
+    sentence = "No such images." if idle_for else "No images are cached."
+
+    def table(images: Iterable[IdleImage]) -> None:
+        show(_COLUMNS, map(_idle_row, nothing(sentence, images)))
+
+    shown.items(found, fields=_idle_fields, name=lambda image: image.reference, table=table)
 
 
 COMMAND = last_used
 
 
-def _because(event: StoredEvent) -> str:
-    line = describe(event)
+_COLUMNS = (
+    Column("REFERENCE", "name"),
+    Column("DIGEST", "digest", leave=3),
+    Column("IDLE", "duration"),
+    Column("LAST USED", "time"),
+    Column("WHO", leave=2),
+    Column("BECAUSE", leave=1),
+)
+
+
+def _because(image: IdleImage) -> str | None:
+    if image.in_use_since_ns is not None:
+        return output.in_use(image.in_use_by, look.absolute(image.in_use_since_ns))
+    if image.event is None:
+        return None
+    line = describe(image.event)
     return f"{line.what} {line.details}".rstrip()
 
 
-def _idle_row(image: IdleImage) -> tuple[str, ...]:
-    event = image.event
-    told = ("-", "-") if event is None else (_because(event), who(event.actor))
-    when = output.local_time_with_offset(image.last_used_ns)
-    if image.in_use_since_ns is not None:
-        when = output.in_use(image.in_use_by, output.local_time_with_offset(image.in_use_since_ns))
+def _idle_row(image: IdleImage) -> tuple[Cell, ...]:
     return (
         image.reference,
-        output.short(image.manifest_digest),
-        "-" if image.idle_since_ns is None else duration(image.idle_ns),
-        when,
-        *told,
+        image.manifest_digest,
+        None if image.idle_since_ns is None else image.idle_ns,
+        image.last_used_ns if image.in_use_since_ns is None else "now",
+        None if image.event is None else who(image.event.actor),
+        _because(image),
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,8 +17,12 @@ from msb_cache.cli.common import (
     note,
     on_terminal,
     open_cache,
-    quiet_option,
 )
+from msb_cache.cli.fields import IMAGE_FIELDS, image_fields
+from msb_cache.cli.formats import Shown, shown_options
+
+if TYPE_CHECKING:
+    from msb_cache.models import ImageHandle
 
 
 @click.command(
@@ -46,7 +52,7 @@ from msb_cache.cli.common import (
 )
 @max_age_option
 @make_room_option
-@quiet_option("Print nothing but errors.")
+@shown_options("the digests", tables=False)
 @click.pass_obj
 def load(
     home: str | None,
@@ -57,13 +63,14 @@ def load(
     platform: str | None,
     max_age_ns: int,
     make_room: bool,
-    quiet: bool,
+    shown: Shown,
 ) -> None:
     """Add the images of a docker-save or OCI archive.
 
     The archive is a tar file (plain, gzip, zstd, xz or bzip2) or an OCI layout directory. All of its
     images are added, or none if anything is wrong with one.
     """
+    shown.expect(*IMAGE_FIELDS)
     if archive is not None and path is not None:
         raise click.UsageError("two archives were named; load one after the other")
     path = archive if path is None else path
@@ -72,7 +79,7 @@ def load(
     if path in (None, "-") and sys.stdin is None:
         raise click.UsageError("nothing to load: stdin is closed")
     source = sys.stdin.buffer if path is None or path == "-" else path
-    with open_cache(home, quiet=quiet) as cache:
+    with open_cache(home, quiet=shown.quiet) as cache:
         handles = cache.load(
             source,
             tag=tags,
@@ -80,11 +87,21 @@ def load(
             platform=platform,
             max_age_ns=max_age_ns,
             make_room=make_room,
-            note=None if quiet else note,
+            note=None if shown.quiet else note,
         )
-    if not quiet:
-        for handle in handles:
-            done("Loaded", handle.reference)
+    first = {handle.manifest_digest: handle for handle in reversed(handles)}  # several names can mean one
+    shown.items(
+        handles,
+        fields=image_fields,
+        name=lambda handle: handle.manifest_digest if first[handle.manifest_digest] is handle else None,
+        table=_print,
+        paged=False,
+    )
 
 
 COMMAND = load
+
+
+def _print(handles: Iterable[ImageHandle]) -> None:
+    for handle in handles:
+        done("Loaded", handle.reference)

@@ -88,7 +88,27 @@ def moment(ns: int | None, *, err: bool = False) -> str:
     return "-" if ns is None else moments(err=err)(ns)
 
 
+def in_full(ns: int | None) -> str:
+    """Return a time (ns since the epoch) as what is about one thing has it.
+
+    That is as ``absolute``, and on a terminal how long ago: ``2026-11-23 13:57:52 +0100 (3 days ago)``.
+    """
+    when, said = absolute(ns), moment(ns)
+    return when if said == when else f"{when} ({said})"
+
+
+def digest(text: str | None, *, err: bool = False) -> str:
+    """Return a digest as tables have it: on a terminal its first twelve digits."""
+    if text is None:
+        return "-"
+    return text[7:19] if text.startswith("sha256:") and room(err=err) is not None else text
+
+
+def operation(text: str) -> str:
+    """Return an operation's id as tables have it: on a terminal its first thirteen characters."""
+    return text if room() is None else text[:13]
+
+
 def absolute(ns: int | None) -> str:
     """Return a time (ns since the epoch) in the local zone with its offset: ``2026-11-23 13:57:52 +0100``."""
     return "-" if ns is None else time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(ns // 10**9))
-

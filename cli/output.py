@@ -1,11 +1,11 @@
-"""How values look: sizes, times, digests, tables for people, JSON for programs."""
+"""Lines for people and JSON for programs: all that is printed goes this way. Tables are in tables.py."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import click
@@ -15,19 +15,8 @@ from msb_cache.wording import plural as plural
 from msb_cache.wording import short as short
 from msb_cache.wording import size as size
 
-_NARROWEST = (10, 8)  # characters that a column of text keeps; the second where that is not enough
 SCREENFUL = 100
 """Rows after which a table of any length is as wide as it will be."""
-
-
-def local_time(ns: int | None) -> str:
-    """Return a time (ns since the epoch) in the local zone: ``2026-11-23 13:57:52``."""
-    return "-" if ns is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ns // 10**9))
-
-
-def local_time_with_offset(ns: int | None) -> str:
-    """Return a time (ns since the epoch) in the local zone with its offset: ``2026-11-23 13:57:52 +0100``."""
-    return "-" if ns is None else time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(ns // 10**9))
 
 
 def in_use(by: Sequence[str], since: str) -> str:
@@ -85,154 +74,11 @@ def error(sentence: str) -> None:
     click.echo(text, err=True, color=look.color())
 
 
-_WHOLE = (
-    (r"sha256:[0-9a-f]{12}", (slice(7, None),)),  # its digits name it, too
-    (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d( [+-]\d{4})?", (slice(16), slice(10))),
-    (r"[0-9a-f]{8}-[0-9a-f]{4}|[a-z]+\.[a-z_]+", (slice(None),)),  # an operation, the type of an event
-    (r"\d+ [a-z]+|under a minute", (slice(None),)),  # a duration
-)
-"""What is of no use with its middle left out, and the parts of it that will do where there is little room."""
-
-Cut = Callable[[str], str]
-
-
-def _fit(
-    header: Sequence[str], rows: Sequence[Sequence[str]], gap: int
-) -> tuple[list[int], list[Cut] | None, int]:
-    """Return each column's width, how its cells are cut (None: not at all), and the gap between columns.
-
-    On a terminal that has no room for ``gap`` spaces between them, it is two.
-    """
-    columns = [*zip(header, *rows, strict=True)]
-    widths = [max(map(len, column)) for column in columns]
-    room = look.room()
-    if room is None:
-        return widths, None, gap
-    if sum(widths) + gap * (len(widths) - 1) <= room:
-        return widths, None, gap
-    for level, narrowest in enumerate(_NARROWEST):
-        parts = [_part(column[1:], level) for column in columns]
-        widths = [
-            max([len(name), *(len(part(cell) if part else cell) for cell in cells)])
-            for part, (name, *cells) in zip(parts, columns, strict=True)
-        ]
-        texts = [index for index, part in enumerate(parts) if part is None]
-        over = sum(widths) + 2 * (len(widths) - 1) - room
-        while over > 0 and texts:
-            widest = max(texts, key=widths.__getitem__)
-            if widths[widest] <= narrowest:
-                break
-            widths[widest] -= 1
-            over -= 1
-        if over <= 0:
-            break
-    return widths, [part or _middle_out(width) for part, width in zip(parts, widths, strict=True)], 2
-
-
-def _part(cells: Sequence[str], level: int) -> Cut | None:
-    """Return what takes of each cell the part that will do; None if the cells are text."""
-    known = [cell for cell in cells if cell not in ("", "-")]
-    for pattern, parts in _WHOLE if known else ():
-        if all(re.fullmatch(pattern, cell) for cell in known):
-            part = parts[min(level, len(parts) - 1)]
-            return lambda cell: cell[part] if re.fullmatch(pattern, cell) else cell
-    return None
-
-
-def _middle_out(width: int) -> Cut:
-    def cut(cell: str) -> str:
-        if len(cell) <= width:
-            return cell
-        if cell.startswith("sha256:"):
-            return cell[7 : 7 + width]  # by its beginning it can be asked for
-        keep = width - 1
-        return f"{cell[: keep - keep // 2]}…{cell[len(cell) - keep // 2 :]}"
-
-    return cut
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
-    """Print aligned columns; those in ``right`` are aligned to the right."""
-    _print_rows(header, [[printable(cell) for cell in row] for row in rows], (), right)
-
-
-def whole_table(
-    header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), err: bool = False
-) -> None:
-    """Print aligned columns of which nothing is cut.
-
-    A terminal without room for that has the last one on a line of its own, below the others.
-    """
-    cells = [[*header], *([printable(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    room = look.room(err=err)
-    fits = room is None or sum(widths) + 3 * (len(widths) - 1) <= room
-
-    def rendered() -> Iterator[Sequence[str | Styled]]:
-        for number, row in enumerate(cells):
-            padded = _padded(row, widths, right)
-            shown = ["   ".join(padded)] if fits else ["  ".join(padded[:-1]), f"    {row[-1]}"]
-            for text in map(str.rstrip, shown):
-                if text:
-                    yield [text] if number else [styled(text, bold=True)]
-
-    lines(rendered(), err=err)
-
-
-def long_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
-    """Print a table of any length as its rows come; the first screenful gives the columns their widths."""
-    lines = ([printable(cell) for cell in row] for row in rows)
-    _print_rows(header, [*islice(lines, SCREENFUL)], lines, right)
-
-
-def _print_rows(
-    header: Sequence[str], first: list[list[str]], rest: Iterable[list[str]], right: Sequence[int]
-) -> None:
-    widths, cuts, space = _fit(header, first, 3)
-    gap = " " * space
-
-    def joined(cells: Sequence[str]) -> str:
-        return gap.join(_padded(cells, widths, right)).rstrip()
-
-    def row(cells: Sequence[str]) -> tuple[str]:
-        return (joined(_cut(cells, cuts)),)
-
-    lines(chain([[styled(joined(header), bold=True)]], map(row, first)))
-    lines(map(row, rest))
-
-
-def _cut(line: Sequence[str], cuts: list[Cut] | None) -> Sequence[str]:
-    return line if cuts is None else [cut(cell) for cut, cell in zip(cuts, line, strict=True)]
-
-
-def _padded(line: Sequence[str], widths: Sequence[int], right: Sequence[int] = ()) -> list[str]:
-    return [
-        cell.rjust(width) if column in right else cell.ljust(width)
-        for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-    ]
-
-
-def fitted(rows: Sequence[Sequence[str]]) -> Callable[[Sequence[str]], list[str]]:
-    """Return what cuts and pads the cells of these rows, and of later ones, for columns two spaces apart."""
-    lines = [[*map(printable, row)] for row in rows]
-    widths, cuts, _ = _fit([""] * len(lines[0]), lines, 2)
-    return lambda row: _padded(_cut([*map(printable, row)], cuts), widths)
-
-
 def lines(found: Iterable[Sequence[str | Styled]], *, err: bool = False) -> None:
     """Print lines, each of its parts, as they come, a screenful at a time."""
     texts = map(_rendered, found)
     while screenful := [*islice(texts, SCREENFUL)]:
         click.echo("\n".join(screenful), err=err)
-
-
-def columns(rows: Iterable[Sequence[str]], *, err: bool = False) -> None:
-    """Print aligned columns without a header, indented."""
-    lines = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    for cells in lines:
-        text = "   ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-        line(f"  {text}", err=err)
 
 
 def json(value: Any) -> None:

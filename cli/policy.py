@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from msb_cache.cli import output
 from msb_cache.cli.because import because_of
-from msb_cache.cli.common import PATH, examples, format_option, open_cache
+from msb_cache.cli.common import PATH, examples, open_cache
 from msb_cache.cli.considered import shown_repository
+from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.main import EXIT_FAILED
 from msb_cache.cli.rules import policy_in
+from msb_cache.cli.tables import Column, fields, sentence
+from msb_cache.cli.tables import show as show_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,78 +42,93 @@ def policy(ctx: click.Context) -> None:
     It is `cache-policy.toml` in the home, else `msb-cache/policy.toml` in your configuration (~/.config).
     """
     if ctx.invoked_subcommand is None:
-        ctx.invoke(show, format_="table")
+        ctx.invoke(show, format_="table", quiet=False)
 
 
 @policy.command(
     short_help="Show what the policy says.", epilog=examples("msb-cache policy show --format json")
 )
-@format_option
+@shown_options("the rules' names", tables=False)
 @click.pass_obj
-def show(home: str | None, format_: str) -> None:
+def show(home: str | None, shown: Shown) -> None:
     """Show what the policy of this home says, and in which file."""
     with open_cache(home) as cache:
         found = policy_in(cache)
-    if format_ == "json":
-        output.json(found.recorded())
-    else:
-        _print(found)
+    shown.item(
+        lambda: dict(found.recorded()),
+        names=lambda: (each["name"] for each in found.recorded()["rules"]),
+        table=lambda: _print(found),
+    )
 
 
 @policy.command(short_help="Say what is wrong with it.", epilog=examples("msb-cache policy check new.toml"))
 @click.argument("path", metavar="[FILE]", type=PATH, required=False)
-@format_option
+@shown_options("the lines with a mistake", tables=False)
 @click.pass_obj
-def check(home: str | None, path: str | None, format_: str) -> int:
+def check(home: str | None, path: str | None, shown: Shown) -> int:
     """Say of each mistake in the policy, or in FILE, the line and what is right."""
     with open_cache(home) as cache:
         checked, mistakes = cache.check_policy(path)
-    if format_ == "json":
-        output.json({"file": checked, "mistakes": [each._asdict() for each in mistakes]})
-    elif mistakes:
+
+    def table() -> None:
         for each in mistakes:
             output.error(f"{checked}: {each}")
-    else:
-        output.line(f"{checked} is right.")
+        if not mistakes:
+            output.line(f"{checked} is right.")
+
+    shown.item(
+        lambda: {"file": checked, "mistakes": [each._asdict() for each in mistakes]},
+        names=lambda: (str(each.line) for each in mistakes if each.line is not None),
+        table=table,
+        paged=False,
+    )
     return EXIT_FAILED if mistakes else 0
 
 
 @policy.command(short_help="Write a policy to begin with.", epilog=examples("msb-cache policy init --user"))
 @click.option("--user", is_flag=True, help="In your configuration, for all homes without one of their own.")
+@shown_options("the file's path", tables=False)
 @click.pass_obj
-def init(home: str | None, user: bool) -> None:
+def init(home: str | None, user: bool, shown: Shown) -> None:
     """Write a policy to begin with, for you to change; one that is there stays.
 
     It deletes what was not used for 30 days, keeps the last image of each repository, and makes room when
     the file system is nearly full.
     """
     with open_cache(home) as cache:
-        output.line(os.fspath(cache.begin_policy(user=user)))
+        path = os.fspath(cache.begin_policy(user=user))
+    shown.item(lambda: {"file": path}, names=lambda: [path], table=lambda: output.line(path), paged=False)
 
 
 @policy.command(short_help="Try it on one image.", epilog=examples("msb-cache policy test app:1"))
 @click.argument("reference", metavar="REF")
-@format_option
+@shown_options("the reference, if it goes", tables=False)
 @click.pass_obj
-def test(home: str | None, reference: str, format_: str) -> None:
+def test(home: str | None, reference: str, shown: Shown) -> None:
     """Say what each rule makes of one image, in order, and what becomes of it; nothing is changed."""
     with open_cache(home) as cache:
         found = policy_in(cache)
         verdicts = cache.test_policy(reference, found)
     said = found.recorded()
     goes = next((each.rule for each in verdicts if each.goes), None)
-    if format_ == "json":
+
+    def as_fields() -> dict[str, Any]:
         rules = [_fields(each, _because(each, said)) for each in verdicts]
-        output.json({"reference": reference, "deletes": goes is not None, "rule": goes, "rules": rules})
-        return
-    rows = [(each.rule or "-", "DELETE" if each.goes else "KEEP", _because(each, said)) for each in verdicts]
-    if rows:
-        output.whole_table(("RULE", "", "BECAUSE"), rows)
-        output.line()
-    output.line(f"{reference} stays." if goes is None else f"{reference} goes, by the rule {goes!r}.")
+        return {"reference": reference, "deletes": goes is not None, "rule": goes, "rules": rules}
+
+    def table() -> None:
+        rows = [(each.rule, "DELETE" if each.goes else "KEEP", _because(each, said)) for each in verdicts]
+        show_table(_VERDICTS, rows)
+        if rows:
+            output.line()
+        sentence(f"{reference} stays." if goes is None else f"{reference} goes, by the rule {goes!r}.")
+
+    shown.item(as_fields, names=lambda: [] if goes is None else [reference], table=table)
 
 
 COMMAND = policy
+
+_VERDICTS = (Column("RULE", "name"), Column("", "word"), Column("BECAUSE", "prose"))
 
 
 def _because(each: RuleVerdict, policy: Mapping[str, Any]) -> str:
@@ -132,20 +151,26 @@ def _fields(each: RuleVerdict, because: str) -> dict[str, Any]:
 
 
 def _print(found: CachePolicy) -> None:
-    output.line(f"File:        {found.source}")
-    said = found.recorded()
-    limit = said["max_delete"]
-    by_default = "" if found.max_delete is not None else " (of ten images or more)"
-    output.line(f"Deletes:     at most {limit} of the images at once{by_default}")
-    if found.keep:
-        output.line(f"Keeps:       {', '.join(found.keep)}")
-    for each in said["rules"]:
-        words = [f"{key.replace('_', '-')} {_value(value)}" for key, value in each.items() if key != "name"]
-        output.line(f"Rule {each['name']}: ".ljust(13) + ", ".join(words))
-    if found.watermarks is not None:
-        output.line(f"Watermarks:  from {found.watermarks.high} down to {found.watermarks.low}")
+    fields(_lines(found), name_width=_BEHIND)
     if not found.rules and found.watermarks is None:
         output.line("It has no rule, so it deletes nothing.", err=True)
+
+
+_BEHIND = 12  # columns: where values begin
+
+
+def _lines(found: CachePolicy) -> Iterator[tuple[str, str]]:
+    yield "File", str(found.source)
+    said = found.recorded()
+    by_default = "" if found.max_delete is not None else " (of ten images or more)"
+    yield "Deletes", f"at most {said['max_delete']} of the images at once{by_default}"
+    if found.keep:
+        yield "Keeps", ", ".join(found.keep)
+    for each in said["rules"]:
+        words = [f"{key.replace('_', '-')} {_value(value)}" for key, value in each.items() if key != "name"]
+        yield f"Rule {each['name']}", ", ".join(words)
+    if found.watermarks is not None:
+        yield "Watermarks", f"from {found.watermarks.high} down to {found.watermarks.low}"
 
 
 def _value(value: object) -> str:

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec.structs import asdict
 
-from msb_cache.cli import output, progress
+from msb_cache.cli import output, progress, tables
 from msb_cache.cli.common import (
     examples,
-    format_option,
     note,
     on_terminal,
     open_cache,
-    quiet_option,
     reason_option,
 )
 from msb_cache.cli.considered import considered_fields, print_considered
-from msb_cache.cli.deletions import failures, freed
-from msb_cache.cli.leftovers import leftover_cells, leftover_fields
+from msb_cache.cli.deletions import failures, freed, operation_of
+from msb_cache.cli.formats import Shown, shown_options
+from msb_cache.cli.leftovers import leftover_fields, print_leftovers
 from msb_cache.cli.main import EXIT_BOUND
 from msb_cache.cli.rules import bound_missed, policy_in, policy_of, policy_option, policy_options
+from msb_cache.cli.tables import sentence
 from msb_cache.queries.resolve import seen_name
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ if TYPE_CHECKING:
 @click.option("--orphans", is_flag=True, help="Also delete files that the index does not name.")
 @click.option("--orphans-only", is_flag=True, help="Delete those, and no image.")
 @reason_option
-@format_option
-@quiet_option("Print nothing but errors; with --dry-run, references only.")
+@shown_options("the operation's id, or with --dry-run references")
 @click.pass_obj
 def prune(
     home: str | None,
@@ -60,8 +59,7 @@ def prune(
     orphans: bool,
     orphans_only: bool,
     reason: str | None,
-    format_: str,
-    quiet: bool,
+    shown: Shown,
     **rules: Any,
 ) -> int:
     """Remove every image that nothing uses, or those that rules choose, given here or in the policy file.
@@ -71,8 +69,12 @@ def prune(
     least recently used go until that holds. What was deleted, kept and why is recorded: see `msb-cache
     prunes`.
     """
+    from msb_cache.models import ImagePruneReport
+
+    if not dry_run:
+        shown.expect(*ImagePruneReport.__struct_fields__)
     given = policy_of(rules)
-    with open_cache(home, reason=reason, quiet=quiet) as cache:
+    with open_cache(home, reason=reason, quiet=shown.quiet) as cache:
         policy = policy_in(cache, given) if by_policy else given
         if not dry_run and not yes and not on_terminal(sys.stdin):
             raise click.UsageError(
@@ -81,47 +83,47 @@ def prune(
         asked = cache.plan_prune(policy, orphans=orphans, orphans_only=orphans_only)
         said = policy.recorded()
         if dry_run:
-            return show(asked, said, format_, quiet=quiet)
+            return show(asked, said, shown)
 
-        def confirm(shown: Preview) -> bool:
-            print_preview(shown, said, err=True)  # beside the question, out of the way of what programs read
+        def confirm(preview: Preview) -> bool:
+            print_preview(
+                preview, said, err=True
+            )  # beside the question, out of the way of what programs read
             try:
                 return click.confirm("\nDelete these?", err=True)
             except click.Abort:
                 output.line(err=True)  # behind the question, and what the terminal shows of Ctrl-C
                 raise
 
-        with progress.deleting(quiet) as report:
+        with progress.deleting(not shown.as_table) as report:
             done = asked.run(confirm=None if yes else confirm, report=report)
         short = _say_what_is_missing(asked)
-    if format_ == "json":
-        output.json(asdict(done))
-    elif done.operation is None:
-        if not quiet:
-            output.line("Nothing was pruned.", err=True)
-    elif not quiet:
-        print_report(done)
+    shown.item(
+        lambda: asdict(done),
+        names=lambda: operation_of(done),
+        table=lambda: print_report(done, "Nothing was pruned."),
+        paged=False,
+    )
     return max(failures(done), default=short)
 
 
 COMMAND = prune
 
 
-def show(asked: Prune, policy: Mapping[str, Any], format_: str, *, quiet: bool) -> int:
+def show(asked: Prune, policy: Mapping[str, Any], shown: Shown) -> int:
     """Show what a prune would do, and return the exit code; ``policy`` is as it was given.
 
     Raises:
         BoundNotKeptError: it would do nothing.
     """
-    shown = asked.preview()
-    if format_ == "json":
-        output.json(_preview_fields(shown, policy))
-    elif quiet:
-        for reference in shown.plan.references:
-            output.line(seen_name(shown.plan.naming, reference))
-    else:
-        print_preview(shown, policy)
-    asked.check(shown)
+    preview = asked.preview()
+    plan = preview.plan
+    shown.item(
+        lambda: _preview_fields(preview, policy),
+        names=lambda: (seen_name(plan.naming, reference) for reference in plan.references),
+        table=lambda: print_preview(preview, policy),
+    )
+    asked.check(preview)
     return _say_what_is_missing(asked)
 
 
@@ -146,7 +148,7 @@ def print_preview(shown: Preview, policy: Mapping[str, Any], *, err: bool = Fals
     if images:
         print_considered(images, policy, err=err)
         output.line(err=err)
-    output.columns(leftover_cells(shown.leftovers), err=err)
+    print_leftovers(shown.leftovers, err=err)
     plan, going = shown.plan, [each for each in images if each.goes]
     if len(images) > len(going):
         output.line(f"Keeps {output.plural(len(images) - len(going), 'image')}.", err=err)
@@ -161,7 +163,7 @@ def print_preview(shown: Preview, policy: Mapping[str, Any], *, err: bool = Fals
         (shown.count("flat"), "flat root", None),
     )
     parts = [output.plural(count, one, many) for count, one, many in counts if count]
-    output.line(f"Deletes {', '.join(parts)}: {output.size(shown.freed_bytes)} come free.", err=err)
+    sentence(f"Deletes {', '.join(parts)}: {output.size(shown.freed_bytes)} come free.", err=err)
 
 
 def _preview_fields(shown: Preview, policy: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,9 +204,12 @@ def _preview_fields(shown: Preview, policy: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def print_report(report: ImagePruneReport) -> None:
-    """Print what a deletion did, in numbers."""
-    for name, value in (
+def print_report(report: ImagePruneReport, nothing: str) -> None:
+    """Print what a deletion did, in numbers; if it found nothing to do, say ``nothing``."""
+    if report.operation is None:
+        output.line(nothing, err=True)
+        return
+    pairs = (
         ("Image refs", f"{report.image_refs_removed:,}"),
         ("Manifests", f"{report.manifests_removed:,}"),
         ("Layers", f"{report.layers_removed:,}"),
@@ -214,6 +219,6 @@ def print_report(report: ImagePruneReport) -> None:
         *([("Flat roots", f"{report.flat_removed:,}")] if report.flat_removed else []),
         ("Reclaimed", freed(report.bytes_reclaimed, report.flat_removed, report.flat_bytes_reclaimed)),
         *([("Kept", f"{report.skipped_in_use:,} used meanwhile")] if report.skipped_in_use else []),
-    ):
-        output.line(f"  {name + ':':<12} {value}")
-    output.line(f"  {'Operation:':<12} {report.operation}")
+        ("Operation", report.operation),
+    )
+    tables.fields(pairs, name_width=12, indent=2)

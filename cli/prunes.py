@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from msb_cache.cli import output
-from msb_cache.cli.common import examples, format_option, limit_option, open_cache
+from msb_cache.cli import look, output
+from msb_cache.cli.common import examples, limit_option, open_cache
 from msb_cache.cli.deletions import deletion_fields, print_deletion
 from msb_cache.cli.describe import who
+from msb_cache.cli.formats import Shown, nothing, shown_options
+from msb_cache.cli.tables import Column, paragraph, show
+from msb_cache.queries.resolve import as_typed
 from msb_cache.wording import quoted
 
 if TYPE_CHECKING:
+    from msb_cache.projections.deletions import DeletionSummary
     from msb_cache.projections.rows import DeletionRow
     from msb_cache.queries.restore_plan import LostFile, Restoration, RestorePlan
 
@@ -25,49 +29,61 @@ if TYPE_CHECKING:
     ),
 )
 @limit_option
-@format_option
+@shown_options("the operations' ids")
 @click.pass_context
-def prunes(ctx: click.Context, limit: int | None, format_: str) -> None:
+def prunes(ctx: click.Context, limit: int | None, shown: Shown) -> None:
     """List past prunes and removals, newest first."""
     if ctx.invoked_subcommand is not None:
         return
     with open_cache(ctx.obj) as cache:
         reports = cache.deletions(limit=limit)
-    if format_ == "json":
-        output.json([deletion_fields(report) for report in reports])
-        return
-    rows = [
+    shown.items(reports, fields=deletion_fields, name=lambda report: report.operation, table=_print)
+
+
+_COLUMNS = (
+    Column("ID", "operation"),
+    Column("WHEN", "time"),
+    Column("KIND", "word"),
+    Column("IMAGES", "count"),
+    Column("LAYERS", "count", leave=2),
+    Column("FREED", "size"),
+    Column("OUTCOME", "word", leave=1),
+    Column("WHO", "prose"),
+)
+
+
+def _print(reports: Iterable[DeletionSummary]) -> None:
+    show(
+        _COLUMNS,
         (
-            report.operation[:13],
-            output.local_time_with_offset(report.counters.started_at),
-            report.counters.kind,
-            str(report.counters.image_refs_removed),
-            str(report.counters.layers_removed),
-            output.size(_freed(report.counters)),
-            report.counters.outcome or "unfinished",
-            who(report.actor),
-        )
-        for report in reports
-    ]
-    if rows:
-        header = ("ID", "WHEN", "KIND", "IMAGES", "LAYERS", "FREED", "OUTCOME", "WHO")
-        output.table(header, rows, right=(3, 4, 5))
-    else:
-        output.line("Nothing was ever pruned or removed.", err=True)
+            (
+                report.operation,
+                report.counters.started_at,
+                report.counters.kind,
+                report.counters.image_refs_removed,
+                report.counters.layers_removed,
+                _freed(report.counters),
+                report.counters.outcome or "unfinished",
+                who(report.actor),
+            )
+            for report in nothing("Nothing was ever pruned or removed.", reports)
+        ),
+    )
 
 
-@prunes.command(short_help="Show what one prune or removal deleted and kept.")
+@prunes.command("show", short_help="Show what one prune or removal deleted and kept.")
 @click.argument("operation", metavar="ID")
-@format_option
+@shown_options("the references that it removed")
 @click.pass_obj
-def show(home: str | None, operation: str, format_: str) -> None:
+def show_one(home: str | None, operation: str, shown: Shown) -> None:
     """Show everything one prune or removal deleted, what it kept and why, and who ran it."""
     with open_cache(home) as cache:
         report = cache.deletion(operation)
-    if format_ == "json":
-        output.json(deletion_fields(report))
-    else:
-        print_deletion(report)
+    shown.item(
+        lambda: deletion_fields(report),
+        names=lambda: (as_typed(reference, data.spelling) for reference, data in report.images),
+        table=lambda: print_deletion(report),
+    )
 
 
 @prunes.command(
@@ -76,26 +92,20 @@ def show(home: str | None, operation: str, format_: str) -> None:
     epilog=examples("msb-cache prunes restore-plan 01a20ede > again.sh"),
 )
 @click.argument("operation", metavar="ID")
-@format_option
+@shown_options("the references that come back")
 @click.pass_obj
-def restore_plan(home: str | None, operation: str, format_: str) -> None:
+def restore_plan(home: str | None, operation: str, shown: Shown) -> None:
     """Print the commands that bring back what one prune or removal deleted.
 
     A shell can run what is printed. Nothing is run or changed here: `msb-cache restore` does that.
     """
     with open_cache(home) as cache:
         plan = cache.restore_plan(operation)
-    if format_ == "json":
-        output.json(
-            {
-                "operation": plan.operation,
-                "kind": plan.kind,
-                "images": [image_fields(image, home) for image in plan.images],
-                "lost": lost_fields(plan.lost),
-            }
-        )
-    else:
-        _print_plan(plan, home)
+    shown.item(
+        lambda: _plan_fields(plan, home),
+        names=lambda: (image.reference for image in plan.images if image.reference and image.arguments),
+        table=lambda: _print_plan(plan, home),
+    )
 
 
 COMMAND = prunes
@@ -106,29 +116,45 @@ def _freed(row: DeletionRow) -> int | None:
     return (row.bytes_reclaimed or 0) + row.flat_bytes_reclaimed if row.flat_removed else row.bytes_reclaimed
 
 
+def _plan_fields(plan: RestorePlan, home: str | None) -> dict[str, Any]:
+    return {
+        "operation": plan.operation,
+        "kind": plan.kind,
+        "images": [image_fields(image, home) for image in plan.images],
+        "lost": lost_fields(plan.lost),
+    }
+
+
 def _command(arguments: Sequence[str], home: str | None) -> list[str]:
     return ["msb-cache", *(() if home is None else ("--home", home)), *arguments]
 
 
 def _print_plan(plan: RestorePlan, home: str | None) -> None:
     what = "another program" if plan.kind == "external" else f"{plan.kind} {plan.operation}"
-    output.line(f"# What {what} deleted, and how to have it again")
+    _comment(f"What {what} deleted, and how to have it again")
     for image in plan.images:
         output.line()
-        output.line(f"# {image.reference or 'no reference'}  {image.manifest_digest}")
-        for sentence in image.notes:
-            output.line(f"#   {sentence}")
+        _comment(f"{image.reference or 'no reference'}  {look.digest(image.manifest_digest)}")
+        for note in image.notes:
+            _comment(note, indent=2)
         if image.arguments:
             output.line(" ".join(map(quoted, _command(image.arguments, home))))
         elif image.certainty == "none":
-            output.line("#   it cannot be brought back")
+            _comment("it cannot be brought back", indent=2)
     if plan.lost:
         output.line()
-        output.line(
-            f"# {output.plural(len(plan.lost), 'file')} that no image accounts for cannot be brought back:"
+        _comment(
+            f"{output.plural(len(plan.lost), 'file')} that no image accounts for cannot be brought back:"
         )
     for file in plan.lost:
-        output.line(f"#   {file.kind} {file.subject}")
+        _comment(f"{file.kind} {look.digest(file.subject)}", indent=2)
+
+
+def _comment(text: str, *, indent: int = 0) -> None:
+    """Print a comment of a shell script; each of the lines that a terminal needs for it is one."""
+    room, before = look.room(), f"# {' ' * indent}"
+    for part in paragraph(text, None if room is None else room - len(before)):
+        output.line(before, part)
 
 
 def image_fields(image: Restoration, home: str | None) -> dict[str, Any]:

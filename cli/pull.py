@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from msb_cache.cli import output
+from msb_cache.cli import look, output
 from msb_cache.cli.common import (
     done,
     examples,
@@ -18,14 +18,19 @@ from msb_cache.cli.common import (
     note,
     on_terminal,
     open_cache,
-    quiet_option,
 )
+from msb_cache.cli.fields import IMAGE_FIELDS, image_fields
+from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.progress import display
 from msb_cache.oci.reference import Reference
 from msb_cache.oci.registry.credentials import Credential
 from msb_cache.oci.registry.options import RegistryOptions
 
+if TYPE_CHECKING:
+    from msb_cache.models import PulledImage
+
 _MAX_PASSWORD = 64 * 1024
+_RECORDED = ("changed", "previous_digest", "bytes_fetched", "bytes_reused")
 
 
 @click.command(
@@ -33,6 +38,7 @@ _MAX_PASSWORD = 64 * 1024
         "msb-cache pull python:3.12",
         "msb-cache pull --policy always ghcr.io/acme/app:1",
         "msb-cache pull --make-room python:3.12",
+        "msb-cache pull --format '{digest} {bytes_fetched:size}' python:3.12",
         'echo "$TOKEN" | msb-cache pull -u me --password-stdin ghcr.io/acme/app:1',
     )
 )
@@ -58,7 +64,7 @@ _MAX_PASSWORD = 64 * 1024
 @fetching_options
 @max_age_option
 @make_room_option
-@quiet_option("Print nothing but errors.")
+@shown_options("the digest", tables=False)
 @click.pass_obj
 def pull(
     home: str | None,
@@ -74,17 +80,18 @@ def pull(
     jobs: int,
     max_age_ns: int,
     make_room: bool,
-    quiet: bool,
+    shown: Shown,
 ) -> None:
     """Pull an image from its registry.
 
     Short names mean Docker Hub. Logins come from --username with --password-stdin, else from Docker's
     configuration file and credential helpers. Registries on this machine may speak plain HTTP.
     """
+    shown.expect(*IMAGE_FIELDS, *_RECORDED, "operation", "seq")
     credential = _credential(username, password_stdin)
     Reference.parse(reference)  # before msb is said to pull it
-    with open_cache(home, quiet=quiet) as cache, display(quiet) as progress:
-        if cache.kept_by_msb and digest is None and not quiet:
+    with open_cache(home, quiet=shown.quiet) as cache, display(not shown.as_table) as progress:
+        if cache.kept_by_msb and digest is None and shown.as_table:
             output.line(f"  msb pulls {reference} …", err=True)
         pulled = cache.pull(
             reference,
@@ -98,10 +105,14 @@ def pull(
             progress=progress,
             max_age_ns=max_age_ns,
             make_room=make_room,
-            note=None if quiet else note,
+            note=None if shown.quiet else note,
         )
-    if not quiet:
-        _print_result(pulled.reference, pulled.recorded.data)
+    shown.item(
+        lambda: _fields(pulled),
+        names=lambda: [str(pulled.manifest_digest)],
+        table=lambda: _print_result(pulled.reference, pulled.recorded.data),
+        paged=False,
+    )
 
 
 COMMAND = pull
@@ -120,10 +131,20 @@ def _credential(username: str | None, password_stdin: bool) -> Credential | None
     return Credential(username=username, password=password)
 
 
+def _fields(pulled: PulledImage) -> dict[str, Any]:
+    recorded = pulled.recorded
+    return {
+        **image_fields(pulled),
+        **{name: getattr(recorded.data, name) for name in _RECORDED},
+        "operation": recorded.operation,
+        "seq": recorded.seq,
+    }
+
+
 def _print_result(reference: str, pulled: Any) -> None:
-    digest = output.short(pulled.manifest_digest)
+    digest = look.digest(pulled.manifest_digest, err=True)
     if pulled.previous_digest is not None:
-        done("Moved", f"{reference}  {output.short(pulled.previous_digest)} → {digest}")
+        done("Moved", f"{reference}  {look.digest(pulled.previous_digest, err=True)} → {digest}")
     elif not pulled.changed:
         done("Unchanged", f"{reference}  {digest}")
     else:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec.structs import asdict
 
-from msb_cache.cli import output
+from msb_cache.cli import look, output
 from msb_cache.cli.common import (
     done,
     examples,
-    format_option,
     note,
     open_cache,
-    quiet_option,
     reason_option,
 )
-from msb_cache.cli.deletions import failures, freed
+from msb_cache.cli.deletions import failures, freed, operation_of
+from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.main import EXIT_FAILED, exit_code, said
-from msb_cache.queries.resolve import as_typed, seen_name, shown_name
+from msb_cache.cli.tables import hanging, sentence
+from msb_cache.queries.resolve import as_typed, seen_name
 
 if TYPE_CHECKING:
     from msb_cache.cache import ImageCache
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
 @click.option("-f", "--force", is_flag=True, help="Drop what is held or pinned, too.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only show what would go; nothing is recorded.")
 @reason_option
-@format_option
-@quiet_option("Print nothing but errors; with --dry-run, references only.")
+@shown_options("the operation's id, or with --dry-run references", tables=False)
 @click.pass_obj
 def remove(
     home: str | None,
@@ -44,8 +44,7 @@ def remove(
     force: bool,
     dry_run: bool,
     reason: str | None,
-    format_: str,
-    quiet: bool,
+    shown: Shown,
 ) -> int:
     """Remove images and what nothing else needs.  [alias: rm]
 
@@ -54,6 +53,10 @@ def remove(
     With --force a held image loses its reference; its files stay until the last hold is released and
     a prune runs. A pin stays, and keeps the image when it comes again.
     """
+    from msb_cache.models import ImagePruneReport
+
+    if not dry_run:
+        shown.expect(*ImagePruneReport.__struct_fields__)
     codes: list[int] = []
 
     def refused(error: MicrosandboxError) -> None:
@@ -61,16 +64,23 @@ def remove(
         codes.append(exit_code(error))
 
     one = len(references) == 1 and not any(character in references[0] for character in "*?")
-    with open_cache(home, reason=reason, quiet=quiet) as cache:
+    with open_cache(home, reason=reason, quiet=shown.quiet) as cache:
         if dry_run:
-            shown = cache.preview_remove(references, force=force, refused=None if one else refused)
-            _print_preview(shown, format_, quiet)
+            preview = cache.preview_remove(references, force=force, refused=None if one else refused)
+            names = [_whole_name(preview, each) for each in preview.going]
+            shown.item(
+                lambda: _preview_fields(preview),
+                names=lambda: names,
+                table=lambda: _print_preview(preview, names),
+            )
         else:
             report = cache.remove(references, force=force, refused=None if one else refused)
-            if format_ == "json":
-                output.json(asdict(report))
-            elif not quiet:
-                _print_report(cache, references, report)
+            shown.item(
+                lambda: asdict(report),
+                names=lambda: operation_of(report),
+                table=lambda: _print_report(cache, references, report),
+                paged=False,
+            )
             codes += _failures(report)
     if not codes:
         return 0
@@ -80,33 +90,36 @@ def remove(
 COMMAND = remove
 
 
-def _print_preview(shown: Preview, format_: str, quiet: bool) -> None:
-    plan = shown.plan
-    names = [shown_name(plan.naming, each) for each in shown.going]
-    if format_ == "json":
-        fields: dict[str, Any] = {
-            "dry_run": True,
-            "images": [
-                {"reference": seen_name(plan.naming, name), "digest": digest}
-                for name, digest in plan.references.items()
-            ],
-            "manifests": [*plan.manifests],
-            "layers": [*plan.layers],
-            "bytes_reclaimable": shown.bytes,
-            "bytes_freed": shown.freed_bytes,
-        }
-        output.json(fields)
-        return
+def _whole_name(preview: Preview, subject: str) -> str:
+    """Return an image's reference, or the digest of a manifest without one."""
+    return subject if subject.startswith("sha256:") else seen_name(preview.plan.naming, subject)
+
+
+def _preview_fields(preview: Preview) -> dict[str, Any]:
+    plan = preview.plan
+    return {
+        "dry_run": True,
+        "images": [
+            {"reference": seen_name(plan.naming, name), "digest": digest}
+            for name, digest in plan.references.items()
+        ],
+        "manifests": [*plan.manifests],
+        "layers": [*plan.layers],
+        "bytes_reclaimable": preview.bytes,
+        "bytes_freed": preview.freed_bytes,
+    }
+
+
+def _print_preview(preview: Preview, names: Sequence[str]) -> None:
     for name in names:
-        output.line(name if quiet else f"  {name}")
-    if quiet:
-        return
+        hanging(look.digest(name), "  ")
     if not names:
         output.line("Nothing to remove.")
         return
+    plan = preview.plan
     counts = (len(names), "image"), (len(plan.manifests), "manifest"), (len(plan.layers), "layer")
     parts = [output.plural(count, what) for count, what in counts if count]
-    output.line(f"Removes {', '.join(parts)}: {output.size(shown.freed_bytes)} come free.")
+    sentence(f"Removes {', '.join(parts)}: {output.size(preview.freed_bytes)} come free.")
 
 
 def _print_report(cache: ImageCache, references: tuple[str, ...], report: ImagePruneReport) -> None:
@@ -120,7 +133,7 @@ def _print_report(cache: ImageCache, references: tuple[str, ...], report: ImageP
         return
     pointed_at = {data.manifest_digest for _, data in whole.images}
     names += [
-        output.short(each.subject)
+        look.digest(each.subject, err=True)
         for each in whole.artifacts
         if each.kind == "manifest" and each.outcome == "deleted" and each.subject not in pointed_at
     ]

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from msb_cache.audit.log_files import STATE_KIND
-from msb_cache.cli import output
-from msb_cache.cli.common import PATH, examples, format_option, note, open_cache
-from msb_cache.cli.describe import fields
-from msb_cache.cli.event_lines import event_row
+from msb_cache.cli import look, output, pager
+from msb_cache.cli.common import PATH, examples, note, open_cache
+from msb_cache.cli.describe import describe, fields, who
+from msb_cache.cli.event_lines import position, subject
+from msb_cache.cli.formats import Shown, nothing, shown_options
+from msb_cache.cli.tables import sentence
 from msb_cache.projections.replay import ROW_TYPE, Change, Divergence, State, Step
 from msb_cache.projections.tables import Key, columns
 
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     metavar="STATE",
     help="Find the event after which this state (a database, or what --state wrote) is not the log's.",
 )
-@format_option
+@shown_options("the events' positions, such as @5")
 @click.pass_obj
 def replay(
     home: str | None,
@@ -48,7 +50,7 @@ def replay(
     last: int | None,
     state: bool,
     wanted: str | None,
-    format_: str,
+    shown: Shown,
 ) -> int:
     """Show what each event does to the index.
 
@@ -62,20 +64,23 @@ def replay(
     with open_cache(home) as cache:
         if wanted is not None:
             compared = cache.compare_state(wanted, log=log, note=note)
-            _show_comparison(compared, format_)
+            shown.item(
+                lambda: _comparison_fields(compared),
+                names=lambda: [] if compared.step is None else [position(compared.step.event)],
+                table=lambda: _print_comparison(compared),
+            )
             return 1 if compared.divergences else 0
         if state:
             _print_state(cache.replay_state(log=log, until=last, note=note))
             return 0
-        shown = 0
-        for step in cache.replay(log=log, after=(first or 1) - 1, until=last, note=note):
-            shown += 1
-            if format_ == "json":
-                output.json_line(_step_fields(step))
-            else:
-                _print_step(step)
-    if not shown:
-        output.line("No such events.", err=True)
+        steps = cache.replay(log=log, after=(first or 1) - 1, until=last, note=note)
+        with pager.paging(shown.as_table):
+            shown.as_they_come(
+                nothing("No such events.", steps),
+                fields=_step_fields,
+                name=lambda step: position(step.event),
+                line=_print_step,
+            )
     return 0
 
 
@@ -98,12 +103,20 @@ def _fields(table: str, row: Key | None) -> dict[str, Any] | None:
 
 
 def _shown(value: Any) -> str:
-    return "-" if value is None else str(value)
+    return "-" if value is None else look.digest(str(value))
+
+
+_SEQ = 5  # digits of a position, in most logs
 
 
 def _print_step(step: Step) -> None:
-    seq, when, kind, subject, details, who = event_row(step.event)
-    output.line(output.styled(f"{seq:>5}  {when}  {kind}", bold=True), f"  {subject}  {details}  {who}")
+    event = step.event
+    parts = (look.digest(subject(event)), describe(event).details, who(event.actor))
+    sentence(
+        output.styled(f"{event.seq}  {look.moment(event.occurred_at_ns)}  {event.type}", bold=True),
+        "  " + "  ".join(filter(None, parts)),
+        indent=max(0, _SEQ - len(str(event.seq))),
+    )
     for change in step.changes:
         _print_change(change)
 
@@ -114,18 +127,17 @@ def _print_change(change: Change) -> None:
     mark, colour = ("~", "yellow")
     if change.before is None or change.after is None:
         mark, colour = ("+", "green") if change.before is None else ("-", "red")
-    output.line("       ", output.styled(mark, fg=colour), f" {change.table} {key}")
-    for position, name in enumerate(names):
-        if position < length:
+    sentence(output.styled(mark, fg=colour), f" {change.table} {key}", indent=7)
+    for at, name in enumerate(names):
+        if at < length:
             continue
         if change.before is None or change.after is None:
             row = change.after or change.before or ()
-            if row[position] is not None:
-                output.line(f"           {name}: {_shown(row[position])}")
-        elif change.before[position] != change.after[position]:
-            output.line(
-                f"           {name}: {_shown(change.before[position])} → {_shown(change.after[position])}"
-            )
+            if row[at] is not None:
+                sentence(f"{name}: {_shown(row[at])}", indent=11)
+        elif change.before[at] != change.after[at]:
+            before, after = change.before[at], change.after[at]
+            sentence(f"{name}: {_shown(before)} → {_shown(after)}", indent=11)
 
 
 def _step_fields(step: Step) -> dict[str, Any]:
@@ -157,25 +169,24 @@ def _print_state(state: State) -> None:
     )
 
 
-def _show_comparison(compared: Comparison, format_: str) -> None:
-    if format_ == "json":
-        output.json(
+def _comparison_fields(compared: Comparison) -> dict[str, Any]:
+    return {
+        "seq": compared.seq,
+        "first": None if compared.step is None else _step_fields(compared.step),
+        "differences": [
             {
-                "seq": compared.seq,
-                "first": None if compared.step is None else _step_fields(compared.step),
-                "differences": [
-                    {
-                        "since": found.seq or None,
-                        "table": found.table,
-                        "key": list(found.key),
-                        "log": _fields(found.table, found.folded),
-                        "state": _fields(found.table, found.state),
-                    }
-                    for found in compared.divergences
-                ],
+                "since": found.seq or None,
+                "table": found.table,
+                "key": list(found.key),
+                "log": _fields(found.table, found.folded),
+                "state": _fields(found.table, found.state),
             }
-        )
-        return
+            for found in compared.divergences
+        ],
+    }
+
+
+def _print_comparison(compared: Comparison) -> None:
     if not compared.divergences:
         output.line(f"At event {compared.seq} the state is exactly what the log says.")
         return
@@ -193,9 +204,9 @@ def _show_comparison(compared: Comparison, format_: str) -> None:
 def _print_divergence(found: Divergence) -> None:
     key = " ".join(_shown(part) for part in found.key)
     since = f"since event {found.seq}" if found.seq else "no event made such a row"
-    output.line(f"  {found.table} {key}, {since}")
+    sentence(f"{found.table} {key}, {since}", indent=2)
     for name, ours, theirs in _columns(found):
-        output.line(f"      {name}: the log says {ours}, the state {theirs}")
+        sentence(f"{name}: the log says {ours}, the state {theirs}", indent=6)
 
 
 def _columns(found: Divergence) -> list[tuple[str, str, str]]:

@@ -7,25 +7,36 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from msb_cache.cli import output
+from msb_cache.cli import look, output
 from msb_cache.cli.common import (
     done,
     examples,
     fetching_options,
-    format_option,
     max_age_option,
     note,
     open_cache,
-    quiet_option,
     reason_option,
 )
+from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.main import EXIT_FAILED
 from msb_cache.cli.progress import display
 from msb_cache.cli.prunes import image_fields, lost_fields
+from msb_cache.cli.tables import Column, hanging, sentence, show
 from msb_cache.oci.registry.options import RegistryOptions
 
 if TYPE_CHECKING:
     from msb_cache.commands.restore import RestoredImage, RestoreResult
+
+_COLUMNS = (
+    Column("REFERENCE", "name"),
+    Column("DIGEST", "digest", leave=1),
+    Column("HOW", "word", leave=2),
+    Column("CERTAINTY", "word", leave=3),
+    Column("OUTCOME", "word"),
+    Column("NOTES", "prose"),
+)
+
+_FIELDS = ("operation", "undoes", "kind", "complete", "images", "others", "lost")
 
 _SAID = {
     "planned": "comes back",
@@ -51,8 +62,7 @@ _SAID = {
 @fetching_options
 @max_age_option
 @reason_option
-@format_option
-@quiet_option("Print nothing but errors.")
+@shown_options("the operation's id, or with --dry-run references")
 @click.pass_obj
 def restore(
     home: str | None,
@@ -65,8 +75,7 @@ def restore(
     jobs: int,
     max_age_ns: int,
     reason: str | None,
-    format_: str,
-    quiet: bool,
+    shown: Shown,
 ) -> int:
     """Bring back what one prune or removal took.
 
@@ -77,8 +86,11 @@ def restore(
     other. Images that are here already are left alone. What the log has no source for is tried only where it
     is named, or with --guesses. The exit code is 1 if something that was asked for did not come back.
     """
-    quiet = quiet or format_ == "json"
-    with open_cache(home, reason=reason, quiet=quiet) as cache, display(quiet or dry_run) as progress:
+    shown.expect(*_FIELDS)
+    with (
+        open_cache(home, reason=reason, quiet=shown.quiet) as cache,
+        display(not shown.as_table or dry_run) as progress,
+    ):
         result = cache.restore(
             operation,
             references,
@@ -88,13 +100,15 @@ def restore(
             jobs=jobs,
             max_age_ns=max_age_ns,
             progress=progress,
-            report=None if quiet else _say,
-            note=None if quiet else note,
+            report=_say if shown.as_table else None,
+            note=None if shown.quiet else note,
         )
-    if format_ == "json":
-        output.json(_fields(result, home))
-    elif dry_run or not quiet:
-        _print_result(result)
+    shown.item(
+        lambda: _fields(result, home),
+        names=lambda: _names(result),
+        table=lambda: _print_result(result),
+        paged=dry_run,
+    )
     missing = [image for image in result.images if not image.back]
     if dry_run or not missing:
         return 0
@@ -105,25 +119,31 @@ def restore(
 COMMAND = restore
 
 
+def _names(result: RestoreResult) -> list[str]:
+    if result.operation is not None:
+        return [result.operation]
+    return [image.reference or image.manifest_digest for image in result.images if image.outcome == "planned"]
+
+
 def _name(image: RestoredImage) -> str:
-    return image.reference or output.short(image.manifest_digest)
+    return image.reference or look.digest(image.manifest_digest, err=True)
 
 
 def _say(image: RestoredImage) -> None:
     """Tell of an image as soon as it is known what became of it."""
     if image.outcome == "restored":
         name = _name(image) if image.name == image.reference else f"{_name(image)} as {image.name}"
-        done("Restored", f"{name}  {output.short(image.manifest_digest)}")
+        done("Restored", f"{name}  {look.digest(image.manifest_digest, err=True)}")
     elif image.outcome == "failed":
-        output.line(f"  ✗ {'Failed':<10} {_name(image)}: {image.reason}", err=True)
+        hanging(f"{_name(image)}: {image.reason}", f"  ✗ {'Failed':<10} ", err=True)
 
 
 def _print_result(result: RestoreResult) -> None:
     rows = [
         (
-            image.reference or "-",
-            output.short(image.manifest_digest),
-            " ".join(image.planned.arguments[:1]) or "-",
+            image.reference,
+            image.manifest_digest,
+            " ".join(image.planned.arguments[:1]) or None,
             image.planned.certainty,
             _SAID.get(image.outcome, image.outcome),
             image.reason or "; ".join(image.notes),
@@ -131,11 +151,11 @@ def _print_result(result: RestoreResult) -> None:
         for image in result.images
     ]
     if rows:
-        output.whole_table(("REFERENCE", "DIGEST", "HOW", "CERTAINTY", "OUTCOME", "NOTES"), rows)
+        show(_COLUMNS, rows)
     if result.others:
-        output.line(f"With them came {', '.join(result.others)}: msb loads all images of an archive.")
+        sentence(f"With them came {', '.join(result.others)}: msb loads all images of an archive.")
     if result.lost:
-        output.line(f"Lost for good: {output.plural(len(result.lost), 'file')} that no image accounts for.")
+        sentence(f"Lost for good: {output.plural(len(result.lost), 'file')} that no image accounts for.")
     if result.operation is not None:
         output.line(f"  {'Operation:':<12} {result.operation}")
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import PATH, done, examples, format_option, note, open_cache
+from msb_cache.cli.common import PATH, done, examples, note, open_cache
+from msb_cache.cli.formats import Shown, shown_options
+
+if TYPE_CHECKING:
+    from msb_cache.audit.restore import RestoreReport
+
+_FIELDS = ("log_id", "events", "events_lost", "set_aside")
 
 
 @click.command(
@@ -24,10 +32,10 @@ from msb_cache.cli.common import PATH, done, examples, format_option, note, open
     help="So many events of the present log may be lost.",
 )
 @click.option("--confirm", is_flag=True, help="Say that what a restore left has been looked at.")
-@format_option
+@shown_options("the log's id", tables=False)
 @click.pass_obj
 def restore_backup(
-    home: str | None, path: str | None, discard: int | None, confirm: bool, format_: str
+    home: str | None, path: str | None, discard: int | None, confirm: bool, shown: Shown
 ) -> int:
     """Put the log back to a backup.
 
@@ -39,35 +47,47 @@ def restore_backup(
     """
     if confirm == (path is not None) or (confirm and discard is not None):
         raise click.UsageError("name a backup, or say --confirm alone when you have looked at what is there")
-    with open_cache(home) as cache:
-        if path is None:
-            confirmed = cache.confirm_restore()
-        else:
-            report = cache.restore_backup(path, discard_events=discard)
     if path is None:
-        if format_ == "json":
-            output.json({"confirmed": confirmed})
-        elif confirmed:
+        return _confirm(home, shown)
+    shown.expect(*_FIELDS)
+    with open_cache(home, quiet=shown.quiet) as cache:
+        report = cache.restore_backup(path, discard_events=discard)
+    shown.item(
+        lambda: _fields(report), names=lambda: [report.log_id], table=lambda: _print(report), paged=False
+    )
+    return 0
+
+
+COMMAND = restore_backup
+
+
+def _confirm(home: str | None, shown: Shown) -> int:
+    shown.expect("confirmed")
+    with open_cache(home, quiet=shown.quiet) as cache:
+        confirmed = cache.confirm_restore()
+
+    def say() -> None:
+        if confirmed:
             done("Confirmed", "orphans may go again")
         else:
             note("no restore is waiting to be confirmed")
-        return 0 if confirmed else 1
-    if format_ == "json":
-        output.json(
-            {
-                "log_id": report.log_id,
-                "events": report.events,
-                "events_lost": report.events_lost,
-                "set_aside": None if report.set_aside is None else str(report.set_aside),
-            }
-        )
-        return 0
+
+    shown.item(lambda: {"confirmed": confirmed}, names=lambda: (), table=say, paged=False)
+    return 0 if confirmed else 1
+
+
+def _fields(report: RestoreReport) -> dict[str, Any]:
+    return {
+        "log_id": report.log_id,
+        "events": report.events,
+        "events_lost": report.events_lost,
+        "set_aside": None if report.set_aside is None else str(report.set_aside),
+    }
+
+
+def _print(report: RestoreReport) -> None:
     lost = "" if not report.events_lost else f"; {output.plural(report.events_lost, 'event')} lost"
     done("Restored", f"{output.plural(report.events, 'event')}{lost}")
     if report.set_aside is not None:
         note(f"what was there is in {report.set_aside}")
     note("look at `msb-cache verify`; no orphan is deleted until `msb-cache restore-backup --confirm`")
-    return 0
-
-
-COMMAND = restore_backup

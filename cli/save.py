@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from msb_cache.cli import output
 from msb_cache.cli.common import PATH, done, examples, on_terminal, open_cache, quiet_option
 
 
@@ -20,7 +21,7 @@ from msb_cache.cli.common import PATH, done, examples, on_terminal, open_cache, 
     show_default=True,
     help="docker-save, or an OCI image layout.",
 )
-@quiet_option("Print nothing but errors.")
+@quiet_option("Print the archive's path only.")
 @click.pass_obj
 def save(home: str | None, references: tuple[str, ...], path: str | None, format_: str, quiet: bool) -> None:
     """Write images to an archive.
@@ -37,8 +38,12 @@ def save(home: str | None, references: tuple[str, ...], path: str | None, format
     target = sys.stdout.buffer if path is None or path == "-" else path
     with open_cache(home, quiet=quiet) as cache:
         cache.save(references, target, format=format_)
-    if not quiet and path not in (None, "-"):
-        done("Saved", str(path))
+    if path is None or path == "-":
+        return
+    if quiet:
+        output.line(path)
+    else:
+        done("Saved", path)
 
 
 COMMAND = save

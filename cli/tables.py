@@ -15,25 +15,31 @@ from msb_cache.cli import look, output
 from msb_cache.cli.output import SCREENFUL, Styled, printable
 from msb_cache.wording import duration, size
 
-Kind = Literal["text", "name", "prose", "word", "digest", "size", "count", "time", "duration"]
+Kind = Literal["text", "name", "prose", "word", "digest", "operation", "size", "count", "time", "duration"]
 """What a column holds.
 
-``text`` ends with an ellipsis where there is no room. A ``name`` is whole: in the first column it stands on a
-line above the others then, elsewhere it goes on in the next line. ``prose`` stands below the others then, and
-is the last column. The others are whole: a ``word``; a ``digest``, on terminals its first twelve digits; a
-``size`` in bytes, a ``count``; a ``time`` in ns since the epoch, and a ``duration`` in ns. Each may be text
-instead, which is shown as it is, or None, which is shown as ``-``.
+``text`` ends with an ellipsis where there is no room. A ``name`` is whole: in the first column it stands on
+a line above the others then, elsewhere it goes on in the next line; one that is a digest is shown as such.
+``prose`` stands below the others then, and is the last column. The others are whole: a ``word``; a
+``digest``, on terminals its first twelve digits; the id of an ``operation``, on terminals its beginning; a
+``size`` in bytes, a ``count``; a ``time`` in ns since the epoch, of which date and time of day may stand
+below each other, and a ``duration`` in ns. Each may be text instead, which is shown as it is, or None, which
+is shown as ``-``.
 """
 
 Cell = str | int | None | Styled
 Text = str | Styled
 
 _RIGHT = ("size", "count")
-_LEAST = {"name": (32, 16), "text": (16, 8)}
+_LEAST = {"name": (32, 16, 16), "text": (16, 8, 8), "time": (99, 99, 14)}
 """Characters that a column keeps before others are left out, and the least if that is not enough."""
+_LEVELS = range(3)
+_DIGITS = ("sha256:", slice(7, 19))
+_PARTS = {"digest": _DIGITS, "name": _DIGITS, "operation": ("", slice(13))}
+"""The part of a cell that a terminal shows, if it begins so: by it the whole can be asked for."""
 _INDENT = 4
 _SHORT = 24  # characters of names that need no line of their own
-_BREAKS = "/:@, "
+_BREAKS = ("/:@, ", "-._=")
 """Behind these a name that has no room goes on in the next line, if they are near its end."""
 
 
@@ -66,7 +72,7 @@ def rendered(
     header: bool = True,
     gap: int = 3,
 ) -> Iterator[Sequence[str | Styled]]:
-    """Yield a table's lines, in their parts."""
+    """Yield a table's lines, in their parts; a table without rows has no header either."""
     room = look.room(err=err)
     formats = [_format(column.kind, room, err=err) for column in columns]
 
@@ -75,6 +81,8 @@ def rendered(
 
     cells = map(formatted, rows)
     first = [*islice(cells, SCREENFUL)]
+    if not first:
+        return
     layout = _Layout.of(columns, first, room, gap, header=header)
     if header:
         yield layout.header()
@@ -91,7 +99,7 @@ def _format(kind: Kind, room: int | None, *, err: bool) -> Callable[[Cell], Text
         number = size
     elif kind == "duration":
         number = duration
-    is_short = kind == "digest" and room is not None
+    part = _PARTS.get(kind) if room is not None else None
 
     def text(cell: Cell) -> Text:
         if isinstance(cell, Styled):
@@ -100,8 +108,8 @@ def _format(kind: Kind, room: int | None, *, err: bool) -> Callable[[Cell], Text
             return "-"
         if isinstance(cell, int):
             return number(cell)
-        if is_short and cell.startswith("sha256:"):
-            return cell[7:19]  # by these it can be asked for
+        if part is not None and cell.startswith(part[0]):
+            return cell[part[1]]
         return printable(cell)
 
     return text
@@ -122,7 +130,13 @@ class _Layout(NamedTuple):
 
     @classmethod
     def of(
-        cls, columns: Sequence[Column], rows: Sequence[Sequence[Text]], room: int | None, gap: int, *, header: bool
+        cls,
+        columns: Sequence[Column],
+        rows: Sequence[Sequence[Text]],
+        room: int | None,
+        gap: int,
+        *,
+        header: bool,
     ) -> _Layout:
         """Return the layout for these rows.
 
@@ -161,7 +175,9 @@ class _Layout(NamedTuple):
 
     def header(self) -> Sequence[Text]:
         """Return the line of headers."""
-        names = [column.header if width else "" for column, width in zip(self.columns, self.widths, strict=True)]
+        names = [
+            column.header if width else "" for column, width in zip(self.columns, self.widths, strict=True)
+        ]
         return [Styled("".join(map(str, self._joined(names))), {"bold": True})]
 
     def lines(self, row: Sequence[Text]) -> Iterator[Sequence[Text]]:
@@ -181,7 +197,7 @@ class _Layout(NamedTuple):
             parts = self._joined([stack[number] if number < len(stack) else "" for stack in stacks])
             if parts:
                 yield parts
-        for text in paragraph(_text(below), self.room - _INDENT) if below else ():
+        for text in paragraph(_text(below), self.room - _INDENT) if _text(below) not in ("", "-") else ():
             yield [" " * _INDENT, _like(below, text)]
 
     def _fitted(self, at: int, cell: Text) -> Iterator[Text]:
@@ -190,6 +206,8 @@ class _Layout(NamedTuple):
             yield cell
         elif kind == "name":
             yield from _wrapped(cell, width)
+        elif kind == "time":
+            yield from (_like(cell, part) for part in _text(cell).split(" ", 1))
         elif kind in ("text", "prose"):
             yield _like(cell, f"{_text(cell)[: width - 1]}…")
         else:
@@ -225,7 +243,7 @@ def _like(cell: Text, text: str) -> Text:
 def _chosen(columns: Sequence[Column], natural: Sequence[int], room: int) -> tuple[list[int], list[int]]:
     """Return which columns have room, and how wide they are; ``natural`` is as wide as their cells."""
     shown = [*range(len(columns))]
-    for level in (0, 1):
+    for level in _LEVELS:
         while _taken([_least(columns[n], natural[n], level) for n in shown], 2) > room:
             leaving = max(shown, key=lambda n: (columns[n].leave, n))
             if not columns[leaving].leave:
@@ -235,11 +253,15 @@ def _chosen(columns: Sequence[Column], natural: Sequence[int], room: int) -> tup
             break
     widths = [_least(columns[n], natural[n], level) for n in shown]
     spare = room - _taken(widths, 2)
-    # What names need comes first.
-    for at in sorted(range(len(shown)), key=lambda at: columns[shown[at]].kind != "name"):
-        more = max(0, min(natural[shown[at]] - widths[at], spare))
-        widths[at] += more
-        spare -= more
+    # What names need comes first; a column that needs much leaves the others their part.
+    for of_names in (True, False):
+        group = [at for at, n in enumerate(shown) if (columns[n].kind == "name") is of_names]
+        group = [at for at in group if columns[shown[at]].kind != "time" and widths[at] < natural[shown[at]]]
+        group.sort(key=lambda at: natural[shown[at]] - widths[at])
+        for others, at in zip(range(len(group), 0, -1), group, strict=True):
+            more = min(natural[shown[at]] - widths[at], spare // others)
+            widths[at] += more
+            spare -= more
     return shown, widths
 
 
@@ -254,13 +276,17 @@ def _least(column: Column, natural: int, level: int) -> int:
 
 
 def _wrapped(cell: Text, width: int) -> Iterator[Text]:
-    text = _text(cell)
+    return (_like(cell, part) for part in _broken(_text(cell), width))
+
+
+def _broken(text: str, width: int) -> Iterator[str]:
+    """Yield a name in parts of at most so many characters."""
     while len(text) > width:
-        breaks = [at for at in range(width * 2 // 3, width) if text[at] in _BREAKS]
-        end = breaks[-1] + 1 if breaks else width
-        yield _like(cell, text[:end])
+        near = range(width - 1, width * 2 // 3 - 1, -1)
+        end = next((at + 1 for marks in _BREAKS for at in near if text[at] in marks), width)
+        yield text[:end]
         text = text[end:]
-    yield _like(cell, text)
+    yield text
 
 
 def paragraph(text: str, width: int | None) -> Iterator[str]:
@@ -268,13 +294,47 @@ def paragraph(text: str, width: int | None) -> Iterator[str]:
     if width is None or len(text) <= width:
         yield text
         return
-    import textwrap  # most sentences have room
+    line = ""
+    for word in text.split(" "):
+        if line and len(line) + 1 + len(word) <= width:
+            line += f" {word}"
+            continue
+        if line:
+            yield line.rstrip()
+        *parts, line = _broken(word, width)
+        yield from parts
+    yield line
 
-    yield from textwrap.wrap(text, width, break_on_hyphens=False) or [""]
+
+def sentence(*parts: str | Styled, indent: int = 0, err: bool = False) -> None:
+    """Print a sentence; what has no room in its line goes on in others, further in."""
+    room, texts = look.room(err=err), [printable(_text(part)) for part in parts]
+    whole = "".join(texts).rstrip()
+    if room is None or indent + len(whole) <= room:
+        output.line(" " * indent, *parts, err=err)
+        return
+    first, *others = paragraph(whole, room - indent - _INDENT)
+    output.lines([[" " * indent, first], *([" " * (indent + _INDENT), text] for text in others)], err=err)
+
+
+_DIGEST = len("sha256:") + 64
+
+
+def hanging(text: str, *before: str | Styled, err: bool = False) -> None:
+    """Print a sentence behind what begins its line; on a terminal it goes on below its own beginning."""
+    room, indent = look.room(err=err), sum(map(_length, before))
+    parts = paragraph(printable(text), None if room is None else max(room - indent, _INDENT))
+    output.lines(
+        ([*before, part] if not number else [" " * indent, part] for number, part in enumerate(parts)),
+        err=err,
+    )
 
 
 def fields(pairs: Iterable[tuple[str, str | Styled]], *, name_width: int = 0, indent: int = 0) -> None:
-    """Print ``Name: value`` lines, values below each other; a long one goes on below its beginning."""
+    """Print ``Name: value`` lines, values below each other; a long one goes on below its beginning.
+
+    Of a digest without room the first twelve digits are shown, by which it can be asked for.
+    """
     found = [*pairs]
     names = [f"{name}:" if name else "" for name, _ in found]
     behind = max([name_width, *map(len, names)]) + 1
@@ -284,6 +344,8 @@ def fields(pairs: Iterable[tuple[str, str | Styled]], *, name_width: int = 0, in
         cell = value if isinstance(value, Styled) else Styled(value, {})
         cell = cell._replace(text=printable(cell.text))
         left = None if room is None else room - indent - behind
+        if left is not None and left < len(cell.text) == _DIGEST and cell.text.startswith("sha256:"):
+            cell = cell._replace(text=cell.text[7:19])
         texts = [cell.text] if left is None else [*paragraph(cell.text, left)]
         for number, text in enumerate(texts):
             lines.append([" " * indent, (name if not number else "").ljust(behind), cell._replace(text=text)])

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import click
 
-from msb_cache.cli.common import done, examples, open_cache, quiet_option, reason_option
-from msb_cache.cli.fields import pin_name
+from msb_cache.cli import look
+from msb_cache.cli.common import done, examples, open_cache, reason_option
+from msb_cache.cli.fields import PIN_FIELDS, pin_fields, pin_subject
+from msb_cache.cli.formats import Shown, shown_options
 
 
 @click.command(epilog=examples("msb-cache unpin app:1"))
 @click.argument("reference", metavar="REF|DIGEST")
 @reason_option
-@quiet_option("Print nothing but errors.")
+@shown_options("what was pinned", tables=False)
 @click.pass_obj
-def unpin(home: str | None, reference: str, reason: str | None, quiet: bool) -> None:
+def unpin(home: str | None, reference: str, reason: str | None, shown: Shown) -> None:
     """End a pin: prunes may take the image again."""
-    with open_cache(home, reason=reason, quiet=quiet) as cache:
+    shown.expect(*PIN_FIELDS)
+    with open_cache(home, reason=reason, quiet=shown.quiet) as cache:
         found = cache.unpin(reference)
-    if not quiet:
-        done("Unpinned", pin_name(found))
+    shown.item(
+        lambda: pin_fields(found),
+        names=lambda: [pin_subject(found)],
+        table=lambda: done("Unpinned", look.digest(pin_subject(found), err=True)),
+        paged=False,
+    )
 
 
 COMMAND = unpin

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import click
 
-from msb_cache.cli.common import done, examples, open_cache, quiet_option
+from msb_cache.cli.common import done, examples, open_cache
+from msb_cache.cli.fields import IMAGE_FIELDS, image_fields
+from msb_cache.cli.formats import Shown, shown_options
 
 
 @click.command(epilog=examples("msb-cache use app:1 --holder sandbox:dev"))
 @click.argument("reference", metavar="REF")
 @click.option("--holder", metavar="HOLDER", help="Who used it: sandbox:NAME or snapshot:NAME.")
-@quiet_option("Print nothing but errors.")
+@shown_options("the digest", tables=False)
 @click.pass_obj
-def use(home: str | None, reference: str, holder: str | None, quiet: bool) -> None:
+def use(home: str | None, reference: str, holder: str | None, shown: Shown) -> None:
     """Record that an image was used, now. That does not hold it."""
-    with open_cache(home, quiet=quiet) as cache:
+    shown.expect(*IMAGE_FIELDS, "holder")
+    with open_cache(home, quiet=shown.quiet) as cache:
         handle = cache.use(reference, holder=holder)
-    if not quiet:
-        done("Used", handle.reference)
+    shown.item(
+        lambda: {**image_fields(handle), "holder": holder},
+        names=lambda: [str(handle.manifest_digest)],
+        table=lambda: done("Used", handle.reference),
+        paged=False,
+    )
 
 
 COMMAND = use

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -13,15 +15,17 @@ from msb_cache.audit.data import DataCheck
 from msb_cache.audit.files import BROKEN, DiskProblem
 from msb_cache.audit.verify import Verification
 from msb_cache.cli import output
-from msb_cache.cli.common import PATH, duration_ns, examples, format_option, open_cache
+from msb_cache.cli.common import PATH, duration_ns, examples, open_cache
 from msb_cache.cli.differences import (
     difference_fields,
     print_differences,
     schema_fields,
     schema_sentence,
 )
+from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.leftovers import leftover_fields
 from msb_cache.cli.progress import reading
+from msb_cache.cli.tables import hanging
 from msb_cache.eventstore.chain import Break
 from msb_cache.eventstore.checkpoint import MAX_NOTE
 from msb_cache.oci.reference import Reference
@@ -46,10 +50,10 @@ from msb_cache.oci.reference import Reference
     "--sample", metavar="PERCENT", help="Read so much of the files, such as 5%: those not read for longest."
 )
 @click.option("--max-age", metavar="DURATION", help="Read only files that were last read longer ago.")
-@format_option
+@shown_options("what is wrong", tables=False)
 @click.pass_obj
 def verify(
-    home: str | None, path: str | None, data: bool, sample: str | None, max_age: str | None, format_: str
+    home: str | None, path: str | None, data: bool, sample: str | None, max_age: str | None, shown: Shown
 ) -> int:
     """Check the log, the index and the disk.
 
@@ -60,10 +64,12 @@ def verify(
     With --data every file is read, too, and its bytes compared with the digest that the log has of it. A file
     that has none gets it, as first seen. If it is stopped, the next one begins with what was not read yet.
     """
+    shown.expect(*_FIELDS)
     note = None if path is None else _read_note(path)
     if not data and (sample is not None or max_age is not None):
         raise click.UsageError("--sample and --max-age say what --data reads")
-    with open_cache(home) as cache, reading() as progress:
+    showing = reading() if shown.as_table else nullcontext()
+    with open_cache(home, quiet=shown.quiet) as cache, showing as progress:
         request = None
         if data:
             from msb_cache.audit.data import DataRequest
@@ -74,14 +80,20 @@ def verify(
                 progress=progress,
             )
         found = cache.verify(note, data=request)
-    if format_ == "json":
-        output.json(_verification_fields(found))
-    else:
-        _print_verification(found)
+    shown.item(
+        lambda: _verification_fields(found),
+        names=lambda: _wrong_things(found),
+        table=lambda: _print_verification(found),
+    )
     return 0 if found.sound else 1
 
 
 COMMAND = verify
+
+_FIELDS = (
+    *("sound", "chain", "against", "head_note", "schema", "unreadable", "differences"),
+    *("copies", "bad_copies", "files", "data", "disk"),
+)
 
 
 def _part(percent: str) -> float:
@@ -99,6 +111,23 @@ def _read_note(path: str) -> str:
         with open(path, "rb") as file:
             data = file.read(MAX_NOTE)
     return data.decode("ascii", "replace")
+
+
+def _wrong_things(found: Verification) -> Iterator[str]:
+    """Yield for each thing that is wrong where that is, as the table calls it, and its name if it has one."""
+    if isinstance(found.chain, Break):
+        yield "log"
+    if found.rewound is not None:
+        yield "head"
+    if found.contradiction:
+        yield "note"
+    yield from (f"schema {problem.kind} {problem.name}" for problem in found.schema)
+    if found.unreadable:
+        yield "index"
+    for difference in found.differences:
+        yield f"index {difference.table} {' '.join(map(str, difference.key))}"
+    yield from (f"past {_place(found, copy)}" for copy in found.bad_copies)
+    yield from (f"disk {_place(found, problem)}" for problem in found.disk if problem.problem in BROKEN)
 
 
 def _verification_fields(found: Verification) -> dict[str, Any]:
@@ -167,80 +196,78 @@ def _data_fields(data: DataCheck) -> dict[str, Any]:
     }
 
 
+_OTHER = output.styled("!", fg="yellow")
+_WITHIN, _BELOW = " " * 6, " " * 13
+
+
+def _say(mark: str | output.Styled, part: str, sentence: str) -> None:
+    hanging(sentence, "  ", mark, f" {part:<8} ")
+
+
 def _print_data(found: Verification, data: DataCheck, good: output.Styled, bad: output.Styled) -> None:
     altered = [problem for problem in found.disk if problem.problem == "altered"]
     read = f"{output.plural(data.files, 'file')} read, {output.size(data.bytes)}"
     left = f"; {output.plural(data.left_out, 'file')} left out" if data.left_out else ""
-    output.line("  ", bad if altered else good, f" data     {read}, {len(altered)} altered{left}")
+    _say(bad if altered else good, "data", f"{read}, {len(altered)} altered{left}")
     for path, seq in data.rewritten.items():
         name = path.relative_to(found.home)
-        output.line(f"      {name} was written anew by msb (event {seq}); its digest is known as first seen")
+        hanging(f"{name} was written anew by msb (event {seq}); its digest is known as first seen", _WITHIN)
     if data.digested:
-        mark = output.styled("!", fg="yellow")
         count = output.plural(len(data.digested), "file")
-        output.line(
-            "  ", mark, f" data     {count} had no digest in the log, and have one now, as first seen"
-        )
+        _say(_OTHER, "data", f"{count} had no digest in the log, and have one now, as first seen")
     if data.undigested:
-        mark = output.styled("!", fg="yellow")
         count = output.plural(len(data.undigested), "file")
-        output.line(
-            "  ", mark, f" data     {count} had no digest in the log, and changed while they were read"
-        )
+        _say(_OTHER, "data", f"{count} had no digest in the log, and changed while they were read")
     if data.busy:
         count = output.plural(len(data.busy), "file")
-        output.line(f"             {count} left out that another process is working with")
+        hanging(f"{count} left out that another process is working with", _BELOW)
     if data.not_recorded is not None:
-        output.line(f"             what was found is not recorded: {data.not_recorded}")
+        hanging(f"what was found is not recorded: {data.not_recorded}", _BELOW)
 
 
 def _print_verification(found: Verification) -> None:
     good, bad = output.styled("✓", fg="green"), output.styled("✗", fg="red")
     if isinstance(found.chain, Break):
-        output.line("  ", bad, f" log      {found.chain.problem}")
+        _say(bad, "log", found.chain.problem)
     else:
         head = f", head {found.chain.head.hex()[:12]}" if found.chain.events else ""
-        output.line("  ", good, f" log      {output.plural(found.chain.events, 'event')}{head}")
+        _say(good, "log", f"{output.plural(found.chain.events, 'event')}{head}")
     if found.rewound is not None:
-        output.line("  ", bad, f" head     {found.rewound.sentence}")
-        output.line("             `msb-cache log acknowledge` says that this is known")
+        _say(bad, "head", found.rewound.sentence)
+        hanging("`msb-cache log acknowledge` says that this is known", _BELOW)
     elif found.no_head_note is None:
-        output.line("  ", good, " head     the log goes on from the note of it outside the home")
+        _say(good, "head", "the log goes on from the note of it outside the home")
     elif found.head_wanted:
-        output.line(f"    head     no note of it is outside the home: {found.no_head_note}")
+        _say(" ", "head", f"no note of it is outside the home: {found.no_head_note}")
     if found.note is not None:
         noted = f"the note of {output.plural(found.note.size, 'event')}"
         if found.contradiction:
-            output.line("  ", bad, f" note     {found.contradiction}")
+            _say(bad, "note", found.contradiction)
         else:
-            output.line("  ", good, f" note     the log begins with {noted}")
+            _say(good, "note", f"the log begins with {noted}")
     _print_schema(found, good, bad)
     if found.unreadable:
-        output.line("  ", bad, f" index    cannot be compared: {found.unreadable}")
+        _say(bad, "index", f"cannot be compared: {found.unreadable}")
     elif found.differences:
-        output.line(
-            "  ", bad, f" index    {output.plural(len(found.differences), 'row')} not as the log says:"
-        )
+        _say(bad, "index", f"{output.plural(len(found.differences), 'row')} not as the log says:")
         print_differences(found.differences)
-        output.line("             `msb-cache rebuild` mends that")
+        hanging("`msb-cache rebuild` mends that", _BELOW)
     else:
-        output.line("  ", good, " index    exactly what the log says")
+        _say(good, "index", "exactly what the log says")
     _print_copies(found, good, bad)
     broken = [problem for problem in found.disk if problem.problem in BROKEN]
     extra = [problem for problem in found.disk if problem.problem not in BROKEN]
-    mark = bad if broken else good
-    output.line(
-        "  ",
-        mark,
-        f" disk     {output.plural(found.files, 'file')} expected, {len(broken)} missing or damaged",
+    _say(
+        bad if broken else good,
+        "disk",
+        f"{output.plural(found.files, 'file')} expected, {len(broken)} missing or damaged",
     )
     for problem in broken:
-        output.line(f"      {_place(found, problem)} {_wrong(problem)}; {_mended_by(found, problem)}")
+        hanging(f"{_place(found, problem)} {_wrong(problem)}; {_mended_by(found, problem)}", _WITHIN)
     if found.data is not None:
         _print_data(found, found.data, good, bad)
     if extra:
-        mark = output.styled("!", fg="yellow")
-        output.line("  ", mark, f" disk     {output.plural(len(extra), 'file')} more than that")
+        _say(_OTHER, "disk", f"{output.plural(len(extra), 'file')} more than that")
     for problem in extra:
         what = "no image names it; `msb-cache prune --orphans-only` deletes it"
         if found.owned_by_msb:
@@ -255,7 +282,7 @@ def _print_verification(found: Verification) -> None:
             what = f"{problem.leftover.because}; the next prune or remove tries again"
         elif problem.problem == "unfinished":
             what = "msb was stopped while deleting; its next deletion goes on with that"
-        output.line(f"      {_place(found, problem)}: {what}")
+        hanging(f"{_place(found, problem)}: {what}", _WITHIN)
 
 
 _REMEDIES = {
@@ -267,13 +294,11 @@ _REMEDIES = {
 
 def _print_schema(found: Verification, good: output.Styled, bad: output.Styled) -> None:
     if not found.schema:
-        output.line("  ", good, " schema   as this msb-cache makes it")
+        _say(good, "schema", "as this msb-cache makes it")
         return
-    output.line(
-        "  ", bad, f" schema   {output.plural(len(found.schema), 'part')} not as this msb-cache makes it:"
-    )
+    _say(bad, "schema", f"{output.plural(len(found.schema), 'part')} not as this msb-cache makes it:")
     for problem in found.schema:
-        output.line(f"      {schema_sentence(problem)}; {_REMEDIES[problem.remedy]}")
+        hanging(f"{schema_sentence(problem)}; {_REMEDIES[problem.remedy]}", _WITHIN)
 
 
 def _print_copies(found: Verification, good: output.Styled, bad: output.Styled) -> None:
@@ -281,15 +306,13 @@ def _print_copies(found: Verification, good: output.Styled, bad: output.Styled) 
         return
     copies = output.plural(found.copies, "copy of the index", "copies of the index")
     if not found.bad_copies:
-        output.line("  ", good, f" past     {copies}, as the log says")
+        _say(good, "past", f"{copies}, as the log says")
         return
-    output.line("  ", bad, f" past     {copies}, {len(found.bad_copies)} not as the log says:")
+    _say(bad, "past", f"{copies}, {len(found.bad_copies)} not as the log says:")
     for copy in found.bad_copies:
         wrong = {"wrong": f"is not the index of event {copy.seq}", "unreadable": "cannot be read"}
-        output.line(f"      {_place(found, copy)} {wrong[copy.problem]}")
-    output.line(
-        "             `msb-cache rebuild` discards them all; they are made again when they are needed"
-    )
+        hanging(f"{_place(found, copy)} {wrong[copy.problem]}", _WITHIN)
+    hanging("`msb-cache rebuild` discards them all; they are made again when they are needed", _BELOW)
 
 
 def _place(found: Verification, problem: Any) -> str:

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import click
 
-from msb_cache.cli.common import format_option, open_cache, staying_logger, stopping
+from msb_cache.cli.common import examples, open_cache, staying_logger, stopping
 from msb_cache.cli.event_lines import print_as_they_come
+from msb_cache.cli.formats import Shown, shown_options
+
+_FIELDS = (
+    *("seq", "id", "type", "version", "subject", "operation"),
+    *("occurred_at", "recorded_at", "actor", "data", "hash"),
+)
 
 
-@click.command()
-@format_option
+@click.command(epilog=examples("msb-cache watch", "msb-cache watch --format jsonl"))
+@shown_options("the events' positions, such as @5", tables=False)
 @click.pass_context
-def watch(ctx: click.Context, format_: str) -> None:
+def watch(ctx: click.Context, shown: Shown) -> None:
     """Record and show what happens as it happens.
 
-    Stays until Ctrl-C. With --format json one line for each event. What is unusual is logged to stderr.
+    Stays until Ctrl-C. With --format json, too, each event is one line. What is unusual is logged to stderr.
     """
+    shown.expect(*_FIELDS)
     if ctx.find_root().params.get("log_level"):
         staying_logger()
     with stopping() as stopped, open_cache(ctx.obj, said=_log) as cache:
-        print_as_they_come(cache.watch(stopped=stopped), format_)
+        print_as_they_come(cache.watch(stopped=stopped), shown)
 
 
 def _log(sentence: str) -> None:

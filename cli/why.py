@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from msb_cache.cli import output
+from msb_cache.cli import look, output
 from msb_cache.cli.because import Reason, because, because_of
-from msb_cache.cli.common import examples, format_option, open_cache
+from msb_cache.cli.common import examples, open_cache
 from msb_cache.cli.deletions import judged_because, policy_in_words
 from msb_cache.cli.describe import describe, fields, holder_of, who, who_in_full
+from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.rules import policy_if_readable, policy_of, rule_options
+from msb_cache.cli.tables import fields as print_fields
+from msb_cache.cli.tables import sentence
 from msb_cache.queries.why import (
     Fate,
     ImageReasons,
@@ -32,14 +35,17 @@ if TYPE_CHECKING:
     from msb_cache.retention.plan import Verdict
 
 _LISTED = 5  # names in a line; of the others the number
+_BEHIND = 14  # columns: where values begin
+
+Lines = Iterator[tuple[str, str]]
 
 
 @click.command(epilog=examples("msb-cache why app:1", "msb-cache why 695829d7"))
 @click.argument("target", metavar="REF|DIGEST")
 @rule_options
-@format_option
+@shown_options("the image's reference, or the digest")
 @click.pass_obj
-def why(home: str | None, /, target: str, format_: str, **rules: Any) -> None:
+def why(home: str | None, /, target: str, shown: Shown, **rules: Any) -> None:
     """Say why an image, manifest or layer is here, or gone.
 
     Who brought it, when and from where; who holds it; what shares its layers; what a prune would do to it.
@@ -56,16 +62,23 @@ def why(home: str | None, /, target: str, format_: str, **rules: Any) -> None:
         policy = given if given.has_rules else policy_if_readable(cache)
         found = cache.why(target, policy=policy)
     under = None if isinstance(found, LayerReasons) else found.policy
-    if format_ == "json":
-        fields_ = _reasons_fields(found)
-        if under is not None and policy is not None:
-            fields_["policy"] = _policy_fields(found, under, policy.recorded())
-        output.json(fields_)
-    else:
-        _print_reasons(found)
-        if under is not None and policy is not None:
+    recorded = None if under is None or policy is None else policy.recorded()
+
+    def as_fields() -> dict[str, Any]:
+        told = _reasons_fields(found)
+        if under is not None and recorded is not None:
+            told["policy"] = _policy_fields(found, under, recorded)
+        return told
+
+    def table() -> None:
+        _print_state(found)
+        lines = [*_lines(found)]
+        if under is not None and recorded is not None:
             name = "By rules" if policy is given else "By policy"
-            _line(name, _policy_line(found, under, policy.recorded()))
+            lines.append((name, _policy_line(found, under, recorded)))
+        print_fields(lines, name_width=_BEHIND, indent=2)
+
+    shown.item(as_fields, names=lambda: [_name(found)], table=table)
 
 
 COMMAND = why
@@ -86,7 +99,7 @@ def _policy_line(found: Reasons, under: UnderPolicy, policy: Mapping[str, Any]) 
     when = ""
     if under.at_ns is not None:
         left = duration(max(0, under.at_ns - time.time_ns()))
-        when = f"; it goes in {left} unless used, {output.local_time_with_offset(under.at_ns)}"
+        when = f"; it goes in {left} unless used, {look.absolute(under.at_ns)}"
     return f"it stays ({said}){when}"
 
 
@@ -101,17 +114,30 @@ def _policy_fields(found: Reasons, under: UnderPolicy, policy: Mapping[str, Any]
     }
 
 
-def _print_reasons(found: Reasons) -> None:
+def _name(found: Reasons) -> str:
     if isinstance(found, ImageReasons):
-        _print_image(found)
-    elif isinstance(found, ManifestReasons):
-        _print_manifest(found)
-    else:
-        _print_layer(found)
+        return found.reference
+    return found.digest if isinstance(found, ManifestReasons) else found.diff_id
 
 
-def _line(name: str, value: str) -> None:
-    output.line(f"  {name + ':':<14} {value}".rstrip())
+def _print_state(found: Reasons) -> None:
+    if isinstance(found, ImageReasons) and found.failure is not None:
+        sentence(f"{found.reference} was never here: no pull of it succeeded.")
+        return
+    name = {ManifestReasons: "The manifest ", LayerReasons: "The layer "}.get(type(found), "")
+    name += _short_if_long(_name(found), len(f"{name} is here."))
+    sentence(f"{name} ", output.styled("is here" if found.here else "is gone", bold=True), ".")
+
+
+def _short_if_long(name: str, beside: int) -> str:
+    room = look.room()
+    return look.digest(name) if room is not None and beside + len(name) > room else name
+
+
+def _lines(found: Reasons) -> Lines:
+    if isinstance(found, ImageReasons):
+        return _image(found)
+    return _manifest(found) if isinstance(found, ManifestReasons) else _layer(found)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -123,118 +149,112 @@ def _by(event: StoredEvent) -> str:
     """When, what in a few words, and who."""
     line = describe(event)
     told = f"{line.what} {line.details}".rstrip()
-    when = output.local_time_with_offset(event.occurred_at_ns)
-    return f"{when}  {told}, {who(event.actor)} (event {event.seq})"
+    return f"{look.in_full(event.occurred_at_ns)}  {told}, {who(event.actor)} (event {event.seq})"
 
 
-def _print_image(found: ImageReasons) -> None:
-    name = found.reference
+def _image(found: ImageReasons) -> Lines:
     if found.failure is not None:
-        output.line(f"{name} was never here: no pull of it succeeded.")
-        _line("Last failure", _by(found.failure))
+        yield "Last failure", _by(found.failure)
         return
-    state = "is here" if found.here else "is gone"
-    output.line(f"{name} ", output.styled(state, bold=True), ".")
-    _line("Manifest" if found.here else "Was", found.manifest_digest or "-")
+    yield "Manifest" if found.here else "Was", found.manifest_digest or "-"
     if found.arrived is not None:
-        _line("Came", _by(found.arrived))
+        yield "Came", _by(found.arrived)
     if found.pointed is not None:
-        _line("Moved", _by(found.pointed))
+        yield "Moved", _by(found.pointed)
     if found.used is not None and found.used != (found.pointed or found.arrived):
-        _line("Last used", _by(found.used))
-    _print_uses(found.uses)
+        yield "Last used", _by(found.used)
+    yield from _uses(found.uses)
     if found.idle is not None:
-        _line("Idle since", _by(found.idle))
+        yield "Idle since", _by(found.idle)
     if found.loss is not None:
-        _print_loss(found.loss)
+        yield from _lost(found.loss)
         return
     for event in found.damage:
-        _line("Damaged", _by(event))
+        yield "Damaged", _by(event)
     if found.damage:
-        _line("Mended by", f"`msb-cache pull {name}`, or loading its archive again")
-    _print_holds(found.holds, found.statuses)
+        yield "Mended by", f"`msb-cache pull {found.reference}`, or loading its archive again"
+    yield from _holds(found.holds, found.statuses)
     if found.pin is not None:
-        _line("Pinned", _by(found.pin))
+        yield "Pinned", _by(found.pin)
     if found.shares:
         shared = [
             f"{each.reference} ({each.layers} of {output.plural(found.layer_count or 0, 'layer')})"
             for each in found.shares
         ]
-        _line("Shares with", _listed(shared))
-    _print_fate(found.fate)
+        yield "Shares with", _listed(shared)
+    yield from _fate(found.fate)
 
 
-def _print_manifest(found: ManifestReasons) -> None:
-    state = "is here" if found.here else "is gone"
-    output.line(f"The manifest {found.digest} ", output.styled(state, bold=True), ".")
-    _line("Came", _by(found.added))
+def _manifest(found: ManifestReasons) -> Lines:
+    yield "Came", _by(found.added)
     if found.references:
-        _line("References", _listed(found.references))
+        yield "References", _listed(found.references)
     if found.earlier:
-        _line("Earlier", _listed(found.earlier))
-    _print_uses(found.uses)
-    _print_holds(found.holds, found.statuses)
+        yield "Earlier", _listed(found.earlier)
+    yield from _uses(found.uses)
+    yield from _holds(found.holds, found.statuses)
     if found.pin is not None:
-        _line("Pinned", _by(found.pin))
+        yield "Pinned", _by(found.pin)
     if found.loss is not None:
-        _print_loss(found.loss)
-    _print_fate(found.fate)
+        yield from _lost(found.loss)
+    yield from _fate(found.fate)
 
 
-def _print_uses(uses: Sequence[StoredEvent]) -> None:
+def _uses(uses: Sequence[StoredEvent]) -> Lines:
     for event in uses:
-        when = output.local_time_with_offset(event.occurred_at_ns)
-        _line("In use", f"by {holder_of(event)} since {when} (event {event.seq})")
+        yield (
+            "In use",
+            f"by {holder_of(event)} since {look.in_full(event.occurred_at_ns)} (event {event.seq})",
+        )
 
 
-def _print_holds(holds: Sequence[StoredEvent], statuses: Mapping[str, str]) -> None:
+def _holds(holds: Sequence[StoredEvent], statuses: Mapping[str, str]) -> Lines:
     for event in holds:
         now = statuses.get(holder_of(event))
         changed = now is not None and now != getattr(event.data, "status", None)
-        _line("Held", _by(event) + (f", {now.lower()} now" if now is not None and changed else ""))
+        yield "Held", _by(event) + (f", {now.lower()} now" if now is not None and changed else "")
 
 
-def _print_layer(found: LayerReasons) -> None:
-    state = "is here" if found.here else "is gone"
-    output.line(f"The layer {found.diff_id} ", output.styled(state, bold=True), ".")
+def _layer(found: LayerReasons) -> Lines:
     for owner in found.manifests:
         names = _listed(owner.references) or "no reference"
-        _line("Needed by" if owner.here else "Was part of", f"{output.short(owner.digest)}  {names}")
+        yield "Needed by" if owner.here else "Was part of", f"{look.digest(owner.digest)}  {names}"
     if found.loss is not None:
-        _print_loss(found.loss)
-    _print_fate(found.fate)
+        yield from _lost(found.loss)
+    yield from _fate(found.fate)
 
 
-def _print_loss(loss: Loss) -> None:
+def _lost(loss: Loss) -> Lines:
     event, deletion = loss.event, loss.deletion
-    when = output.local_time_with_offset(event.occurred_at_ns)
+    when = look.in_full(event.occurred_at_ns)
     if deletion is None or deletion.counters.kind == "external":
-        _line("Went", f"{when}  by another program")
-        _line("By", who_in_full(event.actor))
+        yield "Went", f"{when}  by another program"
+        yield "By", who_in_full(event.actor)
     else:
-        _line("Went", f"{when}  by a {deletion.counters.kind}")
-        _line("By", who_in_full(deletion.actor))
-        _line("Policy", policy_in_words(deletion.policy))
+        yield "Went", f"{when}  by a {deletion.counters.kind}"
+        yield "By", who_in_full(deletion.actor)
+        yield "Policy", policy_in_words(deletion.policy)
     freed = output.size(loss.bytes)
     if loss.layers_kept:
         freed += f"; {output.plural(loss.layers_kept, 'layer')} stayed"
     if (said := _loss_because(loss)) is not None:
-        _line("Because", said)
-    _line("Freed", freed)
+        yield "Because", said
+    yield "Freed", freed
     if deletion is not None:
-        _line("More", f"msb-cache prunes show {deletion.operation[:13]}")
-        _line("Bring back", f"msb-cache restore {deletion.operation[:13]}")
+        operation = look.operation(deletion.operation)
+        yield "More", f"msb-cache prunes show {operation}"
+        yield "Bring back", f"msb-cache restore {operation}"
 
 
-def _print_fate(fate: Fate | None) -> None:
+def _fate(fate: Fate | None) -> Lines:
     if fate is None:
         return
     if fate.goes:
-        _line("A prune now", "deletes it (rule: unused, nothing holds it)")
+        yield "A prune now", "deletes it (rule: unused, nothing holds it)"
         return
     more = max(len(fate.by) - _LISTED, 0)
     said = because(Reason(False, fate.rule, fate.by[:_LISTED], more), {})
-    _line("A prune now", f"keeps it ({said})")
+    yield "A prune now", f"keeps it ({said})"
 
 
 def _reasons_fields(found: Reasons) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from msb_cache import Actor, ImageCache
+from msb_cache.cli import look
 from msb_cache.cli.main import run
 from tests.cli.support import APP, APP_NEXT, TOOL, Call, Done, answer, written
 from tests.logs import ticking
@@ -48,6 +49,17 @@ SESSION = (
     "release snapshot:nightly",
     "prune -y",
 )
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """Make stdout and stderr a terminal of this many columns; None: pipes."""
+
+    def make(columns: int | None) -> None:
+        monkeypatch.setattr(look, "width", lambda *, err=False: columns)
+        monkeypatch.setattr(look, "on_terminal", lambda stream: columns is not None)
+
+    return make
 
 
 @pytest.fixture

@@ -113,13 +113,13 @@ def on_terminal(
     stdout_too: bool = True,
     **environment: str,
 ) -> Talk:
-    """Run the program on a terminal of 80 columns; each answer is typed, or got from
+    """Run the program on a high terminal of 80 columns; each answer is typed, or got from
     a call, once its prompt was seen.
 
     Without ``stdout_too``, stdout is a pipe, as with ``> file``.
     """
     main, side = pty.openpty()
-    variables = {**os.environ, "TERM": "xterm", "COLUMNS": "80", **environment}
+    variables = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "1000", **environment}
     process = subprocess.Popen(
         [PROGRAM, *map(str, arguments)],
         stdin=side,

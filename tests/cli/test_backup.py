@@ -16,6 +16,7 @@ class TestBackup:
         assert f"{note['size']} events, head {note['head'][:12]}" in done.err
         found = call("backup", target, "--format", "json").json
         assert found == {
+            "path": str(target),
             "log_id": note["log_id"],
             "events": note["size"],
             "head": note["head"],

@@ -58,7 +58,7 @@ class TestArguments:
             (USAGE, ["list", "--bogus"], "--bogus"),
             (USAGE, ["--bogus", "list"], "--bogus"),
             (USAGE, ["list", "--as-of"], "--as-of"),
-            (USAGE, ["list", "--format", "xml"], "'table', 'json'"),
+            (USAGE, ["list", "--format", "xml"], "table, json, jsonl"),
             (USAGE, ["inspect"], "REF"),
             (USAGE, ["remove"], "REF"),
             (USAGE, ["save"], "REF"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from msb_cache.cli.because import Reason, because
-from msb_cache.cli.output import local_time
+from msb_cache.cli.look import absolute
 from tests.logs import digest
 
 DAY = 86_400 * 10**9
@@ -22,7 +22,7 @@ POLICY = {"unused_for": "14d", "older_than": "30d", "keep_last": 2, "grace": "1h
         ("held", {"by": ("sandbox:a",), "more": 4}, "held by sandbox:a and 4 more"),
         ("running", {"by": ("sandbox:a",)}, "in use by sandbox:a"),
         ("pinned", {"by": ("alice",)}, "pinned by alice"),
-        ("pinned", {"by": ("alice",), "until_ns": 0}, f"pinned by alice until {local_time(0)}"),
+        ("pinned", {"by": ("alice",), "until_ns": 0}, f"pinned by alice until {absolute(0)}"),
         ("needed", {"by": (digest(1), "python:3.12")}, f"needed by {SHORT}, python:3.12"),
         ("referenced", {"by": ("app:1",)}, "referenced by app:1"),
         ("recent", {}, "recent"),

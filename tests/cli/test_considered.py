@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from msb_cache import ImageVerdict
-from msb_cache.cli import output
 from msb_cache.cli.considered import considered_fields, print_considered, shown_repository
 from tests.logs import PYTHON, digest
 
@@ -52,28 +52,31 @@ def test_a_table(capsys: pytest.CaptureFixture[str]) -> None:
         "python:3.12 KEEP - 4.9 KiB - held by sandbox:dev",
         "docker.io/library/python:3.12 DELETE 20 days 4.9 KiB 4.0 KiB idle 20 days, over 14d",
         f"{LONG} DELETE 400 days 4.9 KiB 4.0 KiB idle 400 days, over 14d",
-        f"{digest(1)[:19]} DELETE 20 days 4.9 KiB 4.0 KiB idle 20 days, over 14d",
+        f"{digest(1)} DELETE 20 days 4.9 KiB 4.0 KiB idle 20 days, over 14d",
     ]
 
 
 def test_on_a_narrow_terminal_nothing_is_cut(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], terminal: Callable[[int | None], None]
 ) -> None:
-    monkeypatch.setattr(output, "_on_terminal", lambda stream: True)
-    monkeypatch.setenv("COLUMNS", "80")
+    terminal(80)
     print_considered(IMAGES, POLICY)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 * (1 + len(IMAGES))
-    assert [line.split()[0] for line in lines[2::2]] == [
-        "python:3.12",
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split() == ["IMAGE", "IDLE", "SIZE", "FREES"]
+    assert [" ".join(line.split()) for line in lines] == [
+        "python:3.12 KEEP - 4.9 KiB -",
+        "held by sandbox:dev",
         "docker.io/library/python:3.12",
+        "DELETE 20 days 4.9 KiB 4.0 KiB",
+        "idle 20 days, over 14d",
         LONG,
-        digest(1)[:19],
+        "DELETE 400 days 4.9 KiB 4.0 KiB",
+        "idle 400 days, over 14d",
+        f"{digest(1)[7:19]} DELETE 20 days 4.9 KiB 4.0 KiB",
+        "idle 20 days, over 14d",
     ]
-    idle = "    idle 20 days, over 14d"
-    assert lines[3::2] == ["    held by sandbox:dev", idle, "    idle 400 days, over 14d", idle]
     # Where there is room, each has one line.
-    monkeypatch.setenv("COLUMNS", "200")
+    terminal(200)
     print_considered(IMAGES, POLICY)
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(IMAGES)
 

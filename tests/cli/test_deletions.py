@@ -45,7 +45,11 @@ def test_in_full(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[4] == "By:          alice@host (uid 1000), program test"
     assert "Outcome:     partial, finished by recovery" in lines
     assert "Freed:       4.9 KiB" in lines
-    assert f"  python:3.12   {digest(1)}   forced" in lines
+    at = lines.index("Images removed (1)")
+    assert [line.split() for line in lines[at + 1 : at + 3]] == [
+        ["REFERENCE", "DIGEST", "BECAUSE"],
+        ["python:3.12", digest(1), "forced"],
+    ]
     table = [line.split() for line in lines[lines.index("Artifacts (4)") + 2 : lines.index("Kept (1)") - 1]]
     assert table == [
         ["layer", "deleted", "4.9", "KiB", digest(2), "found", "gone", "while", "recovering"],
@@ -53,7 +57,7 @@ def test_in_full(capsys: pytest.CaptureFixture[str]) -> None:
         ["metadata", "failed", "20", "B", "python:3.12", "Permission", "denied"],
         ["fsmeta", "unknown", "-", digest(1)],
     ]
-    assert lines[-1] == "  python:3.12   held by sandbox:a and 2 more"
+    assert lines[-1] == "python:3.12   held by sandbox:a and 2 more"
 
 
 def test_one_that_runs_or_was_cut_short(capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,7 @@ def test_diff_counts_what_lies_on_disk(home: Path, call: Call) -> None:
     found = call("diff", f"@{last['seq']}", "--format", "json").json
     assert (found["bytes_before"], found["bytes_after"]) == (before, on_disk())
     text = call("diff", f"@{last['seq']}")
-    assert text.lines[0].split() == ["-", "image", "example.org/team/tool:2", TOOL.digest[:19]]
+    assert text.lines[0].split() == ["-", "image", "example.org/team/tool:2", TOOL.digest]
     assert text.lines[-1].endswith(" KiB)")
     assert "(-" in text.lines[-1]
 
@@ -61,7 +61,9 @@ def test_diff_in_words(recorded: list[tuple[int, str, dict[str, object]]], call:
         ["~", "image", "app:1"],
         ["+", "hold", "snapshot:nightly"],
     ]
-    assert f"{APP.digest[:19]} → {APP_NEXT.digest[:19]}" in text.out
+    assert f"{APP.digest} → {APP_NEXT.digest}" in text.out
+    names = call("diff", f"@{recorded[3][0]}", f"@{recorded[5][0]}", "-q")
+    assert names.lines == ["app:1"]
     same = call("diff", f"@{recorded[3][0]}", f"@{recorded[3][0]}")
     assert same.err == "Nothing has changed.\n"
     assert same.lines == [line for line in same.lines if line.endswith("(+0 B)")]
@@ -85,7 +87,7 @@ def test_pins_that_came_and_went(home: Path, call: Call) -> None:
     assert [line.split() for line in call("diff", between).lines[:-1]] == [["-", "pin", "app:1"]]
     assert [line.split() for line in call("diff", before).lines[:-1]] == [
         ["+", "pin", "docker.io/library/later:1"],
-        ["+", "pin", TOOL.digest[:19]],
+        ["+", "pin", TOOL.digest],
     ]
     assert call("diff", between, before, "--format", "json").json["unpinned"] == names
 
@@ -101,9 +103,10 @@ class TestLayers:
         changed = f"sha256:{'0' * 64}"
         other.write_bytes(log.read_bytes().replace(digest.encode(), changed.encode()))
         done = call("diff", "--log", log, "--log", other)
-        assert done.lines[1].split()[:2] == [APP.layers[1].diff_id[:19], digest[:19]]
+        assert done.lines[1].split()[:2] == [APP.layers[1].diff_id, digest]
         assert "the log does not verify" in done.err
         assert done.err.endswith("3 layers in both logs, 1 of other bytes\n")
+        assert call("diff", "--log", log, "--log", other, "-q").lines == [APP.layers[1].diff_id]
         found = call("diff", "--log", other, "--format", "json").json
         assert found["layers"] == 3
         (layer,) = found["differing"]

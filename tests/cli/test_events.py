@@ -14,15 +14,28 @@ from pathlib import Path
 import pytest
 
 from msb_cache import ImageCache
-from tests.cli.support import APP, RFC3339, Call, Following, every, on_terminal, seqs, written
+from tests.cli.support import APP, RFC3339, USAGE, Call, Following, every, on_terminal, seqs, written
 
 
 class TestEvents:
     def test_table(self, home: Path, call: Call) -> None:
         done = call("events")
-        assert done.lines[0].split() == ["SEQ", "WHEN", "TYPE", "SUBJECT", "DETAILS", "WHO"]
+        assert done.lines[0].split() == ["SEQ", "WHEN", "TYPE", "SUBJECT", "WHO", "DETAILS"]
         assert [int(line.split()[0]) for line in done.lines[1:]] == list(range(1, len(done.lines)))
         assert "log.created" in done.lines[1]
+
+    def test_positions_are_what_other_commands_take(self, home: Path, call: Call) -> None:
+        *_, last = call("events", "-q").lines
+        (event,) = call("events", "--reverse", "-n", "1", "--format", "jsonl").lines
+        assert last == f"@{json.loads(event)['seq']}"
+        assert call("list", "-q", "--as-of", last).lines == call("list", "-q").lines
+
+    def test_a_template(self, home: Path, call: Call) -> None:
+        done = call("events", "--type", "log.created", "--format", "{seq}\\t{type}\\t{data.format}")
+        assert done.out == "1\tlog.created\t1\n"
+        done = call("events", "--format", "{nothing}")
+        assert done.code == USAGE
+        assert "no field 'nothing'" in done.err
 
     def test_filters(self, home: Path, call: Call) -> None:
         def seqs(*arguments: str) -> list[int]:

@@ -12,7 +12,9 @@ from tests.cli.support import APP, MSB_LIST_KEYS, RFC3339
 def test_an_image_has_the_names_that_msb_gives(home: Path) -> None:
     with ImageCache(home) as cache:
         found = image_fields(cache.get("app:1"))
-    assert found.keys() == MSB_LIST_KEYS | {"last_used_at", "in_use_by", "in_use_since", "idle_since"}
+    assert found.keys() == MSB_LIST_KEYS | {"last_used_at", "in_use_by", "in_use_since", "idle_since"} | {
+        "held_by"
+    }
     assert (found["reference"], found["digest"], found["layer_count"]) == ("app:1", APP.digest, 2)
     assert RFC3339.fullmatch(found["created_at"])
 

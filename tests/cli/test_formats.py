@@ -31,7 +31,7 @@ def printed(shown: Shown) -> None:
     [
         ([], "table of 2\n"),
         (["-q"], "a\nb\\x1b\n"),
-        (["--format", "{name}-{{}}\\n."], "a-{}\\n.\nb\\x1b-{}\\n.\n"),
+        (["--format", "{name}-{{}}\\n."], "a-{}\n.\nb\\x1b-{}\n.\n"),
     ],
 )
 def test_each_format(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:

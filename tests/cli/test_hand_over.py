@@ -22,7 +22,7 @@ def fake(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMsb
 def test_tables_and_json(fake: FakeMsb, call: Call) -> None:
     planned = call("hand-over", "app:1", "--dry-run")
     assert (planned.code, planned.out) == (0, "")
-    assert planned.err == f"  ✓ Would be   app:1  {APP.digest[:19]}\n"
+    assert planned.err == f"  ✓ Would be   app:1  {APP.digest}\n"
     (done,) = call("hand-over", "app:1", "--format", "json", "--reason", "msb shall run it").json
     assert done | {"reset": ..., "reference": ...} == {
         "reference": ...,
@@ -36,7 +36,7 @@ def test_tables_and_json(fake: FakeMsb, call: Call) -> None:
     assert done["reset"]["created_at"]["before"].endswith("+00:00")
     assert call("history", "app:1", "--type", "image.pulled").out.rstrip().endswith("msb shall run it")
     known = call("hand-over", "app:1")
-    assert (known.code, known.err) == (0, f"  ✓ Known      app:1  {APP.digest[:19]}\n")
+    assert (known.code, known.err) == (0, f"  ✓ Known      app:1  {APP.digest}\n")
 
 
 def test_one_that_fails(fake: FakeMsb, call: Call) -> None:
@@ -53,10 +53,11 @@ def test_another_digest_and_quiet(fake: FakeMsb, call: Call) -> None:
     fake.fails("load", "error: no")
     done = call("hand-over", "app:1")
     assert done.code == 0
-    assert f"  ✓ Saved      app:1  {APP.digest[:19]} → sha256:" in done.err
+    assert f"  ✓ Saved      app:1  {APP.digest} → sha256:" in done.err
     assert "app:1 has another digest now: msb did not take it as it is (no)" in done.err
     quiet = call("hand-over", "-q")
-    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+    assert (quiet.code, quiet.lines, quiet.err) == (0, ["app:latest", "example.org/team/tool:2"], "")
+    assert call("hand-over", "-q").out == ""
     assert call("hand-over").err == "msb knows every image here.\n"
 
 

@@ -17,10 +17,10 @@ def test_use_hold_release(home: Path, call: Call) -> None:
     assert call("rm", "app:1").code == 0  # used is not held
     held = call("hold", "app:latest", "sandbox:dev")
     assert (held.code, held.out) == (0, "")
-    assert f"app:latest ({APP.digest[:19]}) by sandbox:dev" in held.err
+    assert f"app:latest ({APP.digest}) by sandbox:dev" in held.err
     released = call("release", "sandbox:dev")
     assert (released.code, released.out) == (0, "")
-    assert APP.digest[:19] in released.err
+    assert APP.digest in released.err
 
 
 def test_holding_twice_is_one_event(home: Path, call: Call) -> None:
@@ -48,14 +48,14 @@ def test_until(home: Path, call: Call) -> None:
 
 
 def test_quiet(home: Path, call: Call) -> None:
-    for arguments in (
-        ("use", "app:1"),
-        ("hold", "app:1", "sandbox:dev"),
-        ("release", "sandbox:dev"),
-        ("release", "sandbox:dev"),
+    for arguments, digests in (
+        (("use", "app:1"), [APP.digest]),
+        (("hold", "app:1", "sandbox:dev"), [APP.digest]),
+        (("release", "sandbox:dev"), [APP.digest]),
+        (("release", "sandbox:dev"), []),
     ):
         done = call(*arguments, "-q")
-        assert (done.code, done.out, done.err) == (0, "", "")
+        assert (done.code, done.lines, done.err) == (0, digests, "")
 
 
 def test_a_hold_that_msb_does_not_know_is_not_enforced(
@@ -66,13 +66,8 @@ def test_a_hold_that_msb_does_not_know_is_not_enforced(
     fake("create", "app:1", "--name", "dev")
     monkeypatch.setenv("MSB_PATH", str(fake.program))
     held = call("hold", "app:1", "sandbox:mine", "--format", "json")
-    assert held.json == {
-        "reference": "app:1",
-        "digest": APP.digest,
-        "holder": "sandbox:mine",
-        "until": None,
-        "enforced": False,
-    }
+    said = {"reference": "app:1", "digest": APP.digest, "holder": "sandbox:mine", "until": None}
+    assert held.json.items() >= {**said, "enforced": False}.items()
     assert "`msb image prune` and `msb image rm` do not know this hold" in held.err
     assert call("hold", "app:1", "sandbox:dev", "--format", "json").json["enforced"]  # msb's own
 

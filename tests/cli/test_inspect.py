@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.cli.support import APP, MSB_LIST_KEYS, TOOL, Call, written
+from tests.cli.support import APP, MSB_LIST_KEYS, TOOL, Call, on_terminal, written
 from tests.imagebuilder import image
 from tests.msbhome import MsbHome
 
@@ -50,8 +51,23 @@ class TestInspect:
         assert "    GREETING=good day" in done.lines
         assert "    team=green" in done.lines
         bottom, top = done.lines[-2:]
-        assert bottom.split()[:2] == ["0", APP.layers[0].diff_id[:19]]
-        assert top.split()[:2] == ["1", APP.layers[1].diff_id[:19]]
+        assert bottom.split()[:2] == ["0", APP.layers[0].diff_id]
+        assert top.split()[:2] == ["1", APP.layers[1].diff_id]
+
+    def test_its_name_and_a_template(self, home: Path, call: Call) -> None:
+        assert call("inspect", "app:1", "-q").lines == ["app:1"]
+        assert call("inspect", "app:1", "--format", "{layers.1.diff_id} {config.user}").lines == [
+            f"{APP.layers[1].diff_id} 1000:1000"
+        ]
+
+    def test_on_a_terminal_times_are_told_twice(self, home: Path) -> None:
+        lines = on_terminal(["inspect", "app:1"], NO_COLOR="1").said.splitlines()
+        assert f"Digest:          {APP.digest[7:19]}" in lines
+        (created,) = (line for line in lines if line.startswith("Created:"))
+        assert re.search(r" \d\d:\d\d:\d\d [+-]\d{4} \((\d+ \w+ ago|now)\)$", created)
+        whole = on_terminal(["inspect", "app:1", "--no-trunc", "--absolute"], NO_COLOR="1").said
+        assert f"Digest:          {APP.digest}" in whole
+        assert " ago" not in whole
 
     def test_json(self, home: Path, call: Call) -> None:
         detail = call("inspect", "app:1", "--format", "json").json
@@ -96,7 +112,7 @@ class TestInspect:
         lines = [line for line in call("inspect", "app:1").lines if line.startswith("Pinned by:")]
         by = getpass.getuser()
         assert lines == [
-            f"Pinned by:       {by} until 2099-01-01 00:00:00: the demo",
+            f"Pinned by:       {by} until 2099-01-01 00:00:00 +0000: the demo",
             f"Pinned by:       {by} by its digest",
         ]
         first, second = call("inspect", "app:1", "--format", "json").json["pins"]

@@ -71,7 +71,7 @@ class TestProgram:
 
     def test_log_lines_go_to_stderr(self, home: Path) -> None:
         done = execute("--log-level", "debug", "--log-format", "json", "use", "app:1", "-q")
-        assert (done.code, done.out) == (0, "")
+        assert (done.code, done.lines) == (0, [APP.digest])
         for line in done.err.splitlines():
             assert {"event", "level", "timestamp"} <= json.loads(line).keys()
 

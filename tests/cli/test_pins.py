@@ -17,10 +17,11 @@ def test_a_table(home: Path, call: Call) -> None:
     assert (done.code, done.err) == (0, "")
     assert done.lines[0].split() == ["PINNED", "DIGEST", "BY", "SINCE", "UNTIL", "REASON"]
     first, second, third = (line.split() for line in done.lines[1:])
-    assert (first[0], first[1], first[-2:]) == ("app:1", APP.digest[:19], ["the", "demo"])
+    assert (first[0], first[1], first[-2:]) == ("app:1", APP.digest, ["the", "demo"])
     assert "2099-01-01" in first
     assert (second[:3], second[-2:]) == (["later:1", "not", "here"], ["-", "-"])
-    assert third[:2] == [TOOL.digest[:19], TOOL.digest[:19]]
+    assert third[:2] == [TOOL.digest, TOOL.digest]
+    assert call("pins", "-q").lines == ["app:1", "later:1", TOOL.digest]
 
 
 def test_json(home: Path, call: Call) -> None:

@@ -52,7 +52,7 @@ class TestPrunes:
         shown = call("prunes", "show", done.lines[1].split()[0])
         assert "Policy" not in shown.out
         assert re.search(r"^By: +seen by ", shown.out, re.M)
-        assert re.search(f"^ +example.org/two:2 +{digest}", shown.out, re.M)
+        assert re.search(f"^example.org/two:2 +{digest}", shown.out, re.M)
         full = call("prunes", "show", listed["operation"], "--format", "json").json
         assert {each["outcome"] for each in full["artifacts"]} == {"deleted"}
         assert sum(each["bytes"] or 0 for each in full["artifacts"]) == full["bytes_reclaimed"] > 0

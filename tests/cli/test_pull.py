@@ -35,13 +35,13 @@ def test_new_unchanged_and_moved(own_home: Path, call: Call, server: RegistrySer
     done = call("pull", name)
     assert (done.code, done.raw) == (0, b"")
     assert done.err.count(" fetched\n") == 2
-    assert done.err.splitlines()[-1].startswith(f"  ✓ Pulled     {name}  {APP.digest[:19]}  ")
+    assert done.err.splitlines()[-1].startswith(f"  ✓ Pulled     {name}  {APP.digest}  ")
     assert done.err.endswith(" new\n")
-    assert call("pull", name).err == f"  ✓ Unchanged  {name}  {APP.digest[:19]}\n"
+    assert call("pull", name).err == f"  ✓ Unchanged  {name}  {APP.digest}\n"
     server.add(APP_NEXT, "app", "1")
     assert call("pull", name).err.splitlines()[-1].startswith("  ✓ Unchanged ")
     moved = call("pull", "--policy", "always", name)
-    assert f"  ✓ Moved      {name}  {APP.digest[:19]} → {APP_NEXT.digest[:19]}" in moved.err.splitlines()
+    assert f"  ✓ Moved      {name}  {APP.digest} → {APP_NEXT.digest}" in moved.err.splitlines()
     assert call("list", "-q").lines == [name]
     assert call("verify").code == 0
 
@@ -56,7 +56,7 @@ def test_a_layer_that_is_here_is_not_fetched(own_home: Path, call: Call, server:
 
 def test_quiet(own_home: Path, call: Call, server: RegistryServer) -> None:
     done = call("pull", "-q", f"{server.host}/app:1")
-    assert (done.code, done.raw, done.err) == (0, b"", "")
+    assert (done.code, done.lines, done.err) == (0, [APP.digest], "")
 
 
 def test_bars_on_a_terminal(own_home: Path, server: RegistryServer) -> None:
@@ -76,7 +76,7 @@ def test_a_login_from_stdin(own_home: Path) -> None:
         assert refused.code == FAILED
         assert "wrong" not in sentence(refused.err)
         done = execute(*words, stdin=b"s3cret\n")
-        assert (done.code, done.raw, done.err) == (0, b"", "")
+        assert (done.code, done.lines, done.err) == (0, [APP.digest], "")
         assert b"s3cret" not in execute("events", "--format", "json").raw
 
 

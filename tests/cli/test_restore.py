@@ -55,7 +55,7 @@ def test_all_of_it(own_home: Path, call: Call, server: RegistryServer, operation
     assert plan.out.count("comes back") == 2
     done = call("restore", operation[:13], "--reason", "needed still")
     assert done.code == 0
-    assert f"  ✓ Restored   {remote}  {APP.digest[:19]}\n" in done.err
+    assert f"  ✓ Restored   {remote}  {APP.digest}\n" in done.err
     assert [line.split()[-1] for line in done.lines[1:3]] == ["restored", "restored"]
     assert listed(call) == {remote: APP.digest, "example.org/team/tool:2": TOOL.digest}
     restore = done.lines[-1].split()[-1]
@@ -94,7 +94,8 @@ def test_json_and_quiet(own_home: Path, call: Call, server: RegistryServer, oper
     )
     assert image["command"][1:3] == ["load", str(own_home.parent / "tool.tar")]
     quiet = call("restore", "-q", operation)
-    assert (quiet.code, quiet.raw, quiet.err) == (0, b"", "")
+    (last,) = call("events", "--type", "restore.finished", "--reverse", "-n", "1", "--format", "json").json
+    assert (quiet.code, quiet.lines, quiet.err) == (0, [last["operation"]], "")
     assert len(listed(call)) == 2
 
 

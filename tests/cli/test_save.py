@@ -67,7 +67,7 @@ class TestSave:
 
     def test_quiet_and_dash(self, home: Path, call: Call, tmp_path: Path) -> None:
         done = call("save", "-q", "app:1", "-o", tmp_path / "out.tar")
-        assert (done.code, done.raw, done.err) == (0, b"", "")
+        assert (done.code, done.lines, done.err) == (0, [str(tmp_path / "out.tar")], "")
         assert call("save", "app:1", "-o", "-").raw == (tmp_path / "out.tar").read_bytes()
 
     def test_formats_are_what_they_say(self, home: Path, call: Call) -> None:

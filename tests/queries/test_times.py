@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msb_cache import InvalidConfigError
-from msb_cache.cli import output
+from msb_cache.cli import look, output
 from msb_cache.queries.times import as_ns, parse_duration, parse_time
 
 BERLIN = tz.gettz("Europe/Berlin")
@@ -146,7 +146,7 @@ def test_what_json_prints_means_the_same_to_the_nanosecond(time_ns: int) -> None
 
 @given(st.integers(0, 4_000_000_000))
 def test_what_tables_print_means_the_same_second(seconds: int) -> None:
-    assert parse_time(output.local_time_with_offset(seconds * 10**9), NOW) == seconds * 10**9
+    assert parse_time(look.absolute(seconds * 10**9), NOW) == seconds * 10**9
 
 
 @given(st.datetimes(datetime(1971, 1, 1), datetime(2037, 1, 1), timezones=st.just(BERLIN)))
@@ -203,7 +203,7 @@ def test_the_local_zone_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> 
             monkeypatch.setenv("TZ", zone)
             time.tzset()
             assert parse_time("2026-11-23 14:00", NOW) == ns(f"2026-11-23T14:00:00{offset}")
-            assert output.local_time_with_offset(NOW)[-5:] != "+0000"
+            assert look.absolute(NOW)[-5:] != "+0000"
     finally:
         monkeypatch.undo()
         time.tzset()
