@@ -27,6 +27,16 @@ for row in connection.execute({HANDLE + "ORDER BY created_at DESC, seq DESC"!r})
 """
 """A whole program that prints the index at the path it is given."""
 
+COMPLETE = """
+import sqlite3, sys
+import click.shell_completion
+connection = sqlite3.connect(f"file:{sys.argv[1]}?immutable=1", uri=True)
+between = ("ghcr.io/acme/app-1", "ghcr.io/acme/app-1\\U0010ffff")
+for row in connection.execute("SELECT name FROM image WHERE name >= ? AND name < ? LIMIT 200", between):
+    print(*row)
+"""
+"""A whole program that prints references that begin so, as a shell asks for them."""
+
 PRINT_METRICS = """
 import sqlite3, sys
 import click

@@ -41,19 +41,26 @@ def open_cache(
     With ``quiet``, nothing but errors is said; ``said`` gets what is unusual, None: stderr.
     """
     from msb_cache.cache import ImageCache
+    from msb_cache.cli import settings
 
     options = click.get_current_context().find_root().params
+    say = None if quiet else said or note
+    found = settings.load(home)
+    context = settings.with_context(found, options.get("context"))
+    if say is not None:
+        for sentence in found.notes:
+            say(sentence)
 
     def who() -> Actor:
         from msb_cache.home.identity import current_actor  # what only reads records nothing
 
-        return current_actor(program, reason, options.get("context"))
+        return current_actor(program, reason, context)
 
     return ImageCache(
         home,
         actor=who,
         sync=not options.get("no_sync", False),
-        note=None if quiet else said or note,
+        note=say,
         engine=options.get("engine"),
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from keyword import iskeyword
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,9 @@ from msb_cache import errors
 from msb_cache.cli import look, output, pager
 from msb_cache.cli.common import PATH, examples
 from msb_cache.wording import as_sentence
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -63,16 +66,19 @@ ORDER = (
     "hand-over",
     "sync",
     "watch",
+    "config",
     "info",
     "df",
     "doctor",
     "metrics",
+    "completion",
 )
 """The commands that have a place in the help; others follow, sorted by their names."""
 
 NO_COMMANDS = (
     "because",
     "common",
+    "completing",
     "considered",
     "deletions",
     "describe",
@@ -90,6 +96,7 @@ NO_COMMANDS = (
     "pager",
     "progress",
     "rules",
+    "settings",
     "tables",
 )
 """The modules of this folder that are no commands; each of the others offers its own as ``COMMAND``."""
@@ -110,7 +117,19 @@ class Group(click.Group):
         known = name in ORDER or name in command_names()
         for each in [name] if known else command_names():
             self.add_command(import_module(module_of(each)).COMMAND)
-        return super().get_command(ctx, name)
+        command = super().get_command(ctx, name)
+        if command is not None and ctx.resilient_parsing:  # which is how a shell's question is read
+            from msb_cache.cli import completing
+
+            completing.attach(command)
+        return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """Answer a shell with the names of commands, for which none is imported, and with options."""
+        from click.shell_completion import CompletionItem
+
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        return [*map(CompletionItem, names), *click.Command.shell_complete(self, ctx, incomplete)]
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of the help."""
@@ -123,7 +142,9 @@ class Group(click.Group):
         if args and args[0] in ELSEWHERE:
             ctx.fail(f"No such command {args[0]!r}. Did you mean {ELSEWHERE[args[0]]!r}?")
         _, command, rest = super().resolve_command(ctx, args)
-        return command.name if command else None, command, rest
+        if command is None:  # a shell asks what can follow it
+            ctx.fail(f"No such command {args[0]!r}.")
+        return command.name, command, rest
 
 
 def command_names() -> list[str]:
@@ -255,6 +276,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # whatever the terminal's encoding
+    if shell := os.environ.get("_MSB_CACHE_COMPLETE"):
+        from msb_cache.cli import completing
+
+        return completing.answer(cli, shell)
     try:
         result: Any = cli.main(arguments, prog_name="msb-cache", standalone_mode=False)
     except click.exceptions.Abort:

@@ -37,6 +37,7 @@ CLEARED = {
     "FORCE_COLOR",
     "NO_COLOR",
     "PAGER",
+    "XDG_CONFIG_HOME",
     "REGISTRY_AUTH_FILE",
     "DOCKER_CONFIG",
     "XDG_STATE_HOME",

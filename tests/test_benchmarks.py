@@ -45,6 +45,7 @@ SMALL = {
     "df": {"images": 50, "rounds": 3},
     "df-cold": {"images": 50, "rounds": 1},
     "metrics": {"images": 50, "rounds": 1},
+    "complete": {"images": 50, "rounds": 1},
     "sync": {"images": 100, "rounds": 3},
     "sync-first": {"images": 100, "rounds": 1},
     "sync-boots": {"images": 20, "before": 200, "rounds": 2},

@@ -24,6 +24,7 @@ WORKS: dict[str, Work] = {
     "df": disk.usage,
     "df-cold": disk.df,
     "metrics": commands.metrics,
+    "complete": commands.complete,
     "sync": sync.unchanged,
     "sync-first": sync.first,
     "sync-boots": sync.boots,

@@ -45,6 +45,22 @@ def metrics(setting: Setting, *, images: int = 10_000, rounds: int = 30) -> Meas
     return measured(f"`metrics` of {images:,} images, cold process", runs, 1.8)
 
 
+def complete(setting: Setting, *, images: int = 10_000, rounds: int = 30) -> Measured:
+    """What a shell runs when a person presses Tab behind the beginning of a reference."""
+    line = "msb-cache inspect ghcr.io/acme/app-1"
+    asked = ["env", "_MSB_CACHE_COMPLETE=bash", f"_MSB_CACHE_LINE={line}", setting.program]
+    with setting.home(images) as home:
+        commands = {
+            "ours": asked,
+            "floor": [setting.python, "-c", floors.COMPLETE, str(Layout(home).database)],
+        }
+        for command in commands.values():
+            assert timing.output(command, home).count("ghcr.io/acme/app-1") >= min(images // 10, 100)
+        contenders = {name: timing.process(*command, home=home) for name, command in commands.items()}
+        runs = turns(contenders, rounds)
+    return measured(f"complete a reference among {images:,} images, cold process", runs, 1.8)
+
+
 def _whole(
     setting: Setting,
     arguments: Sequence[str],

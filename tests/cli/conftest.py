@@ -11,7 +11,7 @@ import pytest
 from msb_cache import Actor, ImageCache
 from msb_cache.cli import look
 from msb_cache.cli.main import run
-from tests.cli.support import APP, APP_NEXT, TOOL, Call, Done, answer, written
+from tests.cli.support import APP, APP_NEXT, TOOL, Call, Done, Put, answer, written
 from tests.logs import ticking
 from tests.moving import settle
 from tests.msbhome import MsbHome
@@ -106,6 +106,19 @@ def loaded(own_home: Path, tmp_path: Path) -> Path:
         cache.load(written(tmp_path / "app.tar", APP))
         cache.load(written(tmp_path / "tool.tar", TOOL))
     return own_home
+
+
+@pytest.fixture
+def put(own_home: Path, tmp_path: Path) -> Put:
+    """Write the config.toml of the user, or of the home; return its path."""
+
+    def write(whose: str, text: str) -> str:
+        folder = own_home if whose == "home" else tmp_path / "home/.config/msb-cache"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.toml").write_text(text)
+        return str(folder / "config.toml")
+
+    return write
 
 
 @pytest.fixture

@@ -81,6 +81,9 @@ class Done:
 Call = Callable[..., Done]
 """Runs the command in this process: the fixture ``call``."""
 
+Put = Callable[[str, str], str]
+"""Writes a config.toml: the fixture ``put``."""
+
 
 def execute(*arguments: object, stdin: bytes | int | None = None, **environment: str) -> Done:
     """Run the installed program."""
@@ -127,7 +130,7 @@ def on_terminal(
         stderr=side,
         env=variables,
         start_new_session=True,
-        preexec_fn=_take_terminal,
+        preexec_fn=take_terminal,
     )
     os.close(side)
     said, typed, pending, deadline = b"", b"", list(answers), time.monotonic() + 30
@@ -164,7 +167,7 @@ def on_terminal(
     return Talk(code, said.decode().replace("\r\n", "\n"), stdout)
 
 
-def _take_terminal() -> None:
+def take_terminal() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a runner in the background may ignore it
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C is a signal, as in a shell
 

@@ -94,26 +94,6 @@ class TestProgram:
             assert int(done.stdout) in (0, 1, 141)
 
 
-class TestCompletion:
-    """What a shell asks the program for (bash's way)."""
-
-    @pytest.mark.parametrize(
-        ("line", "completed"),
-        [
-            ("msb-cache che", ["plain,checkpoint"]),
-            ("msb-cache --home ", ["file,"]),
-            ("msb-cache load ", ["file,"]),
-            ("msb-cache save -o ", ["file,"]),
-            ("msb-cache export -o ", ["file,"]),
-            ("msb-cache list --form", ["plain,--format"]),
-        ],
-    )
-    def test_completed(self, own_home: Path, line: str, completed: list[str]) -> None:
-        position = str(len(line.split(" ")) - 1)
-        done = execute(_MSB_CACHE_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD=position)
-        assert done.out.split() == completed
-
-
 FILES = sorted(file.name for file in pkgutil.iter_modules(msb_cache.cli.__path__))
 
 

@@ -194,6 +194,13 @@ def commands(at: dict[str, Any]) -> dict[str, list[list[object]]]:
         "hand-over": [["hand-over", "evil:1"], ["hand-over", HOSTILE]],
         "sync": [["sync"]],
         "watch": [["watch", HOSTILE]],
+        "config": [
+            ["--context", f"a={HOSTILE}", "config"],
+            ["--home", folder / HOSTILE, "config", "path"],
+            ["config", "check", folder / "hostile.toml"],
+            ["config", "check", HOSTILE],
+        ],
+        "completion": [["completion", "bash"], ["completion", HOSTILE]],
         "info": [["info"], ["--home", folder / HOSTILE, "info"], ["--home", f"{archive}/x", "use", "a"]],
         "df": [["df"], ["df", HOSTILE]],
         "metrics": [["metrics"], ["metrics", "--textfile", folder / HOSTILE], ["metrics", HOSTILE]],

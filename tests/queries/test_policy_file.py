@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -196,57 +195,6 @@ def test_more_rules_than_anybody_writes() -> None:
     rule = "[[rule]]\nunused-for = '1d'\n"
     assert mistakes(rule * 100) == []
     assert mistakes(rule * 101) == ["line 201: a policy has at most 100 rules"]
-
-
-keys = st.text("abé\"'\n =[]#.", max_size=6)
-values = st.recursive(
-    st.booleans() | st.integers(-9, 9) | st.text("ab\"'\n\\#=]}", max_size=6),
-    lambda some: st.lists(some, max_size=3),
-    max_leaves=6,
-)
-
-
-def written(value: object, long: bool) -> str:
-    """A value as TOML; a long one over several lines."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        between = ",\n  # another ]\n  " if long else ", "
-        return f"[{between.join(written(each, long) for each in value)}]"
-    if isinstance(value, str):
-        escaped = "".join(
-            each if each.isalnum() or (each == "\n" and long) else f"\\u{ord(each):04x}" for each in value
-        )
-        return f'"""\n{escaped}"""' if long else f'"{escaped}"'
-    return str(value)
-
-
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(("", "[a]", "[[b]]", "[c.d]")), keys, values, st.booleans()), max_size=6
-    )
-)
-def test_every_key_is_found_in_the_line_in_which_it_stands(
-    statements: list[tuple[str, str, object, bool]],
-) -> None:
-    """Whatever the document is: the lines of its keys are those in which they were written."""
-    text, expected, path, opened, many = "", {}, (), set(), 0
-    for number, (table, key, value, long) in enumerate(statements):
-        if table and table not in opened:
-            if table == "[[b]]":
-                path, many = ("b", many), many + 1
-            else:
-                path = tuple(table.strip("[]").split("."))
-                opened.add(table)
-            text += f"# about {table}\n  {table} # here\n"
-            expected[path] = text.count("\n")
-        name = f"{number}{key}"
-        line = text.count("\n") + 1
-        text += f"{written(name, False)} = {written(value, long)}\n\n"
-        expected[(*path, name)] = line
-    tomllib.loads(text)
-    found = dict(policy_file._lines(text))
-    assert {path: found.get(path) for path in expected} == expected
 
 
 @given(st.text(max_size=200) | st.text("[]rule.=\"'\n#{}, 1", max_size=60))

@@ -216,7 +216,7 @@ def checked_context(given: Mapping[str, str] | None = None) -> dict[str, str]:
     context |= given or {}
     if len(context) > MOST_NAMES:
         raise InvalidConfigError(f"the context has {len(context)} names; at most {MOST_NAMES} are kept")
-    return {name: _kept(name, value) for name, value in context.items()}
+    return {name: kept_value(name, value) for name, value in context.items()}
 
 
 def split(pair: str, source: str) -> dict[str, str]:
@@ -231,7 +231,12 @@ def split(pair: str, source: str) -> dict[str, str]:
     return {name: value}
 
 
-def _kept(name: str, value: str) -> str:
+def kept_value(name: str, value: str) -> str:
+    """Return what is kept of one value of a context: nothing, if its name sounds like a secret's.
+
+    Raises:
+        InvalidConfigError: the name cannot be kept, or the value is too long; the value is not in the error.
+    """
     if not re.fullmatch(_NAME, name):
         raise InvalidConfigError(
             "a context's names are of letters, digits and _ . : / - only, at most 64 of them; "

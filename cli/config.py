@@ -1,0 +1,147 @@
+"""The config command: what holds here, where each value comes from, and what is wrong with a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import click
+
+from msb_cache.cli import output, settings
+from msb_cache.cli.common import PATH, examples, format_option, note
+from msb_cache.cli.main import EXIT_FAILED
+
+
+class Value(NamedTuple):
+    """A setting, what it is, and where that comes from."""
+
+    name: str
+    value: Any
+    source: str
+
+
+@click.group(
+    invoke_without_command=True,
+    short_help="Show your settings and where they come from.",
+    epilog=examples("msb-cache config", "msb-cache config path", "msb-cache config check"),
+)
+@click.pass_context
+def config(ctx: click.Context) -> None:
+    """Look at the settings: how tables look, and what the log keeps of your commands.
+
+    They stand in `config.toml` in the home, and in `msb-cache/config.toml` in your configuration (~/.config).
+    """
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(show, format_="table")
+
+
+@config.command(
+    short_help="Show every setting and its source.", epilog=examples("msb-cache config show --format json")
+)
+@format_option
+@click.pass_obj
+def show(home: str | None, format_: str) -> None:
+    """Show every setting, and whether an option, the environment or a file says it."""
+    found = settings.load(home)
+    for sentence in found.notes:
+        note(sentence)
+    values = [*_values(home, found)]
+    if format_ == "json":
+        output.json([each._asdict() for each in values])
+    else:
+        rows = [(each.name, _shown(each.value), each.source) for each in values]
+        output.whole_table(("SETTING", "VALUE", "SOURCE"), rows)
+
+
+@config.command(short_help="Print where the files lie.", epilog=examples("msb-cache config path"))
+@format_option
+@click.pass_obj
+def path(home: str | None, format_: str) -> None:
+    """Print where the two files can lie: the home's, which wins, and your own."""
+    found = settings.files(home)[::-1]
+    if format_ == "json":
+        output.json(
+            [{"path": each.path, "home": each.in_home, "exists": each.state is not None} for each in found]
+        )
+        return
+    for each in found:
+        output.line(each.path)
+
+
+@config.command(short_help="Say what is wrong with them.", epilog=examples("msb-cache config check new.toml"))
+@click.argument("file", metavar="[FILE]", type=PATH, required=False)
+@format_option
+@click.pass_obj
+def check(home: str | None, file: str | None, format_: str) -> int:
+    """Say of each mistake in the settings, or in FILE, the line and what is right."""
+    found = settings.files(home)[::-1]
+    if file is None:
+        checked = [each for each in found if each.state is not None]
+    else:
+        named = os.path.abspath(file)
+        checked = [settings.File(named, in_home=named == found[0].path)]
+    read = [(each, _mistakes(each)) for each in checked]
+    if format_ == "json":
+        output.json(
+            [{"file": each.path, "mistakes": [one._asdict() for one in wrong]} for each, wrong in read]
+        )
+    else:
+        for each, wrong in read:
+            for mistake in wrong:
+                output.error(f"{each.path}: {mistake}")
+            if not wrong:
+                output.line(f"{each.path} is right.")
+        if not read:
+            output.line(
+                "There is no file of settings; `msb-cache config path` prints where it can lie.", err=True
+            )
+    return EXIT_FAILED if any(wrong for _, wrong in read) else 0
+
+
+COMMAND = config
+
+
+def _mistakes(file: settings.File) -> list[Any]:
+    text = None if file.is_foreign else settings.text_of(file)
+    if text is None:
+        note(f"{file.path} is another user's, so it is not read")
+        return []
+    return settings.parse(text, file).mistakes
+
+
+def _values(home: str | None, found: settings.Settings) -> Iterator[Value]:
+    yield _home(home)
+    for name in ("times", "color", "pager"):
+        yield Value(name, getattr(found, name), found.source(name))
+    for command, columns in found.columns.items():
+        yield Value(f"columns.{command}", columns, found.source(f"columns.{command}"))
+    given = click.get_current_context().find_root().params.get("context") or {}
+    for name, value in {**found.context, **given}.items():
+        source = _giver(name, value) if name in given else found.source(f"context.{name}")
+        yield Value(f"context.{name}", value, source)
+
+
+def _home(home: str | None) -> Value:
+    if home is not None:
+        return Value("home", os.path.abspath(os.path.expanduser(home)), "option --home")
+    from msb_cache.msb.config import read_config
+
+    found = read_config()
+    if found.home:
+        source = found.path
+    else:
+        source = settings.variable("MSB_HOME") if os.environ.get("MSB_HOME") else settings.DEFAULT
+    return Value("home", os.path.abspath(found.local_home), source)
+
+
+def _giver(name: str, value: str) -> str:
+    from msb_cache.home.identity import VARIABLE, checked_context
+
+    return settings.variable(VARIABLE) if checked_context().get(name) == value else "option --context"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ", ".join(value) if isinstance(value, tuple) else str(value) or "-"
