@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import click
 from click.shell_completion import CompletionItem, ShellComplete, split_arg_string
 
-from msb_cache.cli import output
+from msb_cache.cli import look, output
 from msb_cache.errors import MicrosandboxError
 
 SHELL = "_MSB_CACHE_COMPLETE"
@@ -249,7 +249,7 @@ def operations(ctx: click.Context, prefix: str) -> Iterator[Item]:
 
 def _operations(rows: Iterable[Row]) -> Iterator[Item]:
     for operation, started_at, kind, images in rows:
-        when = output.local_time(started_at)[:-3]
+        when = look.absolute(started_at)[:16]
         yield CompletionItem(operation, help=f"{when} {kind} of {output.plural(images, 'image')}")
 
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from msb_cache.cli import output, settings
-from msb_cache.cli.common import PATH, examples, format_option, note
+from msb_cache.cli import output, settings, tables
+from msb_cache.cli.common import PATH, examples, note
+from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.main import EXIT_FAILED
+
+if TYPE_CHECKING:
+    from msb_cache.queries.toml_file import Mistake
+
+_COLUMNS = (
+    tables.Column("SETTING", "word"),
+    tables.Column("VALUE", "name"),
+    tables.Column("SOURCE", "prose"),
+)
 
 
 class Value(NamedTuple):
@@ -33,47 +43,46 @@ def config(ctx: click.Context) -> None:
     They stand in `config.toml` in the home, and in `msb-cache/config.toml` in your configuration (~/.config).
     """
     if ctx.invoked_subcommand is None:
-        ctx.invoke(show, format_="table")
+        ctx.invoke(show)
 
 
 @config.command(
     short_help="Show every setting and its source.", epilog=examples("msb-cache config show --format json")
 )
-@format_option
+@shown_options("names of settings", tables=False)
 @click.pass_obj
-def show(home: str | None, format_: str) -> None:
+def show(home: str | None, shown: Shown) -> None:
     """Show every setting, and whether an option, the environment or a file says it."""
     found = settings.load(home)
     for sentence in found.notes:
         note(sentence)
-    values = [*_values(home, found)]
-    if format_ == "json":
-        output.json([each._asdict() for each in values])
-    else:
-        rows = [(each.name, _shown(each.value), each.source) for each in values]
-        output.whole_table(("SETTING", "VALUE", "SOURCE"), rows)
+    shown.items(
+        _values(home, found),
+        fields=lambda each: each._asdict(),
+        name=lambda each: each.name,
+        table=lambda values: tables.show(_COLUMNS, map(_row, values)),
+    )
 
 
 @config.command(short_help="Print where the files lie.", epilog=examples("msb-cache config path"))
-@format_option
+@shown_options("paths", tables=False)
 @click.pass_obj
-def path(home: str | None, format_: str) -> None:
+def path(home: str | None, shown: Shown) -> None:
     """Print where the two files can lie: the home's, which wins, and your own."""
     found = settings.files(home)[::-1]
-    if format_ == "json":
-        output.json(
-            [{"path": each.path, "home": each.in_home, "exists": each.state is not None} for each in found]
-        )
-        return
-    for each in found:
-        output.line(each.path)
+    shown.items(
+        found,
+        fields=lambda each: {"path": each.path, "home": each.in_home, "exists": each.state is not None},
+        name=lambda each: each.path,
+        table=lambda files: output.lines([each.path] for each in files),
+    )
 
 
 @config.command(short_help="Say what is wrong with them.", epilog=examples("msb-cache config check new.toml"))
 @click.argument("file", metavar="[FILE]", type=PATH, required=False)
-@format_option
+@shown_options("lines with mistakes", tables=False)
 @click.pass_obj
-def check(home: str | None, file: str | None, format_: str) -> int:
+def check(home: str | None, file: str | None, shown: Shown) -> int:
     """Say of each mistake in the settings, or in FILE, the line and what is right."""
     found = settings.files(home)[::-1]
     if file is None:
@@ -82,24 +91,41 @@ def check(home: str | None, file: str | None, format_: str) -> int:
         named = os.path.abspath(file)
         checked = [settings.File(named, in_home=named == found[0].path)]
     read = [(each, _mistakes(each)) for each in checked]
-    if format_ == "json":
-        output.json(
-            [{"file": each.path, "mistakes": [one._asdict() for one in wrong]} for each, wrong in read]
-        )
-    else:
-        for each, wrong in read:
-            for mistake in wrong:
-                output.error(f"{each.path}: {mistake}")
-            if not wrong:
-                output.line(f"{each.path} is right.")
-        if not read:
-            output.line(
-                "There is no file of settings; `msb-cache config path` prints where it can lie.", err=True
-            )
+    shown.items(read, fields=_checked_fields, name=_wrong_lines, table=_print_checked)
     return EXIT_FAILED if any(wrong for _, wrong in read) else 0
 
 
 COMMAND = config
+
+
+def _row(each: Value) -> tuple[str, str, str]:
+    return each.name, _shown(each.value), each.source
+
+
+Checked = tuple[settings.File, "list[Mistake]"]
+
+
+def _checked_fields(checked: Checked) -> dict[str, Any]:
+    file, wrong = checked
+    return {"file": file.path, "mistakes": [each._asdict() for each in wrong]}
+
+
+def _wrong_lines(checked: Checked) -> str | None:
+    file, wrong = checked
+    return "\n".join(file.path if each.line is None else f"{file.path}:{each.line}" for each in wrong) or None
+
+
+def _print_checked(read: Iterable[Checked]) -> None:
+    found = [*read]
+    for file, wrong in found:
+        for mistake in wrong:
+            output.error(f"{file.path}: {mistake}")
+        if not wrong:
+            output.line(f"{file.path} is right.")
+    if not found:
+        output.line(
+            "There is no file of settings; `msb-cache config path` prints where it can lie.", err=True
+        )
 
 
 def _mistakes(file: settings.File) -> list[Any]:

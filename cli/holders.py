@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from msb_cache.cli import output
+from msb_cache.cli import look, output
 from msb_cache.cli.common import examples, open_cache
 from msb_cache.cli.fields import hold_fields
 from msb_cache.cli.filters import as_of_option
@@ -78,12 +78,12 @@ def _print(holds: Sequence[Hold]) -> None:
         )
         for hold in holds
     ]
-    shown = [
-        n
-        for n, column in enumerate(_COLUMNS)
-        if column.header not in _OF_SOME or any(row[n] is not None for row in rows)
-    ]
-    show([_COLUMNS[n] for n in shown], ([row[n] for n in shown] for row in rows))
+    empty = {n for n, column in enumerate(_COLUMNS) if all(row[n] is None for row in rows)}
+    if look.columns("holders") is None and any(_COLUMNS[n].header in _OF_SOME for n in empty):
+        shown = [n for n, column in enumerate(_COLUMNS) if n not in empty or column.header not in _OF_SOME]
+        show([_COLUMNS[n] for n in shown], ([row[n] for n in shown] for row in rows))
+    else:
+        show(_COLUMNS, rows, of="holders")
 
 
 def _more(hold: Hold) -> str:

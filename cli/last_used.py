@@ -40,7 +40,7 @@ def last_used(home: str | None, idle_for: str | None, shown: Shown) -> None:
     sentence = "No such images." if idle_for else "No images are cached."
 
     def table(images: Iterable[IdleImage]) -> None:
-        show(_COLUMNS, map(_idle_row, nothing(sentence, images)))
+        show(_COLUMNS, map(_idle_row, nothing(sentence, images)), of="last-used")
 
     shown.items(found, fields=_idle_fields, name=lambda image: image.reference, table=table)
 

@@ -92,7 +92,7 @@ def list_(
 
     def table(_: Iterable[ImageHandle]) -> None:
         if handles:
-            show(_COLUMNS, map(_row, handles))
+            show(_COLUMNS, map(_row, handles), of="list")
         elif known:
             output.line("No cached images.", err=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -10,7 +9,12 @@ from typing import IO, NamedTuple
 
 import click
 
+from msb_cache.cli.settings import Settings, with_environment
+
 _CHOSEN = "msb_cache.look"
+_settled: Settings | None = None
+"""Those of the command that runs; errors are shown when its context is gone."""
+
 _NARROWEST = 20  # columns; a terminal that says less is not believed
 
 
@@ -30,6 +34,26 @@ def _chosen() -> Chosen:
     context = click.get_current_context(silent=True)
     found: Chosen = Chosen() if context is None else context.meta.get(_CHOSEN, Chosen())
     return found
+
+
+def settle(found: Settings | None) -> None:
+    """Let what is shown from here on look as these settings say; None: as the environment does."""
+    global _settled
+    _settled = found
+
+
+def _settings() -> Settings:
+    return _settled or with_environment(Settings())
+
+
+def pager() -> bool | str:
+    """Return the pager's command; True: one is used, and which is not said; False: none."""
+    return _settings().pager
+
+
+def columns(command: str) -> tuple[str, ...] | None:
+    """Return which columns the table of a command shall have, in order; None: nobody has said."""
+    return _settings().columns.get(command)
 
 
 def on_terminal(stream: IO[str] | None) -> bool:
@@ -52,22 +76,13 @@ def width(*, err: bool = False) -> int | None:
 
 
 def room(*, err: bool = False) -> int | None:
-    """Return how wide a table may be; None: nothing is shortened, for a program reads it or ``--no-trunc``."""
+    """Return how wide a table may be; None: nothing is shortened, in a pipe or with ``--no-trunc``."""
     return None if _chosen().no_trunc else width(err=err)
 
 
 def color() -> bool | None:
-    """Return whether to use colours; None: on terminals only.
-
-    ``NO_COLOR`` is stronger than all others (no-color.org), then ``FORCE_COLOR`` and ``CLICOLOR_FORCE``, then
-    a terminal that knows no escapes (``TERM=dumb``), then ``CLICOLOR=0``.
-    """
-    said = os.environ.get
-    if said("NO_COLOR"):
-        return False
-    if said("FORCE_COLOR", "0") not in ("", "0") or said("CLICOLOR_FORCE", "0") not in ("", "0"):
-        return True
-    return False if said("TERM") == "dumb" or said("CLICOLOR") == "0" else None
+    """Return whether to use colours, as the settings say; None: on terminals only."""
+    return {"always": True, "never": False}.get(_settings().color)
 
 
 def moments(*, err: bool = False) -> Callable[[int], str]:
@@ -75,7 +90,8 @@ def moments(*, err: bool = False) -> Callable[[int], str]:
 
     On a terminal how long ago it is, ``3 days ago``; elsewhere, and with ``--absolute``, as ``absolute``.
     """
-    if _chosen().absolute or not on_terminal(stream(err=err)):
+    asked = _chosen().absolute or _settings().times == "absolute"
+    if asked or not on_terminal(stream(err=err)):
         return absolute
     from msb_cache.wording import ago
 

@@ -17,7 +17,7 @@ import click
 
 import msb_cache.cli
 from msb_cache import errors
-from msb_cache.cli import look, output, pager
+from msb_cache.cli import look, output, pager, settings
 from msb_cache.cli.common import PATH, examples
 from msb_cache.wording import as_sentence
 
@@ -174,6 +174,13 @@ def _context(ctx: click.Context, parameter: click.Parameter, given: tuple[str, .
     return identity.checked_context(pairs)
 
 
+def _settings(home: str | None) -> settings.Settings:
+    """Return the settings; what is wrong with them is said by what opens the cache, or `config check`."""
+    with suppress(errors.MicrosandboxError):
+        return settings.load(home)
+    return settings.with_environment(settings.Settings())
+
+
 @click.group(
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -239,6 +246,7 @@ def cli(
     """
     if home is not None and not home:
         raise click.UsageError("--home is empty or no path")
+    look.settle(_settings(home))
     ctx.color = look.color()
     if no_pager:
         pager.turn_off()
@@ -305,6 +313,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (OSError, sqlite3.Error, MemoryError) as error:
         output.error(as_sentence(error))
         return EXIT_FAILED
+    finally:
+        look.settle(None)  # another command of this process has settings of its own
     return result if isinstance(result, int) else 0
 
 

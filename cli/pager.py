@@ -1,4 +1,4 @@
-"""A pager for what is longer than the terminal, as git has it: ``MSB_CACHE_PAGER``, ``PAGER``, else ``less``."""
+"""A pager for what is longer than the terminal, as git has it: that of the settings, else ``less``."""
 
 from __future__ import annotations
 
@@ -54,10 +54,8 @@ def _program() -> str | None:
     context = click.get_current_context(silent=True)
     if (context is not None and context.meta.get(_OFF)) or os.environ.get("TERM") == "dumb":
         return None
-    for name in ("MSB_CACHE_PAGER", "PAGER"):
-        if (said := os.environ.get(name)) is not None:
-            return None if said.strip() in ("", "cat") else said
-    return "less"
+    said = look.pager()
+    return ("less" if said else None) if isinstance(said, bool) else said
 
 
 class _Paged(io.TextIOBase):

@@ -52,6 +52,7 @@ def pins(home: str | None, as_of: str | None, shown: Shown) -> None:
                     )
                     for pin in found
                 ),
+                of="pins",
             )
         elif known:
             output.line("Nothing is pinned.", err=True)

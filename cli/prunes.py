@@ -68,6 +68,7 @@ def _print(reports: Iterable[DeletionSummary]) -> None:
             )
             for report in nothing("Nothing was ever pruned or removed.", reports)
         ),
+        of="prunes",
     )
 
 

@@ -111,7 +111,7 @@ def load(home: str | None) -> Settings:
     Raises:
         InvalidConfigError: a file has a mistake, or msb's own one does; names it, the line and what is right.
     """
-    return _with_environment(_read(*files(home)))
+    return with_environment(_read(*files(home)))
 
 
 def files(home: str | None) -> tuple[File, File]:
@@ -296,7 +296,8 @@ def _context(reader: Reader, name: str, given: object) -> str | None:
         return None
 
 
-def _with_environment(found: Settings) -> Settings:
+def with_environment(found: Settings) -> Settings:
+    """Return settings with what the environment says over what the files do."""
     changes: dict[str, Any] = {}
     sources = dict(found.sources)
     for name, (value, said_by) in (

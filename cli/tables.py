@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from msb_cache.cli import look, output
 from msb_cache.cli.output import SCREENFUL, Styled, printable
+from msb_cache.errors import InvalidConfigError
 from msb_cache.wording import duration, size
 
 Kind = Literal["text", "name", "prose", "word", "digest", "operation", "size", "count", "time", "duration"]
@@ -59,9 +60,42 @@ class Column(NamedTuple):
         return self.header.lower().replace(" ", "_") or "mark"
 
 
-def show(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], *, err: bool = False) -> None:
-    """Print a table as its rows come; the first screenful gives the columns their widths."""
+def show(
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[Cell]],
+    *,
+    err: bool = False,
+    of: str | None = None,
+) -> None:
+    """Print a table as its rows come; the first screenful gives the columns their widths.
+
+    Args:
+        columns: what there is to show.
+        rows: cells in the order of the columns.
+        err: on stderr.
+        of: the command whose table it is, if the settings may say which columns that has.
+
+    Raises:
+        InvalidConfigError: they name a column that is none of these.
+    """
+    wanted = None if of is None else look.columns(of)
+    if wanted is not None:
+        assert of is not None  # noqa: S101
+        at = _places(columns, wanted, of)
+        columns = [columns[n]._replace(leave=0) for n in at]
+        rows = ([row[n] for n in at] for row in rows)
     output.lines(rendered(columns, rows, err=err), err=err)
+
+
+def _places(columns: Sequence[Column], wanted: Sequence[str], command: str) -> list[int]:
+    names = [column.name for column in columns]
+    for name in wanted:
+        if name not in names:
+            raise InvalidConfigError(
+                f"columns.{command} in the settings: {command} has no column {name!r}; there are: "
+                f"{', '.join(names)}"
+            )
+    return [names.index(name) for name in wanted]
 
 
 def rendered(

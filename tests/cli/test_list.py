@@ -17,6 +17,7 @@ from tests.cli.support import (
     RFC3339,
     TOOL,
     Call,
+    Put,
     execute,
     written,
 )
@@ -176,3 +177,16 @@ def test_an_image_of_ours_that_msb_took_a_layer_from(
     assert call("load", "-q", "-i", tmp_path / "mine.tar").code == 0
     assert call("list").err == ""
     assert "Damaged" not in call("why", "mine:1").out
+
+
+def test_columns_of_the_settings(home: Path, call: Call, put: Put) -> None:
+    put("user", '[columns]\nlist = ["size", "reference"]\n')
+    header, *lines = call("list").lines
+    assert header.split() == ["SIZE", "REFERENCE"]
+    assert lines[0].split() == ["40.0", "KiB", "example.org/team/tool:2"]
+    file = put("home", '[columns]\nlist = ["tag"]\n')
+    done = call("list")
+    assert (done.code, done.out) == (2, "")
+    assert "columns.list in the settings" in done.err
+    assert "reference, digest, size, in_use, created, last_used" in done.err
+    assert file

@@ -15,6 +15,7 @@ import click
 import pytest
 
 from msb_cache.cli import look
+from msb_cache.cli.settings import Settings
 
 NS = 1_800_000_000_000_000_007  # 2027-01-15T08:00:00.000000007Z
 COLOURS = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TERM")
@@ -94,3 +95,16 @@ def test_times_on_a_terminal_are_how_long_ago(monkeypatch: pytest.MonkeyPatch) -
         with click.Context(click.Command("x")):
             look.choose(absolute=True, no_trunc=False)
             assert look.moment(an_hour_ago) == look.absolute(an_hour_ago)
+
+
+@pytest.mark.parametrize(("said", "expected"), [("auto", None), ("always", True), ("never", False)])
+def test_settings_say_it_too(said: str, expected: bool | None) -> None:
+    look.settle(Settings(times="absolute", color=said, columns={"list": ("size",)}, pager="more"))
+    try:
+        assert (look.color(), look.pager(), look.columns("list")) == (expected, "more", ("size",))
+        assert look.columns("pins") is None
+        with terminal() as stream, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            assert look.moment(NS) == look.absolute(NS)
+    finally:
+        look.settle(None)

@@ -11,18 +11,12 @@ from tests.cli.support import on_terminal
 PAGER = "cat >{log}; echo paged"
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal of three lines."""
-    monkeypatch.setenv("LINES", "3")
-
-
-def test_long_output_has_a_pager(home: Path, small: None, tmp_path: Path) -> None:
+def test_long_output_has_a_pager(home: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    talk = on_terminal(["list"], MSB_CACHE_PAGER=PAGER.format(log=log))
+    talk = on_terminal(["list"], LINES="3", MSB_CACHE_PAGER=PAGER.format(log=log))
     assert (talk.code, talk.said) == (0, "paged\n")
     assert log.read_text().splitlines()[-1].startswith("app:1 ")
-    talk = on_terminal(["list"], PAGER=PAGER.format(log=log), NO_COLOR="1")
+    talk = on_terminal(["list"], LINES="3", PAGER=PAGER.format(log=log), NO_COLOR="1")
     assert talk.said == "paged\n"
     assert "\x1b" not in log.read_text()
 
@@ -46,16 +40,14 @@ def test_what_has_room_has_none(home: Path, tmp_path: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if value else None,
 )
-def test_no_pager(
-    arguments: list[str], environment: dict[str, str], home: Path, small: None, tmp_path: Path
-) -> None:
-    given = {"MSB_CACHE_PAGER": PAGER.format(log=tmp_path / "log"), **environment}
+def test_no_pager(arguments: list[str], environment: dict[str, str], home: Path, tmp_path: Path) -> None:
+    given = {"LINES": "3", "MSB_CACHE_PAGER": PAGER.format(log=tmp_path / "log"), **environment}
     talk = on_terminal(arguments, **given)
     assert talk.code == 0
     assert "app:1" in talk.said
     assert not (tmp_path / "log").exists()
 
 
-def test_a_pager_that_is_left_ends_the_command(home: Path, small: None) -> None:
-    talk = on_terminal(["list"], MSB_CACHE_PAGER="true")
+def test_a_pager_that_is_left_ends_the_command(home: Path) -> None:
+    talk = on_terminal(["list"], LINES="3", MSB_CACHE_PAGER="true")
     assert (talk.code, talk.said) == (0, "")
