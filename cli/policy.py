@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from msb_cache.cli import output
+from msb_cache.cli import look, output
 from msb_cache.cli.because import because_of
 from msb_cache.cli.common import PATH, examples, open_cache
 from msb_cache.cli.considered import shown_repository
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.main import EXIT_FAILED
 from msb_cache.cli.rules import policy_in
-from msb_cache.cli.tables import Column, fields, sentence
+from msb_cache.cli.tables import Column, fields, paragraph, sentence
 from msb_cache.cli.tables import show as show_table
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def check(home: str | None, path: str | None, shown: Shown) -> int:
         for each in mistakes:
             output.error(f"{checked}: {each}")
         if not mistakes:
-            output.line(f"{checked} is right.")
+            output.lines([text] for text in paragraph(f"{checked} is right.", look.room()))
 
     shown.item(
         lambda: {"file": checked, "mistakes": [each._asdict() for each in mistakes]},

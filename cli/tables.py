@@ -243,7 +243,7 @@ class _Layout(NamedTuple):
         elif kind == "time":
             yield from (_like(cell, part) for part in _text(cell).split(" ", 1))
         elif kind in ("text", "prose"):
-            yield _like(cell, f"{_text(cell)[: width - 1]}…")
+            yield _like(cell, _cut(_text(cell), width))
         else:
             yield cell
 
@@ -307,6 +307,17 @@ def _taken(widths: Sequence[int], gap: int) -> int:
 def _least(column: Column, natural: int, level: int) -> int:
     least = _LEAST.get(column.kind)
     return natural if least is None else min(natural, max(least[level], len(column.header)))
+
+
+def _cut(text: str, width: int) -> str:
+    """Return the beginning of a text, with an ellipsis; a time in it is there as a whole, or not at all."""
+    import re  # where all has room, nothing is cut
+
+    end = width - 1
+    for time in re.finditer(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}", text):
+        if time.start() < end < time.end():
+            end = time.start()
+    return f"{text[:end].rstrip()}…"
 
 
 def _wrapped(cell: Text, width: int) -> Iterator[Text]:
