@@ -37,6 +37,17 @@ for row in connection.execute("SELECT name FROM image WHERE name >= ? AND name <
 """
 """A whole program that prints references that begin so, as a shell asks for them."""
 
+SQL = "select * from v_images limit 50"
+PRINT_SQL = f"""
+import sys
+import click
+from sqlite_utils import Database
+
+for row in Database(sys.argv[1], execute_plugins=False).query({SQL!r}):
+    print(*row.values())
+"""
+"""The same with sqlite-utils, of what a view says of the newest images."""
+
 PRINT_METRICS = """
 import sqlite3, sys
 import click

@@ -52,6 +52,7 @@ ORDER = (
     "last-used",
     "history",
     "events",
+    "sql",
     "prunes",
     "restore",
     "rebuild",
@@ -345,7 +346,8 @@ def exit_code(error: errors.MicrosandboxError) -> int:
         return EXIT_IN_USE
     if isinstance(error, errors.BoundNotKeptError):
         return EXIT_BOUND
-    if isinstance(error, errors.InvalidReferenceError | errors.InvalidConfigError):
+    mistakes = errors.InvalidReferenceError | errors.InvalidConfigError | errors.InvalidQueryError
+    if isinstance(error, mistakes):
         return EXIT_USAGE
     return EXIT_FAILED
 

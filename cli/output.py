@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -138,3 +139,18 @@ def json_array(values: Iterable[Any]) -> None:
         click.echo(before + ",\n".join(indented), nl=False)
         before = ",\n"
     click.echo("[]" if before == "[\n" else "\n]")
+
+
+def csv(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Print values as CSV as they come; None is empty. A program gets text from outside as it is."""
+    from csv import writer
+
+    def cell(value: Any) -> Any:
+        return printable(value) if shown and isinstance(value, str) else value
+
+    shown = _on_terminal(sys.stdout)
+    lines = ([*map(cell, row)] for row in chain([header], rows))
+    while screenful := [*islice(lines, SCREENFUL)]:
+        text = io.StringIO(newline="")
+        writer(text, lineterminator="\n").writerows(screenful)
+        click.echo(text.getvalue(), nl=False)

@@ -1,4 +1,4 @@
-"""The projection tables' SQL schema, made of their rows' declarations.
+"""The projection tables' SQL schema, made of their rows' declarations, and the views of it.
 
 The tables hold nothing that the log does not, so no migration carries them over: where they are of another
 fold they are dropped, made anew and filled.
@@ -12,6 +12,7 @@ from functools import cache
 
 import msgspec
 
+from msb_cache.projections import views
 from msb_cache.projections.rows import ROW_TYPES, Row
 
 _RETIRED: tuple[str, ...] = ()
@@ -33,12 +34,13 @@ def statements(row_type: type[Row]) -> list[str]:
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Make every projection table anew, empty, within the caller's transaction."""
+    """Make every projection table anew, empty, and the views, within the caller's transaction."""
     for table in (*_RETIRED, *(row_type.table for row_type in ROW_TYPES)):
         connection.execute(f"DROP TABLE IF EXISTS {table}")
     for row_type in ROW_TYPES:
         for statement in statements(row_type):
             connection.execute(statement)
+    views.create(connection)
 
 
 def _declared(column: msgspec.inspect.Type) -> str:

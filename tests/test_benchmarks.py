@@ -44,6 +44,7 @@ SMALL = {
     "history-cold": {"rounds": 1},
     "df": {"images": 50, "rounds": 3},
     "df-cold": {"images": 50, "rounds": 1},
+    "sql": {"images": 50, "rounds": 1},
     "metrics": {"images": 50, "rounds": 1},
     "complete": {"images": 50, "rounds": 1},
     "sync": {"images": 100, "rounds": 3},

@@ -23,6 +23,7 @@ WORKS: dict[str, Work] = {
     "events-first": commands.first_of_events,
     "df": disk.usage,
     "df-cold": disk.df,
+    "sql": commands.sql,
     "metrics": commands.metrics,
     "complete": commands.complete,
     "sync": sync.unchanged,

@@ -40,6 +40,11 @@ def list_many(setting: Setting, *, images: int = 10_000, rounds: int = 30) -> Me
     return measured(f"`list` of {images:,} images, cold process", runs, 3.0)
 
 
+def sql(setting: Setting, *, images: int = 10_000, rounds: int = 30) -> Measured:
+    runs = _whole(setting, ["sql", floors.SQL], images, rounds, floor=floors.PRINT_SQL, has_msb=False)
+    return measured(f"`sql` of 50 of {images:,} images, cold process", runs, 1.5)
+
+
 def metrics(setting: Setting, *, images: int = 10_000, rounds: int = 30) -> Measured:
     runs = _whole(setting, ["metrics"], images, rounds, floor=floors.PRINT_METRICS, has_msb=False)
     return measured(f"`metrics` of {images:,} images, cold process", runs, 1.8)

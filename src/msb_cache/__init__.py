@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         ImagePullFailedError,
         InvalidConfigError,
         InvalidImageError,
+        InvalidQueryError,
         InvalidReferenceError,
         IoError,
         LogError,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         OperationNotFoundError,
         PathNotFoundError,
         PlatformNotFoundError,
+        QueryLimitError,
         UnknownEventError,
         UnsupportedError,
     )
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
     from msb_cache.queries.info import HomeInfo
     from msb_cache.queries.pins import Pin
     from msb_cache.queries.policy_file import PolicyMistake
+    from msb_cache.queries.sql import SqlRow, SqlValue
     from msb_cache.queries.why import ImageReasons, LayerReasons, ManifestReasons
     from msb_cache.retention.policy import CachePolicy, NamedRule, PrunePolicy, Watermarks
     from msb_cache.retention.rules import RuleVerdict
@@ -145,6 +148,7 @@ __all__ = [
     "ImageVerdict",
     "InvalidConfigError",
     "InvalidImageError",
+    "InvalidQueryError",
     "InvalidReferenceError",
     "IoError",
     "LastPrune",
@@ -171,12 +175,15 @@ __all__ = [
     "PrunePolicy",
     "PullPolicy",
     "PulledImage",
+    "QueryLimitError",
     "RecordedFiles",
     "RegistryOptions",
     "RepairReport",
     "RestoreResult",
     "RestoredImage",
     "RuleVerdict",
+    "SqlRow",
+    "SqlValue",
     "StoredEvent",
     "SyncReport",
     "UnknownEventError",
@@ -238,6 +245,7 @@ _MODULES = {
     "msb_cache.queries.info": ("HomeInfo",),
     "msb_cache.queries.pins": ("Pin",),
     "msb_cache.queries.policy_file": ("PolicyMistake",),
+    "msb_cache.queries.sql": ("SqlRow", "SqlValue"),
     "msb_cache.queries.why": ("ImageReasons", "LayerReasons", "ManifestReasons"),
     "msb_cache.retention.policy": ("CachePolicy", "NamedRule", "PrunePolicy", "Watermarks"),
     "msb_cache.retention.rules": ("RuleVerdict",),

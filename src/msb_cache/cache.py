@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from msb_cache.queries.pins import Pin
     from msb_cache.queries.policy_file import PolicyMistake
     from msb_cache.queries.restore_plan import RestorePlan
+    from msb_cache.queries.sql import SqlRow, SqlValue
     from msb_cache.queries.times import Moment
     from msb_cache.queries.why import Reasons
     from msb_cache.retention.policy import CachePolicy, PrunePolicy
@@ -457,6 +458,45 @@ class ImageCache:
             name = reference
             read = query.history_of(lambda connection: Scope(*resolve.in_log(connection, name)))
         return self._kept_open(follow(self._ledger, query, read, turns))
+
+    def sql(
+        self,
+        query: str,
+        parameters: Sequence[SqlValue] | Mapping[str, SqlValue] = (),
+        *,
+        timeout: float | timedelta = 10.0,
+    ) -> builtins.list[SqlRow]:
+        """Return the rows with which the database answers SQL, each a dict by column, all of one position.
+
+        The views ``v_images``, ``v_events``, ``v_prunes``, ``v_holders`` and ``v_layers`` are made for that;
+        docs/event-log.md describes their columns and those of the tables. A home without a log has them all,
+        empty. Nothing can be written, and SQLite's own time and memory are bounded.
+
+        Args:
+            query: one statement that reads, in SQLite's SQL.
+            parameters: values for ``?`` in their order, or for ``:name`` by name.
+            timeout: how long SQLite may work on it, in seconds.
+
+        Raises:
+            InvalidQueryError: it is no such statement, or SQLite cannot carry it out.
+            QueryLimitError: it took longer than ``timeout``, or more than 1 GiB of memory.
+        """
+        return [*self.iter_sql(query, parameters, timeout=timeout)]
+
+    def iter_sql(
+        self,
+        query: str,
+        parameters: Sequence[SqlValue] | Mapping[str, SqlValue] = (),
+        *,
+        timeout: float | timedelta = 10.0,
+    ) -> Iterator[SqlRow]:
+        """Yield what ``sql`` returns, row by row; what is done with a row does not count as time."""
+        from msb_cache.queries.sql import rows
+
+        seconds = timeout if isinstance(timeout, float | int) else timeout.total_seconds()
+        self._session.observe()
+        clock, note = self._ledger.clock, self._session.note
+        return rows(self._layout, query, parameters, seconds=seconds, clock=clock, note=note)
 
     def deletions(self, *, limit: int | None = None) -> builtins.list[DeletionSummary]:
         """Return past removals and prunes, newest first: who, by which policy, and the counters.

@@ -104,6 +104,18 @@ class LogError(MicrosandboxError):
     code = "log-error"
 
 
+class InvalidQueryError(MicrosandboxError):
+    """SQL that was asked is no statement that reads, or SQLite cannot carry it out; the message says why."""
+
+    code = "invalid-query"
+
+
+class QueryLimitError(MicrosandboxError):
+    """SQL that was asked took longer, or more memory, than it may."""
+
+    code = "query-limit"
+
+
 class OperationNotFoundError(LogError):
     """No operation has that id, or several begin with it."""
 

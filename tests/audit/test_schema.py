@@ -105,6 +105,15 @@ TAMPERED = {
         ["DROP TABLE hold"],
         [("missing", "table", "hold"), ("missing", "index", "hold_by_holder")],
     ),
+    "a view is gone": (["DROP VIEW v_prunes"], [("missing", "view", "v_prunes")]),
+    "a view hides an event": (
+        ["DROP VIEW v_events", "CREATE VIEW v_events AS SELECT * FROM events WHERE seq <> 3"],
+        [("changed", "view", "v_events")],
+    ),
+    "a view is a table": (
+        ["DROP VIEW v_layers", "CREATE TABLE v_layers (diff_id)"],
+        [("missing", "view", "v_layers"), ("extra", "table", "v_layers")],
+    ),
     "a table of the projections is a view": (
         ["DROP TABLE layer", "CREATE VIEW layer AS SELECT 'sha256:1' AS diff_id, 1 AS erofs_bytes, 1 AS seq"],
         [("missing", "table", "layer"), ("extra", "view", "layer")],

@@ -161,6 +161,11 @@ def commands(at: dict[str, Any]) -> dict[str, list[list[object]]]:
         "last-used": [["last-used"], ["last-used", "--idle-for", HOSTILE]],
         "history": [["history", "evil:1"], ["history", "gone:1"], ["history", HOSTILE]],
         "events": [["events"], ["events", "--subject", HOSTILE], ["events", "--since", HOSTILE]],
+        "sql": [
+            *(["sql", f"SELECT * FROM {view}"] for view in ("v_images", "v_events", "v_prunes", "v_holders")),
+            ["sql", f"SELECT 1 AS '{HOSTILE}'"],
+            ["sql", HOSTILE],
+        ],
         "gc": [
             ["gc", "-n"],
             ["gc", "-n", "--policy-file", folder / "hostile.toml"],
@@ -260,6 +265,7 @@ def test_json_has_the_text_itself(hostile: dict[str, Any], call: Call) -> None:
         ["list"],
         ["replay"],
         ["prune", "-n"],
+        ["sql", "SELECT * FROM v_events"],
     ):
         done = call(*arguments, "--format", "json")
         check(done.out)

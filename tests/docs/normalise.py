@@ -67,6 +67,7 @@ def shown(output: str, home: Path) -> str:
     for key, value, instead in (
         ("user", user, USER),
         ("by", here.login or user, USER),
+        ("who", here.login or user, USER),
         ("host", host, HOST),
         ("uid", str(uid), str(UID)),
     ):

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import click
 import msgspec
 import pytest
+from sqlite_utils import Database
 
 import msb_cache
 from msb_cache.cli.main import cli
 from msb_cache.eventstore.events import EVENT_TYPES
 from msb_cache.eventstore.store import Actor
+from msb_cache.migrations.schema import migrations
+from msb_cache.projections import schema
+from msb_cache.projections.views import VIEWS, View
 from tests.docs.markdown import blocks, replaced
 from tests.docs.normalise import HOME, masked, shown
 from tests.docs.runner import run, same
@@ -137,6 +143,44 @@ def test_the_catalogue_names_nothing_else() -> None:
 def test_the_actor_is_described() -> None:
     body = sections((ROOT / "docs" / "event-log.md").read_text())["The columns"]
     assert all(f"`{name}`" in body for name in Actor.__struct_fields__)
+
+
+def columns_of_the_database() -> dict[str, list[str]]:
+    """The columns of every table and view that a new database has."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        migrations.apply(Database(connection))
+        schema.create(connection)
+        names = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
+        ).fetchall()
+        return {
+            name: [row[1] for row in connection.execute(f"PRAGMA table_info({name})")] for (name,) in names
+        }
+
+
+COLUMNS = columns_of_the_database()
+
+
+def rows_of_the_table_in(body: str) -> dict[str, str]:
+    """What a table of two columns says, by each of the names in the first."""
+    found = re.findall(r"^\| (`[^|]+) \| (.+) \|$", body, re.MULTILINE)
+    return {name: text for cell, text in found for name in re.findall("`([^`]+)`", cell)}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_every_column_is_described_of(name: str) -> None:
+    found = sections((ROOT / "docs" / "event-log.md").read_text())
+    described = rows_of_the_table_in(
+        found["The columns" if name == "events" else name].partition("The fields")[0]
+    )
+    assert [*described] == COLUMNS[name]
+    assert all(described.values())
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+def test_a_view_is_described_as_it_describes_itself(view: View) -> None:
+    described = rows_of_the_table_in(sections((ROOT / "docs" / "event-log.md").read_text())[view.name])
+    assert {c.name: c.meaning for c in view.columns if c.meaning not in described[c.name]} == {}
 
 
 # --- the library ----------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ READING = {
     "list --as-of @13": "hello:1",
     "why hello:1": "is here",
     "info": "Events",
+    "sql select(image)from(v_images)": "hello:1",
     "verify": "0 missing or damaged",
     "export": "log.created",
     "checkpoint": "msb-cache checkpoint",

@@ -18,7 +18,7 @@ from msb_cache.projections.tables import Tables
 from tests.logs import ACTOR, PYTHON, digest, layer, manifest_added, pulled
 from tests.samples import OPERATION, new_sample
 
-GOLDEN = {16: "3009e624dd665b8fd2211ead0e8e7517abd9345a0fea154f1469d7f67c4f4c0c"}
+GOLDEN = {17: "3009e624dd665b8fd2211ead0e8e7517abd9345a0fea154f1469d7f67c4f4c0c"}
 """What the golden log below folds to, by the fold's version: SHA-256 of its rows as JSON."""
 
 

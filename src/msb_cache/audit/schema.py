@@ -156,7 +156,7 @@ def _make(connection: sqlite3.Connection, found: list[SchemaProblem]) -> None:
         )
     if any(problem.kind == "table" and problem.name in FOLDED for problem in found):
         live.fill(connection, EventStore(connection))
-    for kind in ("index", "trigger"):
+    for kind in ("index", "trigger", "view"):
         _create_missing(connection, kind)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
