@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import time
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import click
@@ -148,7 +149,7 @@ def csv(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
     def cell(value: Any) -> Any:
         return printable(value) if shown and isinstance(value, str) else value
 
-    shown = _on_terminal(sys.stdout)
+    shown = look.on_terminal(sys.stdout)
     lines = ([*map(cell, row)] for row in chain([header], rows))
     while screenful := [*islice(lines, SCREENFUL)]:
         text = io.StringIO(newline="")

@@ -76,7 +76,7 @@ class Past:
 
     def __init__(self, position: int = 0, rows: Rows | None = None) -> None:
         self.position = position
-        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        self.connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         try:
             self._fill(rows or tuple([] for _ in _KEPT))
         except BaseException:

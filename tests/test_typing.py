@@ -13,7 +13,15 @@ RIGHT = """
 from pathlib import Path
 
 import msb_cache
-from msb_cache import Image, ImageCache, ImageHandle, ImageNotFoundError, PulledImage, RegistryOptions
+from msb_cache import (
+    AsyncImageCache,
+    Image,
+    ImageCache,
+    ImageHandle,
+    ImageNotFoundError,
+    PulledImage,
+    RegistryOptions,
+)
 
 
 def names(home: Path) -> list[str]:
@@ -33,15 +41,29 @@ async def sizes() -> list[int]:
     return [handle.size_bytes or 0 for handle in await Image.list()]
 
 
+async def used() -> list[str | None]:
+    found: list[str | None] = []
+    async with AsyncImageCache(workers=2) as cache:
+        handles: list[ImageHandle] = await cache.list("python:*")
+        async for event in cache.follow(handles[0].reference, since="yesterday", limit=3):
+            found.append(event.subject)
+    return found
+
+
 def log(cache: ImageCache) -> list[msb_cache.StoredEvent]:
     return cache.events(types=["image.pulled"], since="yesterday", limit=3)
 """
 WRONG = """
-from msb_cache import ImageCache
+from msb_cache import AsyncImageCache, ImageCache
 
 with ImageCache() as cache:
     name: int = cache.get("python:3.12").reference
     cache.events(sinc="yesterday")
+
+
+async def wrong(cache: AsyncImageCache) -> str:
+    await cache.list(asof=3)
+    return (await cache.get("python:3.12")).reference + 1
 """
 
 
@@ -64,6 +86,8 @@ def test_mypy_follows_an_editable_install(project: Path) -> None:
     assert code == 1
     assert 'has type "str", variable has type "int"' in said
     assert 'Unexpected keyword argument "sinc"' in said
+    assert 'Unexpected keyword argument "asof"' in said
+    assert "Unsupported operand types for +" in said
     assert "import-untyped" not in said
 
 
@@ -79,3 +103,4 @@ def test_pyright_follows_an_editable_install(project: Path, require_peer: Callab
     assert code == 1
     assert '"str" is not assignable to "int"' in said
     assert 'No parameter named "sinc"' in said
+    assert 'No parameter named "asof"' in said

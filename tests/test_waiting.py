@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from msb_cache.waiting import TURN_SECONDS, Wait, end_if_asked, ended_by, is_busy, patiently, pause
+from msb_cache.waiting import (
+    TURN_SECONDS,
+    Said,
+    Wait,
+    end_if_asked,
+    ended_by,
+    is_busy,
+    over,
+    patiently,
+    pause,
+    told_to_end,
+)
 
 
 @pytest.fixture
@@ -58,6 +71,59 @@ def test_long_work_is_ended_by_a_mark() -> None:
         with pytest.raises(KeyboardInterrupt):
             end_if_asked()
     end_if_asked()
+
+
+def test_a_mark_is_its_threads() -> None:
+    with ended_by(lambda: True), ThreadPoolExecutor(1) as pool:
+        pool.submit(end_if_asked).result()
+        with pytest.raises(KeyboardInterrupt):
+            end_if_asked()
+
+
+def test_a_mark_around_another_counts_as_well() -> None:
+    outer: list[int] = []
+    with ended_by(lambda: bool(outer)), ended_by(lambda: False):
+        end_if_asked()
+        outer.append(1)
+        with pytest.raises(KeyboardInterrupt):
+            end_if_asked()
+
+
+def test_what_stays_is_over_by_its_own_word_or_by_a_mark() -> None:
+    assert not over(lambda: False)
+    assert over(lambda: True)
+    with ended_by(lambda: True):
+        assert over(lambda: True)
+        with pytest.raises(KeyboardInterrupt):
+            over(lambda: False)
+
+
+def test_a_wait_that_cannot_look_is_told() -> None:
+    asked, told = threading.Event(), threading.Event()
+    with told_to_end(told.set):
+        assert "msb-cache-mark" not in {thread.name for thread in threading.enumerate()}  # there is no mark
+    with ended_by(asked.is_set):
+        with told_to_end(told.set):
+            pass
+        assert not told.is_set()
+        with told_to_end(told.set):
+            asked.set()
+            assert told.wait(10)
+
+
+def test_a_sentence_is_new_for_one_of_many() -> None:
+    said = Said()
+    together = threading.Barrier(8)
+
+    def say(_: int) -> bool:
+        together.wait(10)
+        return said.is_new("the disk is full")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(say, range(8))) == 1
+    assert said.is_new("another")
+    said.forget()
+    assert said.is_new("another")
 
 
 def test_a_lock_is_waited_for_and_then_given_up(tmp_path: Path, passing: list[float]) -> None:

@@ -11,6 +11,7 @@ TYPE_CHECKING = False  # that of typing, whose import is the first thing that ta
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
+    from msb_cache.async_cache import AsyncImageCache
     from msb_cache.audit.data import DataCheck, DataProgress, DataRequest
     from msb_cache.audit.layers import DifferingLayer, LayerComparison
     from msb_cache.backends import (
@@ -103,6 +104,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Actor",
+    "AsyncImageCache",
     "BackendInfo",
     "BackendKind",
     "BoundNotKeptError",
@@ -200,6 +202,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "msb_cache.async_cache": ("AsyncImageCache",),
     "msb_cache.audit.data": ("DataCheck", "DataProgress", "DataRequest"),
     "msb_cache.audit.layers": ("DifferingLayer", "LayerComparison"),
     "msb_cache.backends": (

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import builtins
 import os
-import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -82,12 +81,18 @@ _Found = TypeVar("_Found")
 class ImageCache:
     """The image cache of one home.
 
-    Use it as a context manager, in one thread. Reading writes nothing: without a log there are simply no
-    images. Every method that writes first finishes or undoes what a killed process left.
+    Use it as a context manager, from any number of threads. Each has a connection to the database of its own,
+    which is closed when the thread ends. Threads that change the cache wait for each other as processes do.
+    Functions that a caller gives, such as ``note``, are called in the thread that has something to say. What
+    yields, such as ``follow``, may be made in one thread and read in another, by one at a time.
 
-    A cache that is dropped with its database open closes it and gives a ``ResourceWarning``, as files do. If
-    another thread drops it, or the garbage collector finds it in a reference cycle, Python 3.13 and later may
-    warn of the SQLite connection as well: only the thread that opened one can close it.
+    Reading writes nothing: without a log there are simply no images. Every method that writes first finishes
+    or undoes what a killed process left.
+
+    A cache that is dropped with its database open closes it and gives a ``ResourceWarning``, as files do.
+
+    A child that is forked between two calls may use it. One that is forked while a call runs gets a
+    ``LogError``: SQLite would take its parent's locks for its own.
 
     In a home that msb keeps (``db/msb.db`` exists) every method that reads first records what msb did since
     the last time, if its database changed and the home can be written to.
@@ -156,7 +161,11 @@ class ImageCache:
         return self._session.kept_by_msb
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database, in every thread; whatever is called afterwards opens it anew.
+
+        A call that runs in another thread goes on to its end. What it still opens is closed when that thread
+        ends, or when this is called again.
+        """
         self._session.close()
 
     def __enter__(self) -> ImageCache:
@@ -176,8 +185,7 @@ class ImageCache:
             # The source is what tracemalloc shows the origin of; the level, the line that dropped it.
             warn(f"unclosed image cache of {self._layout.home}", ResourceWarning, stacklevel=2, source=self)
         finally:
-            with suppress(sqlite3.ProgrammingError):  # in another thread: the collector closes it
-                session.close()
+            session.close()
 
     def _handle(self, row: HandleRow) -> ImageHandle:
         from msb_cache.queries.images import handle  # a history has no handles

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from msb_cache.errors import ImageNotFoundError
 from msb_cache.home.ledger import Ledger
+from msb_cache.waiting import Said
 
 # A list of images is read without what records, recovers or looks into the past: imported when needed.
 if TYPE_CHECKING:
@@ -22,13 +23,12 @@ if TYPE_CHECKING:
     from msb_cache.engines.engine import Engine
     from msb_cache.eventstore.store import Actor, Clock, EventStore
     from msb_cache.home.ledger import Who
-    from msb_cache.projections.past import Past
     from msb_cache.queries.as_of import AsOf, Contents
     from msb_cache.waiting import Note
 
 
 class Session:
-    """A home in use.
+    """A home in use, by any number of threads.
 
     Args:
         layout: the home.
@@ -60,18 +60,16 @@ class Session:
         self._sync = sync
         self._asked = engine
         self.is_default = is_default
-        self._noted: str | None = None
-        self._unknown: str | None = None
-        self._past: Past | None = None
+        self._noted = Said()
+        self._unknown = Said()
 
     @property
     def is_open(self) -> bool:
-        """Whether a database is open."""
-        return self.ledger.is_open or self._past is not None
+        """Whether a database is open, in any thread."""
+        return self.ledger.is_open
 
     def close(self) -> None:
-        """Close the databases, that of the past too."""
-        self._forget_past()
+        """Close the databases of all threads, those of the past too; see ``Ledger.close``."""
         self.ledger.close()
 
     @property
@@ -125,9 +123,10 @@ class Session:
     def observe(self) -> bool:
         """Record what msb did, and say it once if that cannot be done; return whether it was."""
         sentence = self.recorded()
-        if sentence is not None and sentence != self._noted:
+        if sentence is None:
+            self._noted.forget()
+        elif self._noted.is_new(sentence):
             self.note(sentence)
-        self._noted = sentence
         return sentence is None
 
     def begin_writing(self) -> None:
@@ -153,9 +152,8 @@ class Session:
                 yield self._index_at(connection, position, time_ns)
             except ImageNotFoundError as error:
                 raise error if unknown is None else ImageNotFoundError(f"{error}; {unknown}") from None
-            if unknown is not None and unknown != self._unknown:
-                self._unknown = unknown  # several questions about one moment need it once
-                self.note(unknown)
+            if unknown is not None and self._unknown.is_new(unknown):
+                self.note(unknown)  # several questions about one moment need it once
 
     @contextmanager
     def log(self) -> Iterator[tuple[sqlite3.Connection, EventStore] | None]:
@@ -215,18 +213,14 @@ class Session:
 
         if connection is None:
             return None
-        if self._past is None or self._past.position != position:
-            self._forget_past()
+        here = self.ledger.here
+        if here.past is None or here.past.position != position:
+            here.forget_past()
             store, layout = self.ledger.store(connection), self.layout
             keep = not self.kept_by_msb and may_write(layout.db)
-            self._past = index_at(connection, store, position, layout.snapshots, keep=keep)
-        self._past.asked_about(time_ns)
-        return self._past.connection
-
-    def _forget_past(self) -> None:
-        if self._past is not None:
-            self._past.close()
-            self._past = None
+            here.past = index_at(connection, store, position, layout.snapshots, keep=keep)
+        here.past.asked_about(time_ns)
+        return here.past.connection
 
 
 def _cache_index(layout: Layout, connection: sqlite3.Connection, before: int, seq: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from _thread import _local as local  # threading is not imported by commands that read
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -29,31 +30,93 @@ Note = Callable[[str], None]
 T = TypeVar("T")
 
 
+class Said:
+    """Which sentences were said; of several threads that come to say one, one does."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, object] = {}
+
+    def is_new(self, sentence: str) -> bool:
+        """Return whether it was not said yet; then it counts as said."""
+        mine = object()
+        return self._said.setdefault(sentence, mine) is mine
+
+    def forget(self) -> None:
+        """Let all be new again."""
+        self._said.clear()
+
+
 def _never() -> bool:
     return False
 
 
-_stopped: Callable[[], bool] = _never
+class _Mark(local):
+    """What ends the waits of a thread; each has its own."""
+
+    stopped: Callable[[], bool] = staticmethod(_never)
+
+
+_mark = _Mark()
 
 
 @contextmanager
 def ended_by(stopped: Callable[[], bool]) -> Iterator[None]:
-    """End what waits or deletes in the block with KeyboardInterrupt once ``stopped`` says so.
+    """End what this thread waits for or deletes in the block with KeyboardInterrupt once ``stopped`` says so.
 
-    Signals set that. A deletion ends between two files, or between two runs of msb.
+    Signals set that, or another thread; what ends a block around this one ends it, too. A deletion ends
+    between two files, or between two runs of msb.
     """
-    global _stopped
-    before, _stopped = _stopped, stopped
+    before = _mark.stopped
+    _mark.stopped = stopped if before is _never else lambda: stopped() or before()
     try:
         yield
     finally:
-        _stopped = before
+        _mark.stopped = before
 
 
 def end_if_asked() -> None:
     """Raise KeyboardInterrupt once ``stopped`` of ``ended_by`` says so: between two steps of long work."""
-    if _stopped():
+    if _mark.stopped():
         raise KeyboardInterrupt
+
+
+def over(stopped: Callable[[], bool]) -> bool:
+    """Return whether ``stopped`` says so; raises KeyboardInterrupt if only that of ``ended_by`` does."""
+    asked = _mark.stopped()  # first: it may be the same one, which says so from one moment to the next
+    if stopped():
+        return True
+    if asked:
+        raise KeyboardInterrupt
+    return False
+
+
+@contextmanager
+def told_to_end(end: Callable[[], object]) -> Iterator[None]:
+    """Call ``end``, in another thread, if this one is asked to end within the block.
+
+    For a wait that cannot look by itself, such as that for another program.
+    """
+    stopped = _mark.stopped
+    if stopped is _never:
+        yield
+        return
+    from threading import Event, Thread  # only what has a mark needs them
+
+    over = Event()
+
+    def look() -> None:
+        while not over.wait(TURN_SECONDS):
+            if stopped():
+                end()
+                return
+
+    thread = Thread(target=look, name="msb-cache-mark", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def pause(seconds: float, wait: Callable[[float], object] | None = None) -> None:
@@ -64,7 +127,7 @@ def pause(seconds: float, wait: Callable[[float], object] | None = None) -> None
         wait: waits so many seconds, or returns something true before; then the pause ends, too.
     """
     until = time.monotonic() + seconds
-    while not _stopped() and (left := until - time.monotonic()) > 0:
+    while not _mark.stopped() and (left := until - time.monotonic()) > 0:
         if (wait or time.sleep)(min(left, TURN_SECONDS)):
             return
 

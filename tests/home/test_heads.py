@@ -184,6 +184,15 @@ class TestMismatch:
         assert problem(home) == "another"
         assert "is another one" in said()[0]
 
+    def test_a_thread_that_is_late_leaves_the_later_note(self, home: Path) -> None:
+        with ImageCache(home) as cache, cache._ledger.read() as connection:
+            assert connection is not None
+            first, *_, last = cache._ledger.store(connection).read()
+            file = HeadFile(str(home))
+            assert file.keep(connection, last)
+            assert file.keep(connection, first)  # there is such a note, or a later one
+        assert note_of(home).size == last.seq
+
     def test_random_rollbacks_and_forks(self, home: Path, tmp_path: Path) -> None:
         """Each is found; and none is, where the log only goes on."""
         numbers = random.Random(5)

@@ -13,6 +13,7 @@ import pytest
 
 from msb_cache import HomeOwnedByMicrosandboxError, MsbProgramError
 from msb_cache.msb.program import Finished, MsbProgram, find_program, per_argument, require_program
+from msb_cache.waiting import ended_by
 
 
 @pytest.fixture
@@ -190,6 +191,20 @@ def test_who_waits_for_a_run_to_read_is_told(script: Callable[[str], Path], tmp_
     program = MsbProgram(script(f"while [ ! -e {finish} ]; do sleep 0.02; done; wc -c"), tmp_path, note)
     assert program.run("load", source=iter([bytes(1 << 20)] * 3)).output.strip() == str(3 << 20)
     assert re.fullmatch(r"waiting for msb to read \(`msb load`, process \d+\)", said[0])
+
+
+def test_what_ends_the_threads_waits_ends_it(tmp_path: Path, script: Callable[[str], Path]) -> None:
+    asked: list[str] = []
+    program = MsbProgram(
+        script("exec sleep 60"), str(tmp_path), asked.append
+    )  # it notes that it is waited for
+    with ended_by(lambda: bool(asked)), pytest.raises(KeyboardInterrupt):
+        program.run("pull")
+    asked.clear()
+    with ended_by(lambda: bool(asked)), (tmp_path / "lock").open("w") as lock:
+        program = MsbProgram(script("sleep 1.2; echo done"), str(tmp_path), asked.append)
+        assert program.run("image", inherits=[lock.fileno()]).output == "done\n"
+        assert asked
 
 
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")

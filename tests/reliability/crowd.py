@@ -11,6 +11,8 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from msb_cache import BusyError, ImageCache, ImageInUseError, ImageNotFoundError
@@ -85,24 +87,47 @@ def keep(cache: ImageCache, reference: str, holder: str) -> None:
         time.sleep(0.002)
 
 
-def main(home: Path, archives: Path, remote: str, me: str, seconds: float) -> None:
-    chance = random.Random(me)
-    done: Counter[str] = Counter()
-    met: Counter[str] = Counter()
-    others: list[str] = []
+class Record:
+    """What one member did, which documented errors it met, and every other error."""
+
+    def __init__(self) -> None:
+        self.done: Counter[str] = Counter()
+        self.met: Counter[str] = Counter()
+        self.others: list[str] = []
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Take note of an error in the block."""
+        try:
+            yield
+        except DOCUMENTED as error:
+            self.met[type(error).__name__] += 1
+        except ImagePullFailedError as error:
+            self.others.append(str(error))
+        except Exception:
+            self.others.append(traceback.format_exc())
+
+
+def share(cache: ImageCache, archives: Path, remote: str, me: str, seconds: float) -> Record:
+    """Run commands by chance on a cache that other threads use as well, until the time is over."""
+    chance, record = random.Random(me), Record()
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        try:
-            with ImageCache(home) as cache:
-                for _ in range(chance.randrange(1, 6)):
-                    done[act(cache, chance, me, archives, remote)] += 1
-        except DOCUMENTED as error:
-            met[type(error).__name__] += 1
-        except ImagePullFailedError as error:
-            others.append(str(error))
-        except Exception:
-            others.append(traceback.format_exc())
-    print(json.dumps({"done": done, "met": met, "others": others}))
+        with record.watched():
+            record.done[act(cache, chance, me, archives, remote)] += 1
+        if chance.random() < 0.05:
+            cache.close()
+    return record
+
+
+def main(home: Path, archives: Path, remote: str, me: str, seconds: float) -> None:
+    chance, record = random.Random(me), Record()
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with record.watched(), ImageCache(home) as cache:
+            for _ in range(chance.randrange(1, 6)):
+                record.done[act(cache, chance, me, archives, remote)] += 1
+    print(json.dumps(vars(record)))
 
 
 if __name__ == "__main__":

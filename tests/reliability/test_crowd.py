@@ -1,4 +1,4 @@
-"""Eight processes do everything at once in one home: only documented errors, and everything whole in the end.
+"""Eight processes, or threads, do everything at once in one home: only documented errors, and all whole then.
 
 MSB_CACHE_TEST_CROWD_SECONDS=30 lets them work longer.
 """
@@ -10,15 +10,18 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from msb_cache import ImageCache
 from tests.registry_server import RegistryServer
+from tests.reliability.crowd import share
 from tests.reliability.killing import ROOT
 from tests.reliability.scenarios import ONE, check_whole, write_archives
 
 SECONDS = float(os.environ.get("MSB_CACHE_TEST_CROWD_SECONDS", "3"))
-PROCESSES = 8
+PROCESSES = THREADS = 8
 
 
 def test_a_crowd(tmp_path: Path) -> None:
@@ -39,6 +42,23 @@ def test_a_crowd(tmp_path: Path) -> None:
             for number in range(PROCESSES)
         ]
         said = [json.loads(process.communicate(timeout=SECONDS + 120)[0]) for process in crowd]
+    check_crowd(home, said)
+
+
+def test_a_crowd_of_threads_with_one_cache(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    write_archives(tmp_path)
+    with RegistryServer() as registry, ImageCache(home) as cache, ThreadPoolExecutor(THREADS) as pool:
+        remote = registry.add(ONE)
+        records = pool.map(
+            lambda number: share(cache, tmp_path, remote, str(number), SECONDS), range(THREADS)
+        )
+        said = [vars(record) for record in records]
+    check_crowd(home, said)
+
+
+def check_crowd(home: Path, said: list[dict[str, Any]]) -> None:
+    """Check that only documented errors were met, and that nothing is left when all is released."""
     done, met = Counter[str](), Counter[str]()
     for each in said:
         assert each["others"] == []

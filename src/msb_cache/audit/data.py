@@ -33,6 +33,7 @@ from msb_cache.home.checks import Check
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections.digests import Artifact
 from msb_cache.projections.rows import DigestRow
+from msb_cache.waiting import TURN_SECONDS, end_if_asked
 from msb_cache.wording import as_text
 
 _WORTH = 256 << 10
@@ -228,7 +229,8 @@ def _measured(items: Sequence[_Item]) -> Generator[tuple[_Item, Measured | OSErr
                         break
                 if not running:
                     return
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                end_if_asked()
+                done, _ = wait(running, TURN_SECONDS, FIRST_COMPLETED)
                 for future in done:
                     yield running.pop(future), future.result()
         finally:

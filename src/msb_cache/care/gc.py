@@ -116,7 +116,7 @@ def keep_small(
     ended = _Ended("nothing", None)
     session.close()
     started()
-    while not stopped():
+    while not waiting.over(stopped):
         began = time.monotonic()
         turn = partial(_turn, session, read, told, ended)
         ended = _turn_apart(turn, told, stopped) if apart else turn(stopped)

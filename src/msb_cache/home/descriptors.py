@@ -11,23 +11,44 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from _thread import allocate_lock  # threading is not imported by commands that read
+from _thread import RLock  # threading is not imported by commands that read
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_opening = allocate_lock()
-"""Held while SQLite opens a file, and while one is opened and closed that SQLite did not have open."""
+_opening = RLock()
+"""Held while SQLite opens or closes a file, and while one is opened and closed that SQLite did not have open.
+
+A thread may take it again, because the garbage collector closes what was dropped wherever a thread is."""
 
 _FOLDERS = ("/proc/self/fd", "/dev/fd")
 _CHUNK = 1024 * 1024
 
 
 def connect(database: str | os.PathLike[str], **options: Any) -> sqlite3.Connection:
-    """Open a database as ``sqlite3.connect`` does, while no other thread looks at the file."""
+    """Open a database as ``sqlite3.connect`` does, while no other thread looks at the file.
+
+    Any thread may use the connection; the caller sees to it that one does at a time.
+    """
     with _opening:
-        connection: sqlite3.Connection = sqlite3.connect(database, **options)
+        connection: sqlite3.Connection = sqlite3.connect(database, check_same_thread=False, **options)
         return connection
+
+
+def close(connection: sqlite3.Connection, opening: Any = _opening) -> None:
+    """Close a database, while no other thread looks at the file with the descriptor of it that SQLite has."""
+    with opening:
+        connection.close()
+
+
+def hold_back() -> None:
+    """Let no other thread open or close a database until ``let_go``."""
+    _opening.acquire()
+
+
+def let_go() -> None:
+    """Let other threads go on; said by the thread that held them back, in a forked child as well."""
+    _opening.release()
 
 
 def open_here(path: str | os.PathLike[str]) -> int | None:

@@ -86,7 +86,8 @@ class HeadFile:
     def __init__(self, home: str, *, kept: bool = True) -> None:
         self._home = os.path.realpath(home)
         self._written = b""
-        """What this object left there."""
+        self._size = 0
+        """What this object left there, and of how many events that is."""
         self._log_id = ""
         folder = _folder()
         self._why_none = "this account has no home directory" if folder is None else _why_none(self._home)
@@ -175,6 +176,8 @@ class HeadFile:
         self, descriptor: int, connection: sqlite3.Connection, last: Head | StoredEvent, anew: bool
     ) -> bool:
         data = os.pread(descriptor, _MAX_BYTES, 0)
+        if not anew and data == self._written and self._size > last.seq:
+            return True  # another thread has committed since, and was here first
         if not anew and data != self._written:
             before = self._decoded(data)
             if before is not None and self.mismatch(connection, before) is not None:
@@ -188,7 +191,7 @@ class HeadFile:
             f"{_TITLE}\nfolder {device} {inode}\nlog {self._log_id}\nevents {last.seq}\n"
             f"head {last.hash.hex()}\nrecorded {last.recorded_at_ns}\nhome {self._home}\n"
         )
-        self._written = os.fsencode(note)
+        self._written, self._size = os.fsencode(note), last.seq
         os.pwrite(descriptor, self._written, 0)
         if len(data) > len(self._written):
             os.ftruncate(descriptor, len(self._written))

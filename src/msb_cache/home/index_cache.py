@@ -17,6 +17,7 @@ import errno
 import os
 import re
 import sqlite3
+from _thread import get_native_id  # of a thread; no other one has the same now, in any process
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -208,7 +209,7 @@ def _write(path: Path, data: bytes) -> None:
     if path.parent.is_symlink():
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path.parent))
     durable.make_folder_unsynced(path.parent)
-    staged = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    staged = path.with_name(f"{path.name}.{get_native_id()}.tmp")
     try:
         with create(staged) as file:
             file.write(_MAGIC + _checksum(path.name, data) + data)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-import weakref
+from _thread import _local as local  # threading is not imported by commands that read
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal
+from weakref import ref
 
 from msb_cache.artifacts.layout import Layout, check_plain
 from msb_cache.errors import (
@@ -35,16 +36,15 @@ from msb_cache.home.connect import (
     open_to_read,
 )
 from msb_cache.home.heads import HeadFile, HeadNote
+from msb_cache.home.opened import Opened, check_not_inherited
 from msb_cache.projections.moment import set_moment
-from msb_cache.waiting import BUSY_SECONDS, Note, is_busy
+from msb_cache.waiting import BUSY_SECONDS, Note, Said, is_busy
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from msb_cache.eventstore.clock import Uptime
     from msb_cache.eventstore.store import Actor, Clock, EventStore, NewEvent, StoredEvent
-    from msb_cache.home.readonly import Content
-
 Who = Callable[[], "Actor"]
 """Says who is recorded; asked when something is."""
 
@@ -112,7 +112,7 @@ class Transaction:
 
 
 class Ledger:
-    """The log and projections of one home; opened at the first use.
+    """The log and projections of one home; each thread that uses it opens the database for itself.
 
     Args:
         layout: the home.
@@ -142,20 +142,16 @@ class Ledger:
         self.note: Note = note or (lambda sentence: None)
         self._actor: Actor | Who = actor or _this_process
         self._committed = committed
-        self._connection: sqlite3.Connection | None = None
-        self._content: Content | None = None
-        """What the database is, where the connection sees no changes and cannot write."""
-        self._alone = False
-        """The connection keeps all others out, and is closed after each transaction."""
+        self._threads = local()
+        self._opened: set[ref[Opened]] = set()
+        """Of all threads; changed and copied by single steps of the interpreter, so without a lock."""
         self._holes: bool | None = None
         """SQLite does not have all of its -shm allocated here; None: not looked at yet."""
-        self._drawing = 0
-        """Bytes for which a transaction may draw on the reserve; 0: it may not."""
         self.head_file = HeadFile(layout.home, kept=noted)
         self.tells_of_head = True
         """Whether it is said if the log does not go on from the note outside."""
-        self._unlike: str | None = None
-        """What was said of how the log does not go on from its note outside."""
+        self._unlike = Said()
+        """How the log does not go on from its note outside."""
         self._look_at = 0
         """The position from which on the reserve is looked at again."""
 
@@ -171,26 +167,45 @@ class Ledger:
         self._actor = actor
 
     @property
+    def here(self) -> Opened:
+        """What this thread has open."""
+        try:
+            found: Opened = self._threads.opened
+        except AttributeError:
+            found = self._threads.opened = Opened(self.layout.database)
+            self._opened.add(ref(found, self._opened.discard))
+        return found
+
+    @property
     def is_open(self) -> bool:
-        """Whether the database is open."""
-        return self._connection is not None
+        """Whether any thread has the database open, or the index as it was."""
+        return any(opened.is_open for opened in self._of_all_threads())
 
     @property
     def is_apart(self) -> bool:
-        """Whether a copy of the database is open, or the file as one that does not change."""
-        return self._content is not None
+        """Whether this thread has a copy of the database open, or the file as one that does not change."""
+        return self.here.content is not None
 
     def close(self) -> None:
-        """Close the database; using the ledger again opens it anew."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = self._content = None
-            self._alone = False
+        """Close the database, of all threads; using the ledger again opens it anew.
+
+        A thread that is in the middle of a read or a transaction closes its own when that is over.
+        """
+        for opened in self._of_all_threads():
+            opened.close()
+
+    def _of_all_threads(self) -> Iterator[Opened]:
+        for each in self._opened.copy():
+            opened = each()
+            if opened is not None:
+                yield opened
 
     def shrink(self) -> None:
-        """Free what an open database has of its file in memory: it is read again where that is asked for."""
-        if self._connection is not None:
-            self._connection.execute("PRAGMA shrink_memory")
+        """Free what this thread has of the file in memory: it is read again where that is asked for."""
+        here = self.here
+        with here.used():
+            if here.connection is not None:
+                here.connection.execute("PRAGMA shrink_memory")
 
     def store(self, connection: sqlite3.Connection) -> EventStore:
         """Return the event store on a connection got from here."""
@@ -214,23 +229,27 @@ class Ledger:
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection | None]:
         """Read one consistent position; None when the home has no log yet. Nothing is written."""
-        connection = self._reader()
-        if connection is None:
-            yield None
-            return
-        with self._unchanged(), _translate_sqlite_errors(self.layout):
-            begin_reading(connection, self._locked)
-            try:
-                yield connection
-            finally:
-                connection.execute("ROLLBACK")
+        here = self.here
+        with here.used():
+            connection = self._reader(here)
+            if connection is None:
+                yield None
+                return
+            with self._unchanged(here), _translate_sqlite_errors(self.layout):
+                begin_reading(connection, self._locked)
+                try:
+                    yield connection
+                finally:
+                    connection.execute("ROLLBACK")
 
     @contextmanager
     def statement(self) -> Iterator[sqlite3.Connection | None]:
         """Read with one statement, which sees one position without a transaction; else like ``read``."""
-        connection = self._reader()
-        with self._unchanged(), _translate_sqlite_errors(self.layout):
-            yield connection
+        here = self.here
+        with here.used():
+            connection = self._reader(here)
+            with self._unchanged(here), _translate_sqlite_errors(self.layout):
+                yield connection
 
     @contextmanager
     def write(
@@ -251,28 +270,38 @@ class Ledger:
             LogError: it is ours, and must be msb's.
             BusyError: another process writes for longer than we wait.
         """
-        if owner == "msb" or (owner == "ours" and self._connection is None):
-            self._check_owner(owner)  # before a database is made
-        connection = self._writer()
-        transaction = Transaction(connection, self.store(connection), operation, actor or self.actor)
-        with _translate_sqlite_errors(self.layout):
-            try:
-                begin_writing(connection, self._waiting, wait)
-                self._check_owner(owner)
-                drawn = self._make_room(connection)
-                yield transaction
-                reached("log.committing")
-                transaction.unclear = True
-                commit(connection)
-                transaction.unclear = False
-                reached("log.committed")
-            except BaseException:
-                if transaction.unclear or self._alone:
-                    # The commit may stand in the write-ahead log all the same: only opening anew tells.
-                    self.close()
-                elif connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+        here = self.here
+        with here.used():
+            if owner == "msb" or (owner == "ours" and here.connection is None):
+                self._check_owner(owner)  # before a database is made
+            connection = self._writer(here)
+            transaction = Transaction(connection, self.store(connection), operation, actor or self.actor)
+            with _translate_sqlite_errors(self.layout):
+                try:
+                    begin_writing(connection, self._waiting, wait)
+                    self._check_owner(owner)
+                    drawn = self._make_room(here, connection)
+                    yield transaction
+                    reached("log.committing")
+                    transaction.unclear = True
+                    commit(connection)
+                    transaction.unclear = False
+                    reached("log.committed")
+                except BaseException:
+                    if transaction.unclear or here.alone:
+                        # The commit may stand in the write-ahead log all the same: only opening anew tells.
+                        here.disconnect()
+                    elif connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    raise
+            self._after(transaction)
+            if drawn:
+                self._trim_log(connection)
+            if here.alone:
+                here.disconnect()  # others may have it again, and the log goes into the database
+
+    def _after(self, transaction: Transaction) -> None:
+        """Say, note outside and keep what goes with a transaction that is committed."""
         if transaction.jumped is not None:
             what = ", ".join(map(str, transaction.jumped.data.told().details))
             self.note(
@@ -280,15 +309,11 @@ class Ledger:
             )
         if transaction.appended is not None:
             first, last = transaction.appended
-            self.head_file.keep(connection, last)
+            self.head_file.keep(transaction.connection, last)
             if self._committed is not None:
-                self._committed(connection, first.seq - 1, last.seq)
+                self._committed(transaction.connection, first.seq - 1, last.seq)
             if last.seq >= self._look_at:
-                self._keep_reserve(connection, last.seq)
-        if drawn:
-            self._trim_log(connection)
-        if self._alone:
-            self.close()  # others may have it again, and the log goes into the database
+                self._keep_reserve(transaction.connection, last.seq)
 
     def renew_head_note(self) -> None:
         """Let the note outside be of the log as it is now, whatever it was of: a person wants it so."""
@@ -323,7 +348,9 @@ class Ledger:
             HomeOwnedByMicrosandboxError: msb owns this cache.
         """
         self.check_ours()
-        self._writer()
+        here = self.here
+        with here.used():
+            self._writer(here)
 
     def _locked(self) -> None:
         self.note(locked(self.layout.database))
@@ -354,56 +381,57 @@ class Ledger:
         elif owner == "msb" and not self.owned_by_msb:
             raise LogError(f"{self.layout.home} does not belong to msb")
 
-    def _reader(self) -> sqlite3.Connection | None:
-        if self._content is not None:
+    def _reader(self, here: Opened) -> sqlite3.Connection | None:
+        if here.content is not None:
             from msb_cache.home.readonly import content
 
-            if content(self.layout.database) != self._content:
-                self.close()
-        if self._connection is None:
+            if content(self.layout.database) != here.content:
+                here.disconnect()
+        if here.connection is None:
             self._check_directory()
+            check_not_inherited(self.layout.database)
             noted = self.head_file.read()  # before the log, which may go on meanwhile
             if (opened := open_to_read(self.layout, self.note)) is not None:
-                self._connection, self._content = opened
-                self._set_moment(self._connection)
-            self._compare(noted)
-        return self._connection
+                here.connection, here.content = opened
+                self._set_moment(here, here.connection)
+            self._compare(here.connection, noted)
+        return here.connection
 
-    def _writer(self) -> sqlite3.Connection:
-        if self._content is not None:
-            self.close()
-        if self._connection is None:
+    def _writer(self, here: Opened) -> sqlite3.Connection:
+        if here.content is not None:
+            here.disconnect()
+        if here.connection is None:
             self._check_directory()
+            check_not_inherited(self.layout.database)
             noted = self.head_file.read()
-            self._connection = open_database(self.layout, self.note)
-            self._set_moment(self._connection)
-            self._alone = is_exclusive(self._connection)
-            self._compare(noted)
-        return self._connection
+            here.connection = open_database(self.layout, self.note)
+            self._set_moment(here, here.connection)
+            here.alone = is_exclusive(here.connection)
+            self._compare(here.connection, noted)
+        return here.connection
 
-    def _set_moment(self, connection: sqlite3.Connection) -> None:
-        # Not the ledger itself: it has the connection, and the two would keep each other from being dropped.
-        ledger = weakref.ref(self)
+    def _set_moment(self, here: Opened, connection: sqlite3.Connection) -> None:
+        # Neither the ledger itself nor what is open: it has the connection, and they would keep each other
+        # from being dropped.
+        ledger, opened = ref(self), ref(here)
 
         def moment() -> int:
-            mine = ledger()
+            mine, found = ledger(), opened()
             assert mine is not None  # noqa: S101
-            found = mine._connection
-            ahead = 0 if found is None else mine.clock_ahead(found)
-            return mine.clock() - ahead
+            live = None if found is None else found.connection
+            return mine.clock() - (0 if live is None else mine.clock_ahead(live))
 
         set_moment(connection, moment)
 
-    def _compare(self, noted: HeadNote | None) -> None:
+    def _compare(self, connection: sqlite3.Connection | None, noted: HeadNote | None) -> None:
         """Say, once, if the log that was opened does not go on from the note of it outside."""
         if noted is None or not self.tells_of_head:
             return
         try:
-            found = self.head_file.mismatch(self._connection, noted)
+            found = self.head_file.mismatch(connection, noted)
         except sqlite3.Error:
             return  # what is wrong with the database is said when it is read
-        if found is not None and found.sentence != self._unlike:
-            self._unlike = found.sentence
+        if found is not None and self._unlike.is_new(found.sentence):
             self.note(f"{found.sentence}; `msb-cache verify` says more")
 
     # -- a disk that is full -----------------------------------------------------------------------------
@@ -420,27 +448,28 @@ class Ledger:
         from msb_cache.home import reserve
 
         needed = reserve.needed(events, len(encode(self.actor)))
-        before, self._drawing = self._drawing, max(self._drawing, needed)
+        here = self.here
+        before, here.drawing = here.drawing, max(here.drawing, needed)
         reserve.make_room(self.layout)
         try:
             yield
         finally:
-            self._drawing = before
+            here.drawing = before
             if not before:
                 with suppress(MicrosandboxError, OSError):
                     self._restore_reserve()
 
-    def _make_room(self, connection: sqlite3.Connection) -> bool:
+    def _make_room(self, here: Opened, connection: sqlite3.Connection) -> bool:
         """Give the transaction that has begun the room it may need; return whether that may be too much."""
         from msb_cache.home import reserve
 
         database = self.layout.database
         if self._holes is None:
             self._holes = shared_memory.is_left_with_holes(database)
-        while self._holes and not self._alone and not shared_memory.allocate(database, connection):
-            if not self._drawing or not reserve.give_up(self.layout, reserve.STEP):
+        while self._holes and not here.alone and not shared_memory.allocate(database, connection):
+            if not here.drawing or not reserve.give_up(self.layout, reserve.STEP):
                 raise LogError(f"there is no room for {database}-shm; make room and try again")
-        return self._drawing > 0 and reserve.draw(self.layout, self._drawing)
+        return here.drawing > 0 and reserve.draw(self.layout, here.drawing)
 
     def _trim_log(self, connection: sqlite3.Connection) -> None:
         from msb_cache.home import reserve
@@ -464,16 +493,16 @@ class Ledger:
         self._look_at = seq + _MANY_EVENTS
 
     @contextmanager
-    def _unchanged(self) -> Iterator[None]:
+    def _unchanged(self, here: Opened) -> Iterator[None]:
         """Refuse what was read of a file that changed meanwhile, where SQLite does not see to that."""
         try:
             yield
         finally:
-            if self._content is not None:
+            if here.content is not None:
                 from msb_cache.home.readonly import content
 
                 path = self.layout.database
-                if content(path)[:3] != self._content[:3]:
+                if content(path)[:3] != here.content[:3]:
                     raise BusyError(f"another process wrote to {path} while it was read; try again")
 
     def _check_directory(self) -> None:
@@ -515,6 +544,6 @@ def _translate_sqlite_errors(layout: Layout) -> Iterator[None]:
             raise _cannot_write(path) from None
         raise LogError(f"cannot use {path}: {in_words(error)}") from None
     except sqlite3.ProgrammingError:
-        raise  # a mistake in the calling program, such as a use from another thread
+        raise  # a mistake in the calling program
     except sqlite3.DatabaseError as error:
         raise CorruptLogError(f"{path} is damaged: {error}") from None

@@ -19,7 +19,7 @@ from msb_cache.artifacts.layout import Layout
 from msb_cache.artifacts.locks import Lock
 from msb_cache.errors import BusyError
 from msb_cache.failpoints import reached
-from msb_cache.home.descriptors import open_here
+from msb_cache.home.descriptors import hold_back, let_go, open_here
 
 COMPANIONS = ("-wal", "-shm", "-journal")
 """What SQLite keeps beside a database, by the ends of the names."""
@@ -123,19 +123,28 @@ def check_unopened(layout: Layout) -> None:
     Raises:
         BusyError: it has.
     """
+    hold_back()  # no other thread of this process opens it now: it would lose its locks
     try:
-        if open_here(f"{layout.database}-shm") is not None:
-            raise _opened(layout)
-        descriptor = os.open(f"{layout.database}-shm", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        kind = _lock_of_others(f"{layout.database}-shm")
     except FileNotFoundError:
         return
-    try:
-        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _OPENED, 1, 0)
-        kind = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))[0]
     finally:
-        os.close(descriptor)
+        let_go()
     if kind != fcntl.F_UNLCK:
         raise _opened(layout)
+
+
+def _lock_of_others(path: str) -> int | None:
+    """Return what lock keeps a connection from having a -shm alone; None: this process has it open."""
+    if open_here(path) is not None:
+        return None
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _OPENED, 1, 0)
+        kind: int = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))[0]
+        return kind
+    finally:
+        os.close(descriptor)
 
 
 def _opened(layout: Layout) -> BusyError:

@@ -11,7 +11,7 @@ import select
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import takewhile
@@ -21,7 +21,7 @@ from typing import IO, NamedTuple
 from msb_cache import diagnostics
 from msb_cache.errors import HomeOwnedByMicrosandboxError, MsbProgramError
 from msb_cache.ownership import owner_of
-from msb_cache.waiting import SAY_AFTER, Note
+from msb_cache.waiting import SAY_AFTER, Note, end_if_asked, told_to_end
 
 _NOT_PASSED_ON = ("MSB_BACKEND", "MSB_PROFILE", "MSB_API_URL", "MSB_API_KEY", "MSB_PATH")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -70,7 +70,8 @@ class MsbProgram:
             arguments: the command line.
             source: what it reads from standard input, in pieces; None: nothing.
             seconds: how long it may take once it has read that; None: as long as it takes.
-            inherits: open files that stay open as long as it runs.
+            inherits: open files that stay open as long as it runs, which is then to its end; else what ends
+                this thread's waits ends it, too.
 
         Returns:
             How it ended; of what it wrote, the first 4 MiB.
@@ -111,9 +112,12 @@ class MsbProgram:
             said = " ".join(("msb", *takewhile(lambda argument: argument[0] != "-", arguments[:2])))
             awaited = f"`{said}`, process {process.pid}"
             try:
-                if source is not None:
-                    self._feed(process, source, awaited)
-                self._wait(process, awaited, seconds)
+                with nullcontext() if inherits else told_to_end(process.terminate):
+                    if source is not None:
+                        self._feed(process, source, awaited)
+                    self._wait(process, awaited, seconds)
+                if not inherits:
+                    end_if_asked()
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

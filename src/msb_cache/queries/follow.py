@@ -17,7 +17,7 @@ from msb_cache.eventstore.store import StoredEvent
 from msb_cache.home.ledger import Ledger
 from msb_cache.memory import give_back
 from msb_cache.msb.sync import sync_before_reading
-from msb_cache.waiting import pause
+from msb_cache.waiting import over, pause
 
 if TYPE_CHECKING:
     from msb_cache.engines.background import Background
@@ -174,14 +174,14 @@ def looks(
             note(sentence)
         noted = sentence
         yield
-        if stopped():
+        if over(stopped):
             return
         # Where a comparison is long (thousands of images) and msb writes all the time, it leaves room.
         took = time.monotonic() - began
         if took > interval:
             pause(took)
         (rest or pause)(max(interval, took))
-        if stopped():
+        if over(stopped):
             return
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from msb_cache.oci.reference import Reference
 from msb_cache.oci.registry import network
 from msb_cache.oci.registry.images import Registry
 from msb_cache.oci.registry.options import RegistryOptions
+from msb_cache.waiting import ended_by
 from tests.imagebuilder import sample
 from tests.registry_server import Action, Auth, Content, Handler, RegistryServer, redirect, stall
 
@@ -303,3 +306,40 @@ def test_a_request_that_is_tried_again_later_says_why(
 
 def drop_all(handler: Handler, content: Content) -> None:
     handler.close_connection = True
+
+
+class TestConnecting:
+    """A connection that does not come is given up."""
+
+    @pytest.fixture
+    def silent(self) -> Iterator[int]:
+        """Return the port of a service that takes no more connections, and refuses none."""
+        with socket.socket() as listening, ExitStack() as waiting:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen(0)
+            for _ in range(4):
+                each = waiting.enter_context(socket.socket())
+                each.setblocking(False)
+                each.connect_ex(listening.getsockname())
+            yield listening.getsockname()[1]
+
+    def test_after_its_time(self, silent: int) -> None:
+        with pytest.raises(TimeoutError):
+            network.Network("r.test", 0.1, None).connect("127.0.0.1", silent, judged=False)
+
+    def test_when_the_thread_is_asked_to_end(self, silent: int) -> None:
+        with ended_by(lambda: True), pytest.raises(KeyboardInterrupt):
+            network.Network("r.test", 60, None).connect("127.0.0.1", silent, judged=False)
+
+    def test_when_another_thread_closes(self, silent: int) -> None:
+        connecting = network.Network("r.test", 60, None)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(connecting.close)
+            with pytest.raises(TimeoutError):
+                connecting.connect("127.0.0.1", silent, judged=False)
+
+    def test_when_it_is_refused(self) -> None:
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            with pytest.raises(ConnectionRefusedError):
+                network.Network("r.test", 60, None).connect(*bound.getsockname(), judged=False)

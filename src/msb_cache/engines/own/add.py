@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 from msb_cache import diagnostics
 from msb_cache.artifacts import durable, files, metadata
@@ -54,7 +55,7 @@ from msb_cache.oci.reference import Reference
 from msb_cache.projections import images as projected
 from msb_cache.projections.digests import Artifact
 from msb_cache.projections.rows import DigestRow
-from msb_cache.waiting import Note
+from msb_cache.waiting import TURN_SECONDS, Note, end_if_asked
 
 Reuse = Callable[[SourceLayer], None]
 Known = Mapping[Artifact, DigestRow]
@@ -312,15 +313,23 @@ def _stage_layers(
         try:  # from the first on: leaving the block waits for all that were begun
             futures.extend(pool.submit(stage, layer) for layer in wanted.values())
             ledger.prepare()
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
+            _await(futures)
         except BaseException as error:
             give_up(error)
             for future in futures:
                 future.cancel()
             raise failures[0] from None
     return [staged for future in futures if (staged := future.result()) is not None]
+
+
+def _await(futures: Sequence[Future[Any]]) -> None:
+    """Wait until all are done; raises what the first one that failed did, or because it is asked to end."""
+    pending = {*futures}
+    while pending:
+        done, pending = wait(pending, TURN_SECONDS, FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+        end_if_asked()
 
 
 def _claims(additions: Sequence[Addition]) -> dict[str, Claim]:

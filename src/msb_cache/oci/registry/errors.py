@@ -17,6 +17,7 @@ import msgspec
 from msb_cache.errors import ImagePullFailedError
 from msb_cache.oci.digest import shown
 from msb_cache.oci.registry.options import RegistryOptions
+from msb_cache.waiting import end_if_asked, pause
 
 #: Bytes of an error's body that are read for its message.
 MAX_ERROR_BYTES = 8 << 10
@@ -68,7 +69,8 @@ class Backoff:
 
     def sleep(self, seconds: float) -> None:
         """Wait; raises ImagePullFailedError as soon as the registry is closed."""
-        self._stop.wait(seconds)
+        pause(seconds, self._stop.wait)
+        end_if_asked()
         self.check()
 
 

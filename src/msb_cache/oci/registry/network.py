@@ -8,7 +8,10 @@ the address of each connection that is judged.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import os
+import select
 import socket
 import threading
 import time
@@ -18,7 +21,7 @@ from typing import Any, Literal
 
 from msb_cache.errors import ImagePullFailedError
 from msb_cache.oci.digest import shown
-from msb_cache.waiting import SAY_AFTER, TURN_SECONDS, Note
+from msb_cache.waiting import SAY_AFTER, TURN_SECONDS, Note, end_if_asked, pause
 
 Address = tuple[int, int, int, str, tuple[Any, ...]]
 """One address as ``socket.getaddrinfo`` gives it."""
@@ -103,10 +106,12 @@ class Network:
     def receive(self, connection: socket.socket, buffer: Any) -> int:
         """Receive what is there or comes; raises TimeoutError when the wait that was begun is over.
 
-        That is at the latest ``TURN_SECONDS`` after ``close``: a thread that receives gets no signals.
+        That is at the latest ``TURN_SECONDS`` after ``close``: a thread that receives gets no signals. What
+        ends this thread's waits ends this as soon, with KeyboardInterrupt.
         """
         wait = self._wait
         while True:
+            end_if_asked()
             now = time.monotonic()
             if now >= wait.say_at:
                 wait.say_at = float("inf")
@@ -150,8 +155,8 @@ class Network:
                 continue
             connection = socket.socket(family, socket.SOCK_STREAM, protocol)
             try:
+                self._connect(connection, address)
                 connection.settimeout(self._seconds)
-                connection.connect(address)
             except BaseException as error:
                 connection.close()
                 if not isinstance(error, OSError):
@@ -162,6 +167,21 @@ class Network:
                 self._found(kind_of(str(address[0])))
             return connection
         raise problem or OSError("it has no address")
+
+    def _connect(self, connection: socket.socket, address: tuple[Any, ...]) -> None:
+        """Connect a socket; raises OSError, TimeoutError if it takes too long or ``close`` ended it."""
+        connection.setblocking(False)
+        problem = connection.connect_ex(address)
+        if problem == errno.EINPROGRESS:
+            ready = select.poll()
+            ready.register(connection, select.POLLOUT)
+            pause(self._seconds, lambda seconds: ready.poll(seconds * 1000) or self._closed.is_set())
+            end_if_asked()
+            if not ready.poll(0):
+                raise TimeoutError("timed out")
+            problem = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if problem:
+            raise OSError(problem, os.strerror(problem))
 
     def check_literal(self, host: str) -> None:
         """Refuse a host that says itself that it is an address of a kind which the registry does not have.
@@ -207,7 +227,13 @@ class Network:
 
         thread = threading.Thread(target=look_up, daemon=True)
         thread.start()
-        thread.join(self._seconds)
+
+        def over(seconds: float) -> bool:
+            thread.join(seconds)
+            return not thread.is_alive()
+
+        pause(self._seconds, over)
+        end_if_asked()
         if failed:
             raise failed[0]
         if not found:
