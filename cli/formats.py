@@ -5,7 +5,7 @@ Each command that prints has the same options for it, and one shape of JSON that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -228,13 +228,17 @@ class FormatType(_ParamType):
 
     name = "format"
 
+    def __init__(self, kinds: Sequence[str] = _KINDS) -> None:
+        super().__init__()
+        self._kinds = kinds
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the kind of format, or a template."""
-        if isinstance(value, Template) or value in _KINDS:
+        if isinstance(value, Template) or value in self._kinds:
             return value
         if "{" not in value:
             self.fail(
-                f"{value!r} is none; use table, json, jsonl, or a template such as '{{reference}}'",
+                f"{value!r} is none; use {', '.join(self._kinds)}, or a template such as '{{reference}}'",
                 param,
                 ctx,
             )
@@ -247,10 +251,10 @@ class FormatType(_ParamType):
         """Return the formats that begin so."""
         from click.shell_completion import CompletionItem
 
-        return [CompletionItem(kind) for kind in _KINDS if kind.startswith(incomplete)]
+        return [CompletionItem(kind) for kind in self._kinds if kind.startswith(incomplete)]
 
 
-def shown_options(names: str, *, tables: bool = True) -> Callable[[F], F]:
+def shown_options(names: str, *, tables: bool = True, more: Sequence[str] = ()) -> Callable[[F], F]:
     """Add ``--format`` and ``-q``, and with ``tables`` ``--absolute`` and ``--no-trunc``.
 
     The command gets them as ``shown``, a ``Shown``.
@@ -258,16 +262,17 @@ def shown_options(names: str, *, tables: bool = True) -> Callable[[F], F]:
     Args:
         names: what ``-q`` prints, as its help says it: ``references``.
         tables: the command prints tables, or times.
+        more: formats that it has beside the usual ones, and prints itself.
     """
     options = [
         click.option(
             "--format",
             "format_",
-            type=FormatType(),
+            type=FormatType((*_KINDS, *more)),
             metavar="FORMAT",
             default="table",
             show_default=True,
-            help="table for people; json, jsonl or a template such as '{reference}' for programs.",
+            help=f"table for people; {', '.join((*_KINDS[1:], *more))} or a template such as '{{reference}}'.",
         ),
         click.option("-q", "--quiet", is_flag=True, help=f"Print {names} only."),
     ]

@@ -11,6 +11,8 @@ import click
 
 from msb_cache.cli import output
 from msb_cache.cli.common import duration_ns, examples, open_cache
+from msb_cache.cli.formats import Shown, shown_options
+from msb_cache.cli.tables import Column, show
 
 if TYPE_CHECKING:
     from msb_cache.queries.sql import SqlRow, SqlValue
@@ -56,26 +58,19 @@ def _seconds(ctx: click.Context, parameter: click.Parameter, text: str | None) -
     help="The value for :NAME in the query; repeatable.",
 )
 @click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["table", "json", "jsonl", "csv"]),
-    default="table",
-    show_default=True,
-    help="Tables for people; JSON, one line of it a row, or CSV for programs.",
-)
-@click.option(
     "--timeout",
     metavar="DURATION",
     callback=_seconds,
     help="How long the database may work on it.  [default: 10 seconds]",
 )
+@shown_options("the first column", more=("csv",))
 @click.pass_obj
 def sql(
     home: str | None,
     query: str | None,
     parameters: dict[str, SqlValue],
-    format_: str,
     timeout: float | None,
+    shown: Shown,
 ) -> None:
     """Ask the home's database in SQL; nothing can be changed that way.
 
@@ -83,11 +78,11 @@ def sql(
     are listed with their columns. QUERY `-` is read from standard input.
     """
     if query is None:
-        _print(_columns(), format_)
+        _print(_columns(), shown)
         return
     bounds = {} if timeout is None else {"timeout": timeout}
     with open_cache(home) as cache:
-        _print(cache.iter_sql(_read() if query == "-" else query, parameters, **bounds), format_)
+        _print(cache.iter_sql(_read() if query == "-" else query, parameters, **bounds), shown)
 
 
 COMMAND = sql
@@ -105,25 +100,32 @@ def _columns() -> Iterator[SqlRow]:
             yield {"view": view.name, "column": column.name, "meaning": column.meaning}
 
 
-def _print(rows: Iterator[SqlRow], format_: str) -> None:
+def _print(rows: Iterator[SqlRow], shown: Shown) -> None:
     plain = ({name: _plain(value) for name, value in row.items()} for row in rows)
-    if format_ == "json":
-        output.json_array(plain)
-    elif format_ == "jsonl":
-        for row in plain:
-            output.json_line(row)
-    elif (first := next(plain, None)) is None:
-        output.line("No rows.", err=True)
-    elif format_ == "csv":
+    if shown.kind != "csv":
+        shown.items(plain, fields=lambda row: row, name=_first, table=_print_table)
+    elif (first := next(plain, None)) is not None:
         output.csv([*first], (row.values() for row in chain([first], plain)))
-    else:
-        _print_table(first, plain)
 
 
-def _print_table(first: dict[str, Any], rest: Iterable[dict[str, Any]]) -> None:
-    cells = (["-" if value is None else str(value) for value in row.values()] for row in chain([first], rest))
-    numbers = [index for index, value in enumerate(first.values()) if isinstance(value, int | float)]
-    output.long_table([*first], cells, right=numbers)
+def _first(row: dict[str, Any]) -> str:
+    return _text(next(iter(row.values())))
+
+
+def _text(value: SqlValue) -> str:
+    return "-" if value is None else str(value)
+
+
+def _print_table(rows: Iterable[dict[str, Any]]) -> None:
+    found = iter(rows)
+    if (first := next(found, None)) is None:
+        output.line("No rows.", err=True)
+        return
+    # A column of numbers is as wide as they are, one of text goes on below.
+    columns = [
+        Column(name, "count" if isinstance(value, int | float) else "name") for name, value in first.items()
+    ]
+    show(columns, ([*map(_text, row.values())] for row in chain([first], found)))
 
 
 def _plain(value: SqlValue) -> SqlValue:
