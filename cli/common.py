@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from msb_cache.eventstore.store import Actor
     from msb_cache.waiting import Note
 
-_LONGEST_REASON = 300
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -214,9 +213,11 @@ def reason_option(command: F) -> F:
 
 
 def _short(ctx: click.Context, parameter: click.Parameter, reason: str | None) -> str | None:
-    # It stands in every event of the command.
-    if reason is not None and len(reason) > _LONGEST_REASON:
-        raise click.BadParameter(f"at most {_LONGEST_REASON} characters are kept")
+    if reason is not None:
+        from msb_cache.home.identity import LONGEST_REASON  # most commands are given none
+
+        if len(reason) > LONGEST_REASON:
+            raise click.BadParameter(f"at most {LONGEST_REASON} characters are kept")
     return reason
 
 

@@ -1,4 +1,4 @@
-"""The images that a deletion considers, each with its verdict: as a table for people, as fields for JSON."""
+"""The images that a deletion considers, each with its verdict, for people."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msb_cache.cli.because import because_of
-from msb_cache.cli.output import rfc3339
 from msb_cache.cli.tables import Cell, Column, show
-from msb_cache.queries.resolve import as_typed, familiar
-from msb_cache.retention.rules import repository
+from msb_cache.queries.resolve import as_typed
+from msb_cache.retention.because import shown_repository
 
 if TYPE_CHECKING:
     from msb_cache.engines.decision import ImageVerdict
@@ -42,33 +41,6 @@ def _row(each: ImageVerdict, policy: Mapping[str, Any]) -> tuple[Cell, ...]:
         each.freed_bytes if each.goes else None,
         considered_because(each, policy),
     )
-
-
-def considered_fields(images: Sequence[ImageVerdict], policy: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return them as fields."""
-    return [
-        {
-            "reference": None if each.reference is None else as_typed(each.reference, each.spelling),
-            "digest": each.manifest_digest,
-            "deletes": each.goes,
-            "rule": each.rule,
-            "policy_rule": each.policy_rule,
-            "because": considered_because(each, policy),
-            "by": list(each.by),
-            "idle_ns": each.idle_ns,
-            "age_ns": each.age_ns,
-            "rank": each.rank,
-            "until": rfc3339(each.until_ns),
-            "size_bytes": each.size_bytes,
-            "freed_bytes": each.freed_bytes,
-        }
-        for each in images
-    ]
-
-
-def shown_repository(reference: str | None) -> str | None:
-    """Return the repository of a canonical reference as people see it."""
-    return None if reference is None else repository(familiar(reference))
 
 
 def _name(each: ImageVerdict) -> str:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from msb_cache.cli import look, output
-from msb_cache.cli.because import because_of
-from msb_cache.cli.considered import shown_repository
+from msb_cache.cli.because import judged_because
 from msb_cache.cli.describe import who_in_full
 from msb_cache.cli.event_lines import subject_of
 from msb_cache.cli.tables import Cell, Column, fields, show
-from msb_cache.projections.deletions import ArtifactReport, DeletionReport, DeletionSummary
+from msb_cache.queries.deletions import ArtifactReport, DeletionReport, DeletionSummary
 from msb_cache.queries.resolve import as_typed, familiar
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.events import Judged
@@ -49,71 +47,7 @@ def freed(size: int | None, flat_roots: int, flat_bytes: int) -> str:
 
 def deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]:
     """Return a report, or its line in the list of them, as fields for JSON."""
-    row = report.counters
-    found: dict[str, Any] = {
-        "operation": report.operation,
-        "kind": row.kind,
-        "engine": row.engine,
-        "policy": report.policy,
-        "actor": msgspec.to_builtins(report.actor),
-        "started_at": output.rfc3339(row.started_at),
-        "finished_at": output.rfc3339(row.finished_at),
-        "outcome": row.outcome,
-        "recovered": bool(row.recovered),
-        "image_refs_removed": row.image_refs_removed,
-        "manifests_removed": row.manifests_removed,
-        "layers_removed": row.layers_removed,
-        "fsmeta_removed": row.fsmeta_removed,
-        "vmdk_removed": row.vmdk_removed,
-        "bytes_reclaimed": row.bytes_reclaimed,
-        "flat_removed": row.flat_removed,
-        "flat_bytes_reclaimed": row.flat_bytes_reclaimed,
-    }
-    if isinstance(report, DeletionReport):
-        found["images"] = [
-            {
-                "reference": as_typed(reference, data.spelling),
-                "digest": data.manifest_digest,
-                "forced": data.forced,
-            }
-            for reference, data in report.images
-        ]
-        found["restores"] = [
-            {
-                "operation": undoing.operation,
-                "started_at": output.rfc3339(undoing.started_at),
-                "finished_at": output.rfc3339(undoing.finished_at),
-                "outcome": undoing.outcome,
-                "images_wanted": undoing.wanted,
-                "images_restored": undoing.restored,
-            }
-            for undoing in report.restores
-        ]
-        found["artifacts"] = [msgspec.to_builtins(artifact) for artifact in report.artifacts]
-        found["kept"] = [
-            {
-                "subject": kept.subject,
-                "spelling": kept.spelling,
-                "rule": kept.rule,
-                "policy_rule": kept.policy_rule,
-                "by": list(kept.holders),
-                "more": kept.more,
-                **_looked_at(kept),
-                "because": judged_because(kept, report.policy, goes=False),
-            }
-            for kept in report.kept
-        ]
-        found["going"] = [
-            {
-                "subject": each.subject,
-                "spelling": each.spelling,
-                "rule": each.rule,
-                "policy_rule": each.policy_rule,
-                **_looked_at(each),
-                "because": judged_because(each, report.policy, goes=True),
-            }
-            for each in report.going
-        ]
+    found: dict[str, Any] = jsonable(report)
     return found
 
 
@@ -196,22 +130,6 @@ def _undone(undoing: UndoingRow) -> str:
         return f"restore {undoing.operation} since {when}, unfinished"
     of = output.plural(undoing.wanted, "image")
     return f"restore {undoing.operation} at {when}, {undoing.outcome}: {undoing.restored:,} of {of} asked for"
-
-
-def judged_because(judged: Judged, policy: Mapping[str, Any], *, goes: bool) -> str:
-    """Return why a deletion took or kept an image, in words; ``policy`` is the deletion's."""
-    is_digest = judged.subject.startswith("sha256:")
-    repository = None if is_digest else shown_repository(judged.subject)
-    return because_of(judged, policy, goes=goes, by=judged.holders, more=judged.more, repository=repository)
-
-
-def _looked_at(judged: Judged) -> dict[str, Any]:
-    return {
-        "idle_ns": judged.idle_ns,
-        "age_ns": judged.age_ns,
-        "rank": judged.rank,
-        "until": output.rfc3339(judged.until_ns),
-    }
 
 
 def _artifact_note(artifact: ArtifactReport) -> str:

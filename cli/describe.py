@@ -10,6 +10,7 @@ from msgspec import Struct
 from msb_cache.cli.look import absolute
 from msb_cache.eventstore.events import ArtifactDeleted
 from msb_cache.eventstore.telling import Moment, Tone
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import Actor, StoredEvent
@@ -112,22 +113,5 @@ def who_in_full(actor: Actor) -> str:
 
 def fields(event: StoredEvent) -> dict[str, Any]:
     """Return an event as JSON-ready fields, times in RFC 3339 with nine digits."""
-    import msgspec
-
-    from msb_cache.cli.output import rfc3339
-
-    shared: Mapping[str, Any] = {"shared": event.shared} if hasattr(event, "shared") else {}
-    return {
-        "seq": event.seq,
-        "id": event.id,
-        "type": event.type,
-        "version": event.version,
-        "subject": event.subject,
-        "operation": event.operation,
-        "occurred_at": rfc3339(event.occurred_at_ns),
-        "recorded_at": rfc3339(event.recorded_at_ns),
-        "actor": msgspec.to_builtins(event.actor),
-        "data": msgspec.to_builtins(event.data),
-        "hash": event.hash.hex(),
-        **shared,
-    }
+    found: dict[str, Any] = jsonable(event)
+    return found

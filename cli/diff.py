@@ -9,9 +9,9 @@ import click
 
 from msb_cache.cli import look, output
 from msb_cache.cli.common import PATH, examples, note, open_cache
-from msb_cache.cli.fields import hold_fields
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.tables import Cell, Column, rendered, sentence, show
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.audit.layers import LayerComparison
@@ -55,7 +55,7 @@ def diff(
             *here, there = logs
             found = cache.compare_layers(there, log=here[0] if here else None, note=note)
         shown.item(
-            lambda: _layers_fields(found),
+            lambda: jsonable(found),
             names=lambda: (each.diff_id for each in found.differing),
             table=lambda: _print_layers(found),
         )
@@ -72,20 +72,6 @@ def diff(
 
 
 COMMAND = diff
-
-
-def _layers_fields(found: LayerComparison) -> dict[str, Any]:
-    return {
-        "layers": found.both,
-        "differing": [
-            {
-                "diff_id": each.diff_id,
-                "here": _digest_fields(each.here),
-                "there": _digest_fields(each.there),
-            }
-            for each in found.differing
-        ],
-    }
 
 
 _LAYERS = (
@@ -110,32 +96,9 @@ def _digest_cells(row: DigestRow) -> tuple[str, str]:
     return row.digest, f"as {'made' if row.how == 'made' else 'first seen'} (event {row.seq})"
 
 
-def _digest_fields(row: DigestRow) -> dict[str, Any]:
-    return {"digest": row.digest, "how": row.how, "since": output.rfc3339(row.since), "seq": row.seq}
-
-
 def _changes_fields(changes: Changes) -> dict[str, Any]:
-    return {
-        "from_seq": changes.from_position,
-        "to_seq": changes.to_position,
-        "added": [{"reference": name, "digest": digest} for name, digest in changes.added],
-        "removed": [{"reference": name, "digest": digest} for name, digest in changes.removed],
-        "moved": [
-            {
-                "reference": moved.reference,
-                "previous_digest": moved.previous_digest,
-                "digest": moved.manifest_digest,
-            }
-            for moved in changes.moved
-        ],
-        "held": [hold_fields(hold) for hold in changes.held],
-        "released": [hold_fields(hold) for hold in changes.released],
-        "pinned": changes.pinned,
-        "unpinned": changes.unpinned,
-        "bytes_before": changes.bytes_before,
-        "bytes_after": changes.bytes_after,
-        "bytes_changed": changes.bytes_changed,
-    }
+    found: dict[str, Any] = jsonable(changes)
+    return found
 
 
 def _changed(changes: Changes) -> Iterator[str]:

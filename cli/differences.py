@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from msb_cache.cli.tables import hanging, sentence
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.audit.schema import SchemaProblem
@@ -14,12 +15,8 @@ if TYPE_CHECKING:
 
 def difference_fields(difference: Difference) -> dict[str, Any]:
     """Return a row that differs as fields for JSON: as the index has it, and as the log says."""
-    return {
-        "table": difference.table,
-        "key": list(difference.key),
-        "live": None if difference.live is None else list(difference.live),
-        "folded": None if difference.folded is None else list(difference.folded),
-    }
+    found: dict[str, Any] = jsonable(difference)
+    return found
 
 
 def print_differences(differences: Sequence[Difference]) -> None:
@@ -36,14 +33,8 @@ _WRONG = {"missing": "is missing", "changed": "is another", "extra": "does not b
 
 def schema_fields(problem: SchemaProblem) -> dict[str, Any]:
     """Return a problem with the schema as fields for JSON."""
-    return {
-        "problem": problem.problem,
-        "kind": problem.kind,
-        "name": problem.name,
-        "expected": problem.expected,
-        "found": problem.found,
-        "remedy": problem.remedy,
-    }
+    found: dict[str, Any] = jsonable(problem)
+    return found
 
 
 def schema_sentence(problem: SchemaProblem) -> str:

@@ -13,6 +13,7 @@ from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.progress import display
 from msb_cache.cli.tables import hanging, sentence
 from msb_cache.oci.registry.options import RegistryOptions
+from msb_cache.shapes import jsonable
 from msb_cache.wording import quoted
 
 if TYPE_CHECKING:
@@ -124,23 +125,13 @@ def _fields(home: str, found: Sequence[Finding], report: RepairReport | None) ->
         return {**fields, "findings": [_finding_fields(each) for each in found]}
     return {
         **fields,
-        "findings": [{**_finding_fields(left.finding), "why": left.why} for left in report.left],
-        "mended": [{**_finding_fields(each), "differs": each in report.differs} for each in report.mended],
+        **jsonable(report),
     }
 
 
 def _finding_fields(finding: Finding) -> dict[str, Any]:
-    return {
-        "kind": finding.kind,
-        "meaning": finding.meaning,
-        "path": None if finding.path is None else str(finding.path),
-        "artifact": finding.artifact,
-        "subject": finding.subject,
-        "images": list(finding.images),
-        "command": finding.command,
-        "fixable": finding.fixable,
-        "needs_pull": finding.needs_pull,
-    }
+    found: dict[str, Any] = jsonable(finding)
+    return found
 
 
 def _print(home: str, found: Sequence[Finding], report: RepairReport | None, is_new: bool) -> None:

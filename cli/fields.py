@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from msb_cache.cli import output
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.models import ImageHandle
@@ -31,34 +31,14 @@ IMAGE_FIELDS = (
 
 def image_fields(handle: ImageHandle) -> dict[str, Any]:
     """Return an image as fields for JSON, with the names that msb gives them."""
-    return {
-        "reference": handle.reference,
-        "digest": handle.manifest_digest,
-        "size_bytes": handle.size_bytes,
-        "architecture": handle.architecture,
-        "os": handle.os,
-        "layer_count": handle.layer_count,
-        "created_at": output.rfc3339(handle.created_at_ns),
-        "last_used_at": output.rfc3339(handle.last_used_at_ns),
-        "in_use_by": list(handle.in_use_by),
-        "in_use_since": output.rfc3339(handle.in_use_since_ns),
-        "idle_since": output.rfc3339(handle.idle_since_ns),
-        "held_by": list(handle.held_by),
-    }
+    found: dict[str, Any] = jsonable(handle)
+    return found
 
 
 def hold_fields(hold: Hold) -> dict[str, Any]:
     """Return a hold as fields for JSON."""
-    return {
-        "holder": hold.holder,
-        "digest": hold.manifest_digest,
-        "reference": hold.reference,
-        "since": output.rfc3339(hold.since_ns),
-        "status": hold.status,
-        "root": hold.root,
-        "labels": dict(hold.labels),
-        "until": output.rfc3339(hold.until_ns),
-    }
+    found: dict[str, Any] = jsonable(hold)
+    return found
 
 
 def pin_subject(pin: Pin) -> str:
@@ -72,13 +52,5 @@ PIN_FIELDS = ("reference", "digest", "here", "by", "reason", "since", "until", "
 
 def pin_fields(pin: Pin) -> dict[str, Any]:
     """Return a pin as fields for JSON."""
-    return {
-        "reference": pin.reference,
-        "digest": pin.manifest_digest,
-        "here": pin.here,
-        "by": pin.by,
-        "reason": pin.reason,
-        "since": output.rfc3339(pin.since_ns),
-        "until": output.rfc3339(pin.until_ns),
-        "enforced": pin.enforced,
-    }
+    found: dict[str, Any] = jsonable(pin)
+    return found

@@ -18,7 +18,9 @@ _OPTIONS = (
     click.option("--since", metavar="TIME", help="Only what was recorded at or after this time."),
     click.option("--until", metavar="TIME", help="Only what was recorded at or before this time."),
     click.option("--occurred", is_flag=True, help="--since and --until mean when it occurred."),
-    click.option("--type", "types", multiple=True, metavar="TYPE", help="Only this event type; repeatable."),
+    click.option(
+        "--type", "--types", "types", multiple=True, metavar="TYPE", help="Only this event type; repeatable."
+    ),
     click.option(
         "--actor", metavar="WHO", help="Only what this user did (USER, USER@HOST), or who claimed this."
     ),

@@ -272,7 +272,7 @@ def shown_options(names: str, *, tables: bool = True, more: Sequence[str] = ()) 
             metavar="FORMAT",
             default="table",
             show_default=True,
-            help=f"table for people; {', '.join((*_KINDS[1:], *more))} or a template such as '{{reference}}'.",
+            help=f"table for people; {', '.join((*_KINDS[1:], *more))} or a '{{template}}' for programs.",
         ),
         click.option("-q", "--quiet", is_flag=True, help=f"Print {names} only."),
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
-from msgspec.structs import asdict
 
 from msb_cache.cli import output, progress
 from msb_cache.cli.common import (
@@ -16,12 +15,13 @@ from msb_cache.cli.common import (
     staying_logger,
     stopping,
 )
-from msb_cache.cli.considered import considered_because, considered_fields
+from msb_cache.cli.considered import considered_because
 from msb_cache.cli.deletions import failures, operation_of
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.main import EXIT_BOUND
 from msb_cache.cli.prune import print_report, show
 from msb_cache.cli.rules import bound_missed, policy_in
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.care.gc import GcRun
@@ -101,15 +101,8 @@ def _tell(run: GcRun, shown: Shown) -> int:
 
 
 def _fields(run: GcRun) -> dict[str, Any]:
-    return {
-        **asdict(run.report),
-        "outcome": run.outcome,
-        "images": considered_fields(run.images, run.policy),
-        "bytes_missing": run.shortfall,
-        "missing_for": run.short_of,
-        "error": run.error,
-        "seconds": round(run.seconds, 3),
-    }
+    found: dict[str, Any] = jsonable(run)
+    return found
 
 
 def _stay(

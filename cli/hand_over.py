@@ -11,6 +11,7 @@ from msb_cache.cli import look, output
 from msb_cache.cli.common import done, examples, note, open_cache, reason_option
 from msb_cache.cli.formats import Shown, nothing, shown_options
 from msb_cache.cli.main import EXIT_FAILED
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.commands.hand_over import HandedOver
@@ -85,16 +86,5 @@ def _print(each: HandedOver) -> None:
 
 
 def _fields(each: HandedOver) -> dict[str, Any]:
-    def value(found: str | int | None) -> str | None:
-        return output.rfc3339(found) if isinstance(found, int) else found
-
-    return {
-        "reference": each.reference,
-        "digest": each.manifest_digest,
-        "outcome": each.outcome,
-        "new_digest": each.new_digest,
-        "reset": {
-            reset.what: {"before": value(reset.before), "after": value(reset.after)} for reset in each.reset
-        },
-        "problem": each.problem,
-    }
+    found: dict[str, Any] = jsonable(each)
+    return found

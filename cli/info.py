@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from msb_cache.cli import look, output, tables
 from msb_cache.cli.common import examples, note, open_cache
 from msb_cache.cli.formats import Shown, shown_options
-from msb_cache.cli.leftovers import leftover_fields, print_leftovers
+from msb_cache.cli.leftovers import print_leftovers
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.queries.info import HomeInfo
-
-_TIMES = ("began_at", "known_since", "synced_at", "restored_at")
 
 
 @click.command(
@@ -34,23 +32,10 @@ def info(home: str | None, shown: Shown) -> None:
         found = cache.info()
     if found.msb_schema_note is not None and not shown.quiet:
         note(found.msb_schema_note)
-    shown.item(lambda: _fields(found), names=lambda: [str(found.home)], table=lambda: _print(found))
+    shown.item(lambda: jsonable(found), names=lambda: [str(found.home)], table=lambda: _print(found))
 
 
 COMMAND = info
-
-
-def _fields(found: HomeInfo) -> dict[str, Any]:
-    plain = {field.name: _plain(field.name, getattr(found, field.name)) for field in fields(found)}
-    return plain | {"leftovers": [leftover_fields(each) for each in found.leftovers]}
-
-
-def _plain(name: str, value: Any) -> Any:
-    if name in _TIMES:
-        return output.rfc3339(value)
-    if isinstance(value, tuple):
-        return list(value)
-    return value if value is None or isinstance(value, int) else str(value)
 
 
 def _print(found: HomeInfo) -> None:

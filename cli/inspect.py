@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec import json
-from msgspec.structs import asdict
 
 from msb_cache.cli import look, output
 from msb_cache.cli.common import examples, open_cache
@@ -47,17 +46,11 @@ COMMAND = inspect
 
 
 def _detail_fields(detail: ImageDetail, holders: list[str], pins: list[Pin]) -> dict[str, Any]:
-    from msb_cache.cli.fields import image_fields, pin_fields
+    from msb_cache.cli.fields import image_fields
+    from msb_cache.shapes import jsonable
 
-    config = detail.config
-    return {
-        **image_fields(detail.handle),
-        "holders": holders,
-        "pins": [pin_fields(pin) for pin in pins],
-        "config": None if config is None else asdict(config),
-        "layers": [asdict(layer) for layer in detail.layers],
-        "flat": None if detail.flat is None else asdict(detail.flat),
-    }
+    # In this order: the long lists come last.
+    return {**image_fields(detail.handle), "holders": holders, "pins": jsonable(pins), **jsonable(detail)}
 
 
 _LAYERS = (

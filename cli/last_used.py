@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from msb_cache.cli import look, output
-from msb_cache.cli.common import duration_ns, examples, open_cache
-from msb_cache.cli.describe import describe, fields, who
+from msb_cache.cli.common import examples, open_cache
+from msb_cache.cli.describe import describe, who
 from msb_cache.cli.formats import Shown, nothing, shown_options
 from msb_cache.cli.tables import Cell, Column, show
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.queries.last_used import IdleImage
@@ -32,11 +33,8 @@ def last_used(home: str | None, idle_for: str | None, shown: Shown) -> None:
     With the event that says so: a load or pull, a use, or what was seen of msb. An image that sandboxes run
     from is not idle; one that they ran from, since the last of them ended.
     """
-    least = 0
-    if idle_for is not None:
-        least = duration_ns(idle_for)
     with open_cache(home) as cache:
-        found = cache.idle(at_least_ns=least)
+        found = cache.last_used(at_least=idle_for)
     sentence = "No such images." if idle_for else "No images are cached."
 
     def table(images: Iterable[IdleImage]) -> None:
@@ -79,13 +77,5 @@ def _idle_row(image: IdleImage) -> tuple[Cell, ...]:
 
 
 def _idle_fields(image: IdleImage) -> dict[str, Any]:
-    return {
-        "reference": image.reference,
-        "digest": image.manifest_digest,
-        "last_used_at": output.rfc3339(image.last_used_ns),
-        "idle_ns": image.idle_ns,
-        "idle_since": output.rfc3339(image.idle_since_ns),
-        "in_use_by": list(image.in_use_by),
-        "in_use_since": output.rfc3339(image.in_use_since_ns),
-        "event": None if image.event is None else fields(image.event),
-    }
+    found: dict[str, Any] = jsonable(image)
+    return found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msb_cache.cli import output
 from msb_cache.cli.tables import Column, rendered
 from msb_cache.queries.resolve import familiar
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.engines.leftovers import Leftover
@@ -24,12 +25,5 @@ def print_leftovers(leftovers: Sequence[Leftover], *, err: bool = False) -> None
 
 def leftover_fields(leftover: Leftover) -> dict[str, Any]:
     """Return one as fields."""
-    return {
-        "kind": leftover.kind,
-        "subject": leftover.subject,
-        "path": str(leftover.path),
-        "bytes": leftover.bytes,
-        "operation": leftover.operation,
-        "reason": leftover.reason,
-        "since": output.rfc3339(leftover.since),
-    }
+    found: dict[str, Any] = jsonable(leftover)
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -85,7 +86,7 @@ def load(
             tag=tags,
             digest=digest,
             platform=platform,
-            max_age_ns=max_age_ns,
+            max_age=timedelta(microseconds=max_age_ns // 1000),
             make_room=make_room,
             note=None if shown.quiet else note,
         )

@@ -102,7 +102,7 @@ NO_COMMANDS = (
 )
 """The modules of this folder that are no commands; each of the others offers its own as ``COMMAND``."""
 
-ALIASES = {"ls": "list", "rm": "remove"}
+ALIASES = {"ls": "list", "rm": "remove", "holds": "holders"}
 
 ELSEWHERE = {"images": "list", "rmi": "remove", "delete": "remove"}
 """What docker's users type, and where it is here; not so the nearest name to it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import click
 
 from msb_cache.cli import look
+from msb_cache.shapes import rfc3339 as rfc3339
 from msb_cache.wording import plural as plural
 from msb_cache.wording import short as short
 from msb_cache.wording import size as size
@@ -25,14 +25,6 @@ def in_use(by: Sequence[str], since: str) -> str:
     """Return who uses an image now, and since when: ``in use by sandbox:dev and 2 more since …``."""
     more = f" and {len(by) - 1:,} more" if len(by) > 1 else ""
     return f"in use by {by[0]}{more} since {since}" if by else f"in use since {since}"
-
-
-def rfc3339(ns: int | None) -> str | None:
-    """Return a time (ns since the epoch) as RFC 3339 in UTC with nine digits."""
-    if ns is None:
-        return None
-    seconds, fraction = divmod(ns, 10**9)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:09}+00:00"
 
 
 def printable(text: str) -> str:

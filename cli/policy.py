@@ -11,12 +11,13 @@ import click
 from msb_cache.cli import look, output
 from msb_cache.cli.because import because_of
 from msb_cache.cli.common import PATH, examples, open_cache
-from msb_cache.cli.considered import shown_repository
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.main import EXIT_FAILED
 from msb_cache.cli.rules import policy_in
 from msb_cache.cli.tables import Column, fields, paragraph, sentence
 from msb_cache.cli.tables import show as show_table
+from msb_cache.retention.because import shown_repository
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -146,8 +147,8 @@ def _because(each: RuleVerdict, policy: Mapping[str, Any]) -> str:
 
 
 def _fields(each: RuleVerdict, because: str) -> dict[str, Any]:
-    rule = None if each.verdict is None else each.verdict.rule
-    return {"name": each.rule, "deletes": each.goes, "rule": rule, "because": because}
+    found: dict[str, Any] = jsonable(each)
+    return found
 
 
 def _print(found: CachePolicy) -> None:

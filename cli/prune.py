@@ -17,14 +17,15 @@ from msb_cache.cli.common import (
     open_cache,
     reason_option,
 )
-from msb_cache.cli.considered import considered_fields, print_considered
+from msb_cache.cli.considered import print_considered
 from msb_cache.cli.deletions import failures, freed, operation_of
 from msb_cache.cli.formats import Shown, shown_options
-from msb_cache.cli.leftovers import leftover_fields, print_leftovers
+from msb_cache.cli.leftovers import print_leftovers
 from msb_cache.cli.main import EXIT_BOUND
 from msb_cache.cli.rules import bound_missed, policy_in, policy_of, policy_option, policy_options
 from msb_cache.cli.tables import sentence
 from msb_cache.queries.resolve import seen_name
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.commands.prune import Prune
@@ -167,41 +168,8 @@ def print_preview(shown: Preview, policy: Mapping[str, Any], *, err: bool = Fals
 
 
 def _preview_fields(shown: Preview, policy: Mapping[str, Any]) -> dict[str, Any]:
-    plan = shown.plan
-    return {
-        "dry_run": True,
-        "policy": policy,
-        "considered": considered_fields(shown.images(), policy),
-        "images": [
-            {"reference": seen_name(plan.naming, name), "digest": digest}
-            for name, digest in plan.references.items()
-        ],
-        "manifests": list(plan.manifests),
-        "layers": [*plan.layers],
-        "artifacts": [
-            {
-                "kind": artifact.kind,
-                "subject": artifact.subject,
-                "bytes": artifact.bytes,
-                "manifest_digest": artifact.manifest_digest,
-            }
-            for artifact in shown.artifacts
-        ],
-        "leftovers": [leftover_fields(each) for each in shown.leftovers],
-        "kept": [
-            {
-                "subject": plan.naming.reference(kept.subject),
-                "spelling": plan.naming.spelling(kept.subject),
-                "rule": kept.rule,
-                "by": list(kept.by),
-            }
-            for kept in plan.kept
-        ],
-        "bytes_reclaimable": shown.bytes,
-        "flat_bytes_reclaimable": shown.flat_bytes,
-        "bytes_freed": shown.freed_bytes,
-        "bytes_missing": plan.shortfall,
-    }
+    found: dict[str, Any] = jsonable(shown)
+    return found
 
 
 def print_report(report: ImagePruneReport, nothing: str) -> None:

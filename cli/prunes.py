@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,12 +14,13 @@ from msb_cache.cli.describe import who
 from msb_cache.cli.formats import Shown, nothing, shown_options
 from msb_cache.cli.tables import Column, paragraph, show
 from msb_cache.queries.resolve import as_typed
+from msb_cache.shapes import jsonable
 from msb_cache.wording import quoted
 
 if TYPE_CHECKING:
-    from msb_cache.projections.deletions import DeletionSummary
     from msb_cache.projections.rows import DeletionRow
-    from msb_cache.queries.restore_plan import LostFile, Restoration, RestorePlan
+    from msb_cache.queries.deletions import DeletionSummary
+    from msb_cache.queries.restore_plan import RestorePlan
 
 
 @click.group(
@@ -36,7 +37,7 @@ def prunes(ctx: click.Context, limit: int | None, shown: Shown) -> None:
     if ctx.invoked_subcommand is not None:
         return
     with open_cache(ctx.obj) as cache:
-        reports = cache.deletions(limit=limit)
+        reports = cache.prunes(limit=limit)
     shown.items(reports, fields=deletion_fields, name=lambda report: report.operation, table=_print)
 
 
@@ -79,7 +80,7 @@ def _print(reports: Iterable[DeletionSummary]) -> None:
 def show_one(home: str | None, operation: str, shown: Shown) -> None:
     """Show everything one prune or removal deleted, what it kept and why, and who ran it."""
     with open_cache(home) as cache:
-        report = cache.deletion(operation)
+        report = cache.prune_report(operation)
     shown.item(
         lambda: deletion_fields(report),
         names=lambda: (as_typed(reference, data.spelling) for reference, data in report.images),
@@ -103,7 +104,7 @@ def restore_plan(home: str | None, operation: str, shown: Shown) -> None:
     with open_cache(home) as cache:
         plan = cache.restore_plan(operation)
     shown.item(
-        lambda: _plan_fields(plan, home),
+        lambda: jsonable(plan),
         names=lambda: (image.reference for image in plan.images if image.reference and image.arguments),
         table=lambda: _print_plan(plan, home),
     )
@@ -117,19 +118,6 @@ def _freed(row: DeletionRow) -> int | None:
     return (row.bytes_reclaimed or 0) + row.flat_bytes_reclaimed if row.flat_removed else row.bytes_reclaimed
 
 
-def _plan_fields(plan: RestorePlan, home: str | None) -> dict[str, Any]:
-    return {
-        "operation": plan.operation,
-        "kind": plan.kind,
-        "images": [image_fields(image, home) for image in plan.images],
-        "lost": lost_fields(plan.lost),
-    }
-
-
-def _command(arguments: Sequence[str], home: str | None) -> list[str]:
-    return ["msb-cache", *(() if home is None else ("--home", home)), *arguments]
-
-
 def _print_plan(plan: RestorePlan, home: str | None) -> None:
     what = "another program" if plan.kind == "external" else f"{plan.kind} {plan.operation}"
     _comment(f"What {what} deleted, and how to have it again")
@@ -139,7 +127,7 @@ def _print_plan(plan: RestorePlan, home: str | None) -> None:
         for note in image.notes:
             _comment(note, indent=2)
         if image.arguments:
-            output.line(" ".join(map(quoted, _command(image.arguments, home))))
+            output.line(" ".join(map(quoted, image.command or ())))
         elif image.certainty == "none":
             _comment("it cannot be brought back", indent=2)
     if plan.lost:
@@ -156,19 +144,3 @@ def _comment(text: str, *, indent: int = 0) -> None:
     room, before = look.room(), f"# {' ' * indent}"
     for part in paragraph(text, None if room is None else room - len(before)):
         output.line(before, part)
-
-
-def image_fields(image: Restoration, home: str | None) -> dict[str, Any]:
-    """Return an image of a plan, and how it comes back, as fields for JSON."""
-    return {
-        "reference": image.reference,
-        "digest": image.manifest_digest,
-        "certainty": image.certainty,
-        "command": _command(image.arguments, home) if image.arguments else None,
-        "notes": list(image.notes),
-    }
-
-
-def lost_fields(lost: Sequence[LostFile]) -> list[dict[str, str]]:
-    """Return files that nothing brings back as fields for JSON."""
-    return [{"kind": file.kind, "subject": file.subject} for file in lost]

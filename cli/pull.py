@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,7 @@ def pull(
             options=RegistryOptions(insecure=insecure, ca_certs=ca_certs),
             jobs=jobs,
             progress=progress,
-            max_age_ns=max_age_ns,
+            max_age=timedelta(microseconds=max_age_ns // 1000),
             make_room=make_room,
             note=None if shown.quiet else note,
         )

@@ -126,7 +126,7 @@ def _print_report(cache: ImageCache, references: tuple[str, ...], report: ImageP
     if report.operation is None:
         return
     size = freed(report.bytes_reclaimed or 0, report.flat_removed, report.flat_bytes_reclaimed)
-    whole = cache.deletion(report.operation)
+    whole = cache.prune_report(report.operation)
     names = [as_typed(reference, data.spelling) for reference, data in whole.images]
     if len(names) == len(references) == 1:
         done("Removed", f"{references[0]}  ({size} freed)")

@@ -10,12 +10,13 @@ import click
 from msb_cache.audit.log_files import STATE_KIND
 from msb_cache.cli import look, output, pager
 from msb_cache.cli.common import PATH, examples, note, open_cache
-from msb_cache.cli.describe import describe, fields, who
+from msb_cache.cli.describe import describe, who
 from msb_cache.cli.event_lines import position, subject
 from msb_cache.cli.formats import Shown, nothing, shown_options
 from msb_cache.cli.tables import sentence
 from msb_cache.projections.replay import ROW_TYPE, Change, Divergence, State, Step
-from msb_cache.projections.tables import Key, columns
+from msb_cache.projections.tables import columns
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.audit.replay import Comparison
@@ -65,7 +66,7 @@ def replay(
         if wanted is not None:
             compared = cache.compare_state(wanted, log=log, note=note)
             shown.item(
-                lambda: _comparison_fields(compared),
+                lambda: jsonable(compared),
                 names=lambda: [] if compared.step is None else [position(compared.step.event)],
                 table=lambda: _print_comparison(compared),
             )
@@ -96,10 +97,6 @@ def _names(table: str) -> Sequence[str]:
 
 def _key_length(table: str) -> int:
     return ROW_TYPE[table].key_length
-
-
-def _fields(table: str, row: Key | None) -> dict[str, Any] | None:
-    return None if row is None else dict(zip(_names(table), row, strict=True))
 
 
 def _shown(value: Any) -> str:
@@ -141,16 +138,8 @@ def _print_change(change: Change) -> None:
 
 
 def _step_fields(step: Step) -> dict[str, Any]:
-    changes = [
-        {
-            "table": change.table,
-            "key": list(change.key),
-            "before": _fields(change.table, change.before),
-            "after": _fields(change.table, change.after),
-        }
-        for change in step.changes
-    ]
-    return {**fields(step.event), "changes": changes}
+    found: dict[str, Any] = jsonable(step)
+    return found
 
 
 # -- states -------------------------------------------------------------------------------------------
@@ -160,30 +149,9 @@ def _print_state(state: State) -> None:
     output.json(
         {
             "kind": STATE_KIND,
-            "log_id": state.log_id,
-            "seq": state.seq,
-            "hash": state.hash,
-            "fold_version": state.fold_version,
-            "tables": state.tables,
+            **jsonable(state),
         }
     )
-
-
-def _comparison_fields(compared: Comparison) -> dict[str, Any]:
-    return {
-        "seq": compared.seq,
-        "first": None if compared.step is None else _step_fields(compared.step),
-        "differences": [
-            {
-                "since": found.seq or None,
-                "table": found.table,
-                "key": list(found.key),
-                "log": _fields(found.table, found.folded),
-                "state": _fields(found.table, found.state),
-            }
-            for found in compared.divergences
-        ],
-    }
 
 
 def _print_comparison(compared: Comparison) -> None:

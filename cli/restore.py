@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,9 @@ from msb_cache.cli.common import (
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.main import EXIT_FAILED
 from msb_cache.cli.progress import display
-from msb_cache.cli.prunes import image_fields, lost_fields
 from msb_cache.cli.tables import Column, hanging, sentence, show
 from msb_cache.oci.registry.options import RegistryOptions
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.commands.restore import RestoredImage, RestoreResult
@@ -98,7 +99,7 @@ def restore(
             guesses=guesses,
             options=RegistryOptions(insecure=insecure, ca_certs=ca_certs),
             jobs=jobs,
-            max_age_ns=max_age_ns,
+            max_age=timedelta(microseconds=max_age_ns // 1000),
             progress=progress,
             report=_say if shown.as_table else None,
             note=None if shown.quiet else note,
@@ -171,21 +172,5 @@ def _missing(result: RestoreResult, missing: list[RestoredImage]) -> str:
 
 
 def _fields(result: RestoreResult, home: str | None) -> dict[str, Any]:
-    return {
-        "operation": result.operation,
-        "undoes": result.undoes,
-        "kind": result.kind,
-        "complete": result.complete,
-        "images": [
-            {
-                **image_fields(image.planned, home),
-                "outcome": image.outcome,
-                "restored_as": image.name,
-                "reason": image.reason,
-                "notes": list(image.notes),
-            }
-            for image in result.images
-        ],
-        "others": list(result.others),
-        "lost": lost_fields(result.lost),
-    }
+    found: dict[str, Any] = jsonable(result)
+    return found

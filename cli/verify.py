@@ -17,18 +17,16 @@ from msb_cache.audit.verify import Verification
 from msb_cache.cli import output
 from msb_cache.cli.common import PATH, duration_ns, examples, open_cache
 from msb_cache.cli.differences import (
-    difference_fields,
     print_differences,
-    schema_fields,
     schema_sentence,
 )
 from msb_cache.cli.formats import Shown, shown_options
-from msb_cache.cli.leftovers import leftover_fields
 from msb_cache.cli.progress import reading
 from msb_cache.cli.tables import hanging
 from msb_cache.eventstore.chain import Break
 from msb_cache.eventstore.checkpoint import MAX_NOTE
 from msb_cache.oci.reference import Reference
+from msb_cache.shapes import jsonable
 
 
 @click.command(
@@ -131,69 +129,8 @@ def _wrong_things(found: Verification) -> Iterator[str]:
 
 
 def _verification_fields(found: Verification) -> dict[str, Any]:
-    chain: dict[str, Any]
-    if isinstance(found.chain, Break):
-        broken = found.chain
-        chain = {"valid": False, "broken_at": broken.seq, "kind": broken.kind, "problem": broken.problem}
-    else:
-        head = found.chain.head.hex()
-        chain = {"valid": True, "events": found.chain.events, "head": head, "log_id": found.chain.log_id}
-    against = None
-    if found.note is not None:
-        against = {
-            "size": found.note.size,
-            "extended": not found.contradiction,
-            "problem": found.contradiction,
-        }
-    rewound = found.rewound
-    return {
-        "sound": found.sound,
-        "chain": chain,
-        "against": against,
-        "head_note": {
-            "kept": found.no_head_note is None,
-            "problem": None if rewound is None else rewound.kind,
-            "events": None if rewound is None else rewound.note.size,
-            "why_none": found.no_head_note,
-        },
-        "schema": [schema_fields(problem) for problem in found.schema],
-        "unreadable": found.unreadable,
-        "differences": [difference_fields(difference) for difference in found.differences],
-        "copies": found.copies,
-        "bad_copies": [
-            {"problem": copy.problem, "position": copy.seq, "path": str(copy.path)}
-            for copy in found.bad_copies
-        ],
-        "files": found.files,
-        "data": None if found.data is None else _data_fields(found.data),
-        "disk": [
-            {
-                "problem": problem.problem,
-                "kind": problem.kind,
-                "path": str(problem.path),
-                "expected_bytes": problem.expected_bytes,
-                "found_bytes": problem.found_bytes,
-                "detail": problem.detail,
-                "references": list(problem.references),
-                "leftover": None if problem.leftover is None else leftover_fields(problem.leftover),
-            }
-            for problem in found.disk
-        ],
-    }
-
-
-def _data_fields(data: DataCheck) -> dict[str, Any]:
-    return {
-        "files": data.files,
-        "bytes": data.bytes,
-        "left_out": data.left_out,
-        "digested": list(map(str, data.digested)),
-        "undigested": list(map(str, data.undigested)),
-        "busy": list(map(str, data.busy)),
-        "rewritten": [{"path": str(path), "seq": seq} for path, seq in data.rewritten.items()],
-        "not_recorded": data.not_recorded,
-        "oldest": None if data.oldest_ns is None else output.rfc3339(data.oldest_ns),
-    }
+    told: dict[str, Any] = jsonable(found)
+    return told
 
 
 _OTHER = output.styled("!", fg="yellow")

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 from msb_cache.cli import look, output
-from msb_cache.cli.because import Reason, because, because_of
+from msb_cache.cli.because import Reason, because, because_of, judged_because
 from msb_cache.cli.common import examples, open_cache
-from msb_cache.cli.deletions import judged_because, policy_in_words
-from msb_cache.cli.describe import describe, fields, holder_of, who, who_in_full
+from msb_cache.cli.deletions import policy_in_words
+from msb_cache.cli.describe import describe, holder_of, who, who_in_full
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.rules import policy_if_readable, policy_of, rule_options
 from msb_cache.cli.tables import fields as print_fields
@@ -28,6 +27,7 @@ from msb_cache.queries.why import (
     UnderPolicy,
 )
 from msb_cache.retention.rules import repository
+from msb_cache.shapes import jsonable
 from msb_cache.wording import duration
 
 if TYPE_CHECKING:
@@ -64,12 +64,6 @@ def why(home: str | None, /, target: str, shown: Shown, **rules: Any) -> None:
     under = None if isinstance(found, LayerReasons) else found.policy
     recorded = None if under is None or policy is None else policy.recorded()
 
-    def as_fields() -> dict[str, Any]:
-        told = _reasons_fields(found)
-        if under is not None and recorded is not None:
-            told["policy"] = _policy_fields(found, under, recorded)
-        return told
-
     def table() -> None:
         _print_state(found)
         lines = [*_lines(found)]
@@ -78,7 +72,7 @@ def why(home: str | None, /, target: str, shown: Shown, **rules: Any) -> None:
             lines.append((name, _policy_line(found, under, recorded)))
         print_fields(lines, name_width=_BEHIND, indent=2)
 
-    shown.item(as_fields, names=lambda: [_name(found)], table=table)
+    shown.item(lambda: _reasons_fields(found), names=lambda: [_name(found)], table=table)
 
 
 COMMAND = why
@@ -101,17 +95,6 @@ def _policy_line(found: Reasons, under: UnderPolicy, policy: Mapping[str, Any]) 
         left = duration(max(0, under.at_ns - time.time_ns()))
         when = f"; it goes in {left} unless used, {look.absolute(under.at_ns)}"
     return f"it stays ({said}){when}"
-
-
-def _policy_fields(found: Reasons, under: UnderPolicy, policy: Mapping[str, Any]) -> dict[str, Any]:
-    verdict = under.verdict
-    return {
-        "rules": dict(policy),
-        "deletes": under.goes,
-        "rule": None if verdict is None else verdict.rule,
-        "because": None if verdict is None else _policy_because(found, verdict, under.goes, policy),
-        "goes_at": output.rfc3339(under.at_ns),
-    }
 
 
 def _name(found: Reasons) -> str:
@@ -258,71 +241,8 @@ def _fate(fate: Fate | None) -> Lines:
 
 
 def _reasons_fields(found: Reasons) -> dict[str, Any]:
-    def event(one: StoredEvent | None) -> dict[str, Any] | None:
-        return None if one is None else fields(one)
-
-    end = {"prune": _fate_fields(found.fate), "gone": _loss_fields(found.loss)}
-    if isinstance(found, ImageReasons):
-        return {
-            "kind": "image",
-            "reference": found.reference,
-            "here": found.here,
-            "digest": found.manifest_digest,
-            "layer_count": found.layer_count,
-            "arrived": event(found.arrived),
-            "pointed": event(found.pointed),
-            "used": event(found.used),
-            "uses": [fields(use) for use in found.uses],
-            "idle": event(found.idle),
-            "holds": [fields(hold) for hold in found.holds],
-            "statuses": found.statuses,
-            "shares": [{"reference": each.reference, "layers": each.layers} for each in found.shares],
-            "pull_failed": event(found.failure),
-            "pin": event(found.pin),
-            "damage": [fields(each) for each in found.damage],
-            **end,
-        }
-    if isinstance(found, ManifestReasons):
-        return {
-            "kind": "manifest",
-            "digest": found.digest,
-            "here": found.here,
-            "arrived": event(found.added),
-            "references": list(found.references),
-            "earlier_references": list(found.earlier),
-            "uses": [fields(use) for use in found.uses],
-            "holds": [fields(hold) for hold in found.holds],
-            "statuses": found.statuses,
-            "pin": event(found.pin),
-            **end,
-        }
-    owners = [
-        {"digest": each.digest, "here": each.here, "references": list(each.references)}
-        for each in found.manifests
-    ]
-    return {"kind": "layer", "diff_id": found.diff_id, "here": found.here, "manifests": owners, **end}
-
-
-def _fate_fields(fate: Fate | None) -> dict[str, Any] | None:
-    if fate is None:
-        return None
-    return {"deletes": fate.goes, "rule": fate.rule, "by": list(fate.by)}
-
-
-def _loss_fields(loss: Loss | None) -> dict[str, Any] | None:
-    if loss is None:
-        return None
-    deletion = loss.deletion
-    return {
-        "event": fields(loss.event),
-        "operation": None if deletion is None else deletion.operation,
-        "kind": None if deletion is None else deletion.counters.kind,
-        "policy": None if deletion is None else deletion.policy,
-        "actor": None if deletion is None else msgspec.to_builtins(deletion.actor),
-        "because": _loss_because(loss),
-        "bytes_freed": loss.bytes,
-        "layers_kept": loss.layers_kept,
-    }
+    told: dict[str, Any] = jsonable(found)
+    return told
 
 
 def _loss_because(loss: Loss) -> str | None:

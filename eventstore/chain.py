@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Literal
+from typing import Any, Literal
 
 from msb_cache.errors import CorruptLogError
 from msb_cache.eventstore.row import COLUMNS as COLUMNS
 from msb_cache.eventstore.row import GENESIS as GENESIS
 from msb_cache.eventstore.row import Value as Value
 from msb_cache.eventstore.row import misfit
+from msb_cache.shapes import Result, fields
 
 _RECORDED_AT = COLUMNS.index("recorded_at")
 
@@ -69,7 +70,7 @@ BreakKind = Literal["missing", "beginning", "changed", "hash", "moved", "time", 
 
 
 @dataclass(frozen=True)
-class Break:
+class Break(Result):
     """The first place where a log does not verify: the position, one sentence on what is wrong, the kind.
 
     ``missing``: no event stands there. ``beginning``: event 1 begins no log, or a later one does.
@@ -83,14 +84,20 @@ class Break:
     problem: str
     kind: BreakKind
 
+    def _shape(self) -> dict[str, Any]:
+        return {"valid": False, "broken_at": self.seq, "kind": self.kind, "problem": self.problem}
+
 
 @dataclass(frozen=True)
-class Verified:
+class Verified(Result):
     """A log that verifies from its first event to its head. ``log_id`` is None for an empty log."""
 
     events: int
     head: bytes
     log_id: str | None
+
+    def _shape(self) -> dict[str, Any]:
+        return {"valid": True, **fields(self)}
 
 
 class Checker:

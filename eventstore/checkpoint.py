@@ -11,9 +11,11 @@ import re
 import sqlite3
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from msb_cache.errors import LogError
 from msb_cache.eventstore.chain import Break, Verified
+from msb_cache.shapes import Result, fields
 
 TITLE = "msb-cache checkpoint 1"
 """The first line: what this is, and the version of the format."""
@@ -32,7 +34,7 @@ _LINES = (
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Result):
     """A log up to a position: its id, number of events, last hash, and when that event was recorded (ns)."""
 
     log_id: str
@@ -47,6 +49,9 @@ class Checkpoint:
         time = (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
         lines = (TITLE, f"log {self.log_id}", f"size {self.size}", f"head {self.head.hex()}")
         return "\n".join((*lines, f"time {time}.{fraction:09}Z", ""))
+
+    def _shape(self) -> dict[str, Any]:
+        return {**fields(self), "note": self.note}
 
 
 def parse(note: str) -> Checkpoint:

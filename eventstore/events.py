@@ -13,11 +13,12 @@ rewritten. Adding a field with a default needs neither.
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
 from msb_cache.eventstore.telling import Moment, Telling
+from msb_cache.shapes import Result
 from msb_cache.wording import duration, plural, short, size
 
 ArtifactKind = Literal["manifest", "metadata", "layer", "fsmeta", "vmdk", "flat_ref", "flat"]
@@ -36,7 +37,7 @@ About = Literal["log", "reference", "manifest", "image", "layer", "flat", "opera
 metadata has a reference, or its file's bare name."""
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+class Event(Result, msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Base of all events."""
 
     type: ClassVar[str]
@@ -48,6 +49,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     def told(self) -> Telling:
         """Return what happened, for people."""
         raise NotImplementedError(f"{self.type} has no words for people")
+
+    def _shape(self) -> dict[str, Any]:
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return found
 
 
 class LogCreated(Event, frozen=True, kw_only=True):
@@ -822,6 +827,40 @@ def _until(until_ns: int | None) -> tuple[Moment, ...]:
 def _status(status: str | None) -> tuple[str, ...]:
     return () if status is None else (status.lower(),)
 
+
+EventData: TypeAlias = (
+    LogCreated
+    | ClockJumped
+    | LogRestored
+    | LogRestoreConfirmed
+    | LogAcknowledged
+    | ManifestAdded
+    | ImagePulled
+    | ImagePullFailed
+    | ImageUsed
+    | ImageUseEnded
+    | ImageHeld
+    | ImageReleased
+    | ImagePinned
+    | ImageUnpinned
+    | ImageRemoved
+    | DeletionStarted
+    | ManifestDeleted
+    | MetadataDeleted
+    | LayerDeleted
+    | FsmetaDeleted
+    | VmdkDeleted
+    | FlatRefDeleted
+    | FlatDeleted
+    | ArtifactDigested
+    | ArtifactRepaired
+    | ArtifactKept
+    | ArtifactDeleteFailed
+    | DeletionFinished
+    | RestoreStarted
+    | RestoreFinished
+)
+"""What a stored event says: one of these, so that ``match`` tells them apart for a type checker."""
 
 EVENT_TYPES: tuple[type[Event], ...] = tuple(
     each

@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from msb_cache.errors import CorruptLogError, LogError
-from msb_cache.eventstore.events import Event, LogCreated
+from msb_cache.eventstore.events import Event, EventData, LogCreated
 from msb_cache.eventstore.ids import moment_of, time_of, uuid7s
 from msb_cache.eventstore.row import COLUMNS, GENESIS, Value, misfit
 from msb_cache.eventstore.upcasting import CATALOGUE, Catalogue
 from msb_cache.eventstore.where import ANYTHING, Where
+from msb_cache.shapes import Result
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.clock import Uptime
@@ -55,7 +56,9 @@ def _unknown() -> None:
     return None
 
 
-class Actor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True, gc=False):
+class Actor(
+    Result, msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True, gc=False
+):
     """Who did it. What the kernel says stands apart from what the caller says, which is not checked.
 
     None: not known, or there is none.
@@ -92,6 +95,10 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_
     seen_by: str | None = None
     claimed: dict[str, str] | None = None
 
+    def _shape(self) -> dict[str, Any]:
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return found
+
 
 class NewEvent(msgspec.Struct, frozen=True, gc=False):
     """An event about to be appended; ``occurred_at_ns`` None means now."""
@@ -101,7 +108,7 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
     occurred_at_ns: int | None = None
 
 
-class StoredEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class StoredEvent(Result, msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event as the log has it, with its envelope. Times are nanoseconds since the epoch, UTC."""
 
     seq: int
@@ -113,7 +120,7 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     occurred_at_ns: int
     recorded_at_ns: int
     actor: Actor
-    data: Event
+    data: EventData
     hash: bytes
 
     @property
@@ -132,7 +139,7 @@ class _Folded(msgspec.Struct, frozen=True, gc=False):
     subject: str
     operation: str
     occurred_at_ns: int
-    data: Event
+    data: EventData
 
 
 Fact = StoredEvent | _Folded
@@ -159,7 +166,7 @@ def _decode_actor(text: str) -> Actor:
         raise CorruptLogError(f"the log holds a damaged actor: {error}") from None
 
 
-def decode_row(row: Sequence[Any], decode: Callable[[str, int, str], Event]) -> StoredEvent:
+def decode_row(row: Sequence[Any], decode: Callable[[str, int, str], EventData]) -> StoredEvent:
     """Return a stored row (its columns and its hash) as the event it holds.
 
     Raises:
@@ -287,7 +294,7 @@ class EventStore:
                     occurred_at_ns=occurred,
                     recorded_at_ns=recorded_at,
                     actor=actor,
-                    data=event,
+                    data=cast("EventData", event),  # the catalogue has its type
                     hash=digest,
                 )
             )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from msb_cache.errors import CorruptLogError, UnknownEventError
-from msb_cache.eventstore.events import EVENT_TYPES, Event
+from msb_cache.eventstore.events import EVENT_TYPES, Event, EventData
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 """Lifts an event's data from one version to the next; it gets a fresh dict it may change."""
@@ -28,7 +28,7 @@ class Catalogue:
     def __init__(self, types: Iterable[type[Event]] = EVENT_TYPES) -> None:
         self._types: dict[str, type[Event]] = {}
         self._upcasters: dict[tuple[str, int], Upcaster] = {}
-        self._decoders: dict[tuple[str, int], Callable[[str], Event]] = {}
+        self._decoders: dict[tuple[str, int], Callable[[str], EventData]] = {}
         for cls in types:
             if cls.type in self._types:
                 raise ValueError(f"two structs are {cls.type}")
@@ -48,7 +48,7 @@ class Catalogue:
         """The known event types, in catalogue order."""
         return tuple(self._types)
 
-    def decode(self, type_: str, version: int, data: str) -> Event:
+    def decode(self, type_: str, version: int, data: str) -> EventData:
         """Return the event that ``data`` (JSON text) holds, lifted to the newest version.
 
         Raises:
@@ -59,7 +59,7 @@ class Catalogue:
         try:
             if decode is None and (cls := self._types.get(type_)) is not None and cls.version == version:
                 # Made when first used: all of them would cost a command that needs two a millisecond.
-                decode = self._decoders[type_, version] = msgspec.json.Decoder(cls).decode
+                decode = self._decoders[type_, version] = _decoder(cls)
             if decode is not None:
                 return decode(data)
             return self._lift(type_, version, data)
@@ -67,7 +67,7 @@ class Catalogue:
             # The last three are an upcaster's, whose old data is not of the form that it was written in.
             raise CorruptLogError(f"the log holds a damaged {type_} event: {error}") from None
 
-    def _lift(self, type_: str, version: int, data: str) -> Event:
+    def _lift(self, type_: str, version: int, data: str) -> EventData:
         cls = self._types.get(type_)
         if cls is None:
             raise UnknownEventError(
@@ -81,7 +81,11 @@ class Catalogue:
         fields = msgspec.json.decode(data, type=dict[str, Any])
         for step in range(version, cls.version):
             fields = self._upcasters[type_, step](fields)
-        return msgspec.convert(fields, cls)
+        return cast("EventData", msgspec.convert(fields, cls))
+
+
+def _decoder(cls: type[Event]) -> Callable[[str], EventData]:
+    return cast("Callable[[str], EventData]", msgspec.json.Decoder(cls).decode)
 
 
 CATALOGUE = Catalogue()

@@ -9,6 +9,7 @@ from itertools import starmap
 from msgspec import Struct
 
 from msb_cache.projections.moment import LASTS
+from msb_cache.shapes import Result
 
 _AFTER_HEX = "g"  # comes after every hexadecimal digit
 _HANDLE = f"""
@@ -405,10 +406,11 @@ def unknown_to_msb(connection: sqlite3.Connection) -> list[str]:
     return [reference for (reference,) in rows]
 
 
-class Damage(Struct, frozen=True):
+class Damage(Result, Struct, frozen=True):
     """A file that an image needs and that another program deleted: of which kind, what, in which event.
 
-    ``name``, ``reference`` and ``spelling`` are the image's, as in ``HandleRow``.
+    ``name``, ``reference`` and ``spelling`` are the image's, as in ``HandleRow``; ``spelling`` is None where
+    the reference was typed in its familiar form.
     """
 
     name: str

@@ -13,6 +13,7 @@ from msb_cache.eventstore.store import EventStore, StoredEvent
 from msb_cache.projections import FOLD_VERSION, schema
 from msb_cache.projections.fold import Fold
 from msb_cache.projections.tables import Table, Tables, Values, stored_rows
+from msb_cache.shapes import Result
 
 
 def apply(connection: sqlite3.Connection, events: Sequence[StoredEvent]) -> None:
@@ -33,8 +34,8 @@ def fold_until(store: EventStore, until: int | None = None) -> Fold:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A row that the live tables and a fold of the log do not agree on; None: absent there."""
+class Difference(Result):
+    """A row on which the live tables and a fold of the log differ; ``live`` or ``folded`` None: absent."""
 
     table: str
     key: Values

@@ -6,24 +6,32 @@ For people who ask at which event an index went wrong. It knows events and rows,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import astuple
 
 from msb_cache.eventstore.store import StoredEvent
 from msb_cache.projections.fold import Fold
 from msb_cache.projections.rows import ROW_TYPES, Row
 from msb_cache.projections.tables import Key, R, Table, Tables, Values, columns, values
+from msb_cache.shapes import Result, fields
 
 ROW_TYPE: Mapping[str, type[Row]] = {row_type.table: row_type for row_type in ROW_TYPES}
 """Each projection table's row type by the table's name."""
+
+
+def named(table: str, row: Values | None) -> dict[str, Any] | None:
+    """Return a row of a table by the names of its columns."""
+    return None if row is None else dict(zip(columns(ROW_TYPE[table]), row, strict=True))
+
 
 Place = tuple[str, Values]
 """A row's table and primary key."""
 
 
-class Change(NamedTuple):
+class Change(Result, Struct, frozen=True):
     """A row before and after an event, in column order; None: absent then."""
 
     table: str
@@ -31,15 +39,22 @@ class Change(NamedTuple):
     before: Values | None
     after: Values | None
 
+    def _shape(self) -> dict[str, Any]:
+        before, after = named(self.table, self.before), named(self.table, self.after)
+        return {"table": self.table, "key": self.key, "before": before, "after": after}
 
-class Step(NamedTuple):
+
+class Step(Result, Struct, frozen=True):
     """An event and the rows it changed."""
 
     event: StoredEvent
     changes: list[Change]
 
+    def _shape(self) -> dict[str, Any]:
+        return {**fields(self.event), "changes": self.changes}
 
-class State(msgspec.Struct, frozen=True, kw_only=True):
+
+class State(Result, msgspec.Struct, frozen=True, kw_only=True):
     """The projections at a position of a log: each table's rows in column order.
 
     ``hash`` is that of the event at ``seq``, in hexadecimal; None where it is not known.
@@ -60,10 +75,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-class Divergence(NamedTuple):
+class Divergence(Result, Struct, frozen=True):
     """A row on which the fold and a state differ, and the event from which on they do.
 
-    ``seq`` is 0 when no event of the log ever wrote such a row. Rows are in column order; None: absent.
+    ``seq`` is 0 when no event of the log ever wrote such a row. ``folded`` is the log's row and ``state`` the
+    other one, in column order; None: absent.
     """
 
     seq: int
@@ -71,6 +87,10 @@ class Divergence(NamedTuple):
     key: Values
     folded: Values | None
     state: Values | None
+
+    def _shape(self) -> dict[str, Any]:
+        log, state = named(self.table, self.folded), named(self.table, self.state)
+        return {"since": self.seq or None, "table": self.table, "key": self.key, "log": log, "state": state}
 
 
 class _Watched(Table[R]):

@@ -116,3 +116,40 @@ def downgrade(path: Path, until: str) -> None:
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     old.rename(path)
+
+
+DONE, CLAIMED = "aaaa-1", "aaab-2"
+"""Two deletions: a prune of ours, and a removal that msb carries out."""
+
+
+def ledger_with_deletions(home: Path) -> Ledger:
+    """Return a new log with a prune that kept and could not delete some, and a removal that has not ended."""
+    x, y, z = map(digest, "xyz")
+
+    def planned(kind: ev.ArtifactKind, subject: str) -> ev.PlannedArtifact:
+        return ev.PlannedArtifact(kind=kind, subject=subject, bytes=10)
+
+    ledger = new_ledger(home, [NewEvent(pulled(digest(1)), PYTHON)])
+    layers = tuple(planned("layer", each) for each in (x, y, z))
+    with ledger.write(DONE) as transaction:
+        decided = ev.DeletionStarted(
+            kind="prune", policy={"rule": "unused"}, artifacts=layers[:2], part=1, parts=2
+        )
+        more = ev.DeletionStarted(
+            kind="prune", policy={"rule": "unused"}, artifacts=layers[2:], part=2, parts=2
+        )
+        transaction.append(
+            [
+                NewEvent(decided, DONE),
+                NewEvent(more, DONE),
+                NewEvent(ev.LayerDeleted(bytes=9, recovered=True), x),
+                NewEvent(ev.ArtifactKept(kind="layer", reason="held", holders=("sandbox:dev",)), y),
+                NewEvent(ev.ArtifactDeleteFailed(kind="layer", errno=1, reason="not permitted"), z),
+                NewEvent(ev.DeletionFinished(outcome="partial"), DONE),
+            ]
+        )
+    with ledger.write(CLAIMED) as transaction:
+        asked = (planned("metadata", PYTHON), planned("layer", x))
+        started = ev.DeletionStarted(kind="remove", policy={"force": True}, artifacts=asked, engine="msb")
+        transaction.append([NewEvent(started, CLAIMED)])
+    return ledger

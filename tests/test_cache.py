@@ -10,9 +10,11 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,16 @@ import pytest
 
 from msb_cache import (
     BusyError,
+    CachePolicy,
     CorruptLogError,
     HomeOwnedByMicrosandboxError,
     ImageCache,
     ImageNotFoundError,
     InvalidConfigError,
     InvalidReferenceError,
+    MicrosandboxError,
     OperationNotFoundError,
+    PrunePolicy,
 )
 from msb_cache.artifacts.layout import Layout
 from tests.examples import ONE, SHARED, TWO, archive, types
@@ -87,7 +92,7 @@ def test_history_spans_removal_and_reload(cache: ImageCache) -> None:
 def test_reading_writes_nothing(cache: ImageCache) -> None:
     assert cache.list() == []
     assert cache.events() == []
-    assert cache.deletions() == []
+    assert cache.prunes() == []
     assert cache.verify().sound
     assert cache.prune(dry_run=True).image_refs_removed == 0
     with pytest.raises(ImageNotFoundError):
@@ -394,3 +399,145 @@ def test_a_context_that_cannot_be_kept_makes_no_cache(
         ImageCache(own_home)
     ImageCache(own_home, actor=ACTOR).close()
     assert not own_home.exists()
+
+
+class TestSaying:
+    """A reason and a context for one call."""
+
+    def said(self, cache: ImageCache) -> tuple[str | None, Mapping[str, str] | None]:
+        (last,) = cache.events(reverse=True, limit=1)
+        return last.actor.reason, last.actor.claimed
+
+    def test_each_method_that_changes_something(self, own_home: Path) -> None:
+        calls: list[Callable[..., object]] = []
+        with ImageCache(own_home, context={"job": "7"}) as cache:
+            calls = [
+                partial(cache.load, archive(ONE)),
+                partial(cache.use, "one:1"),
+                partial(cache.hold, "one:1", "sandbox:a"),
+                partial(cache.release, "sandbox:a"),
+                partial(cache.pin, "one:1"),
+                partial(cache.unpin, "one:1"),
+                partial(cache.remove, "one:1"),
+                partial(cache.load, archive(TWO)),
+                partial(cache.prune),
+            ]
+            for number, call in enumerate(calls):
+                call(reason=f"reason {number}", context={"ticket": str(number)})
+                assert self.said(cache) == (f"reason {number}", {"job": "7", "ticket": str(number)})
+            cache.load(archive(ONE))
+            assert self.said(cache) == (None, {"job": "7"})
+
+    def test_a_given_actor_says_more_for_one_call(self, own_home: Path) -> None:
+        with ImageCache(own_home, actor=ACTOR) as cache:
+            cache.load(archive(ONE), reason="why")
+            assert self.said(cache) == ("why", ACTOR.claimed)
+            cache.use("one:1", context={"ticket": "1"})
+            assert self.said(cache) == (ACTOR.reason, {**(ACTOR.claimed or {}), "ticket": "1"})
+
+    @pytest.mark.parametrize(
+        "given",
+        [{"reason": "x" * 301}, {"context": {"no name": "1"}}, {"context": {f"n{i}": "" for i in range(17)}}],
+        ids=["reason", "name", "names"],
+    )
+    def test_what_cannot_be_kept_is_refused_before_anything_is_done(
+        self, cache: ImageCache, given: dict[str, Any]
+    ) -> None:
+        cache.load(archive(ONE))
+        before = types(cache)
+        with pytest.raises(InvalidConfigError):
+            cache.remove("one:1", **given)
+        assert types(cache) == before
+
+    def test_no_secret_is_kept(self, cache: ImageCache) -> None:
+        cache.load(archive(ONE), context={"api_token": "abc"})
+        assert "abc" not in str(self.said(cache))
+
+    def test_it_counts_for_its_own_thread_and_cache(self, tmp_path: Path) -> None:
+        with ImageCache(tmp_path / "a") as one, ImageCache(tmp_path / "b") as other:
+
+            def note(sentence: str) -> None:
+                other.load(archive(TWO))
+
+            one.load(archive(ONE), reason="of one", note=note)
+            other.load(archive(TWO))
+            one._session.ledger.close()
+            with one._session.saying("here", None), ThreadPoolExecutor(1) as pool:
+                assert pool.submit(lambda: one._session.ledger.actor.reason).result() is None
+                assert other._session.ledger.actor.reason is None
+                assert one._session.ledger.actor.reason == "here"
+
+
+def test_lists_have_the_same_references(cache: ImageCache) -> None:
+    cache.load(
+        archive(ONE, TWO), tag=["docker.io/library/alias:2", "localhost:5000/a/b", "index.docker.io/x/y"]
+    )
+    listed = sorted(handle.reference for handle in cache.list())
+    assert listed == sorted(image.reference for image in cache.last_used())
+    assert {*listed} >= {hold.reference for name in listed if (hold := cache.hold(name, "sandbox:a"))}
+    assert {each.reference for each in cache.disk_usage().images} == {*listed}
+
+
+def test_a_duration_is_text_or_a_timedelta(cache: ImageCache) -> None:
+    cache.load(archive(ONE))
+    for least, count in ((None, 1), (timedelta(0), 1), ("0 days", 1), ("1 hour", 0), (timedelta(hours=1), 0)):
+        assert len(cache.last_used(at_least=least)) == count
+    for wrong in ("soon", timedelta(seconds=-1)):
+        with pytest.raises(InvalidConfigError):
+            cache.last_used(at_least=wrong)
+    cache.load(archive(ONE), max_age="1 hour")
+    with pytest.raises(InvalidConfigError, match="give one"):
+        cache.load(archive(ONE), max_age="1 hour", max_age_ns=1)
+
+
+def test_older_names_say_what_they_are_called_now(cache: ImageCache) -> None:
+    cache.load(archive(ONE))
+    operation = cache.prune().operation
+    assert operation is not None
+    with pytest.warns(DeprecationWarning, match="idle is called last_used") as warned:
+        assert cache.idle(at_least_ns=1) == cache.last_used(at_least=timedelta(microseconds=1))
+    assert warned[0].filename == __file__
+    with pytest.warns(DeprecationWarning, match="deletions is called prunes"):
+        assert cache.deletions(limit=1) == cache.prunes(limit=1)
+    with pytest.warns(DeprecationWarning, match="deletion is called prune_report"):
+        assert cache.deletion(operation) == cache.prune_report(operation)
+    with pytest.warns(DeprecationWarning, match="max_age_ns is called max_age") as warned:
+        cache.load(archive(ONE), max_age_ns=0)
+    assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "A", "a:", "\0", "a" * 5000, "sha256:", "@5", "é", "a\nb", "..", "-"]
+)
+def test_what_makes_no_sense_is_an_error_of_ours(cache: ImageCache, text: str) -> None:
+    """Whatever text a method gets: it works, or raises a MicrosandboxError."""
+    cache.load(archive(ONE))
+    asks: list[Callable[[], object]] = [
+        *(partial(getattr(cache, name), text) for name in TAKING_TEXT),
+        # No path has a NUL in it, which Python says itself.
+        *(partial(getattr(cache, name), text) for name in TAKING_PATHS if text != "\0"),
+        *(partial(cache.list, as_of=text), partial(cache.last_used, at_least=text)),
+        *(partial(cache.hold, "one:1", text), partial(cache.hold, "one:1", "sandbox:a", until=text)),
+        *(partial(cache.use, "one:1", holder=text), partial(cache.pull, "one:1", platform=text)),
+        *(partial(cache.load, archive(TWO), tag=text), partial(cache.load, archive(TWO), platform=text)),
+        *(partial(cache.events, **{name: text}) for name in FILTERS_OF_TEXT),  # type: ignore[arg-type]
+        *(
+            partial(cache.prune, PrunePolicy(unused_for=text)),
+            partial(cache.prune, PrunePolicy(max_size=text)),
+        ),
+        partial(cache.test_policy, "one:1", CachePolicy(rules=(), keep=(text,))),
+    ]
+    for ask in asks:
+        with suppress(MicrosandboxError):
+            ask()
+
+
+TAKING_TEXT = (
+    *("list", "get", "inspect", "holders", "holds", "pins", "knows", "uses", "diff", "history", "why", "pin"),
+    *("prune_report", "test_policy", "restore_plan", "verify", "use", "release", "unpin", "remove"),
+    *("preview_remove", "restore"),
+)
+TAKING_PATHS = ("compare_layers", "compare_state", "policy", "load")
+FILTERS_OF_TEXT = (
+    *("since", "until", "types", "subject", "operation", "actor", "host", "holder", "digest", "grep"),
+)

@@ -12,9 +12,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import partial, wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, ParamSpec, TypeVar, Unpack
+
+from msgspec.structs import replace
 
 from msb_cache.artifacts.layout import Layout
 from msb_cache.errors import InvalidConfigError, MicrosandboxError
@@ -56,12 +58,12 @@ if TYPE_CHECKING:
     from msb_cache.msb.sync import SyncReport
     from msb_cache.oci.registry.credentials import Credential
     from msb_cache.oci.registry.options import RegistryOptions
-    from msb_cache.projections.deletions import DeletionReport, DeletionSummary
     from msb_cache.projections.history import HistoryEvent
     from msb_cache.projections.images import Damage, HandleRow
     from msb_cache.projections.live import Difference
     from msb_cache.projections.replay import State, Step
     from msb_cache.queries.as_of import AsOf, Changes, Hold, Use
+    from msb_cache.queries.deletions import DeletionReport, DeletionSummary
     from msb_cache.queries.events import Filters, Reader
     from msb_cache.queries.info import HomeInfo
     from msb_cache.queries.last_used import IdleImage
@@ -76,6 +78,22 @@ if TYPE_CHECKING:
     from msb_cache.waiting import Note
 
 _Found = TypeVar("_Found")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _saying(
+    method: Callable[Concatenate[ImageCache, _P], _R],
+) -> Callable[Concatenate[ImageCache, _P], _R]:
+    """Have what a method does recorded with the ``reason`` and ``context`` that it is called with."""
+
+    @wraps(method)
+    def saying(cache: ImageCache, /, *args: _P.args, **keywords: _P.kwargs) -> _R:
+        given: Mapping[str, Any] = keywords
+        with cache._session.saying(given.get("reason"), given.get("context")):
+            return method(cache, *args, **keywords)
+
+    return saying
 
 
 class ImageCache:
@@ -93,6 +111,9 @@ class ImageCache:
 
     A child that is forked between two calls may use it. One that is forked while a call runs gets a
     ``LogError``: SQLite would take its parent's locks for its own.
+
+    Every method that changes something takes a ``reason``, why it is done, of at most 300 characters, and a
+    ``context`` as the constructor's, which count for that one call: the log keeps them with what that did.
 
     In a home that msb keeps (``db/msb.db`` exists) every method that reads first records what msb did since
     the last time, if its database changed and the home can be written to.
@@ -232,7 +253,8 @@ class ImageCache:
             as_of: at this moment of the past; None: now. See ``AsOf``.
         """
         with self._session.index(as_of) as connection:
-            return [] if connection is None else images.damage(connection)
+            found = [] if connection is None else images.damage(connection)
+        return [replace(each, reference=resolve.as_typed(each.reference, each.spelling)) for each in found]
 
     def get(self, reference: str) -> ImageHandle:
         """Return an image.
@@ -506,7 +528,7 @@ class ImageCache:
         clock, note = self._ledger.clock, self._session.note
         return rows(self._layout, query, parameters, seconds=seconds, clock=clock, note=note)
 
-    def deletions(self, *, limit: int | None = None) -> builtins.list[DeletionSummary]:
+    def prunes(self, *, limit: int | None = None) -> builtins.list[DeletionSummary]:
         """Return past removals and prunes, newest first: who, by which policy, and the counters.
 
         Args:
@@ -515,14 +537,14 @@ class ImageCache:
         Raises:
             InvalidConfigError: the limit is no number from 0 to 2^63-1.
         """
-        from msb_cache.projections.deletions import summaries
+        from msb_cache.queries.deletions import summaries
         from msb_cache.queries.events import checked_number
 
         most = None if limit is None else checked_number(limit, "limit")
         with self._session.log() as log:
             return [] if log is None else summaries(*log, limit=most)
 
-    def deletion(self, operation: str) -> DeletionReport:
+    def prune_report(self, operation: str) -> DeletionReport:
         """Return what one deletion decided, deleted and kept, and who ran it.
 
         Args:
@@ -564,7 +586,8 @@ class ImageCache:
                 facts=rules is not None,
                 labels=any(each.needs_labels for each in rules or ()),
             )
-            return why(*log, target, index, rules, files)
+            recorded = None if policy is None else policy.recorded()
+            return why(*log, target, index, rules, files, recorded)
 
     def policy(self, path: str | os.PathLike[str] | None = None) -> CachePolicy | None:
         """Return what the policy file says by which this cache is kept small; None: there is none.
@@ -624,15 +647,25 @@ class ImageCache:
         found = policy or policy_file.read(policy_file.required(self._layout))
         return verdicts(self._session, found, reference)
 
-    def idle(self, *, at_least_ns: int = 0) -> builtins.list[IdleImage]:
+    def last_used(self, *, at_least: str | timedelta | None = None) -> builtins.list[IdleImage]:
         """Return images by how long they were not used, longest first, with the events that say so.
 
         Where the clock is known to have jumped ahead since the machine was started, that time does not count.
 
         Args:
-            at_least_ns: only those idle for as long or longer, in ns.
+            at_least: only those idle for as long or longer: text such as ``30 days``, or a ``timedelta``;
+                None: all.
+
+        Raises:
+            InvalidConfigError: the text is no duration.
         """
         from msb_cache.queries.last_used import idle
+
+        at_least_ns = 0
+        if at_least is not None:
+            from msb_cache.queries.times import duration_ns  # with dateutil
+
+            at_least_ns = duration_ns(at_least, self._ledger.clock())
 
         with self._session.log() as log:
             if log is None:
@@ -642,7 +675,7 @@ class ImageCache:
     def restore_plan(self, operation: str) -> RestorePlan:
         """Return which commands would bring back what one deletion deleted, and what cannot be had again.
 
-        Args, Raises: as for ``deletion``.
+        Args, Raises: as for ``prune_report``.
         """
         from msb_cache.queries.events import deletion_in_log
         from msb_cache.queries.restore_plan import restore_plan
@@ -650,7 +683,22 @@ class ImageCache:
         with self._session.log() as log:
             report = deletion_in_log(log, operation)
             assert log is not None  # noqa: S101
-            return restore_plan(*log, report, kept_by_msb=self.kept_by_msb)
+            return restore_plan(*log, report, kept_by_msb=self.kept_by_msb, home=self._session.home_named)
+
+    def idle(self, *, at_least_ns: int = 0) -> builtins.list[IdleImage]:
+        """Return what ``last_used`` does; its older name."""
+        _older("idle", "last_used")
+        return self.last_used(at_least=_of_ns(at_least_ns))
+
+    def deletions(self, *, limit: int | None = None) -> builtins.list[DeletionSummary]:
+        """Return what ``prunes`` does; its older name."""
+        _older("deletions", "prunes")
+        return self.prunes(limit=limit)
+
+    def deletion(self, operation: str) -> DeletionReport:
+        """Return what ``prune_report`` does; its older name."""
+        _older("deletion", "prune_report")
+        return self.prune_report(operation)
 
     def verify(self, against: str | None = None, *, data: DataRequest | None = None) -> Verification:
         """Check the hash chain, and all that is made of the log: schema, projections, their copies, the disk.
@@ -855,6 +903,7 @@ class ImageCache:
 
     # -- writing ---------------------------------------------------------------------------------
 
+    @_saying
     def load(
         self,
         source: str | os.PathLike[str] | BinaryIO,
@@ -862,9 +911,12 @@ class ImageCache:
         tag: str | Sequence[str] | None = None,
         digest: str | None = None,
         platform: str | None = None,
-        max_age_ns: int = MAX_AGE_NS,
+        max_age: str | timedelta | None = None,
+        max_age_ns: int | None = None,
         make_room: bool = False,
         note: Note | None = None,
+        reason: str | None = None,
+        context: Mapping[str, str] | None = None,
     ) -> builtins.list[ImageHandle]:
         """Add the images of a docker-save or OCI archive: all of them, or none.
 
@@ -874,10 +926,13 @@ class ImageCache:
             digest: add only the image with this manifest, under ``tag`` and nothing else, or, without one,
                 under its own names; None: all images. Not in a home that msb keeps.
             platform: such as ``linux/arm64``, to choose from an index; None: the host's linux platform.
-            max_age_ns: a layer that is here already is read, and compared with the digest that the log has of
-                it, if that was last done longer ago than so many nanoseconds. One that differs is made anew.
+            max_age: a layer that is here already is read, and compared with the digest that the log has of
+                it, if that was last done longer ago than this: text such as ``12h``, or a ``timedelta``;
+                None: 30 days. One that differs is made anew.
+            max_age_ns: the same in ns; an older name.
             make_room: first delete by the policy (see ``policy``) what the images need room for.
             note: gets sentences about what is unusual.
+            reason, context: as the class says.
 
         Returns:
             A handle for each reference: those of ``tag``, then the others in the archive's order.
@@ -900,12 +955,13 @@ class ImageCache:
             tags=tags,
             digest=digest,
             platform=platform,
-            max_age_ns=max_age_ns,
+            max_age_ns=_age_ns(max_age, max_age_ns, self._ledger.clock),
             note=note,
             room=self._room(note) if make_room else None,
         )
         return [self._handle(row) for row in rows]
 
+    @_saying
     def pull(
         self,
         reference: str,
@@ -917,10 +973,13 @@ class ImageCache:
         credential: Credential | None = None,
         options: RegistryOptions | None = None,
         jobs: int = 3,
-        max_age_ns: int = MAX_AGE_NS,
+        max_age: str | timedelta | None = None,
+        max_age_ns: int | None = None,
         make_room: bool = False,
         progress: Progress | None = None,
         note: Note | None = None,
+        reason: str | None = None,
+        context: Mapping[str, str] | None = None,
     ) -> PulledImage:
         """Pull an image from its registry; a failure is recorded as well.
 
@@ -935,10 +994,11 @@ class ImageCache:
             credential: the login; None: what Docker's configuration and credential helpers say.
             options: how to reach the registry.
             jobs: how many layers to fetch at the same time.
-            max_age_ns: as for ``load``.
+            max_age, max_age_ns: as for ``load``.
             make_room: first delete by the policy (see ``policy``) what the image needs room for.
             progress: gets typed progress events, from the threads that fetch.
             note: gets sentences about what is unusual.
+            reason, context: as the class says.
 
         Returns:
             The image's handle, with the event that was recorded.
@@ -966,7 +1026,7 @@ class ImageCache:
             credential=credential,
             options=options or RegistryOptions(),
             jobs=jobs,
-            max_age_ns=max_age_ns,
+            max_age_ns=_age_ns(max_age, max_age_ns, self._ledger.clock),
             progress=progress,
             note=note,
             room=self._room(note) if make_room else None,
@@ -1011,12 +1071,21 @@ class ImageCache:
             chosen = [] if connection is None else choose(connection, rows)
         save(self._layout, chosen, target, format=format)
 
-    def use(self, reference: str, *, holder: str | None = None) -> ImageHandle:
+    @_saying
+    def use(
+        self,
+        reference: str,
+        *,
+        holder: str | None = None,
+        reason: str | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> ImageHandle:
         """Record that an image was used, now; it is not held by that.
 
         Args:
             reference: the image.
             holder: the sandbox or snapshot that used it, such as ``sandbox:dev``.
+            reason, context: as the class says.
 
         Raises:
             ImageNotFoundError, InvalidReferenceError: as for ``get``.
@@ -1025,7 +1094,16 @@ class ImageCache:
 
         return self._handle(use(self._session, reference, holder))
 
-    def hold(self, reference: str, holder: str, *, until: Moment | None = None) -> HeldImage:
+    @_saying
+    def hold(
+        self,
+        reference: str,
+        holder: str,
+        *,
+        until: Moment | None = None,
+        reason: str | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> HeldImage:
         """Keep the manifest a reference points at now until the holder releases it. Idempotent.
 
         In a home that msb keeps, msb's own prune and remove do not know the hold: the result is not
@@ -1036,6 +1114,7 @@ class ImageCache:
             holder: ``sandbox:<name>`` or ``snapshot:<name or path>``.
             until: when the hold ends by itself: text such as ``friday`` or ``2 weeks``, or an aware
                 ``datetime``; None: it does not. It replaces an end that was given before.
+            reason, context: as the class says.
 
         Raises:
             ImageNotFoundError, InvalidReferenceError: as for ``get``.
@@ -1047,8 +1126,18 @@ class ImageCache:
         row, until_ns, enforced = hold(self._session, reference, holder, until)
         return held_image(row, self._origin, holder, until_ns=until_ns, enforced=enforced)
 
-    def release(self, holder: str) -> builtins.list[str]:
+    @_saying
+    def release(
+        self,
+        holder: str,
+        *,
+        reason: str | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> builtins.list[str]:
         """End every hold of a holder.
+
+        Args:
+            reason, context: as the class says.
 
         Returns:
             The digests of the manifests it held; none is no error.
@@ -1057,7 +1146,15 @@ class ImageCache:
 
         return release(self._session, holder)
 
-    def pin(self, reference: str, *, until: Moment | None = None, reason: str | None = None) -> Pin:
+    @_saying
+    def pin(
+        self,
+        reference: str,
+        *,
+        until: Moment | None = None,
+        reason: str | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> Pin:
         """Keep an image from every prune, and from ``remove`` without force, until ``unpin`` or ``until``.
 
         A reference is kept wherever it points, and need not be in the cache yet; a digest keeps that manifest
@@ -1069,7 +1166,7 @@ class ImageCache:
         Args:
             reference: a reference; or a manifest's digest, or at least four digits of its beginning.
             until: as for ``hold``.
-            reason: why, for the log.
+            reason, context: as the class says.
 
         Raises:
             ImageNotFoundError: no manifest's digest begins so.
@@ -1078,10 +1175,20 @@ class ImageCache:
         """
         from msb_cache.commands.pins import pin
 
-        return pin(self._session, reference, until, reason)
+        return pin(self._session, reference, until)
 
-    def unpin(self, reference: str) -> Pin:
+    @_saying
+    def unpin(
+        self,
+        reference: str,
+        *,
+        reason: str | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> Pin:
         """End a pin; returns it as it was.
+
+        Args:
+            reason, context: as the class says.
 
         Raises:
             ImageNotFoundError: there is none of this reference or digest.
@@ -1091,6 +1198,7 @@ class ImageCache:
 
         return unpin(self._session, reference)
 
+    @_saying
     def remove(
         self,
         references: str | Sequence[str],
@@ -1098,6 +1206,8 @@ class ImageCache:
         force: bool = False,
         dry_run: bool = False,
         refused: Callable[[MicrosandboxError], None] | None = None,
+        reason: str | None = None,
+        context: Mapping[str, str] | None = None,
     ) -> ImagePruneReport:
         """Remove images as one operation: references, and the manifests and layers that nothing else needs.
 
@@ -1111,6 +1221,7 @@ class ImageCache:
             dry_run: only report what would go; appends nothing.
             refused: told of each image that is not removed and why, and the others go; None: the first is
                 raised, before anything is deleted as far as that is known then.
+            reason, context: as the class says.
 
         Raises:
             ImageNotFoundError, InvalidReferenceError: as for ``get``.
@@ -1138,6 +1249,7 @@ class ImageCache:
         wanted = [references] if isinstance(references, str) else [*references]
         return preview_remove(self._session, wanted, force=force, refused=refused)
 
+    @_saying
     def prune(
         self,
         policy: PrunePolicy | CachePolicy | None = None,
@@ -1147,6 +1259,8 @@ class ImageCache:
         orphans_only: bool = False,
         confirm: Confirm | None = None,
         report: Report | None = None,
+        reason: str | None = None,
+        context: Mapping[str, str] | None = None,
     ) -> ImagePruneReport:
         """Remove what nothing uses: references, then manifests, then layers; or what a policy says.
 
@@ -1159,6 +1273,7 @@ class ImageCache:
             orphans_only: delete those, and no image.
             confirm: asked with a preview before anything is decided; if it says no, nothing happens.
             report: told how far it is.
+            reason, context: as the class says.
 
         Raises:
             BoundNotKeptError: all that may go does not free enough, or more would go than may; nothing was
@@ -1198,6 +1313,7 @@ class ImageCache:
 
         return Prune(self._session, policy or PrunePolicy(), orphans=orphans, orphans_only=orphans_only)
 
+    @_saying
     def restore(
         self,
         operation: str,
@@ -1207,10 +1323,13 @@ class ImageCache:
         guesses: bool = False,
         options: RegistryOptions | None = None,
         jobs: int = 3,
-        max_age_ns: int = MAX_AGE_NS,
+        max_age: str | timedelta | None = None,
+        max_age_ns: int | None = None,
         progress: Progress | None = None,
         report: Callable[[RestoredImage], None] | None = None,
         note: Note | None = None,
+        reason: str | None = None,
+        context: Mapping[str, str] | None = None,
     ) -> RestoreResult:
         """Bring back what one deletion deleted, as one operation that the log knows to undo it.
 
@@ -1227,9 +1346,10 @@ class ImageCache:
                 ``references`` name are pulled anyway.
             options: how to reach registries.
             jobs: how many layers to fetch at the same time.
-            max_age_ns, progress: as for ``pull``.
+            max_age, max_age_ns, progress: as for ``pull``.
             report: told what became of each image.
             note: gets sentences about what is unusual.
+            reason, context: as the class says.
 
         Returns:
             What became of each image. One that fails says why, and the others go on.
@@ -1243,17 +1363,27 @@ class ImageCache:
         from msb_cache.oci.registry.options import RegistryOptions
 
         wanted = [references] if isinstance(references, str) else [*references]
-        fetching = Fetching(options or RegistryOptions(), jobs, max_age_ns, progress, note)
+        age_ns = _age_ns(max_age, max_age_ns, self._ledger.clock)
+        fetching = Fetching(options or RegistryOptions(), jobs, age_ns, progress, note)
         return restore(
             *(self._session, operation, wanted, fetching), dry_run=dry_run, guesses=guesses, report=report
         )
 
-    def gc(self, policy: CachePolicy | None = None, *, report: Report | None = None) -> GcRun:
+    @_saying
+    def gc(
+        self,
+        policy: CachePolicy | None = None,
+        *,
+        report: Report | None = None,
+        reason: str | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> GcRun:
         """Delete what the policy file says, once: as ``prune`` by it, and what it did in full.
 
         Args:
             policy: None: that of ``policy()``.
             report: told how far it is.
+            reason, context: as the class says.
 
         Raises:
             InvalidConfigError: there is no policy, or it has a mistake.
@@ -1310,8 +1440,14 @@ class ImageCache:
             started=started,
         )
 
+    @_saying
     def hand_over(
-        self, references: str | Sequence[str] = (), *, dry_run: bool = False
+        self,
+        references: str | Sequence[str] = (),
+        *,
+        dry_run: bool = False,
+        reason: str | None = None,
+        context: Mapping[str, str] | None = None,
     ) -> builtins.list[HandedOver]:
         """Make images known to msb that are in this home and not in msb's index, as they are.
 
@@ -1322,6 +1458,7 @@ class ImageCache:
         Args:
             references: which images; none: all that msb does not know.
             dry_run: only check and say what would be handed over; nothing is changed or recorded.
+            reason, context: as the class says.
 
         Returns:
             What became of each image, oldest first. Each that fails says why, and the others go on.
@@ -1338,6 +1475,7 @@ class ImageCache:
         wanted = [references] if isinstance(references, str) else [*references]
         return hand_over(self._session, wanted, checking(self._ledger), dry_run=dry_run)
 
+    @_saying
     def repair(
         self,
         *,
@@ -1346,6 +1484,8 @@ class ImageCache:
         jobs: int = 3,
         progress: Progress | None = None,
         note: Note | None = None,
+        reason: str | None = None,
+        context: Mapping[str, str] | None = None,
     ) -> RepairReport:
         """Mend what ``doctor`` finds and can be mended, and look again.
 
@@ -1361,6 +1501,7 @@ class ImageCache:
             jobs: how many layers are fetched at the same time.
             progress: gets typed progress events, from the threads that fetch.
             note: gets a sentence when another process has to be waited for.
+            reason, context: as the class says.
 
         Returns:
             What was mended, and what is wrong now with why that was not.
@@ -1410,8 +1551,14 @@ class ImageCache:
         self._session.observe()
         return backup(self._ledger, Path(target))
 
+    @_saying
     def restore_backup(
-        self, source: str | os.PathLike[str], *, discard_events: int | None = None
+        self,
+        source: str | os.PathLike[str],
+        *,
+        discard_events: int | None = None,
+        reason: str | None = None,
+        context: Mapping[str, str] | None = None,
     ) -> RestoreReport:
         """Put the log back to a backup, or to an export; what was there is set aside in the home.
 
@@ -1420,6 +1567,7 @@ class ImageCache:
         Args:
             source: what ``backup`` or ``export`` wrote.
             discard_events: how many events of the present log the backup does not have; None: none.
+            reason, context: as the class says.
 
         Returns:
             What was put back, how many events that lost, and where what was there is now.
@@ -1436,8 +1584,17 @@ class ImageCache:
 
         return restore_backup(self._session, Path(source), discard_events)
 
-    def confirm_restore(self) -> bool:
+    @_saying
+    def confirm_restore(
+        self,
+        *,
+        reason: str | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> bool:
         """Record that a person has looked at what a restore left, so orphans may go again.
+
+        Args:
+            reason, context: as the class says.
 
         Returns:
             Whether there was one to confirm.
@@ -1446,10 +1603,19 @@ class ImageCache:
 
         return confirm_restore(self._session)
 
-    def acknowledge_log(self) -> Mismatch | None:
+    @_saying
+    def acknowledge_log(
+        self,
+        *,
+        reason: str | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> Mismatch | None:
         """Record that a person knows that the log does not go on from the note of it outside the home.
 
         The note is of the log as it is from then on.
+
+        Args:
+            reason, context: as the class says.
 
         Returns:
             How it does not go on; None if it does, and nothing was recorded.
@@ -1477,3 +1643,28 @@ class ImageCache:
             self._ledger, path, lambda found: say(f"the log does not verify: {found.problem}")
         ) as log:
             yield log
+
+
+def _older(name: str, now: str) -> None:
+    """Warn the caller of a method that what it asked for has another name now."""
+    warnings.warn(f"{name} is called {now}", DeprecationWarning, stacklevel=3)
+
+
+def _of_ns(ns: int) -> timedelta:
+    from datetime import timedelta
+
+    return timedelta(microseconds=-(-ns // 1000))  # so long at least
+
+
+def _age_ns(max_age: str | timedelta | None, max_age_ns: int | None, clock: Clock) -> int:
+    """Return how old a digest may be, in ns, given by one of both arguments, or by none."""
+    if max_age_ns is not None:
+        if max_age is not None:
+            raise InvalidConfigError("max_age and max_age_ns are the same; give one")
+        warnings.warn("max_age_ns is called max_age", DeprecationWarning, stacklevel=4)
+        return max_age_ns
+    if max_age is None:
+        return MAX_AGE_NS
+    from msb_cache.queries.times import duration_ns
+
+    return duration_ns(max_age, clock())

@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import astuple
 
 from msb_cache.errors import InvalidConfigError
+from msb_cache.shapes import Result, fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +56,7 @@ class ImageArchiveFormat(StrEnum):
     OCI = "oci"
 
 
-class ImageHandle(Struct, frozen=True, eq=False, gc=False):
+class ImageHandle(Result, Struct, frozen=True, eq=False, gc=False):
     """One cached image: a reference and what is known about the manifest it points at.
 
     Handles do not change when the cache does, and equality compares what they
@@ -67,13 +68,18 @@ class ImageHandle(Struct, frozen=True, eq=False, gc=False):
     size_bytes: int | None
     """The layers' compressed sizes together, in a home that msb keeps as msb has it; None: not known."""
     manifest_digest: str | None
+    """Never None in what a cache returns."""
     architecture: str | None
+    """As its config says, such as ``amd64``; None: neither that nor msb's database does."""
     os: str | None
+    """Such as ``linux``; None as for ``architecture``."""
     layer_count: int
     created_at_ns: int | None
-    """When the reference was first pulled since it was last absent, in ns since the epoch, UTC."""
+    """When the reference was first pulled since it was last absent, in ns since the epoch, UTC; None: it is
+    msb's, and its database does not say it."""
     last_used_at_ns: int | None
-    """When the image was last pulled or used, in ns since the epoch, UTC."""
+    """When the image was last pulled or used, in ns since the epoch, UTC; never None in what a cache
+    returns."""
     in_use_by: tuple[str, ...] = ()
     """The sandboxes of msb's that run from it now, such as ``sandbox:dev``."""
     in_use_since_ns: int | None = None
@@ -155,6 +161,12 @@ class ImageHandle(Struct, frozen=True, eq=False, gc=False):
 
         return await to_thread(work)
 
+    def _shape(self) -> dict[str, Any]:
+        # The first columns of a table are those by which people know an image.
+        return {"reference": self.reference, "digest": self.manifest_digest} | fields(
+            self, without=("origin",)
+        )
+
 
 _SAID = ImageHandle.__struct_fields__.index("origin")
 
@@ -182,8 +194,11 @@ class HeldImage(ImageHandle, frozen=True, eq=False, gc=False, kw_only=True):
         return _datetime(self.until_ns)
 
 
-class ImageConfigDetail(Struct, frozen=True):
-    """The parts of an image's OCI config that say how to run it."""
+class ImageConfigDetail(Result, Struct, frozen=True):
+    """The parts of an image's OCI config that say how to run it.
+
+    ``cmd``, ``entrypoint``, ``working_dir``, ``user`` and ``stop_signal`` are None where it does not say so.
+    """
 
     digest: str
     """The config's own digest; empty where msb's database does not have it."""
@@ -198,7 +213,7 @@ class ImageConfigDetail(Struct, frozen=True):
     stop_signal: str | None = None
 
 
-class ImageLayerDetail(Struct, frozen=True):
+class ImageLayerDetail(Result, Struct, frozen=True):
     """One layer of an image."""
 
     diff_id: str
@@ -206,18 +221,21 @@ class ImageLayerDetail(Struct, frozen=True):
     blob_digest: str
     """The digest of the layer as the registry or archive carries it."""
     media_type: str | None
+    """None, as for both sizes: it is msb's image, and its database does not say it."""
     compressed_size_bytes: int | None
+    """The size of the blob; None as above."""
     erofs_size_bytes: int | None
-    """The size of the layer's EROFS image in the cache."""
+    """The size of the layer's EROFS image in the cache; None as above."""
     position: int
     """0 is the bottom layer."""
     erofs_digest: str | None = None
     """The fs-verity digest of the layer's EROFS image; None: the log has none yet."""
     erofs_digest_how: str | None = None
-    """``made``: that of what msb-cache wrote; ``seen``: of what was there when it was first read."""
+    """``made``: that of what msb-cache wrote; ``seen``: of what was there when it was first read; None as
+    for that."""
 
 
-class ImageFlatDetail(Struct, frozen=True):
+class ImageFlatDetail(Result, Struct, frozen=True):
     """An image's flat root: one ext4 file, which msb makes where it is asked to (``--materialize flat``)."""
 
     artifact_digest: str
@@ -227,7 +245,7 @@ class ImageFlatDetail(Struct, frozen=True):
     """What it takes of the disk; None when it is missing."""
 
 
-class ImageDetail(Struct, frozen=True):
+class ImageDetail(Result, Struct, frozen=True):
     """Everything known about one cached image."""
 
     handle: ImageHandle
@@ -238,8 +256,12 @@ class ImageDetail(Struct, frozen=True):
     flat: ImageFlatDetail | None = None
     """None when the image has no flat root now, or it is one of the past, of which the log does not know."""
 
+    def _shape(self) -> dict[str, Any]:
+        found = fields(self)
+        return {**found.pop("handle")._shape(), **found}
 
-class ImagePruneReport(Struct, frozen=True):
+
+class ImagePruneReport(Result, Struct, frozen=True):
     """What a prune removed; the first three count index records, the next two files."""
 
     image_refs_removed: int

@@ -7,8 +7,8 @@ process left. What the use cases do then stands in modules of their own.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -62,6 +62,11 @@ class Session:
         self.is_default = is_default
         self._noted = Said()
         self._unknown = Said()
+
+    @property
+    def home_named(self) -> str | None:
+        """The home's absolute path, where a command has to name it; None: it is the environment's."""
+        return None if self.is_default else self.layout.home
 
     @property
     def is_open(self) -> bool:
@@ -128,6 +133,10 @@ class Session:
         elif self._noted.is_new(sentence):
             self.note(sentence)
         return sentence is None
+
+    def saying(self, reason: str | None, context: Mapping[str, str] | None) -> AbstractContextManager[None]:
+        """Record a reason and a context with what one call does; see ``Ledger.saying``."""
+        return self.ledger.saying(reason, context)
 
     def begin_writing(self) -> None:
         """Refuse a home that cannot be written to; finish or undo what a killed process left."""

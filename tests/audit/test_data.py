@@ -9,6 +9,7 @@ import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -327,7 +328,7 @@ def test_a_file_that_is_made_anew_meanwhile(
 
     def load() -> None:
         with ImageCache(cache.home) as other:
-            other.load(tmp_path / "a.tar", max_age_ns=0)
+            other.load(tmp_path / "a.tar", max_age=timedelta(0))
 
     at("verify.measured", load)
     found = cache.verify(data=ALL)

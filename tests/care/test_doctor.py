@@ -239,7 +239,7 @@ def test_a_deletion_that_was_cut_short(cache: ImageCache, layout: Layout) -> Non
 def test_a_restore_that_was_cut_short(cache: ImageCache, layout: Layout) -> None:
     """Its lock may be gone, where the disk was too full to say how it ended."""
     cache.remove(TOOL_REFERENCE)
-    (deletion,) = cache.deletions()
+    (deletion,) = cache.prunes()
     restore = uuid7()
     with cache._session.ledger.write(restore) as transaction:
         transaction.append([NewEvent(ev.RestoreStarted(undoes=deletion.operation), restore)])

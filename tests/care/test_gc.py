@@ -79,7 +79,7 @@ class TestOnce:
             assert run.report.image_refs_removed == 2
             assert sum(each.freed_bytes for each in run.images) > 0
             assert run.policy["rules"][0]["name"] == "ci"
-            (row,) = cache.deletions()
+            (row,) = cache.prunes()
             assert run.report.operation == row.operation
             assert cache.gc().outcome == "nothing"
         assert references(home) == ["app:1", "ci:3"]
@@ -136,12 +136,12 @@ class TestOnce:
             with pytest.raises(DeletionCut) as cut:
                 cache.gc()
             failpoints.observer = None
-            outcomes = cache.deletion(cut.value.operation).artifacts
+            outcomes = cache.prune_report(cut.value.operation).artifacts
             assert [each.outcome for each in outcomes if each.kind != "manifest"].count("deleted") == 3
             assert not any(each.recovered for each in outcomes)
         with ImageCache(home) as cache:
             assert cache.gc().outcome == "nothing"  # what began is over, and no image is left
-            assert cache.deletion(cut.value.operation).counters.outcome == "completed"
+            assert cache.prune_report(cut.value.operation).counters.outcome == "completed"
         check_whole(home)
 
 
@@ -278,7 +278,7 @@ class TestStaying:
             assert cut
             (run,) = stay.runs
             assert (run.outcome, len(run.images)) == ("stopped", 4)
-            assert run.report.operation == cache.deletions()[0].operation
+            assert run.report.operation == cache.prunes()[0].operation
         failpoints.observer = None
         assert references(home) == []
         with ImageCache(home) as cache:

@@ -92,7 +92,7 @@ def test_where_there_is_room_nothing_goes(home: Path) -> None:
     with opened(home) as cache:
         assert load(cache, built("new", 300 * KIB)) == []
         assert names(cache) == ["new:1", "old0:1", "old1:1", "old2:1", "old3:1"]
-        assert cache.deletions() == []
+        assert cache.prunes() == []
 
 
 def test_no_more_goes_than_what_comes_needs(home: Path) -> None:
@@ -101,10 +101,10 @@ def test_no_more_goes_than_what_comes_needs(home: Path) -> None:
         (said,) = load(cache, built("new", 300 * KIB))
         assert names(cache) == ["new:1", "old2:1", "old3:1"]
         assert said.startswith("makes room: 2 images, ")
-        (done,) = cache.deletions()
+        (done,) = cache.prunes()
         assert done.counters.kind == "prune"
         assert done.policy["room_for"] == ["new:1"]
-        report = cache.deletion(done.operation)
+        report = cache.prune_report(done.operation)
         assert {each.policy_rule for each in report.going} == {"size"}
 
 
@@ -131,7 +131,7 @@ def test_too_little_may_go(home: Path) -> None:
         ):
             load(cache, built("new", 300 * KIB))
         assert names(cache) == before
-        assert cache.deletions() == []
+        assert cache.prunes() == []
         assert os.listdir(home / "cache/tmp") == []
 
 
@@ -232,7 +232,7 @@ def test_two_make_room_at_once(home: Path) -> None:
         assert len(came) + len(wrong) == 2
         assert came
         assert cache.verify().disk == []
-        assert all(each.counters.finished_at is not None for each in cache.deletions())
+        assert all(each.counters.finished_at is not None for each in cache.prunes())
     assert os.listdir(home / "cache/tmp") == []
 
 
@@ -253,7 +253,7 @@ def test_a_pull_anew_counts_what_it_replaces(home: Path) -> None:
         at_most(home, 200 * KIB)
         cache.pull(reference, options=FAST, make_room=True, force=True)
         assert len(names(cache)) == 5
-        assert cache.deletions() == []
+        assert cache.prunes() == []
 
 
 def test_nothing_is_fetched_by_the_policy_never(home: Path) -> None:
@@ -281,7 +281,7 @@ def test_the_log_names_some_of_very_many_references(home: Path) -> None:
     with opened(home) as cache:
         asked = RoomMaker(cache._session, cache.policy(), None)  # type: ignore[arg-type]
         asked(Arriving(names=tuple(tags), coming=Coming(), sizes=Sizes((Blob(300 * KIB, False),), images=1)))
-        (done,) = cache.deletions()
+        (done,) = cache.prunes()
         assert done.policy["room_for"] == tags[:100]
         assert done.policy["room_for_more"] == 19_900
 

@@ -1,4 +1,4 @@
-"""The images that a deletion considers, as a table and as fields."""
+"""The images that a deletion considers, as a table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from msb_cache import ImageVerdict
-from msb_cache.cli.considered import considered_fields, print_considered, shown_repository
+from msb_cache.cli.considered import print_considered
 from tests.logs import PYTHON, digest
 
 DAY = 86_400 * 10**9
@@ -79,48 +79,3 @@ def test_on_a_narrow_terminal_nothing_is_cut(
     terminal(200)
     print_considered(IMAGES, POLICY)
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(IMAGES)
-
-
-def test_fields() -> None:
-    first, second, _, last = considered_fields(IMAGES, POLICY)
-    assert first == {
-        "reference": "python:3.12",
-        "digest": digest(1),
-        "deletes": False,
-        "rule": "held",
-        "policy_rule": None,
-        "because": "held by sandbox:dev",
-        "by": ["sandbox:dev"],
-        "idle_ns": None,
-        "age_ns": 30 * DAY,
-        "rank": None,
-        "until": None,
-        "size_bytes": 5000,
-        "freed_bytes": 0,
-    }
-    assert (second["reference"], second["deletes"]) == ("docker.io/library/python:3.12", True)
-    assert (last["reference"], last["because"]) == (
-        None,
-        "idle 20 days, over 14d",
-    )
-
-
-def test_of_many_holders_some_are_named() -> None:
-    by = tuple(f"sandbox:{number}" for number in range(100))
-    (found,) = considered_fields([verdict(goes=False, rule="held", by=by)], {})
-    assert found["because"].endswith("sandbox:18, sandbox:19 and 80 more")
-    assert len(found["by"]) == 100
-
-
-@pytest.mark.parametrize(
-    ("reference", "shown"),
-    [
-        (PYTHON, "python"),
-        ("ghcr.io/acme/app:1", "ghcr.io/acme/app"),
-        ("localhost:5000/app:1", "localhost:5000/app"),
-        (f"docker.io/library/app@{digest(1)}", "app"),
-        (None, None),
-    ],
-)
-def test_a_repository_as_people_see_it(reference: str | None, shown: str | None) -> None:
-    assert shown_repository(reference) == shown

@@ -10,8 +10,8 @@ import pytest
 from msb_cache.cli.deletions import deletion_fields, failures, print_deletion
 from msb_cache.eventstore import events as ev
 from msb_cache.models import ImagePruneReport
-from msb_cache.projections.deletions import ArtifactReport, DeletionReport, DeletionSummary
 from msb_cache.projections.rows import DeletionRow, UndoingRow
+from msb_cache.queries.deletions import ArtifactReport, DeletionReport, DeletionSummary
 from tests.logs import ACTOR, PYTHON, digest
 
 OPERATION = "01a208de-7af1-7b41-9b6b-151e9b4ceb8a"

@@ -209,7 +209,7 @@ class TestStaying:
             assert each["because"].endswith(", over 0s")
             assert len(each["digest"]) == len("sha256:") + 12
         with ImageCache(home) as cache:
-            (row,) = cache.deletions()
+            (row,) = cache.prunes()
         assert (run["event"], run["operation"], run["images"]) == ("gc.run", row.operation, 2)
         assert run["outcome"] == "completed"
         assert run["bytes"] == row.counters.bytes_reclaimed
@@ -313,11 +313,11 @@ def test_it_is_cut_by_sigterm_between_two_files(home: Path, tmp_path: Path) -> N
     assert (run["outcome"], run["level"]) == ("stopped", "warning")
     assert logged[-1]["event"] == "gc.stopped"
     with ImageCache(home) as cache:
-        outcomes = [each.outcome for each in cache.deletion(run["operation"]).artifacts]
+        outcomes = [each.outcome for each in cache.prune_report(run["operation"]).artifacts]
         assert outcomes.count("deleted") >= 1
         assert None in outcomes
         cache.release("sandbox:none")
-        assert cache.deletion(run["operation"]).counters.outcome == "completed"
+        assert cache.prune_report(run["operation"]).counters.outcome == "completed"
 
 
 UNITS = Path(__file__).parents[2] / "examples" / "systemd"

@@ -6,6 +6,7 @@ import io
 import os
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -104,13 +105,13 @@ class TestLastUsed:
         with ImageCache(aged) as cache:
             cache.use("app:latest")
             measured = clock.since_start()
-            before = cache.idle(at_least_ns=30 * DAY)
+            before = cache.last_used(at_least=timedelta(days=30))
         if measured is None:
             pytest.skip("this system does not say how long it has been running")
         ahead = time.time_ns() + 400 * DAY
         with ImageCache(aged, clock=lambda: ahead, note=notes.append) as cache:
             cache._ledger._uptime = lambda: measured
-            found = cache.idle(at_least_ns=30 * DAY)
+            found = cache.last_used(at_least=timedelta(days=30))
         assert [image.reference for image in found] == [image.reference for image in before]
         assert len(found) == 1
         monkeypatch.setattr(clock, "since_start", lambda: (measured[0], measured[1] - 400 * DAY))

@@ -235,7 +235,7 @@ class TestRestorePlan:
             with Ledger(Layout(own_home)).write("operation") as transaction:
                 transaction.append([NewEvent(pulled, "example.org/team/tool:2")])
             cache.prune()
-            plan = cache.restore_plan(cache.deletions()[0].operation)
+            plan = cache.restore_plan(cache.prunes()[0].operation)
         (found,) = plan.images
         assert found.certainty == "guess"
         assert found.arguments == ("pull", "--digest", TOOL.digest, "example.org/team/tool:2")

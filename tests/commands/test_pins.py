@@ -301,4 +301,4 @@ def test_several_at_once(cache: ImageCache) -> None:
     with pytest.raises(ImageInUseError):
         cache.remove(["two:1", "alias:1"])
     assert cache.remove(["*"], force=True).image_refs_removed == 2
-    assert len(cache.deletions()) == 2
+    assert len(cache.prunes()) == 2

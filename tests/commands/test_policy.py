@@ -122,7 +122,7 @@ def test_a_prune_by_a_file_is_recorded_with_the_rules_names(cache: ImageCache) -
     report = cache.prune(asked)
     assert report.image_refs_removed == 2
     assert report.operation is not None
-    deletion = cache.deletion(report.operation)
+    deletion = cache.prune_report(report.operation)
     assert deletion.policy == {
         "rule": "policy",
         "file": "/x.toml",

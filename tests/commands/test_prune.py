@@ -133,7 +133,7 @@ def test_what_a_policy_takes(cache: ImageCache, rules: dict[str, Any], names: st
     assert cache.verify().disk == []
     assert cache.prune(policy).operation is None
     if report.operation is not None:
-        told = cache.deletion(report.operation)
+        told = cache.prune_report(report.operation)
         assert told.policy == {"rule": "policy" if policy.has_rules else "unused", **policy.recorded()}
         assert {each.subject.rpartition("/")[2] for each in told.going} == (
             {each.rpartition("/")[2] for each in expected} if policy.has_rules else set()
@@ -268,7 +268,7 @@ def test_what_comes_to_be_needed_while_somebody_is_asked_stays(
     assert (report.image_refs_removed, report.skipped_in_use) == (1, 1)
     assert left(cache) == sorted([*{*NAMES} - {"repo:2"}, "late:1"])
     assert cache.verify().disk == []
-    told = cache.deletion(report.operation or "")
+    told = cache.prune_report(report.operation or "")
     assert [each.subject for each in told.going] == ["docker.io/library/repo:2"]
 
 
@@ -332,7 +332,7 @@ def test_orphans_only(cache: ImageCache) -> None:
     assert dry == replace(report, operation=None)
     assert left(cache) == NAMES
     assert not stray.exists()
-    assert cache.deletion(report.operation or "").policy == {"rule": "orphans"}
+    assert cache.prune_report(report.operation or "").policy == {"rule": "orphans"}
     assert cache.prune(orphans_only=True).operation is None
 
 
@@ -343,7 +343,7 @@ def on_disk_of(path: Path) -> int:
 def test_it_is_told_how_far_it_is(cache: ImageCache) -> None:
     steps: list[Progress] = []
     report = cache.prune(PrunePolicy(unused_for="14d"), report=steps.append)
-    told = cache.deletion(report.operation or "")
+    told = cache.prune_report(report.operation or "")
     files = [each for each in told.artifacts if each.kind != "manifest"]
     assert [step.done for step in steps] == [*range(len(files) + 1)]
     assert {step.total for step in steps} == {len(files)}

@@ -68,7 +68,7 @@ def test_prune_keeps_what_is_held_and_says_why(cache: ImageCache) -> None:
     assert shown.bytes == report.bytes_reclaimed
     assert [handle.reference for handle in cache.list()] == ["two:1"]
     assert report.operation is not None
-    found = cache.deletion(report.operation[:13])
+    found = cache.prune_report(report.operation[:13])
     assert found.actor.user == "alice"
     assert found.policy == {"rule": "unused"}
     assert [(kept.subject, kept.rule, kept.holders) for kept in found.kept] == [

@@ -176,9 +176,9 @@ def test_only_what_was_asked_for(cache: ImageCache, archive: Path, remote: str) 
         "mine:7": "restored",
     }
     assert told(restored(cache, operation, [REMOTE.digest[7:19]])) == {remote: "restored"}
-    (undone,) = {row.outcome for row in cache.deletion(operation).restores}
+    (undone,) = {row.outcome for row in cache.prune_report(operation).restores}
     assert undone == "completed"
-    assert [row.restored for row in cache.deletion(operation).restores] == [1, 2, 1]
+    assert [row.restored for row in cache.prune_report(operation).restores] == [1, 2, 1]
 
 
 def test_a_taken_name_is_left_where_it_points(
@@ -350,7 +350,7 @@ def test_what_a_person_stops_twice(cache: ImageCache, archive: Path, remote: str
         restored(cache, operation)
     failpoints.observer = None
     assert ends(cache) == []
-    assert [row.finished_at for row in cache.deletion(operation).restores] == [None]
+    assert [row.finished_at for row in cache.prune_report(operation).restores] == [None]
     cache.use(remote)
     (end,) = ends(cache)
     assert (end.outcome, end.restored, end.recovered) == ("interrupted", 1, True)
@@ -382,7 +382,7 @@ def test_killed_at_every_step(tmp_path: Path, archive: Path, remote: str) -> Non
         status = in_a_child(home, action, tmp_path, killing_at(number))
         assert os.WIFSIGNALED(status), steps[number - 1]
         with ImageCache(home) as cache:
-            left = [row.outcome for row in cache.deletion(operation).restores]
+            left = [row.outcome for row in cache.prune_report(operation).restores]
             assert left in ([None], [], ["completed"]), steps[number - 1]  # what reads, ends nothing
             cache.release("sandbox:nobody")  # any writing command
             for end in ends(cache):
@@ -632,11 +632,11 @@ def test_what_msb_deleted_by_itself(theirs: Theirs) -> None:
     cache, reference = theirs.cache, theirs.offer(REMOTE)
     cache.pull(reference)
     theirs.fake("image", "rm", reference)
-    (external,) = cache.deletions()
+    (external,) = cache.prunes()
     assert external.counters.kind == "external"
     result = restored(cache, external.operation[:13])
     assert (result.kind, told(result)) == ("external", {reference: "restored"})
-    assert [row.operation for row in cache.deletion(external.operation).restores] == [result.operation]
+    assert [row.operation for row in cache.prune_report(external.operation).restores] == [result.operation]
 
 
 def test_each_spelling_comes_back(theirs: Theirs) -> None:
@@ -679,7 +679,7 @@ def test_killed_in_a_home_of_msb(theirs: Theirs, archive: Path, tmp_path: Path) 
 
     home = theirs.fake.home
     assert os.WIFSIGNALED(in_a_child(home, lambda child, _: restored(child, operation), tmp_path, observer))
-    assert [row.outcome for row in cache.deletion(operation).restores] == [None]
+    assert [row.outcome for row in cache.prune_report(operation).restores] == [None]
     assert restored(cache, operation).complete
     assert [(end.outcome, end.recovered) for end in ends(cache)] == [
         ("interrupted", True),

@@ -85,7 +85,7 @@ class Session:
         """Run a python block; what it prints."""
         if self._python is None:
             self._python = subprocess.Popen(
-                [sys.executable, "-P", CHILD],
+                [sys.executable, "-P", "-W", "error", CHILD],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

@@ -118,7 +118,7 @@ def check_clean(home: Path) -> None:
         assert found.sound, found
         assert found.data is None or found.data.digested == []  # each had its digest when it was published
         assert found.disk == []
-        for row in cache.deletions():
+        for row in cache.prunes():
             assert row.counters.finished_at is not None
     layout = Layout(home)
     assert layout.interrupted_operations() == []

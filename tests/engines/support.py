@@ -30,7 +30,7 @@ def refusing(code: int, *paths: Path) -> Iterator[None]:
 def left(cache: ImageCache) -> list[tuple[str, str, str]]:
     """What info says is left over, which verify says as well, of the last deletion."""
     found = cache.info().leftovers
-    assert {each.operation for each in found} <= {cache.deletions()[0].operation}
+    assert {each.operation for each in found} <= {cache.prunes()[0].operation}
     seen = {problem.leftover for problem in cache.verify().disk if problem.problem == "leftover"}
     assert seen == set(found)
     return sorted((each.kind, each.subject, each.reason) for each in found)

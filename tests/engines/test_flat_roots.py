@@ -172,7 +172,7 @@ def test_prune(cache: ImageCache, fake: FakeMsb) -> None:
     fake("remove", "dev")
     assert cache.prune().flat_removed == 1
     assert flat_files(cache) == {}
-    assert [each.counters.flat_removed for each in cache.deletions()] == [1, 1]
+    assert [each.counters.flat_removed for each in cache.prunes()] == [1, 1]
     check(cache, fake)
 
 
@@ -363,7 +363,7 @@ def test_killed(fake: FakeMsb, number: int) -> None:
             assert len(flat_files(cache)) == 4  # msb had not been asked yet
         else:
             assert {*flat_files(cache)} == {*of(cache, TWO.digest)}
-            assert cache.deletions()[0].counters.flat_removed == 1
+            assert cache.prunes()[0].counters.flat_removed == 1
             events = cache.events(types=["flat.deleted"])
             assert [event.subject for event in events] == [digest_of(ALONE.digest)]
         check(cache, fake)
@@ -420,7 +420,7 @@ def test_killed_in_a_home_of_ours(own: ImageCache, number: int) -> None:
     os.waitpid(forked(action, Kill("delete.decided", number)), 0)
     own.release("sandbox:none")
     assert {*flat_files(own)} == {*of(own, TWO.digest)}
-    (deletion,) = own.deletions()
+    (deletion,) = own.prunes()
     assert (deletion.counters.flat_removed, deletion.counters.outcome) == (1, "completed")
     assert [outcomes(own, deletion.operation)[each] for each in both] == ["deleted"] * 2
     assert own.verify().sound
@@ -464,7 +464,7 @@ def test_a_log_from_elsewhere_names_them(own: ImageCache, tmp_path: Path) -> Non
     exported.seek(0)
     with ImageCache(tmp_path / "copy") as copy:
         copy.import_log(exported)
-        assert copy.deletions()[0].counters == own.deletions()[0].counters
+        assert copy.prunes()[0].counters == own.prunes()[0].counters
     wrong = exported.getvalue().replace(json.dumps(ALONE.digest).encode(), b'"../../etc"')
     with ImageCache(tmp_path / "other") as copy, pytest.raises(Exception, match="event"):
         copy.import_log(io.BytesIO(wrong))

@@ -73,13 +73,13 @@ def test_what_could_not_be_deleted_goes_with_the_next_deletion(
         assert len(left(own)) == 3  # it is the last deletion that says why
     again(own)
     assert left(own) == []
-    operation = own.deletions()[0].operation
-    outcomes = {(each.kind, each.subject): each for each in own.deletion(operation).artifacts}
+    operation = own.prunes()[0].operation
+    outcomes = {(each.kind, each.subject): each for each in own.prune_report(operation).artifacts}
     for found in (("layer", ONE.layers[0].diff_id), ("metadata", ONE_1), ("vmdk", ONE.digest)):
         assert outcomes[found].outcome == "deleted"
         assert outcomes[found].bytes == sizes[layout.artifact(*found)]
     assert files_of(own) == []
-    assert sum(row.counters.bytes_reclaimed or 0 for row in own.deletions()) == sum(sizes.values())
+    assert sum(row.counters.bytes_reclaimed or 0 for row in own.prunes()) == sum(sizes.values())
     assert own.rebuild() == []
     assert own.prune().operation is None
 

@@ -234,7 +234,7 @@ def check(fake: FakeMsb, before: set[str], there: set[str]) -> None:
         for handle in cache.list():
             cache.save(handle.reference, io.BytesIO())
         assert cache.rebuild() == []
-        assert [row for row in cache.deletions() if row.counters.finished_at is None] == []
+        assert [row for row in cache.prunes() if row.counters.finished_at is None] == []
     assert Layout(fake.home).interrupted_operations() == []
 
 
@@ -350,9 +350,9 @@ def test_where_no_msb_is_installed_it_is_only_read(
         cache.prune()
         steps.observer = None
         assert files_of(work.home) == before
-        (summary,) = cache.deletions()
+        (summary,) = cache.prunes()
         assert summary.counters.outcome == "partial"
-        assert {artifact.reason for artifact in cache.deletion(summary.operation).artifacts} == {
+        assert {artifact.reason for artifact in cache.prune_report(summary.operation).artifacts} == {
             "owned",
             None,
         }

@@ -76,12 +76,12 @@ def test_a_killed_prune_is_reported_whole(tmp_path: Path) -> None:
 
     assert os.WIFSIGNALED(in_a_child(home, prune, tmp_path, observer))
     with ImageCache(home) as cache:
-        (row,) = cache.deletions()
+        (row,) = cache.prunes()
         assert row.counters.finished_at is None
         assert cache.list()[0].reference == "two:1"  # reading neither fails nor recovers
-        assert cache.deletions()[0].counters.finished_at is None
+        assert cache.prunes()[0].counters.finished_at is None
         cache.release("sandbox:nobody")
-        report = cache.deletion(row.operation)
+        report = cache.prune_report(row.operation)
     assert report.counters.outcome == "completed"
     assert report.counters.recovered == 1
     assert {artifact.outcome for artifact in report.artifacts} == {"deleted"}
@@ -109,12 +109,12 @@ def test_a_slow_owner_is_not_recovered(tmp_path: Path) -> None:
     failpoints.observer = None
     with ImageCache(home) as cache:
         cache.use("two:1")  # a writing command: it would recover, if it could
-        assert cache.deletions()[0].counters.finished_at is None
+        assert cache.prunes()[0].counters.finished_at is None
     go_on.set()
     worker.join(30)
     check_clean(home)
     with ImageCache(home) as cache:
-        assert cache.deletions()[0].counters.recovered == 0
+        assert cache.prunes()[0].counters.recovered == 0
 
 
 def test_a_layer_that_a_running_load_reuses_is_busy(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_msb_takes_the_home_over_in_the_middle_of_a_prune(tmp_path: Path) -> Non
     with ImageCache(home, sync=False) as cache:
         cache.prune()
         assert files_below(home / "cache") == before
-        assert cache.deletions()[0].counters.outcome == "partial"
+        assert cache.prunes()[0].counters.outcome == "partial"
         reasons = {event.data.reason for event in cache.events(types=["artifact.kept"])}  # type: ignore[attr-defined]
         assert reasons == {"owned"}
 

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -108,7 +109,7 @@ def test_what_was_looked_at_lately_is_not_read(
     looks: int,
 ) -> None:
     age(cache, days * 24 * 3600)
-    more = {} if max_age is None else {"max_age_ns": max_age * 10**9}
+    more = {} if max_age is None else {"max_age": timedelta(seconds=max_age)}
     cache.load(archives["one"], **more)
     assert len(read) == looks, read
     read.clear()
@@ -197,7 +198,7 @@ class TestPull:
             flip(Layout(cache.home).layer(BASE.diff_id))
             cache.pull(reference, policy="never")
             with pytest.raises(CorruptArtifactError, match="are not what they were, and the policy `never`"):
-                cache.pull(reference, policy="never", max_age_ns=0)
+                cache.pull(reference, policy="never", max_age=timedelta(0))
 
     def test_a_cached_pull_remembers_that_it_looked(
         self, tmp_path: Path, server: RegistryServer, read: list[str]
@@ -292,7 +293,7 @@ class TestInAHomeOfMsb:
         with ImageCache(fake.home) as cache:
             cache.load(tmp_path / "one.tar", note=notes.append)
             path.write_bytes(path.read_bytes()[:-1] + b"x")
-            cache.load(tmp_path / "one.tar", note=notes.append, max_age_ns=0)
+            cache.load(tmp_path / "one.tar", note=notes.append, max_age=timedelta(0))
             (note,) = notes
             assert "is not as it was seen" in note
 
@@ -310,7 +311,7 @@ def test_a_layer_that_cannot_be_read_is_made_anew(
 
     monkeypatch.setattr(reused, "digest_of", fails)
     notes: list[str] = []
-    cache.load(archives["one"], max_age_ns=0, note=notes.append)
+    cache.load(archives["one"], max_age=timedelta(0), note=notes.append)
     assert [note for note in notes if "cannot be read (Input/output error); it is made anew" in note]
     assert path.stat().st_ino != inode
     assert cache.verify(data=DataRequest()).sound

@@ -706,7 +706,7 @@ def test_who_changed_the_database_is_the_actor(home: MsbHome, cache: ImageCache)
     cache.sync()
     home.remove("example.org/two:2")
     assert {*Knows().sync(cache)} == {"alice"}
-    assert cache.deletions()[0].actor == Knows.actor
+    assert cache.prunes()[0].actor == Knows.actor
     assert sound(cache)
     home.load("three:3", "three", "w")
     assert {*Knows().sync(cache)} == {"alice"}

@@ -116,7 +116,7 @@ def test_a_start_is_a_use_until_its_machine_is_killed(real: Msb, cache: ImageCac
         assert isinstance(found, Process), "the machine that runs is not taken for it"
         handle = cache.get("app:1")
         assert (handle.in_use_by, handle.in_use_since_ns) == (("sandbox:boxy",), run.started_at_ns)
-        assert [image.in_use_by for image in cache.idle()][-1] == ("sandbox:boxy",)
+        assert [image.in_use_by for image in cache.last_used()][-1] == ("sandbox:boxy",)
         check(real, cache)
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + 60

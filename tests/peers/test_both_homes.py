@@ -85,7 +85,7 @@ def test_remove_and_its_history(cache: ImageCache) -> None:
     assert (report.image_refs_removed, report.manifests_removed, report.layers_removed) == (1, 1, 1)
     assert report.bytes_reclaimed
     assert sum(files_of(cache.home).values()) == size - sum(
-        summary.counters.bytes_reclaimed or 0 for summary in cache.deletions()
+        summary.counters.bytes_reclaimed or 0 for summary in cache.prunes()
     )
     found = [event.type for event in cache.history("example.org/team/two:2")]
     assert found[:2] == ["image.pulled", "image.removed"]
@@ -99,12 +99,12 @@ def test_remove_and_its_history(cache: ImageCache) -> None:
 def test_reports(cache: ImageCache) -> None:
     report = cache.prune()
     assert report.operation is not None
-    found = cache.deletion(report.operation)
+    found = cache.prune_report(report.operation)
     assert len(found.images) == 4
     assert {artifact.outcome for artifact in found.artifacts} == {"deleted"}
     assert sum(artifact.bytes or 0 for artifact in found.artifacts) == report.bytes_reclaimed
     with pytest.raises(OperationNotFoundError):
-        cache.deletion("ffff")
+        cache.prune_report("ffff")
 
 
 def test_rebuild_and_verify(cache: ImageCache) -> None:

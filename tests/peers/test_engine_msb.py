@@ -110,8 +110,8 @@ def test_remove(real: Msb, cache: ImageCache) -> None:
     assert isinstance(removed.data, ev.ImageRemoved)
     assert (removed.data.spelling, removed.data.cause, removed.data.forced) == ("alone:1", "remove", False)
     assert not removed.actor.observed
-    assert cache.deletions()[0].counters.engine == "msb"
-    assert cache.deletions()[0].counters.outcome == "completed"
+    assert cache.prunes()[0].counters.engine == "msb"
+    assert cache.prunes()[0].counters.outcome == "completed"
     with pytest.raises(ImageNotFoundError):
         cache.remove("alone:1")
     alike(cache)
@@ -133,7 +133,7 @@ def test_one_spelling_goes_and_the_others_stay(real: Msb, cache: ImageCache, tmp
     report = cache.remove("lat")
     assert (report.image_refs_removed, report.manifests_removed, report.layers_removed) == (1, 1, 1)
     assert real.references() & {*names} == {*names[1:]}
-    assert cache.deletions()[0].counters.outcome == "completed"
+    assert cache.prunes()[0].counters.outcome == "completed"
     alike(cache)
     real("image", "rm", "lat:latest")
     assert cache.get("lat").reference == "docker.io/library/lat:latest"
@@ -148,7 +148,7 @@ def test_in_use(real: Msb, cache: ImageCache) -> None:
     before = files_of(real.home)
     with pytest.raises(ImageInUseError, match=r"app:1 is in use by sandbox:dev$"):
         cache.remove("app:1")
-    assert cache.deletions() == []
+    assert cache.prunes() == []
     assert run(["--home", str(real.home), "rm", "app:1"]) == 4
     assert files_of(real.home) == before
     report = cache.remove("app:1", force=True)
@@ -165,9 +165,9 @@ def test_a_sandbox_appears_between_plan_and_deletion(real: Msb, cache: ImageCach
     with pytest.raises(ImageInUseError, match="alone:1 is in use by sandbox:late"):
         cache.remove("alone:1")
     assert "alone:1" in real.references()
-    (summary,) = cache.deletions()
+    (summary,) = cache.prunes()
     assert (summary.counters.outcome, summary.counters.image_refs_removed) == ("partial", 0)
-    report = cache.deletion(summary.operation)
+    report = cache.prune_report(summary.operation)
     kept = {artifact.kind: artifact for artifact in report.artifacts}
     assert (kept["metadata"].reason, kept["metadata"].holders) == ("held", ("sandbox:late",))
     assert {artifact.outcome for artifact in report.artifacts} == {"kept"}
@@ -186,7 +186,7 @@ def test_msb_that_cannot_be_run(real: Msb, cache: ImageCache, monkeypatch: pytes
     report = cache.prune()
     assert report.artifacts_failed
     assert report.image_refs_removed == 0
-    assert cache.deletions()[0].counters.outcome == "partial"
+    assert cache.prunes()[0].counters.outcome == "partial"
     broken.write_text("#!/bin/sh\necho '  ✓ Removed  alone:1' >&2\n")
     with pytest.raises(MsbProgramError, match="alone:1 is still there"):
         cache.remove("alone:1")
@@ -237,7 +237,7 @@ def test_our_prune_is_that_of_msb(real: Msb, twin: Msb, cache: ImageCache, way: 
     ours, other = (msb_database.read(home.home / "db" / "msb.db") for home in (real, twin))
     assert (ours.images.keys(), ours.manifests.keys()) == (other.images.keys(), other.manifests.keys())
     assert {event.actor.observed for event in cache.events(types=["image.removed"])} == {False}
-    assert cache.deletions()[0].counters.outcome == "completed"
+    assert cache.prunes()[0].counters.outcome == "completed"
     alike(cache)
     # msb works normally afterwards.
     real.load("app")
@@ -276,7 +276,7 @@ def test_what_msb_gets_after_the_decision_stays(real: Msb, cache: ImageCache, tm
     cache.prune()  # nobody is asked, so it would be msb's own prune
     assert "late:1" in real.references()
     assert "alone:1" not in real.references()
-    assert cache.deletions()[0].counters.outcome == "completed"
+    assert cache.prunes()[0].counters.outcome == "completed"
     alike(cache)
 
 
@@ -301,7 +301,7 @@ def test_another_command_sees_it_first(real: Msb, cache: ImageCache) -> None:
     assert [event.operation for event in removed] == [report.operation]
     assert isinstance(removed[0].data, ev.ImageRemoved)
     assert removed[0].data.cause == "prune"
-    assert cache.deletions()[0].counters.manifests_removed == 1
+    assert cache.prunes()[0].counters.manifests_removed == 1
     alike(cache)
 
 
@@ -326,10 +326,10 @@ def test_killed_and_concluded(real: Msb, twin: Msb, step: str, way: str) -> None
     with ImageCache(real.home) as cache:
         cache.use("two")  # any command that writes
         assert files_of(real.home) == files  # what there is is found out, and nothing is deleted
-        for summary in cache.deletions():
+        for summary in cache.prunes():
             assert summary.counters.outcome == ("partial" if there else "completed")
             assert summary.counters.image_refs_removed == (0 if there else 1)
-        assert bool(cache.deletions()) == (step != "msb.planned")
+        assert bool(cache.prunes()) == (step != "msb.planned")
         assert ("alone:1" in {handle.reference for handle in cache.list()}) == there
         with cache._ledger.read() as connection:
             assert connection is not None
@@ -365,15 +365,15 @@ def test_killed_while_msb_goes_on(
     child.wait()
     cache.use("two")  # a command that writes would conclude what is left
     assert "alone:1" in real.references()
-    assert cache.deletions()[0].counters.outcome is None
+    assert cache.prunes()[0].counters.outcome is None
     while "alone:1" in real.references():
         time.sleep(0.05)
     (removed,) = cache.events(types=["image.removed"])
-    assert removed.operation == cache.deletions()[0].operation
+    assert removed.operation == cache.prunes()[0].operation
     deadline = time.monotonic() + 30
-    while cache.deletions()[0].counters.outcome is None and time.monotonic() < deadline:
+    while cache.prunes()[0].counters.outcome is None and time.monotonic() < deadline:
         cache.use("two")
-    assert cache.deletions()[0].counters.outcome == "completed"
+    assert cache.prunes()[0].counters.outcome == "completed"
     alike(cache)
 
 
@@ -410,7 +410,7 @@ def test_one_of_two_spellings_is_held(real: Msb, cache: ImageCache, way: str) ->
     if way == "remove":
         with pytest.raises(ImageInUseError, match=r"app:1 is in use by sandbox:dev$"):
             cache.remove("app:1")
-        assert cache.deletions() == []
+        assert cache.prunes() == []
         assert cache.remove(other).image_refs_removed == 1
         assert before - real.references() == {other}
     else:
@@ -418,7 +418,7 @@ def test_one_of_two_spellings_is_held(real: Msb, cache: ImageCache, way: str) ->
         assert report.skipped_in_use == 0
         assert report.image_refs_removed == len(shown.references)
         assert before - real.references() == {*shown.references}
-    assert cache.deletions()[0].counters.outcome == "completed"
+    assert cache.prunes()[0].counters.outcome == "completed"
     assert cache.rebuild() == []
 
 

@@ -50,7 +50,7 @@ def test_killed_at_a_moment(
             longest = time.monotonic() - began if number == 0 else longest
             with ImageCache(home) as cache:
                 cache.use("two")  # any command that writes
-                for summary in cache.deletions():
+                for summary in cache.prunes():
                     assert summary.counters.finished_at is not None, seconds
                 there = "alone:1" in Msb(msb, home, archives).references()
                 assert ("alone:1" in {handle.reference for handle in cache.list()}) == there, seconds

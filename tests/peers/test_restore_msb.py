@@ -32,7 +32,7 @@ def test_from_a_registry(real: Msb, cache: ImageCache) -> None:
         reference = server.add(REMOTE, "team/app", "1")
         cache.pull(reference)
         cache.remove(reference)
-        (removal, *_) = cache.deletions()
+        (removal, *_) = cache.prunes()
         result = cache.restore(removal.operation)
         assert [(each.reference, each.outcome, each.name) for each in result.images] == [
             (reference, "restored", reference)
@@ -40,7 +40,7 @@ def test_from_a_registry(real: Msb, cache: ImageCache) -> None:
         assert here(cache)[reference] == REMOTE.digest
         real("image", "rm", reference)
         server.add(MOVED, "team/app", "1")
-        (external, *_) = cache.deletions()
+        (external, *_) = cache.prunes()
         assert external.counters.kind == "external"
         result = cache.restore(external.operation)
         by_digest = f"{server.host}/team/app@{REMOTE.digest}"
@@ -59,7 +59,7 @@ def test_from_an_archive(real: Msb, cache: ImageCache, archives: Path) -> None:
     before = here(cache)
     names = ["mine:7", "two:latest", "example.org/team/two:2"]
     cache.remove(names, force=True)
-    (removal, *_) = cache.deletions()
+    (removal, *_) = cache.prunes()
     result = cache.restore(removal.operation, "mine:7")
     assert [(each.reference, each.outcome, each.reason) for each in result.images] == [
         ("mine:7", "restored", None)
@@ -77,7 +77,7 @@ def test_an_archive_that_has_changed(real: Msb, cache: ImageCache, tmp_path: Pat
     cache.remove("alone:1")
     before = here(cache)
     path.write_bytes((archives / "next.tar").read_bytes())
-    (removal, *_) = cache.deletions()
+    (removal, *_) = cache.prunes()
     result = cache.restore(removal.operation)
     assert "has changed" in (result.images[0].reason or "")
     assert here(cache) == before

@@ -10,7 +10,7 @@ from msb_cache.errors import ImageNotFoundError, InvalidReferenceError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.home.ledger import Ledger
-from msb_cache.projections import deletions
+from msb_cache.queries import deletions
 from msb_cache.queries.restore_plan import LostFile, RestorePlan, chosen, restore_plan
 from tests.logs import PYTHON, digest, layer, manifest_added, new_ledger
 
@@ -57,7 +57,7 @@ def planned(ledger: Ledger, *, kept_by_msb: bool = False) -> RestorePlan:
         store = ledger.store(connection)
         report = deletions.report(connection, store, "prune-1")
         assert report is not None
-        return restore_plan(connection, store, report, kept_by_msb=kept_by_msb)
+        return restore_plan(connection, store, report, kept_by_msb=kept_by_msb, home=None)
 
 
 @pytest.mark.parametrize(

@@ -357,7 +357,7 @@ def check_whole(home: Path, *, bare: bool = False) -> None:
         # Some homes are copies, whose VMDKs are others (see tests.moving); flat roots are no real ones.
         others = {("altered", "vmdk"), ("altered", "flat")}
         assert [each for each in wrong if (each.problem, each.kind) not in others] == []
-        assert all(row.counters.finished_at is not None for row in cache.deletions())
+        assert all(row.counters.finished_at is not None for row in cache.prunes())
         for last in cache.events(reverse=True, limit=1):
             assert cache.list(as_of=last.seq) == cache.list()
         assert cache.rebuild() == []

@@ -88,8 +88,8 @@ def check_kept(home: Path) -> None:
         assert all(layout.layer(diff_id).exists() for diff_id in layers)
         planned: set[tuple[str, str]] = set()
         gone: set[tuple[str, str]] = set()
-        for row in cache.deletions():
-            for each in cache.deletion(row.operation).artifacts:
+        for row in cache.prunes():
+            for each in cache.prune_report(row.operation).artifacts:
                 planned.add((each.kind, each.subject))
                 if each.outcome == "deleted":
                     gone.add((each.kind, each.subject))
@@ -97,7 +97,7 @@ def check_kept(home: Path) -> None:
         assert not gone & there
         lost = {each for each in planned - gone - there if each[0] in ("layer", "fsmeta", "vmdk")}
         # Of a process that was killed, the next one that writes says so.
-        if all(row.counters.finished_at is not None for row in cache.deletions()):
+        if all(row.counters.finished_at is not None for row in cache.prunes()):
             assert lost == set()
 
 
@@ -138,8 +138,8 @@ def test_cut_at_any_moment_the_next_one_finishes(
                 assert code in (128 + number, 130), err
             if number != signal.SIGKILL:
                 with ImageCache(home) as cache:
-                    for row in cache.deletions():
-                        assert not any(each.recovered for each in cache.deletion(row.operation).artifacts)
+                    for row in cache.prunes():
+                        assert not any(each.recovered for each in cache.prune_report(row.operation).artifacts)
             check_kept(home)
             finish(home)
 
@@ -173,7 +173,7 @@ def test_the_brake_is_on_by_default(thirty: Path, tmp_path: Path) -> None:
     assert "30 of 30 images would go, and at most 90 % may" in err
     with ImageCache(home) as cache:
         assert len(cache.list()) == 30
-        assert cache.deletions() == []
+        assert cache.prunes() == []
     assert ended(gc(home, "--max-delete", "30"))[0] == 0
 
 
@@ -188,7 +188,7 @@ def test_two_of_them_and_a_prune_at_once(thirty: Path, tmp_path: Path) -> None:
         removed = [json.loads(out)["image_refs_removed"] for _, out, _ in done]
         assert sum(removed) == 28  # each image went by one of them
         with ImageCache(home) as cache:
-            assert sum(row.counters.image_refs_removed for row in cache.deletions()) == 28
+            assert sum(row.counters.image_refs_removed for row in cache.prunes()) == 28
         check_kept(home)
         check_whole(home)
 

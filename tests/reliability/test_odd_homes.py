@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -213,7 +213,7 @@ def test_after_a_jump_forward_and_back_everything_has_the_time_it_happened(tmp_p
     with at(NOW + 3652 * DAY) as cache:
         cache.load(io.BytesIO(docker_archive(TWO)))
         cache.hold("two:1", "sandbox:ahead")
-        assert [idle.reference for idle in cache.idle(at_least_ns=3652 * DAY)] == ["one:1"]
+        assert [idle.reference for idle in cache.last_used(at_least=timedelta(days=3652))] == ["one:1"]
     for day in (1, 2, 800):
         with at(NOW + day * DAY) as cache:
             cache.use("one:1")
@@ -226,7 +226,7 @@ def test_after_a_jump_forward_and_back_everything_has_the_time_it_happened(tmp_p
         assert (one.created_at_ns, one.last_used_at_ns) == (NOW, NOW + 800 * DAY)
         assert (two.created_at_ns, two.last_used_at_ns) == (NOW + DAY, NOW + DAY)
         assert [hold.since_ns for hold in cache.holds()] == [NOW + DAY]
-        assert [(idle.reference, idle.idle_ns) for idle in cache.idle()] == [
+        assert [(idle.reference, idle.idle_ns) for idle in cache.last_used()] == [
             ("two:1", 800 * DAY),
             ("one:1", DAY),
         ]

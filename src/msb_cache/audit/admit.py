@@ -77,7 +77,7 @@ def _subject_problem(event: StoredEvent) -> str | None:
             found = (_artifact_problem(artifact.kind, artifact.subject) for artifact in planned)
             return next((problem for problem in found if problem is not None), None)
         case "artifact":
-            return _artifact_problem(data.kind, subject)  # type: ignore[attr-defined]
+            return _artifact_problem(getattr(data, "kind", ""), subject)
         case "manifest" | "layer" | "flat":
             return digest_problem(subject)
 

@@ -17,10 +17,11 @@ from msb_cache.failpoints import reached
 from msb_cache.home.connect import in_words
 from msb_cache.home.ledger import Ledger
 from msb_cache.home.replacing import COMPANIONS
+from msb_cache.shapes import Result
 
 
 @dataclass(frozen=True)
-class BackupReport:
+class BackupReport(Result):
     """What was copied: the log, up to which event, and the file's size in bytes."""
 
     log_id: str

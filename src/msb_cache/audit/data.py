@@ -16,6 +16,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 from msb_cache.artifacts.hashing import Hashing
 from msb_cache.artifacts.kinds import KINDS
@@ -33,6 +34,7 @@ from msb_cache.home.checks import Check
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections.digests import Artifact
 from msb_cache.projections.rows import DigestRow
+from msb_cache.shapes import Result, Time, fields
 from msb_cache.waiting import TURN_SECONDS, end_if_asked
 from msb_cache.wording import as_text
 
@@ -44,7 +46,7 @@ _PAUSE = 0.05
 
 
 @dataclass(frozen=True)
-class DataProgress:
+class DataProgress(Result):
     """How far a check of the files' bytes is; of ``total_files`` and ``total_bytes``, so many are done."""
 
     files: int
@@ -70,7 +72,7 @@ class DataRequest:
 
 
 @dataclass
-class DataCheck:
+class DataCheck(Result):
     """What was looked at. What was found to be altered is among the problems of the disk."""
 
     files: int = 0
@@ -91,6 +93,13 @@ class DataCheck:
     """Why the log did not get what was found; None: it did."""
     oldest_ns: int | None = None
     """Of all files, the longest that any was not looked at, since the epoch; None: one never was."""
+
+    def _shape(self) -> dict[str, Any]:
+        return {
+            **fields(self, without=("oldest_ns",)),
+            "rewritten": [{"path": path, "seq": seq} for path, seq in self.rewritten.items()],
+            "oldest": Time.or_none(self.oldest_ns),
+        }
 
 
 class _Item:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -31,6 +32,7 @@ from msb_cache.home.ledger import Ledger
 from msb_cache.projections.rows import LayerRow, ManifestLayerRow, ManifestRow
 from msb_cache.projections.state import IndexState, load
 from msb_cache.projections.tables import stored_rows
+from msb_cache.shapes import Result, fields
 from msb_cache.wording import as_text
 
 BROKEN = ("missing", "size", "damaged", "other", "moved", "altered")
@@ -41,7 +43,7 @@ _TREE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
-class DiskProblem:
+class DiskProblem(Result):
     """One thing about the disk that the index does not expect.
 
     ``problem`` is ``missing``, ``size`` (the index knows another), ``damaged`` (it cannot be read as what
@@ -51,7 +53,8 @@ class DiskProblem:
     ``prune --orphans`` collects it), ``foreign`` (no file of a cache), ``unfinished`` (files that msb was
     stopped while deleting), ``unclear`` (the log does not name it, and whether msb does cannot be told) or
     ``leftover`` (an earlier deletion had to leave it, as ``leftover`` says, and the next one tries again).
-    Sizes in bytes. ``detail`` says what is wrong with the content. ``references``, canonical, need the file:
+    Sizes in bytes; ``expected_bytes`` and ``found_bytes`` are None where they have no part in what is wrong.
+    ``detail`` says what is wrong with the content. ``references``, canonical, need the file:
     what makes one of them anew mends it. ``subject`` is as for its deletion; None: it is no artifact.
     """
 
@@ -64,6 +67,9 @@ class DiskProblem:
     detail: str | None = None
     references: tuple[str, ...] = ()
     subject: str | None = None
+
+    def _shape(self) -> dict[str, Any]:
+        return fields(self, without=("subject",))
 
 
 def checking(ledger: Ledger) -> Callable[[Collection[Path]], str | None]:

@@ -30,6 +30,7 @@ from msb_cache.home.ledger import Ledger
 from msb_cache.home.operation import Operation
 from msb_cache.projections import live
 from msb_cache.projections.moment import set_moment
+from msb_cache.shapes import Result
 
 _BATCH = 2000
 """Events folded together: enough to write tables in bulk, few enough to keep in memory."""
@@ -38,7 +39,7 @@ _BATCH_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class ImportReport:
+class ImportReport(Result):
     """What was imported: the log, and how many files its index names and how many of them are missing."""
 
     log_id: str

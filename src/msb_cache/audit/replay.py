@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from msb_cache.audit import log_files
 from msb_cache.audit.admit import admit
@@ -24,13 +25,14 @@ from msb_cache.eventstore.upcasting import CATALOGUE
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections import FOLD_VERSION
 from msb_cache.projections.replay import Divergence, Replay, State, Step, divergences
+from msb_cache.shapes import Result
 
 Broken = Callable[[Break], None]
 """Told where a log does not verify."""
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Result):
     """A state compared with the fold of a log, at the state's position ``seq``; no divergence: they agree.
 
     ``step`` is the first event from which on they differ for good, and what it changed; None if they
@@ -40,6 +42,9 @@ class Comparison:
     seq: int
     divergences: list[Divergence]
     step: Step | None
+
+    def _shape(self) -> dict[str, Any]:
+        return {"seq": self.seq, "first": self.step, "differences": self.divergences}
 
 
 class Log:

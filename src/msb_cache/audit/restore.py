@@ -34,11 +34,12 @@ from msb_cache.home.ledger import Ledger
 from msb_cache.home.operation import Operation
 from msb_cache.projections import live, restored
 from msb_cache.session import Session
+from msb_cache.shapes import Result
 from msb_cache.wording import plural
 
 
 @dataclass(frozen=True)
-class RestoreReport:
+class RestoreReport(Result):
     """What was put back: the log, how many events of the backup it begins with, and what became of the rest.
 
     ``events_lost``: how many events of the log before are in the backup no more; None: it could not be read.

@@ -35,6 +35,7 @@ from msb_cache.migrations import SCHEMA_VERSION
 from msb_cache.migrations.schema import migrations, names, recorded
 from msb_cache.projections import live, schema
 from msb_cache.projections.rows import ROW_TYPES
+from msb_cache.shapes import Result
 from msb_cache.waiting import Note, patiently
 
 LOG = "events"
@@ -51,7 +52,7 @@ Remedy = Literal["rebuild", "import", "drop"]
 
 
 @dataclass(frozen=True)
-class SchemaProblem:
+class SchemaProblem(Result):
     """One thing about the schema that is not as this release makes it.
 
     ``problem`` is ``missing``, ``changed`` or ``extra``. ``kind`` is ``table``, ``index``, ``trigger``,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from msb_cache.artifacts import files
 from msb_cache.artifacts.layout import Layout, lock_path
@@ -41,6 +42,7 @@ from msb_cache.projections.rows import DigestRow
 from msb_cache.projections.state import EMPTY, IndexState
 from msb_cache.projections.tables import Tables
 from msb_cache.session import Session
+from msb_cache.shapes import Result
 from msb_cache.wording import plural
 
 _LOOKS = 6
@@ -48,20 +50,23 @@ _PAUSE = 0.05  # seconds before the second further look; longer before each late
 
 
 @dataclass(frozen=True)
-class CopyProblem:
+class CopyProblem(Result):
     """A copy of the index at position ``seq`` that is not what the log says, or cannot be read."""
 
     problem: index_cache.Problem
     seq: int
     path: Path
 
+    def _shape(self) -> dict[str, Any]:
+        return {"problem": self.problem, "position": self.seq, "path": self.path}
+
 
 @dataclass
-class Verification:
+class Verification(Result):
     """What was checked and what was found wrong. ``sound`` is the verdict.
 
     ``note`` is what the log was compared with, if anything, and ``contradiction`` says why the log does
-    not extend it.
+    not extend it, None if it does. ``unreadable`` says why the index could not be compared; None: it was.
     """
 
     home: Path
@@ -78,7 +83,8 @@ class Verification:
     note: Checkpoint | None = None
     contradiction: str | None = None
     rewound: Mismatch | None = None
-    """How the log does not go on from the note of it that is kept outside the home."""
+    """How the log does not go on from the note of it that is kept outside the home; None: it does, or
+    there is none."""
     no_head_note: str | None = None
     """Why there is no such note; None: there is one."""
     head_wanted: bool = False
@@ -96,6 +102,35 @@ class Verification:
         derived = self.schema or self.differences or self.bad_copies or broken
         log = isinstance(self.chain, chain.Break) or self.contradiction or self.rewound
         return not (log or derived or self.unreadable)
+
+    def _shape(self) -> dict[str, Any]:
+        note, rewound = self.note, self.rewound
+        against = None
+        if note is not None:
+            against = {
+                "size": note.size,
+                "extended": not self.contradiction,
+                "problem": self.contradiction,
+            }
+        return {
+            "sound": self.sound,
+            "chain": self.chain,
+            "against": against,
+            "head_note": {
+                "kept": self.no_head_note is None,
+                "problem": None if rewound is None else rewound.kind,
+                "events": None if rewound is None else rewound.note.size,
+                "why_none": self.no_head_note,
+            },
+            "schema": self.schema,
+            "unreadable": self.unreadable,
+            "differences": self.differences,
+            "copies": self.copies,
+            "bad_copies": self.bad_copies,
+            "files": self.files,
+            "data": self.data,
+            "disk": self.disk,
+        }
 
 
 def verify(

@@ -28,6 +28,7 @@ from msb_cache.queries import policy_file
 from msb_cache.queries.resolve import seen_name
 from msb_cache.retention.plan import Bounds, never_goes, plan_prune
 from msb_cache.retention.policy import PrunePolicy
+from msb_cache.shapes import Result
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +44,7 @@ YOUNG_NS = 86400 * 10**9
 """A log that is younger than this does not say yet how it grows."""
 
 
-class ImageUsage(Struct, frozen=True, gc=False):
+class ImageUsage(Result, Struct, frozen=True, gc=False):
     """What an image takes of the disk. Sizes in bytes of allocated blocks.
 
     Attributes:
@@ -72,7 +73,7 @@ class ImageUsage(Struct, frozen=True, gc=False):
     pinned: bool = False
 
 
-class DiskCategory(Struct, frozen=True):
+class DiskCategory(Result, Struct, frozen=True):
     """Files of one kind. Sizes in bytes.
 
     Attributes:
@@ -95,7 +96,7 @@ class DiskCategory(Struct, frozen=True):
         return self.files, self.logical_bytes, self.allocated_bytes, self.reclaimable_bytes
 
 
-class LogUsage(Struct, frozen=True):
+class LogUsage(Result, Struct, frozen=True):
     """What the log costs. Sizes in bytes, times in ns.
 
     Attributes:
@@ -114,7 +115,7 @@ class LogUsage(Struct, frozen=True):
     bytes_per_month: int | None
 
 
-class PolicyUsage(Struct, frozen=True):
+class PolicyUsage(Result, Struct, frozen=True):
     """What the home's policy file would do now. Sizes in bytes.
 
     Attributes:
@@ -122,8 +123,8 @@ class PolicyUsage(Struct, frozen=True):
         images: how many images would go.
         reclaimable_bytes: what would come free.
         missing_bytes: how much too little that is for a bound of the policy; 0: all are kept.
-        missing_for: the name of the rule whose bound that is.
-        refused: why nothing would go: more would than the policy lets go at once.
+        missing_for: the name of the rule whose bound that is; None: all are kept.
+        refused: why nothing would go: more would than the policy lets go at once; None: that is not so.
     """
 
     file: str
@@ -134,7 +135,7 @@ class PolicyUsage(Struct, frozen=True):
     refused: str | None = None
 
 
-class DiskUsage(Struct, frozen=True):
+class DiskUsage(Result, Struct, frozen=True):
     """What a home takes of the disk. Sizes in bytes.
 
     Attributes:

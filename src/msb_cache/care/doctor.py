@@ -31,6 +31,7 @@ from msb_cache.msb import schema as msb_schema
 from msb_cache.projections import deletions, images, undoings
 from msb_cache.queries.resolve import as_typed, familiar
 from msb_cache.session import Session
+from msb_cache.shapes import Result
 from msb_cache.wording import plural, quoted, short, size
 
 NEARLY_FULL_RESERVES = 4
@@ -81,7 +82,7 @@ _LIES_ABOUT = frozenset({"orphan", "flat-root", "leftover", "dead-staging", "sta
 FIX, PULL = "msb-cache doctor --fix", "msb-cache doctor --fix --pull"
 
 
-class Finding(Struct, frozen=True):
+class Finding(Result, Struct, frozen=True):
     """One thing that is wrong with a home.
 
     Attributes:

@@ -32,6 +32,7 @@ from msb_cache.queries.policy import limit_of
 from msb_cache.queries.times import parse_duration
 from msb_cache.retention.policy import CachePolicy, PrunePolicy
 from msb_cache.session import Session
+from msb_cache.shapes import Result, fields
 from msb_cache.wording import as_sentence
 
 Outcome = Literal["nothing", "completed", "partial", "stopped", "held-back", "mistake", "failed"]
@@ -42,7 +43,7 @@ SHORTEST = 1.0
 _NOTHING = ImagePruneReport(0, 0, 0, 0, 0, None)
 
 
-class GcRun(Struct, frozen=True, kw_only=True):
+class GcRun(Result, Struct, frozen=True, kw_only=True):
     """What one run of ``gc`` did.
 
     Attributes:
@@ -70,6 +71,17 @@ class GcRun(Struct, frozen=True, kw_only=True):
     error: str | None = None
     again: bool = False
     seconds: float = 0.0
+
+    def _shape(self) -> dict[str, Any]:
+        return {
+            **fields(self.report),
+            "outcome": self.outcome,
+            "images": self.images,
+            "bytes_missing": self.shortfall,
+            "missing_for": self.short_of,
+            "error": self.error,
+            "seconds": round(self.seconds, 3),
+        }
 
 
 Told = Callable[[GcRun], object]

@@ -23,6 +23,7 @@ from msb_cache.eventstore.events import EVENT_TYPES
 from msb_cache.migrations import SCHEMA_VERSION
 from msb_cache.projections import FOLD_VERSION, images
 from msb_cache.projections.moment import LASTS
+from msb_cache.shapes import Result
 
 if TYPE_CHECKING:
     from msb_cache.artifacts.layout import Layout
@@ -48,7 +49,7 @@ MOST_RULES = 100
 LONGEST_RULE = 100
 
 
-class DeletedImages(Struct, frozen=True):
+class DeletedImages(Result, Struct, frozen=True):
     """How many images have left the index in all, for one cause and by one rule.
 
     Attributes:
@@ -63,7 +64,7 @@ class DeletedImages(Struct, frozen=True):
     images: int
 
 
-class IdleTimes(Struct, frozen=True):
+class IdleTimes(Result, Struct, frozen=True):
     """For how long images are idle. In use is idle for 0 seconds.
 
     Attributes:
@@ -77,7 +78,7 @@ class IdleTimes(Struct, frozen=True):
     sum_seconds: float
 
 
-class LastPrune(Struct, frozen=True):
+class LastPrune(Result, Struct, frozen=True):
     """The last prune that has ended.
 
     Attributes:
@@ -93,7 +94,7 @@ class LastPrune(Struct, frozen=True):
     freed_bytes: int
 
 
-class CacheMetrics(Struct, frozen=True, kw_only=True):
+class CacheMetrics(Result, Struct, frozen=True, kw_only=True):
     """What a cache is like now. Sizes in bytes; times in ns since the epoch, UTC.
 
     Attributes:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from msb_cache.projections.moment import LASTS
+from msb_cache.shapes import Result
 
 if TYPE_CHECKING:
     from msb_cache.retention.plan import Plan
     from msb_cache.session import Session
 
 
-class RecordedFiles(Struct, frozen=True):
+class RecordedFiles(Result, Struct, frozen=True):
     """The files of one kind that the index has.
 
     Attributes:

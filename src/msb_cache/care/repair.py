@@ -20,18 +20,22 @@ from msb_cache.engines.engine import Mending, MendRequest, Progress, Wrong
 from msb_cache.errors import MicrosandboxError
 from msb_cache.oci.registry.options import RegistryOptions
 from msb_cache.session import Session
+from msb_cache.shapes import Result, fields
 from msb_cache.waiting import Note
 from msb_cache.wording import as_sentence
 
 
-class LeftFinding(Struct, frozen=True):
+class LeftFinding(Result, Struct, frozen=True):
     """A finding that is there still; ``why``: what kept it from being mended, None: that was not tried."""
 
     finding: Finding
     why: str | None = None
 
+    def _shape(self) -> dict[str, Any]:
+        return {**fields(self.finding), "why": self.why}
 
-class RepairReport(Struct, frozen=True):
+
+class RepairReport(Result, Struct, frozen=True):
     """What became of what was wrong.
 
     Attributes:
@@ -43,6 +47,13 @@ class RepairReport(Struct, frozen=True):
     mended: tuple[Finding, ...]
     left: tuple[LeftFinding, ...]
     differs: tuple[Finding, ...] = ()
+
+    def _shape(self) -> dict[str, Any]:
+        return {
+            "sound": not self.left,
+            "findings": self.left,
+            "mended": [{**fields(each), "differs": each in self.differs} for each in self.mended],
+        }
 
 
 def repair(

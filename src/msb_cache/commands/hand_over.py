@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -43,6 +43,7 @@ from msb_cache.projections import images
 from msb_cache.projections.images import HandleRow
 from msb_cache.queries import resolve
 from msb_cache.session import Session
+from msb_cache.shapes import Result, Time, fields
 
 Outcome = Literal["planned", "handed over", "saved", "known", "failed"]
 Check = Callable[[Collection[Path]], str | None]
@@ -63,7 +64,7 @@ class Reset(Struct, frozen=True):
     after: str | int | None
 
 
-class HandedOver(Struct, frozen=True):
+class HandedOver(Result, Struct, frozen=True):
     """What became of one image that was to be handed over to msb.
 
     Attributes:
@@ -84,6 +85,15 @@ class HandedOver(Struct, frozen=True):
     reset: tuple[Reset, ...] = ()
     problem: str | None = None
     recorded: StoredEvent | None = None
+
+    def _shape(self) -> dict[str, Any]:
+        def value(found: str | int | None) -> str | Time | None:
+            return Time(found) if isinstance(found, int) else found
+
+        resets = {
+            each.what: {"before": value(each.before), "after": value(each.after)} for each in self.reset
+        }
+        return {**fields(self, without=("recorded",)), "reset": resets}
 
 
 def hand_over(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from msgspec.structs import replace
-
 from msb_cache.eventstore.events import ImagePinned, ImageUnpinned
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import NewEvent
@@ -13,22 +11,21 @@ from msb_cache.queries.times import Moment, until_ns
 from msb_cache.session import Session
 
 
-def pin(session: Session, text: str, until: Moment | None, reason: str | None) -> queries.Pin:
+def pin(session: Session, text: str, until: Moment | None) -> queries.Pin:
     """Pin a reference or digest; parameters, result and errors as for ``ImageCache.pin``."""
     ends = None if until is None else until_ns(until, session.ledger.clock())
     with session.index() as connection:
         queries.subject(connection, text)  # what means nothing makes no home
     session.begin_writing()
     ledger = session.ledger
-    actor = ledger.actor if reason is None else replace(ledger.actor, reason=reason)
-    with session.making_home(), ledger.write(uuid7(), owner="any", actor=actor) as transaction:
+    with session.making_home(), ledger.write(uuid7(), owner="any") as transaction:
         connection = transaction.connection
         subject, spelling = queries.subject(connection, text)
         store = ledger.store(connection)
         row = images.pin(connection, subject)
         before = None if row is None else store.at(row.seq)
         same = row is not None and row.until == ends
-        if not same or before is None or before.actor.reason != actor.reason:
+        if not same or before is None or before.actor.reason != ledger.actor.reason:
             transaction.append([NewEvent(ImagePinned(until_ns=ends, spelling=spelling), subject)])
             row = images.pin(connection, subject)
         assert row is not None  # noqa: S101

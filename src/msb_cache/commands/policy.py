@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from msb_cache.artifacts.durable import Changes, make_folder
 from msb_cache.artifacts.layout import Layout
 from msb_cache.artifacts.measured import MeasuredFiles
@@ -80,4 +82,5 @@ def verdicts(session: Session, policy: CachePolicy, reference: str) -> list[Rule
             subject = resolve.manifest(connection, reference)
             if subject not in state.unreferenced:
                 raise
-    return verdicts_on(subject, rules, state, MeasuredFiles(session.layout))
+    found, said = verdicts_on(subject, rules, state, MeasuredFiles(session.layout)), policy.recorded()
+    return [replace(each, policy=said) for each in found]

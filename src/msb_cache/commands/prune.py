@@ -64,7 +64,8 @@ class Prune:
             raise InvalidConfigError("orphans-only takes no image, so it goes with no rule and no limit")
         self._limit = limit_of(policy)
         by_rules = isinstance(policy, CachePolicy) or policy.has_rules
-        self._planner = NO_IMAGE if orphans_only else planner(self._rules if by_rules else None, making_room)
+        chosen = NO_IMAGE if orphans_only else planner(self._rules if by_rules else None, making_room)
+        self._planner = replace(chosen, policy=policy.recorded())
         self.policy: dict[str, Any] = {"rule": "policy" if by_rules else "unused", **policy.recorded()}
         """What the log keeps of it."""
         self._making_room = making_room

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msb_cache.engines.decision import Preview
 from msb_cache.models import ImagePruneReport
 from msb_cache.projections import deletions
+from msb_cache.queries.deletions import DeletionReport
 from msb_cache.queries.events import deletion_in_log
 from msb_cache.session import Session
 
@@ -57,7 +58,7 @@ def of_operation(session: Session, operation: str | None, shown: Preview) -> Ima
     )
 
 
-def whole(session: Session, operation: str) -> deletions.DeletionReport:
+def whole(session: Session, operation: str) -> DeletionReport:
     """Return everything that a deletion did."""
     with session.ledger.read() as connection:
         assert connection is not None  # noqa: S101

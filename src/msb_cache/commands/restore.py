@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -30,13 +30,14 @@ from msb_cache.queries.events import deletion_in_log
 from msb_cache.queries.resolve import as_typed, seen
 from msb_cache.queries.restore_plan import LostFile, Restoration, Way, chosen, restore_plan
 from msb_cache.session import Session
+from msb_cache.shapes import Result
 from msb_cache.waiting import Note
 from msb_cache.wording import as_sentence
 
 Outcome = Literal["planned", "restored", "failed", "here", "guess", "none"]
 
 
-class RestoredImage(Struct, frozen=True):
+class RestoredImage(Result, Struct, frozen=True):
     """What became of one image that a deletion took.
 
     Attributes:
@@ -70,8 +71,17 @@ class RestoredImage(Struct, frozen=True):
         """Whether it is in the cache now."""
         return self.outcome in ("restored", "here")
 
+    def _shape(self) -> dict[str, Any]:
+        return {
+            **self.planned._shape(),
+            "outcome": self.outcome,
+            "restored_as": self.name,
+            "reason": self.reason,
+            "notes": self.notes,
+        }
 
-class RestoreResult(Struct, frozen=True):
+
+class RestoreResult(Result, Struct, frozen=True):
     """What a restore did, or would do.
 
     Attributes:
@@ -94,6 +104,17 @@ class RestoreResult(Struct, frozen=True):
     def complete(self) -> bool:
         """Whether all that was asked for is in the cache now."""
         return all(image.back for image in self.images)
+
+    def _shape(self) -> dict[str, Any]:
+        return {
+            "operation": self.operation,
+            "undoes": self.undoes,
+            "kind": self.kind,
+            "complete": self.complete,
+            "images": self.images,
+            "others": self.others,
+            "lost": self.lost,
+        }
 
 
 class Fetching(Struct, frozen=True):
@@ -127,7 +148,7 @@ def restore(
     with session.log() as log:
         found = deletion_in_log(log, deletion)
         assert log is not None  # noqa: S101
-        plan = restore_plan(*log, found, kept_by_msb=session.kept_by_msb)
+        plan = restore_plan(*log, found, kept_by_msb=session.kept_by_msb, home=session.home_named)
     wanted = chosen(plan, references)
     guesses = guesses or bool(references)
     results = {

@@ -6,12 +6,13 @@ Not what goes (``retention.plan``), and not how it goes (``own.delete``, ``msb.d
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace as with_fields
 
 from msb_cache.artifacts import files
 from msb_cache.artifacts.kinds import FLAT, KINDS, belonging_to, needing
@@ -25,10 +26,12 @@ from msb_cache.eventstore.parts import in_parts
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.home.ledger import Ledger
 from msb_cache.home.operation import Operation
+from msb_cache.oci.reference import as_typed
 from msb_cache.projections import restored
 from msb_cache.projections.state import EMPTY, ImageFacts, IndexState
 from msb_cache.retention.plan import UNUSED, Plan, Verdict, never_goes
 from msb_cache.retention.room import Considered, Files, Room
+from msb_cache.shapes import Result, Time
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,14 @@ class Planner:
         facts: whether it asks how long images were idle, and so on.
         labels: whether it asks for images' labels.
         chooses: whether rules choose what goes, so that nothing may go that came since.
+        policy: what was asked for, as ``recorded`` says it.
     """
 
     plan: Callable[[IndexState, Plan | None, Files], Plan]
     facts: bool = False
     labels: bool = False
     chooses: bool = False
+    policy: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, state: IndexState, shown: Plan | None, files: Files) -> Plan:
         """Return the plan."""
@@ -71,6 +76,10 @@ class Progress(NamedTuple):
     stopped: bool = False
 
 
+DeletionProgress = Progress
+"""Its public name: beside what a pull says of its progress."""
+
+
 class DeletionCut(KeyboardInterrupt):
     """A deletion that a person or a signal ended: what went is recorded.
 
@@ -93,7 +102,7 @@ _PRUNE_WAIT = 10.0  # seconds: a single removal is over long before
 _HOLDERS = 20  # names kept of those that hold one image; of the others the number
 
 
-class ImageVerdict(Struct, frozen=True, kw_only=True):
+class ImageVerdict(Result, Struct, frozen=True, kw_only=True):
     """An image, or a manifest without a reference, that a deletion considers: whether it goes, and why.
 
     Attributes:
@@ -110,6 +119,7 @@ class ImageVerdict(Struct, frozen=True, kw_only=True):
         size_bytes: what all its files take of the disk.
         freed_bytes: what of that comes free; 0 for what stays.
         policy_rule: the name of the policy file's rule that decides.
+        policy: the rules that it was asked of, as ``recorded`` says them.
     """
 
     reference: str | None
@@ -125,14 +135,43 @@ class ImageVerdict(Struct, frozen=True, kw_only=True):
     size_bytes: int
     freed_bytes: int
     policy_rule: str | None = None
+    policy: Mapping[str, Any] = {}
+
+    @property
+    def because(self) -> str:
+        """Why it goes or stays, in words; times in RFC 3339, UTC."""
+        from msb_cache.retention.because import because_of, shown_repository
+
+        more = max(0, len(self.by) - _HOLDERS)
+        repository = shown_repository(self.reference)
+        by = self.by[:_HOLDERS]
+        return because_of(self, self.policy, goes=self.goes, by=by, more=more, repository=repository)
+
+    def _shape(self) -> dict[str, Any]:
+        return {
+            "reference": None if self.reference is None else as_typed(self.reference, self.spelling),
+            "digest": self.manifest_digest,
+            "deletes": self.goes,
+            "rule": self.rule,
+            "policy_rule": self.policy_rule,
+            "because": self.because,
+            "by": self.by,
+            "idle_ns": self.idle_ns,
+            "age_ns": self.age_ns,
+            "rank": self.rank,
+            "until": Time.or_none(self.until_ns),
+            "size_bytes": self.size_bytes,
+            "freed_bytes": self.freed_bytes,
+        }
 
 
 @dataclass(frozen=True)
-class Preview:
+class Preview(Result):
     """What a deletion would do now: the plan, and each artifact with its measured size in bytes.
 
     ``leftovers`` are those of the artifacts that earlier deletions had to leave. ``state`` is the index that
-    the plan was made of, and ``files`` what files took then.
+    the plan was made of, and ``files`` what files took then. ``policy`` is what was asked for, as
+    ``recorded`` says it; empty for a removal.
     """
 
     plan: Plan
@@ -140,6 +179,7 @@ class Preview:
     files: MeasuredFiles
     leftovers: tuple[Leftover, ...] = ()
     state: IndexState = EMPTY
+    policy: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int | None:
@@ -197,12 +237,50 @@ class Preview:
             some.sort(key=lambda each: (-(each[1].facts.idle_since or state.now_ns), each[1].subject))
             for verdict, each in some:
                 freed = room.take(each) if goes else 0
-                found.append(_image_verdict(state, verdict, each, goes, room.size(each), freed))
+                shown = _image_verdict(state, verdict, each, goes, room.size(each), freed)
+                found.append(with_fields(shown, policy=self.policy))
         return found
 
     def count(self, kind: str) -> int:
         """Return how many artifacts of a kind would go."""
         return sum(artifact.kind == kind for artifact in self.artifacts)
+
+    def _shape(self) -> dict[str, Any]:
+        plan, name = self.plan, self.plan.naming
+        return {
+            "dry_run": True,
+            "policy": self.policy,
+            "considered": self.images(),
+            "images": [
+                {"reference": as_typed(each, name.spelling(each)), "digest": digest}
+                for each, digest in plan.references.items()
+            ],
+            "manifests": plan.manifests,
+            "layers": plan.layers,
+            "artifacts": [
+                {
+                    "kind": artifact.kind,
+                    "subject": artifact.subject,
+                    "bytes": artifact.bytes,
+                    "manifest_digest": artifact.manifest_digest,
+                }
+                for artifact in self.artifacts
+            ],
+            "leftovers": self.leftovers,
+            "kept": [
+                {
+                    "subject": name.reference(kept.subject),
+                    "spelling": name.spelling(kept.subject),
+                    "rule": kept.rule,
+                    "by": kept.by,
+                }
+                for kept in plan.kept
+            ],
+            "bytes_reclaimable": self.bytes,
+            "flat_bytes_reclaimable": self.flat_bytes,
+            "bytes_freed": self.freed_bytes,
+            "bytes_missing": plan.shortfall,
+        }
 
 
 def _image_verdict(

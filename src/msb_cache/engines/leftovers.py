@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
@@ -17,6 +18,7 @@ from msb_cache.artifacts.layout import Layout
 from msb_cache.engines.named_files import NamedFiles
 from msb_cache.eventstore import events as ev
 from msb_cache.projections import deletions
+from msb_cache.shapes import Result, Time, fields
 
 _BECAUSE = {
     "busy": "another process worked with it",
@@ -25,7 +27,7 @@ _BECAUSE = {
 }
 
 
-class Leftover(Struct, frozen=True):
+class Leftover(Result, Struct, frozen=True):
     """A file that a deletion had to leave.
 
     Attributes:
@@ -55,6 +57,9 @@ class Leftover(Struct, frozen=True):
     def because(self) -> str:
         """From which deletion it is left over, and why, for people."""
         return f"left over from operation {self.operation}: {_BECAUSE.get(self.reason, self.reason)}"
+
+    def _shape(self) -> dict[str, Any]:
+        return {**fields(self), "since": Time(self.since)}
 
 
 def on_disk(layout: Layout, connection: sqlite3.Connection) -> list[Leftover]:

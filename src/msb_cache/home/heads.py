@@ -16,6 +16,7 @@ from zlib import crc32
 
 from msgspec import Struct
 
+from msb_cache.shapes import Result
 from msb_cache.waiting import Wait
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108
 Kind = Literal["gone", "another", "behind", "beside"]
 
 
-class HeadNote(Struct, frozen=True):
+class HeadNote(Result, Struct, frozen=True):
     """How far a home's log had come.
 
     ``folder`` is the home's device and inode then, ``head`` the hash of event ``size`` in hexadecimal, and
@@ -46,7 +47,7 @@ class HeadNote(Struct, frozen=True):
     recorded_at_ns: int
 
 
-class Mismatch(Struct, frozen=True):
+class Mismatch(Result, Struct, frozen=True):
     """A log that does not go on from its note.
 
     ``gone``: there is no log; ``another``: it is another log; ``behind``: its end is not there; ``beside``:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 VARIABLE = "MSB_CACHE_CONTEXT"
 """Holds ``NAME=VALUE`` pairs with commas between, for all that is run in its environment."""
 
+LONGEST_REASON = 300
+"""Characters: a reason stands in every event of what is done for it."""
+
 MOST_NAMES = 16
 MOST_BYTES = 256
 """Of a value, in UTF-8: it stands in every event, and a log forgets nothing."""
@@ -202,6 +205,24 @@ def _address(text: str) -> str:
     return re.sub(_QUERY, "", re.sub(_USERINFO, "", text))
 
 
+def with_more_said(actor: Actor, reason: str | None, context: Mapping[str, str] | None) -> Actor:
+    """Return an actor who gives this reason too, and says this of itself besides; None: as before.
+
+    Raises:
+        InvalidConfigError: the reason is too long, or the context cannot be kept as it is.
+    """
+    from msgspec.structs import replace
+
+    if reason is not None:
+        if len(reason) > LONGEST_REASON:
+            raise InvalidConfigError(
+                f"the reason has {len(reason):,} characters; at most {LONGEST_REASON} are kept"
+            )
+        actor = replace(actor, reason=as_text(reason))
+    said = _checked({**(actor.claimed or {}), **(context or {})}) if context else actor.claimed
+    return replace(actor, claimed=said)
+
+
 def checked_context(given: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return what the caller says of itself as it is kept: the environment's, then what is given.
 
@@ -213,7 +234,10 @@ def checked_context(given: Mapping[str, str] | None = None) -> dict[str, str]:
     context: dict[str, str] = {}
     for pair in filter(None, os.environ.get(VARIABLE, "").split(",")):
         context |= split(pair.strip(), VARIABLE)
-    context |= given or {}
+    return _checked({**context, **(given or {})})
+
+
+def _checked(context: Mapping[str, str]) -> dict[str, str]:
     if len(context) > MOST_NAMES:
         raise InvalidConfigError(f"the context has {len(context)} names; at most {MOST_NAMES} are kept")
     return {name: kept_value(name, value) for name, value in context.items()}

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import time
 from _thread import _local as local  # threading is not imported by commands that read
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal
 from weakref import ref
@@ -141,6 +141,8 @@ class Ledger:
         self._uptime = uptime
         self.note: Note = note or (lambda sentence: None)
         self._actor: Actor | Who = actor or _this_process
+        self._saying = local()
+        """Who is recorded instead for as long as a call lasts, in its thread."""
         self._committed = committed
         self._threads = local()
         self._opened: set[ref[Opened]] = set()
@@ -158,6 +160,9 @@ class Ledger:
     @property
     def actor(self) -> Actor:
         """Who is recorded."""
+        saying: Actor | None = getattr(self._saying, "actor", None)
+        if saying is not None:
+            return saying
         if callable(self._actor):
             self._actor = self._actor()
         return self._actor
@@ -165,6 +170,25 @@ class Ledger:
     @actor.setter
     def actor(self, actor: Actor) -> None:
         self._actor = actor
+
+    @contextmanager
+    def saying(self, reason: str | None, context: Mapping[str, str] | None) -> Iterator[None]:
+        """Record a reason and a context with what is done in the block, in this thread; None: as otherwise.
+
+        Raises:
+            InvalidConfigError: they cannot be kept as they are.
+        """
+        if reason is None and not context:
+            yield
+            return
+        from msb_cache.home.identity import with_more_said
+
+        before = getattr(self._saying, "actor", None)
+        self._saying.actor = with_more_said(self.actor, reason, context)
+        try:
+            yield
+        finally:
+            self._saying.actor = before
 
     @property
     def here(self) -> Opened:

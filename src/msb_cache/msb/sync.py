@@ -20,6 +20,7 @@ from msb_cache import diagnostics
 from msb_cache.errors import InvalidConfigError, MicrosandboxError, MsbDatabaseError
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.home.connect import is_there
+from msb_cache.shapes import Result
 from msb_cache.waiting import BUSY_SECONDS
 from msb_cache.wording import plural
 
@@ -62,7 +63,7 @@ class Stamp(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SyncReport:
+class SyncReport(Result):
     """What a sync found.
 
     Attributes:

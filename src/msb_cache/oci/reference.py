@@ -219,3 +219,20 @@ def _check_repository(text: str, registry: str, repository: str) -> None:
             text,
             f"{shown(component)} must be lower-case letters and digits, separated by '.', '_', '__' or '-'",
         )
+
+
+def familiar(canonical: str) -> str:
+    """Return the form in which a stored reference is shown to people: ``python:3.12``."""
+    return Reference.parse(canonical).familiar if canonical.startswith("docker.io/") else canonical
+
+
+def as_typed(canonical: str, spelling: str | None) -> str:
+    """Return how people see a reference: as it was typed, in familiar form if that is not known."""
+    return spelling or familiar(canonical)
+
+
+def repository(canonical: str) -> str:
+    """Return the repository of a canonical reference: what stands before the tag or digest."""
+    name = canonical.partition("@")[0]
+    path, colon, tag = name.rpartition(":")
+    return path if colon and "/" not in tag else name

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
+from typing import Any
 
 import msgspec
 
@@ -20,13 +21,14 @@ from msb_cache.errors import InvalidConfigError
 from msb_cache.eventstore.store import EventStore, as_datetime
 from msb_cache.projections import images
 from msb_cache.queries.resolve import as_typed, familiar, seen
+from msb_cache.shapes import Result, fields
 
 AsOf = str | datetime | int
 """A moment in the log: a position, or a time as in ``queries.times``; as text, ``@123`` is a position."""
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(Result):
     """A sandbox or a snapshot needs a manifest."""
 
     holder: str
@@ -36,9 +38,11 @@ class Hold:
     reference: str | None
     """By which reference it was held, in familiar form; None when that is not known."""
     status: str | None = None
-    """A sandbox's of msb's, such as ``Running``, as it was when msb-cache saw it last."""
+    """A sandbox's of msb's, such as ``Running``, as it was when msb-cache saw it last; None: it is
+    none of msb's."""
     root: str | None = None
-    """The kind of a sandbox's root disk where it is not the usual one, such as ``flat`` or ``tmpfs``."""
+    """The kind of a sandbox's root disk where it is not the usual one, such as ``flat`` or ``tmpfs``;
+    else None."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """A sandbox's, those with the keys that ``MSB_CACHE_LABELS`` names."""
     until_ns: int | None = None
@@ -56,7 +60,7 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class Use(Result):
     """A boot that lasts: a sandbox of msb's runs from a manifest."""
 
     holder: str | None
@@ -74,7 +78,7 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(Result):
     """A reference that points at another manifest than before."""
 
     reference: str
@@ -83,7 +87,7 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Result):
     """What differs between two positions of the log. References in familiar form; each list is sorted."""
 
     from_position: int
@@ -109,6 +113,16 @@ class Changes:
     def bytes_changed(self) -> int:
         """How many bytes more there are after than before; fewer if negative."""
         return self.bytes_after - self.bytes_before
+
+    def _shape(self) -> dict[str, Any]:
+        return {
+            "from_seq": self.from_position,
+            "to_seq": self.to_position,
+            **fields(self, without=("from_position", "to_position")),
+            "added": [{"reference": name, "digest": digest} for name, digest in self.added],
+            "removed": [{"reference": name, "digest": digest} for name, digest in self.removed],
+            "bytes_changed": self.bytes_changed,
+        }
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from msb_cache.queries import resolve
 from msb_cache.wording import as_text
 
 if TYPE_CHECKING:
-    from msb_cache.projections.deletions import DeletionReport
+    from msb_cache.queries.deletions import DeletionReport
     from msb_cache.queries.times import Moment
 
 _OPERATION_PREFIX = r"[0-9a-f-]{4,36}"
@@ -99,10 +99,13 @@ class Query:
         now_ns: the present, for times such as ``yesterday``; ns since the epoch, UTC.
 
     Raises:
+        TypeError: there is no filter of that name.
         InvalidConfigError: a time, type, number or text in it makes no sense.
     """
 
     def __init__(self, filters: Filters, now_ns: int) -> None:
+        _check_names(filters)
+
         def time(moment: Moment | None) -> int | None:
             if moment is None:
                 return None
@@ -295,6 +298,7 @@ def deletion_in_log(log: tuple[sqlite3.Connection, EventStore] | None, prefix: s
         OperationNotFoundError: none does, or several do.
     """
     from msb_cache.projections import deletions
+    from msb_cache.queries import deletions as reports
 
     if not re.fullmatch(_OPERATION_PREFIX, prefix):
         raise OperationNotFoundError(
@@ -304,10 +308,20 @@ def deletion_in_log(log: tuple[sqlite3.Connection, EventStore] | None, prefix: s
     found = [] if log is None else deletions.find(log[0], prefix)
     if len(found) > 1:
         raise OperationNotFoundError(f"{len(found)} deletions begin with {prefix}; give more of the id")
-    report = deletions.report(*log, found[0].operation) if log is not None and found else None
+    report = reports.report(*log, found[0].operation) if log is not None and found else None
     if report is None:
         raise OperationNotFoundError(f"no deletion has the id {prefix}; `msb-cache prunes` lists them")
     return report
+
+
+def _check_names(filters: Filters) -> None:
+    """Refuse a filter that there is not, as Python does with a keyword: else the whole log would fit."""
+    for name in filters.keys() - Filters.__annotations__.keys():
+        from difflib import get_close_matches
+
+        like = get_close_matches(name, Filters.__annotations__, 1)
+        hint = f"did you mean {like[0]}=?" if like else f"there are: {', '.join(Filters.__annotations__)}"
+        raise TypeError(f"unexpected keyword argument {name!r}; {hint}")
 
 
 def _subjects(connection: sqlite3.Connection, names: Sequence[str]) -> list[str]:

@@ -21,10 +21,13 @@ from msb_cache.msb.program import find_program
 from msb_cache.projections import deletions, restored
 from msb_cache.projections.moment import LASTS
 from msb_cache.queries.as_of import known_since
+from msb_cache.shapes import Result, Time, fields
+
+_TIMES = ("began_at", "known_since", "synced_at", "restored_at")
 
 
 @dataclass(frozen=True)
-class HomeInfo:
+class HomeInfo(Result):
     """A home, its engine and its counts. Times in ns since the epoch, UTC; sizes in bytes.
 
     Attributes:
@@ -86,6 +89,9 @@ class HomeInfo:
     leftovers: tuple[Leftover, ...] = ()
     restored_at: int | None = None
     events_lost: int | None = None
+
+    def _shape(self) -> dict[str, Any]:
+        return fields(self) | {name: Time.or_none(getattr(self, name)) for name in _TIMES}
 
 
 def info(ledger: Ledger, engine: Engine, *, is_new: bool = False, wants_msb: bool = False) -> HomeInfo:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from typing import Any
 
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import EventStore, StoredEvent
 from msb_cache.projections import images
 from msb_cache.projections.images import HandleRow, UseRow
 from msb_cache.queries.resolve import seen
+from msb_cache.shapes import Result, Time, fields
 
 
 @dataclass(frozen=True)
-class IdleImage:
+class IdleImage(Result):
     """An image in the cache, for how long it was not used (ns), and the event that says so.
 
     ``last_used_ns`` is when it was last pulled, used or booted, in ns since the epoch. It is idle since then,
     or since the last boot ended or hold was released, whichever is later: as the event says, unless that was
     said by a clock that was ahead. While sandboxes run from it (``in_use_by``), it is not idle, and the event
-    is the boot.
+    is the boot; ``event`` is None where the log has none that says it.
     """
 
     reference: str
@@ -32,6 +34,13 @@ class IdleImage:
     """When the first of those was booted, in ns since the epoch; None: none runs."""
     idle_since_ns: int | None = None
     """Since when it is idle, in ns since the epoch; None: it is in use."""
+
+    def _shape(self) -> dict[str, Any]:
+        found = fields(self, without=("last_used_ns",))
+        return {"reference": self.reference, "digest": self.manifest_digest} | {
+            "last_used_at": Time(self.last_used_ns),
+            **found,
+        }
 
 
 def idle(

@@ -12,10 +12,11 @@ from msb_cache.oci.digest import digest_problem, shown
 from msb_cache.projections import images
 from msb_cache.projections.images import PinDetailRow
 from msb_cache.queries import resolve
+from msb_cache.shapes import Result
 
 
 @dataclass(frozen=True, slots=True)
-class Pin:
+class Pin(Result):
     """A person keeps an image."""
 
     reference: str | None
@@ -25,7 +26,7 @@ class Pin:
     by: str
     """The user who pinned it, as logged in."""
     reason: str | None
-    """Why, as that user said."""
+    """Why, as that user said; None: nothing was said."""
     since_ns: int
     """In ns since the epoch, UTC."""
     until_ns: int | None

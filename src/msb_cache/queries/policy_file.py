@@ -52,6 +52,7 @@ from msb_cache.queries.toml_file import (
 )
 from msb_cache.queries.user_folder import user_folder
 from msb_cache.retention.policy import WATERMARKS, CachePolicy, NamedRule, PrunePolicy, Watermarks
+from msb_cache.shapes import Result
 from msb_cache.wording import plural, quoted
 
 _MOST_RULES = 100
@@ -60,7 +61,7 @@ _LIMITS = ("unused_for", "older_than", "keep_last", "max_size", "min_free", "fil
 """What says of a rule that less than all is meant."""
 
 
-class PolicyMistake(Mistake):
+class PolicyMistake(Mistake, Result):
     """One thing that is wrong with a policy file: in which line, at which key, and what would be right.
 
     ``line`` counts from 1; None: it is about the file as a whole. ``key`` is empty where it is no key's.

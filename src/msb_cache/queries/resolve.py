@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from msb_cache.errors import ImageNotFoundError, InvalidConfigError, InvalidReferenceError
 from msb_cache.oci.digest import shown
 from msb_cache.oci.reference import Reference
+from msb_cache.oci.reference import as_typed as as_typed
+from msb_cache.oci.reference import familiar as familiar
 from msb_cache.projections import images
 from msb_cache.projections.images import HandleRow
 from msb_cache.wording import short
@@ -27,16 +29,6 @@ _DIGEST = r"(?:sha256:)?([0-9a-f]{4,64})"
 _HOLDER = r"(sandbox|snapshot):[^\x00-\x1f\x7f\ud800-\udfff]{1,500}"
 _PATTERN = r"[A-Za-z0-9._:/@\[\]*?-]{1,300}"
 _CANDIDATES = 5  # that an error lists
-
-
-def familiar(canonical: str) -> str:
-    """Return the form in which a stored reference is shown to people: ``python:3.12``."""
-    return Reference.parse(canonical).familiar if canonical.startswith("docker.io/") else canonical
-
-
-def as_typed(canonical: str, spelling: str | None) -> str:
-    """Return how people see a reference: as it was typed, in familiar form if that is not known."""
-    return spelling or familiar(canonical)
 
 
 def seen(row: HandleRow) -> str:

@@ -10,7 +10,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from msb_cache.errors import ImageNotFoundError
 from msb_cache.eventstore import events as ev
@@ -19,7 +19,7 @@ from msb_cache.oci.digest import shown
 from msb_cache.oci.documents.platform import Platform
 from msb_cache.oci.reference import Reference
 from msb_cache.projections import images
-from msb_cache.projections.deletions import DeletionReport
+from msb_cache.queries.deletions import DeletionReport
 from msb_cache.queries.resolve import (
     as_reference,
     as_typed,
@@ -30,6 +30,7 @@ from msb_cache.queries.resolve import (
     only,
     seen,
 )
+from msb_cache.shapes import Result
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Restoration:
+class Restoration(Result):
     """One image that a deletion took, and how to have it again.
 
     Attributes:
@@ -72,6 +73,7 @@ class Restoration:
             left; ``none``: there is no way.
         way: how it comes back; None when there is no way, or no need.
         notes: sentences on what that brings back and what not.
+        home: the home, where it has to be named; None: the environment's.
     """
 
     reference: str | None
@@ -79,15 +81,32 @@ class Restoration:
     certainty: Literal["exact", "same source", "guess", "here", "none"]
     way: Way | None = None
     notes: tuple[str, ...] = ()
+    home: str | None = None
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """What to give to ``msb-cache``; empty when there is no way, or no need."""
         return () if self.way is None else self.way.arguments(self.manifest_digest)
 
+    @property
+    def command(self) -> tuple[str, ...] | None:
+        """What brings it back, as words for a shell; None when there is no way, or no need."""
+        if self.way is None:
+            return None
+        return ("msb-cache", *(() if self.home is None else ("--home", self.home)), *self.arguments)
+
+    def _shape(self) -> dict[str, Any]:
+        return {
+            "reference": self.reference,
+            "digest": self.manifest_digest,
+            "certainty": self.certainty,
+            "command": self.command,
+            "notes": self.notes,
+        }
+
 
 @dataclass(frozen=True)
-class LostFile:
+class LostFile(Result):
     """A deleted file that no image of the log accounts for, so nothing brings it back."""
 
     kind: str
@@ -95,7 +114,7 @@ class LostFile:
 
 
 @dataclass(frozen=True)
-class RestorePlan:
+class RestorePlan(Result):
     """How to bring back what an operation deleted."""
 
     operation: str
@@ -105,7 +124,12 @@ class RestorePlan:
 
 
 def restore_plan(
-    connection: sqlite3.Connection, store: EventStore, report: DeletionReport, *, kept_by_msb: bool
+    connection: sqlite3.Connection,
+    store: EventStore,
+    report: DeletionReport,
+    *,
+    kept_by_msb: bool,
+    home: str | None,
 ) -> RestorePlan:
     """Plan from a deletion's report; reads the log, and whether archives are still where they were.
 
@@ -114,6 +138,7 @@ def restore_plan(
         store: the log, on the same connection.
         report: the deletion's.
         kept_by_msb: whether msb keeps the home; it brings no manifest back under a name of its own.
+        home: the home, where its commands have to name it; None: it is the environment's.
     """
     planning = _Planning(connection, store, report.counters.seq, kept_by_msb)
     named = {data.manifest_digest for _, data in report.images}
@@ -128,7 +153,8 @@ def restore_plan(
     flat = {artifact.manifest_digest for artifact in roots}
     found = [_with_flat_root(each) if each.manifest_digest in flat else each for each in found]
     lost = [LostFile(each.kind, each.subject) for each in deleted if each.subject not in covered]
-    return RestorePlan(report.operation, report.counters.kind, tuple(found), tuple(lost))
+    images_ = tuple(replace(each, home=home) for each in found)
+    return RestorePlan(report.operation, report.counters.kind, images_, tuple(lost))
 
 
 def chosen(plan: RestorePlan, texts: Sequence[str]) -> list[Restoration]:

@@ -133,6 +133,19 @@ def parse_duration(text: str, now_ns: int, zone: tzinfo | None = None) -> int:
     raise InvalidConfigError(f"{shown(text)} is no duration; write '30 days', 12h or '3 months'")
 
 
+def duration_ns(duration: str | timedelta, now_ns: int) -> int:
+    """Return a duration given as text or as a ``timedelta`` in ns.
+
+    Raises:
+        InvalidConfigError: the text is no such duration, or it is less than nothing.
+    """
+    if isinstance(duration, str):
+        return parse_duration(duration, now_ns)
+    if duration < timedelta(0):
+        raise InvalidConfigError(f"{duration!r} is less than nothing, so it is no duration")
+    return (duration.days * 86400 + duration.seconds) * 10**9 + duration.microseconds * 1000
+
+
 def as_ns(moment: Moment, now_ns: int) -> int:
     """Return a time given as text or as an aware ``datetime`` in ns since the epoch, UTC.
 

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import Any
 
 from msb_cache.errors import ImageNotFoundError
 from msb_cache.eventstore import events as ev
@@ -17,22 +18,24 @@ from msb_cache.eventstore.where import Where
 from msb_cache.oci.digest import shown
 from msb_cache.oci.reference import Reference
 from msb_cache.projections import deletions, images
-from msb_cache.projections.deletions import DeletionSummary
 from msb_cache.projections.images import HandleRow
 from msb_cache.projections.moment import LASTS
 from msb_cache.projections.state import IndexState
 from msb_cache.queries import resolve
+from msb_cache.queries.deletions import DeletionSummary, summary
 from msb_cache.queries.last_used import idle_event, last_use
+from msb_cache.retention.because import judged_because, verdict_because
 from msb_cache.retention.plan import Plan, Verdict, plan_prune
 from msb_cache.retention.room import Files
 from msb_cache.retention.rules import Rules, goes_at, plan_by_rules
+from msb_cache.shapes import Result, Time
 from msb_cache.wording import short
 
 _NAMES_OFFERED = 3
 
 
 @dataclass(frozen=True)
-class Fate:
+class Fate(Result):
     """What a prune would do now, and why.
 
     ``rule`` is ``unused`` for what goes; ``needed`` for a layer, by manifests; else what ``plan`` says, such
@@ -43,9 +46,12 @@ class Fate:
     rule: str
     by: tuple[str, ...] = ()
 
+    def _shape(self) -> dict[str, Any]:
+        return {"deletes": self.goes, "rule": self.rule, "by": self.by}
+
 
 @dataclass(frozen=True)
-class UnderPolicy:
+class UnderPolicy(Result):
     """What a policy would do to an image now, and when if nothing uses it until then.
 
     Attributes:
@@ -54,15 +60,32 @@ class UnderPolicy:
         at_ns: when it will go unless it is used, in ns since the epoch, UTC: it stays because of its age
         only;
             None: that is not known.
+        rules: what was asked for, as ``recorded`` says it.
     """
 
     goes: bool
     verdict: Verdict | None
     at_ns: int | None = None
+    rules: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def because(self) -> str | None:
+        """Why it goes or stays, in words; None: no rule selects it."""
+        return verdict_because(self.verdict, self.rules, goes=self.goes)
+
+    def _shape(self) -> dict[str, Any]:
+        verdict = self.verdict
+        return {
+            "rules": self.rules,
+            "deletes": self.goes,
+            "rule": None if verdict is None else verdict.rule,
+            "because": self.because,
+            "goes_at": Time.or_none(self.at_ns),
+        }
 
 
 @dataclass(frozen=True)
-class Loss:
+class Loss(Result):
     """How something went: the event that says so, and the deletion it belongs to (None: none has it).
 
     ``bytes`` were freed with it then, None when nothing was measured; ``layers_kept`` of its layers stayed.
@@ -75,9 +98,29 @@ class Loss:
     layers_kept: int = 0
     judged: ev.Judged | None = None
 
+    @property
+    def because(self) -> str | None:
+        """Which rule of a policy took it and why, in words; None: none did."""
+        if self.judged is None or self.deletion is None:
+            return None
+        return judged_because(self.judged, self.deletion.policy, goes=True)
+
+    def _shape(self) -> dict[str, Any]:
+        deletion = self.deletion
+        return {
+            "event": self.event,
+            "operation": None if deletion is None else deletion.operation,
+            "kind": None if deletion is None else deletion.counters.kind,
+            "policy": None if deletion is None else deletion.policy,
+            "actor": None if deletion is None else deletion.actor,
+            "because": self.because,
+            "bytes_freed": self.bytes,
+            "layers_kept": self.layers_kept,
+        }
+
 
 @dataclass(frozen=True)
-class Sharing:
+class Sharing(Result):
     """Another reference in the cache, and how many layers it has in common."""
 
     reference: str
@@ -85,7 +128,7 @@ class Sharing:
 
 
 @dataclass(frozen=True)
-class ImageReasons:
+class ImageReasons(Result):
     """Why a reference is here, gone, or never came. References are as they were typed.
 
     Attributes:
@@ -104,6 +147,8 @@ class ImageReasons:
         fate: what a prune would do to it; None when it is not here.
         loss: how it went; None when it is here.
         failure: the last pull that failed, where none ever succeeded.
+
+    What is said to be there only in some case is None otherwise.
     """
 
     reference: str
@@ -124,16 +169,37 @@ class ImageReasons:
     damage: tuple[StoredEvent, ...] = ()
     """What another program deleted of it although it is here; a pull or load mends it."""
     pin: StoredEvent | None = None
-    """The event that pinned it, or its manifest, where that lasts."""
+    """The event that pinned it, or its manifest, where that lasts; None: it is not pinned."""
     policy: UnderPolicy | None = None
-    """What the policy that was asked about would do to it."""
+    """What the policy that was asked about would do to it; None: none was, or it is not here."""
+
+    def _shape(self) -> dict[str, Any]:
+        return {
+            "kind": "image",
+            "reference": self.reference,
+            "here": self.here,
+            "digest": self.manifest_digest,
+            "layer_count": self.layer_count,
+            "arrived": self.arrived,
+            "pointed": self.pointed,
+            "used": self.used,
+            "uses": self.uses,
+            "idle": self.idle,
+            "holds": self.holds,
+            "statuses": self.statuses,
+            "shares": self.shares,
+            "pull_failed": self.failure,
+            "pin": self.pin,
+            "damage": self.damage,
+            **_end(self),
+        }
 
 
 @dataclass(frozen=True)
-class ManifestReasons:
+class ManifestReasons(Result):
     """Why a manifest is here or gone: its first event, the references on it now and before, its holds.
 
-    ``statuses`` and ``uses`` are as for an image.
+    ``fate``, ``loss``, ``pin``, ``policy``, ``statuses`` and ``uses`` are as for an image, also when None.
     """
 
     digest: str
@@ -149,9 +215,24 @@ class ManifestReasons:
     pin: StoredEvent | None = None
     policy: UnderPolicy | None = None
 
+    def _shape(self) -> dict[str, Any]:
+        return {
+            "kind": "manifest",
+            "digest": self.digest,
+            "here": self.here,
+            "arrived": self.added,
+            "references": self.references,
+            "earlier_references": self.earlier,
+            "uses": self.uses,
+            "holds": self.holds,
+            "statuses": self.statuses,
+            "pin": self.pin,
+            **_end(self),
+        }
+
 
 @dataclass(frozen=True)
-class LayerOf:
+class LayerOf(Result):
     """A manifest that has or had a layer, whether it is here, and its references now or before."""
 
     digest: str
@@ -160,8 +241,11 @@ class LayerOf:
 
 
 @dataclass(frozen=True)
-class LayerReasons:
-    """Why a layer is here or gone: every manifest that has or had it, oldest first."""
+class LayerReasons(Result):
+    """Why a layer is here or gone: every manifest that has or had it, oldest first.
+
+    ``fate`` is None when it is not here, ``loss`` when it is, or no event says how it went.
+    """
 
     diff_id: str
     here: bool
@@ -169,8 +253,24 @@ class LayerReasons:
     fate: Fate | None
     loss: Loss | None
 
+    def _shape(self) -> dict[str, Any]:
+        return {
+            "kind": "layer",
+            "diff_id": self.diff_id,
+            "here": self.here,
+            "manifests": self.manifests,
+            **_end(self),
+        }
+
 
 Reasons = ImageReasons | ManifestReasons | LayerReasons
+
+
+def _end(found: Reasons) -> dict[str, Any]:
+    """Return what would become of it, or became, and what a policy makes of it where one was asked about."""
+    under = None if isinstance(found, LayerReasons) else found.policy
+    end = {"prune": found.fate, "gone": found.loss}
+    return end if under is None else {**end, "policy": under}
 
 
 def why(
@@ -180,6 +280,7 @@ def why(
     index: Callable[[sqlite3.Connection], IndexState],
     rules: Sequence[Rules] | None = None,
     files: Files | None = None,
+    recorded: Mapping[str, Any] | None = None,
 ) -> Reasons:
     """Explain a reference; or a digest of a manifest or layer (diff ID or blob), or its beginning.
 
@@ -190,12 +291,13 @@ def why(
         index: reads the index as a prune in this home sees it, with facts and labels if there are rules.
         rules: those of a policy that is asked about; None: none is.
         files: what files take of the disk, for those.
+        recorded: the policy, as it is recorded.
 
     Raises:
         ImageNotFoundError: the log has never seen it; names like it are offered.
         InvalidReferenceError: it is neither, or several digests begin with it.
     """
-    asking = _Asking(connection, store, index, rules, files)
+    asking = _Asking(connection, store, index, rules, files, recorded or {})
     parsed = resolve.as_reference(target)
     found = None if parsed is None else asking.reference(parsed)
     if found is None and resolve.digest_prefix(target) is not None:
@@ -241,11 +343,12 @@ class _Asking:
         index: Callable[[sqlite3.Connection], IndexState],
         rules: Sequence[Rules] | None,
         files: Files | None,
+        recorded: Mapping[str, Any],
     ) -> None:
         self._connection = connection
         self._store = store
         self._index = index
-        self._rules = rules
+        self._rules, self._recorded = rules, recorded
         self._files = files
         self._state_now: IndexState | None = None
         self._plan_now: Plan | None = None
@@ -447,7 +550,7 @@ class _Asking:
 
     def _loss(self, event: StoredEvent, subjects: Sequence[str], diff_ids: Sequence[str]) -> Loss:
         rows = deletions.find(self._connection, event.operation)
-        summary = deletions.summary(self._store, rows[0]) if rows else None
+        found = summary(self._store, rows[0]) if rows else None
         freed = None
         deleted = set()
         for outcome in self._store.read(operation=event.operation, subjects=subjects):
@@ -456,7 +559,7 @@ class _Asking:
                 if outcome.data.bytes is not None:
                     freed = (freed or 0) + outcome.data.bytes
         kept = sum(diff_id not in deleted for diff_id in diff_ids)
-        return Loss(event, summary, freed, kept, self._judged(event))
+        return Loss(event, found, freed, kept, self._judged(event))
 
     def _judged(self, gone: StoredEvent) -> ev.Judged | None:
         """Return which rule took an image, as its deletion has recorded."""
@@ -491,11 +594,12 @@ class _Asking:
         plan = plan_by_rules(self._rules, state, None, self._files)
         going = next((each for each in plan.going if each.subject == subject), None)
         if going is not None:
-            return UnderPolicy(True, going)
+            return UnderPolicy(True, going, rules=self._recorded)
         kept = next((each for each in plan.kept if each.subject == subject), None)
         if kept is None:
-            return UnderPolicy(False, None)
-        return UnderPolicy(False, kept, goes_at(self._rules, state, subject, digest))
+            return UnderPolicy(False, None, rules=self._recorded)
+        at_ns = goes_at(self._rules, state, subject, digest)
+        return UnderPolicy(False, kept, at_ns, self._recorded)
 
     def _fate_of_reference(self, name: str, digest: str) -> Fate | None:
         if self._plan().references.get(name) == digest:

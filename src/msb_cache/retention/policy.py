@@ -11,10 +11,12 @@ from typing import Any, Literal
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from msb_cache.shapes import Result
+
 By = Literal["used", "pulled"]
 
 
-class PrunePolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class PrunePolicy(Result, Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Which images a prune takes; see docs/retention.md. One without any rule takes all that nothing uses.
 
     Durations are text such as ``14d``, ``12h`` or ``3 months``, or a ``timedelta``; sizes are text such as
@@ -76,6 +78,9 @@ class PrunePolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
             found.pop("keep_last_by")
         return found
 
+    def _shape(self) -> dict[str, Any]:
+        return self.recorded()
+
 
 class NamedRule(Struct, frozen=True, kw_only=True):
     """One rule of a policy file, and the name by which the log tells what went by it."""
@@ -96,7 +101,7 @@ class Watermarks(Struct, frozen=True, kw_only=True):
     low: str | int
 
 
-class CachePolicy(Struct, frozen=True, kw_only=True):
+class CachePolicy(Result, Struct, frozen=True, kw_only=True):
     """What a policy file says; see docs/retention.md.
 
     Attributes:
@@ -126,6 +131,9 @@ class CachePolicy(Struct, frozen=True, kw_only=True):
             found["watermarks"] = {"high": self.watermarks.high, "low": self.watermarks.low}
         found["max_delete"] = BRAKE if self.max_delete is None else self.max_delete
         return found
+
+    def _shape(self) -> dict[str, Any]:
+        return self.recorded()
 
 
 WATERMARKS = "watermarks"

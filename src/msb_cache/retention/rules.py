@@ -14,11 +14,12 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace as with_fields
 
+from msb_cache.oci.reference import repository as repository
 from msb_cache.projections.state import IndexState
 from msb_cache.retention.plan import (
     COMING,
@@ -31,6 +32,7 @@ from msb_cache.retention.plan import (
     never_goes,
 )
 from msb_cache.retention.room import Considered, Files, Room
+from msb_cache.shapes import Result
 
 GRACE, EXCLUDED, PROTECTED, YOUNG, RECENT, LAST, NOT_NEEDED = (
     "grace",
@@ -195,12 +197,26 @@ def _still_lacking(
     return found
 
 
-class RuleVerdict(NamedTuple):
-    """What one rule of several makes of an image: whether it goes, and why; None: it is not selected."""
+class RuleVerdict(Result, Struct, frozen=True):
+    """What one rule of several makes of an image: whether it goes and why; ``verdict`` None: not selected."""
 
     rule: str | None
     goes: bool
     verdict: Verdict | None
+    policy: Mapping[str, Any] = {}
+    """The policy that has the rule, as ``recorded`` says it."""
+
+    @property
+    def because(self) -> str:
+        """Why it goes or stays by this rule, in words; times in RFC 3339, UTC."""
+        from msb_cache.retention.because import verdict_because
+
+        said = verdict_because(self.verdict, self.policy, goes=self.goes, named=False)
+        return said or "it is not selected"
+
+    def _shape(self) -> dict[str, Any]:
+        rule = None if self.verdict is None else self.verdict.rule
+        return {"name": self.rule, "deletes": self.goes, "rule": rule, "because": self.because}
 
 
 def verdicts_on(subject: str, several: Sequence[Rules], state: IndexState, files: Files) -> list[RuleVerdict]:
@@ -436,13 +452,6 @@ def _images(state: IndexState) -> Sequence[Considered]:
     if len(facts) > len(found):
         found += [Considered(digest, digest, facts[digest]) for digest in state.manifests if digest in facts]
     return found
-
-
-def repository(canonical: str) -> str:
-    """Return the repository of a canonical reference: what stands before the tag or digest."""
-    name = canonical.partition("@")[0]
-    path, colon, tag = name.rpartition(":")
-    return path if colon and "/" not in tag else name
 
 
 def _ranks(rules: Rules, state: IndexState) -> dict[str, int]:

@@ -99,7 +99,7 @@ def check(cache: ImageCache, fake: FakeMsb) -> None:
     read = cache.verify(data=DataRequest()).disk
     assert [each for each in read if each.problem == "altered" and each.kind != "flat"] == []
     assert not [problem for problem in found.disk if problem.problem not in ("extra", "leftover")]
-    for summary in cache.deletions():
+    for summary in cache.prunes():
         assert summary.counters.finished_at is not None
 
 
@@ -116,5 +116,5 @@ def outcomes(cache: ImageCache, operation: str | None) -> dict[tuple[str, str], 
     assert operation is not None
     return {
         (artifact.kind, artifact.subject): " ".join(filter(None, (artifact.outcome, artifact.reason)))
-        for artifact in cache.deletion(operation).artifacts
+        for artifact in cache.prune_report(operation).artifacts
     }

@@ -88,7 +88,7 @@ def test_remove(fake: FakeMsb, cache: ImageCache) -> None:
         ("fsmeta.deleted", ALONE.digest),
         ("layer.deleted", ALONE.layers[0].diff_id),
     }
-    (summary,) = cache.deletions()
+    (summary,) = cache.prunes()
     assert (summary.counters.engine, summary.counters.outcome) == ("msb", "completed")
     assert summary.policy == {"references": [ALONE_1], "force": False}
     with pytest.raises(ImageNotFoundError):
@@ -135,7 +135,7 @@ def test_force_drops_the_reference_only(fake: FakeMsb, cache: ImageCache) -> Non
     report = cache.remove("app:1", force=True)
     assert fake.calls == [["image", "remove", "--force", "--", "app:1"]]
     assert (report.image_refs_removed, report.manifests_removed, report.layers_removed) == (1, 0, 0)
-    (removed,) = cache.deletion(report.operation or "").images
+    (removed,) = cache.prune_report(report.operation or "").images
     assert removed == (
         APP_1,
         ev.ImageRemoved(manifest_digest=APP.digest, spelling="app:1", cause="remove", forced=True),
@@ -151,7 +151,7 @@ def test_one_of_two_names_leaves_the_manifest(fake: FakeMsb, cache: ImageCache) 
     report = cache.remove("two")
     assert fake.calls == [["image", "remove", "--", "two:latest"]]
     assert (report.image_refs_removed, report.manifests_removed, report.layers_removed) == (1, 0, 0)
-    assert cache.deletion(report.operation or "").kept == [
+    assert cache.prune_report(report.operation or "").kept == [
         ev.Judged(subject=TWO.digest, rule="referenced", holders=("example.org/team/two:2",))
     ]
     report = cache.remove("example.org/team/two:2")
@@ -173,12 +173,15 @@ def test_a_sandbox_appears_after_the_decision(fake: FakeMsb, cache: ImageCache, 
         cache.remove("alone:1")
     assert len(fake.calls) == (step == "begin")  # what is seen to be held is not asked for
     assert files_of(fake.home) == before
-    (summary,) = cache.deletions()
+    (summary,) = cache.prunes()
     assert (summary.counters.outcome, summary.counters.image_refs_removed) == ("partial", 0)
     assert outcomes(cache, summary.operation) == {
         each: "kept held" if each[0] == "metadata" else "kept needed" for each in artifacts_of(ALONE, ALONE_1)
     }
-    assert {each.holders for each in cache.deletion(summary.operation).artifacts} == {("sandbox:late",), ()}
+    assert {each.holders for each in cache.prune_report(summary.operation).artifacts} == {
+        ("sandbox:late",),
+        (),
+    }
     check(cache, fake)
 
 
@@ -191,7 +194,7 @@ def test_one_spelling_goes_and_the_other_stays(fake: FakeMsb, cache: ImageCache)
     assert (report.image_refs_removed, report.manifests_removed) == (1, 0)
     assert {"alone:1", ALONE_1} & fake.references() == {ALONE_1}
     assert outcomes(cache, report.operation) == {("metadata", ALONE_1): "kept spelled"}
-    assert cache.deletions()[0].counters.outcome == "completed"
+    assert cache.prunes()[0].counters.outcome == "completed"
     check(cache, fake)
     # It is alone now, so any spelling means it.
     assert cache.get("alone:1").reference == ALONE_1
@@ -209,7 +212,7 @@ def test_each_spelling_and_its_manifest_go(fake: FakeMsb, cache: ImageCache, way
     report = cache.prune(confirm=None if "without" in way else yes)
     assert (report.image_refs_removed, report.manifests_removed, report.layers_removed) == (2, 2, 2)
     assert fake.references() == {"app:1"}
-    assert cache.deletions()[0].counters.outcome == "completed"
+    assert cache.prunes()[0].counters.outcome == "completed"
     removed = [event.data for event in cache.events(types=["image.removed"], operation=report.operation)]
     assert {data.spelling for data in removed if isinstance(data, ev.ImageRemoved)} == {"alone:1", ALONE_1}
     check(cache, fake)
@@ -228,7 +231,7 @@ def test_one_of_two_spellings_is_held(fake: FakeMsb, cache: ImageCache, way: str
         assert cache.remove(APP_1).image_refs_removed == 1
     else:
         assert cache.prune(confirm=None if "without" in way else yes).image_refs_removed == 4
-    assert cache.deletions()[0].counters.outcome == "completed"
+    assert cache.prunes()[0].counters.outcome == "completed"
     assert {"app:1", APP_1} & fake.references() == {"app:1"}
     # The metadata that both had was that of the one that went, and msb leaves it so.
     (problem,) = [problem for problem in cache.verify().disk if problem.problem in BROKEN]
@@ -239,7 +242,7 @@ def test_what_msb_says_against_it_is_passed_on(fake: FakeMsb, cache: ImageCache)
     fake.fails("image remove", "error: the disk is on fire", "error: some images failed to remove")
     with pytest.raises(MsbProgramError, match=r"^msb could not remove alone:1: the disk is on fire$"):
         cache.remove("alone:1")
-    (summary,) = cache.deletions()
+    (summary,) = cache.prunes()
     assert summary.counters.outcome == "partial"
     (failed,) = cache.events(types=["artifact.delete_failed"])
     assert failed.data == ev.ArtifactDeleteFailed(kind="metadata", errno=0, reason="the disk is on fire")
@@ -304,7 +307,7 @@ def test_files_that_msb_leaves_behind(fake: FakeMsb, cache: ImageCache) -> None:
     assert (report.image_refs_removed, report.manifests_removed) == (1, 1)
     assert report.bytes_reclaimed is None
     assert set(outcomes(cache, report.operation).values()) == {"deleted", "kept left"}
-    assert cache.deletions()[0].counters.outcome == "partial"
+    assert cache.prunes()[0].counters.outcome == "partial"
     assert files_of(fake.home) == before
     age(fake.home)
     assert cache.prune(orphans=True, confirm=yes).orphans_removed == 4
@@ -340,7 +343,7 @@ def test_what_is_removed_at_the_same_time_is_not_decided(fake: FakeMsb, cache: I
     at("msb.planned", lambda: others("image", "prune", "--yes"))
     assert cache.prune().operation is None
     assert fake.calls == []
-    assert {report.counters.kind for report in cache.deletions()} == {"external"}
+    assert {report.counters.kind for report in cache.prunes()} == {"external"}
     causes = {event.data.cause for event in cache.events(types=["image.removed"])}  # type: ignore[attr-defined]
     assert causes == {"external"}
     check(cache, fake)
@@ -353,7 +356,7 @@ def test_no_msb(fake: FakeMsb, cache: ImageCache, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(HomeOwnedByMicrosandboxError, match="not installed here, so it is only read"):
             command()
     assert cache.preview_prune().plan.references
-    assert cache.deletions() == []
+    assert cache.prunes() == []
 
 
 # -- prune ------------------------------------------------------------------------------------------------
@@ -369,10 +372,10 @@ def test_a_prune_of_everything_is_one_run(fake: FakeMsb, cache: ImageCache) -> N
     assert fake.references() == {"app:1"}
     told = operation_of(cache, report.operation)
     assert [type for type, _ in told].count("image.removed") == 3
-    assert cache.deletion(report.operation or "").kept == [
+    assert cache.prune_report(report.operation or "").kept == [
         ev.Judged(subject=APP_1, spelling="app:1", rule="held", holders=("sandbox:dev",))
     ]
-    assert cache.deletions()[0].counters.outcome == "completed"
+    assert cache.prunes()[0].counters.outcome == "completed"
     assert cache.prune().operation is None
     check(cache, fake)
 
@@ -446,7 +449,7 @@ def test_a_refused_prune(fake: FakeMsb, cache: ImageCache) -> None:
     assert {each.data.reason for each in cache.events(types=["artifact.delete_failed"])} == {  # type: ignore[attr-defined]
         "the disk is on fire"
     }
-    assert cache.deletions()[0].counters.outcome == "partial"
+    assert cache.prunes()[0].counters.outcome == "partial"
     assert cache.prune().image_refs_removed == 3
     check(cache, fake)
 
@@ -458,7 +461,7 @@ def test_an_image_comes_to_be_held_while_msb_prunes(fake: FakeMsb, cache: ImageC
     found = outcomes(cache, report.operation)
     assert found["metadata", ALONE_1] == "kept held"
     assert found["manifest", ALONE.digest] == "kept needed"
-    assert cache.deletions()[0].counters.outcome == "partial"
+    assert cache.prunes()[0].counters.outcome == "partial"
     check(cache, fake)
 
 
@@ -533,7 +536,7 @@ def test_an_image_that_msb_does_not_know_is_removed_by_us(mixed: FakeMsb) -> Non
             *("deletion.started", "image.removed", "manifest.deleted", "metadata.deleted", "vmdk.deleted"),
             *("fsmeta.deleted", "layer.deleted", "deletion.finished"),
         }
-        assert cache.deletion(report.operation or "").counters.outcome == "completed"
+        assert cache.prune_report(report.operation or "").counters.outcome == "completed"
         assert mixed.references() == {"app:1", "alone:1"}
         assert cache.remove("app:1").image_refs_removed == 1  # nothing that msb does not know is in the way
         check(cache, mixed)
@@ -557,7 +560,7 @@ def test_one_that_is_held_by_us_keeps_what_shares_its_layers(mixed: FakeMsb) -> 
         report = cache.prune()
         assert [words[1] for words in mixed.calls] == ["remove"]  # msb's own prune would take app:1
         assert {each.reference for each in cache.list()} == {"own:1", "app:1"}
-        assert {each.subject: each.rule for each in cache.deletion(report.operation or "").kept} == {
+        assert {each.subject: each.rule for each in cache.prune_report(report.operation or "").kept} == {
             "docker.io/library/own:1": "held",
             APP_1: "shared",
         }
@@ -602,7 +605,7 @@ def test_killed_while_it_deletes_what_msb_does_not_know(mixed: FakeMsb, step: st
     with ImageCache(mixed.home) as cache:
         cache.release("sandbox:none")  # which recovers
         assert before.keys() - files_of(mixed.home).keys() == own_files(mixed.home)
-        (summary,) = cache.deletions()
+        (summary,) = cache.prunes()
         assert (summary.counters.outcome, summary.counters.recovered) == ("completed", 1)
         assert summary.counters.bytes_reclaimed == sum(before[name] for name in own_files(mixed.home))
         agree(cache, mixed)
@@ -633,7 +636,7 @@ def test_another_command_sees_it_first(fake: FakeMsb, cache: ImageCache) -> None
     assert {event.actor.observed for event in removed} == {True}
     assert {event.data.cause for event in removed} == {"prune"}  # type: ignore[attr-defined]
     assert report.image_refs_removed == 3
-    assert cache.deletions()[0].counters.outcome == "completed"
+    assert cache.prunes()[0].counters.outcome == "completed"
     check(cache, fake)
 
 
@@ -725,7 +728,7 @@ def test_killed_at_every_step_and_concluded(fake: FakeMsb, tmp_path: Path, name:
         with ImageCache(fake.home) as cache:
             cache.use("app:1")  # any command that writes
             assert files_of(fake.home) == files, step  # what there is is found out, and nothing is deleted
-            for summary in cache.deletions():
+            for summary in cache.prunes():
                 assert summary.counters.outcome == ("partial" if there else "completed"), step
             assert ("alone:1" in {handle.reference for handle in cache.list()}) == there, step
             cache.prune()
@@ -745,13 +748,13 @@ def test_msb_goes_on_without_the_process_that_asked_it(fake: FakeMsb, cache: Ima
     os.kill(child, signal.SIGKILL)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     cache.use("two")  # it would be concluded, if msb did not have the lock of the operation
-    (summary,) = cache.deletions()
+    (summary,) = cache.prunes()
     assert summary.counters.outcome is None
     fake.release()
     with Lock(Layout(fake.home).operation_lock(summary.operation)) as lock:
         assert lock.acquire(wait=30)
     cache.use("two")
-    (summary,) = cache.deletions()
+    (summary,) = cache.prunes()
     assert summary.counters.outcome == "completed"
     (removed,) = cache.events(types=["image.removed"])
     assert removed.operation == summary.operation
@@ -770,13 +773,13 @@ def test_what_a_running_deletion_has_asked_for_is_its_own(fake: FakeMsb, cache: 
     fake.wait_until_it_hangs()
     cache.sync()  # the rows are gone, and the files are not yet
     (removed,) = cache.events(types=["image.removed"])
-    (summary,) = cache.deletions()
+    (summary,) = cache.prunes()
     assert (removed.operation, removed.actor.observed) == (summary.operation, True)
     assert summary.counters.finished_at is None
     assert cache.info().unfinished == (summary.operation,)
     fake.release()
     assert os.waitpid(child, 0)[1] == 0
-    assert cache.deletions()[0].counters.outcome == "completed"
+    assert cache.prunes()[0].counters.outcome == "completed"
     assert set(outcomes(cache, summary.operation).values()) == {"deleted"}
     check(cache, fake)
 
@@ -792,7 +795,7 @@ def test_an_interrupted_deletion_is_concluded_at_once(fake: FakeMsb, cache: Imag
     steps.observer = None
     if step == "msb.decided":  # nothing was asked of msb: the next command says so
         cache.use("two")
-    (summary,) = cache.deletions()
+    (summary,) = cache.prunes()
     assert summary.counters.outcome == ("partial" if step == "msb.decided" else "completed")
     check(cache, fake)
 
@@ -962,7 +965,7 @@ def test_ctrl_c_says_what_msb_had_done(fake: FakeMsb) -> None:
         at("msb.ran", stop)
         with pytest.raises(KeyboardInterrupt):
             cache.prune()
-        (summary,) = cache.deletions()
+        (summary,) = cache.prunes()
         done = summary.counters
         assert notes == [
             f"msb had deleted {plural(done.image_refs_removed, 'reference')} and "
@@ -984,7 +987,7 @@ def test_it_is_stopped_between_two_runs_of_msb(fake: FakeMsb, monkeypatch: pytes
             cache.prune(PrunePolicy(grace="0s", unused_for="0s"))
         steps.observer = None
         assert runs == ["one"]
-        report = cache.deletion(cut.value.operation)
+        report = cache.prune_report(cut.value.operation)
         assert report.counters.image_refs_removed == 1
         assert report.counters.outcome == "partial"
         assert len(cache.list()) == many - 1

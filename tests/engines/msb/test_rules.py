@@ -61,7 +61,7 @@ def test_rules_never_run_msbs_own_prune(fake: FakeMsb, cache: ImageCache) -> Non
     report = cache.prune(EVERYTHING)
     assert removed(fake) == [ALL]
     assert (report.image_refs_removed, report.manifests_removed, report.skipped_in_use) == (3, 2, 0)
-    assert cache.deletion(str(report.operation)).policy == {"rule": "policy", "grace": "0s"}
+    assert cache.prune_report(str(report.operation)).policy == {"rule": "policy", "grace": "0s"}
     assert cache.prune(EVERYTHING).operation is None
     check(cache, fake)
 
@@ -126,7 +126,7 @@ def test_what_is_needed_or_used_meanwhile_stays(
     assert removed(fake) == [ALL - {"alone:1"}]
     assert "alone:1" in fake.references()
     assert report.image_refs_removed == 2
-    kept = {each.subject: each.rule for each in cache.deletion(str(report.operation)).kept}
+    kept = {each.subject: each.rule for each in cache.prune_report(str(report.operation)).kept}
     if step == "confirm":
         rules = {"moved": "used-since", "pulled_again": "used-since", "held": "held"}
         assert kept.get("docker.io/library/alone:1") == rules[meanwhile.__name__]
@@ -155,7 +155,7 @@ def test_a_manifest_without_a_reference_stays(fake: FakeMsb, cache: ImageCache) 
     fake("rm", "dev")
     report = cache.prune(EVERYTHING)
     assert fake.rows("SELECT digest FROM manifest") == [(APP.digest,)]
-    (kept,) = cache.deletion(str(report.operation)).kept
+    (kept,) = cache.prune_report(str(report.operation)).kept
     assert (kept.subject, kept.rule) == (APP.digest, "msb-only")
     cache.prune()
     assert fake.rows("SELECT digest FROM manifest") == []

@@ -251,10 +251,10 @@ def test_what_went_until_it_was_stopped_is_recorded(
         ):
             cache.prune()
         observe(lambda _: None)
-        report = cache.deletion(cut.value.operation)
+        report = cache.prune_report(cut.value.operation)
         assert [each.outcome for each in report.artifacts if each.kind != "manifest"].count("deleted") == 3
         cache.release("sandbox:none")
-        report = cache.deletion(cut.value.operation)
+        report = cache.prune_report(cut.value.operation)
         assert report.counters.outcome == "completed"
         assert not any(each.recovered for each in report.artifacts)
 
@@ -272,11 +272,11 @@ def test_a_deletion_that_recovery_finishes_is_stopped_as_well(
                 pytest.raises(DeletionCut),
             ):
                 cache.prune()
-        (row,) = cache.deletions()
-        gone = [each for each in cache.deletion(row.operation).artifacts if each.outcome == "deleted"]
+        (row,) = cache.prunes()
+        gone = [each for each in cache.prune_report(row.operation).artifacts if each.outcome == "deleted"]
         assert len([each for each in gone if each.kind != "manifest"]) == 2
         cache.release("sandbox:none")
-        assert [row.counters.outcome for row in cache.deletions()] == ["completed"]
+        assert [row.counters.outcome for row in cache.prunes()] == ["completed"]
 
 
 @pytest.mark.parametrize("step", ["delete.deciding", "delete.decided", "delete.unlinked", "delete.recording"])
@@ -298,9 +298,9 @@ def test_ctrl_c_says_what_is_left_and_what_finishes_it(
         observe(lambda _: None)
         left = sum(path.exists() for path in files)
         if step == "delete.deciding":
-            assert (notes, left, cache.deletions()) == ([], len(files), [])
+            assert (notes, left, cache.prunes()) == ([], len(files), [])
             return
-        (row,) = cache.deletions()
+        (row,) = cache.prunes()
         assert notes == [
             f"stopped with {left} of {len(files)} files not deleted yet; the next command that writes "
             f"finishes operation {row.operation[:13]}"
@@ -308,5 +308,5 @@ def test_ctrl_c_says_what_is_left_and_what_finishes_it(
         assert left == {"delete.decided": len(files), "delete.unlinked": len(files) - 1}.get(step, 0)
         cache.release("sandbox:none")
         assert not any(path.exists() for path in files)
-        (row,) = cache.deletions()
+        (row,) = cache.prunes()
         assert row.counters.outcome == "completed"

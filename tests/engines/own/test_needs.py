@@ -47,7 +47,7 @@ def test_a_layer_loaded_between_decision_and_unlink_stays(tmp_path: Path) -> Non
         assert [(event.subject, event.data) for event in kept] == [
             (SHARED.diff_id, ev.ArtifactKept(kind="layer", reason="needed"))
         ]
-        assert cache.deletions()[0].counters.outcome == "partial"
+        assert cache.prunes()[0].counters.outcome == "partial"
         assert (
             cache.inspect("two:1").layers[0].erofs_size_bytes == layout.layer(SHARED.diff_id).stat().st_size
         )

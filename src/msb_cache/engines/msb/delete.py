@@ -126,7 +126,7 @@ def _preview(ledger: Ledger, theirs: MsbState, planner: Planner, *, orphans: boo
     measured.going_anyway_bytes = freed_by(measured, others)
     plan = planner(state, None, measured)
     found = flat_roots.completed(layout, [*_named(layout, plan, state, theirs, measured), *others])
-    return Preview(plan, tuple(found), measured, tuple(left), state)
+    return Preview(plan, tuple(found), measured, tuple(left), state, planner.policy)
 
 
 def delete(

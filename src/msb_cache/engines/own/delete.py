@@ -93,7 +93,7 @@ def preview(ledger: Ledger, planner: Planner, *, orphans: bool = False, facts: b
     files_.going_anyway_bytes = freed_by(files_, others) if others else 0
     plan = planner(state, None, files_)
     artifacts = flat_roots.completed(layout, [*planned(layout, plan, files_), *others])
-    return Preview(plan, tuple(artifacts), files_, tuple(left), state)
+    return Preview(plan, tuple(artifacts), files_, tuple(left), state, planner.policy)
 
 
 def left_over(
