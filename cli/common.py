@@ -12,10 +12,12 @@ import click
 
 from msb_cache.cli import output
 from msb_cache.cli.look import on_terminal as on_terminal
+from msb_cache.cli.showing import shows_progress
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from msb_cache.activity import Activity
     from msb_cache.cache import ImageCache
     from msb_cache.eventstore.store import Actor
     from msb_cache.waiting import Note
@@ -60,6 +62,7 @@ def open_cache(
         actor=who,
         sync=not options.get("no_sync", False),
         note=say,
+        progress=_doing if not quiet and said is None and shows_progress() else None,
         engine=options.get("engine"),
     )
 
@@ -109,6 +112,12 @@ def stopping() -> Iterator[Stop]:
             signal.signal(number, handler)
         if asked() and on_terminal(sys.stderr):
             output.line(err=True)  # behind what the terminal shows of Ctrl-C
+
+
+def _doing(activity: Activity) -> None:
+    from msb_cache.cli.progress import tell  # as a rule nothing takes long
+
+    tell(activity)
 
 
 def duration_ns(text: str) -> int:

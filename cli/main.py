@@ -95,9 +95,11 @@ NO_COMMANDS = (
     "main",
     "output",
     "pager",
+    "pictures",
     "progress",
     "rules",
     "settings",
+    "showing",
     "tables",
 )
 """The modules of this folder that are no commands; each of the others offers its own as ``COMMAND``."""

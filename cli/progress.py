@@ -1,20 +1,23 @@
-"""How far a pull, a deletion or a check is: bars on a terminal, lines elsewhere, nothing if quiet."""
+"""How far long work is: on a terminal a few lines on stderr that go again, and nothing anywhere else.
+
+Of a pull, a log gets lines that stay. What is shown stands in ``pictures``.
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from msb_cache.activity import Activity
 from msb_cache.cli import output
-from msb_cache.cli.common import on_terminal
+from msb_cache.cli.pictures import ASCII, UNICODE, Doing, Layers, Picture
+from msb_cache.cli.showing import shows_progress
 
 if TYPE_CHECKING:
-    from rich.progress import ProgressColumn
-
     from msb_cache.audit.data import DataProgress
     from msb_cache.engines.decision import Progress as DeletionProgress
     from msb_cache.engines.decision import Report
@@ -23,8 +26,11 @@ if TYPE_CHECKING:
 
 
 _SHOWN_AFTER = 0.5
-"""Seconds after which a deletion has a bar, if it is of fewer than ``_MANY`` files."""
-_MANY = 2000
+"""Seconds after which something is shown: what is over before needs no display."""
+_GAP = 0.2
+"""Seconds within which what begins goes on from what ended, so that many short ones are shown as well."""
+_REFRESH = 0.1
+_STYLES = {"bar": "cyan", "done": "green", "rest": "dim"}
 
 
 @contextmanager
@@ -32,9 +38,9 @@ def display(quiet: bool) -> Iterator[Progress | None]:
     """Show the progress of what is pulled in the block; what is given takes each step, None if quiet."""
     if quiet:
         yield None
-    elif on_terminal(sys.stderr):
-        with _bars() as bars:
-            yield bars
+    elif shows_progress():
+        with _layers() as show:
+            yield show
     else:
         yield _Lines()
 
@@ -59,112 +65,185 @@ class _Lines:
 
 
 @contextmanager
-def _bars() -> Iterator[Progress]:
-    # The help and pulls without a terminal would wait for it, too.
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+def _layers() -> Iterator[Progress]:
+    layers = Layers()
+    shown = threading.Event()
 
-    columns = (
-        TextColumn("  {task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TextColumn("{task.fields[state]}", markup=False),  # a registry's words
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=False) as bars:
-        tasks: dict[str, Any] = {}
+    def show(progress: LayerProgress) -> None:
+        layers.tell(progress)
+        if not shown.is_set():
+            shown.set()
+            _screen.push(layers)
 
-        def show(progress: LayerProgress) -> None:
-            if progress.layer not in tasks:
-                tasks[progress.layer] = bars.add_task(
-                    output.short(progress.layer), total=progress.total, state=""
-                )
-            state = {
-                "exists": "already here",
-                "done": "done",
-                "retry": output.printable(progress.note)[:60],
-                "resumed": "going on",
-            }.get(progress.event, "")
-            bars.update(tasks[progress.layer], completed=progress.done, state=state)
-
+    try:
         yield show
+    finally:
+        _screen.pop(layers)
 
 
 @contextmanager
 def deleting(quiet: bool) -> Iterator[Report | None]:
     """Show on a terminal how far a deletion is; what is given takes each step, None elsewhere or if quiet."""
-    if quiet or not on_terminal(sys.stderr):
+    if quiet or not shows_progress():
         yield None
         return
-    began = time.monotonic()
-    with _bar("deleted", _count_columns) as bar:
+    what = Activity("deleting")
 
-        def show(progress: DeletionProgress) -> None:
-            if progress.stopped:
-                bar.stop()
-            elif bar.shown or progress.total >= _MANY or time.monotonic() - began >= _SHOWN_AFTER:
-                bar.show(progress.done, progress.total)  # what is over at once needs none
+    def show(progress: DeletionProgress) -> None:
+        tell(what._replace(done=progress.done, total=progress.total, over=progress.stopped))
 
+    try:
         yield show
+    finally:
+        tell(what._replace(over=True))
 
 
 @contextmanager
 def reading() -> Iterator[Callable[[DataProgress], None] | None]:
     """Show on a terminal how far reading files is; what is given takes each step, None elsewhere."""
-    if not on_terminal(sys.stderr):
+    if not shows_progress():
         yield None
         return
-    with _bar("data", _data_columns) as bar:
-        yield lambda progress: bar.show(progress.bytes, progress.total_bytes)
+    what = Activity("reading files", "bytes")
+    try:
+        yield lambda progress: tell(what._replace(done=progress.bytes, total=progress.total_bytes))
+    finally:
+        tell(what._replace(over=True))
 
 
-class _Bar:
-    """One bar on stderr, from the first step that is shown on; it goes when it is stopped."""
+def tell(activity: Activity) -> None:
+    """Show on stderr, which is a terminal, what goes on; and what it is a part of, when it is over."""
+    _screen.tell(activity)
 
-    def __init__(self, name: str, columns: Callable[[], Sequence[ProgressColumn]]) -> None:
-        self._name, self._columns = name, columns
-        self._bars: Any = None
-        self._task: Any = None
 
-    @property
-    def shown(self) -> bool:
-        """Whether it is there by now."""
-        return self._bars is not None
+class _Screen:
+    """The last lines of the terminal, as long as something goes on.
 
-    def show(self, done: int, total: int) -> None:
-        """Show that so much is done of so much."""
-        if self._bars is None:
-            from rich.console import Console
-            from rich.progress import Progress
+    They are drawn by a thread of their own, beginning ``_SHOWN_AFTER`` after the first of what goes on
+    without a gap, and are gone when ``pop`` has taken the last away.
+    """
 
-            console = Console(stderr=True)
-            self._bars = Progress(f"  {self._name}", *self._columns(), console=console, transient=True)
-            self._bars.start()
-            self._task = self._bars.add_task(self._name, total=total)
-        self._bars.update(self._task, completed=done, total=total)
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pictures: list[Picture] = []
+        self._began = self._ended = 0.0
+        self._drawing: _Drawing | None = None
 
-    def stop(self) -> None:
-        """Take it away, if it is there."""
-        if self._bars is not None:
-            self._bars.stop()
+    def tell(self, activity: Activity) -> None:
+        """Show an activity, or no longer if it is over."""
+        with self._lock:
+            same = (
+                each
+                for each in reversed(self._pictures)
+                if isinstance(each, Doing) and each.activity.what == activity.what
+            )
+            found = next(same, None)
+        if activity.over:
+            if found is not None:
+                self.pop(found)
+        elif found is None:
+            self.push(Doing(activity))
+        else:
+            found.tell(activity)
+
+    def push(self, picture: Picture) -> None:
+        """Show a picture in place of the one before."""
+        with self._lock:
+            self._pictures.append(picture)
+            if self._drawing is None:
+                now = time.monotonic()
+                if now - self._ended > _GAP:
+                    self._began = now
+                self._drawing = _Drawing(self._top, self._began + _SHOWN_AFTER - now)
+
+    def pop(self, picture: Picture) -> None:
+        """Show what was shown before this; nothing if it was not there."""
+        ended = None
+        with self._lock:
+            if picture in self._pictures:
+                self._pictures.remove(picture)
+            if not self._pictures and self._drawing is not None:
+                ended, self._drawing = self._drawing, None
+                self._ended = time.monotonic()
+        if ended is not None:
+            ended.end()
+
+    def _top(self) -> Picture | None:
+        with self._lock:
+            return self._pictures[-1] if self._pictures else None
+
+
+class _Drawing:
+    """Draws again and again, from some seconds on, until it is ended."""
+
+    def __init__(self, top: Callable[[], Picture | None], after: float) -> None:
+        self._top = top
+        self._after = after
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="msb-cache-progress", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Take away what is drawn; when this returns, it is gone."""
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        if self._over.wait(max(0.0, self._after)):
+            return
+        with suppress(OSError):  # the terminal is gone
+            self._draw()
+
+    def _draw(self) -> None:
+        # What is over at once would wait for it, too.
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(stderr=True)
+        # stdout is what programs read, and stays what it is.
+        live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
+        with _printing_above(console), live:
+            while not self._over.is_set():
+                live.update(_drawn(self._top(), console), refresh=True)
+                self._over.wait(_REFRESH)
 
 
 @contextmanager
-def _bar(name: str, columns: Callable[[], Sequence[ProgressColumn]]) -> Iterator[_Bar]:
-    bar = _Bar(name, columns)
+def _printing_above(console: Any) -> Iterator[None]:
+    """Let what is printed to stderr in the block, by any thread, come above what is drawn."""
+    from rich.file_proxy import FileProxy
+
+    class Above(FileProxy):
+        # Without these click writes to what is below this.
+        encoding = property(lambda self: self.rich_proxied_file.encoding)
+        errors = property(lambda self: self.rich_proxied_file.errors)
+
+    below = sys.stderr
+    sys.stderr = Above(console, below)
     try:
-        yield bar
+        yield
     finally:
-        bar.stop()
+        sys.stderr = below
 
 
-def _count_columns() -> Sequence[ProgressColumn]:
-    from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+def _drawn(picture: Picture | None, console: Any) -> Any:
+    """Return a picture as rich draws it, nowhere wider or higher than the terminal."""
+    from rich.text import Text
 
-    return BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    # Behind the last line there is room for ``^C``, which would begin another one; below it, for the cursor.
+    width, height = max(1, console.width - 3), max(1, console.height - 2)
+    look = ASCII if console.options.ascii_only else UNICODE
+    rows = [] if picture is None else picture.rows(width, height, look)[-height:]
+    lines = []
+    for row in rows:
+        line = Text()
+        for text, style in row:
+            line.append(text, _STYLES.get(style, ""))
+        line.truncate(width, overflow="ellipsis")
+        lines.append(line)
+    joined = Text("\n", no_wrap=True, overflow="crop").join(lines)
+    joined.no_wrap = True
+    return joined
 
 
-def _data_columns() -> Sequence[ProgressColumn]:
-    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    return BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn()
+_screen = _Screen()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -28,6 +28,9 @@ _INT = struct.Struct(">cIq")
 
 LAST = 2**63 - 1
 """No position is greater."""
+
+Rows = Iterable[tuple[tuple[Value, ...], bytes]]
+"""The hashed columns and the hash of each row."""
 
 BEGINNING = "log.created"
 """The type of event 1 and of no other."""
@@ -140,15 +143,15 @@ class Checker:
         return None
 
 
-def verify(connection: sqlite3.Connection) -> Verified | Break:
+def verify(connection: sqlite3.Connection, counted: Callable[[Rows], Rows] = iter) -> Verified | Break:
     """Check every row of the log: positions without a gap, the chain, and that it begins as a log does.
 
     Reads raw columns only. A break names the first row from which the log can no longer be trusted, and
-    says what the hashes around it tell.
+    says what the hashes around it tell. ``counted`` returns the rows that it gets, and counts them.
     """
     checker = Checker()
     try:
-        for row, stored in raw_rows(connection):
+        for row, stored in counted(raw_rows(connection)):
             found = checker.check(row, stored)
             if found is not None:
                 return _diagnose(connection, checker.head, row, stored) if found.kind == "changed" else found

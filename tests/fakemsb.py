@@ -37,6 +37,7 @@ class FakeMsb:
     * ``file``: one file is deleted (``image remove`` and ``image prune``);
     * ``read``: before the archive is read (``load``);
     * ``flat``: the lock of a flat root's derivation is held, and the root not made (``pull``);
+    * ``blobs``: the blobs are coming, and nothing is made of them yet (``pull``);
     * ``files``: the files are there, and the index does not have the image (``load`` and ``pull``);
     * ``end``: all is done.
     """

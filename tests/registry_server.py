@@ -104,6 +104,22 @@ def drop(after: int, *, resume: bool = True) -> Action:
     return act
 
 
+def slowly(seconds: float, *, wrong: bool = False) -> Action:
+    """The whole answer, in pieces, over so many seconds; ``wrong``: its last byte is not the right one."""
+
+    def act(handler: Handler, content: Content) -> None:
+        data = bytearray(content.data)
+        data[-1] ^= 0xFF if wrong else 0
+        headers = {"Content-Type": content.type, "Content-Length": str(len(data))}
+        handler.reply(200, None, headers)
+        size = len(data) // 15 + 1
+        for start in range(0, len(data), size):
+            handler.wfile.write(data[start : start + size])
+            handler.registry.stopping.wait(seconds / 15)
+
+    return act
+
+
 def stall(after: int) -> Action:
     """Nothing more comes after so many bytes, until the client goes or the server stops."""
 

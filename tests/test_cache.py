@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import os
 import sqlite3
 import stat
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 
 from msb_cache import (
+    Activity,
     BusyError,
     CachePolicy,
     CorruptLogError,
@@ -541,3 +543,71 @@ TAKING_PATHS = ("compare_layers", "compare_state", "policy", "load")
 FILTERS_OF_TEXT = (
     *("since", "until", "types", "subject", "operation", "actor", "host", "holder", "digest", "grep"),
 )
+
+
+class TestProgress:
+    """What the cache tells of work that can take long."""
+
+    def test_a_load_from_a_pipe(self, own_home: Path) -> None:
+        archive = docker_archive(ONE)
+        reader, writer = os.pipe()
+        os.write(writer, archive)
+        os.close(writer)
+        told: list[Activity] = []
+        with open(reader, "rb") as pipe, ImageCache(own_home, progress=told.append) as cache:
+            cache.load(pipe)
+        read = [each for each in told if each.what == "reading the archive"]
+        assert (read[0].done, read[0].total) == (0, None)
+        assert max(each.done for each in read) == len(archive)
+        built = [each for each in told if each.what == "building layers"]
+        total = sum(len(each.blob) for each in ONE.layers)
+        assert {each.total for each in built} == {total}
+        assert max(each.done for each in built) == total
+
+    def test_a_file_has_a_length(self, own_home: Path, tmp_path: Path) -> None:
+        (tmp_path / "a.tar.gz").write_bytes(packed := gzip.compress(docker_archive(ONE)))
+        told: list[Activity] = []
+        with ImageCache(own_home, progress=told.append) as cache:
+            cache.load(tmp_path / "a.tar.gz")
+        read = [each for each in told if each.what == "reading the archive"]
+        assert read[0].total == len(packed)
+
+    def test_all_that_begins_is_over_in_the_end(self, own_home: Path, tmp_path: Path) -> None:
+        (tmp_path / "a.tar").write_bytes(docker_archive(ONE))
+        told: list[Activity] = []
+        with ImageCache(own_home, progress=told.append) as cache:
+            cache.load(tmp_path / "a.tar")
+            cache.verify()
+            cache.rebuild()
+            cache.preview_prune()
+            cache.prune()
+        going: list[str] = []
+        for each in told:
+            if each.over:
+                assert going.pop() == each.what
+            elif each.what not in going:
+                going.append(each.what)
+        assert going == []
+        assert {each.what for each in told} == {
+            "reading the archive",
+            "building layers",
+            "checking the log",
+            "comparing the index with the log",
+            "looking at files",
+            "looking for files that no image needs",
+            "folding the log",
+            "measuring what would go",
+            "recording the decision",
+            "deleting",
+        }
+        deleted = [each for each in told if each.what == "deleting"]
+        assert deleted[0].unit == "files"
+        assert max(each.done for each in deleted) == deleted[0].total
+
+    def test_a_deletion_with_a_report_is_told_of_there(self, own_home: Path, tmp_path: Path) -> None:
+        (tmp_path / "a.tar").write_bytes(docker_archive(ONE))
+        told: list[Activity] = []
+        with ImageCache(own_home, progress=told.append) as cache:
+            cache.load(tmp_path / "a.tar")
+            cache.prune(report=lambda progress: None)
+        assert "deleting" not in {each.what for each in told}

@@ -11,6 +11,7 @@ TYPE_CHECKING = False  # that of typing, whose import is the first thing that ta
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
+    from msb_cache.activity import Activity
     from msb_cache.async_cache import AsyncImageCache
     from msb_cache.audit.backup import BackupReport
     from msb_cache.audit.data import DataCheck, DataProgress, DataRequest
@@ -184,6 +185,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Activity",
     "Actor",
     "ArtifactDeleteFailed",
     "ArtifactDeleted",
@@ -374,6 +376,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "msb_cache.activity": ("Activity",),
     "msb_cache.async_cache": ("AsyncImageCache",),
     "msb_cache.audit.backup": ("BackupReport",),
     "msb_cache.audit.data": ("DataCheck", "DataProgress", "DataRequest"),

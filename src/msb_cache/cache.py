@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from pathlib import Path
 
+    from msb_cache.activity import Tell
     from msb_cache.audit.backup import BackupReport
     from msb_cache.audit.data import DataRequest
     from msb_cache.audit.import_log import ImportReport
@@ -129,6 +130,10 @@ class ImageCache:
         note: gets a sentence when that cannot be done, and reading goes on with what the log has; also when a
             question is about a time of which the log knows nothing, when another process that writes or
             deletes has to be waited for, and when a home is made, who keeps it.
+        progress: gets an ``Activity`` when something begins that can take long (recording what msb did for
+            the first time, checking or folding the log, measuring what a prune deletes, reading an archive),
+            as it goes on, and when it is over; in the thread that does it. A deletion is told of here unless
+            it has a ``report`` of its own.
         engine: who shall keep a home that is not made yet: ``own``, msb-cache itself, or ``msb``. None: msb
             where ``home`` is None and an msb is found, else msb-cache itself. A home that is there has the
             engine that it has, and the other one is refused.
@@ -148,6 +153,7 @@ class ImageCache:
         clock: Clock = time.time_ns,
         sync: bool = True,
         note: Note | None = None,
+        progress: Tell | None = None,
         engine: EngineChoice | None = None,
     ) -> None:
         is_default = home is None
@@ -163,7 +169,14 @@ class ImageCache:
             actor = partial(identity.current_actor, context=identity.checked_context(context))
         self._layout = Layout(home)
         self._session = Session(
-            self._layout, actor=actor, clock=clock, note=note, sync=sync, engine=engine, is_default=is_default
+            self._layout,
+            actor=actor,
+            clock=clock,
+            note=note,
+            sync=sync,
+            engine=engine,
+            is_default=is_default,
+            progress=progress,
         )
         self._session.check_engine()
         self._ledger = self._session.ledger

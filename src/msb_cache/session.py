@@ -18,6 +18,7 @@ from msb_cache.waiting import Said
 
 # A list of images is read without what records, recovers or looks into the past: imported when needed.
 if TYPE_CHECKING:
+    from msb_cache.activity import Tell
     from msb_cache.artifacts.layout import Layout
     from msb_cache.engines.choose import Choice, EngineChoice
     from msb_cache.engines.engine import Engine
@@ -39,6 +40,7 @@ class Session:
         sync: record what msb did before reading.
         engine: who shall keep the home; None: what is usual. See ``engines.choose``.
         is_default: the home is the one that msb itself would use here, and no caller named it.
+        progress: told of what takes long.
     """
 
     def __init__(
@@ -51,10 +53,16 @@ class Session:
         sync: bool,
         engine: EngineChoice | None = None,
         is_default: bool = False,
+        progress: Tell | None = None,
     ) -> None:
         self.layout = layout
         self.ledger = Ledger(
-            layout, actor=actor, clock=clock, note=note, committed=partial(_cache_index, layout)
+            layout,
+            actor=actor,
+            clock=clock,
+            note=note,
+            committed=partial(_cache_index, layout),
+            progress=progress,
         )
         self.note = self.ledger.note
         self._sync = sync

@@ -59,14 +59,6 @@ def test_quiet(own_home: Path, call: Call, server: RegistryServer) -> None:
     assert (done.code, done.lines, done.err) == (0, [APP.digest], "")
 
 
-def test_bars_on_a_terminal(own_home: Path, server: RegistryServer) -> None:
-    talk = on_terminal(["pull", f"{server.host}/app:1"])
-    assert talk.code == 0
-    assert "━" in talk.said
-    assert "done" in talk.said
-    assert "Pulled" in talk.said.splitlines()[-1]
-
-
 def test_a_login_from_stdin(own_home: Path) -> None:
     with RegistryServer(auth=Auth(users={"ada": "s3cret"}, anonymous=False)) as server:
         server.add(APP, "app", "1")

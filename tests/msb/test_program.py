@@ -180,6 +180,24 @@ def test_who_waits_for_a_run_is_told_for_which(script: Callable[[str], Path], tm
     ]
 
 
+def test_what_a_run_does_is_looked_at_as_long_as_it_lasts(
+    script: Callable[[str], Path], tmp_path: Path
+) -> None:
+    looks: list[int] = []
+    finish = tmp_path / "finish"
+
+    def watch() -> None:
+        looks.append(len(looks))
+        if len(looks) == 3:
+            finish.touch()
+
+    program = MsbProgram(script(f"while [ ! -e {finish} ]; do sleep 0.02; done"), tmp_path)
+    assert program.run("pull", watch=watch).code == 0
+    assert len(looks) >= 3
+    with pytest.raises(MsbProgramError, match=r"has not ended after 0\.3 seconds"):
+        MsbProgram(script("exec sleep 60"), tmp_path).run("pull", watch=watch, seconds=0.3)
+
+
 def test_who_waits_for_a_run_to_read_is_told(script: Callable[[str], Path], tmp_path: Path) -> None:
     said: list[str] = []
     finish = tmp_path / "finish"

@@ -19,6 +19,7 @@ import pytest
 from msgspec.structs import replace
 
 from msb_cache import (
+    Activity,
     Actor,
     BusyError,
     HomeOwnedByMicrosandboxError,
@@ -877,6 +878,22 @@ def test_boots_without_a_row_are_counted_and_not_made_up(home: MsbHome, cache: I
     assert report.notes == ("3 boots left no row in msb.db: their sandboxes were removed before a sync",)
     assert len(boots_of(cache)) == 2
     assert cache.sync(force=True) == SyncReport()
+
+
+def test_what_goes_on_is_told(home: MsbHome) -> None:
+    told: list[Activity] = []
+    with ImageCache(home.layout.home, progress=told.append) as cache:
+        cache.list()
+        first = [each for each in told if not each.over]
+        told.clear()
+        cache.list()
+        assert told == []  # nothing has changed, so nothing is done
+    assert [each.what for each in first] == [
+        "recording what msb did",
+        "reading msb's database",
+        "comparing msb's index with the log",
+    ]
+    assert (first[-1].unit, first[-1].total) == ("images", 2)
 
 
 def test_all_boots_that_are_there_are_adopted_in_batches(

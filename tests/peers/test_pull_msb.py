@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 from msb_cache import ImageCache
+from msb_cache.oci.registry.downloads import LayerProgress
 from tests.imagebuilder import directory, file, image, layer, oci_archive
 from tests.oci.registry.test_peers import Peers
+from tests.registry_server import RegistryServer, slowly
 
 pytestmark = pytest.mark.peer
 
@@ -82,3 +85,26 @@ def test_both_pull_the_same(peers: Peers, msb: str, tmp_path: Path) -> None:
             assert mine == {key: other[key] for key in mine}
         names = {path.name for path in (tmp_path / "theirs/cache/layers").glob("*.erofs")}
         assert names == {path.name for path in (cache.home / "cache/layers").glob("*.erofs")}
+
+
+def test_what_msb_pulls_is_told_of_as_it_comes(
+    msb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MSB_PATH", msb)
+    home = tmp_path / "theirs"
+    subprocess.run([msb, "image", "ls"], env={"MSB_HOME": str(home), "HOME": str(tmp_path)}, check=True)
+    built = image([layer([file("slow", os.urandom(200_000))]), layer([file("other", os.urandom(100_000))])])
+    seen: list[LayerProgress] = []
+    with RegistryServer() as registry, ImageCache(home) as cache:
+        reference = registry.add(built)
+        for each in built.layers:
+            registry.on(each.digest, slowly(1.5))
+        cache.pull(reference, progress=seen.append)
+    sizes = {each.digest: len(each.blob) for each in built.layers}
+    assert {each.layer for each in seen} == sizes.keys()
+    assert {each.event for each in seen} <= {"queued", "started", "bytes", "fetched"}
+    coming = [each for each in seen if each.event == "bytes"]
+    assert coming
+    assert all(0 < each.done <= sizes[each.layer] for each in coming)
+    for each in seen:
+        assert each.total == (sizes[each.layer] if each.event == "fetched" else None)

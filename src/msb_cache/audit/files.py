@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
@@ -162,11 +162,18 @@ class IndexedFiles:
                     for path in merged:
                         del self.sizes[path]
 
-    def broken(self, only: Collection[Path] | None = None) -> Iterator[DiskProblem]:
-        """Yield what is wrong with the files, or with those of them in ``only``, as they are now."""
+    def broken(
+        self,
+        only: Collection[Path] | None = None,
+        counted: Callable[[Iterable[Path]], Iterable[Path]] = iter,
+    ) -> Iterator[DiskProblem]:
+        """Yield what is wrong with the files, or with those of them in ``only``, as they are now.
+
+        ``counted`` returns the paths that it gets, and counts them.
+        """
         wanted = None if only is None else set(only)
         trees = _Trees(self._layout)
-        for path in self._in_order():
+        for path in counted(self._in_order()):
             if wanted is not None and path not in wanted:
                 continue
             kind, size = self.sizes[path]

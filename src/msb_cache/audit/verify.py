@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msb_cache.artifacts import files
 from msb_cache.artifacts.layout import Layout, lock_path
@@ -44,6 +44,10 @@ from msb_cache.projections.tables import Tables
 from msb_cache.session import Session
 from msb_cache.shapes import Result
 from msb_cache.wording import plural
+
+if TYPE_CHECKING:
+    from msb_cache.activity import Count
+    from msb_cache.eventstore.store import Fact
 
 _LOOKS = 6
 _PAUSE = 0.05  # seconds before the second further look; longer before each later one
@@ -161,11 +165,13 @@ def verify(
                 found.rewound = ledger.head_file.mismatch(connection, noted)
         if connection is not None:
             found.schema = _schema_problems(ledger, connection)
-            found.chain = _check(connection, found.schema)
-            rows = _compare(connection, ledger, found, stack)
-            if rows is None:
-                return found
-            index = _Index.of(ledger, engine, rows, _head(connection))
+            with ledger.doing("checking the log", "events", _head(connection)) as count:
+                found.chain = _check(connection, found.schema, count)
+            with ledger.doing("comparing the index with the log", "events", _head(connection)) as count:
+                rows = _compare(connection, ledger, found, stack, count.each)
+                if rows is None:
+                    return found
+                index = _Index.of(ledger, engine, rows, _head(connection))
         if note is not None:
             found.note = note
             found.contradiction = _contradiction(connection, note, found.chain)
@@ -227,9 +233,11 @@ def rebuild(session: Session) -> list[SchemaProblem | live.Difference]:
             return []
         store = ledger.store(connection)
         head = store.head()
-        fold = live.fold_until(store)
+        fold = Fold(Tables())
+        with ledger.doing("folding the log", "events", head.seq if head else 0) as count:
+            fold.apply(count.each(store.facts()))
     reached("rebuild.folded")
-    with ledger.write(uuid7(), owner="any") as transaction:
+    with ledger.doing("comparing the index with the log"), ledger.write(uuid7(), owner="any") as transaction:
         store = ledger.store(transaction.connection)
         differences = live.rebuild(transaction.connection, store, fold, head.seq if head else 0)
         reached("rebuild.compared")
@@ -281,15 +289,21 @@ def _is_broken(found: list[SchemaProblem], *tables: str) -> bool:
     return any(problem.kind == "table" and problem.name in tables for problem in found)
 
 
-def _check(connection: sqlite3.Connection, problems: list[SchemaProblem]) -> chain.Verified | chain.Break:
-    found = chain.verify(connection)
+def _check(
+    connection: sqlite3.Connection, problems: list[SchemaProblem], count: Count
+) -> chain.Verified | chain.Break:
+    found = chain.verify(connection, count.each)
     if isinstance(found, chain.Break) or _is_broken(problems, "projection_state"):
         return found
     return _cut_off(connection) or found
 
 
 def _compare(
-    connection: sqlite3.Connection, ledger: Ledger, found: Verification, stack: ExitStack
+    connection: sqlite3.Connection,
+    ledger: Ledger,
+    found: Verification,
+    stack: ExitStack,
+    counted: Callable[[Iterable[Fact]], Iterable[Fact]],
 ) -> sqlite3.Connection | None:
     """Fold the log, and compare with it the copies of the index on the way and the live one at the end.
 
@@ -306,13 +320,13 @@ def _compare(
                     f"the log has format {first.data.format}, and this msb-cache knows {FORMAT}"
                 )
         for cached in index_cache.known(connection, ledger.layout.snapshots):
-            fold.apply(store.facts(after=position, until=cached.seq))
+            fold.apply(counted(store.facts(after=position, until=cached.seq)))
             position = cached.seq
             found.copies += 1
             problem = index_cache.problem_with(cached, rows_of(fold.tables))
             if problem is not None:
                 found.bad_copies.append(CopyProblem(problem, cached.seq, cached.path))
-        fold.apply(store.facts(after=position))
+        fold.apply(counted(store.facts(after=position)))
     except LogError as error:
         found.unreadable = str(error)
         return None if broken else connection
@@ -356,9 +370,16 @@ class _Index:
             digests(rows),
         )
 
-    def broken(self, only: Collection[Path] | None = None) -> Iterator[DiskProblem]:
-        """Yield what is wrong with the files that the index names, or with those of them in ``only``."""
+    def broken(self, only: Collection[Path]) -> Iterator[DiskProblem]:
+        """Yield what is wrong with those of the files in ``only`` that the index names."""
         return iter(()) if self.files is None else self.files.broken(only)
+
+    def all_broken(self, ledger: Ledger) -> list[DiskProblem]:
+        """Return what is wrong with the files that the index names."""
+        if self.files is None:
+            return []
+        with ledger.doing("looking at files", "files", len(self.files.sizes)) as count:
+            return [*self.files.broken(counted=count.each)]
 
 
 def _head(connection: sqlite3.Connection) -> int:
@@ -375,7 +396,9 @@ def _look_until_settled(
     been looked at again. In a home in which that never comes, it counts if it was seen _LOOKS times.
     """
     layout, settled = ledger.layout, list[DiskProblem]()
-    found = [*index.broken(), *_extra(layout, engine, index)]
+    found = index.all_broken(ledger)
+    with ledger.doing("looking for files that no image needs"):
+        found += _extra(layout, engine, index)
     for number in range(_LOOKS):
         if not found:
             break

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace as with_fields
@@ -32,6 +32,9 @@ from msb_cache.projections.state import EMPTY, ImageFacts, IndexState
 from msb_cache.retention.plan import UNUSED, Plan, Verdict, never_goes
 from msb_cache.retention.room import Considered, Files, Room
 from msb_cache.shapes import Result, Time
+
+if TYPE_CHECKING:
+    from msb_cache.activity import Unit
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,20 @@ class DeletionCut(KeyboardInterrupt):
 
 Report = Callable[[Progress], None]
 """Called as a deletion goes on, in its thread."""
+
+MEASURING, DECIDING = "measuring what would go", "recording the decision"
+"""What goes on before anything is deleted, as ``Ledger.doing`` tells it."""
+
+
+@contextmanager
+def reporting(ledger: Ledger, report: Report | None, unit: Unit, total: int) -> Iterator[Report]:
+    """Return what is told how far a deletion is: ``report``, or else what is told of all that takes long."""
+    if report is not None:
+        yield report
+        return
+    with ledger.doing("deleting", unit, total) as count:
+        yield lambda progress: count(progress.done, progress.total)
+
 
 Confirm = Callable[["Preview"], bool]
 """Asked with what was found, before anything is decided; false ends the deletion."""

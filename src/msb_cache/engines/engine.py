@@ -6,6 +6,8 @@ and records what it did. ``Session.engine`` says which one a home has, anew for 
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,6 +126,19 @@ def begun(layout: Layout, request: LoadRequest | PullRequest) -> Iterator[Operat
     within = request.within
     with Operation(layout) if within is None else within.operation.part() as operation:
         yield operation
+
+
+def length(source: Path | BinaryIO) -> int | None:
+    """Return how many bytes an archive has from where it is read on; None: not known, as of a pipe."""
+    try:
+        if isinstance(source, Path):
+            found, start = os.stat(source), 0
+        else:
+            found = os.fstat(source.fileno())
+            start = source.tell() if stat.S_ISREG(found.st_mode) else 0
+    except (OSError, AttributeError):  # io.UnsupportedOperation is an OSError
+        return None
+    return max(0, found.st_size - start) if stat.S_ISREG(found.st_mode) else None
 
 
 def operation_of(request: LoadRequest | PullRequest) -> str:

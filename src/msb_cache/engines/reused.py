@@ -65,7 +65,8 @@ class Reused:
         if looks is None:
             return False
         try:
-            digest = digest_of(kind, path)
+            with self._ledger.doing(f"reading the {kind} {short(subject)}"):
+                digest = digest_of(kind, path)
         except OSError as error:
             self._say(f"the {kind} {short(subject)} cannot be read ({error.strerror}); {self._remedy}")
             return False

@@ -7,7 +7,7 @@ import sqlite3
 import time
 from _thread import _local as local  # threading is not imported by commands that read
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Literal
 from weakref import ref
 
@@ -43,6 +43,7 @@ from msb_cache.waiting import BUSY_SECONDS, Note, Said, is_busy
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from msb_cache.activity import Count, Tell, Unit
     from msb_cache.eventstore.clock import Uptime
     from msb_cache.eventstore.store import Actor, Clock, EventStore, NewEvent, StoredEvent
 Who = Callable[[], "Actor"]
@@ -123,6 +124,7 @@ class Ledger:
         note: told when another process has to be waited for.
         committed: told what was appended, once that is committed.
         noted: keep a note outside of how far the log has come; not of a home that is just being built.
+        progress: told of what takes long.
     """
 
     def __init__(
@@ -135,11 +137,13 @@ class Ledger:
         note: Note | None = None,
         committed: Committed | None = None,
         noted: bool = True,
+        progress: Tell | None = None,
     ) -> None:
         self.layout = layout
         self.clock = clock
         self._uptime = uptime
         self.note: Note = note or (lambda sentence: None)
+        self._progress = progress
         self._actor: Actor | Who = actor or _this_process
         self._saying = local()
         """Who is recorded instead for as long as a call lasts, in its thread."""
@@ -381,6 +385,14 @@ class Ledger:
 
     def _waiting(self) -> None:
         self.note(f"waiting for another process that is writing to {self.layout.database}")
+
+    def doing(
+        self, what: str, unit: Unit | None = None, total: int | None = None
+    ) -> AbstractContextManager[Count]:
+        """Tell that something goes on in a block that takes long, and, by what is given, how far it is."""
+        from msb_cache.activity import Activities
+
+        return Activities(self._progress)(what, unit, total)
 
     @property
     def owned_by_msb(self) -> bool:

@@ -10,7 +10,8 @@ import re
 import select
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -30,6 +31,7 @@ _QUERY = re.compile(r"(https?://[^\s?]+)\?[^\s,;]*")
 _LONGEST_REASON = 500
 _MOST_OUTPUT = 4 * 1024 * 1024
 _VERSION_SECONDS = 10.0
+_LOOK_SECONDS = 0.2  # between two looks at what it does
 _END_SECONDS = 0.5  # that a program which was told to end has for it
 
 
@@ -63,6 +65,7 @@ class MsbProgram:
         source: Iterator[bytes] | None = None,
         seconds: float | None = None,
         inherits: Sequence[int] = (),
+        watch: Callable[[], None] | None = None,
     ) -> Finished:
         """Run it to its end; where root works in another user's home, as that user.
 
@@ -72,6 +75,7 @@ class MsbProgram:
             seconds: how long it may take once it has read that; None: as long as it takes.
             inherits: open files that stay open as long as it runs, which is then to its end; else what ends
                 this thread's waits ends it, too.
+            watch: called about five times a second while it runs; it raises nothing.
 
         Returns:
             How it ended; of what it wrote, the first 4 MiB.
@@ -115,7 +119,7 @@ class MsbProgram:
                 with nullcontext() if inherits else told_to_end(process.terminate):
                     if source is not None:
                         self._feed(process, source, awaited)
-                    self._wait(process, awaited, seconds)
+                    self._wait(process, awaited, seconds, watch)
                 if not inherits:
                     end_if_asked()
             except subprocess.TimeoutExpired:
@@ -155,12 +159,32 @@ class MsbProgram:
                         patience = None
         process.stdin.close()
 
-    def _wait(self, process: subprocess.Popen[bytes], awaited: str, seconds: float | None) -> None:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(SAY_AFTER if seconds is None else min(SAY_AFTER, seconds))
-            return
-        self._note(f"waiting for msb to end ({awaited})")
-        process.wait(None if seconds is None else max(0.0, seconds - SAY_AFTER))
+    def _wait(
+        self,
+        process: subprocess.Popen[bytes],
+        awaited: str,
+        seconds: float | None,
+        watch: Callable[[], None] | None,
+    ) -> None:
+        began, said = time.monotonic(), False
+        while True:
+            waited = time.monotonic() - began
+            if waited >= SAY_AFTER and not said:
+                self._note(f"waiting for msb to end ({awaited})")
+                said = True
+            if watch is not None:
+                watch()
+            stops = (
+                None if seconds is None else max(0.0, seconds - waited),
+                None if said else SAY_AFTER - waited,
+                None if watch is None else _LOOK_SECONDS,
+            )
+            try:
+                process.wait(min((stop for stop in stops if stop is not None), default=None))
+                return
+            except subprocess.TimeoutExpired:
+                if seconds is not None and time.monotonic() - began >= seconds:
+                    raise
 
     def _end(self, process: subprocess.Popen[bytes], awaited: str) -> None:
         """Tell it to end, and leave it if it does not: killed, it would leave half of what it does."""

@@ -27,6 +27,7 @@ from msb_cache.wording import plural
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from msb_cache.activity import Count
     from msb_cache.artifacts.layout import Layout
     from msb_cache.eventstore.store import Actor, NewEvent, StoredEvent
     from msb_cache.home.ledger import Ledger, Transaction
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from msb_cache.msb.diff import Differences, Measure
     from msb_cache.msb.liveness import Process
     from msb_cache.msb.runs import MsbRun, MsbRuns
-    from msb_cache.msb.stored import Look
+    from msb_cache.msb.stored import Look, Stored
     from msb_cache.msb.witness import Changer, Witness
     from msb_cache.projections.deletions import Claim
     from msb_cache.projections.known import Known
@@ -48,6 +49,7 @@ _WAIT_FOR_FILES = 3600 * 10**9
 """Nanoseconds for which a file whose record is gone is waited for; then msb has forgotten it."""
 
 _MANY = 200
+_TOLD = 100  # images after which it is told how many were compared
 """Files of one kind that are measured one by one; for more, listing the folder costs less."""
 
 
@@ -253,7 +255,10 @@ def _sync_once(
     actor = replace(ledger.actor, observed=True)
     labels = labels_recorded()
     measure = _measure(layout)
-    with ledger.write(operation, owner="msb", actor=actor, wait=wait) as transaction:
+    with (
+        ledger.doing("recording what msb did"),
+        ledger.write(operation, owner="msb", actor=actor, wait=wait) as transaction,
+    ):
         connection = transaction.connection
         last, now = _last(connection), stamp(layout)
         began = time.time_ns()
@@ -265,20 +270,22 @@ def _sync_once(
         ours = known.load(connection)
         looked = _Boots(connection, ours.uses)
         asked = msb_database.Asked(looked.cursor, labels)
-        if reader is not None:
-            theirs = reader.read(asked)
-        else:
-            settled = None if witness is None else witness.settled
-            theirs = msb_database.read(layout.msb_database, asked, settled)
+        with ledger.doing("reading msb's database"):
+            if reader is not None:
+                theirs = reader.read(asked)
+            else:
+                settled = None if witness is None else witness.settled
+                theirs = msb_database.read(layout.msb_database, asked, settled)
         changer = None if witness is None else witness.changer()
         events = _settle(transaction, measure, began)
         recorded = looked.recorded(theirs.runs)
-        found = differences(
-            *(ours, theirs, measure, _look(layout), ledger.clock()),
-            fate=looked.fate,
-            recorded=recorded,
-            labels=labels,
-        )
+        with ledger.doing("comparing msb's index with the log", "images", len(theirs.images)) as count:
+            found = differences(
+                *(ours, theirs, measure, _look(layout, count), ledger.clock()),
+                fate=looked.fate,
+                recorded=recorded,
+                labels=labels,
+            )
         claims = deletions.claims(connection, ledger.store(connection))
         if claims:
             found = _append_claimed(transaction, found, claims, ours, acting, ledger.actor)
@@ -390,11 +397,20 @@ def _measure(layout: Layout) -> Measure:
     return measure
 
 
-def _look(layout: Layout) -> Look:
-    """Return a function that looks into a reference's metadata file."""
+def _look(layout: Layout, count: Count) -> Look:
+    """Return a function that looks into a reference's metadata file, and counts them."""
     from msb_cache.msb import stored
 
-    return lambda reference: stored.look(layout.metadata(reference))
+    looked = 0
+
+    def look(reference: str) -> Stored | None:
+        nonlocal looked
+        looked += 1
+        if looked % _TOLD == 0:
+            count(looked)
+        return stored.look(layout.metadata(reference))
+
+    return look
 
 
 def _remember(connection: sqlite3.Connection, seen: Stamp, now: int) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from msb_cache import (
+    Activity,
     Credential,
     HomeOwnedByMicrosandboxError,
     ImageCache,
@@ -27,6 +28,7 @@ from msb_cache.engines.engine import PullRequest
 from msb_cache.eventstore import events as ev
 from msb_cache.oci.layer.zstd import zstd
 from msb_cache.oci.reference import Reference
+from msb_cache.oci.registry.downloads import LayerProgress
 from tests.engines.msb.support import check, files_of, forked
 from tests.fakemsb import FakeMsb
 from tests.fakemsb_program import in_its_own_form
@@ -85,6 +87,32 @@ def test_pull(fake: FakeMsb, cache: ImageCache) -> None:
     (added,) = cache.events(after=position, types=["manifest.added"])
     assert (added.subject, added.actor.observed) == (ONE.digest, False)
     check(cache, fake)
+
+
+def test_layers_are_told_of_as_they_come(fake: FakeMsb, cache: ImageCache) -> None:
+    fake.offer(REMOTE, ONE)
+    fake.hangs("pull", at="blobs")
+    seen: list[LayerProgress] = []
+
+    def progress(step: LayerProgress) -> None:
+        seen.append(step)
+        fake.release()
+
+    cache.pull(REMOTE, progress=progress)
+    blob = ONE.layers[1]
+    assert seen[0] == LayerProgress(blob.digest, "started", len(blob.blob), None)
+    check(cache, fake)
+
+
+def test_a_load_tells_how_much_msb_has_been_given(fake: FakeMsb) -> None:
+    told: list[Activity] = []
+    packed = gzip.compress(docker_archive(NEXT))
+    with ImageCache(fake.home, progress=told.append) as cache:
+        cache.load(io.BytesIO(packed))
+    loading = [each for each in told if each.what == "msb loads the archive"]
+    assert loading[0].done == 0
+    assert max(each.done for each in loading) == len(packed)
+    assert loading[-1].over
 
 
 def test_pull_of_what_is_cached(fake: FakeMsb, cache: ImageCache) -> None:

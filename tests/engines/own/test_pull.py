@@ -98,6 +98,8 @@ def test_a_pull_and_what_it_records(server: RegistryServer, cache: ImageCache) -
     assert (pulled.source.kind, pulled.source.name) == ("registry", server.host)
     assert (pulled.bytes_fetched, pulled.bytes_reused) == (handle.size_bytes, 0)
     assert pulled.duration_ns > 0
+    queued = [LayerProgress(each.digest, "queued", 0, len(each.blob)) for each in ONE.layers]
+    assert seen[: len(queued)] == queued
     assert {each.event for each in seen} >= {"started", "done"}
     assert requested(server) == ["manifests", "blobs", "blobs", "blobs"]
     assert partials(cache) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO
@@ -17,7 +17,7 @@ from msb_cache.artifacts import files
 from msb_cache.engines.arriving import Arriving
 from msb_cache.engines.arriving import arriving as arriving_images
 from msb_cache.engines.cached import not_cached, record_cached
-from msb_cache.engines.engine import LoadRequest, Pulled, PullRequest, operation_of, undone_by
+from msb_cache.engines.engine import LoadRequest, Pulled, PullRequest, length, operation_of, undone_by
 from msb_cache.engines.reused import Reused
 from msb_cache.errors import (
     BoundNotKeptError,
@@ -30,6 +30,7 @@ from msb_cache.errors import (
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent, StoredEvent
 from msb_cache.home.ledger import Ledger
+from msb_cache.msb.arrivals import Arrivals
 from msb_cache.msb.program import MsbProgram, require_program
 from msb_cache.msb.sync import OwnAction, sync
 from msb_cache.oci.archive.open import open_archive
@@ -90,7 +91,8 @@ def pull(ledger: Ledger, request: PullRequest) -> Pulled:
     if request.options.ca_certs is not None:
         arguments += ["--ca-certs", str(request.options.ca_certs)]
     name = _typed(reference)
-    finished = program.run(*arguments, "--", name)
+    watch = None if request.progress is None else Arrivals(ledger.layout.cache, request.progress).look
+    finished = program.run(*arguments, "--", name, watch=watch)
     operation = operation_of(request)
     if finished.code:
         failed = ev.ImagePullFailed(
@@ -133,7 +135,8 @@ def load(ledger: Ledger, request: LoadRequest) -> list[images.HandleRow]:
     arriving = None if request.room is None else _look_into(ledger, request)
     if arriving is not None and request.room is not None:
         request.room(arriving)
-    loaded = [*dict.fromkeys(_load(program, request.source, request.tags))]
+    with ledger.doing("msb loads the archive", "bytes", length(request.source)) as count:
+        loaded = [*dict.fromkeys(_load(program, request.source, request.tags, count))]
     explain = explained(loaded, request.origin, request.began_ns, undone_by(request))
     report = sync(ledger, force=True, acting=OwnAction(operation_of(request), explain))
     diagnostics.info("image.added", references=loaded, engine="msb")
@@ -233,8 +236,13 @@ def _recorded(ledger: Ledger, names: Sequence[str], events: Sequence[StoredEvent
     return [Pulled(row, pulls[row.name]) for row in rows if row is not None and row.name in pulls]
 
 
-def _load(program: MsbProgram, source: Path | BinaryIO, tags: Sequence[Reference]) -> list[str]:
-    """Run msb, and return the references that it says it loaded, as it writes them."""
+def _load(
+    program: MsbProgram, source: Path | BinaryIO, tags: Sequence[Reference], count: Callable[[int], object]
+) -> list[str]:
+    """Run msb, and return the references that it says it loaded, as it writes them.
+
+    ``count`` is told how many bytes of the archive msb has been given, where it does not read it by itself.
+    """
     arguments = ["load"]
     for tag in tags:
         arguments += ["--tag", _typed(tag)]
@@ -253,7 +261,7 @@ def _load(program: MsbProgram, source: Path | BinaryIO, tags: Sequence[Reference
         if isinstance(source, Path) and _is_plain(file) and not program.runs_as_another:
             finished = program.run(*arguments, "--input", str(source.absolute()))
         else:
-            finished = program.run(*arguments, source=_plain(file, what))
+            finished = program.run(*arguments, source=_plain(file, what, count))
     if finished.code:
         raise InvalidImageError(f"msb could not load {what}: {finished.problem}")
     found = []
@@ -279,29 +287,34 @@ def _is_plain(file: IO[bytes]) -> bool:
     return sniff(head) == "none"
 
 
-def _plain(file: IO[bytes], what: str) -> Iterator[bytes]:
+def _plain(file: IO[bytes], what: str, count: Callable[[int], object]) -> Iterator[bytes]:
     """Yield an archive's bytes as they are behind the compression around it, which msb does not know."""
-    joined = _Peeked(file)
+    joined = _Peeked(file, count)
     stream = decompressed(joined, sniff(joined.head), what)
     while data := stream.read(CHUNK_BYTES):
         yield data
 
 
 class _Peeked:
-    """A stream whose first bytes are known before they are read."""
+    """A stream whose first bytes are known before they are read; ``count`` is told how far it is."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], count: Callable[[int], object]) -> None:
         self._file = file
+        self._count = count
         self.head = b""
         while len(self.head) < MAGIC_BYTES and (more := file.read(MAGIC_BYTES - len(self.head))):
             self.head += more
         self._rest = self.head
+        self._done = len(self.head)
 
     def read(self, size: int, /) -> bytes:
         if self._rest:
             data, self._rest = self._rest[:size], self._rest[size:]
             return data
-        return self._file.read(size) or b""
+        data = self._file.read(size) or b""
+        self._done += len(data)
+        self._count(self._done)
+        return data
 
 
 def _check_platform(platform: Platform | None, does: str) -> None:

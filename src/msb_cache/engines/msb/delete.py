@@ -25,6 +25,8 @@ from msb_cache.artifacts.locks import Lock, is_free
 from msb_cache.artifacts.measured import MeasuredFiles
 from msb_cache.engines import flat_roots, leftovers
 from msb_cache.engines.decision import (
+    DECIDING,
+    MEASURING,
     Confirm,
     DeletionCut,
     Planner,
@@ -40,6 +42,7 @@ from msb_cache.engines.decision import (
     one_at_a_time,
     out_of_index,
     planned,
+    reporting,
     started,
 )
 from msb_cache.engines.engine import Orphans
@@ -150,7 +153,8 @@ def delete(
     with database.Reader(ledger.layout.msb_database) as reader:
         with ledger.drawing_on_reserve(_MANY_FILES):
             sync(ledger, reader=reader)
-        shown = _preview(ledger, reader.read(), planner, orphans=orphans, facts=confirm is not None)
+        with ledger.doing(MEASURING):
+            shown = _preview(ledger, reader.read(), planner, orphans=orphans, facts=confirm is not None)
     if (shown.plan.empty and not shown.artifacts) or (confirm is not None and not confirm(shown)):
         return None, shown
     with (
@@ -160,7 +164,7 @@ def delete(
     ):
         theirs = sync_and_read(ledger, reader=reader)
         reached("msb.planned")
-        with ledger.write(operation.id, owner="msb") as transaction:
+        with ledger.doing(DECIDING), ledger.write(operation.id, owner="msb") as transaction:
             assert theirs is not None  # noqa: S101
             state = _observed(transaction.connection, theirs, planner)
             decided = _decide(transaction, operation.id, state, theirs, planner, shown, kind, policy)
@@ -178,7 +182,8 @@ def delete(
             if kind == "prune" and confirm is None and not plan.empty and run.is_everything(plan):
                 run.prune()
             else:
-                run.remove(plan, report)
+                with reporting(ledger, report, "images", len(plan.references)) as told:
+                    run.remove(plan, told)
                 if plan.manifests and run.only_these_are_left(plan):
                     run.prune()
             if others:
@@ -348,7 +353,8 @@ class _Run:
 
     def prune(self) -> None:
         """Have msb delete all that has no holder."""
-        finished = self._run("prune", "--yes", "--quiet")
+        with self._ledger.doing("msb prunes its cache"):
+            finished = self._run("prune", "--yes", "--quiet")
         if finished.code:
             diagnostics.warning("msb.failed", problem=finished.problem)
             self.refused[""] = finished.problem
@@ -361,7 +367,7 @@ class _Run:
                 images.pins(connection) or images.holds_beside_msb(connection)
             )
 
-    def remove(self, plan: Plan, report: Report | None) -> None:
+    def remove(self, plan: Plan, report: Report) -> None:
         """Have msb delete a plan's images, those that nothing has come to need."""
         names = [*plan.references]
         shown = {each.subject: each for each in plan.going}
@@ -382,8 +388,7 @@ class _Run:
                 for name, said in zip(chunk, per_argument(finished, chunk, "Removed"), strict=True):
                     if said is not None:
                         self.refused[name] = said
-            if report is not None:
-                report(Progress(min(start + _CHUNK, len(names)), len(names)))
+            report(Progress(min(start + _CHUNK, len(names)), len(names)))
 
     def _still_goes(self, name: str, digest: str, shown: Verdict | None) -> bool:
         """Whether an image points where it pointed when it was decided on, and nothing needs it by now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from msb_cache.engines.decision import Confirm, Planner, Preview, Report
+from msb_cache.engines.decision import MEASURING, Confirm, Planner, Preview, Report
 from msb_cache.eventstore import events as ev
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections.images import HandleRow
@@ -53,7 +53,8 @@ class MsbEngine:
         """Return what a deletion would do now; the caller has recorded what msb did."""
         from msb_cache.engines.msb.delete import preview
 
-        return preview(self._ledger, planner, orphans=orphans)
+        with self._ledger.doing(MEASURING):
+            return preview(self._ledger, planner, orphans=orphans)
 
     def delete(
         self,

@@ -24,6 +24,8 @@ from msb_cache.artifacts.locks import Lock, is_free
 from msb_cache.artifacts.measured import MeasuredFiles
 from msb_cache.engines import flat_roots, leftovers
 from msb_cache.engines.decision import (
+    DECIDING,
+    MEASURING,
     Confirm,
     DeletionCut,
     Planner,
@@ -38,6 +40,7 @@ from msb_cache.engines.decision import (
     one_at_a_time,
     out_of_index,
     planned,
+    reporting,
     started,
 )
 from msb_cache.engines.leftovers import Leftover
@@ -123,7 +126,8 @@ def delete(
     report: Report | None = None,
 ) -> tuple[str | None, Preview]:
     """Decide and delete; parameters, result and errors as for ``Engine.delete``."""
-    shown = preview(ledger, planner, orphans=orphans, facts=confirm is not None)
+    with ledger.doing(MEASURING):
+        shown = preview(ledger, planner, orphans=orphans, facts=confirm is not None)
     if (shown.plan.empty and not shown.artifacts) or (confirm is not None and not confirm(shown)):
         return None, shown
     # Not before: a question that waits for its answer must not keep others from deleting.
@@ -131,7 +135,7 @@ def delete(
         reached("delete.planned")
         if report is not None:
             report(Progress(0, sum(each.kind != "manifest" for each in shown.artifacts)))
-        with ledger.write(operation.id) as transaction:
+        with ledger.doing(DECIDING), ledger.write(operation.id) as transaction:
             artifacts = _decide(transaction, operation.id, planner, shown, kind, policy)
             reached("delete.deciding")
         if artifacts is None:
@@ -139,7 +143,8 @@ def delete(
         diagnostics.info("deletion.decided", operation=operation.id, kind=kind, artifacts=len(artifacts))
         try:
             reached("delete.decided")
-            execute(ledger, operation.id, artifacts, report=report)
+            with reporting(ledger, report, "files", len(artifacts)) as told:
+                execute(ledger, operation.id, artifacts, report=told)
         except KeyboardInterrupt:
             if report is not None:
                 report(Progress(0, len(artifacts), stopped=True))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from msb_cache.engines.decision import Confirm, Planner, Preview, Report
+from msb_cache.engines.decision import MEASURING, Confirm, Planner, Preview, Report
 from msb_cache.eventstore import events as ev
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections.images import HandleRow
@@ -51,7 +51,8 @@ class OwnEngine:
         """Return what a deletion would do now."""
         from msb_cache.engines.own.delete import preview
 
-        return preview(self._ledger, planner, orphans=orphans)
+        with self._ledger.doing(MEASURING):
+            return preview(self._ledger, planner, orphans=orphans)
 
     def delete(
         self,

@@ -106,7 +106,9 @@ def _fetch(ledger: Ledger, request: PullRequest, use: _Use[_Result]) -> _Result:
 
     def attempt(stage: Stage) -> _Result:
         with Registry(request.reference, request.options, credential, request.note) as registry:
-            result = use(registry, _resolved(registry, request), watch, stage)
+            with ledger.doing(f"asking {registry.name}"):
+                resolved = _resolved(registry, request)
+            result = use(registry, resolved, watch, stage)
             for sentence in registry.notes:
                 if request.note is not None:
                     request.note(sentence)
@@ -166,7 +168,10 @@ def _add(
     layout = ledger.layout
     with begun(layout, request) as operation:
         make_folder(layout.downloads)
-        image = registry.image(resolved, partials=layout.downloads, progress=progress)
+        with ledger.doing(f"asking {registry.name}"):
+            image = registry.image(resolved, partials=layout.downloads, progress=progress)
+        for layer in image.layers:
+            progress(LayerProgress(layer.blob_digest, "queued", 0, layer.size))
         additions = [Addition(image, references)]
         staged_all = None
         if (room := request.room) is not None:

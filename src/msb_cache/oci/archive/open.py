@@ -11,6 +11,7 @@ import io
 import os
 import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -74,10 +75,16 @@ class Archive:
         self._files.close()
 
 
-def open_archive(source: Path | BinaryIO, spool: Path, platform: Platform | None = None) -> Archive:
+def open_archive(
+    source: Path | BinaryIO,
+    spool: Path,
+    platform: Platform | None = None,
+    read: Callable[[int], object] = lambda count: None,
+) -> Archive:
     """Open an archive and read its documents; layers are read and verified when they are streamed.
 
     ``source`` is a file, a layout's directory, or a stream, which is read from its position and not closed.
+    ``read`` is told how many bytes of it have been read so far, where it is copied.
     ``platform`` is the platform to load; by default this host's, and then an image that is for one other
     platform only is taken all the same, with a note. Raises InvalidImageError or its subclass
     PlatformNotFoundError.
@@ -89,14 +96,14 @@ def open_archive(source: Path | BinaryIO, spool: Path, platform: Platform | None
                 files: ArchiveFiles = DirectoryFiles(source)
             else:
                 with source.open("rb", buffering=0) as file:
-                    files = _tar_files(file, spool, what)
+                    files = _tar_files(file, spool, what, read)
         except OSError as error:
             if error.filename != str(source):
                 raise
             raise InvalidImageError(f"{what} cannot be opened: {error.strerror}") from None
     else:
         what = "the archive"
-        files = _tar_files(source, spool, what)
+        files = _tar_files(source, spool, what, read)
     try:
         return Archive(files, what, platform)
     except BaseException:
@@ -104,7 +111,9 @@ def open_archive(source: Path | BinaryIO, spool: Path, platform: Platform | None
         raise
 
 
-def _tar_files(source: BinaryIO | io.FileIO, spool: Path, what: str) -> TarFiles:
+def _tar_files(
+    source: BinaryIO | io.FileIO, spool: Path, what: str, read: Callable[[int], object]
+) -> TarFiles:
     start = _regular_position(source)
     head = b""
     while len(head) < BLOCK and (more := source.read(BLOCK - len(head))):
@@ -116,7 +125,7 @@ def _tar_files(source: BinaryIO | io.FileIO, spool: Path, what: str) -> TarFiles
         _check_tar_head(head, what)
         if start is not None:
             return TarFiles(io.FileIO(os.dup(source.fileno())), start, what)
-    stream = decompressed(_Joined(head, source), compression, what)
+    stream = decompressed(_Joined(head, source, read), compression, what)
     file = _spooled(stream, spool)
     if compression != "none":
         try:
@@ -160,14 +169,19 @@ def _spooled(stream: ByteSource, spool: Path) -> io.FileIO:
 
 
 class _Joined:
-    """A stream with its already read head put back."""
+    """A stream with its already read head put back; ``count`` is told how far it is."""
 
-    def __init__(self, head: bytes, rest: BinaryIO | io.FileIO) -> None:
+    def __init__(self, head: bytes, rest: BinaryIO | io.FileIO, count: Callable[[int], object]) -> None:
         self._head = head
         self._rest = rest
+        self._count = count
+        self._done = len(head)
 
     def read(self, size: int, /) -> bytes:
         if self._head:
             data, self._head = self._head[:size], self._head[size:]
             return data
-        return self._rest.read(size) or b""
+        data = self._rest.read(size) or b""
+        self._done += len(data)
+        self._count(self._done)
+        return data

@@ -7,6 +7,7 @@ Every byte that is handed on is first in the partial file, so no byte has to be 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,24 +22,29 @@ from msb_cache.oci.registry.partials import Partial
 #: Bytes that make a new try count as progress, after which as many tries are allowed as at the start.
 PROGRESS_BYTES = 256 << 10
 _REPORT_BYTES = 1 << 20
+_REPORT_SECONDS = 0.25
 _RANGE = re.compile(r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 
-DownloadEvent = Literal["started", "resumed", "bytes", "retry", "done", "exists"]
+DownloadEvent = Literal["queued", "started", "resumed", "bytes", "retry", "fetched", "done", "exists"]
 
 
 @dataclass(frozen=True, slots=True)
 class LayerProgress:
-    """How far a layer has come: ``done`` of ``total`` bytes of its blob.
+    """How far a layer has come: ``done`` of ``total`` bytes of its blob; None: their number is not known.
 
-    ``started`` or ``resumed`` (with bytes from an earlier pull) come first, ``bytes`` about once for each
-    MiB, ``retry`` with the reason in ``note``, ``done`` when everything has been checked. ``exists`` is for
-    callers that need not download a layer.
+    ``queued`` comes first, for all layers at once; then ``started`` or ``resumed`` (with bytes from an
+    earlier pull), ``bytes`` for each MiB and at least four times a second, ``retry`` with the reason in
+    ``note``, ``done`` when everything has been checked. ``exists`` is for callers that need not download a
+    layer.
+
+    What msb pulls its folders show as it comes: ``queued`` for a layer with which it has not begun,
+    ``started`` and ``bytes`` without a total, and ``fetched`` when it has the blob, which it unpacks then.
     """
 
     layer: str
     event: DownloadEvent
     done: int
-    total: int
+    total: int | None
     note: str = ""
 
 
@@ -86,6 +92,7 @@ class BlobDownload:
         self._position = 0  # bytes handed on
         self._settled = self._partial.size if self._partial else 0  # bytes when tries were last counted anew
         self._reported = self._settled
+        self._reported_at = 0.0
         self._begun = False
         self._answer: Answer | None = None
         self._skip = 0  # bytes of the answer that were handed on before
@@ -106,7 +113,11 @@ class BlobDownload:
             if self._partial:
                 self._partial.write(data, self._position)
         self._position += len(data)
-        if self._position - self._reported >= _REPORT_BYTES or self._position == self._blob.size:
+        if (
+            self._position - self._reported >= _REPORT_BYTES
+            or self._position == self._blob.size
+            or time.monotonic() - self._reported_at >= _REPORT_SECONDS
+        ):
             self._report("bytes")
         return data
 
@@ -201,6 +212,7 @@ class BlobDownload:
             self._answer = None
 
     def _report(self, event: DownloadEvent, note: str = "") -> None:
+        self._reported_at = time.monotonic()
         self._reported = max(self._reported, self._position)  # bytes from an earlier pull count at once
         if self._progress is not None:
             self._progress(LayerProgress(self._blob.digest, event, self._reported, self._blob.size, note))
