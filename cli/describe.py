@@ -75,7 +75,9 @@ def who(actor: Actor) -> str:
 
 def _claims(actor: Actor) -> str:
     """Return what the caller said of itself."""
-    said = dict(actor.claimed or {})
+    if not actor.claimed:
+        return ""
+    said = dict(actor.claimed)
     job, user = said.pop("ci_job", None), said.pop("sudo_user", None)
     said.pop("ci_url", None)
     words = [] if job is None else [f"{said.pop('ci', 'ci')} job {job}"]

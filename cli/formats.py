@@ -120,15 +120,13 @@ class Shown(NamedTuple):
             elif self.names_only:
                 output.lines([text] for text in (name(each),) if text is not None)
             elif self.template is not None:
-                click.echo(self.template.of(fields(each)))
+                output.written([self.template.of(fields(each))])
             else:
                 output.json_line(fields(each))
 
     def _lines(self, found: Iterable[Fields]) -> None:
         if self.template is not None:
-            texts = map(self.template.of, found)
-            while several := [*islice(texts, output.SCREENFUL)]:
-                click.echo("\n".join(several))
+            output.written(map(self.template.of, found))
             return
         fields = iter(found)
         while screenful := [*islice(fields, output.SCREENFUL)]:
@@ -168,7 +166,7 @@ class Template(NamedTuple):
         return [path[0] for _, path, _ in self.parts if path]
 
     def of(self, fields: Fields) -> str:
-        """Return the line of a thing; what would drive a terminal is shown as what it is, but in the template.
+        """Return the line of a thing; in its values, what would drive a terminal is shown as what it is.
 
         Raises:
             click.UsageError: it has no such field.

@@ -75,6 +75,13 @@ def lines(found: Iterable[Sequence[str | Styled]], *, err: bool = False) -> None
         click.echo("\n".join(screenful), err=err)
 
 
+def written(texts: Iterable[str]) -> None:
+    """Print texts that are printable already, or as their writer wants them, a screenful at a time."""
+    texts = iter(texts)
+    while screenful := [*islice(texts, SCREENFUL)]:
+        click.echo("\n".join(screenful))
+
+
 def json(value: Any) -> None:
     """Print a value as indented JSON, with keys in the order given."""
     import json as encoder

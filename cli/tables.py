@@ -1,8 +1,8 @@
 """Tables for people: each column says what it holds, and what happens to it where there is little room.
 
-In a pipe or a file nothing is shortened. On a terminal no line is wider than it is, down to 60 columns: columns
-of little use are left out, texts end with an ellipsis, and what identifies or measures is never destroyed. A
-name without room stands on a line of its own.
+In a pipe or a file nothing is shortened. On a terminal no line is wider than it is, down to 60 columns:
+columns of little use are left out, texts end with an ellipsis, and what identifies or measures is never
+destroyed. A name without room stands on a line of its own.
 """
 
 from __future__ import annotations
@@ -136,15 +136,15 @@ def _format(kind: Kind, room: int | None, *, err: bool) -> Callable[[Cell], Text
     part = _PARTS.get(kind) if room is not None else None
 
     def text(cell: Cell) -> Text:
-        if isinstance(cell, Styled):
-            return cell._replace(text=printable(cell.text))
+        if isinstance(cell, str):  # first: most are
+            if part is not None and cell.startswith(part[0]):
+                cell = cell[part[1]]
+            return cell if cell.isprintable() else printable(cell)
         if cell is None:
             return "-"
         if isinstance(cell, int):
             return number(cell)
-        if part is not None and cell.startswith(part[0]):
-            return cell[part[1]]
-        return printable(cell)
+        return cell._replace(text=printable(cell.text))
 
     return text
 

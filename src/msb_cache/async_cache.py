@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from msb_cache.activity import Tell
     from msb_cache.engines.choose import EngineChoice
     from msb_cache.eventstore.store import Actor, Clock
     from msb_cache.home.ledger import Who
@@ -141,6 +142,7 @@ class AsyncImageCache:
         clock: Clock = time.time_ns,
         sync: bool = True,
         note: Note | None = None,
+        progress: Tell | None = None,
         engine: EngineChoice | None = None,
         workers: int = WORKERS,
     ) -> None:
@@ -152,7 +154,14 @@ class AsyncImageCache:
         self._stay: set[Event] = set()
         self._running: set[Future[Any]] = set()
         self._cache = ImageCache(
-            home, actor=actor, context=context, clock=clock, sync=sync, note=note, engine=engine
+            home,
+            actor=actor,
+            context=context,
+            clock=clock,
+            sync=sync,
+            note=note,
+            progress=progress,
+            engine=engine,
         )
 
     @property

@@ -181,7 +181,7 @@ class TestPull:
     def test_no_bar_beside_json_on_a_terminal(self, own_home: Path, server: RegistryServer) -> None:
         talk = on_terminal(["pull", f"{server.host}/app:1", "--format", "jsonl"])
         *notes, line = talk.said.splitlines()
-        assert all(each.startswith("note: ") for each in notes)
+        assert ["is new and kept by" in each for each in notes] == [True]
         assert json.loads(line)["digest"] == APP.digest
 
 
@@ -213,6 +213,13 @@ class TestHandOver:
             "example.org/team/tool:2 handed over",
         ]
         assert "✓" not in done.err
+
+
+def test_watch_knows_the_fields_of_events(home: Path, call: Call) -> None:
+    event = call("events", "--format", "json").json[0]
+    refused = call("watch", "--format", "{nope}")
+    assert (refused.code, refused.raw) == (2, b"")
+    assert f"there are: {', '.join(event)};" in refused.err
 
 
 def test_export_to_stdout_tells_nothing(home: Path, call: Call) -> None:

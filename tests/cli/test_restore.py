@@ -66,7 +66,7 @@ def test_all_of_it(own_home: Path, call: Call, server: RegistryServer, operation
     assert (told["operation"], told["outcome"], told["images_restored"]) == (restore, "completed", 2)
     history = call("history", remote).out
     said = f"after deletion {operation[:13]}, from {server.host}"
-    assert f"restored          {APP.digest[:19]}  {said}" in history
+    assert f"restored          {APP.digest}  {said}" in history
     assert f"restored {said}" in call("why", remote).out
     events = call("events", "--operation", restore).out
     assert "restore.started" in events

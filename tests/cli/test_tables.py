@@ -169,6 +169,32 @@ def test_fields_go_on_below_their_beginning(
     assert capsys.readouterr().out.splitlines() == expected[width]
 
 
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (None, ["  ✓ Pulled  one two three four five six\\x1b"]),
+        (24, ["  ✓ Pulled  one two", "            three four", "            five six\\x1b"]),
+        (
+            5,
+            [
+                "  ✓ Pulled  one",
+                *(" " * 12 + word for word in ("two", "thre", "e", "four", "five", "six\\", "x1b")),
+            ],
+        ),
+    ],
+)
+def test_a_hanging_sentence_goes_on_below_itself(
+    width: int | None,
+    expected: list[str],
+    terminal: Callable[[int | None], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    terminal(width)
+    mark = output.styled("✓", fg="green")
+    tables.hanging("one two three four five six\x1b", "  ", mark, " Pulled  ", err=True)
+    assert capsys.readouterr().err.splitlines() == expected
+
+
 def test_a_column_has_a_name_in_settings() -> None:
     assert [Column(text).name for text in ("LAST USED", "#", "")] == ["last_used", "#", "mark"]
 
