@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
     from msb_cache.eventstore.store import Actor
     from msb_cache.waiting import Note
 
+
+_MAKE_A_HOME = {"pull", "load", "pin", "import", "restore-backup", "policy init", "watch"}
+"""The commands that may be given a home that is not there: they make it, or wait until msb does."""
+
+_NEED_A_HOME = {"verify"}
+"""The commands that say themselves that there is none, whoever named it."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,18 +51,20 @@ def open_cache(
     from msb_cache.cache import ImageCache
     from msb_cache.cli import settings
 
-    options = click.get_current_context().find_root().params
+    context = click.get_current_context()
+    options = context.find_root().params
     say = None if quiet else said or note
     found = settings.load(home)
-    context = settings.with_context(found, options.get("context"))
+    claimed = settings.with_context(found, options.get("context"))
     if say is not None:
         for sentence in found.notes:
             say(sentence)
+    _look_for_home(home, context, say)
 
     def who() -> Actor:
         from msb_cache.home.identity import current_actor  # what only reads records nothing
 
-        return current_actor(program, reason, context)
+        return current_actor(program, reason, claimed)
 
     return ImageCache(
         home,
@@ -65,6 +74,38 @@ def open_cache(
         progress=_doing if not quiet and said is None and shows_progress() else None,
         engine=options.get("engine"),
     )
+
+
+def _look_for_home(named: str | None, context: click.Context, say: Note | None) -> None:
+    """Refuse a home that ``--home`` names and that is not there; say it of one that ``MSB_HOME`` names."""
+    command = context.command_path.partition(" ")[2]
+    makes_one = command in _MAKE_A_HOME or (command == "replay" and context.params.get("log"))
+    if makes_one or (named is None and not os.environ.get("MSB_HOME")):
+        return
+    from msb_cache.home.connect import is_missing
+
+    home = _home_named(named)
+    if not is_missing(home):
+        return
+    waits = context.params.get("follow")
+    if named is not None and not waits:
+        from msb_cache.errors import HomeNotFoundError
+        from msb_cache.queries.near import path_meant
+
+        mends = path_meant(home) or "; give --home another one, or begin one there with `pull` or `load`"
+        raise HomeNotFoundError(f"the home {home} does not exist{mends}")
+    if say is not None and command not in _NEED_A_HOME:
+        which = "" if named is not None else ", which MSB_HOME names,"
+        so = "it is waited for" if waits else "it is an empty cache"
+        say(f"the home {home}{which} does not exist: {so}")
+
+
+def _home_named(named: str | None) -> str:
+    if named is not None:
+        return os.path.abspath(named)
+    from msb_cache.msb.config import home_from_environment
+
+    return home_from_environment()
 
 
 def staying_logger(*, quiet: bool = False) -> Any:
@@ -192,7 +233,7 @@ def _max_age_ns(ctx: click.Context, parameter: click.Parameter, text: str | None
 
 def limit_option(command: F) -> F:
     """Add ``-n/--limit N``."""
-    option = click.option("-n", "--limit", type=click.IntRange(1), metavar="N", help="At most this many.")
+    option = click.option("-n", "--limit", type=click.IntRange(1), metavar="N", help="Only the newest N.")
     return option(command)
 
 

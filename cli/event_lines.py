@@ -24,14 +24,25 @@ _COLUMNS = (
 )
 
 
-def show_events(found: Iterable[StoredEvent], shown: Shown) -> None:
-    """Show events as ``--format`` and ``-q`` say."""
-    shown.items(found, fields=fields, name=position, table=print_events)
+_RECORDED = Column("RECORDED", "time")
 
 
-def print_events(found: Iterable[StoredEvent]) -> None:
-    """Print a table of events."""
-    show(_COLUMNS, map(event_row, nothing("No such events.", found)))
+def show_events(found: Iterable[StoredEvent], shown: Shown, *, recorded: bool = False) -> None:
+    """Show events as ``--format`` and ``-q`` say; in tables also with when each was recorded."""
+
+    def table(events: Iterable[StoredEvent]) -> None:
+        print_events(events, recorded=recorded)
+
+    shown.items(found, fields=fields, name=position, table=table)
+
+
+def print_events(found: Iterable[StoredEvent], *, recorded: bool = False) -> None:
+    """Print a table of events; also with when each was recorded."""
+    events = nothing("No such events.", found)
+    if recorded:
+        show((*_COLUMNS[:2], _RECORDED, *_COLUMNS[2:]), map(_recorded_row, events))
+    else:
+        show(_COLUMNS, map(event_row, events))
 
 
 def print_as_they_come(found: Iterable[StoredEvent], shown: Shown) -> None:
@@ -61,6 +72,12 @@ def event_row(event: StoredEvent) -> tuple[Cell, ...]:
         who(event.actor),
         describe(event).details,
     )
+
+
+def _recorded_row(event: StoredEvent) -> tuple[Cell, ...]:
+    """Return an event's cells with when it was recorded, behind when it occurred."""
+    cells = event_row(event)
+    return (*cells[:2], event.recorded_at_ns, *cells[2:])
 
 
 def subject(event: StoredEvent) -> str:

@@ -30,14 +30,14 @@ def events(home: str | None, /, shown: Shown, follow: bool, **given: Any) -> Non
 
     A reference may have wildcards, as in 'ghcr.io/acme/*'.
 
-    TIME is ISO 8601, or such as 'yesterday 14:00', 'last monday', '2 days ago'.
+    TIME is ISO 8601, or such as 'yesterday 14:00', friday, '2 days ago', 1h30m; @5 is an event of the log.
     """
     with open_cache(home) as cache:
         if follow:
             with stopping() as stopped:
                 print_as_they_come(cache.follow(stopped=stopped, **chosen(given)), shown)
             return
-        show_events(cache.iter_events(**chosen(given)), shown)
+        show_events(cache.iter_events(**chosen(given)), shown, recorded=given["recorded"])
 
 
 COMMAND = events

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS = (
-    click.option("--since", metavar="TIME", help="Only what was recorded at or after this time."),
-    click.option("--until", metavar="TIME", help="Only what was recorded at or before this time."),
-    click.option("--occurred", is_flag=True, help="--since and --until mean when it occurred."),
+    click.option("--since", metavar="TIME|@SEQ", help="Only what occurred at or after this time."),
+    click.option("--until", metavar="TIME|@SEQ", help="Only what occurred at or before this time."),
+    click.option(
+        "--recorded", is_flag=True, help="--since and --until mean when it was recorded; show that."
+    ),
+    click.option("--occurred", is_flag=True, hidden=True),  # what the two mean anyway
     click.option(
         "--type", "--types", "types", multiple=True, metavar="TYPE", help="Only this event type; repeatable."
     ),
@@ -48,10 +51,10 @@ def chosen(given: dict[str, Any]) -> Filters:
     """Return what those options ask for; ``follow`` is the command's own business."""
     filters: dict[str, Any] = {name: value for name, value in given.items() if value not in (None, ())}
     filters.pop("follow", None)
-    if filters.pop("occurred", False):
-        for name in ("since", "until"):
-            if name in filters:
-                filters[f"occurred_{name}"] = filters.pop(name)
+    filters.pop("occurred", None)
+    if filters.pop("recorded", False):
+        for name in {"since", "until"}.intersection(filters):
+            filters[f"recorded_{name}"] = filters.pop(name)
     return filters  # type: ignore[return-value]
 
 

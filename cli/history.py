@@ -39,7 +39,7 @@ def history(home: str | None, /, reference: str, shown: Shown, follow: bool, **g
     its size. At the end stands who uses it now. REF may
     have wildcards, as in 'ghcr.io/acme/*', or be a digest or its beginning.
 
-    TIME is ISO 8601, or such as 'yesterday 14:00', 'last monday', '2 days ago'.
+    TIME is ISO 8601, or such as 'yesterday 14:00', friday, '2 days ago', 1h30m; @5 is an event of the log.
     """
     with open_cache(home) as cache:
         if follow:
@@ -48,7 +48,7 @@ def history(home: str | None, /, reference: str, shown: Shown, follow: bool, **g
             return
 
         def timeline(found: Iterable[StoredEvent]) -> None:
-            _print_timeline(found)
+            _print_timeline(found, recorded=given["recorded"])
             if cache.kept_by_msb and not any(given.values()):
                 for use in cache.uses(reference):
                     by = () if use.holder is None else (use.holder,)
@@ -69,8 +69,13 @@ _COLUMNS = (
 )
 
 
-def _print_timeline(found: Iterable[StoredEvent]) -> None:
-    output.lines(rendered(_COLUMNS, _rows(nothing("No such events.", found)), header=False, gap=2))
+_RECORDED = Column("RECORDED", "time")
+
+
+def _print_timeline(found: Iterable[StoredEvent], *, recorded: bool) -> None:
+    columns = (*_COLUMNS[:1], _RECORDED, *_COLUMNS[1:]) if recorded else _COLUMNS
+    rows = _rows(nothing("No such events.", found), recorded=recorded)
+    output.lines(rendered(columns, rows, header=False, gap=2))
 
 
 def _as(event: StoredEvent) -> str:
@@ -79,8 +84,8 @@ def _as(event: StoredEvent) -> str:
     return f"as {spelling}" if spelling and spelling != familiar(event.subject) else ""
 
 
-def _rows(events: Iterator[StoredEvent]) -> Iterator[tuple[Cell, ...]]:
-    """Yield each event's cells."""
+def _rows(events: Iterator[StoredEvent], *, recorded: bool) -> Iterator[tuple[Cell, ...]]:
+    """Yield each event's cells; also with when it was recorded, behind when it occurred."""
     before = ("", "")
     moment = look.moments()
     for event in events:
@@ -92,6 +97,7 @@ def _rows(events: Iterator[StoredEvent]) -> Iterator[tuple[Cell, ...]]:
         repeated, before = before == group, group
         yield (
             "" if repeated else output.styled(when, dim=True),
+            *((output.styled(moment(event.recorded_at_ns), dim=True),) if recorded else ()),
             output.styled(line.what, fg=line.colour, bold=not getattr(event, "shared", False)),
             line.digest,
             ", ".join(filter(None, (_as(event), line.details))),

@@ -94,7 +94,9 @@ def list_(
         if handles:
             show(_COLUMNS, map(_row, handles), of="list")
         elif known:
-            output.line("No cached images.", err=True)
+            one = as_of is None and not patterns and not filters
+            begin = "; `msb-cache pull python:3.12` or `msb-cache load FILE` adds one" if one else ""
+            output.line(f"No cached images{begin}.", err=True)
 
     shown.items(handles, fields=fields, name=lambda handle: handle.reference, table=table)
     for handle in handles:

@@ -6,22 +6,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from msb_cache.cli import output
 from msb_cache.cli.common import done, examples, note, open_cache
 from msb_cache.cli.formats import Shown, shown_options
-from msb_cache.cli.main import EXIT_USAGE
 
 if TYPE_CHECKING:
     from msb_cache.home.heads import Mismatch
 
 
-@click.group(invoke_without_command=True, epilog=examples("msb-cache log acknowledge"))
-@click.pass_context
-def log(ctx: click.Context) -> None:
-    """Say something about the log itself."""
-    if ctx.invoked_subcommand is None:
-        output.document(f"{ctx.get_help()}\n", err=True)
-        ctx.exit(EXIT_USAGE)
+@click.group(epilog=examples("msb-cache log acknowledge"))
+def log() -> None:
+    """Say something about the log itself.
+
+    Without a command of its own it shows the log, as `msb-cache events` does, and with a REF what happened to
+    an image, as `msb-cache history` does.
+    """
 
 
 @log.command(epilog=examples("msb-cache log acknowledge"))

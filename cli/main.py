@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from keyword import iskeyword
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -19,6 +19,7 @@ import msb_cache.cli
 from msb_cache import errors
 from msb_cache.cli import look, output, pager, settings
 from msb_cache.cli.common import PATH, examples
+from msb_cache.cli.words import ALIASES, meant
 from msb_cache.wording import as_sentence
 
 if TYPE_CHECKING:
@@ -29,52 +30,26 @@ EXIT_USAGE = 2
 EXIT_NOT_FOUND = 3
 EXIT_IN_USE = 4
 EXIT_BOUND = 5
+EXIT_PIPE = 141
+"""What a shell says of a program that SIGPIPE ended: the reader of the output has gone, as `head` does."""
 
-ORDER = (
-    "pull",
-    "load",
-    "save",
-    "list",
-    "inspect",
-    "remove",
-    "prune",
-    "gc",
-    "policy",
-    "use",
-    "hold",
-    "release",
-    "holders",
-    "pin",
-    "unpin",
-    "pins",
-    "diff",
-    "why",
-    "last-used",
-    "history",
-    "events",
-    "sql",
-    "prunes",
-    "restore",
-    "rebuild",
-    "verify",
-    "checkpoint",
-    "log",
-    "backup",
-    "restore-backup",
-    "export",
-    "import",
-    "replay",
-    "hand-over",
-    "sync",
-    "watch",
-    "config",
-    "info",
-    "df",
-    "doctor",
-    "metrics",
-    "completion",
-)
-"""The commands that have a place in the help; others follow, sorted by their names."""
+GROUPS = {
+    "Images": ("pull", "load", "save", "list", "inspect", "remove", "use", "hold", "release", "holders"),
+    "Audit": (
+        *("history", "events", "why", "last-used", "diff", "sql"),
+        *("prunes", "restore", "replay", "export", "import"),
+    ),
+    "Care": ("prune", "gc", "policy", "pin", "unpin", "pins", "df", "doctor", "rebuild", "metrics"),
+    "Proof": ("verify", "checkpoint", "log", "backup", "restore-backup"),
+    "Home": ("info", "config", "hand-over", "sync", "watch", "completion"),
+}
+"""The commands as the overview shows them: each heading with its own, in order."""
+
+ORDER = tuple(name for names in GROUPS.values() for name in names)
+"""The commands that have a place in the overview; others follow, sorted by their names."""
+
+OTHERS = "Other"
+"""The heading of those."""
 
 NO_COMMANDS = (
     "because",
@@ -101,13 +76,17 @@ NO_COMMANDS = (
     "settings",
     "showing",
     "tables",
+    "words",
 )
 """The modules of this folder that are no commands; each of the others offers its own as ``COMMAND``."""
 
-ALIASES = {"ls": "list", "rm": "remove", "holds": "holders"}
 
-ELSEWHERE = {"images": "list", "rmi": "remove", "delete": "remove"}
-"""What docker's users type, and where it is here; not so the nearest name to it."""
+class BrokenOutput(Exception):
+    """A pipe has no reader. Click would end the program with 1 if it saw the error itself."""
+
+    def __init__(self, error: BrokenPipeError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Group(click.Group):
@@ -141,13 +120,45 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Show an aliased command under its own name."""
-        if args and args[0] in ELSEWHERE:
-            ctx.fail(f"No such command {args[0]!r}. Did you mean {ELSEWHERE[args[0]]!r}?")
-        _, command, rest = super().resolve_command(ctx, args)
+        """Find a command by what other tools call it, too, and show it under its own name."""
+        words = meant(args)
+        if words in ([], ["help"], ["version"]):
+            if ctx.resilient_parsing:  # a shell completes what stands there
+                return None, None, args[1:]
+            _answer(ctx, *words)
+        _, command, rest = super().resolve_command(ctx, words)
         if command is None:  # a shell asks what can follow it
-            ctx.fail(f"No such command {args[0]!r}.")
+            ctx.fail(f"No such command {words[0]!r}.")
         return command.name, command, rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise BrokenOutput(error) from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands under their headings."""
+        others, width = command_names()[len(ORDER) :], max(map(len, ORDER))
+        for heading, names in {**GROUPS, OTHERS: others}.items():
+            commands = [(name, self.get_command(ctx, name)) for name in names]
+            limit = formatter.width - 6 - width
+            rows = [(name.ljust(width), each.get_short_help_str(limit)) for name, each in commands if each]
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
+
+def _answer(ctx: click.Context, asked: str | None = None) -> NoReturn:
+    """Show the overview or the version, and end; nothing asked for is a mistake of usage."""
+    if asked == "version":
+        from importlib.metadata import version
+
+        output.line(f"msb-cache, version {version('msb-cache')}")
+    else:
+        output.document(f"{ctx.get_help()}\n", err=asked is None)
+    ctx.exit(EXIT_USAGE if asked is None else 0)
 
 
 def command_names() -> list[str]:
@@ -259,21 +270,24 @@ def cli(
 
         configure(log_level, log_format or "text")
     if ctx.invoked_subcommand is None:
-        output.document(f"{ctx.get_help()}\n", err=True)
-        ctx.exit(EXIT_USAGE)
+        _answer(ctx)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 usage, 3 not found, 4 in use, 5 a bound."""
     # A command ends soon, and what it makes in large numbers are trees that live as long.
     gc.set_threshold(100_000)
-    code = run(arguments)
+    try:
+        code = run(arguments)
+    except BrokenPipeError:  # an error could not be said
+        _leave_broken_pipes()
+        code = EXIT_PIPE
     try:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
     except BrokenPipeError:
-        code = code or EXIT_FAILED  # the reader of our output has gone
+        code = code or EXIT_PIPE
     except OSError as error:
         code = code or EXIT_FAILED
         with suppress(OSError):
@@ -300,6 +314,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         command = error.ctx.command_path if error.ctx else "msb-cache"
         known = _hint(error)
         message = (error.message if known else error.format_message()).rstrip(".")
+        message = message.replace("is not a valid integer range", "is no whole number")
         more = known or f"see `{command} --help`"
         output.error(message if message.endswith(("?", "?)")) else f"{message}; {more}")
         return error.exit_code
@@ -309,9 +324,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except errors.MicrosandboxError as error:
         output.error(said(error))
         return exit_code(error)
-    except BrokenPipeError:
-        # The reader of our output has gone; writing more, also at exit, would only fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenOutput as error:
+        if _leave_broken_pipes():
+            return EXIT_PIPE
+        # Another pipe than our output, as to a program that was run.
+        output.error(as_sentence(error.error))
         return EXIT_FAILED
     except (OSError, sqlite3.Error, MemoryError) as error:
         output.error(as_sentence(error))
@@ -321,9 +338,44 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _leave_broken_pipes() -> bool:
+    """Write to nowhere where the reader of our output has gone; return whether one has.
+
+    Writing more, also at exit, would only fail again.
+    """
+    found = False
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            descriptor = -1 if stream is None else stream.fileno()
+        except (OSError, ValueError):  # no file, as in a program's own test
+            continue
+        if descriptor >= 0 and _has_no_reader(descriptor):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+            found = True
+    return found
+
+
+def _has_no_reader(descriptor: int) -> bool:
+    from select import POLLERR, POLLHUP, poll
+
+    looking = poll()
+    looking.register(descriptor, 0)  # POLLERR comes unasked
+    return any(found & (POLLERR | POLLHUP) for _, found in looking.poll(0))
+
+
 def said(error: errors.MicrosandboxError) -> str:
-    """Return an error's sentence, with what ends a use, where that is what is in the way."""
-    return f"{error}{_release_hint(error)}"
+    """Return an error's sentence, with what to do about it that is a matter of the command."""
+    return f"{error}{_release_hint(error)}{_listing_hint(error)}"
+
+
+def _listing_hint(error: errors.MicrosandboxError) -> str:
+    """Return where to look for what there is, if the error offers nothing."""
+    says_more = any(joint in str(error) for joint in ("; ", ", and "))
+    return (
+        ""
+        if says_more or not isinstance(error, errors.ImageNotFoundError)
+        else "; `msb-cache list` shows what is here, `msb-cache events` what was"
+    )
 
 
 def _release_hint(error: errors.MicrosandboxError) -> str:
@@ -342,7 +394,9 @@ def _release_hint(error: errors.MicrosandboxError) -> str:
 
 def exit_code(error: errors.MicrosandboxError) -> int:
     """Return the exit code of an error."""
-    if isinstance(error, errors.ImageNotFoundError | errors.OperationNotFoundError):
+    if isinstance(
+        error, errors.ImageNotFoundError | errors.OperationNotFoundError | errors.HomeNotFoundError
+    ):
         return EXIT_NOT_FOUND
     if isinstance(error, errors.ImageInUseError):
         return EXIT_IN_USE

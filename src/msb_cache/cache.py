@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, ParamSpec, TypeVar
 from msgspec.structs import replace
 
 from msb_cache.artifacts.layout import Layout
-from msb_cache.errors import InvalidConfigError, MicrosandboxError
+from msb_cache.errors import HomeNotFoundError, InvalidConfigError, MicrosandboxError
 from msb_cache.models import MAX_AGE_NS, ImageHandle, Origin
 from msb_cache.oci.reference import Reference
 from msb_cache.projections import images
@@ -490,7 +490,9 @@ class ImageCache:
         from msb_cache.queries.follow import looks
 
         if filters.get("until") is not None or filters.get("reverse"):
-            raise InvalidConfigError("what is followed has no end and comes oldest first")
+            raise InvalidConfigError(
+                "what is followed has no end and comes oldest first; leave `until` and `reverse` out"
+            )
         query = Query(filters, self._ledger.clock())
         with self._session.index() as connection:
             if reference is not None:
@@ -722,12 +724,18 @@ class ImageCache:
                 which it has none get one, as first seen; else this writes nothing. None: read none.
 
         Raises:
+            HomeNotFoundError: there is no such home.
             LogError: ``against`` is no checkpoint.
             InvalidConfigError: ``data`` asks for a part that is none.
         """
         from msb_cache.audit.verify import verify
         from msb_cache.eventstore.checkpoint import parse
+        from msb_cache.home.connect import is_missing
 
+        if is_missing(self._layout.home):  # an empty log of nothing would be found to be sound
+            raise HomeNotFoundError(
+                f"the home {self._layout.home} does not exist, so nothing can be verified"
+            )
         note = None if against is None else parse(against)
         self._ledger.tells_of_head = False  # what is found says it
         if data is not None:
@@ -777,7 +785,8 @@ class ImageCache:
         """
         from msb_cache.audit.import_log import import_log
 
-        return import_log(self._ledger, source)
+        with self._session.making_own_home():
+            return import_log(self._ledger, source)
 
     def replay(
         self,
@@ -1595,7 +1604,8 @@ class ImageCache:
 
         from msb_cache.audit.restore import restore_backup
 
-        return restore_backup(self._session, Path(source), discard_events)
+        with self._session.making_own_home():
+            return restore_backup(self._session, Path(source), discard_events)
 
     @_saying
     def confirm_restore(

@@ -86,6 +86,12 @@ class HomeOwnedByMicrosandboxError(MicrosandboxError):
     code = "home-owned-by-msb"
 
 
+class HomeNotFoundError(MicrosandboxError):
+    """A home that was named, or whose contents were to be verified, does not exist."""
+
+    code = "home-not-found"
+
+
 class MsbDatabaseError(MicrosandboxError):
     """``db/msb.db`` cannot be read, or holds nothing that this release understands."""
 

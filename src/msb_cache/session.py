@@ -20,7 +20,7 @@ from msb_cache.waiting import Said
 if TYPE_CHECKING:
     from msb_cache.activity import Tell
     from msb_cache.artifacts.layout import Layout
-    from msb_cache.engines.choose import Choice, EngineChoice
+    from msb_cache.engines.choose import Choice, EngineChoice, NewHome
     from msb_cache.engines.engine import Engine
     from msb_cache.eventstore.store import Actor, Clock, EventStore
     from msb_cache.home.ledger import Who
@@ -115,9 +115,26 @@ class Session:
             if self.kept_by_msb:
                 self.note(new.sentence)
                 new = None
-        yield
-        if new is not None:
-            self.note(new.sentence)
+        # A pull that fails is recorded, and so makes the home as well.
+        with self._telling(new):
+            yield
+
+    @contextmanager
+    def making_own_home(self) -> Iterator[None]:
+        """Say it once what is done in the block has made a home, which msb-cache itself keeps."""
+        from msb_cache.engines.choose import NewHome
+
+        is_new = self.choice().is_open(self.ledger)
+        with self._telling(NewHome(self.layout.home, None) if is_new else None):
+            yield
+
+    @contextmanager
+    def _telling(self, new: NewHome | None) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if new is not None and not self.choice().is_open(self.ledger):
+                self.note(new.sentence)
 
     def choice(self) -> Choice:
         """Return what was said about who keeps this home."""

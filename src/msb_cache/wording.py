@@ -61,14 +61,25 @@ def as_text(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
+_MENDS = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path",
+    errno.EACCES: "use an account that may",
+    errno.EPERM: "use an account that may",
+    errno.ENOSPC: "make room and try again",
+    errno.EDQUOT: "make room and try again",
+}
+"""What to do about some errors of the system."""
+
+
 def as_sentence(error: Exception) -> str:
     """Return what went wrong as a sentence that says what to do next, where that is known."""
     if isinstance(error, MemoryError):
         return "there is not enough memory for this"
     if isinstance(error, OSError) and error.strerror:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return f"{where}{error.strerror}{'; make room and try again' if full else ''}"
+        mends = _MENDS.get(error.errno or 0)
+        return f"{where}{error.strerror}{f'; {mends}' if mends else ''}"
     return str(error) or type(error).__name__
 
 

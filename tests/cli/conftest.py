@@ -51,6 +51,13 @@ SESSION = (
 )
 
 
+@pytest.fixture(autouse=True)
+def own_home(own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let the home be the default one: of one that MSB_HOME names, each command says that it is not there."""
+    monkeypatch.delenv("MSB_HOME")
+    return tmp_path / "home" / ".microsandbox"
+
+
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
     """Make stdout and stderr a terminal of this many columns; None: pipes."""
@@ -87,7 +94,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(own_home: Path, tmp_path: Path, template: Path) -> Path:
-    """A home, which MSB_HOME names, with app:1, app:latest and example.org/team/tool:2.
+    """A home, the default one, with app:1, app:latest and example.org/team/tool:2.
 
     It is a copy: loading takes ten times as long. So its log names the archives in the template's folder;
     the same archives are in ``tmp_path``.

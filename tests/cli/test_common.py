@@ -20,6 +20,8 @@ from msb_cache.cli.common import (
     reason_option,
     stopping,
 )
+from msb_cache.cli.main import command_names
+from tests.cli.support import Call, sentence
 
 
 def test_a_limit_is_a_number_from_one_on() -> None:
@@ -92,3 +94,74 @@ def test_signals_are_given_back_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), stopping():
         _ = 1 // 0
     assert signal.getsignal(signal.SIGINT) == before
+
+
+class TestMissingHome:
+    """A home that is not there: named by --home, by MSB_HOME, or by nothing."""
+
+    @pytest.mark.parametrize("command", command_names())
+    def test_what_is_named_is_found_or_made(self, call: Call, tmp_path: Path, command: str) -> None:
+        one = ("inspect", "remove", "save", "use", "history", "why", "unpin", "hand-over")
+        words = {
+            "diff": ["@0"],
+            "hold": ["app:1", "sandbox:x"],
+            "release": ["sandbox:x"],
+            "restore": ["01a20ede"],
+            "log": ["acknowledge"],
+            "backup": [tmp_path / "copy"],
+            "prune": ["-y"],
+            **{name: ["app:1"] for name in one},
+            **{name: [tmp_path / "none.tar"] for name in ("load", "import", "restore-backup")},
+            **{name: ["UPPER"] for name in ("pull", "pin")},
+        }.get(command, [])
+        if command == "watch":
+            pytest.skip("it waits for msb, which makes the home")
+        home = tmp_path / "typo"
+        done = call("--home", home, command, *words)
+        if command in ("pull", "load", "pin", "import", "restore-backup"):
+            assert "typo does not exist" not in done.err
+        else:
+            assert (done.code, done.out) == (3, "")
+            assert sentence(done.err) == (
+                f"the home {home} does not exist; give --home another one, or begin one there with `pull` or "
+                "`load`"
+            )
+        assert not home.exists()
+
+    def test_one_like_it_is_offered(self, call: Call, home: Path) -> None:
+        done = call("--home", f"{home}s", "list")
+        assert sentence(done.err) == f"the home {home}s does not exist; did you mean {home}?"
+
+    def test_of_the_environments_there_is_one_note(
+        self, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MSB_HOME", str(tmp_path / "typo"))
+        note = f"note: the home {tmp_path}/typo, which MSB_HOME names, does not exist: it is an empty cache"
+        for words in (["list", "-q"], ["list", "--format", "json"], ["prunes"], ["pins"], ["df"]):
+            done = call(*words)
+            assert (done.code, done.err.splitlines()[0]) == (0, note)
+            assert done.err.count("note:") == 1
+        assert call("release", "-q", "sandbox:x").err == ""
+        assert not (tmp_path / "typo").exists()
+
+    def test_without_a_setting_nothing_is_said(self, call: Call, own_home: Path) -> None:
+        assert "note:" not in call("list").err
+        assert call("list", "-q").err == ""
+        assert not own_home.exists()
+
+    def test_what_makes_a_home_says_so(self, call: Call, home: Path, tmp_path: Path) -> None:
+        assert call("export", "-o", tmp_path / "log.jsonl").code == 0
+        for place, words in {
+            "loaded": ["load", tmp_path / "app.tar"],
+            "imported": ["import", tmp_path / "log.jsonl"],
+            "restored": ["restore-backup", tmp_path / "log.jsonl"],
+            "pinned": ["pin", "app:1"],
+        }.items():
+            done = call("--home", tmp_path / place, *words)
+            assert done.code == 0
+            said = f"note: {tmp_path / place} is new and kept by msb-cache itself"
+            assert [line for line in done.err.splitlines() if line.startswith(said)], done.err
+            again = call("--home", tmp_path / place, "pin", "app:1")
+            assert "is new" not in again.err
+        refused = call("--home", tmp_path / "refused", "restore-backup", tmp_path / "none")
+        assert (refused.code, (tmp_path / "refused").exists()) == (1, False)

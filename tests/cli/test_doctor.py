@@ -31,11 +31,13 @@ def test_nothing_is_wrong(call: Call, tmp_path: Path) -> None:
     assert fields == {"home": layout.home, "sound": True, "findings": []}
 
 
-def test_no_home(call: Call, tmp_path: Path) -> None:
-    done = call("--home", tmp_path / "none", "doctor")
+def test_no_home(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert call("--home", tmp_path / "none", "doctor").code == 3
+    monkeypatch.setenv("MSB_HOME", str(tmp_path / "none"))
+    done = call("doctor")
     assert (done.code, done.out) == (0, "")
-    assert done.err == "Nothing of this home is on the disk yet, so nothing is wrong with it.\n"
-    assert call("--home", tmp_path / "none", "doctor", "--fix").code == 0
+    assert done.err.splitlines()[1] == "Nothing of this home is on the disk yet, so nothing is wrong with it."
+    assert call("doctor", "--fix").code == 0
     assert not (tmp_path / "none").exists()
 
 

@@ -42,8 +42,12 @@ def test_stopped_while_python_imports(tmp_path: Path, module: str, ignored: bool
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, handler) and None,
     )
-    said = "No cached images.\n" if ignored else "\nstopped\n"
-    assert (done.returncode, done.stdout, done.stderr) == (0 if ignored else 130, "", said)
+    said = "No cached images; `msb-cache pull python:3.12` or `msb-cache load FILE` adds one.\n"
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0 if ignored else 130,
+        "",
+        said if ignored else "\nstopped\n",
+    )
 
 
 def test_ctrl_c_within_a_callback_is_not_lost() -> None:

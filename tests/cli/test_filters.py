@@ -15,9 +15,14 @@ def test_each_filter_is_what_it_says(long: Path, call: Call) -> None:
     middle = events[len(events) // 2]["recorded_at"]
     operation = events[3]["operation"]
     for words, fits in {
-        f"--since {middle}": lambda event: event["recorded_at"] >= middle,
-        f"--until {middle}": lambda event: event["recorded_at"] <= middle,
-        f"--since {middle} --until {middle}": lambda event: event["recorded_at"] == middle,
+        f"--since {middle}": lambda event: event["occurred_at"] >= middle,
+        f"--until {middle}": lambda event: event["occurred_at"] <= middle,
+        f"--recorded --since {middle}": lambda event: event["recorded_at"] >= middle,
+        f"--recorded --until {middle}": lambda event: event["recorded_at"] <= middle,
+        f"--recorded --since {middle} --until {middle}": lambda event: event["recorded_at"] == middle,
+        "--since @5": lambda event: event["seq"] >= 5,
+        "--until @5": lambda event: event["seq"] <= 5,
+        "--recorded --since @3 --until @7": lambda event: 3 <= event["seq"] <= 7,
         f"--occurred --since {middle}": lambda event: event["occurred_at"] >= middle,
         f"--occurred --until {middle}": lambda event: event["occurred_at"] <= middle,
         "--type image.held": lambda event: event["type"] == "image.held",
@@ -45,7 +50,7 @@ def test_each_filter_is_what_it_says(long: Path, call: Call) -> None:
         assert expected, words
         assert seqs(call, "events", *words.split()) == expected, words
         assert seqs(call, "events", *words.split(), "--reverse") == expected[::-1], words
-        assert seqs(call, "events", *words.split(), "-n", 2) == expected[:2], words
+        assert seqs(call, "events", *words.split(), "-n", 2) == expected[-2:], words
         assert seqs(call, "events", *words.split(), "-n", 2, "--reverse") == expected[::-1][:2], words
         if words.startswith("--subject"):
             continue
@@ -62,7 +67,9 @@ def test_each_filter_is_what_it_says(long: Path, call: Call) -> None:
     [
         (USAGE, ["events", "--since", "soon"], "'soon' is no time"),
         (USAGE, ["history", "app:1", "--until", "2026-02-30"], "is no time"),
-        (USAGE, ["events", "--type", "image.eaten"], "no event type; there are: log.created"),
+        (USAGE, ["events", "--type", "image.eaten"], "no event type"),
+        (USAGE, ["events", "--type", "gobbledegook"], "no event type; there are: log.created"),
+        (USAGE, ["events", "--type", "image.remove"], "no event type; did you mean image.removed?"),
         (USAGE, ["history", "app:1", "--type", "x"], "no event type"),
         (USAGE, ["events", "--digest", "xyz"], "is no digest"),
         (USAGE, ["events", "--digest", "abc"], "is no digest"),

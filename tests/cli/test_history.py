@@ -92,7 +92,7 @@ def test_history_in_reverse_and_in_part(long: Path, call: Call) -> None:
     whole = seqs(call, "history", "app:1")
     assert len(whole) > 3
     assert seqs(call, "history", "app:1", "--reverse") == whole[::-1]
-    assert seqs(call, "history", "app:1", "-n", 2) == whole[:2]
+    assert seqs(call, "history", "app:1", "-n", 2) == whole[-2:]
     assert seqs(call, "history", "app:1", "-n", 2, "--reverse") == whole[::-1][:2]
 
 

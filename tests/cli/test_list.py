@@ -101,7 +101,7 @@ class TestList:
 
     def test_nothing(self, own_home: Path, call: Call) -> None:
         assert call("list").out == ""
-        assert call("list").err == "No cached images.\n"
+        assert call("list").err.startswith("No cached images; `msb-cache pull ")
         assert call("list", "--format", "json").json == []
         assert call("list", "-q").raw == b""
         assert not own_home.exists()

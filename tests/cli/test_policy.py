@@ -10,9 +10,10 @@ from tests.cli.support import NOT_FOUND, USAGE, Call, fingerprint, sentence
 
 
 @pytest.fixture(autouse=True)
-def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def user(own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's folder without configuration."""
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("MSB_HOME", str(own_home))
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
     return tmp_path / "user"
 

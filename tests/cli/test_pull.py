@@ -109,4 +109,6 @@ def test_never_and_not_there(own_home: Path, call: Call, server: RegistryServer)
     assert "forbids to pull it" in sentence(done.err)
     done = call("pull", f"{server.host}/nothing:1")
     assert (done.code, done.raw) == (FAILED, b"")
-    assert "is not in the registry" in sentence(done.err)
+    note, error = done.err.splitlines()  # the failure is recorded, which makes the home
+    assert note.startswith(f"note: {own_home} is new and kept by msb-cache itself")
+    assert "is not in the registry" in sentence(error)

@@ -77,7 +77,7 @@ class TestReplay:
         found = call("replay", "--state", "--to", "9").json
         assert (found["kind"], found["seq"]) == ("msb-cache state", 9)
         assert [row[0] for row in found["tables"]["image"]] == ["docker.io/library/app:1"]
-        assert found["hash"] == call("events", "-n", "9", "--format", "json").json[-1]["hash"]
+        assert found["hash"] == call("events", "--until", "@9", "--format", "json").json[-1]["hash"]
 
     def test_a_log_that_does_not_verify(self, home: Path, call: Call, exported: Path) -> None:
         lines = [json.loads(line) for line in exported.read_bytes().splitlines()]

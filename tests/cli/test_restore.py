@@ -79,7 +79,7 @@ def test_all_of_it(own_home: Path, call: Call, server: RegistryServer, operation
     assert fingerprint(own_home) == before
 
 
-def test_json_and_quiet(own_home: Path, call: Call, server: RegistryServer, operation: str) -> None:
+def test_json_and_quiet(tmp_path: Path, call: Call, server: RegistryServer, operation: str) -> None:
     plan = call("restore", operation, "--dry-run", "--format", "json").json
     assert (plan["operation"], plan["undoes"], plan["complete"]) == (None, operation, False)
     assert [each["outcome"] for each in plan["images"]] == ["planned", "planned"]
@@ -92,7 +92,7 @@ def test_json_and_quiet(own_home: Path, call: Call, server: RegistryServer, oper
         "same source",
         "example.org/team/tool:2",
     )
-    assert image["command"][1:3] == ["load", str(own_home.parent / "tool.tar")]
+    assert image["command"][1:3] == ["load", str(tmp_path / "tool.tar")]
     quiet = call("restore", "-q", operation)
     (last,) = call("events", "--type", "restore.finished", "--reverse", "-n", "1", "--format", "json").json
     assert (quiet.code, quiet.lines, quiet.err) == (0, [last["operation"]], "")

@@ -92,11 +92,16 @@ class TestVerify:
             sql(home, change)
 
     def test_without_a_home(self, own_home: Path, call: Call) -> None:
+        for words in ([], ["--format", "json"], ["--data"]):
+            done = call("verify", *words)
+            assert (done.code, done.out) == (3, "")
+            assert sentence(done.err) == f"the home {own_home} does not exist, so nothing can be verified"
+        assert not own_home.exists()
+        own_home.mkdir()
         done = call("verify")
         assert done.code == 0
         assert "0 events" in done.out
         assert json.loads(call("verify", "--format", "json").raw)["sound"] is True
-        assert not own_home.exists()
 
 
 @pytest.fixture
@@ -136,10 +141,11 @@ class TestAgainst:
             f"msb-cache checkpoint 1\nlog {'0' * 32}\nsize 5\nhead {'0' * 64}\n"
             "time 2026-11-23T15:07:25.461360370Z\n"
         )
+        assert call("verify", "--against", tmp_path / "note").code == 3
+        own_home.mkdir()
         done = call("verify", "--against", tmp_path / "note")
         assert done.code == 1
         assert "there is no log, and the note is of 5 events" in done.out
-        assert not own_home.exists()
 
     def test_a_log_without_its_end(self, home: Path, call: Call, note: Path) -> None:
         sql(home, "DROP TRIGGER events_no_delete", "DELETE FROM events WHERE seq > 10")

@@ -235,9 +235,9 @@ def test_after_a_jump_forward_and_back_everything_has_the_time_it_happened(tmp_p
             assert use.occurred_at_ns == NOW + after * DAY
             moment = datetime.fromtimestamp(use.occurred_at_ns / 10**9, UTC)
             assert cache.list(as_of=moment) == cache.list(as_of=use.seq)
-            assert cache.events(until=moment)[-1] == use
-            assert use in cache.events(since=moment)
-            assert cache.events(occurred_since=moment, occurred_until=moment)[-1] == use
+            assert cache.events(recorded_until=moment)[-1] == use
+            assert use in cache.events(recorded_since=moment)
+            assert use in cache.events(since=moment, until=moment)
         with pytest.raises(InvalidConfigError, match="in the future"):
             cache.list(as_of=datetime.fromtimestamp(NOW / 10**9 + 802 * 86_400, UTC))
     check_whole(home)

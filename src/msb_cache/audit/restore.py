@@ -64,9 +64,9 @@ def _restore(session: Session, source: Path, discard: int | None) -> RestoreRepo
     ledger, layout = session.ledger, session.layout
     ledger.check_writable()
     with (
+        log_files.opened(source) as rows,  # what cannot be opened makes nothing in a new home
         leaving_no_folders(layout),
         one_at_a_time(ledger) as operation,
-        log_files.opened(source) as rows,
     ):
         built = Layout(operation.building())
         report = build(built, layout, rows())

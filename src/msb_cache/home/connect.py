@@ -237,6 +237,17 @@ def is_there(path: str) -> bool:
     return True
 
 
+def is_missing(home: str) -> bool:
+    """Return whether there is no such folder; what is there and is none is said by what opens it."""
+    try:
+        os.stat(home)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _create_empty(path: str) -> None:
     # SQLite would make the file with the umask's permissions, and its -wal and -shm like the file.
     with contextlib.suppress(FileExistsError):

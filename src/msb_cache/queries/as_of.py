@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
 
@@ -23,7 +23,7 @@ from msb_cache.projections import images
 from msb_cache.queries.resolve import as_typed, familiar, seen
 from msb_cache.shapes import Result, fields
 
-AsOf = str | datetime | int
+AsOf = str | datetime | timedelta | int
 """A moment in the log: a position, or a time as in ``queries.times``; as text, ``@123`` is a position."""
 
 

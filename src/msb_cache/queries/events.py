@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -35,16 +36,21 @@ _WHOLE_DIGEST = 71  # characters
 _LONGEST = 1000  # characters of a text to look for
 _FIRST_PAGE, _LARGEST_PAGE = 500, 32_000
 _BEFORE_FOLLOWING = 10
+_SHOWN_OF_ID = 13  # characters, as `prunes` shows it
+_Bound = tuple[int | None, int | None]  # a time in ns, or a position
 
 
 class Filters(TypedDict, total=False):
-    """What an event must fit; everything that is given must hold. Times as in ``msb_cache.queries.times``.
+    """What an event must fit; everything that is given must hold.
+
+    Times are those of ``msb_cache.queries.times``, and ``@5``: from the event at that position, or up to it.
 
     Attributes:
-        since: recorded at or after this time.
-        until: recorded at or before this time.
-        occurred_since: occurred at or after this time, which can be long before it was recorded.
-        occurred_until: occurred at or before this time.
+        since: occurred at or after this time.
+        until: occurred at or before this time.
+        recorded_since: recorded at or after this time, which can be long after it occurred.
+        recorded_until: recorded at or before this time.
+        occurred_since, occurred_until: older names of ``since`` and ``until``.
         after: only positions greater than this.
         types: only these event types, such as ``image.pulled``.
         subject: only about these: references, wildcards, digests or beginnings of them, operations; one or
@@ -57,11 +63,14 @@ class Filters(TypedDict, total=False):
         digest: only about this manifest or layer, or naming it; a unique beginning will do.
         grep: only with this text in the subject, the data or the actor; the case of ASCII letters is ignored.
         reverse: newest first.
-        limit: at most this many.
+        limit: at most this many: the newest of them, in the order that is asked for. With ``after``, and
+            where the log is followed, the first that come: so a program goes through the log in pieces.
     """
 
     since: Moment | None
     until: Moment | None
+    recorded_since: Moment | None
+    recorded_until: Moment | None
     occurred_since: Moment | None
     occurred_until: Moment | None
     after: int
@@ -106,21 +115,34 @@ class Query:
     def __init__(self, filters: Filters, now_ns: int) -> None:
         _check_names(filters)
 
-        def time(moment: Moment | None) -> int | None:
-            if moment is None:
-                return None
+        def bound(name: str) -> _Bound:
+            moment = _moment(filters, name)
+            position = None
+            if isinstance(moment, str) and "@" in moment:
+                from msb_cache.queries.as_of import position_in  # with the msgspec types of holds and uses
+
+                position = position_in(moment)
+            if moment is None or position is not None:
+                return None, position
             from msb_cache.queries.times import as_ns  # with dateutil
 
-            return as_ns(moment, now_ns)
+            return as_ns(moment, now_ns), None
 
-        self.since_ns, self.until_ns = time(filters.get("since")), time(filters.get("until"))
+        since_ns, since = bound("since")
+        until_ns, until = bound("until")
+        self._recorded_since_ns, recorded_since = bound("recorded_since")
+        self._recorded_until_ns, recorded_until = bound("recorded_until")
+        after = checked_number(filters.get("after", 0), "after")
+        self.in_pieces = "after" in filters
+        self.after = max(after, *(seq - 1 for seq in (since, recorded_since) if seq), 0)
+        self._until = min((seq for seq in (until, recorded_until) if seq is not None), default=None)
+        self.has_beginning = bool(self.after) or not since_ns is self._recorded_since_ns is None
         types = filters.get("types")
         self.types = None if types is None else _known_types(types)
         subject = filters.get("subject")
         self.subjects = [subject] if isinstance(subject, str) else subject
         self.operation = filters.get("operation")
         self.digest = filters.get("digest")
-        self.after = checked_number(filters.get("after", 0), "after")
         limit = filters.get("limit")
         self.limit = None if limit is None else checked_number(limit, "limit")
         self.reverse = filters.get("reverse", False)
@@ -131,19 +153,25 @@ class Query:
             host=_text(filters.get("host")),
             holder=holder,
             text=_text(filters.get("grep")),
-            occurred_from_ns=time(filters.get("occurred_since")),
-            occurred_until_ns=time(filters.get("occurred_until")),
+            occurred_from_ns=since_ns,
+            occurred_until_ns=until_ns,
         )
 
     def first(self, store: EventStore) -> int:
         """Return the position behind which the selection begins."""
-        return self.after if self.since_ns is None else max(self.after, store.position_at(self.since_ns - 1))
+        # When an event occurred bounds no positions: a clock that was set back since, or msb's, can have been
+        # ahead of the one that the event was recorded by.
+        since_ns = self._recorded_since_ns
+        return self.after if since_ns is None else max(self.after, store.position_at(since_ns - 1))
 
     def last(self, store: EventStore) -> int:
         """Return the last position of the selection, as the log is now."""
         head = store.head()
         end = 0 if head is None else head.seq
-        return end if self.until_ns is None else min(end, store.position_at(self.until_ns))
+        if self._until is not None:
+            end = min(end, self._until)
+        until_ns = self._recorded_until_ns
+        return end if until_ns is None else min(end, store.position_at(until_ns))
 
     def where(self, connection: sqlite3.Connection) -> Where:
         """Return the conditions that no index serves, with a digest written out."""
@@ -207,8 +235,14 @@ class Query:
             operation = operation_in_log(connection, self.operation)
             yield lambda event: event.operation == operation
         where = self.where(connection)
-        if where != ANYTHING:
-            yield lambda event: store.fits(event.seq, where)
+        since_ns, until_ns = where.occurred_from_ns, where.occurred_until_ns
+        if since_ns is not None:
+            yield lambda event: event.occurred_at_ns >= since_ns
+        if until_ns is not None:
+            yield lambda event: event.occurred_at_ns <= until_ns
+        asked_of_log = replace(where, occurred_from_ns=None, occurred_until_ns=None)
+        if asked_of_log != ANYTHING:
+            yield lambda event: store.fits(event.seq, asked_of_log)
 
 
 def pages(ledger: Ledger, query: Query, read: Reader[E]) -> Iterator[E]:
@@ -218,7 +252,15 @@ def pages(ledger: Ledger, query: Query, read: Reader[E]) -> Iterator[E]:
             return
         store = ledger.store(connection)
         span = Span(query.first(store), query.last(store), query.limit, query.reverse)
+    if span.limit and not (span.reverse or query.in_pieces):
+        span = _newest(ledger, read, span)
     yield from _read(ledger, read, span)
+
+
+def _newest(ledger: Ledger, read: Reader[E], span: Span) -> Span:
+    """Return the part of a span that has its newest events, as many as its limit; none is kept in memory."""
+    oldest = deque(_read(ledger, read, replace(span, reverse=True)), 1)
+    return replace(span, after=oldest[0].seq - 1) if oldest else span
 
 
 def follow(ledger: Ledger, query: Query, read: Reader[E], looks: Iterable[None]) -> Iterator[E]:
@@ -240,7 +282,7 @@ def follow(ledger: Ledger, query: Query, read: Reader[E], looks: Iterable[None])
             store = ledger.store(connection)
             head = store.head()
             end = 0 if head is None else head.seq
-            if position is None and query.since_ns is None and not query.after:
+            if position is None and not query.has_beginning:
                 latest = [*read(connection, store, Span(0, end, _BEFORE_FOLLOWING, reverse=True))]
                 position = end
             elif position is None:
@@ -286,8 +328,7 @@ def operation_in_log(connection: sqlite3.Connection, prefix: str) -> str:
 
         found = deletions.operations_with(connection, prefix)
     if len(found) != 1:
-        problem = "several operations begin with" if found else "no operation has the id"
-        raise OperationNotFoundError(f"{problem} {as_text(prefix[:100])!r}")
+        raise _no_operation(connection, prefix, several=bool(found))
     return found[0]
 
 
@@ -310,7 +351,12 @@ def deletion_in_log(log: tuple[sqlite3.Connection, EventStore] | None, prefix: s
         raise OperationNotFoundError(f"{len(found)} deletions begin with {prefix}; give more of the id")
     report = reports.report(*log, found[0].operation) if log is not None and found else None
     if report is None:
-        raise OperationNotFoundError(f"no deletion has the id {prefix}; `msb-cache prunes` lists them")
+        if log is not None and deletions.operations_with(log[0], prefix):
+            raise OperationNotFoundError(
+                f"operation {prefix} deleted nothing; `msb-cache events --operation {prefix}` shows it"
+            )
+        offered = _deletion_meant(log, prefix) or "; `msb-cache prunes` lists them"
+        raise OperationNotFoundError(f"no deletion has the id {prefix}{offered}")
     return report
 
 
@@ -324,6 +370,26 @@ def _check_names(filters: Filters) -> None:
         raise TypeError(f"unexpected keyword argument {name!r}; {hint}")
 
 
+def _no_operation(connection: sqlite3.Connection, prefix: str, *, several: bool) -> OperationNotFoundError:
+    shown = repr(as_text(prefix[:100]))
+    if several:
+        return OperationNotFoundError(f"several operations begin with {shown}; give more of the id")
+    from msb_cache.queries.near import operation_meant  # only an error offers what was probably meant
+
+    offered = operation_meant(connection, prefix) or "; `msb-cache events --format json` shows the ids"
+    return OperationNotFoundError(f"no operation has the id {shown}{offered}")
+
+
+def _deletion_meant(log: tuple[sqlite3.Connection, EventStore] | None, prefix: str) -> str:
+    if log is None:
+        return ""
+    from msb_cache.projections import deletions
+    from msb_cache.queries.near import meant
+
+    length = max(len(prefix), _SHOWN_OF_ID)
+    return meant(prefix, (row.operation[:length] for row in reversed(deletions.find(log[0], ""))))
+
+
 def _subjects(connection: sqlite3.Connection, names: Sequence[str]) -> list[str]:
     found: dict[str, None] = {}
     for name in names:
@@ -335,12 +401,29 @@ def _subjects(connection: sqlite3.Connection, names: Sequence[str]) -> list[str]
     return [*found]
 
 
+def _moment(filters: Filters, name: str) -> Moment | None:
+    """Return one end of a selection, also where it has its older name."""
+    given: Moment | None = filters.get(name)  # type: ignore[assignment]
+    older: Moment | None = filters.get(f"occurred_{name}")  # type: ignore[assignment]
+    if older is None:
+        return given
+    warnings.warn(f"occurred_{name} is called {name}", DeprecationWarning, stacklevel=6)
+    if given is not None:
+        raise InvalidConfigError(
+            f"{name} and occurred_{name} are the same; give one, or recorded_{name} for when it was recorded"
+        )
+    return older
+
+
 def _known_types(types: Iterable[str]) -> list[str]:
     chosen = [types] if isinstance(types, str) else [*types]
     for name in chosen:
         if name not in CATALOGUE.type_names:
-            known = ", ".join(CATALOGUE.type_names)
-            raise InvalidConfigError(f"{as_text(name[:100])!r} is no event type; there are: {known}")
+            from msb_cache.queries.near import meant  # only an error offers what was probably meant
+
+            known = CATALOGUE.type_names
+            offered = meant(name, known) or f"; there are: {', '.join(known)}"
+            raise InvalidConfigError(f"{as_text(name[:100])!r} is no event type{offered}")
     return chosen
 
 

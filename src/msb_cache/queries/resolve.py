@@ -197,7 +197,9 @@ def in_log(connection: sqlite3.Connection | None, text: str) -> tuple[list[str],
     if connection is not None and parsed is not None and images.is_subject(connection, parsed.canonical):
         return [parsed.canonical], None
     if connection is None or digest_prefix(text) is None:
-        raise ImageNotFoundError(f"the log knows no image {text if parsed is None else parsed.familiar}")
+        name = text if parsed is None else parsed.familiar
+        known = [] if connection is None else images.known_references(connection)
+        raise _not_found(f"the log knows no image {name}", text, map(familiar, known))
     digest = digest_in_log(connection, text)
     return images.references_of(connection, digest), digest
 
@@ -234,6 +236,12 @@ def _no_match(pattern: str) -> ImageNotFoundError:
     return ImageNotFoundError(f"no image matches {shown(pattern)}")
 
 
+def _not_found(sentence: str, text: str, known: Iterable[str]) -> ImageNotFoundError:
+    from msb_cache.queries.near import image_meant  # only an error offers what was probably meant
+
+    return ImageNotFoundError(f"{sentence}{image_meant(text, known)}")
+
+
 def _images(connection: sqlite3.Connection | None, text: str) -> list[HandleRow]:
     rows = [] if connection is None else by_reference(connection, text)
     if rows:
@@ -241,7 +249,8 @@ def _images(connection: sqlite3.Connection | None, text: str) -> list[HandleRow]
     parsed, prefix = as_reference(text), digest_prefix(text)
     if connection is None or prefix is None:
         name = text if parsed is None else parsed.familiar
-        raise ImageNotFoundError(f"image not found: {name}")
+        known = [] if connection is None else images.by_reference(connection)
+        raise _not_found(f"image not found: {name}", text, map(seen, known))
     digest = only(images.digests_with(connection, prefix, _CANDIDATES + 1), text, "in the cache")
     found = images.handles_of(connection, digest)
     if not found:

@@ -4,19 +4,24 @@
 
     now
     today | yesterday        [TIME]
+    WEEKDAY                  [TIME]      the latest one before today, or today's if TIME has passed
     last WEEKDAY             [TIME]      the latest one before today
-    DURATION ago
+    DURATION [ago]
     tomorrow                 [TIME]      of a time to come
     [next] WEEKDAY           [TIME]      of a time to come: the first one after today
     [in] DURATION                        of a time to come
     an ISO 8601 date, or date and time   with or without an offset from UTC
 
-DURATION is ``COUNT UNIT``, in seconds, minutes, hours, days, weeks, months or years: ``30 days``; or, in all
-but the last two, by the unit's first letter: ``30d``. TIME is
-``HH:MM`` or ``HH:MM:SS``. A day without one is its beginning. Without an offset, times are in the local zone.
-Days, weeks, months and years go back on the calendar, to the same time of day, and to the last day of a month
-that is too short; hours, minutes and seconds are elapsed time. A time of day that a change of clocks skips is
-moved on by what was skipped; of one that comes twice, the first is meant.
+DURATION is ``COUNT UNIT``, in seconds, minutes, hours, days, weeks, months or years: ``30 days``; all but the
+last two also by the unit's first letter: ``30d``, and ``sec``, ``min`` and ``hr``, with or without an s. It
+can have several parts, each of a smaller unit than the one before: ``1h 10m``, ``1h10m``, ``1 day 12 hours``.
+TIME is ``HH:MM`` or ``HH:MM:SS``. A day without one is its beginning. Without an offset, times are in the
+local zone. Days, weeks, months and years go back on the calendar, to the same time of day, and to the last
+day of a month that is too short; hours, minutes and seconds are elapsed time, counted from there. A time of
+day that a change of clocks skips is moved on by what was skipped; of one that comes twice, the first is
+meant.
+
+Where a time is of a log, ``@POSITION`` means an event of it: see ``queries.as_of``.
 """
 
 from __future__ import annotations
@@ -32,10 +37,14 @@ from dateutil.relativedelta import FR, MO, SA, SU, TH, TU, WE, relativedelta
 from msb_cache.errors import InvalidConfigError
 from msb_cache.oci.digest import shown
 
-Moment = str | datetime
-"""A time: text in this module's grammar, or an aware ``datetime``."""
+Moment = str | datetime | timedelta
+"""A time: text in this module's grammar, an aware ``datetime``, or a ``timedelta``: so long ago, or, of a
+time to come, in so long."""
 
-_LONGEST = 60  # characters; what people type is shorter
+Duration = str | timedelta
+"""How long: text, a DURATION of this module's grammar, or a ``timedelta``."""
+
+_LONGEST = 100  # characters; what people type is shorter
 _LARGEST_COUNT = 10**9
 _LATEST_NS = 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -49,13 +58,17 @@ _WEEKDAYS = {
     "sunday": SU,
 }
 _TIME = r"(?:\s+(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d))?)?"
-_DAY = re.compile(rf"(?P<day>today|yesterday|last\s+(?:{'|'.join(_WEEKDAYS)})){_TIME}", re.IGNORECASE)
+_DAY = re.compile(rf"(?P<day>today|yesterday|(?:last\s+)?(?:{'|'.join(_WEEKDAYS)})){_TIME}", re.IGNORECASE)
 _DAY_TO_COME = re.compile(
     rf"(?P<day>today|tomorrow|(?:next\s+)?(?:{'|'.join(_WEEKDAYS)})){_TIME}", re.IGNORECASE
 )
-_UNITS = {unit[0]: unit for unit in ("second", "minute", "hour", "day", "week")}
-_DURATION = r"([0-9]{1,10})\s*((?:second|minute|hour|day|week|month|year)s?|[smhdw])"
-_AGO = re.compile(rf"{_DURATION}\s+ago", re.IGNORECASE)
+_UNITS = ("year", "month", "week", "day", "hour", "minute", "second")  # a later one is smaller
+_ELAPSED = {"hour": 3600, "minute": 60, "second": 1}
+_SHORT = {"w": "week", "d": "day", "h": "hour", "hr": "hour", "m": "minute", "min": "minute", "s": "second"}
+_SHORT["sec"] = "second"
+_PART = r"([0-9]{1,10})\s*((?:second|sec|minute|min|hour|hr|day|week|month|year)s?|[smhdw])"
+_DURATION = rf"(?P<duration>{_PART}(?:\s*{_PART}){{0,{len(_UNITS) - 1}}})"
+_AGO = re.compile(rf"{_DURATION}(?:\s+ago)?", re.IGNORECASE)
 _IN = re.compile(rf"(?:in\s+)?{_DURATION}", re.IGNORECASE)
 
 
@@ -81,7 +94,7 @@ def parse_time(text: str, now_ns: int, zone: tzinfo | None = None) -> int:
     if found is None:
         raise InvalidConfigError(
             f"{shown(text)} is no time; write 2026-11-23, 2026-11-23T14:05:00+01:00, 'yesterday 14:00', "
-            "'last monday' or '2 days ago'"
+            "friday, 'last monday' or '2 days ago'"
         )
     return max(-_LATEST_NS, min(found, _LATEST_NS))
 
@@ -90,15 +103,17 @@ def until_ns(moment: Moment, now_ns: int, zone: tzinfo | None = None) -> int:
     """Return the time to come that is meant, in ns since the epoch, UTC; the last one that 64 bits can hold.
 
     Args:
-        moment: an aware ``datetime``, or text in the grammar above.
+        moment: see ``Moment``.
         now_ns: the present, in ns since the epoch, UTC.
         zone: where times without an offset are meant; None: the local zone.
 
     Raises:
         InvalidConfigError: it is no time, or has passed.
     """
-    if isinstance(moment, datetime):
-        found: int | None = as_ns(moment, now_ns)
+    if isinstance(moment, timedelta):
+        found: int | None = now_ns + _length(moment)
+    elif isinstance(moment, datetime):
+        found = as_ns(moment, now_ns)
     else:
         words, zone, found = moment.strip(), zone or _local_zone(), None
         with suppress(ValueError, OverflowError):
@@ -127,13 +142,15 @@ def parse_duration(text: str, now_ns: int, zone: tzinfo | None = None) -> int:
     words = text.strip()
     if len(words) <= _LONGEST and (found := re.fullmatch(_DURATION, words, re.IGNORECASE)):
         with suppress(ValueError, OverflowError):
-            since = _ago(int(found[1]), found[2].lower(), now_ns, zone or _local_zone())
+            since = _ago(found["duration"], now_ns, zone or _local_zone())
             if since is not None:
                 return now_ns - since
-    raise InvalidConfigError(f"{shown(text)} is no duration; write '30 days', 12h or '3 months'")
+    raise InvalidConfigError(
+        f"{shown(text)} is no duration; write '30 days', 12h, '1h 30m' or '3 months', the largest unit first"
+    )
 
 
-def duration_ns(duration: str | timedelta, now_ns: int) -> int:
+def duration_ns(duration: Duration, now_ns: int) -> int:
     """Return a duration given as text or as a ``timedelta`` in ns.
 
     Raises:
@@ -143,17 +160,19 @@ def duration_ns(duration: str | timedelta, now_ns: int) -> int:
         return parse_duration(duration, now_ns)
     if duration < timedelta(0):
         raise InvalidConfigError(f"{duration!r} is less than nothing, so it is no duration")
-    return (duration.days * 86400 + duration.seconds) * 10**9 + duration.microseconds * 1000
+    return _length(duration)
 
 
 def as_ns(moment: Moment, now_ns: int) -> int:
-    """Return a time given as text or as an aware ``datetime`` in ns since the epoch, UTC.
+    """Return a time given as text, as an aware ``datetime`` or as so long ago, in ns since the epoch, UTC.
 
     Raises:
         InvalidConfigError: the text is no time, or the ``datetime`` has no zone.
     """
     if isinstance(moment, str):
         return parse_time(moment, now_ns)
+    if isinstance(moment, timedelta):
+        return now_ns - _length(moment)
     if moment.tzinfo is None:
         raise InvalidConfigError(f"{moment!r} has no time zone, so it is no time")
     return _ns(moment)
@@ -163,48 +182,67 @@ def _parse(words: str, now_ns: int, zone: tzinfo) -> int | None:
     if words.lower() == "now":
         return now_ns
     if ago := _AGO.fullmatch(words):
-        return _ago(int(ago[1]), ago[2].lower(), now_ns, zone)
+        return _ago(ago["duration"], now_ns, zone)
     if day := _DAY.fullmatch(words):
-        return _day(day, now_ns, zone)
+        return _day(day, now_ns, zone, -1)
     return _iso(words, zone) if words[:4].isdigit() and words.isascii() else None
 
 
 def _to_come(words: str, now_ns: int, zone: tzinfo) -> int | None:
     if duration := _IN.fullmatch(words):
-        return _ago(int(duration[1]), duration[2].lower(), now_ns, zone, back=-1)
+        return _ago(duration["duration"], now_ns, zone, back=-1)
     if day := _DAY_TO_COME.fullmatch(words):
-        return _day(day, now_ns, zone)
+        return _day(day, now_ns, zone, 1)
     return _iso(words, zone) if words[:4].isdigit() and words.isascii() else None
 
 
-def _ago(count: int, unit: str, now_ns: int, zone: tzinfo, back: int = 1) -> int | None:
+def _parts(duration: str) -> dict[str, int] | None:
+    """Return how many there are of each unit; None if a unit is not smaller than the one before it."""
+    found: dict[str, int] = {}
+    for count, written in re.findall(_PART, duration, re.IGNORECASE):
+        word = written.lower()
+        unit = _SHORT.get(word) or word.removesuffix("s")
+        unit = _SHORT.get(unit, unit)
+        if found and _UNITS.index(unit) <= _UNITS.index([*found][-1]):
+            return None
+        found[unit] = int(count)
+    return found
+
+
+def _ago(duration: str, now_ns: int, zone: tzinfo, back: int = 1) -> int | None:
     """Return the time so long ago; with ``back`` -1, the time in so long."""
-    if count > _LARGEST_COUNT:
+    parts = _parts(duration)
+    if parts is None or max(parts.values()) > _LARGEST_COUNT:
         return None
-    unit = _UNITS.get(unit, unit.removesuffix("s"))
-    elapsed = {"second": 1, "minute": 60, "hour": 3600}.get(unit)
-    if elapsed is not None:
-        return now_ns - back * count * elapsed * 10**9
-    distance = relativedelta(**{f"{unit}s": back * count})  # type: ignore[arg-type]
-    seconds, fraction = divmod(now_ns, 10**9)
-    local = (_EPOCH + timedelta(seconds=seconds)).astimezone(zone)
-    return _ns(_in_zone(local.replace(tzinfo=None, fold=0) - distance, zone)) + fraction
+    elapsed = sum(_ELAPSED.get(unit, 0) * count for unit, count in parts.items())
+    calendar = {f"{unit}s": back * count for unit, count in parts.items() if unit not in _ELAPSED}
+    if calendar:
+        distance = relativedelta(**calendar)  # type: ignore[arg-type]
+        seconds, fraction = divmod(now_ns, 10**9)
+        local = (_EPOCH + timedelta(seconds=seconds)).astimezone(zone)
+        now_ns = _ns(_in_zone(local.replace(tzinfo=None, fold=0) - distance, zone)) + fraction
+    return now_ns - back * elapsed * 10**9
 
 
-def _day(found: re.Match[str], now_ns: int, zone: tzinfo) -> int:
+def _day(found: re.Match[str], now_ns: int, zone: tzinfo, direction: int) -> int:
+    """Return a day's time; ``direction``: -1 for a weekday that was, 1 for one to come."""
     today = (_EPOCH + timedelta(seconds=now_ns // 10**9)).astimezone(zone)
     midnight = today.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None, fold=0)
-    *before, name = found["day"].lower().split()
-    if name in _WEEKDAYS and before != ["last"]:
-        midnight += relativedelta(days=1, weekday=_WEEKDAYS[name](1))
-    elif name in _WEEKDAYS:
-        midnight += relativedelta(days=-1, weekday=_WEEKDAYS[name](-1))
-    elif name == "yesterday":
-        midnight -= timedelta(days=1)
-    elif name == "tomorrow":
-        midnight += timedelta(days=1)
     hour, minute, second = (int(found[part] or 0) for part in ("hour", "minute", "second"))
-    return _ns(_in_zone(midnight.replace(hour=hour, minute=minute, second=second), zone))
+
+    def at_its_time(day: datetime) -> int:
+        return _ns(_in_zone(day.replace(hour=hour, minute=minute, second=second), zone))
+
+    *before, name = found["day"].lower().split()
+    if name in _WEEKDAYS:
+        if direction < 0 and not before and found["hour"] and today.weekday() == _WEEKDAYS[name].weekday:
+            passed = at_its_time(midnight)
+            if passed <= now_ns:
+                return passed
+        midnight += relativedelta(days=direction, weekday=_WEEKDAYS[name](direction))
+    elif name != "today":
+        midnight += timedelta(days=1 if name == "tomorrow" else -1)
+    return at_its_time(midnight)
 
 
 def _iso(words: str, zone: tzinfo) -> int:
@@ -231,5 +269,9 @@ def _local_zone() -> tzinfo:
 
 
 def _ns(moment: datetime) -> int:
-    since = moment.astimezone(UTC) - _EPOCH
-    return (since.days * 86400 + since.seconds) * 10**9 + since.microseconds * 1000
+    return _length(moment.astimezone(UTC) - _EPOCH)
+
+
+def _length(span: timedelta) -> int:
+    # Integers: a float of seconds cannot hold today's microseconds exactly.
+    return (span.days * 86400 + span.seconds) * 10**9 + span.microseconds * 1000

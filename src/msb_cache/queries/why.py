@@ -8,7 +8,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from msb_cache.errors import ImageNotFoundError
@@ -24,14 +23,13 @@ from msb_cache.projections.state import IndexState
 from msb_cache.queries import resolve
 from msb_cache.queries.deletions import DeletionSummary, summary
 from msb_cache.queries.last_used import idle_event, last_use
+from msb_cache.queries.near import image_meant
 from msb_cache.retention.because import judged_because, verdict_because
 from msb_cache.retention.plan import Plan, Verdict, plan_prune
 from msb_cache.retention.room import Files
 from msb_cache.retention.rules import Rules, goes_at, plan_by_rules
 from msb_cache.shapes import Result, Time
 from msb_cache.wording import short
-
-_NAMES_OFFERED = 3
 
 
 @dataclass(frozen=True)
@@ -322,15 +320,8 @@ def never_seen(target: str, known: Iterable[str] = ()) -> ImageNotFoundError:
     parsed = resolve.as_reference(target)
     if parsed is None or target.startswith("sha256:"):
         return ImageNotFoundError(f"the log has never seen a manifest or layer {shown(target)}")
-    names = [resolve.familiar(name) for name in known]
-    # The right name in another registry or with another tag is nearer than one with a letter in common.
-    wanted = parsed.name.rpartition("/")[2]
-    same = [name for name in names if Reference.parse(name).name.rpartition("/")[2] == wanted]
-    found = get_close_matches(parsed.familiar, same, _NAMES_OFFERED, 0.0)
-    found += get_close_matches(parsed.familiar, names, _NAMES_OFFERED, 0.5)
-    offered = [*dict.fromkeys(found)][:_NAMES_OFFERED]
-    meant = f"; did you mean {' or '.join(offered)}?" if offered else ""
-    return ImageNotFoundError(f"the log has never seen {parsed.familiar}{meant}")
+    offered = image_meant(target, map(resolve.familiar, known))
+    return ImageNotFoundError(f"the log has never seen {parsed.familiar}{offered}")
 
 
 class _Asking:
