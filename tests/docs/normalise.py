@@ -28,8 +28,8 @@ _KERNELS = re.compile(
 )
 _PADDING = re.compile(r" +$", re.MULTILINE)
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_TIME = re.compile(r"\b20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?")
 _MASKS = (
-    (re.compile(r"\b20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?(\+00:00| \+0000|Z)?"), "<time>"),
     (re.compile(r"\b1[6-9]\d{17}\b"), "<ns>"),
     (re.compile(r'("(?:duration|idle|age)_ns": ?)\d+'), r"\1<duration>"),
     (OPERATION, "<id>"),
@@ -102,6 +102,8 @@ def masked(text: str) -> str:
     if _AGO.search(text):
         text = re.sub(r"(?<=\S) {2,}(?=\S)", "  ", _AGO.sub("<ago>", text))
     text = _CHANGED_BY.sub("seen by charlie@laptop", _NOT_TOLD.sub("", text))
+    # Of times the digits only: how they are written, and their offset, are the document's to say.
+    text = _TIME.sub(lambda found: re.sub(r"\d", "0", found[0]), text)
     for pattern, instead in _MASKS:
         text = pattern.sub(instead, text)
     return text

@@ -15,7 +15,7 @@ import pytest
 from sqlite_utils import Database
 
 import msb_cache
-from msb_cache.cli.main import cli
+from msb_cache.cli.main import cli, command_names
 from msb_cache.eventstore.events import EVENT_TYPES
 from msb_cache.eventstore.store import Actor
 from msb_cache.migrations.schema import migrations
@@ -223,6 +223,12 @@ def test_the_command_page_shows_every_command_and_option() -> None:
                 )
 
 
+def test_the_command_page_begins_with_where_each_command_is() -> None:
+    contents = (ROOT / "docs" / "cli.md").read_text().partition("## Contents\n")[2].partition("\n## ")[0]
+    linked = re.findall(r"\[([^\]]+)\]\(#", contents)
+    assert [name for name in command_names() if name not in linked] == []
+
+
 # --- the machinery itself: a document that lies must fail -----------------------------------------
 
 LIE = """
@@ -285,7 +291,15 @@ def test_only_what_differs_from_run_to_run_is_masked(tmp_path: Path) -> None:
     digest = "sha256:" + "a" * 64
     for text in (digest, digest[:19], "1.4 MiB", "12 events", "a" * 64 + ".json", "10:00", "file 1700000000"):
         assert masked(text) == text
-    assert masked("2026-11-23 14:00:00  head 0123456789ab") == "<time>  head <hash>"
+    assert masked("2026-11-23 14:00:00  head 0123456789ab") == "0000-00-00 00:00:00  head <hash>"
+    shapes = (
+        "2026-11-23 14:00:00",
+        "2026-11-23 14:00:00 +0000",
+        "2026-11-23T14:00:00.5Z",
+        "2026-11-23T14:00:00.500Z",
+    )
+    assert len({*map(masked, shapes)}) == len(shapes)
+    assert masked("app:1   5 seconds ago   x") == masked("app:1   12 seconds ago  x") != masked("app:1  x")
     assert shown(f"{tmp_path}/x \x1b[1mb\x1b[0m", tmp_path) == f"{HOME}/x b"
 
 
