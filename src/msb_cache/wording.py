@@ -33,11 +33,13 @@ _LONG_AGO = (("year", 365.2425, 730), ("month", 30.436875, 60), ("week", 7, 14))
 
 
 def ago(ns: int) -> str:
-    """Return how long ago something was, in nanoseconds: ``3 days ago``; of a time to come ``in 3 days``."""
+    """Return how long ago something was, in nanoseconds: ``3 days ago``, ``just now`` for less than a minute;
+    of a time to come ``in 3 days``.
+    """
     seconds = abs(ns) // 10**9
-    if seconds < 1:
-        return "now"
-    said = plural(seconds, "second") if seconds < 60 else duration(abs(ns))
+    if seconds < 60:
+        return "just now" if ns >= 0 else "in a moment"
+    said = duration(abs(ns))
     days = seconds // 86400
     for unit, length, least in _LONG_AGO:
         if days >= least:

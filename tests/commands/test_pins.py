@@ -285,7 +285,7 @@ def test_several_at_once(cache: ImageCache) -> None:
     assert said == [
         "no image matches 'none:*'",
         "'Bad' is not an image reference: a repository name must be lower case",
-        "image not found: gone:1",
+        "image not found: gone:1; did you mean one:1?",
         "alias:1 is pinned by alice",
         "two:1 is in use by sandbox:dev",
     ]

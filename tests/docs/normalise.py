@@ -91,16 +91,18 @@ def _with_user(table: re.Match[str]) -> str:
     return "".join([f"{header[:begin]}{'BY'.ljust(width)}{header[end:]}", *rows])
 
 
-_AGO = re.compile(r"\b\d+ (?:second|minute)s? ago\b|(?<=  )now\b(?=  |$)", re.MULTILINE)
+_AGO = re.compile(r"\bjust now\b|\b\d+ minutes? ago\b")
 
 
 def masked(text: str) -> str:
     """The text without what differs between two runs of the same commands.
 
-    Columns of a table that says how long ago something was are as wide as that needs.
+    Columns of a table that says how long ago something was are as wide as that needs, and sentences end where
+    there is room.
     """
     if _AGO.search(text):
-        text = re.sub(r"(?<=\S) {2,}(?=\S)", "  ", _AGO.sub("<ago>", text))
+        text = re.sub(r"(?<=\S)\n {10,}(?=\S)", " ", _AGO.sub("<ago>", text))
+        text = re.sub(r"(?<=\S) {2,}(?=\S)", "  ", text)
     text = _CHANGED_BY.sub("seen by charlie@laptop", _NOT_TOLD.sub("", text))
     # Of times the digits only: how they are written, and their offset, are the document's to say.
     text = _TIME.sub(lambda found: re.sub(r"\d", "0", found[0]), text)

@@ -378,7 +378,8 @@ def test_stopped_while_a_layer_does_not_come(tmp_path: Path) -> None:
                 time.sleep(number * 0.01)
                 said = stopped(process)
         assert "trying again" not in said
-        check_whole(home)
+        if home.exists():  # a pull that is stopped early has not made it
+            check_whole(home)
 
 
 def test_stopped_while_following(tmp_path: Path) -> None:
