@@ -46,7 +46,7 @@ def pin_subject(pin: Pin) -> str:
     return pin.reference or pin.manifest_digest or "-"
 
 
-PIN_FIELDS = ("reference", "digest", "here", "by", "reason", "since", "until", "enforced")
+PIN_FIELDS = ("reference", "digest", "by", "reason", "since", "until", "here", "enforced")
 """What ``pin_fields`` has."""
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from msb_cache.cli import look, output
+from msb_cache.cli import look
 from msb_cache.cli.common import done, examples, note, open_cache
 from msb_cache.cli.fields import IMAGE_FIELDS, image_fields
 from msb_cache.cli.formats import Shown, shown_options
@@ -28,11 +28,11 @@ def hold(home: str | None, reference: str, holder: str, until: str | None, shown
 
     HOLDER is sandbox:NAME or snapshot:NAME (or its path).
     """
-    shown.expect(*IMAGE_FIELDS, "holder", "until", "enforced")
+    shown.expect(*IMAGE_FIELDS, "holder", "enforced", "until")
     with open_cache(home, quiet=shown.quiet) as cache:
         held = cache.hold(reference, holder, until=until)
     shown.item(
-        lambda: _fields(held),
+        lambda: image_fields(held),
         names=lambda: [str(held.manifest_digest)],
         table=lambda: _print(held),
         paged=False,
@@ -45,15 +45,6 @@ def hold(home: str | None, reference: str, holder: str, until: str | None, shown
 
 
 COMMAND = hold
-
-
-def _fields(held: HeldImage) -> dict[str, Any]:
-    return {
-        **image_fields(held),
-        "holder": held.holder,
-        "until": output.rfc3339(held.until_ns),
-        "enforced": held.enforced,
-    }
 
 
 def _print(held: HeldImage) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -23,15 +23,12 @@ from msb_cache.cli.common import (
 from msb_cache.cli.fields import IMAGE_FIELDS, image_fields
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.progress import display
+from msb_cache.models import PULLED
 from msb_cache.oci.reference import Reference
 from msb_cache.oci.registry.credentials import Credential
 from msb_cache.oci.registry.options import RegistryOptions
 
-if TYPE_CHECKING:
-    from msb_cache.models import PulledImage
-
 _MAX_PASSWORD = 64 * 1024
-_RECORDED = ("changed", "previous_digest", "bytes_fetched", "bytes_reused")
 
 
 @click.command(
@@ -88,7 +85,7 @@ def pull(
     Short names mean Docker Hub. Logins come from --username with --password-stdin, else from Docker's
     configuration file and credential helpers. Registries on this machine may speak plain HTTP.
     """
-    shown.expect(*IMAGE_FIELDS, *_RECORDED, "operation", "seq")
+    shown.expect(*IMAGE_FIELDS, *PULLED, "operation", "seq")
     credential = _credential(username, password_stdin)
     Reference.parse(reference)  # before msb is said to pull it
     with open_cache(home, quiet=shown.quiet) as cache, display(not shown.as_table) as progress:
@@ -109,7 +106,7 @@ def pull(
             note=None if shown.quiet else note,
         )
     shown.item(
-        lambda: _fields(pulled),
+        lambda: image_fields(pulled),
         names=lambda: [str(pulled.manifest_digest)],
         table=lambda: _print_result(pulled.reference, pulled.recorded.data),
         paged=False,
@@ -130,16 +127,6 @@ def _credential(username: str | None, password_stdin: bool) -> Credential | None
     if not password:
         raise click.UsageError("--password-stdin: stdin was empty")
     return Credential(username=username, password=password)
-
-
-def _fields(pulled: PulledImage) -> dict[str, Any]:
-    recorded = pulled.recorded
-    return {
-        **image_fields(pulled),
-        **{name: getattr(recorded.data, name) for name in _RECORDED},
-        "operation": recorded.operation,
-        "seq": recorded.seq,
-    }
 
 
 def _print_result(reference: str, pulled: Any) -> None:

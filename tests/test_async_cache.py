@@ -64,12 +64,16 @@ def public(cls: type) -> dict[str, Any]:
     return {name: value for name, value in vars(cls).items() if name[0] != "_"}
 
 
+OLDER = ("deletions", "deletion", "idle")
+
+
 class TestFaces:
-    """The two classes have the same methods."""
+    """The two classes have the same methods, but for the names that one of them had before the other."""
 
     def test_every_method_is_there_with_its_parameters(self) -> None:
-        assert public(AsyncImageCache).keys() == public(ImageCache).keys()
-        for name, method in public(ImageCache).items():
+        current = {name: method for name, method in public(ImageCache).items() if name not in OLDER}
+        assert public(AsyncImageCache).keys() == current.keys()
+        for name, method in current.items():
             other = public(AsyncImageCache)[name]
             if isinstance(method, property):
                 assert isinstance(other, property), name
@@ -118,7 +122,7 @@ class TestCalls:
                     await cache.get("two:1")
                 await cache.save("one:1", tmp_path / "saved.tar")
                 assert await cache.rebuild() == []
-                assert [event.type for event in await cache.events(limit=1)] == ["log.created"]
+                assert [event.type for event in await cache.events(after=0, limit=1)] == ["log.created"]
                 assert (await cache.verify()).differences == []
 
         run(main())
@@ -379,10 +383,10 @@ class TestCancelling:
                     await begun.wait()
                     loop.call_later(0.2, go_on.set)
                 assert await cache.list() == []
-                (summary,) = await cache.deletions()
+                (summary,) = await cache.prunes()
                 assert summary.counters.outcome is None
                 await cache.prune()  # finishes it
-                assert {each.counters.outcome for each in await cache.deletions()} == {"completed"}
+                assert {each.counters.outcome for each in await cache.prunes()} == {"completed"}
                 assert await cache.rebuild() == []
 
         run(main())

@@ -65,7 +65,9 @@ def hints_of(thing: Any) -> dict[str, Any]:
     names = names_of(thing.__module__)
     return {
         name: eval(text, names) if isinstance(text, str) else text
-        for name, text in vars(thing).get("__annotations__", thing.__annotations__).items()
+        for name, hint in vars(thing).get("__annotations__", thing.__annotations__).items()
+        # Of a named tuple annotations are wrapped.
+        for text in [hint.__forward_arg__ if isinstance(hint, typing.ForwardRef) else hint]
     }
 
 

@@ -168,6 +168,9 @@ class ImageHandle(Result, Struct, frozen=True, eq=False, gc=False):
         )
 
 
+PULLED = ("changed", "previous_digest", "bytes_fetched", "bytes_reused")
+"""What of an ``image.pulled`` event stands beside the image."""
+
 _SAID = ImageHandle.__struct_fields__.index("origin")
 
 
@@ -176,6 +179,13 @@ class PulledImage(ImageHandle, frozen=True, eq=False, gc=False, kw_only=True):
 
     recorded: StoredEvent
     """The ``image.pulled`` event: where the reference pointed before, and how many bytes were fetched."""
+
+    def _shape(self) -> dict[str, Any]:
+        """Return the image with what was recorded of it; the event itself is ``recorded.to_dict()``."""
+        found = super()._shape()
+        event = found.pop("recorded")
+        told = {name: getattr(event.data, name) for name in PULLED}
+        return {**found, **told, "operation": event.operation, "seq": event.seq}
 
 
 class HeldImage(ImageHandle, frozen=True, eq=False, gc=False, kw_only=True):

@@ -110,10 +110,13 @@ class TestMissingHome:
             "log": ["acknowledge"],
             "backup": [tmp_path / "copy"],
             "prune": ["-y"],
+            "sql": ["select 1"],
             **{name: ["app:1"] for name in one},
             **{name: [tmp_path / "none.tar"] for name in ("load", "import", "restore-backup")},
             **{name: ["UPPER"] for name in ("pull", "pin")},
         }.get(command, [])
+        if command in ("config", "completion"):
+            return  # they open none
         if command == "watch":
             pytest.skip("it waits for msb, which makes the home")
         home = tmp_path / "typo"

@@ -45,10 +45,10 @@ def every_file(home: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("line", "answers"),
     [
-        ("pru", ["prune", "prunes"]),
+        ("pru", ["prunes", "prune"]),
         ("prunes ", ["restore-plan", "show"]),
         ("nonsense ", []),
-        ("rmi ", []),
+        ("rmi ex", ["example.org/team/tool:2"]),
         ("ls --fo", ["--format"]),
         ("list --format ", ["table", "json", "jsonl"]),
         ("list --format=j", ["json", "jsonl"]),
@@ -134,7 +134,7 @@ def test_what_is_gone_is_completed_where_it_can_be_meant(home: Path, ask: Ask) -
         cache.pin(TOOL.digest)
         cache.remove("app:1")
         cache.remove("example.org/team/tool:2", force=True)
-        newest, oldest = (each.operation for each in cache.deletions())
+        newest, oldest = (each.operation for each in cache.prunes())
         cache.hold("app:latest", "sandbox:dev")
         cache.hold("app:latest", "snapshot:x y")
     everything = ["app:1", "app:latest", "example.org/team/tool:2"]

@@ -128,7 +128,7 @@ def shell(
 @pytest.mark.peer
 def test_keys_typed_into_a_shell(shell: Shell, filled: Path, tmp_path: Path) -> None:
     with ImageCache(filled) as cache:
-        (removal,) = [each.operation for each in cache.deletions()]
+        (removal,) = [each.operation for each in cache.prunes()]
     for keys, arguments in (
         ("insp\tx", ["inspect", "x"]),
         ("list --form\tj\t", ["list", "--format", "json"]),

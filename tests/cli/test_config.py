@@ -19,6 +19,7 @@ def test_where_each_value_comes_from(
     )
     home = put("home", '[columns]\nlist = ["reference", "size"]\n[context]\nteam = "ops"\n')
     monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("MSB_HOME", str(own_home))
     monkeypatch.setenv("MSB_CACHE_CONTEXT", "stage=night,ticket=OPS-1")
     done = call("--context", "ticket=OPS-12", "config", "show", "--format", "json")
     assert (done.code, done.err) == (0, "")
@@ -41,8 +42,14 @@ def test_where_each_value_comes_from(
 
 
 def test_the_home_s_source(
-    own_home: Path, call: Call, config: Callable[[object], None], tmp_path: Path
+    own_home: Path,
+    call: Call,
+    config: Callable[[object], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("MSB_HOME", str(own_home))
+
     def home(*options: object) -> tuple[str, str]:
         first = call(*options, "config", "show", "--format", "json").json[0]
         return first["value"], first["source"]
@@ -54,7 +61,6 @@ def test_the_home_s_source(
 
 
 def test_a_default_home(own_home: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MSB_HOME")
     first = call("config", "show", "--format", "json").json[0]
     assert first == {
         "name": "home",

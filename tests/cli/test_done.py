@@ -62,7 +62,7 @@ CASES = (
     Case("export -o {tmp}/log.jsonl", "{tmp}/log.jsonl"),
     Case("--home {tmp}/other import {tmp}/log.jsonl", LOG, ("export -o {tmp}/log.jsonl",)),
     Case("sync", ""),
-    Case("info", "{tmp}/msb-home"),
+    Case("info", "{tmp}/home/.microsandbox"),
     Case("df", "[0-9]+"),
 )
 
@@ -72,7 +72,7 @@ class Ready:
 
     def __init__(self, case: Case, call: Call, home: Path, host: str) -> None:
         self._case, self._call, self._home = case, call, home
-        self._names = {"host": host, "tmp": str(home.parent), "digest": APP.digest, "operation": ""}
+        self._names = {"host": host, "tmp": str(home.parent.parent), "digest": APP.digest, "operation": ""}
         (home / "cache-policy.toml").write_text(POLICY)
         for words in case.before:
             if words == "break":

@@ -64,7 +64,7 @@ class TestInspect:
         lines = on_terminal(["inspect", "app:1"], NO_COLOR="1").said.splitlines()
         assert f"Digest:          {APP.digest[7:19]}" in lines
         (created,) = (line for line in lines if line.startswith("Created:"))
-        assert re.search(r" \d\d:\d\d:\d\d [+-]\d{4} \((\d+ \w+ ago|now)\)$", created)
+        assert re.search(r" \d\d:\d\d:\d\d [+-]\d{4} \((\d+ \w+ ago|just now)\)$", created)
         whole = on_terminal(["inspect", "app:1", "--no-trunc", "--absolute"], NO_COLOR="1").said
         assert f"Digest:          {APP.digest}" in whole
         assert " ago" not in whole

@@ -253,7 +253,7 @@ class TestCommands:
         assert talk.code == 0
         assert any(line.endswith(" MiB  queued") for line in screen.seen)
         assert any("0/2 layers" in line for line in screen.seen)
-        assert screen.lines[-1].startswith("  ✓ Pulled")
+        assert [line for line in screen.lines if line.startswith("  ✓ Pulled")]
         assert not any("layers" in line or "queued" in line for line in screen.lines)
 
     def test_one_that_fails(self, own_home: Path) -> None:

@@ -113,10 +113,9 @@ def test_a_home_says_whether_there_is_a_pager(put: Put, user: str, home: str | N
 def test_another_home_has_its_own(put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put("home", 'times = "absolute"\n')
     assert load(str(tmp_path / "other")).times == "relative"
-    monkeypatch.chdir(tmp_path)
-    assert load("msb-home").times == "absolute"
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert load("~/msb-home").times == "absolute"
+    monkeypatch.chdir(tmp_path / "home")
+    assert load(".microsandbox").times == "absolute"
+    assert load("~/.microsandbox").times == "absolute"
 
 
 def test_a_changed_file_is_read_anew(put: Put) -> None:
@@ -132,6 +131,7 @@ def test_a_user_without_a_home_has_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_home: Path
 ) -> None:
     """Another user may have put one into the folder in which a command is run."""
+    monkeypatch.setenv("MSB_HOME", str(own_home))
     monkeypatch.setenv("HOME", "~")
     monkeypatch.chdir(tmp_path)
     there = tmp_path / "~/.config/msb-cache"

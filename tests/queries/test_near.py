@@ -62,15 +62,15 @@ def test_errors_about_images_offer_what_is_there(cache: ImageCache) -> None:
 def test_errors_about_operations_offer_one_that_begins_almost_so(cache: ImageCache) -> None:
     cache.load(archive(ONE))
     cache.remove("one:1")
-    (deletion,) = cache.deletions()
+    (deletion,) = cache.prunes()
     digit = "0" if deletion.operation[6] != "0" else "1"
     typed = deletion.operation[:6] + digit + deletion.operation[7:13]
-    for ask in (cache.deletion, lambda prefix: cache.events(operation=prefix)):
+    for ask in (cache.prune_report, lambda prefix: cache.events(operation=prefix)):
         with pytest.raises(OperationNotFoundError, match=f"did you mean {deletion.operation[:13]}"):
             ask(typed)
     (loaded, *_) = cache.events(types=["image.pulled"])
     with pytest.raises(OperationNotFoundError, match="deleted nothing; `msb-cache events --operation"):
-        cache.deletion(loaded.operation)
+        cache.prune_report(loaded.operation)
 
 
 def test_a_home_beside_it(tmp_path: Path) -> None:
@@ -83,8 +83,8 @@ def test_a_home_beside_it(tmp_path: Path) -> None:
 
 def test_a_missing_home_is_an_empty_cache_that_cannot_be_verified(tmp_path: Path) -> None:
     with ImageCache(tmp_path / "none") as cache:
-        assert (cache.list(), cache.events(), cache.deletions(), cache.holds(), cache.pins()) == ([],) * 5
-        assert (cache.idle(), cache.uses(), cache.damage(), cache.doctor()) == ([],) * 4
+        assert (cache.list(), cache.events(), cache.prunes(), cache.holds(), cache.pins()) == ([],) * 5
+        assert (cache.last_used(), cache.uses(), cache.damage(), cache.doctor()) == ([],) * 4
         assert cache.prune().image_refs_removed == 0
         with pytest.raises(HomeNotFoundError, match="does not exist, so nothing can be verified"):
             cache.verify()
