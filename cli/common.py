@@ -242,19 +242,6 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def format_option(command: F) -> F:
-    """Add ``--format table|json``."""
-    option = click.option(
-        "--format",
-        "format_",
-        type=click.Choice(["table", "json"]),
-        default="table",
-        show_default=True,
-        help="Tables for people, JSON for programs.",
-    )
-    return option(command)
-
-
 def reason_option(command: F) -> F:
     """Add ``--reason TEXT``, kept in the log."""
     return click.option(

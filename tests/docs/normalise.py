@@ -45,6 +45,8 @@ _NOT_TOLD = re.compile(r"^note: who changes msb's database is not recorded.*\n",
 _WAITED = re.compile(r"^note: waiting for msb to (?:end|read) .*\n", re.MULTILINE)
 """What is said on a machine that is busy."""
 _PINS = re.compile(r"^(PINNED +DIGEST +)(BY +)SINCE.*\n(?:(?!note: ).+\n)*", re.MULTILINE)
+_WHO = re.compile(r"^(?:SEQ|REFERENCE) .* WHO(?= {2,}\S)", re.MULTILINE)
+"""The header of a column that is as wide as the fictitious user, and is not the last."""
 _OTHER_PLATFORM = re.compile(r"^note: .* is for linux/amd64, not for .*\n", re.MULTILINE)
 
 
@@ -77,6 +79,8 @@ def shown(output: str, home: Path) -> str:
         )
     text = re.sub(rf"\bpinned by (?:{names})\b", f"pinned by {USER}", text)
     text = _PINS.sub(_with_user, text)
+    wider = len(f"{USER}@{HOST}") - len(f"{here.login or user}@{host}")
+    text = _WHO.sub(lambda found: found[0] + " " * max(0, wider), text)
     if platform.machine() not in ("x86_64", "AMD64"):
         text = _OTHER_PLATFORM.sub("", text)
     return _PADDING.sub("", text)
