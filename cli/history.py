@@ -64,7 +64,7 @@ _COLUMNS = (
     Column("WHEN", "time"),
     Column("WHAT", "word"),
     Column("DIGEST", "digest", leave=2),
-    Column("DETAILS"),
+    Column("DETAILS", "prose"),
     Column("WHO", leave=1),
 )
 

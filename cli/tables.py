@@ -21,18 +21,18 @@ Kind = Literal["text", "name", "prose", "word", "digest", "operation", "size", "
 
 ``text`` ends with an ellipsis where there is no room. A ``name`` is whole: in the first column it stands on
 a line above the others then, elsewhere it goes on in the next line; one that is a digest is shown as such.
-``prose`` stands below the others then, and is the last column. The others are whole: a ``word``; a
-``digest``, on terminals its first twelve digits; the id of an ``operation``, on terminals its beginning; a
-``size`` in bytes, a ``count``; a ``time`` in ns since the epoch, of which date and time of day may stand
-below each other, and a ``duration`` in ns. Each may be text instead, which is shown as it is, or None, which
-is shown as ``-``.
+``prose`` is whole, too, and stands below the others then: if it is the last column, that of all rows. The
+others are whole: a ``word``; a ``digest``, on terminals its first twelve digits; the id of an ``operation``,
+on terminals its beginning; a ``size`` in bytes, a ``count``; a ``time`` in ns since the epoch, of which date
+and time of day may stand below each other, and a ``duration`` in ns. Each may be text instead, which is shown
+as it is, or None, which is shown as ``-``.
 """
 
 Cell = str | int | None | Styled
 Text = str | Styled
 
 _RIGHT = ("size", "count")
-_LEAST = {"name": (32, 16, 16), "text": (16, 8, 8), "time": (99, 99, 14)}
+_LEAST = {"name": (32, 16, 16), "text": (16, 8, 8), "prose": (16, 8, 8), "time": (99, 99, 14)}
 """Characters that a column keeps before others are left out, and the least if that is not enough."""
 _LEVELS = range(3)
 _DIGITS = ("sha256:", slice(7, 19))
@@ -224,8 +224,9 @@ class _Layout(NamedTuple):
         if self.columns[0].kind == "name" and not _fits(cells[0], self.widths[0]):
             yield from ([part] for part in _wrapped(cells[0], self.room))
             cells[0] = ""
-        if not self.widths[-1]:
-            below, cells[-1] = cells[-1], ""
+        for at, width in enumerate(self.widths):
+            if self.columns[at].kind == "prose" and not _fits(cells[at], width):
+                below, cells[at] = cells[at], ""
         stacks = [[*self._fitted(at, cell)] for at, cell in enumerate(cells)]
         for number in range(max(map(len, stacks))):
             parts = self._joined([stack[number] if number < len(stack) else "" for stack in stacks])
@@ -242,7 +243,7 @@ class _Layout(NamedTuple):
             yield from _wrapped(cell, width)
         elif kind == "time":
             yield from (_like(cell, part) for part in _text(cell).split(" ", 1))
-        elif kind in ("text", "prose"):
+        elif kind == "text":
             yield _like(cell, _cut(_text(cell), width))
         else:
             yield cell

@@ -146,7 +146,9 @@ def test_on_80_columns_a_history_leaves_what_happened_whole(home: Path) -> None:
     found = on_terminal(["history", "app:1"], NO_COLOR="1").said.splitlines()
     assert all(len(line) <= 80 for line in found)
     digest = APP.digest.removeprefix("sha256:")[:12]
-    assert any(re.search(rf"  held +{digest}  by snap", line) for line in found)
+    held = next(at for at, line in enumerate(found) if re.search(rf"  held +{digest}", line))
+    below = "".join(line.strip() for line in found[held + 1 : held + 4])
+    assert below.startswith(f"bysnapshot:{'nightly-of-everything-' * 4}")
 
 
 def test_how_it_was_typed_is_said_where_that_is_not_the_familiar_form(call: Call, tmp_path: Path) -> None:

@@ -83,6 +83,21 @@ def test_a_name_that_is_not_the_first_goes_on_below(terminal: Callable[[int | No
     assert shown[-1] == " 3  app:1"
 
 
+def test_prose_amid_others_stands_below_where_it_has_no_room(
+    terminal: Callable[[int | None], None],
+) -> None:
+    columns = (Column("WHAT", "word"), Column("DETAILS", "prose"), Column("WHO"))
+    rows = [
+        ["loaded", "from an-archive-with-a-long-name.tar, 140.0 KiB new, 10.0 KiB reused", "a@b"],
+        ["deleted", "140.0 KiB freed", ""],
+    ]
+    terminal(60)
+    first, below, rest, second = table(columns, rows, header=False)
+    assert first.split() == ["loaded", "a@b"]
+    assert f"{below} {rest.strip()}" == f"    {rows[0][1]}"
+    assert second == "deleted  140.0 KiB freed"
+
+
 def test_prose_stands_below(terminal: Callable[[int | None], None]) -> None:
     columns = (Column("IMAGE", "name"), Column("BECAUSE", "prose"))
     because = "idle 3 days, over 14d; its room is needed, and nothing else does"
