@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from msb_cache.waiting import Note
 
 
-_MAKE_A_HOME = {"pull", "load", "pin", "import", "restore-backup", "policy init", "watch"}
-"""The commands that may be given a home that is not there: they make it, or wait until msb does."""
+_MAKE_A_HOME = {"pull", "load", "pin", "import", "restore-backup", "policy init"}
+"""The commands that may be given a home that is not there: they make it."""
 
 _NEED_A_HOME = {"verify"}
 """The commands that say themselves that there is none, whoever named it."""
+
+NOTHING_CACHED = "No cached images; `msb-cache pull python:3.12` or `msb-cache load FILE` adds one."
+"""What a cache without images says of itself, and what to do first."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -87,7 +90,7 @@ def _look_for_home(named: str | None, context: click.Context, say: Note | None) 
     home = _home_named(named)
     if not is_missing(home):
         return
-    waits = context.params.get("follow")
+    waits = command == "watch" or context.params.get("follow")
     if named is not None and not waits:
         from msb_cache.errors import HomeNotFoundError
         from msb_cache.queries.near import path_meant

@@ -16,7 +16,7 @@ from msb_cache.cli.common import examples
         "msb-cache completion fish | source",
     ),
 )
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", metavar="bash|zsh|fish", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print a script with which Tab completes commands, options, images, holders, operations and more.
 

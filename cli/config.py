@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -11,7 +12,7 @@ import click
 from msb_cache.cli import output, settings, tables
 from msb_cache.cli.common import PATH, examples, note
 from msb_cache.cli.formats import Shown, shown_options
-from msb_cache.cli.main import EXIT_FAILED
+from msb_cache.cli.main import EXIT_FAILED, module_of
 
 if TYPE_CHECKING:
     from msb_cache.queries.toml_file import Mistake
@@ -133,7 +134,20 @@ def _mistakes(file: settings.File) -> list[Any]:
     if text is None:
         note(f"{file.path} is another user's, so it is not read")
         return []
-    return settings.parse(text, file).mistakes
+    said = settings.parse(text, file)
+    return sorted([*said.mistakes, *_no_columns(said)], key=lambda each: each.line or 0)
+
+
+def _no_columns(said: settings.Said) -> Iterator[Mistake]:
+    """Yield the columns that stand there and that the tables, which alone know theirs, do not have."""
+    from msb_cache.queries.toml_file import Mistake
+
+    for command, wanted in said.values.get("columns", {}).items():
+        there = [column.name for column in import_module(module_of(command)).COLUMNS]
+        for name in wanted:
+            if name not in there:
+                line = said.lines.get(f"columns.{command}")
+                yield Mistake(line, f"columns.{command}", tables.no_column(command, name, there))
 
 
 def _values(home: str | None, found: settings.Settings) -> Iterator[Value]:

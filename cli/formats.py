@@ -236,7 +236,8 @@ class FormatType(_ParamType):
             return value
         if "{" not in value:
             self.fail(
-                f"{value!r} is none; use {', '.join(self._kinds)}, or a template such as '{{reference}}'",
+                f"{value!r} is no format; use {', '.join(self._kinds)}, or a template such as "
+                "'{reference}'",
                 param,
                 ctx,
             )
@@ -272,7 +273,7 @@ def shown_options(names: str, *, tables: bool = True, more: Sequence[str] = ()) 
             show_default=True,
             help=f"table for people; {', '.join((*_KINDS[1:], *more))} or a '{{template}}' for programs.",
         ),
-        click.option("-q", "--quiet", is_flag=True, help=f"Print {names} only."),
+        click.option("-q", "--quiet", is_flag=True, help=f"Print only {names}."),
     ]
     if tables:
         options += [

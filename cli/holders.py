@@ -52,7 +52,7 @@ def holders(home: str | None, reference: str | None, as_of: str | None, shown: S
 
 COMMAND = holders
 
-_COLUMNS = (
+COLUMNS = (
     Column("HOLDER", "name"),
     Column("STATUS", "word", leave=2),
     Column("DIGEST", "digest", leave=3),
@@ -78,12 +78,12 @@ def _print(holds: Sequence[Hold]) -> None:
         )
         for hold in holds
     ]
-    empty = {n for n, column in enumerate(_COLUMNS) if all(row[n] is None for row in rows)}
-    if look.columns("holders") is None and any(_COLUMNS[n].header in _OF_SOME for n in empty):
-        shown = [n for n, column in enumerate(_COLUMNS) if n not in empty or column.header not in _OF_SOME]
-        show([_COLUMNS[n] for n in shown], ([row[n] for n in shown] for row in rows))
+    empty = {n for n, column in enumerate(COLUMNS) if all(row[n] is None for row in rows)}
+    if look.columns("holders") is None and any(COLUMNS[n].header in _OF_SOME for n in empty):
+        shown = [n for n, column in enumerate(COLUMNS) if n not in empty or column.header not in _OF_SOME]
+        show([COLUMNS[n] for n in shown], ([row[n] for n in shown] for row in rows))
     else:
-        show(_COLUMNS, rows, of="holders")
+        show(COLUMNS, rows, of="holders")
 
 
 def _more(hold: Hold) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from msb_cache.cli import look, output
-from msb_cache.cli.common import examples, open_cache
+from msb_cache.cli.common import NOTHING_CACHED, examples, open_cache
 from msb_cache.cli.describe import describe, who
 from msb_cache.cli.formats import Shown, nothing, shown_options
 from msb_cache.cli.tables import Cell, Column, show
@@ -35,10 +35,10 @@ def last_used(home: str | None, idle_for: str | None, shown: Shown) -> None:
     """
     with open_cache(home) as cache:
         found = cache.last_used(at_least=idle_for)
-    sentence = "No such images." if idle_for else "No images are cached."
+    sentence = "No such images." if idle_for else NOTHING_CACHED
 
     def table(images: Iterable[IdleImage]) -> None:
-        show(_COLUMNS, map(_idle_row, nothing(sentence, images)), of="last-used")
+        show(COLUMNS, map(_idle_row, nothing(sentence, images)), of="last-used")
 
     shown.items(found, fields=_idle_fields, name=lambda image: image.reference, table=table)
 
@@ -46,7 +46,7 @@ def last_used(home: str | None, idle_for: str | None, shown: Shown) -> None:
 COMMAND = last_used
 
 
-_COLUMNS = (
+COLUMNS = (
     Column("REFERENCE", "name"),
     Column("DIGEST", "digest", leave=3),
     Column("IDLE", "duration"),

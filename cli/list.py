@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import examples, limit_option, note, open_cache
+from msb_cache.cli.common import NOTHING_CACHED, examples, note, open_cache
 from msb_cache.cli.filters import as_of_option
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.tables import Column, show
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from msb_cache.cache import ImageCache
     from msb_cache.models import ImageHandle
 
-_COLUMNS = (
+COLUMNS = (
     Column("REFERENCE", "name"),
     Column("DIGEST", "digest", leave=3),
     Column("SIZE", "size"),
@@ -61,7 +61,13 @@ _ORDERS: dict[str, tuple[Callable[[ImageHandle], Any], bool]] = {
     help="Only what prune's --filter selects: reference=PATTERN, label=KEY[=VALUE], label!=KEY[=VALUE], "
     "dangling or digest=DIGEST; repeatable.",
 )
-@limit_option
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Only the first N: the newest, or as --sort says.",
+)
 @as_of_option
 @shown_options("references")
 @click.pass_obj
@@ -92,11 +98,10 @@ def list_(
 
     def table(_: Iterable[ImageHandle]) -> None:
         if handles:
-            show(_COLUMNS, map(_row, handles), of="list")
+            show(COLUMNS, map(_row, handles), of="list")
         elif known:
-            one = as_of is None and not patterns and not filters
-            begin = "; `msb-cache pull python:3.12` or `msb-cache load FILE` adds one" if one else ""
-            output.line(f"No cached images{begin}.", err=True)
+            all_of_now = as_of is None and not patterns and not filters
+            output.line(NOTHING_CACHED if all_of_now else "No cached images.", err=True)
 
     shown.items(handles, fields=fields, name=lambda handle: handle.reference, table=table)
     for handle in handles:

@@ -56,6 +56,11 @@ def columns(command: str) -> tuple[str, ...] | None:
     return _settings().columns.get(command)
 
 
+def source(name: str) -> str:
+    """Return where a setting comes from."""
+    return _settings().source(name)
+
+
 def on_terminal(stream: IO[str] | None) -> bool:
     """Return whether a standard stream is a terminal; a closed one is not."""
     return stream is not None and stream.isatty()

@@ -314,6 +314,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         command = error.ctx.command_path if error.ctx else "msb-cache"
         known = _hint(error)
         message = (error.message if known else error.format_message()).rstrip(".")
+        message = message.partition(". Choose from:")[0]  # a list over several lines, of what is named before
         message = message.replace("is not a valid integer range", "is no whole number")
         more = known or f"see `{command} --help`"
         output.error(message if message.endswith(("?", "?)")) else f"{message}; {more}")

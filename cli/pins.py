@@ -17,7 +17,7 @@ from msb_cache.cli.tables import Column, show
 if TYPE_CHECKING:
     from msb_cache.queries.pins import Pin
 
-_COLUMNS = (
+COLUMNS = (
     Column("PINNED", "name"),
     Column("DIGEST", "digest", leave=3),
     Column("BY", leave=1),
@@ -40,7 +40,7 @@ def pins(home: str | None, as_of: str | None, shown: Shown) -> None:
     def table(_: Iterable[Pin]) -> None:
         if found:
             show(
-                _COLUMNS,
+                COLUMNS,
                 (
                     (
                         pin_subject(pin),

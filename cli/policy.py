@@ -10,7 +10,7 @@ import click
 
 from msb_cache.cli import look, output
 from msb_cache.cli.because import because_of
-from msb_cache.cli.common import PATH, examples, open_cache
+from msb_cache.cli.common import PATH, examples, note, open_cache
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.main import EXIT_FAILED
 from msb_cache.cli.rules import policy_in
@@ -97,7 +97,10 @@ def init(home: str | None, user: bool, shown: Shown) -> None:
     the file system is nearly full.
     """
     with open_cache(home) as cache:
+        new = not os.path.lexists(cache.home)
         path = os.fspath(cache.begin_policy(user=user))
+        if new and os.path.lexists(cache.home) and not shown.quiet:
+            note(f"{cache.home} is new; the first pull or load settles who keeps it")
     shown.item(lambda: {"file": path}, names=lambda: [path], table=lambda: output.line(path), paged=False)
 
 

@@ -77,11 +77,11 @@ def prune(
     given = policy_of(rules)
     with open_cache(home, reason=reason, quiet=shown.quiet) as cache:
         policy = policy_in(cache, given) if by_policy else given
+        asked = cache.plan_prune(policy, orphans=orphans, orphans_only=orphans_only)
         if not dry_run and not yes and not on_terminal(sys.stdin):
             raise click.UsageError(
                 "nobody to ask: stdin is no terminal; use --yes, or --dry-run to look first"
             )
-        asked = cache.plan_prune(policy, orphans=orphans, orphans_only=orphans_only)
         said = policy.recorded()
         if dry_run:
             return show(asked, said, shown)

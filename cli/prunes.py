@@ -41,7 +41,7 @@ def prunes(ctx: click.Context, limit: int | None, shown: Shown) -> None:
     shown.items(reports, fields=deletion_fields, name=lambda report: report.operation, table=_print)
 
 
-_COLUMNS = (
+COLUMNS = (
     Column("ID", "operation"),
     Column("WHEN", "time"),
     Column("KIND", "word"),
@@ -55,7 +55,7 @@ _COLUMNS = (
 
 def _print(reports: Iterable[DeletionSummary]) -> None:
     show(
-        _COLUMNS,
+        COLUMNS,
         (
             (
                 report.operation,
@@ -73,7 +73,11 @@ def _print(reports: Iterable[DeletionSummary]) -> None:
     )
 
 
-@prunes.command("show", short_help="Show what one prune or removal deleted and kept.")
+@prunes.command(
+    "show",
+    short_help="Show what one prune or removal deleted and kept.",
+    epilog=examples("msb-cache prunes show 01a20ede"),
+)
 @click.argument("operation", metavar="ID")
 @shown_options("the references that it removed")
 @click.pass_obj

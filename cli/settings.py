@@ -8,7 +8,7 @@ It lies in the user's configuration, and in a home, where it is for all who use 
     pager = "less -RFX"
 
     [columns]
-    list = ["reference", "size", "used"]
+    list = ["reference", "size", "last_used"]
 
     [context]
     team = "build"

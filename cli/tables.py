@@ -87,13 +87,17 @@ def show(
     output.lines(rendered(columns, rows, err=err), err=err)
 
 
+def no_column(command: str, name: str, names: Sequence[str]) -> str:
+    """Return the sentence about a column that the table of a command does not have."""
+    return f"{command} has no column {name!r}; there are: {', '.join(names)}"
+
+
 def _places(columns: Sequence[Column], wanted: Sequence[str], command: str) -> list[int]:
     names = [column.name for column in columns]
     for name in wanted:
         if name not in names:
             raise InvalidConfigError(
-                f"columns.{command} in the settings: {command} has no column {name!r}; there are: "
-                f"{', '.join(names)}"
+                f"{look.source(f'columns.{command}')}: {no_column(command, name, names)}"
             )
     return [names.index(name) for name in wanted]
 

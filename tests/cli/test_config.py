@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from msb_cache.cli import settings
 from tests.cli.support import FAILED, USAGE, Call, Put, fingerprint
 
 
@@ -93,6 +94,21 @@ def test_all_mistakes_of_both_files(put: Put, call: Call) -> None:
     found = call("config", "check", "--format", "json").json
     assert [each["file"] for each in found] == [home, user]
     assert [(one["line"], one["key"]) for one in found[0]["mistakes"]] == [(1, "pager"), (2, "x")]
+
+
+def test_a_column_that_the_table_does_not_have(put: Put, home: Path, call: Call) -> None:
+    path = put("user", '[columns]\npins = ["pinned"]\nlist = ["reference", "sise"]\n')
+    said = "list has no column 'sise'; there are: reference, digest, size, in_use, created, last_used"
+    done = call("config", "check")
+    assert (done.code, done.err) == (FAILED, f"error: {path}: line 3: columns.list: {said}\n")
+    assert (call("list").code, call("list").err) == (USAGE, f"error: {path}:3: {said}\n")
+    assert call("pins").code == 0
+
+
+@pytest.mark.parametrize("command", settings.TABLES)
+def test_every_table_of_the_settings_is_known(put: Put, call: Call, command: str) -> None:
+    put("user", f'[columns]\n{command} = ["no-such-column"]\n')
+    assert f"{command} has no column 'no-such-column'; there are: " in call("config", "check").err
 
 
 def test_another_file_is_checked_as_one_s_own(put: Put, call: Call, tmp_path: Path) -> None:

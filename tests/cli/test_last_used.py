@@ -13,6 +13,7 @@ import pytest
 
 from msb_cache import ImageCache
 from msb_cache.cli import look
+from msb_cache.cli.common import NOTHING_CACHED
 from msb_cache.eventstore import clock
 from tests.cli.support import APP, RFC3339, TOOL, Call, written
 from tests.imagebuilder import docker_archive
@@ -120,7 +121,7 @@ class TestLastUsed:
 
     def test_nothing(self, own_home: Path, call: Call) -> None:
         done = call("last-used")
-        assert (done.code, done.raw, done.err) == (0, b"", "No images are cached.\n")
+        assert (done.code, done.raw, done.err) == (0, b"", f"{NOTHING_CACHED}\n")
         assert call("last-used", "--format", "json").json == []
 
 

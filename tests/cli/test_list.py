@@ -187,6 +187,6 @@ def test_columns_of_the_settings(home: Path, call: Call, put: Put) -> None:
     file = put("home", '[columns]\nlist = ["tag"]\n')
     done = call("list")
     assert (done.code, done.out) == (2, "")
-    assert "columns.list in the settings" in done.err
+    assert f"{file}:2: list has no column" in done.err
     assert "reference, digest, size, in_use, created, last_used" in done.err
     assert file

@@ -43,6 +43,14 @@ def test_from_nothing_to_a_policy_that_is_shown(home: Path, call: Call) -> None:
     assert fingerprint(home) == before
 
 
+def test_a_home_that_it_makes_is_said(tmp_path: Path, call: Call) -> None:
+    begun = ("--home", tmp_path / "new", "policy", "init")
+    assert f"note: {tmp_path / 'new'} is new; " in call(*begun).err
+    assert call("--home", tmp_path / "quiet", "policy", "init", "-q").err == ""
+    (tmp_path / "there").mkdir()
+    assert call("--home", tmp_path / "there", "policy", "init").err == ""
+
+
 def test_the_users_own(home: Path, user: Path, call: Call) -> None:
     path = user / ".config/msb-cache/policy.toml"
     assert call("policy", "init", "--user").lines == [str(path)]

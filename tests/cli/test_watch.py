@@ -97,7 +97,9 @@ def test_watch_waits_for_msb(tmp_path: Path) -> None:
     late = MsbHome(tmp_path / "late")
     late.load("app:1", "one")
     watching.wait_for("image.pulled")
-    assert watching.end(signal.SIGINT) == (0, "")
+    code, said = watching.end(signal.SIGINT)
+    assert (code, said.count("\n")) == (0, 1)
+    assert json.loads(said)["said"] == f"the home {tmp_path / 'late'} does not exist: it is waited for"
     late.close()
 
 
