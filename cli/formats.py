@@ -122,7 +122,7 @@ class Shown(NamedTuple):
             elif self.template is not None:
                 output.written([self.template.of(fields(each))])
             else:
-                output.json_line(fields(each))
+                output.json_lines([fields(each)])
 
     def _lines(self, found: Iterable[Fields]) -> None:
         if self.template is not None:

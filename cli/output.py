@@ -96,13 +96,6 @@ def json_lines(values: Iterable[Any]) -> None:
     click.echo(_escaped("\n".join(encode(value).decode() for value in values)))
 
 
-def json_line(value: Any) -> None:
-    """Print a value as one line of JSON."""
-    import json as encoder
-
-    click.echo(_escaped(encoder.dumps(value, ensure_ascii=False)))
-
-
 def document(text: str, *, err: bool = False) -> None:
     """Print a document of several lines as it is, but for what would drive a terminal."""
     click.echo("\n".join(map(printable, text.split("\n"))), nl=False, err=err)

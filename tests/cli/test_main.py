@@ -220,7 +220,7 @@ class TestHelp:
         assert "..." not in call("--help").out.partition("\nImages:")[2]
         assert "..." not in call("prunes", "--help").out.partition("\nCommands:")[2]
 
-    @pytest.mark.parametrize("command", every_command())
+    @pytest.mark.parametrize("command", [*every_command()])
     def test_the_examples_can_be_typed(self, call: Call, command: str) -> None:
         shown = call(*command.split(), "--help").out
         lines = shown.partition("Examples:\n")[2].partition("\n\n")[0].splitlines()
