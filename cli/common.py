@@ -261,11 +261,6 @@ def _short(ctx: click.Context, parameter: click.Parameter, reason: str | None) -
     return reason
 
 
-def quiet_option(text: str) -> Callable[[F], F]:
-    """Add ``-q/--quiet`` with this help."""
-    return click.option("-q", "--quiet", is_flag=True, help=text)
-
-
 def note(sentence: str) -> None:
     """Say something unusual that is no error, on stderr."""
     output.line(output.styled("note:", fg="yellow"), f" {sentence}", err=True)

@@ -16,6 +16,8 @@ from msb_cache.cli import look
 if TYPE_CHECKING:
     from subprocess import Popen
 
+_ENVIRONMENT = {"LESS": "FRX", "LV": "-c"}
+"""What pagers are told as git tells them, where the person has told them nothing."""
 _OFF = "msb_cache.no_pager"
 
 
@@ -106,7 +108,7 @@ class _Paged(io.TextIOBase):
     def _start(self) -> None:
         import subprocess
 
-        environment = {"LESS": "FRX", "LV": "-c", **os.environ}
+        environment = {**_ENVIRONMENT, **os.environ}
         self._pager = subprocess.Popen(
             ["/bin/sh", "-c", self._program],
             stdin=subprocess.PIPE,

@@ -7,7 +7,7 @@ import sys
 import click
 
 from msb_cache.cli import output
-from msb_cache.cli.common import PATH, done, examples, on_terminal, open_cache, quiet_option
+from msb_cache.cli.common import PATH, done, examples, on_terminal, open_cache
 
 
 @click.command(epilog=examples("msb-cache save app:1 -o app.tar", "msb-cache save app:1 | docker load"))
@@ -21,7 +21,7 @@ from msb_cache.cli.common import PATH, done, examples, on_terminal, open_cache, 
     show_default=True,
     help="docker-save, or an OCI image layout.",
 )
-@quiet_option("Print the archive's path only.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the archive's path only.")
 @click.pass_obj
 def save(home: str | None, references: tuple[str, ...], path: str | None, format_: str, quiet: bool) -> None:
     """Write images to an archive.

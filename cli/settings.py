@@ -20,6 +20,7 @@ is imported but ``os`` and what a list needs anyhow.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from functools import lru_cache
@@ -140,6 +141,8 @@ def _seen(path: str, *, in_home: bool) -> File:
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return File(path, in_home)  # of a home that cannot be entered the command itself speaks
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return File(path, in_home)
         raise InvalidConfigError(f"{path} cannot be read: {error.strerror or error}") from None
     state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
     return File(path, in_home, state, found.st_uid)

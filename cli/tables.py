@@ -40,6 +40,7 @@ _PARTS = {"digest": _DIGITS, "name": _DIGITS, "operation": ("", slice(13))}
 """The part of a cell that a terminal shows, if it begins so: by it the whole can be asked for."""
 _INDENT = 4
 _SHORT = 24  # characters of names that need no line of their own
+_TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}"
 _BREAKS = ("/:@, ", "-._=")
 """Behind these a name that has no room goes on in the next line, if they are near its end."""
 
@@ -319,7 +320,7 @@ def _cut(text: str, width: int) -> str:
     import re  # where all has room, nothing is cut
 
     end = width - 1
-    for time in re.finditer(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}", text):
+    for time in re.finditer(_TIME, text):
         if time.start() < end < time.end():
             end = time.start()
     return f"{text[:end].rstrip()}…"
@@ -340,12 +341,14 @@ def _broken(text: str, width: int) -> Iterator[str]:
 
 
 def paragraph(text: str, width: int | None) -> Iterator[str]:
-    """Yield a sentence in lines of at most so many characters; a longer word is broken."""
+    """Yield a sentence in lines of at most so many characters; a time is one word; a longer one is broken."""
     if width is None or len(text) <= width:
         yield text
         return
+    import re  # most sentences have room
+
     line = ""
-    for word in text.split(" "):
+    for word in re.findall(rf"[^ ]*?{_TIME}[^ ]*|[^ ]+|(?<= )(?= )", text):
         if line and len(line) + 1 + len(word) <= width:
             line += f" {word}"
             continue

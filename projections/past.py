@@ -7,6 +7,7 @@ It lives in an SQLite database in memory with the tables that the live index has
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,7 @@ class Past:
     def __init__(self, position: int = 0, rows: Rows | None = None) -> None:
         self.position = position
         self.connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        set_moment(self.connection, time.time_ns)  # until a moment is asked about
         try:
             self._fill(rows or tuple([] for _ in _KEPT))
         except BaseException:

@@ -134,7 +134,7 @@ def test_one_that_has_ended(home: Path, call: Call) -> None:
     assert call("rm", "app:1").code == 0
 
 
-def test_with_the_installed_program(home: Path) -> None:
+def test_with_the_installed_program(loaded: Path) -> None:
     """In processes of its own, as people run it."""
     assert execute("pin", "app:1", "--reason", "the demo", "--until", "friday").code == 0
     shown = execute("pins")

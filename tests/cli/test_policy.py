@@ -85,8 +85,8 @@ def test_every_mistake_is_told(home: Path, tmp_path: Path, call: Call) -> None:
     assert (absent.code, "No such file" in sentence(absent.err)) == (USAGE, True)
 
 
-def test_one_image(home: Path, call: Call) -> None:
-    (home / "cache-policy.toml").write_text(
+def test_one_image(loaded: Path, call: Call) -> None:
+    (loaded / "cache-policy.toml").write_text(
         '[[rule]]\nname = "tools"\nfilter = "reference=example.org/*"\n[[rule]]\nname = "old"\n'
         'unused-for = "3d"\n[[rule]]\nname = "rest"\nkeep-last = 9\nexclude = "app:latest"\ngrace = "0s"\n'
     )
@@ -98,7 +98,7 @@ def test_one_image(home: Path, call: Call) -> None:
         "",
         "app:1 stays.",
     ]
-    (home / "cache-policy.toml").write_text('[[rule]]\nfilter = "reference=app:1"\ngrace = "0s"\n')
+    (loaded / "cache-policy.toml").write_text('[[rule]]\nfilter = "reference=app:1"\ngrace = "0s"\n')
     found = call("policy", "test", "app:1", "--format", "json").json
     assert (found["reference"], found["deletes"], found["rule"]) == ("app:1", True, "rule-1")
     assert found["rules"] == [

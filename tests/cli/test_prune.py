@@ -158,10 +158,10 @@ class TestPolicy:
         done = call("prune", "-n", "-q", "--grace", "0s")
         assert (done.code, sorted(done.lines), done.err) == (0, ["app:latest", "example.org/team/tool:2"], "")
 
-    def test_by_the_policy_file(self, home: Path, call: Call) -> None:
+    def test_by_the_policy_file(self, loaded: Path, call: Call) -> None:
         without = call("prune", "-n", "--policy")
         assert (without.code, "has no policy" in sentence(without.err)) == (USAGE, True)
-        path = home / "cache-policy.toml"
+        path = loaded / "cache-policy.toml"
         path.write_text(
             '[keep]\nreferences = ["app:latest"]\n[[rule]]\nname = "ours"\nfilter = "reference=app"\n'
             'grace = "0s"\n[[rule]]\nname = "old"\nunused-for = "3d"\n'
@@ -211,7 +211,7 @@ class TestPolicy:
         done = call("prune", "-y", "--orphans-only")
         assert (done.code, done.out, done.err) == (0, "", "Nothing was pruned.\n")
 
-    def test_the_decision_is_told_later(self, home: Path, call: Call) -> None:
+    def test_the_decision_is_told_later(self, loaded: Path, call: Call) -> None:
         call("pin", "app:1", "--until", "2099-01-01")
         report = call("prune", "-y", "--unused-for", "0s", "--grace", "0s", "--format", "json").json
         shown = call("prunes", "show", report["operation"])
@@ -247,7 +247,7 @@ class TestPolicy:
 class TestOnATerminal:
     """With 80 columns: what is asked about stands there whole, and its sum right above the question."""
 
-    def test_names_and_reasons_are_whole(self, home: Path, call: Call, tmp_path: Path) -> None:
+    def test_names_and_reasons_are_whole(self, loaded: Path, call: Call, tmp_path: Path) -> None:
         long = "registry.example.org/a/rather/long/name/of/a/team/and/its/image:2027-01-15"
         call("load", "-q", "-i", tmp_path / "tool.tar", "-t", long)
         holders = [f"sandbox:with-a-name-{number}" for number in range(5)]

@@ -217,3 +217,16 @@ def test_a_column_has_a_name_in_settings() -> None:
 def test_a_closed_stdout_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert table([Column("A", "time")], [[HOUR]])[1] == look.absolute(HOUR)
+
+
+def test_a_time_in_a_sentence_stands_in_one_line() -> None:
+    when = "2026-11-28 13:30:00 +0530"
+    for width in range(30, 70):
+        lines = [
+            *tables.paragraph(
+                f"it goes in 19 days  unless used, ({when}), or on {when}; then it is gone", width
+            )
+        ]
+        assert sum(when in line for line in lines) + (sum(line.count(when) == 2 for line in lines)) == 2
+        assert all(len(line) <= width for line in lines)
+        assert " ".join(lines).replace("  ", " ").count("used") == 1

@@ -252,7 +252,7 @@ class TestInAHomeThatMsbKeeps:
 
 
 class TestByRules:
-    def test_when_it_goes(self, home: Path, call: Call) -> None:
+    def test_when_it_goes(self, loaded: Path, call: Call) -> None:
         found = lines(call("why", "app:1", "--unused-for", "14d").out)
         assert found["A prune now"].startswith("deletes it")
         assert re.fullmatch(
@@ -267,12 +267,12 @@ class TestByRules:
             "grace",
         )
         used = call("why", "app:1", "--format", "json").json["used"]["occurred_at"]
-        with ImageCache(home) as cache:
+        with ImageCache(loaded) as cache:
             used_ns = cache.get("app:1").last_used_at_ns
         assert used == rfc3339(used_ns)
         assert rules["goes_at"] == rfc3339((used_ns or 0) + 14 * DAY)
 
-    def test_now(self, home: Path, call: Call) -> None:
+    def test_now(self, loaded: Path, call: Call) -> None:
         found = lines(call("why", "app:1", "--unused-for", "0s", "--grace", "0s").out)
         assert found["By rules"] == "it goes (idle under a minute, over 0s)"
 
@@ -285,7 +285,7 @@ class TestByRules:
             ("--max-size 1TiB --grace 0s", "it stays (idle under a minute, and its room is not needed)"),
         ],
     )
-    def test_what_has_no_time(self, home: Path, call: Call, words: str, said: str) -> None:
+    def test_what_has_no_time(self, loaded: Path, call: Call, words: str, said: str) -> None:
         assert lines(call("why", "app:1", *words.split()).out)["By rules"] == said
         assert call("why", "app:1", *words.split(), "--format", "json").json["policy"]["goes_at"] is None
 

@@ -19,6 +19,7 @@ from msb_cache.msb.database import MsbHold, MsbImage, MsbLayer, MsbManifest, Msb
 from msb_cache.msb.diff import Differences, differences
 from msb_cache.msb.stored import Stored
 from msb_cache.projections import images, known, live, schema
+from msb_cache.projections.moment import set_moment
 from tests.logs import ACTOR, digest, layer, manifest_added, pulled
 
 A, B = "docker.io/library/a:1", "docker.io/library/b:1"
@@ -104,6 +105,7 @@ class Index:
 
     def __init__(self) -> None:
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        set_moment(self.connection, lambda: self.now)
         migrations.apply(Database(self.connection))
         schema.create(self.connection)
         self.now = NOW

@@ -882,6 +882,7 @@ def test_boots_without_a_row_are_counted_and_not_made_up(home: MsbHome, cache: I
 
 def test_what_goes_on_is_told(home: MsbHome) -> None:
     told: list[Activity] = []
+    settle()
     with ImageCache(home.layout.home, progress=told.append) as cache:
         cache.list()
         first = [each for each in told if not each.over]

@@ -79,7 +79,8 @@ WRITES = [
     *("/* x */ PRAGMA journal_mode = DELETE", "-- x\nPRAGMA locking_mode = EXCLUSIVE"),
     *("BEGIN", "COMMIT", "ROLLBACK", "END", "SAVEPOINT a", "RELEASE sqlite_utils_query"),
     *("/**/ COMMIT", "-- x\nROLLBACK TO sqlite_utils_query", ";", "", "  -- nothing"),
-    *("SELECT load_extension('x')", "SELECT 1; DELETE FROM events", "EXPLAIN", "SELECT * FROM dbstat"),
+    *("SELECT load_extension('x')", "SELECT fts3_tokenizer('simple')", "SELECT 1; DELETE FROM events"),
+    *("EXPLAIN", "SELECT * FROM dbstat"),
 ]
 
 

@@ -76,7 +76,8 @@ def duration(text: str) -> int:
 def policy_in(options: str) -> PrunePolicy:
     """What the command line makes of options; not those that are no part of a policy."""
     given = COMMAND.make_context("prune", shlex.split(options.strip("`"))).params
-    others = {"yes", "dry_run", "by_policy", "orphans", "orphans_only", "reason", "format_", "quiet"}
+    others = {"yes", "dry_run", "by_policy", "orphans", "orphans_only", "reason"}
+    others |= {"format_", "quiet", "absolute", "no_trunc"}
     return policy_of({name: value for name, value in given.items() if name not in others})
 
 

@@ -43,6 +43,9 @@ _LOOK_AT_MEMORY = 0.01
 """Seconds between two looks at how much memory is taken."""
 
 _ASKS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
+_NO_FUNCTIONS = ("load_extension", "fts3_tokenizer")
+"""What runs other code, and what tells addresses of this process."""
+
 _PRAGMAS_OF_A_NAME = {"table_info", "table_xinfo", "index_list", "index_info"}
 _FUNCTIONS = ("json_each", "json_tree", *(f"pragma_{name}" for name in sorted(_PRAGMAS_OF_A_NAME)))
 """Those that give tables. SQLite declares each at its first use, which looks like a change of the schema."""
@@ -167,7 +170,7 @@ def _authorize(
     if action in _ASKS:
         allowed = True
     elif action == sqlite3.SQLITE_FUNCTION:
-        allowed = second != "load_extension"
+        allowed = second not in _NO_FUNCTIONS
     elif action == sqlite3.SQLITE_PRAGMA:
         allowed = first in _PRAGMAS_OF_A_NAME or (first in _PRAGMAS and second is None)
     else:
