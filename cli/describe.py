@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from msb_cache.cli.look import absolute
+from msb_cache.cli.look import absolute, name
 from msb_cache.eventstore.events import ArtifactDeleted
-from msb_cache.eventstore.telling import Moment, Tone
+from msb_cache.eventstore.telling import Detail, Moment, Tone
 from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
@@ -44,8 +44,10 @@ def describe(event: StoredEvent) -> Line:
     return Line(told.what, _COLOURS[told.tone], digest, ", ".join((*map(_detail, told.details), *shared)))
 
 
-def _detail(detail: str | Moment) -> str:
-    return detail if isinstance(detail, str) else f"{detail.words} {absolute(detail.ns)}"
+def _detail(detail: Detail) -> str:
+    if isinstance(detail, str):
+        return detail
+    return f"{detail.words} {absolute(detail.ns) if isinstance(detail, Moment) else name(detail.name)}"
 
 
 def holder_of(event: StoredEvent) -> str:

@@ -130,6 +130,11 @@ def operation(text: str) -> str:
     return text if room() is None else text[:13]
 
 
+def name(text: str) -> str:
+    """Return a digest or an operation's id as tables have it."""
+    return digest(text) if text.startswith("sha256:") else operation(text)
+
+
 def absolute(ns: int | None) -> str:
     """Return a time (ns since the epoch) in the local zone with its offset: ``2026-11-23 13:57:52 +0100``."""
     return "-" if ns is None else time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(ns // 10**9))

@@ -17,9 +17,9 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
-from msb_cache.eventstore.telling import Moment, Telling
+from msb_cache.eventstore.telling import Detail, Moment, Named, Telling
 from msb_cache.shapes import Result
-from msb_cache.wording import duration, plural, short, size
+from msb_cache.wording import duration, plural, size
 
 ArtifactKind = Literal["manifest", "metadata", "layer", "fsmeta", "vmdk", "flat_ref", "flat"]
 """``manifest`` is the index record; ``metadata`` is a reference's JSON file; the rest are files. ``flat`` is
@@ -282,12 +282,12 @@ class ImagePulled(Event, frozen=True, kw_only=True):
     def told(self) -> Telling:
         """Return what happened, for people."""
         what = {"archive": "loaded", "cache": "handed over"}.get(self.source.kind, "pulled")
-        details: list[str | Moment] = []
+        details: list[Detail] = []
         if self.observed_since_ns is not None:
             details.append(Moment("observed since", self.observed_since_ns))
         if self.previous_digest is not None:
             what = "moved"
-            details.append(f"was {short(self.previous_digest)}")
+            details.append(Named("was", self.previous_digest))
         if self.source.name:
             details.append(f"from {self.source.place}")
         if not self.changed:
@@ -299,7 +299,7 @@ class ImagePulled(Event, frozen=True, kw_only=True):
             details.append("all layers already here")
         if self.undoes is not None:
             what = "restored"
-            details.insert(0, f"after deletion {self.undoes[:13]}")
+            details.insert(0, Named("after deletion", self.undoes))
         return Telling(what, "came", tuple(details))
 
 
@@ -638,7 +638,7 @@ class ArtifactDigested(Event, frozen=True, kw_only=True):
     def told(self) -> Telling:
         """Return what happened, for people."""
         how = {"made": "as made", "seen": "as first seen"}[self.how]
-        digest = f"{self.algorithm} {short(self.digest)}"
+        digest = Named(self.algorithm, self.digest)
         return Telling("digested", details=(_words(self.kind), digest, how))
 
 
@@ -812,8 +812,8 @@ class RestoreFinished(Event, frozen=True, kw_only=True):
         return Telling("restore ended", "came", (self.outcome, of, _undoing(self.undoes), *recovered))
 
 
-def _undoing(operation: str) -> str:
-    return f"undoes {operation[:13]}"
+def _undoing(operation: str) -> Named:
+    return Named("undoes", operation)
 
 
 def _words(kind: ArtifactKind) -> str:

@@ -17,9 +17,19 @@ class Moment(msgspec.Struct, frozen=True):
     ns: int
 
 
+class Named(msgspec.Struct, frozen=True):
+    """A detail that ends with a digest or an operation's id, whole: what of that is shown, cli decides."""
+
+    words: str
+    name: str
+
+
+Detail = str | Moment | Named
+
+
 class Telling(msgspec.Struct, frozen=True):
     """One event for people: what happened in one or two words, its tone, and details, each a few words."""
 
     what: str
     tone: Tone = "plain"
-    details: tuple[str | Moment, ...] = ()
+    details: tuple[Detail, ...] = ()

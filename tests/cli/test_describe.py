@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from msb_cache.cli import look
 from msb_cache.cli.describe import describe, fields, who, who_in_full
 from msb_cache.cli.look import absolute
 from msb_cache.eventstore import events as ev
@@ -25,7 +26,7 @@ OPERATION = "01a208de-7af1-7b41-9b6b-151e9b4ceb8a"
         (
             pulled(digest(1), previous=digest(2)),
             PYTHON,
-            ("moved", "green", DIGEST, f"was {digest(2)[:19]}, from python.tar"),
+            ("moved", "green", DIGEST, f"was {digest(2)}, from python.tar"),
         ),
         (
             ev.ImagePulled(
@@ -112,6 +113,14 @@ OPERATION = "01a208de-7af1-7b41-9b6b-151e9b4ceb8a"
 def test_an_event_in_a_line(data: ev.Event, subject: str, line: tuple[str, ...]) -> None:
     found = describe(stored(data, subject))
     assert (found.what, found.colour, found.digest, found.details) == line
+
+
+def test_what_a_detail_names_is_whole_but_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = msgspec.structs.replace(pulled(digest(1), previous=digest(2)), undoes=OPERATION)
+    said = "after deletion {}, was {}, from python.tar"
+    assert describe(stored(moved, PYTHON)).details == said.format(OPERATION, digest(2))
+    monkeypatch.setattr(look, "room", lambda *, err=False: 80)
+    assert describe(stored(moved, PYTHON)).details == said.format(OPERATION[:13], digest(2)[7:19])
 
 
 @pytest.mark.parametrize(

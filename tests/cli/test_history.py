@@ -44,7 +44,7 @@ class TestHistory:
         assert timeline[-1] == "loaded"
         by_hand = done.out
         assert "by sandbox:dev" in by_hand
-        assert f"was {APP.digest[:19]}, from next.tar" in by_hand
+        assert f"was {APP.digest}, from next.tar" in by_hand
         assert "no longer needed" in by_hand
         assert " freed" in by_hand
         assert re.search(r"\w+@\S+", done.lines[0])

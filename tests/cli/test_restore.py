@@ -65,12 +65,12 @@ def test_all_of_it(own_home: Path, call: Call, server: RegistryServer, operation
     (told,) = call("prunes", "show", operation, "--format", "json").json["restores"]
     assert (told["operation"], told["outcome"], told["images_restored"]) == (restore, "completed", 2)
     history = call("history", remote).out
-    said = f"after deletion {operation[:13]}, from {server.host}"
+    said = f"after deletion {operation}, from {server.host}"
     assert f"restored          {APP.digest}  {said}" in history
     assert f"restored {said}" in call("why", remote).out
     events = call("events", "--operation", restore).out
     assert "restore.started" in events
-    assert f"completed, 2 of 2 images, undoes {operation[:13]}" in events
+    assert f"completed, 2 of 2 images, undoes {operation}" in events
     assert events.count("needed still") == len(events.splitlines()) - 1
     before = fingerprint(own_home)
     again = call("restore", operation[:13])

@@ -78,7 +78,7 @@ class TestWhyHere:
         found = lines(call("why", "app:1").out)
         assert found["Manifest"] == APP_NEXT.digest
         assert "loaded from app.tar" in found["Came"]
-        assert f"moved was {SHORT}, from next.tar" in found["Moved"]
+        assert f"moved was {APP.digest}, from next.tar" in found["Moved"]
         assert lines(call("why", f"app@{APP_NEXT.digest}").out)[""] == "app:1 is here."
 
     def test_a_manifest(self, home: Path, call: Call, tmp_path: Path) -> None:
