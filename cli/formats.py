@@ -185,7 +185,7 @@ def _said(fields: Fields, path: tuple[str, ...], spec: str) -> str:
         return ""
     value: Any = fields
     for step in path:
-        if isinstance(value, list) and step.isdigit() and int(step) < len(value):
+        if isinstance(value, list) and _is_place(step, value):
             value = value[int(step)]
         elif isinstance(value, Mapping) and step in value:
             value = value[step]
@@ -196,6 +196,11 @@ def _said(fields: Fields, path: tuple[str, ...], spec: str) -> str:
     if spec == "size":
         return output.size(value) if isinstance(value, int) else ""
     return f"{output.printable(_text(value)):{spec}}"
+
+
+def _is_place(step: str, values: Sequence[Any]) -> bool:
+    # Other digits than these, and too many, are none that int() takes.
+    return step.isascii() and step.isdigit() and len(step) < 10 and int(step) < len(values)
 
 
 def _no_field(name: str, known: Iterable[str]) -> click.UsageError:

@@ -55,7 +55,10 @@ def familiar(reference: str) -> str:
     head = f"substr({rest}, 1, instr({rest}, '/') - 1)"
     is_official = f"substr({reference}, 1, {len(_OFFICIAL)}) = '{_OFFICIAL}' AND instr({official}, '/') = 0"
     # 64 hexadecimal digits alone would be an image's id.
-    is_id = f"{official} GLOB '{'[0-9a-f]' * 64}*' AND substr({official}, 65, 1) IN ('', ':', '@')"
+    is_id = (
+        f"length({official}) > 63 AND substr({official}, 1, 64) NOT GLOB '*[^0-9a-f]*' "
+        f"AND substr({official}, 65, 1) IN ('', ':', '@')"
+    )
     is_registry = f"instr({head}, '.') OR instr({head}, ':') OR {head} = 'localhost'"
     return (
         f"CASE WHEN {is_official} THEN CASE WHEN {is_id} THEN {reference} ELSE {official} END "

@@ -7,12 +7,17 @@ is called ``digest``, as everywhere in the command's JSON.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     Render = Callable[["Time"], object]
+
+
+_PLAIN = frozenset({str, int, bool, float, type(None)})
+"""Values of just these types are the same outside."""
 
 
 class Time(int):
@@ -53,7 +58,13 @@ class Result:
 
 def fields(value: object, *, without: Iterable[str] = ()) -> dict[str, Any]:
     """Return the fields of a struct, a dataclass or a named tuple by the names that they have outside."""
-    return dict(_told(name, getattr(value, name)) for name in _names(value) if name not in without)
+    found = {}
+    kind: type = type(value)
+    for name, outside, is_time in _names(kind):
+        if name not in without:
+            each = getattr(value, name)
+            found[outside] = Time.or_none(each) if is_time else each
+    return found
 
 
 def jsonable(value: Any) -> Any:
@@ -71,28 +82,32 @@ def rfc3339(ns: int | None) -> str | None:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:09}+00:00"
 
 
-def _names(value: Any) -> Iterable[str]:
+@cache
+def _names(kind: type) -> tuple[tuple[str, str, bool], ...]:
+    """Return the fields that values of a class have, their names outside, and whether they are times."""
     for attribute in ("__struct_fields__", "__dataclass_fields__", "_fields"):
-        names: Iterable[str] | None = getattr(value, attribute, None)
+        names: Iterable[str] | None = getattr(kind, attribute, None)
         if names is not None:
-            return names
-    raise TypeError(f"{type(value).__name__} has no fields")
+            return tuple((name, *_outside(name)) for name in names)
+    raise TypeError(f"{kind.__name__} has no fields")
 
 
-def _told(name: str, value: Any) -> tuple[str, Any]:
+def _outside(name: str) -> tuple[str, bool]:
     if name == "manifest_digest":
-        return "digest", value
+        return "digest", False
     if name.endswith(("_at_ns", "since_ns", "until_ns")):
-        return name[:-3], Time.or_none(value)
-    return name, value
+        return name[:-3], True
+    return name, False
 
 
 def _rendered(value: Any, time: Render) -> Any:
+    if type(value) in _PLAIN:  # nearly all are, and there are very many
+        return value
     match value:
         case Time():
             return time(value)
-        case None | bool() | float():
-            return value
+        case float():
+            return float(value)
         case Result():
             return _rendered(value._shape(), time)
         case str():
@@ -102,9 +117,12 @@ def _rendered(value: Any, time: Render) -> Any:
         case bytes():
             return value.hex()
         case dict():
-            return {str(key): _rendered(each, time) for key, each in value.items()}
+            return {
+                str(key): each if type(each) in _PLAIN else _rendered(each, time)
+                for key, each in value.items()
+            }
         case list() | tuple() | set() | frozenset():
-            return [_rendered(each, time) for each in value]
+            return [each if type(each) in _PLAIN else _rendered(each, time) for each in value]
     return _other(value, time)
 
 

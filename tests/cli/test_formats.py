@@ -90,7 +90,9 @@ def test_any_text_is_a_template_or_none(text: str) -> None:
         assert "\x1b" not in template.of(FOUND[0]) or "\x1b" in text
 
 
-@pytest.mark.parametrize("template", ["{nope}", "{by.7}", "{name.x}", "{name.__class__}"])
+@pytest.mark.parametrize(
+    "template", ["{nope}", "{by.7}", "{by.²}", f"{{by.{'9' * 5000}}}", "{name.x}", "{name.__class__}"]
+)
 def test_an_unknown_field_is_said_with_those_there_are(template: str) -> None:
     with pytest.raises(click.UsageError, match="no field"):
         Template.parse(template).of(FOUND[0])

@@ -201,6 +201,20 @@ class TestFork:
         assert length(ledger) == len(some_events()) + 1
 
 
+def test_what_is_in_use_stays_open_in_a_child_when_its_file_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next ones would not be left either."""
+    kept: dict[tuple[int, int], sqlite3.Connection] = {}
+    monkeypatch.setattr("msb_cache.home.opened._inherited", kept)
+    opened = Opened(str(tmp_path / "none"))
+    with closing(sqlite3.connect(":memory:")) as connection:
+        opened.connection = connection
+        opened.leave()
+        assert [*kept.values()] == [connection]
+    assert not opened.is_open
+
+
 def test_a_database_that_is_gone_is_not_inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "db"
     path.touch()

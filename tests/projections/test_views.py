@@ -28,7 +28,7 @@ from msb_cache.projections.views import VIEWS, View
 from tests.logs import PYTHON, digest, layer, manifest_added, new_ledger, pulled, ticking
 from tests.samples import new_sample
 
-OF_VERSION = {17: "b60583ae894e56fc3d69d5bc593b7f991e58eb5936c76d25ee03660ea989fa7c"}
+OF_VERSION = {17: "30dd83bf8340aca9f99106d63d8dbeecd3b830b45b53cc425d74935a21996815"}
 """SHA-256 of the views' SQL, by the fold's version."""
 TYPED = OTHER = "docker.io/library/python:3.13"
 NOW = time.time_ns()

@@ -153,6 +153,52 @@ def test_time_is_bounded(timeout: float | timedelta, cache: ImageCache) -> None:
         cache.sql(ENDLESS, timeout=timeout)
 
 
+LONG, MANY = "printf('%.*c', 2000000, 'a')", "printf('%.*c', 1000000, 'a') || 'b'"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"SELECT instr({LONG}, {MANY})",
+        f"SELECT REPLACE({LONG}, {MANY}, '')",
+        *(f'SELECT "{name}"({LONG}, {MANY})' for name in ("trim", "ltrim", "rtrim")),
+        f"WITH v_events AS (SELECT instr({LONG}, {MANY})) SELECT * FROM v_events",
+    ],
+)
+def test_one_step_takes_no_more_than_a_moment(query: str, cache: ImageCache) -> None:
+    """SQLite looks at no bound within one: these would take hours."""
+    with cache, pytest.raises(QueryLimitError, match=r"got values of 2,000,000 and 1,000,001 bytes"):
+        cache.sql(query)
+
+
+def test_a_json_patch_takes_no_more_than_a_moment(cache: ImageCache) -> None:
+    document = "'{' || substr(replace(printf('%.*c', 20000, 'a'), 'a', ',\"a\":1'), 2) || '}'"
+    with cache, pytest.raises(QueryLimitError, match=r"json_patch\(\) got values"):
+        cache.sql(f"SELECT json_patch({document}, {document})")
+
+
+def test_functions_that_are_bounded_are_sqlites_own(cache: ImageCache) -> None:
+    queries = [
+        "SELECT instr('abc', 'c'), instr('abc', NULL), instr(1.5, '.'), instr(x'0102', x'02'), trim('  a ')",
+        "SELECT replace('aab', 'a', 'xx'), replace(NULL, 'a', 'b'), replace('a', 'a', x'4142')",
+        "SELECT trim('xxaxx', 'x'), ltrim(55, 5), rtrim('aé', 'é'), json_patch('{\"a\":1}', '{\"a\":null}')",
+    ]
+    with cache, closing(sqlite3.connect(":memory:")) as plain:
+        for query in queries:
+            (row,) = cache.sql(query)
+            assert tuple(row.values()) == plain.execute(query).fetchone()
+        with pytest.raises(InvalidQueryError, match="malformed JSON"):
+            cache.sql("SELECT json_patch('{', '{}')")
+        with pytest.raises(InvalidQueryError, match="too big"):
+            cache.sql("SELECT replace(printf('%.*c', 8000000, 'a'), 'a', 'aaa')")
+
+
+def test_a_row_has_so_many_columns_at_most(cache: ImageCache) -> None:
+    """SQLite's module makes a row in one step, whatever memory that takes."""
+    with cache, pytest.raises(InvalidQueryError, match="too many columns"):
+        cache.sql(f"SELECT {', '.join(['x'] * 129)} FROM (SELECT zeroblob(8000000) AS x)")
+
+
 def test_only_the_databases_own_time_counts(cache: ImageCache, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(sql.time, "monotonic", lambda: now[0])

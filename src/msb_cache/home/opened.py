@@ -113,8 +113,12 @@ class Opened:
         """Leave a connection in a child that was forked while it was in use."""
         connection, self.connection = self.connection, None
         if connection is not None:
-            found = os.stat(self._path)
-            _inherited[found.st_dev, found.st_ino] = connection
+            try:
+                found = os.stat(self._path)
+            except OSError:  # it is gone, so that this process cannot open it either
+                _inherited[0, id(connection)] = connection
+            else:
+                _inherited[found.st_dev, found.st_ino] = connection
 
     # Its thread has ended, or the cache was dropped. Bound here, because the modules may be gone by then.
     def __del__(self, process: Callable[[], int] = os.getpid) -> None:

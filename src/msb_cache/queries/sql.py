@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import NoReturn, TypeAlias
 
 from sqlite_utils import Database
@@ -34,10 +35,12 @@ Parameters: TypeAlias = Sequence[SqlValue] | Mapping[str, SqlValue]
 
 MOST_MEMORY = 1 << 30
 """Bytes by which the process may grow while a query is answered."""
-_LONGEST_VALUE = 16 << 20
+_LONGEST_VALUE = 8 << 20  # an event's data has 4 MiB at most
 _LONGEST_QUERY = 1 << 20
-_LONGEST_PATTERN = 1000
-_STEPS = 200
+_LONGEST_PATTERN = 250
+_MOST_COLUMNS = 128
+"""Of a row, which is made in one step: so many of the longest values are as much as may be taken."""
+_STEPS = 50
 """Steps of SQLite's machine, a few microseconds, after which it is looked whether to stop."""
 _LOOK_AT_MEMORY = 0.01
 """Seconds between two looks at how much memory is taken."""
@@ -49,6 +52,11 @@ _NO_FUNCTIONS = ("load_extension", "fts3_tokenizer")
 _PRAGMAS_OF_A_NAME = {"table_info", "table_xinfo", "index_list", "index_info"}
 _FUNCTIONS = ("json_each", "json_tree", *(f"pragma_{name}" for name in sorted(_PRAGMAS_OF_A_NAME)))
 """Those that give tables. SQLite declares each at its first use, which looks like a change of the schema."""
+_QUADRATIC = {"instr": 2, "replace": 3, "trim": 2, "ltrim": 2, "rtrim": 2, "unhex": 2, "json_patch": 2}
+"""Functions that may compare each part of one argument with each of another, in one step, by how many they
+take."""
+_MOST_COMPARED = 100_000_000
+"""Bytes of one argument times those of the other: a quarter of a second."""
 _PRAGMAS = {"user_version", "application_id", "page_count", "page_size", "freelist_count", "compile_options"}
 _SAVEPOINT = "sqlite_utils_query"
 
@@ -104,7 +112,7 @@ def _answer(
     connection: sqlite3.Connection, query: str, parameters: Parameters, seconds: float
 ) -> Iterator[SqlRow]:
     guard = _Guard(seconds)
-    with _guarded(connection, guard):
+    with _guarded(connection, guard), _slow_functions_bounded(connection, query, guard):
         if "\0" in query:
             raise InvalidQueryError(_NO_TEXT)
         try:
@@ -140,6 +148,7 @@ def _guarded(connection: sqlite3.Connection, guard: _Guard) -> Iterator[None]:
             (sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE),
             (sqlite3.SQLITE_LIMIT_SQL_LENGTH, _LONGEST_QUERY),
             (sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, _LONGEST_PATTERN),
+            (sqlite3.SQLITE_LIMIT_COLUMN, _MOST_COLUMNS),
             (sqlite3.SQLITE_LIMIT_ATTACHED, 0),
         )
     }
@@ -156,6 +165,44 @@ def _guarded(connection: sqlite3.Connection, guard: _Guard) -> Iterator[None]:
         connection.set_authorizer(None)
         for limit, most in before.items():
             connection.setlimit(limit, most)
+
+
+@contextmanager
+def _slow_functions_bounded(connection: sqlite3.Connection, query: str, guard: _Guard) -> Iterator[None]:
+    """Let functions of SQLite that the query names work on no more than takes a moment.
+
+    The views keep SQLite's own, which take text of a damaged log as well.
+    """
+    named = {name: count for name, count in _QUADRATIC.items() if name in query.lower()}
+    if not named:
+        yield
+        return
+    with closing(sqlite3.connect(":memory:", check_same_thread=False)) as helper:
+        helper.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE)
+        known = {*helper.execute("SELECT name, narg FROM pragma_function_list")}
+        for name, count in named.items() & known:
+            bounded = partial(_bounded, helper, name, guard)
+            connection.create_function(name, count, bounded, deterministic=True)
+        yield
+
+
+def _bounded(helper: sqlite3.Connection, name: str, guard: _Guard, *values: SqlValue) -> SqlValue:
+    """Return what SQLite's own function does; an error is the guard's reason, for SQLite would drop it."""
+    try:
+        first, second = (len(each) if isinstance(each, str | bytes) else 1 for each in values[:2])
+        if first * second > _MOST_COMPARED:
+            raise QueryLimitError(
+                f"the query was stopped because {name}() got values of {first:,} and {second:,} bytes; "
+                "give it shorter ones"
+            )
+        (found,) = helper.execute(f"SELECT {name}({', '.join('?' * len(values))})", values).fetchone()
+    except sqlite3.Error as error:
+        guard.reason = _refused(error)
+        raise
+    except QueryLimitError as error:
+        guard.reason = error
+        raise
+    return found  # type: ignore[no-any-return]
 
 
 def _text(stored: bytes) -> str:
@@ -233,7 +280,7 @@ def _memory() -> int:
 
 def _explain(error: sqlite3.Error, guard: _Guard) -> NoReturn:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    if code == sqlite3.SQLITE_INTERRUPT:
+    if guard.reason is not None or code == sqlite3.SQLITE_INTERRUPT:
         raise (guard.reason or KeyboardInterrupt()) from None
     missing = re.fullmatch(r"no such table: (?:main\.)?(\w+)", str(error))
     if code not in _MISTAKES or (missing is not None and missing[1] in _ours()):

@@ -13,7 +13,8 @@ import pytest
 from msb_cache import ImageCache, failpoints
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lock
-from msb_cache.engines.decision import DeletionCut
+from msb_cache.engines.decision import DeletionCut, Preview
+from msb_cache.engines.own import delete
 from msb_cache.eventstore import events as ev
 from msb_cache.waiting import ended_by
 from tests.imagebuilder import docker_archive, file, image, layer
@@ -277,6 +278,39 @@ def test_a_deletion_that_recovery_finishes_is_stopped_as_well(
         assert len([each for each in gone if each.kind != "manifest"]) == 2
         cache.release("sandbox:none")
         assert [row.counters.outcome for row in cache.prunes()] == ["completed"]
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_what_another_deletion_took_meanwhile_keeps_recovery_from_nothing(
+    cache: ImageCache,
+    observe: Callable[[Callable[[str], None]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    earlier: bool,
+) -> None:
+    """Earlier releases had its manifest in the plan, as a file that recovery was to delete."""
+
+    def stop(step: str) -> None:
+        if step == "delete.unlinked":
+            raise KeyboardInterrupt
+
+    def meanwhile(shown: Preview) -> bool:
+        with ImageCache(cache.home) as other:
+            other.remove("two:1")
+        observe(stop)
+        return True
+
+    load(cache, ONE, TWO)
+    if earlier:
+        monkeypatch.setattr(delete, "still_wanted", lambda plan, state, shown: [*shown.artifacts])
+    with pytest.raises(DeletionCut) as cut:
+        cache.prune(confirm=meanwhile)
+    observe(lambda _: None)
+    cache.release("sandbox:none")
+    report = cache.prune_report(cut.value.operation)
+    assert report.counters.outcome == "completed"
+    manifests = [each.outcome for each in report.artifacts if each.kind == "manifest"]
+    assert manifests == (["deleted", None] if earlier else ["deleted"])
+    assert not [finding for finding in cache.doctor() if finding.kind == "unfinished"]
 
 
 @pytest.mark.parametrize("step", ["delete.deciding", "delete.decided", "delete.unlinked", "delete.recording"])

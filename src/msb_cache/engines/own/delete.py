@@ -169,7 +169,9 @@ def resume(ledger: Ledger, operation: str) -> None:
     with ledger.read() as connection:
         assert connection is not None  # noqa: S101
         (row,) = deletions.find(connection, operation)
-        pending = deletions.pending(connection, ledger.store(connection), operation)
+        found = deletions.pending(connection, ledger.store(connection), operation)
+    # A manifest is no file. Earlier releases planned one that was gone from the index by the decision.
+    pending = [artifact for artifact in found if artifact.kind != "manifest"]
     with ledger.drawing_on_reserve(len(pending)):
         execute(ledger, operation, pending, recovering=True, partial=bool(row.kept or row.failed))
 
@@ -290,6 +292,8 @@ def still_wanted(plan: Plan, state: IndexState, shown: Preview) -> list[ev.Plann
         kind, subject = goes_with(artifact)
         if kind == "metadata":
             keep = subject in named and subject not in plan.metadata
+        elif artifact.kind == "manifest":
+            keep = subject not in manifests  # one that another deletion took is no part of this one
         elif kind == "layer":
             keep = subject in needed and subject not in layers
         else:
