@@ -425,6 +425,8 @@ class TestSaying:
                 partial(cache.remove, "one:1"),
                 partial(cache.load, archive(TWO)),
                 partial(cache.prune),
+                partial(cache.load, archive(TWO)),
+                lambda **said: cache.plan_prune().run(**said),
             ]
             for number, call in enumerate(calls):
                 call(reason=f"reason {number}", context={"ticket": str(number)})

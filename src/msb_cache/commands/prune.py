@@ -5,7 +5,7 @@ Which images go, ``retention`` decides, and the engine that the home has deletes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -96,8 +96,19 @@ class Prune:
             raise BoundNotKeptError(self._making_room.refused(shown))
         _check(self._rules, self._limit, shown)
 
-    def run(self, *, confirm: Confirm | None = None, report: Report | None = None) -> ImagePruneReport:
+    def run(
+        self,
+        *,
+        confirm: Confirm | None = None,
+        report: Report | None = None,
+        reason: str | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> ImagePruneReport:
         """Delete; parameters, result and errors as for ``ImageCache.prune``."""
+        with self._session.saying(reason, context):
+            return self._run(confirm, report)
+
+    def _run(self, confirm: Confirm | None, report: Report | None) -> ImagePruneReport:
         self._session.begin_writing()
         self._say_the_clock()
 
