@@ -126,6 +126,8 @@ class Group(click.Group):
             if ctx.resilient_parsing:  # a shell completes what stands there
                 return None, None, args[1:]
             _answer(ctx, *words)
+        if not ctx.resilient_parsing and words[0][:1] != "-" and self.get_command(ctx, words[0]) is None:
+            ctx.fail(f"No such command {words[0]!r}{_command_meant(words[0])}")
         _, command, rest = super().resolve_command(ctx, words)
         if command is None:  # a shell asks what can follow it
             ctx.fail(f"No such command {words[0]!r}.")
@@ -148,6 +150,13 @@ class Group(click.Group):
             if rows:
                 with formatter.section(heading):
                     formatter.write_dl(rows)
+
+
+def _command_meant(word: str) -> str:
+    """Return the end of the sentence about a word that is no command: ours, or other tools' for it."""
+    from msb_cache.queries import near
+
+    return "" if " " in word else near.meant(word, [*command_names(), *ALIASES, "help", "version"])
 
 
 def _answer(ctx: click.Context, asked: str | None = None) -> NoReturn:
@@ -315,9 +324,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         known = _hint(error)
         message = (error.message if known else error.format_message()).rstrip(".")
         message = message.partition(". Choose from:")[0]  # a list over several lines, of what is named before
+        message = _offering(message)
         message = message.replace("is not a valid integer range", "is no whole number")
         more = known or f"see `{command} --help`"
-        output.error(message if message.endswith(("?", "?)")) else f"{message}; {more}")
+        output.error(message if message.endswith("?") else f"{message}; {more}")
         return error.exit_code
     except click.ClickException as error:
         output.error(error.format_message())
@@ -337,6 +347,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
     finally:
         look.settle(None)  # another command of this process has settings of its own
     return result if isinstance(result, int) else 0
+
+
+def _offering(message: str) -> str:
+    """Return a sentence of click's that offers something, as our own do."""
+    said, offers, names = message.partition("Did you mean ")
+    if not offers:
+        return message
+    offered = names.removeprefix("one of: ").rstrip("?)").replace("'", "").split(", ")
+    return f"{said.rstrip(' .(')}; did you mean {' or '.join(offered)}?"
 
 
 def _leave_broken_pipes() -> bool:

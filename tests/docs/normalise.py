@@ -52,7 +52,8 @@ _OTHER_PLATFORM = re.compile(r"^note: .* is for linux/amd64, not for .*\n", re.M
 
 def shown(output: str, home: Path) -> str:
     """Real output as the documentation prints it: no colours or padding, nothing of this machine."""
-    text = _ANSI.sub("", output).replace("\r\n", "\n").replace(str(home), HOME)
+    # A terminal puts a return before each new line, and lines of CSV have one of their own.
+    text = re.sub(r"\r+\n", "\n", _ANSI.sub("", output)).replace(str(home), HOME)
     text = _WAITED.sub("", text)
     here = current_actor("msb-cache")
     uid, host, user = here.uid, here.host, here.user

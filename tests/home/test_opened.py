@@ -16,8 +16,11 @@ import pytest
 
 from msb_cache.artifacts.layout import Layout
 from msb_cache.errors import LogError
+from msb_cache.home.connect import open_to_read
 from msb_cache.home.ledger import Ledger
 from msb_cache.home.opened import Opened, check_not_inherited
+from msb_cache.home.readonly import Content
+from msb_cache.waiting import Note
 from tests.home.test_ledger import length
 from tests.logs import ACTOR, new_ledger, some_events
 
@@ -200,12 +203,31 @@ class TestFork:
         )
         assert length(ledger) == len(some_events()) + 1
 
+    def test_while_another_thread_opens_it(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+        """SQLite has the file open then, and may hold locks of its own, for which the child would wait."""
+        opening, forked = threading.Event(), threading.Event()
+
+        def slowly(layout: Layout, note: Note) -> tuple[sqlite3.Connection, Content | None] | None:
+            found = open_to_read(layout, note)
+            opening.set()
+            forked.wait(10)
+            return found
+
+        monkeypatch.setattr("msb_cache.home.ledger.open_to_read", slowly)
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(length, ledger)
+            opening.wait(10)
+            said = self.child(lambda: length(Ledger(ledger.layout)))
+            forked.set()
+            assert reading.result() == len(some_events()) + 1
+        assert said.startswith(f"LogError: {ledger.layout.database} was in use when")
+
 
 def test_what_is_in_use_stays_open_in_a_child_when_its_file_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the next ones would not be left either."""
-    kept: dict[tuple[int, int], sqlite3.Connection] = {}
+    kept: dict[tuple[int, int], sqlite3.Connection | None] = {}
     monkeypatch.setattr("msb_cache.home.opened._inherited", kept)
     opened = Opened(str(tmp_path / "none"))
     with closing(sqlite3.connect(":memory:")) as connection:

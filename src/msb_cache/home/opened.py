@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 _all: set[ref[Opened]] = set()
 """Of every home and thread; changed and copied by single steps of the interpreter, so without a lock."""
 
-_inherited: dict[tuple[int, int], sqlite3.Connection] = {}
-"""What was in use when this process was forked, by device and inode: kept, so that it is not closed here."""
+_inherited: dict[tuple[int, int], sqlite3.Connection | None] = {}
+"""What was in use when this process was forked, by device and inode: kept, so that it is not closed here.
+
+None: another thread was about to open it, or had just closed it."""
 
 
 class Opened:
@@ -110,13 +112,13 @@ class Opened:
             self.disconnect()
 
     def leave(self) -> None:
-        """Leave a connection in a child that was forked while it was in use."""
+        """Leave in a child what was in use when it was forked, also if it was just being opened."""
         connection, self.connection = self.connection, None
-        if connection is not None:
+        if connection is not None or self._uses:
             try:
                 found = os.stat(self._path)
             except OSError:  # it is gone, so that this process cannot open it either
-                _inherited[0, id(connection)] = connection
+                _inherited[0, id(self)] = connection
             else:
                 _inherited[found.st_dev, found.st_ino] = connection
 
