@@ -13,7 +13,6 @@ import click
 
 from msb_cache.cli import output
 from msb_cache.cli.look import on_terminal as on_terminal
-from msb_cache.cli.showing import shows_progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +73,7 @@ def open_cache(
         actor=who,
         sync=not options.get("no_sync", False),
         note=say,
-        progress=_doing if not quiet and said is None and shows_progress() else None,
+        progress=_doing if not quiet and said is None and _shows_progress() else None,
         engine=options.get("engine"),
     )
 
@@ -156,6 +155,14 @@ def stopping() -> Iterator[Stop]:
             signal.signal(number, handler)
         if asked() and on_terminal(sys.stderr):
             output.line(err=True)  # behind what the terminal shows of Ctrl-C
+
+
+def _shows_progress() -> bool:
+    if not on_terminal(sys.stderr):
+        return False
+    from msb_cache.cli.showing import shows_progress
+
+    return shows_progress()
 
 
 def _doing(activity: Activity) -> None:

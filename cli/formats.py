@@ -5,14 +5,16 @@ Each command that prints has the same options for it, and one shape of JSON that
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-from msb_cache.cli import look, output, pager
+from msb_cache.cli import look, output
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -69,7 +71,7 @@ class Shown(NamedTuple):
             paged: they may be many; not so what a command says that it did.
         """
         if self.as_table:
-            with pager.paging(paged):
+            with _paging(paged):
                 table(found)
         elif self.names_only:
             named = (name(each) for each in found)
@@ -96,7 +98,7 @@ class Shown(NamedTuple):
             paged: it may be long; not so what a command says that it did.
         """
         if self.as_table:
-            with pager.paging(paged):
+            with _paging(paged):
                 table()
         elif self.names_only:
             output.lines([text] for text in names())
@@ -131,6 +133,14 @@ class Shown(NamedTuple):
         fields = iter(found)
         while screenful := [*islice(fields, output.SCREENFUL)]:
             output.json_lines(screenful)
+
+
+def _paging(wanted: bool) -> AbstractContextManager[None]:
+    if not wanted or not look.on_terminal(sys.stdout):
+        return nullcontext()
+    from msb_cache.cli import pager  # for a program, nothing is paged
+
+    return pager.paging()
 
 
 class Template(NamedTuple):

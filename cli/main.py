@@ -17,7 +17,7 @@ import click
 
 import msb_cache.cli
 from msb_cache import errors
-from msb_cache.cli import look, output, pager, settings
+from msb_cache.cli import look, output, settings
 from msb_cache.cli.common import PATH, examples
 from msb_cache.cli.words import ALIASES, meant
 from msb_cache.wording import as_sentence
@@ -272,6 +272,8 @@ def cli(
     look.settle(_settings(home))
     ctx.color = look.color()
     if no_pager:
+        from msb_cache.cli import pager
+
         pager.turn_off()
     ctx.obj = home  # the context is looked up by what opens the cache
     if log_level is not None:
