@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -23,14 +23,18 @@ Fields = Mapping[str, Any]
 _KINDS = ("table", "json", "jsonl")
 
 
-class Shown(NamedTuple):
-    """How a command shall show what it has."""
+class Shown:
+    """How a command shall show what it has.
 
-    kind: str
-    """``table``, ``json``, ``jsonl`` or ``template``."""
-    template: Template | None
-    quiet: bool
-    """Without a format only names are printed, one a line; with any, nothing but errors is said beside it."""
+    Args:
+        kind: ``table``, ``json``, ``jsonl`` or ``template``.
+        template: what that is; None: it is another kind.
+        quiet: without a format only names are printed, one a line; with any, nothing but errors is said
+            beside it.
+    """
+
+    def __init__(self, kind: str, template: Template | None, quiet: bool) -> None:
+        self.kind, self.template, self.quiet = kind, template, quiet
 
     @property
     def as_table(self) -> bool:
@@ -143,11 +147,15 @@ def _paging(wanted: bool) -> AbstractContextManager[None]:
     return pager.paging()
 
 
-class Template(NamedTuple):
-    """A line for each thing, such as ``{reference}\\t{size_bytes:size}``."""
+class Template:
+    """A line for each thing, such as ``{reference}\\t{size_bytes:size}``.
 
-    parts: tuple[tuple[str, tuple[str, ...], str], ...]
-    """Text, the path of the field behind it (none at the end), and how that looks."""
+    Args:
+        parts: text, the path of the field behind it (none at the end), and how that looks.
+    """
+
+    def __init__(self, parts: tuple[tuple[str, tuple[str, ...], str], ...]) -> None:
+        self.parts = parts
 
     @classmethod
     def parse(cls, text: str) -> Template:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import IO, NamedTuple
+from typing import IO
 
 import click
 
@@ -18,16 +18,16 @@ _settled: Settings | None = None
 _NARROWEST = 20  # columns; a terminal that says less is not believed
 
 
-class Chosen(NamedTuple):
+class Chosen:
     """What was asked for on the command line."""
 
-    absolute: bool = False
-    no_trunc: bool = False
+    def __init__(self, *, absolute: bool = False, no_trunc: bool = False) -> None:
+        self.absolute, self.no_trunc = absolute, no_trunc
 
 
 def choose(*, absolute: bool, no_trunc: bool) -> None:
     """Keep for this command what was asked for."""
-    click.get_current_context().meta[_CHOSEN] = Chosen(absolute, no_trunc)
+    click.get_current_context().meta[_CHOSEN] = Chosen(absolute=absolute, no_trunc=no_trunc)
 
 
 def _chosen() -> Chosen:

@@ -196,12 +196,13 @@ def text_of(file: File) -> str | None:
     return None if file._replace(owner=owner).is_foreign else text
 
 
-class Said(NamedTuple):
+class Said:
     """What one file says, in which lines (None: not known), and what is wrong with it."""
 
-    values: dict[str, Any]
-    lines: Mapping[str, int | None]
-    mistakes: list[Mistake]
+    def __init__(
+        self, values: dict[str, Any], lines: Mapping[str, int | None], mistakes: list[Mistake]
+    ) -> None:
+        self.values, self.lines, self.mistakes = values, lines, mistakes
 
 
 def parse(text: str, file: File) -> Said:

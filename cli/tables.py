@@ -154,18 +154,31 @@ def _format(kind: Kind, room: int | None, *, err: bool) -> Callable[[Cell], Text
     return text
 
 
-class _Layout(NamedTuple):
-    """Which columns of a table are shown, and how wide; a width of 0 is that of a column below the others."""
+class _Layout:
+    """Which columns of a table are shown, and how wide; a width of 0 is that of a column below the others.
 
-    columns: Sequence[Column]
-    """Those that are shown."""
-    shown: Sequence[int]
-    """Which they are of a row's."""
-    widths: Sequence[int]
-    gap: str
-    room: int | None
-    line: str
-    """What ``str.format`` makes a line of, of cells that have room and no look of their own."""
+    Args:
+        columns: those that are shown.
+        shown: which they are of a row's.
+        widths: of each in characters.
+        gap: what stands between two.
+        room: the terminal's width; None: nothing is shortened.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        shown: Sequence[int],
+        widths: Sequence[int],
+        gap: str,
+        room: int | None,
+    ) -> None:
+        self.columns, self.shown, self.widths, self.gap, self.room = columns, shown, widths, gap, room
+        self.line = gap.join(
+            f"{{:{'>' if column.kind in _RIGHT else '<'}{width}}}" if width else "{}"
+            for column, width in zip(columns, widths, strict=True)
+        )
+        """What ``str.format`` makes a line of, of cells that have room and no look of their own."""
 
     @classmethod
     def of(
@@ -186,7 +199,7 @@ class _Layout(NamedTuple):
             for n, column in enumerate(columns)
         ]
         if room is None or _taken(natural, gap) <= room:
-            return cls._of(columns, range(len(columns)), natural, " " * gap, room)
+            return cls(columns, range(len(columns)), natural, " " * gap, room)
         if columns[-1].kind == "prose":
             natural[-1] = 0
         shown, widths = _chosen(columns, natural, room)
@@ -195,22 +208,7 @@ class _Layout(NamedTuple):
             lengths = [length for row in rows if (length := _length(row[0])) <= _SHORT]
             natural[0] = max([len(columns[0].header) if header else 0, _INDENT, *lengths])
             shown, widths = _chosen(columns, natural, room)
-        return cls._of([columns[n] for n in shown], shown, widths, "  ", room)
-
-    @classmethod
-    def _of(
-        cls,
-        columns: Sequence[Column],
-        shown: Sequence[int],
-        widths: Sequence[int],
-        gap: str,
-        room: int | None,
-    ) -> _Layout:
-        line = gap.join(
-            f"{{:{'>' if column.kind in _RIGHT else '<'}{width}}}" if width else "{}"
-            for column, width in zip(columns, widths, strict=True)
-        )
-        return cls(columns, shown, widths, gap, room, line)
+        return cls([columns[n] for n in shown], shown, widths, "  ", room)
 
     def header(self) -> Sequence[Text]:
         """Return the line of headers."""
