@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -23,18 +23,14 @@ Fields = Mapping[str, Any]
 _KINDS = ("table", "json", "jsonl")
 
 
-class Shown:
-    """How a command shall show what it has.
+class Shown(NamedTuple):
+    """How a command shall show what it has."""
 
-    Args:
-        kind: ``table``, ``json``, ``jsonl`` or ``template``.
-        template: what that is; None: it is another kind.
-        quiet: without a format only names are printed, one a line; with any, nothing but errors is said
-            beside it.
-    """
-
-    def __init__(self, kind: str, template: Template | None, quiet: bool) -> None:
-        self.kind, self.template, self.quiet = kind, template, quiet
+    kind: str
+    """``table``, ``json``, ``jsonl`` or ``template``."""
+    template: Template | None
+    quiet: bool
+    """Without a format only names are printed, one a line; with any, nothing but errors is said beside it."""
 
     @property
     def as_table(self) -> bool:

@@ -80,9 +80,14 @@ def as_sentence(error: Exception) -> str:
         return "there is not enough memory for this"
     if isinstance(error, OSError) and error.strerror:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        mends = _MENDS.get(error.errno or 0)
-        return f"{where}{error.strerror}{f'; {mends}' if mends else ''}"
+        return f"{where}{reason_of(error)}"
     return str(error) or type(error).__name__
+
+
+def reason_of(error: OSError) -> str:
+    """Return what the system says of an error, without the file, and what to do next, where that is known."""
+    mends = _MENDS.get(error.errno or 0)
+    return f"{error.strerror or error}{f'; {mends}' if mends else ''}"
 
 
 def quoted(word: str) -> str:

@@ -348,7 +348,7 @@ SCENARIOS = {
 
 def check_whole(home: Path, *, bare: bool = False) -> None:
     """The log sound, the index its fold, nothing half done, no file missing (but if ``bare``) or over."""
-    if not home.exists():
+    if not Path(home).exists():
         return  # killed before it was made: nothing was begun
     layout = Layout(home)
     with ImageCache(home) as cache:

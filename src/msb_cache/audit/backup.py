@@ -18,6 +18,7 @@ from msb_cache.home.connect import in_words
 from msb_cache.home.ledger import Ledger
 from msb_cache.home.replacing import COMPANIONS
 from msb_cache.shapes import Result
+from msb_cache.wording import reason_of
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def backup(ledger: Ledger, target: Path) -> BackupReport:
     except sqlite3.Error as error:
         raise LogError(f"{target} cannot be written: {in_words(error)}") from None
     except OSError as error:
-        raise LogError(f"{target} cannot be written: {error.strerror}") from None
+        raise LogError(f"{target} cannot be written: {reason_of(error)}") from None
     finally:
         for suffix in ("", *COMPANIONS):
             with suppress(OSError):

@@ -432,7 +432,9 @@ def test_what_a_load_refuses(fake: FakeMsb, cache: ImageCache, archive: Path, tm
     position = len(cache.events())
     with pytest.raises(InvalidImageError, match=r"is a folder, and msb loads tar files: pack it with tar$"):
         cache.load(tmp_path)
-    with pytest.raises(InvalidImageError, match=r"nothing.tar cannot be opened: No such file or directory$"):
+    with pytest.raises(
+        InvalidImageError, match=r"nothing.tar cannot be opened: No such file or directory; check the path$"
+    ):
         cache.load(tmp_path / "nothing.tar")
     with pytest.raises(InvalidConfigError, match=r"loads for .* only; use another --home for linux/riscv64$"):
         cache.load(archive, platform="linux/riscv64")

@@ -159,7 +159,9 @@ def test_what_is_no_archive(opened: Opener, data: bytes, problem: str) -> None:
 
 
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
-    with pytest.raises(InvalidImageError, match="cannot be opened: No such file or directory"):
+    with pytest.raises(
+        InvalidImageError, match="cannot be opened: No such file or directory; check the path"
+    ):
         open_archive(tmp_path / "none", tmp_path)
 
 

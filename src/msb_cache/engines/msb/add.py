@@ -41,6 +41,7 @@ from msb_cache.oci.registry.proxy import is_loopback
 from msb_cache.projections import images
 from msb_cache.projections.state import Coming
 from msb_cache.retention.coming import COMPRESSED, Blob, Sizes
+from msb_cache.wording import reason_of
 
 if TYPE_CHECKING:
     from msb_cache.msb.database import MsbState
@@ -183,7 +184,7 @@ def _look_into(ledger: Ledger, request: LoadRequest) -> Arriving:
         with source.open("rb") as file:
             plain, size = _is_plain(file), os.fstat(file.fileno()).st_size
     except OSError as error:
-        raise InvalidImageError(f"archive {source} cannot be opened: {error.strerror}") from None
+        raise InvalidImageError(f"archive {source} cannot be opened: {reason_of(error)}") from None
     if not plain:
         names = tuple(tag.familiar for tag in request.tags) or (source.name,)
         coming = Coming(frozenset(tag.canonical for tag in request.tags))
@@ -254,7 +255,7 @@ def _load(
             try:
                 file: IO[bytes] = stack.enter_context(source.open("rb"))
             except OSError as error:
-                raise InvalidImageError(f"{what} cannot be opened: {error.strerror}") from None
+                raise InvalidImageError(f"{what} cannot be opened: {reason_of(error)}") from None
         else:
             file = source
         # The user that it runs as may not be able to open what this process has open.

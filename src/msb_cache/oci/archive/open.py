@@ -25,6 +25,7 @@ from msb_cache.oci.documents.platform import Platform
 from msb_cache.oci.image import SourceImage
 from msb_cache.oci.layer.compression import CHUNK_BYTES, ByteSource, decompressed, sniff
 from msb_cache.oci.layer.headers import BLOCK, Fields, TarProblem, parse_header
+from msb_cache.wording import reason_of
 
 _ACCEPTED = "a docker save archive, an OCI layout, or one of these compressed with gzip, zstd, bzip2 or xz"
 
@@ -100,7 +101,7 @@ def open_archive(
         except OSError as error:
             if error.filename != str(source):
                 raise
-            raise InvalidImageError(f"{what} cannot be opened: {error.strerror}") from None
+            raise InvalidImageError(f"{what} cannot be opened: {reason_of(error)}") from None
     else:
         what = "the archive"
         files = _tar_files(source, spool, what, read)
