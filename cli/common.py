@@ -51,12 +51,12 @@ def open_cache(
     With ``quiet``, nothing but errors is said; ``said`` gets what is unusual, None: stderr.
     """
     from msb_cache.cache import ImageCache
-    from msb_cache.cli import settings
+    from msb_cache.cli import look, settings
 
     context = click.get_current_context()
     options = context.find_root().params
     say = None if quiet else said or note
-    found = settings.load(home)
+    found = look.settled() or settings.load(home)
     claimed = settings.with_context(found, options.get("context"))
     if say is not None:
         for sentence in found.notes:

@@ -42,6 +42,11 @@ def settle(found: Settings | None) -> None:
     _settled = found
 
 
+def settled() -> Settings | None:
+    """Return the settings of the command that runs; None: they cannot be read."""
+    return _settled
+
+
 def _settings() -> Settings:
     return _settled or with_environment(Settings())
 

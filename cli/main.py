@@ -197,13 +197,6 @@ def _context(ctx: click.Context, parameter: click.Parameter, given: tuple[str, .
     return identity.checked_context(pairs)
 
 
-def _settings(home: str | None) -> settings.Settings:
-    """Return the settings; what is wrong with them is said by what opens the cache, or `config check`."""
-    with suppress(errors.MicrosandboxError):
-        return settings.load(home)
-    return settings.with_environment(settings.Settings())
-
-
 @click.group(
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -269,7 +262,8 @@ def cli(
     """
     if home is not None and not home:
         raise click.UsageError("--home is empty or no path")
-    look.settle(_settings(home))
+    with suppress(errors.MicrosandboxError):  # said by what opens the cache, or `config check`
+        look.settle(settings.load(home))
     ctx.color = look.color()
     if no_pager:
         from msb_cache.cli import pager
