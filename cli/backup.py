@@ -7,6 +7,7 @@ import click
 from msb_cache.cli import output
 from msb_cache.cli.common import PATH, done, examples, open_cache
 from msb_cache.cli.formats import Shown, shown_options
+from msb_cache.shapes import jsonable
 
 _FIELDS = ("path", "log_id", "events", "head", "bytes")
 
@@ -28,13 +29,7 @@ def backup(home: str | None, path: str, shown: Shown) -> None:
         report = cache.backup(path)
     head = report.head.hex()
     shown.item(
-        lambda: {
-            "path": path,
-            "log_id": report.log_id,
-            "events": report.events,
-            "head": head,
-            "bytes": report.bytes,
-        },
+        lambda: {"path": path, **jsonable(report)},
         names=lambda: [path],
         table=lambda: done("Backed up", f"{output.plural(report.events, 'event')}, head {head[:12]}"),
         paged=False,

@@ -7,6 +7,7 @@ import click
 from msb_cache.cli import output
 from msb_cache.cli.common import examples, open_cache
 from msb_cache.cli.formats import Shown, shown_options
+from msb_cache.shapes import jsonable
 
 
 @click.command(epilog=examples("msb-cache checkpoint > note.txt"))
@@ -21,13 +22,7 @@ def checkpoint(home: str | None, shown: Shown) -> None:
     with open_cache(home, quiet=shown.quiet) as cache:
         found = cache.checkpoint()
     shown.item(
-        lambda: {
-            "log_id": found.log_id,
-            "size": found.size,
-            "head": found.head.hex(),
-            "recorded_at": output.rfc3339(found.recorded_at_ns),
-            "note": found.note,
-        },
+        lambda: jsonable(found),
         names=found.note.splitlines,
         table=lambda: output.document(found.note),
         paged=False,

@@ -10,9 +10,8 @@ from msb_cache.cli.because import judged_because
 from msb_cache.cli.describe import who_in_full
 from msb_cache.cli.event_lines import subject_of
 from msb_cache.cli.tables import Cell, Column, fields, show
-from msb_cache.queries.deletions import ArtifactReport, DeletionReport, DeletionSummary
+from msb_cache.queries.deletions import ArtifactReport, DeletionReport
 from msb_cache.queries.resolve import as_typed, familiar
-from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.events import Judged
@@ -43,12 +42,6 @@ def freed(size: int | None, flat_roots: int, flat_bytes: int) -> str:
         return output.size(size)
     roots = f"{output.size(flat_bytes)} of {output.plural(flat_roots, 'flat root')}"
     return f"{output.size(size)} and {roots}" if size else roots
-
-
-def deletion_fields(report: DeletionReport | DeletionSummary) -> dict[str, Any]:
-    """Return a report, or its line in the list of them, as fields for JSON."""
-    found: dict[str, Any] = jsonable(report)
-    return found
 
 
 _IMAGES = (Column("REFERENCE", "name"), Column("DIGEST", "digest"), Column("BECAUSE", "prose"))

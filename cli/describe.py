@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from msb_cache.cli.look import absolute, name
 from msb_cache.eventstore.events import ArtifactDeleted
 from msb_cache.eventstore.telling import Detail, Moment, Tone
-from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import Actor, StoredEvent
@@ -113,9 +112,3 @@ def who_in_full(actor: Actor) -> str:
         parts.append(f"says {', '.join(_pairs(actor.claimed))}")
     known = ", ".join(parts)
     return f"{known}: {actor.reason}" if actor.reason else known
-
-
-def fields(event: StoredEvent) -> dict[str, Any]:
-    """Return an event as JSON-ready fields, times in RFC 3339 with nine digits."""
-    found: dict[str, Any] = jsonable(event)
-    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -65,7 +65,7 @@ def diff(
     with open_cache(home) as cache:
         changes = cache.diff(before, after)
     shown.item(
-        lambda: _changes_fields(changes),
+        lambda: jsonable(changes),
         names=lambda: _changed(changes),
         table=lambda: _print_changes(changes),
     )
@@ -94,11 +94,6 @@ def _print_layers(found: LayerComparison) -> None:
 
 def _digest_cells(row: DigestRow) -> tuple[str, str]:
     return row.digest, f"as {'made' if row.how == 'made' else 'first seen'} (event {row.seq})"
-
-
-def _changes_fields(changes: Changes) -> dict[str, Any]:
-    found: dict[str, Any] = jsonable(changes)
-    return found
 
 
 def _changed(changes: Changes) -> Iterator[str]:

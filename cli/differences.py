@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msb_cache.cli.tables import hanging, sentence
-from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.audit.schema import SchemaProblem
     from msb_cache.projections.live import Difference
-
-
-def difference_fields(difference: Difference) -> dict[str, Any]:
-    """Return a row that differs as fields for JSON: as the index has it, and as the log says."""
-    found: dict[str, Any] = jsonable(difference)
-    return found
 
 
 def print_differences(differences: Sequence[Difference]) -> None:
@@ -29,12 +22,6 @@ def print_differences(differences: Sequence[Difference]) -> None:
 
 
 _WRONG = {"missing": "is missing", "changed": "is another", "extra": "does not belong to msb-cache"}
-
-
-def schema_fields(problem: SchemaProblem) -> dict[str, Any]:
-    """Return a problem with the schema as fields for JSON."""
-    found: dict[str, Any] = jsonable(problem)
-    return found
 
 
 def schema_sentence(problem: SchemaProblem) -> str:

@@ -122,16 +122,11 @@ def _about(home: str, command: str | None) -> str | None:
 def _fields(home: str, found: Sequence[Finding], report: RepairReport | None) -> dict[str, Any]:
     fields: dict[str, Any] = {"home": home, "sound": not found}
     if report is None:
-        return {**fields, "findings": [_finding_fields(each) for each in found]}
+        return {**fields, "findings": jsonable(found)}
     return {
         **fields,
         **jsonable(report),
     }
-
-
-def _finding_fields(finding: Finding) -> dict[str, Any]:
-    found: dict[str, Any] = jsonable(finding)
-    return found
 
 
 def _print(home: str, found: Sequence[Finding], report: RepairReport | None, is_new: bool) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from msb_cache.cli import look
-from msb_cache.cli.describe import describe, fields, who
+from msb_cache.cli.describe import describe, who
 from msb_cache.cli.formats import Shown, nothing
 from msb_cache.cli.tables import Cell, Column, sentence, show
 from msb_cache.queries.resolve import as_typed
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
@@ -33,7 +34,7 @@ def show_events(found: Iterable[StoredEvent], shown: Shown, *, recorded: bool = 
     def table(events: Iterable[StoredEvent]) -> None:
         print_events(events, recorded=recorded)
 
-    shown.items(found, fields=fields, name=position, table=table)
+    shown.items(found, fields=jsonable, name=position, table=table)
 
 
 def print_events(found: Iterable[StoredEvent], *, recorded: bool = False) -> None:
@@ -47,7 +48,7 @@ def print_events(found: Iterable[StoredEvent], *, recorded: bool = False) -> Non
 
 def print_as_they_come(found: Iterable[StoredEvent], shown: Shown) -> None:
     """Print each event at once, as a line of text or of JSON, or its position."""
-    shown.as_they_come(found, fields=fields, name=position, line=_print_line)
+    shown.as_they_come(found, fields=jsonable, name=position, line=_print_line)
 
 
 def position(event: StoredEvent) -> str:

@@ -71,7 +71,7 @@ class Shown(NamedTuple):
             paged: they may be many; not so what a command says that it did.
         """
         if self.as_table:
-            with _paging(paged):
+            with paging(paged):
                 table(found)
         elif self.names_only:
             named = (name(each) for each in found)
@@ -98,7 +98,7 @@ class Shown(NamedTuple):
             paged: it may be long; not so what a command says that it did.
         """
         if self.as_table:
-            with _paging(paged):
+            with paging(paged):
                 table()
         elif self.names_only:
             output.lines([text] for text in names())
@@ -135,7 +135,8 @@ class Shown(NamedTuple):
             output.json_lines(screenful)
 
 
-def _paging(wanted: bool) -> AbstractContextManager[None]:
+def paging(wanted: bool) -> AbstractContextManager[None]:
+    """Show what is printed in the block with a pager, if it is wanted and a person reads it."""
     if not wanted or not look.on_terminal(sys.stdout):
         return nullcontext()
     from msb_cache.cli import pager  # for a program, nothing is paged

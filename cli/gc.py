@@ -92,17 +92,12 @@ def _tell(run: GcRun, shown: Shown) -> int:
     if run.shortfall:
         output.error(bound_missed(run.short_of, run.shortfall))
     shown.item(
-        lambda: _fields(run),
+        lambda: jsonable(run),
         names=lambda: operation_of(run.report),
         table=lambda: print_report(run.report, "Nothing to collect."),
         paged=False,
     )
     return max(failures(run.report), default=EXIT_BOUND if run.shortfall else 0)
-
-
-def _fields(run: GcRun) -> dict[str, Any]:
-    found: dict[str, Any] = jsonable(run)
-    return found
 
 
 def _stay(
@@ -146,7 +141,7 @@ class _Log:
 
     def run(self, run: GcRun) -> None:
         """Log what one run did; also as a line on stdout, if a format for programs is wanted."""
-        fields = _fields(run)
+        fields = jsonable(run)
         self._shown.as_they_come(
             [fields], fields=dict, name=lambda each: each["operation"], line=lambda _: None
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -44,7 +44,7 @@ def hand_over(
         found = cache.hand_over(references, dry_run=dry_run)
     shown.items(
         found,
-        fields=_fields,
+        fields=jsonable,
         name=lambda each: each.reference if each.outcome in _GIVEN or each.outcome == "planned" else None,
         table=_print_all,
         paged=False,
@@ -83,8 +83,3 @@ def _print(each: HandedOver) -> None:
     for reset in each.reset:
         if reset.what == "platform":
             note(f"for msb {each.reference} is of {reset.after}, and it is of {reset.before}")
-
-
-def _fields(each: HandedOver) -> dict[str, Any]:
-    found: dict[str, Any] = jsonable(each)
-    return found

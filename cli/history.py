@@ -9,12 +9,13 @@ import click
 
 from msb_cache.cli import look, output
 from msb_cache.cli.common import examples, open_cache, stopping
-from msb_cache.cli.describe import describe, fields, who
+from msb_cache.cli.describe import describe, who
 from msb_cache.cli.event_lines import position, print_as_they_come
 from msb_cache.cli.filters import chosen, filter_options
 from msb_cache.cli.formats import Shown, nothing, shown_options
 from msb_cache.cli.tables import Cell, Column, rendered, sentence
 from msb_cache.queries.resolve import familiar
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
@@ -55,7 +56,7 @@ def history(home: str | None, /, reference: str, shown: Shown, follow: bool, **g
                     sentence(output.in_use(by, look.absolute(use.since_ns)))
 
         found = cache.iter_history(reference, **chosen(given))
-        shown.items(found, fields=fields, name=position, table=timeline)
+        shown.items(found, fields=jsonable, name=position, table=timeline)
 
 
 COMMAND = history

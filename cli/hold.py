@@ -8,8 +8,9 @@ import click
 
 from msb_cache.cli import look
 from msb_cache.cli.common import done, examples, note, open_cache
-from msb_cache.cli.fields import IMAGE_FIELDS, image_fields
+from msb_cache.cli.fields import IMAGE_FIELDS
 from msb_cache.cli.formats import Shown, shown_options
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.models import HeldImage
@@ -32,7 +33,7 @@ def hold(home: str | None, reference: str, holder: str, until: str | None, shown
     with open_cache(home, quiet=shown.quiet) as cache:
         held = cache.hold(reference, holder, until=until)
     shown.item(
-        lambda: image_fields(held),
+        lambda: jsonable(held),
         names=lambda: [str(held.manifest_digest)],
         table=lambda: _print(held),
         paged=False,

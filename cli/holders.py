@@ -9,10 +9,10 @@ import click
 
 from msb_cache.cli import look, output
 from msb_cache.cli.common import examples, open_cache
-from msb_cache.cli.fields import hold_fields
 from msb_cache.cli.filters import as_of_option
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.tables import Cell, Column, show
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.queries.as_of import Hold
@@ -44,7 +44,7 @@ def holders(home: str | None, reference: str | None, as_of: str | None, shown: S
     names = {hold.holder: hold for hold in reversed(holds)}  # one can hold several
     shown.items(
         holds,
-        fields=hold_fields,
+        fields=jsonable,
         name=lambda hold: hold.holder if names[hold.holder] is hold else None,
         table=table,
     )

@@ -10,6 +10,7 @@ import click
 from msb_cache.cli import output
 from msb_cache.cli.common import PATH, done, examples, note, on_terminal, open_cache
 from msb_cache.cli.formats import Shown, shown_options
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,13 +44,7 @@ def import_(home: str | None, path: str, shown: Shown) -> None:
                 report = cache.import_log(file)
         here = cache.home
     shown.item(
-        lambda: {
-            "log_id": report.log_id,
-            "events": report.events,
-            "head": report.head.hex(),
-            "files": report.files,
-            "files_missing": report.files_missing,
-        },
+        lambda: jsonable(report),
         names=lambda: [report.log_id],
         table=lambda: _print(report, here),
         paged=False,

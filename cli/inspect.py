@@ -46,11 +46,10 @@ COMMAND = inspect
 
 
 def _detail_fields(detail: ImageDetail, holders: list[str], pins: list[Pin]) -> dict[str, Any]:
-    from msb_cache.cli.fields import image_fields
     from msb_cache.shapes import jsonable
 
     # In this order: the long lists come last.
-    return {**image_fields(detail.handle), "holders": holders, "pins": jsonable(pins), **jsonable(detail)}
+    return {**jsonable(detail.handle), "holders": holders, "pins": jsonable(pins), **jsonable(detail)}
 
 
 _LAYERS = (

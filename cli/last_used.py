@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -40,7 +40,7 @@ def last_used(home: str | None, idle_for: str | None, shown: Shown) -> None:
     def table(images: Iterable[IdleImage]) -> None:
         show(COLUMNS, map(_idle_row, nothing(sentence, images)), of="last-used")
 
-    shown.items(found, fields=_idle_fields, name=lambda image: image.reference, table=table)
+    shown.items(found, fields=jsonable, name=lambda image: image.reference, table=table)
 
 
 COMMAND = last_used
@@ -74,8 +74,3 @@ def _idle_row(image: IdleImage) -> tuple[Cell, ...]:
         None if image.event is None else who(image.event.actor),
         _because(image),
     )
-
-
-def _idle_fields(image: IdleImage) -> dict[str, Any]:
-    found: dict[str, Any] = jsonable(image)
-    return found

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msb_cache.cli import output
 from msb_cache.cli.tables import Column, rendered
 from msb_cache.queries.resolve import familiar
-from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.engines.leftovers import Leftover
@@ -21,9 +20,3 @@ def print_leftovers(leftovers: Sequence[Leftover], *, err: bool = False) -> None
     """Print for each what it is, of what, and why it was left."""
     rows = ((each.kind, familiar(each.subject), each.because) for each in leftovers)
     output.lines(rendered(_COLUMNS, rows, header=False, err=err), err=err)
-
-
-def leftover_fields(leftover: Leftover) -> dict[str, Any]:
-    """Return one as fields."""
-    found: dict[str, Any] = jsonable(leftover)
-    return found

@@ -13,6 +13,7 @@ from msb_cache.cli.filters import as_of_option
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.tables import Column, show
 from msb_cache.queries.resolve import as_typed
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.cache import ImageCache
@@ -92,9 +93,7 @@ def list_(
         known = bool(handles) or as_of is None or cache.knows(as_of)
 
     def fields(handle: ImageHandle) -> dict[str, Any]:
-        from msb_cache.cli.fields import image_fields
-
-        return image_fields(handle) | {"damaged": handle.reference in damaged}
+        return {**jsonable(handle), "damaged": handle.reference in damaged}
 
     def table(_: Iterable[ImageHandle]) -> None:
         if handles:

@@ -19,8 +19,9 @@ from msb_cache.cli.common import (
     on_terminal,
     open_cache,
 )
-from msb_cache.cli.fields import IMAGE_FIELDS, image_fields
+from msb_cache.cli.fields import IMAGE_FIELDS
 from msb_cache.cli.formats import Shown, shown_options
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.models import ImageHandle
@@ -93,7 +94,7 @@ def load(
     first = {handle.manifest_digest: handle for handle in reversed(handles)}  # several names can mean one
     shown.items(
         handles,
-        fields=image_fields,
+        fields=jsonable,
         name=lambda handle: handle.manifest_digest if first[handle.manifest_digest] is handle else None,
         table=_print,
         paged=False,

@@ -27,9 +27,9 @@ def turn_off() -> None:
 
 
 @contextmanager
-def paging(wanted: bool = True) -> Iterator[None]:
-    """Show what is printed in the block with a pager, if a terminal shows less of it at once."""
-    program = _program() if wanted and look.on_terminal(sys.stdout) else None
+def paging() -> Iterator[None]:
+    """Show what is printed in the block with a pager, if the terminal that stdout is shows less at once."""
+    program = _program()
     if program is None:
         yield
         return

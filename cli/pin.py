@@ -6,8 +6,9 @@ import click
 
 from msb_cache.cli import look
 from msb_cache.cli.common import done, examples, note, open_cache, reason_option
-from msb_cache.cli.fields import PIN_FIELDS, pin_fields, pin_subject
+from msb_cache.cli.fields import PIN_FIELDS, pin_subject
 from msb_cache.cli.formats import Shown, shown_options
+from msb_cache.shapes import jsonable
 
 
 @click.command(
@@ -30,7 +31,7 @@ def pin(home: str | None, reference: str, until: str | None, reason: str | None,
     name = look.digest(pin_subject(found), err=True)
     ends = "" if found.until_ns is None else f" until {look.absolute(found.until_ns)}"
     shown.item(
-        lambda: pin_fields(found),
+        lambda: jsonable(found),
         names=lambda: [pin_subject(found)],
         table=lambda: done("Pinned", f"{name}{ends}"),
         paged=False,

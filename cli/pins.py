@@ -9,10 +9,11 @@ import click
 
 from msb_cache.cli import output
 from msb_cache.cli.common import examples, note, open_cache
-from msb_cache.cli.fields import pin_fields, pin_subject
+from msb_cache.cli.fields import pin_subject
 from msb_cache.cli.filters import as_of_option
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.tables import Column, show
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.queries.pins import Pin
@@ -57,7 +58,7 @@ def pins(home: str | None, as_of: str | None, shown: Shown) -> None:
         elif known:
             output.line("Nothing is pinned.", err=True)
 
-    shown.items(found, fields=pin_fields, name=pin_subject, table=table)
+    shown.items(found, fields=jsonable, name=pin_subject, table=table)
     if found and not found[0].enforced and shown.as_table:
         note("msb keeps this home, and its own `msb image prune` and `msb image rm` do not know pins")
 

@@ -117,7 +117,7 @@ def test(home: str | None, reference: str, shown: Shown) -> None:
     goes = next((each.rule for each in verdicts if each.goes), None)
 
     def as_fields() -> dict[str, Any]:
-        rules = [_fields(each, _because(each, said)) for each in verdicts]
+        rules = jsonable(verdicts)
         return {"reference": reference, "deletes": goes is not None, "rule": goes, "rules": rules}
 
     def table() -> None:
@@ -147,11 +147,6 @@ def _because(each: RuleVerdict, policy: Mapping[str, Any]) -> str:
         repository=None if is_digest else shown_repository(each.verdict.subject),
         named=False,
     )
-
-
-def _fields(each: RuleVerdict, because: str) -> dict[str, Any]:
-    found: dict[str, Any] = jsonable(each)
-    return found
 
 
 def _print(found: CachePolicy) -> None:

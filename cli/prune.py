@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
-from msgspec.structs import asdict
 
 from msb_cache.cli import output, progress, tables
 from msb_cache.cli.common import (
@@ -100,7 +99,7 @@ def prune(
             done = asked.run(confirm=None if yes else confirm, report=report)
         short = _say_what_is_missing(asked)
     shown.item(
-        lambda: asdict(done),
+        lambda: jsonable(done),
         names=lambda: operation_of(done),
         table=lambda: print_report(done, "Nothing was pruned."),
         paged=False,
@@ -120,7 +119,7 @@ def show(asked: Prune, policy: Mapping[str, Any], shown: Shown) -> int:
     preview = asked.preview()
     plan = preview.plan
     shown.item(
-        lambda: _preview_fields(preview, policy),
+        lambda: jsonable(preview),
         names=lambda: (seen_name(plan.naming, reference) for reference in plan.references),
         table=lambda: print_preview(preview, policy),
     )
@@ -165,11 +164,6 @@ def print_preview(shown: Preview, policy: Mapping[str, Any], *, err: bool = Fals
     )
     parts = [output.plural(count, one, many) for count, one, many in counts if count]
     sentence(f"Deletes {', '.join(parts)}: {output.size(shown.freed_bytes)} come free.", err=err)
-
-
-def _preview_fields(shown: Preview, policy: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = jsonable(shown)
-    return found
 
 
 def print_report(report: ImagePruneReport, nothing: str) -> None:

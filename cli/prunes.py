@@ -9,7 +9,7 @@ import click
 
 from msb_cache.cli import look, output
 from msb_cache.cli.common import examples, limit_option, open_cache
-from msb_cache.cli.deletions import deletion_fields, print_deletion
+from msb_cache.cli.deletions import print_deletion
 from msb_cache.cli.describe import who
 from msb_cache.cli.formats import Shown, nothing, shown_options
 from msb_cache.cli.tables import Column, paragraph, show
@@ -38,7 +38,7 @@ def prunes(ctx: click.Context, limit: int | None, shown: Shown) -> None:
         return
     with open_cache(ctx.obj) as cache:
         reports = cache.prunes(limit=limit)
-    shown.items(reports, fields=deletion_fields, name=lambda report: report.operation, table=_print)
+    shown.items(reports, fields=jsonable, name=lambda report: report.operation, table=_print)
 
 
 COLUMNS = (
@@ -86,7 +86,7 @@ def show_one(home: str | None, operation: str, shown: Shown) -> None:
     with open_cache(home) as cache:
         report = cache.prune_report(operation)
     shown.item(
-        lambda: deletion_fields(report),
+        lambda: jsonable(report),
         names=lambda: (as_typed(reference, data.spelling) for reference, data in report.images),
         table=lambda: print_deletion(report),
     )

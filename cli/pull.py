@@ -20,13 +20,14 @@ from msb_cache.cli.common import (
     on_terminal,
     open_cache,
 )
-from msb_cache.cli.fields import IMAGE_FIELDS, image_fields
+from msb_cache.cli.fields import IMAGE_FIELDS
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.progress import display
 from msb_cache.models import PULLED
 from msb_cache.oci.reference import Reference
 from msb_cache.oci.registry.credentials import Credential
 from msb_cache.oci.registry.options import RegistryOptions
+from msb_cache.shapes import jsonable
 
 _MAX_PASSWORD = 64 * 1024
 
@@ -106,7 +107,7 @@ def pull(
             note=None if shown.quiet else note,
         )
     shown.item(
-        lambda: image_fields(pulled),
+        lambda: jsonable(pulled),
         names=lambda: [str(pulled.manifest_digest)],
         table=lambda: _print_result(pulled.reference, pulled.recorded.data),
         paged=False,

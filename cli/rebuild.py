@@ -9,14 +9,10 @@ import click
 
 from msb_cache.cli import output
 from msb_cache.cli.common import examples, open_cache
-from msb_cache.cli.differences import (
-    difference_fields,
-    print_differences,
-    schema_fields,
-    schema_sentence,
-)
+from msb_cache.cli.differences import print_differences, schema_sentence
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.tables import sentence
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.audit.schema import SchemaProblem
@@ -41,10 +37,7 @@ def rebuild(home: str | None, shown: Shown) -> int:
     differences = [each for each in mended if isinstance(each, Difference)]
     problems = [each for each in mended if not isinstance(each, Difference)]
     shown.item(
-        lambda: {
-            "schema": [schema_fields(problem) for problem in problems],
-            "differences": [difference_fields(difference) for difference in differences],
-        },
+        lambda: {"schema": jsonable(problems), "differences": jsonable(differences)},
         names=lambda: (),
         table=lambda: _print(problems, differences),
         paged=False,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
-from msgspec.structs import asdict
 
 from msb_cache.cli import look, output
 from msb_cache.cli.common import (
@@ -21,6 +20,7 @@ from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.main import EXIT_FAILED, exit_code, said
 from msb_cache.cli.tables import hanging, sentence
 from msb_cache.queries.resolve import as_typed, seen_name
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.cache import ImageCache
@@ -76,7 +76,7 @@ def remove(
         else:
             report = cache.remove(references, force=force, refused=None if one else refused)
             shown.item(
-                lambda: asdict(report),
+                lambda: jsonable(report),
                 names=lambda: operation_of(report),
                 table=lambda: _print_report(cache, references, report),
                 paged=False,

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from msb_cache.audit.log_files import STATE_KIND
-from msb_cache.cli import look, output, pager
+from msb_cache.cli import look, output
 from msb_cache.cli.common import PATH, examples, note, open_cache
 from msb_cache.cli.describe import describe, who
 from msb_cache.cli.event_lines import position, subject
-from msb_cache.cli.formats import Shown, nothing, shown_options
+from msb_cache.cli.formats import Shown, nothing, paging, shown_options
 from msb_cache.cli.tables import sentence
 from msb_cache.projections.replay import ROW_TYPE, Change, Divergence, State, Step
 from msb_cache.projections.tables import columns
@@ -75,10 +75,10 @@ def replay(
             _print_state(cache.replay_state(log=log, until=last, note=note))
             return 0
         steps = cache.replay(log=log, after=(first or 1) - 1, until=last, note=note)
-        with pager.paging(shown.as_table):
+        with paging(shown.as_table):
             shown.as_they_come(
                 nothing("No such events.", steps),
-                fields=_step_fields,
+                fields=jsonable,
                 name=lambda step: position(step.event),
                 line=_print_step,
             )
@@ -135,11 +135,6 @@ def _print_change(change: Change) -> None:
         elif change.before[at] != change.after[at]:
             before, after = change.before[at], change.after[at]
             sentence(f"{name}: {_shown(before)} → {_shown(after)}", indent=11)
-
-
-def _step_fields(step: Step) -> dict[str, Any]:
-    found: dict[str, Any] = jsonable(step)
-    return found
 
 
 # -- states -------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -105,7 +105,7 @@ def restore(
             note=None if shown.quiet else note,
         )
     shown.item(
-        lambda: _fields(result, home),
+        lambda: jsonable(result),
         names=lambda: _names(result),
         table=lambda: _print_result(result),
         paged=dry_run,
@@ -169,8 +169,3 @@ def _missing(result: RestoreResult, missing: list[RestoredImage]) -> str:
     if guesses:
         return f"{count}, {guesses:,} of them because the log does not say where from (see --guesses)"
     return count
-
-
-def _fields(result: RestoreResult, home: str | None) -> dict[str, Any]:
-    found: dict[str, Any] = jsonable(result)
-    return found

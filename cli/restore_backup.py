@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from msb_cache.cli import output
 from msb_cache.cli.common import PATH, done, examples, note, open_cache
 from msb_cache.cli.formats import Shown, shown_options
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.audit.restore import RestoreReport
@@ -53,7 +54,7 @@ def restore_backup(
     with open_cache(home, quiet=shown.quiet) as cache:
         report = cache.restore_backup(path, discard_events=discard)
     shown.item(
-        lambda: _fields(report), names=lambda: [report.log_id], table=lambda: _print(report), paged=False
+        lambda: jsonable(report), names=lambda: [report.log_id], table=lambda: _print(report), paged=False
     )
     return 0
 
@@ -74,15 +75,6 @@ def _confirm(home: str | None, shown: Shown) -> int:
 
     shown.item(lambda: {"confirmed": confirmed}, names=lambda: (), table=say, paged=False)
     return 0 if confirmed else 1
-
-
-def _fields(report: RestoreReport) -> dict[str, Any]:
-    return {
-        "log_id": report.log_id,
-        "events": report.events,
-        "events_lost": report.events_lost,
-        "set_aside": None if report.set_aside is None else str(report.set_aside),
-    }
 
 
 def _print(report: RestoreReport) -> None:

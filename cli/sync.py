@@ -9,10 +9,10 @@ import click
 
 from msb_cache.cli import output
 from msb_cache.cli.common import examples, note, open_cache
-from msb_cache.cli.describe import fields
 from msb_cache.cli.event_lines import print_events
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.tables import sentence
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.msb.sync import SyncReport
@@ -34,12 +34,7 @@ def sync(home: str | None, force: bool, shown: Shown) -> None:
     for said in () if shown.quiet else report.notes:
         note(said)
     shown.item(
-        lambda: {
-            "operation": report.operation,
-            "adopted": report.adopted,
-            "events": [fields(event) for event in report.events],
-            "notes": list(report.notes),
-        },
+        lambda: jsonable(report),
         names=lambda: [] if report.operation is None else [report.operation],
         table=lambda: _print(report, is_theirs=theirs),
         paged=False,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from msb_cache.cli.common import done, examples, open_cache
-from msb_cache.cli.fields import IMAGE_FIELDS, image_fields
+from msb_cache.cli.fields import IMAGE_FIELDS
 from msb_cache.cli.formats import Shown, shown_options
+from msb_cache.shapes import jsonable
 
 
 @click.command(epilog=examples("msb-cache use app:1 --holder sandbox:dev"))
@@ -20,7 +21,7 @@ def use(home: str | None, reference: str, holder: str | None, shown: Shown) -> N
     with open_cache(home, quiet=shown.quiet) as cache:
         handle = cache.use(reference, holder=holder)
     shown.item(
-        lambda: {**image_fields(handle), "holder": holder},
+        lambda: {**jsonable(handle), "holder": holder},
         names=lambda: [str(handle.manifest_digest)],
         table=lambda: done("Used", handle.reference),
         paged=False,

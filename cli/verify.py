@@ -79,7 +79,7 @@ def verify(
             )
         found = cache.verify(note, data=request)
     shown.item(
-        lambda: _verification_fields(found),
+        lambda: jsonable(found),
         names=lambda: _wrong_things(found),
         table=lambda: _print_verification(found),
     )
@@ -126,11 +126,6 @@ def _wrong_things(found: Verification) -> Iterator[str]:
         yield f"index {difference.table} {' '.join(map(str, difference.key))}"
     yield from (f"past {_place(found, copy)}" for copy in found.bad_copies)
     yield from (f"disk {_place(found, problem)}" for problem in found.disk if problem.problem in BROKEN)
-
-
-def _verification_fields(found: Verification) -> dict[str, Any]:
-    told: dict[str, Any] = jsonable(found)
-    return told
 
 
 _OTHER = output.styled("!", fg="yellow")

@@ -72,7 +72,7 @@ def why(home: str | None, /, target: str, shown: Shown, **rules: Any) -> None:
             lines.append((name, _policy_line(found, under, recorded)))
         print_fields(lines, name_width=_BEHIND, indent=2)
 
-    shown.item(lambda: _reasons_fields(found), names=lambda: [_name(found)], table=table)
+    shown.item(lambda: jsonable(found), names=lambda: [_name(found)], table=table)
 
 
 COMMAND = why
@@ -238,11 +238,6 @@ def _fate(fate: Fate | None) -> Lines:
     more = max(len(fate.by) - _LISTED, 0)
     said = because(Reason(False, fate.rule, fate.by[:_LISTED], more), {})
     yield "A prune now", f"keeps it ({said})"
-
-
-def _reasons_fields(found: Reasons) -> dict[str, Any]:
-    told: dict[str, Any] = jsonable(found)
-    return told
 
 
 def _loss_because(loss: Loss) -> str | None:

@@ -9,12 +9,13 @@ import pytest
 
 from msb_cache import ImageCache
 from msb_cache.artifacts.layout import Layout
-from msb_cache.cli.describe import describe, fields
+from msb_cache.cli.describe import describe
 from msb_cache.errors import LogError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import NewEvent
 from msb_cache.home.ledger import Ledger
 from msb_cache.projections.fold import _HANDLERS, IGNORED
+from msb_cache.shapes import jsonable
 from tests.logs import ACTOR, PYTHON, digest, manifest_added, pulled, ticking
 from tests.samples import OPERATION, new_sample
 
@@ -68,7 +69,7 @@ def test_it_is_stored_folded_carried_replayed_and_told(event: type[ev.Event], tm
     line = describe(found[-1])
     assert line.what
     assert line.what != event.type
-    assert fields(found[-1])["type"] == event.type
+    assert jsonable(found[-1])["type"] == event.type
 
 
 @EVERY

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from msb_cache.cli.deletions import deletion_fields, failures, print_deletion
+from msb_cache.cli.deletions import failures, print_deletion
 from msb_cache.eventstore import events as ev
 from msb_cache.models import ImagePruneReport
 from msb_cache.projections.rows import DeletionRow, UndoingRow
 from msb_cache.queries.deletions import ArtifactReport, DeletionReport, DeletionSummary
+from msb_cache.shapes import jsonable
 from tests.logs import ACTOR, PYTHON, digest
 
 OPERATION = "01a208de-7af1-7b41-9b6b-151e9b4ceb8a"
@@ -79,12 +80,12 @@ def test_what_undid_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(r"Undone by:   restore 01a2-second since .*, unfinished", second)
     assert [
         (each["operation"], each["outcome"], each["finished_at"] is None, each["images_restored"])
-        for each in deletion_fields(undone)["restores"]
+        for each in jsonable(undone)["restores"]
     ] == [("01a2-first", "partial", False, 2), ("01a2-second", None, True, 0)]
 
 
 def test_fields() -> None:
-    found = deletion_fields(report(outcome="partial", recovered=1))
+    found = jsonable(report(outcome="partial", recovered=1))
     assert found["policy"]["force"] is True
     assert (found["finished_at"], found["bytes_reclaimed"], found["recovered"]) == (None, None, True)
     assert found["images"] == [{"reference": "python:3.12", "digest": digest(1), "forced": True}]
@@ -111,9 +112,7 @@ def test_a_line_of_the_list_has_the_same_fields_without_the_details() -> None:
     whole = report(outcome="completed")
     line = DeletionSummary(whole.operation, whole.actor, whole.policy, whole.counters)
     details = {"images", "artifacts", "kept", "going", "restores"}
-    assert deletion_fields(line) == {
-        name: value for name, value in deletion_fields(whole).items() if name not in details
-    }
+    assert jsonable(line) == {name: value for name, value in jsonable(whole).items() if name not in details}
 
 
 @pytest.mark.parametrize(("failed", "said"), [(1, "1 file could"), (1200, "1,200 files could")])

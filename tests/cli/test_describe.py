@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from msb_cache.cli import look
-from msb_cache.cli.describe import describe, fields, who, who_in_full
+from msb_cache.cli.describe import describe, who, who_in_full
 from msb_cache.cli.look import absolute
 from msb_cache.eventstore import events as ev
+from msb_cache.shapes import jsonable
 from tests.cli.support import RFC3339, stored
 from tests.logs import ACTOR, PYTHON, digest, layer, manifest_added, pulled
 
@@ -195,7 +196,7 @@ def test_who_in_full(changed: dict[str, Any], said: str) -> None:
 
 def test_fields_are_ready_for_json_and_keep_the_nanosecond() -> None:
     event = stored(manifest_added([layer(1)]), digest(1))
-    found = json.loads(json.dumps(fields(event)))
+    found = json.loads(json.dumps(jsonable(event)))
     assert found["occurred_at"] == "2027-01-15T08:00:00.000000007+00:00"
     assert RFC3339.fullmatch(found["recorded_at"])
     assert (found["type"], found["hash"]) == ("manifest.added", "ab" * 32)

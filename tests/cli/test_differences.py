@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from msb_cache.cli.differences import difference_fields, print_differences
+from msb_cache.cli.differences import print_differences
 from msb_cache.projections.live import Difference
+from msb_cache.shapes import jsonable
 
 CHANGED = Difference("layer", ("a",), ("a", 1), ("a", 2))
 MISSING = Difference("hold", ("d", "sandbox:\x1b[31m"), None, ("d", "sandbox:\x1b[31m", 5))
@@ -30,7 +31,7 @@ def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_for_programs() -> None:
-    assert [difference_fields(each) for each in (CHANGED, EXTRA)] == [
+    assert [jsonable(each) for each in (CHANGED, EXTRA)] == [
         {"table": "layer", "key": ["a"], "live": ["a", 1], "folded": ["a", 2]},
         {"table": "image", "key": ["r"], "live": ["r", None], "folded": None},
     ]
