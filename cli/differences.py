@@ -1,4 +1,4 @@
-"""What of the index is not as it must be, its rows and its schema: for people and for programs."""
+"""What of the index is not as it must be, its rows and its schema, for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images and holds as fields for JSON, the same in every command that prints them."""
+"""Which fields the JSON of an image and of a pin has, for commands that check a template beforehand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IMAGE_FIELDS = (
     "idle_since",
     "held_by",
 )
-"""What ``image_fields`` has."""
+"""Those of an ``ImageHandle``."""
 
 
 def pin_subject(pin: Pin) -> str:
@@ -31,4 +31,4 @@ def pin_subject(pin: Pin) -> str:
 
 
 PIN_FIELDS = ("reference", "digest", "by", "reason", "since", "until", "here", "enforced")
-"""What ``pin_fields`` has."""
+"""Those of a ``Pin``."""

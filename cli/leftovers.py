@@ -1,4 +1,4 @@
-"""Files that earlier deletions had to leave: as columns for people, and as fields for JSON."""
+"""Files that earlier deletions had to leave, as columns for people."""
 
 from __future__ import annotations
 
