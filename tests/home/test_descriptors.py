@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -12,13 +14,21 @@ import pytest
 from msb_cache.home import descriptors, readonly
 from msb_cache.home.foreign_db import MAGIC, copy
 
+_ASK = """
+import fcntl, os, struct, sys
+wanted = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+with open(sys.argv[1], "r+b") as file:
+    kind, _, start, length, holder = struct.unpack("hhqqi", fcntl.fcntl(file, fcntl.F_GETLK, wanted))
+print(kind == fcntl.F_UNLCK and "none" or f"{start} {length} {holder}")
+"""
 
-def locks_of(path: Path) -> int:
-    """How many POSIX locks this process has on a file."""
-    inode = f":{path.stat().st_ino}"
-    own = str(os.getpid())
-    found = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-    return sum(inode in each[-3] and own in each for each in found)
+
+def lock_of(path: Path) -> str:
+    """The POSIX lock that another process meets on a file: where, how long and whose.
+
+    /proc/locks would name the locks of every file of this machine, and a file's number may begin another's.
+    """
+    return subprocess.check_output([sys.executable, "-c", _ASK, path], text=True).strip()
 
 
 def test_no_lock_is_lost(tmp_path: Path) -> None:
@@ -26,16 +36,16 @@ def test_no_lock_is_lost(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("CREATE TABLE t (a)")
-        before = locks_of(path)
-        assert before
+        before = lock_of(path)
+        assert before.endswith(f" {os.getpid()}")
         assert descriptors.beginning(path, len(MAGIC)) == MAGIC
-        assert locks_of(path) == before
+        assert lock_of(path) == before
         descriptor = descriptors.open_here(path)
         assert descriptor is not None
         assert os.path.samestat(os.fstat(descriptor), path.stat())
         assert readonly.in_wal_mode(path)
         copy(path, tmp_path / "copy.db")
-        assert locks_of(path) == before
+        assert lock_of(path) == before
         assert (tmp_path / "copy.db").read_bytes() == path.read_bytes()
     assert descriptors.open_here(path) is None
     assert descriptors.beginning(path, len(MAGIC)) == MAGIC
