@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from msb_cache.cli import look, output
 from msb_cache.cli.because import judged_because
-from msb_cache.cli.describe import who_in_full
 from msb_cache.cli.event_lines import subject_of
 from msb_cache.cli.tables import Cell, Column, fields, show
 from msb_cache.queries.deletions import ArtifactReport, DeletionReport
 from msb_cache.queries.resolve import as_typed, familiar
+from msb_cache.queries.told import who_in_full
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.events import Judged

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from msb_cache.cli import look
-from msb_cache.cli.describe import describe, who
+from msb_cache.cli.describe import describe
 from msb_cache.cli.formats import Shown, nothing
 from msb_cache.cli.tables import Cell, Column, sentence, show
 from msb_cache.queries.resolve import as_typed
+from msb_cache.queries.told import who
 from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:

@@ -9,12 +9,13 @@ import click
 
 from msb_cache.cli import look, output
 from msb_cache.cli.common import examples, open_cache, stopping
-from msb_cache.cli.describe import describe, who
+from msb_cache.cli.describe import describe
 from msb_cache.cli.event_lines import position, print_as_they_come
 from msb_cache.cli.filters import chosen, filter_options
 from msb_cache.cli.formats import Shown, nothing, shown_options
 from msb_cache.cli.tables import Cell, Column, rendered, sentence
 from msb_cache.queries.resolve import familiar
+from msb_cache.queries.told import who
 from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:

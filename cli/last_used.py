@@ -9,9 +9,10 @@ import click
 
 from msb_cache.cli import look, output
 from msb_cache.cli.common import NOTHING_CACHED, examples, open_cache
-from msb_cache.cli.describe import describe, who
+from msb_cache.cli.describe import describe
 from msb_cache.cli.formats import Shown, nothing, shown_options
 from msb_cache.cli.tables import Cell, Column, show
+from msb_cache.queries.told import who
 from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import click
 from msb_cache.cli import look, output
 from msb_cache.cli.common import examples, limit_option, open_cache
 from msb_cache.cli.deletions import print_deletion
-from msb_cache.cli.describe import who
 from msb_cache.cli.formats import Shown, nothing, shown_options
 from msb_cache.cli.tables import Column, paragraph, show
 from msb_cache.queries.resolve import as_typed
+from msb_cache.queries.told import who
 from msb_cache.shapes import jsonable
 from msb_cache.wording import quoted
 

@@ -10,12 +10,13 @@ import click
 from msb_cache.audit.log_files import STATE_KIND
 from msb_cache.cli import look, output
 from msb_cache.cli.common import PATH, examples, note, open_cache
-from msb_cache.cli.describe import describe, who
+from msb_cache.cli.describe import describe
 from msb_cache.cli.event_lines import position, subject
 from msb_cache.cli.formats import Shown, nothing, paging, shown_options
 from msb_cache.cli.tables import sentence
 from msb_cache.projections.replay import ROW_TYPE, Change, Divergence, State, Step
 from msb_cache.projections.tables import columns
+from msb_cache.queries.told import who
 from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:

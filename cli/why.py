@@ -12,11 +12,12 @@ from msb_cache.cli import look, output
 from msb_cache.cli.because import Reason, because, because_of, judged_because
 from msb_cache.cli.common import examples, open_cache
 from msb_cache.cli.deletions import policy_in_words
-from msb_cache.cli.describe import describe, holder_of, who, who_in_full
+from msb_cache.cli.describe import describe
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.rules import policy_if_readable, policy_of, rule_options
 from msb_cache.cli.tables import fields as print_fields
 from msb_cache.cli.tables import sentence
+from msb_cache.queries.told import holder_of, who, who_in_full
 from msb_cache.queries.why import (
     Fate,
     ImageReasons,

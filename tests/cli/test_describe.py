@@ -1,20 +1,19 @@
-"""Events in words: their line, who did it, and why a deletion keeps something."""
+"""Events in words as the terminal has them."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import msgspec
 import pytest
 
 from msb_cache.cli import look
-from msb_cache.cli.describe import describe, who, who_in_full
+from msb_cache.cli.describe import describe
 from msb_cache.cli.look import absolute
 from msb_cache.eventstore import events as ev
 from msb_cache.shapes import jsonable
 from tests.cli.support import RFC3339, stored
-from tests.logs import ACTOR, PYTHON, digest, layer, manifest_added, pulled
+from tests.logs import PYTHON, digest, layer, manifest_added, pulled
 
 DIGEST = digest(1)
 OPERATION = "01a208de-7af1-7b41-9b6b-151e9b4ceb8a"
@@ -122,76 +121,6 @@ def test_what_a_detail_names_is_whole_but_on_a_terminal(monkeypatch: pytest.Monk
     assert describe(stored(moved, PYTHON)).details == said.format(OPERATION, digest(2))
     monkeypatch.setattr(look, "room", lambda *, err=False: 80)
     assert describe(stored(moved, PYTHON)).details == said.format(OPERATION[:13], digest(2)[7:19])
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"program": "msb-cache"}, "alice@host"),
-        ({}, "alice@host (test)"),
-        ({"program": "msb-cache", "reason": "it is \x1b[31mdue"}, "alice@host: it is \x1b[31mdue"),
-        ({"program": "msb-cache", "observed": True}, "seen by alice@host"),
-        ({"user": "root", "uid": 0, "login": "alice", "login_uid": 1000}, "alice@host (as root, test)"),
-        ({"login": "alice", "login_uid": 1000, "unit": "cron.service"}, "alice@host (test, cron.service)"),
-        ({"unit": "user@1000.service"}, "alice@host (test)"),
-        ({"unit": "user@1000.service/a.service"}, "alice@host (test, user@1000.service/a.service)"),
-        (
-            {"unit": "cron.service", "container": "docker:4c01"},
-            "alice@host (test, cron.service, docker:4c01)",
-        ),
-        ({"unit": "session-3.scope"}, "alice@host (test)"),
-        (
-            {"observed": True, "seen_by": "root via msb-cache", "program": "msb image rm"},
-            "alice@host (msb image rm)",
-        ),
-        (
-            {
-                "claimed": {
-                    "ci": "github",
-                    "ci_job": "7",
-                    "ci_url": "https://x",
-                    "ticket": "12",
-                    "api_key": "",
-                }
-            },
-            "alice@host (test), says github job 7, ticket=12, api_key",
-        ),
-        ({"claimed": {"sudo_user": "bob"}, "reason": "due"}, "alice@host (test), says sudo by bob: due"),
-        ({"claimed": {"sudo_user": "bob"}, "login": "alice"}, "alice@host (test)"),
-        ({"claimed": {"a": "x" * 99}}, f"alice@host (test), says a={'x' * 99}"),
-    ],
-)
-def test_who(changed: dict[str, Any], said: str) -> None:
-    assert who(msgspec.structs.replace(ACTOR, **changed)) == said
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({}, "alice@host (uid 1000), program test"),
-        (
-            {
-                "user": "root",
-                "uid": 0,
-                "login": "alice",
-                "login_uid": 1000,
-                "unit": "session-3.scope",
-                "container": "docker:4c01",
-                "claimed": {"sudo_user": "alice", "ci_url": "https://x"},
-                "reason": "due",
-            },
-            "root@host (uid 0), logged in as alice (uid 1000), program test, unit session-3.scope, "
-            "container docker:4c01, says sudo_user=alice, ci_url=https://x: due",
-        ),
-        ({"observed": True}, "seen by alice@host (uid 1000), program test"),
-        (
-            {"observed": True, "seen_by": "root via msb-cache", "parent": "bash"},
-            "alice@host (uid 1000), program test, started by bash, seen by root via msb-cache",
-        ),
-    ],
-)
-def test_who_in_full(changed: dict[str, Any], said: str) -> None:
-    assert who_in_full(msgspec.structs.replace(ACTOR, **changed)) == said
 
 
 def test_fields_are_ready_for_json_and_keep_the_nanosecond() -> None:
