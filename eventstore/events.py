@@ -43,6 +43,7 @@ class Event(Result, msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     type: ClassVar[str]
     version: ClassVar[int] = 1
     about: ClassVar[About]
+    _is_plain: ClassVar[bool] = True
     in_history: ClassVar[bool] = True
     """Whether an event on a manifest is part of the histories of the references that pointed at it."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import msgspec
 
@@ -81,6 +81,7 @@ class Actor(
         claimed: what the caller said of itself, by name: its environment's word and ``context``.
     """
 
+    _is_plain: ClassVar[bool] = True
     user: str
     uid: int
     host: str

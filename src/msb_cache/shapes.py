@@ -8,7 +8,7 @@ is called ``digest``, as everywhere in the command's JSON.
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,6 +35,9 @@ class Result:
     """What the library returns: a value that can be turned into plain data."""
 
     __slots__ = ()
+
+    _is_plain: ClassVar[bool] = False
+    """Whether its shape has neither times nor results in it, so that it is the same in both forms."""
 
     def _shape(self) -> dict[str, Any]:
         """Return the names and values of both forms; times are ``Time``, results in it stay what they are."""
@@ -109,7 +112,8 @@ def _rendered(value: Any, time: Render) -> Any:
         case float():
             return float(value)
         case Result():
-            return _rendered(value._shape(), time)
+            shape = value._shape()
+            return shape if value._is_plain else _rendered(shape, time)
         case str():
             return str(value)  # of an enumeration the text
         case int():
