@@ -10,11 +10,13 @@ import base64
 import json
 import re
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -427,3 +429,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Be quiet."""
+
+
+def self_signed(openssl: str, folder: Path) -> Path:
+    """A certificate for 127.0.0.1 and registry.test that nobody knows, with its key in one file."""
+    key, certificate, both = (folder / f"{name}.pem" for name in ("key", "certificate", "both"))
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+    names = ("-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1,DNS:registry.test")
+    command = [openssl, "req", "-x509", *curve, "-nodes", "-days", "2", *names]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    both.write_bytes(key.read_bytes() + certificate.read_bytes())
+    return both

@@ -6,7 +6,6 @@ import select
 import socket
 import socketserver
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,15 @@ from msb_cache.oci.registry.credentials import Credential
 from msb_cache.oci.registry.images import Registry
 from msb_cache.oci.registry.options import RegistryOptions
 from tests.imagebuilder import BuiltImage, sample
-from tests.registry_server import Auth, Content, Handler, RegistryServer, answer, redirect
+from tests.registry_server import (
+    Auth,
+    Content,
+    Handler,
+    RegistryServer,
+    answer,
+    redirect,
+    self_signed,
+)
 
 FAST = RegistryOptions(timeout=1, retries=1, backoff=0.01)
 INSECURE = RegistryOptions(insecure=True, timeout=1, retries=1, backoff=0.01)
@@ -154,35 +161,7 @@ def test_endless_redirects(server: RegistryServer, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory, require_peer: Callable[[str], str]) -> Path:
     """A certificate for 127.0.0.1 that nobody knows, with its key in one file."""
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        [
-            *(
-                require_peer("openssl"),
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-            ),
-            *(
-                "-nodes",
-                "-days",
-                "2",
-                "-subj",
-                "/CN=test",
-                "-addext",
-                "subjectAltName=IP:127.0.0.1,DNS:registry.test",
-            ),
-            *("-keyout", folder / "key.pem", "-out", folder / "certificate.pem"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    both = folder / "both.pem"
-    both.write_bytes((folder / "key.pem").read_bytes() + (folder / "certificate.pem").read_bytes())
-    return both
+    return self_signed(require_peer("openssl"), tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ URL's path and query: those of blob stores carry signatures.
 from __future__ import annotations
 
 import email.utils
+import http
 import random
 import re
 import threading
@@ -22,6 +23,7 @@ from msb_cache.waiting import end_if_asked, pause
 #: Bytes of an error's body that are read for its message.
 MAX_ERROR_BYTES = 8 << 10
 
+_STATUSES = frozenset(status.value for status in http.HTTPStatus)
 _URL = re.compile(r"(https?://)(?:[^\s/@\"'<>]*@)?([^\s/?#\"'<>]*)[^\s\"'<>]*", re.IGNORECASE)
 
 
@@ -85,6 +87,11 @@ def retry_after(value: str | None) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, OverflowError):
         return None
+
+
+def status_phrase(status: int) -> str:
+    """A status as messages name it: ``503 Service Unavailable``."""
+    return f"{status} {http.HTTPStatus(status).phrase}" if status in _STATUSES else str(status)
 
 
 def is_html(content_type: str) -> bool:

@@ -1,41 +1,34 @@
-"""HTTP to one registry: TLS, proxies, http or https, redirects, and what a broken connection means.
+"""HTTP to one registry: http or https, redirects, and what a broken connection means.
 
-The only module that knows urllib3. Not for logins, for what a status means to a pull, or for trying again:
+Not for connections themselves, for logins, for what a status means to a pull, or for trying again:
 a failure that may pass is a TransientError, any other an ImagePullFailedError.
 """
 
 from __future__ import annotations
 
-import functools
-import http.client
-import io
-import socket
 import ssl
 import time
 from collections.abc import Mapping
-from typing import Any, ClassVar
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import urllib3
-from urllib3 import connection as http_connections
 from urllib3 import exceptions as http_errors
 
-from msb_cache.errors import ImagePullFailedError, InvalidConfigError
+from msb_cache.errors import ImagePullFailedError
 from msb_cache.oci.digest import shown
 from msb_cache.oci.registry.errors import MAX_ERROR_BYTES, TransientError
 from msb_cache.oci.registry.network import Network
 from msb_cache.oci.registry.options import RegistryOptions
-from msb_cache.oci.registry.proxy import is_loopback, proxy_for
+from msb_cache.oci.registry.pools import Pools
+from msb_cache.oci.registry.proxy import is_loopback
 from msb_cache.waiting import Note
 
 MAX_REDIRECTS = 5
 MAX_URL_CHARACTERS = 16 << 10
 #: A document must arrive within this many timeouts, however steadily it trickles.
 DOCUMENT_TIMEOUTS = 4
-_CONNECTIONS = 32
 _CHUNK_BYTES = 128 << 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_USER_AGENT = "msb-cache"
 _OTHER_PROTOCOL = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")
 
 
@@ -126,11 +119,13 @@ class Transport:
         self._network = Network(host, options.timeout, note)
         self._scheme: str | None = None
         self._schemes = _schemes(host, options.insecure)
-        # Reading the system's authorities takes 50 ms, which plain HTTP need not pay for.
-        self._tls = functools.cache(lambda: _context(options))
-        if options.ca_certs is not None:
-            self._tls()
-        self._pools: dict[tuple[str, bool], urllib3.PoolManager] = {}
+        self._pools = Pools(
+            self._network,
+            timeout=options.timeout,
+            ca_certs=options.ca_certs,
+            insecure=options.insecure,
+            judged=True,
+        )
         self._answered: set[str] = set()
 
     @property
@@ -167,8 +162,7 @@ class Transport:
     def close(self) -> None:
         """Close idle connections, and end what other threads wait for."""
         self._network.close()
-        for pool in list(self._pools.values()):
-            pool.clear()
+        self._pools.close()
 
     def _follow(self, url: str, headers: Mapping[str, str]) -> Answer:
         seen = {url}
@@ -210,127 +204,14 @@ class Transport:
 
     def _send(self, url: str, headers: Mapping[str, str], redirected: bool, form: bytes | None) -> Answer:
         parts = urlsplit(url)
-        proxy = proxy_for(parts)
-        if proxy:
-            self._network.check_literal(parts.hostname or "")
-        pool = self._pool_for(proxy, parts.scheme == "https")
-        # Layers are compressed already, and their bytes are what the digests are of.
-        headers = {"Accept-Encoding": "identity", "User-Agent": _USER_AGENT, **headers}
         method = "GET" if form is None else "POST"
         try:
-            response = pool.request(
-                method, url, headers=headers, body=form, redirect=False, preload_content=False
-            )
+            response = self._pools.request(method, url, headers, form)
         except (http_errors.HTTPError, OSError, ValueError) as error:
             answered = redirected or parts.netloc in self._answered
             raise _failure(error, _named(parts), self._options.timeout, answered) from None
         self._answered.add(parts.netloc)
         return Answer(response, parts, redirected, self._network, self._options.timeout)
-
-    def _pool(self, proxy: str, secure: bool) -> urllib3.PoolManager:
-        context = self._tls() if secure else None
-        timeout = urllib3.Timeout(connect=self._options.timeout, read=self._options.timeout)
-        if not proxy:
-            manager = urllib3.PoolManager(
-                maxsize=_CONNECTIONS, retries=False, timeout=timeout, ssl_context=context
-            )
-            manager.pool_classes_by_scheme = _pool_classes(self._network, judged=True)
-            return manager
-        parts = urlsplit(proxy)
-        login = None
-        if parts.username is not None:
-            name = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            login = urllib3.make_headers(proxy_basic_auth=name)
-        manager = urllib3.ProxyManager(
-            parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
-            proxy_headers=login,
-            maxsize=_CONNECTIONS,
-            retries=False,
-            timeout=timeout,
-            ssl_context=context,
-        )
-        manager.pool_classes_by_scheme = _pool_classes(self._network, judged=False)
-        return manager
-
-    def _pool_for(self, proxy: str, secure: bool) -> urllib3.PoolManager:
-        key = proxy, secure
-        return self._pools.get(key) or self._pools.setdefault(key, self._pool(*key))
-
-
-class _Bounded(http_connections.HTTPConnection):
-    """A connection of urllib3 whose every wait is bounded as a whole, and told of."""
-
-    network: ClassVar[Network]
-    judged: ClassVar[bool]
-
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **named)
-        self.response_class = functools.partial(_Response, self.network)  # type: ignore[assignment]
-
-    def connect(self) -> None:
-        self.network.begin(self._who, "answer")
-        with self.network.watched(self._who, "answer"):
-            super().connect()
-
-    def getresponse(self) -> urllib3.response.HTTPResponse:  # type: ignore[override]
-        self.network.begin(self._who, "answer")
-        return super().getresponse()
-
-    @property
-    def _who(self) -> str:
-        host = self._tunnel_host or self.host
-        port = self._tunnel_port if self._tunnel_host else self.port
-        return shown(host if port in (80, 443) else f"{host}:{port}")[1:-1]
-
-    def _new_conn(self) -> socket.socket:
-        try:
-            connection = self.network.connect(self.host.strip("[]"), self.port, judged=self.judged)
-        except socket.gaierror as error:
-            raise http_errors.NameResolutionError(self.host, self, error) from error
-        except TimeoutError as error:
-            raise http_errors.ConnectTimeoutError(self, str(error)) from error
-        except OSError as error:
-            raise http_errors.NewConnectionError(self, str(error)) from error
-        for option in self.socket_options or ():
-            connection.setsockopt(*option)
-        return connection
-
-
-class _Response(http.client.HTTPResponse):
-    """Reads through ``Network.receive``, so that neither a header nor a chunk's length can trickle."""
-
-    def __init__(self, network: Network, connection: socket.socket, **named: Any) -> None:
-        super().__init__(connection, **named)
-        self.fp = io.BufferedReader(_Receiver(network, connection, self.fp))
-
-
-class _Receiver(io.RawIOBase):
-    """What a connection receives; ``held`` keeps it open until this is closed."""
-
-    def __init__(self, network: Network, connection: socket.socket, held: io.IOBase) -> None:
-        self._network, self._connection, self._held = network, connection, held
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self._network.receive(self._connection, buffer)
-
-    def close(self) -> None:
-        self._held.close()
-        super().close()
-
-
-def _pool_classes(network: Network, *, judged: bool) -> dict[str, type[urllib3.HTTPConnectionPool]]:
-    """Return urllib3's pools with connections that use a network."""
-    classes: dict[str, type[urllib3.HTTPConnectionPool]] = {}
-    for scheme, pool, connection in (
-        ("http", urllib3.HTTPConnectionPool, http_connections.HTTPConnection),
-        ("https", urllib3.HTTPSConnectionPool, http_connections.HTTPSConnection),
-    ):
-        own = type("Connection", (_Bounded, connection), {"network": network, "judged": judged})
-        classes[scheme] = type("Pool", (pool,), {"ConnectionCls": own})
-    return classes
 
 
 class _Unreachable(ImagePullFailedError):
@@ -341,23 +222,6 @@ def _schemes(host: str, insecure: bool) -> tuple[str, ...]:
     if is_loopback(host):
         return ("http", "https")
     return ("https", "http") if insecure else ("https",)
-
-
-def _context(options: RegistryOptions) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if options.ca_certs is not None:
-        try:
-            context.load_verify_locations(options.ca_certs)
-        except OSError as error:  # ssl.SSLError is one
-            problem = "holds no PEM certificate" if isinstance(error, ssl.SSLError) else error.strerror
-            raise InvalidConfigError(
-                f"the certificates in {options.ca_certs} cannot be read: {problem}"
-            ) from None
-    if options.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        urllib3.disable_warnings(http_errors.InsecureRequestWarning)  # it was asked for
-    return context
 
 
 def _named(url: SplitResult) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from msb_cache.oci.registry.errors import (
     in_parentheses,
     is_html,
     retry_after,
+    status_phrase,
 )
 from msb_cache.oci.registry.http import Answer, Transport
 from msb_cache.oci.registry.options import RegistryOptions
@@ -145,7 +145,7 @@ class Session:
                 f"{host} limits how often images are pulled{said}; log in for more, or try again later",
                 wait,
             )
-        phrase = f"{status} {http.HTTPStatus(status).phrase}" if status in _STATUSES else str(status)
+        phrase = status_phrase(status)
         if status in _PASSING or status >= 500:
             return TransientError(f"{host} answers {phrase}{said}; try again later", wait)
         if answer.redirected:  # a signed address that has expired, say; the registry gives a fresh one
@@ -164,9 +164,6 @@ class Session:
                 f"{what} is not in the registry {self.registry}{said}; check the name"
             )
         return ImagePullFailedError(f"{host} answers {phrase}{said} for {what}; tell who runs it")
-
-
-_STATUSES = frozenset(status.value for status in http.HTTPStatus)
 
 
 def _with(headers: Mapping[str, str], authorization: str | None) -> dict[str, str]:
