@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from msb_cache.cli import look
+from msb_cache.cli import look, output
 from msb_cache.cli.describe import describe
 from msb_cache.cli.formats import Shown, nothing
 from msb_cache.cli.tables import Cell, Column, sentence, show
@@ -14,6 +14,7 @@ from msb_cache.queries.told import who
 from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
+    from msb_cache.cache import ImageCache
     from msb_cache.eventstore.store import StoredEvent
 
 _COLUMNS = (
@@ -50,6 +51,21 @@ def print_events(found: Iterable[StoredEvent], *, recorded: bool = False) -> Non
 def print_as_they_come(found: Iterable[StoredEvent], shown: Shown) -> None:
     """Print each event at once, as a line of text or of JSON, or its position."""
     shown.as_they_come(found, fields=jsonable, name=position, line=_print_line)
+
+
+def print_cloudevents(
+    cache: ImageCache, found: Iterable[StoredEvent], *, with_config: bool, people: bool
+) -> None:
+    """Print each event at once as a CloudEvent, a line of JSON."""
+    from msb_cache.interchange.cloudevents import CloudEvents
+    from msb_cache.interchange.privacy import Privacy
+
+    rendered = None
+    for event in found:
+        if rendered is None:  # a log that is waited for has no id yet
+            [first] = cache.events(after=0, limit=1)
+            rendered = CloudEvents(first.subject, Privacy(config=with_config, people=people)).of
+        output.json_lines([rendered(event)])
 
 
 def position(event: StoredEvent) -> str:

@@ -10,9 +10,10 @@ import click
 from msb_cache.cli import look, output
 from msb_cache.cli.common import examples, open_cache, stopping
 from msb_cache.cli.describe import describe
-from msb_cache.cli.event_lines import position, print_as_they_come
+from msb_cache.cli.event_lines import position, print_as_they_come, print_cloudevents
 from msb_cache.cli.filters import chosen, filter_options
 from msb_cache.cli.formats import Shown, nothing, shown_options
+from msb_cache.cli.privacy import Told, privacy_options
 from msb_cache.cli.tables import Cell, Column, rendered, sentence
 from msb_cache.queries.resolve import familiar
 from msb_cache.queries.told import who
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
 )
 @click.argument("reference", metavar="REF")
 @filter_options
-@shown_options("the events' positions, such as @5")
+@shown_options("the events' positions, such as @5", more=("cloudevents",))
+@privacy_options(("cloudevents",))
 @click.pass_obj
-def history(home: str | None, /, reference: str, shown: Shown, follow: bool, **given: Any) -> None:
+def history(
+    home: str | None, /, reference: str, shown: Shown, told: Told, follow: bool, **given: Any
+) -> None:
     """Show everything that ever happened to an image.
 
     Oldest first, also when the image is gone.
@@ -46,7 +50,11 @@ def history(home: str | None, /, reference: str, shown: Shown, follow: bool, **g
     with open_cache(home) as cache:
         if follow:
             with stopping() as stopped:
-                print_as_they_come(cache.follow(reference, stopped=stopped, **chosen(given)), shown)
+                events = cache.follow(reference, stopped=stopped, **chosen(given))
+                if shown.kind == "cloudevents":
+                    print_cloudevents(cache, events, **told)
+                else:
+                    print_as_they_come(events, shown)
             return
 
         def timeline(found: Iterable[StoredEvent]) -> None:
@@ -57,6 +65,9 @@ def history(home: str | None, /, reference: str, shown: Shown, follow: bool, **g
                     sentence(output.in_use(by, look.absolute(use.since_ns)))
 
         found = cache.iter_history(reference, **chosen(given))
+        if shown.kind == "cloudevents":
+            print_cloudevents(cache, found, **told)
+            return
         shown.items(found, fields=jsonable, name=position, table=timeline)
 
 

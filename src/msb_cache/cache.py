@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from msb_cache.eventstore.store import Actor, Clock, StoredEvent
     from msb_cache.home.heads import Mismatch
     from msb_cache.home.ledger import Who
+    from msb_cache.interchange.formats import ExportFormat
     from msb_cache.models import HeldImage, ImageDetail, ImagePruneReport, PulledImage
     from msb_cache.msb.sync import SyncReport
     from msb_cache.oci.registry.credentials import Credential
@@ -758,20 +759,49 @@ class ImageCache:
         self._session.observe()
         return take_checkpoint(self._ledger)
 
-    def export(self, target: str | os.PathLike[str] | BinaryIO, *, since_seq: int = 0) -> int:
-        """Write the log as JSON Lines (docs/event-log.md), and return the number of events.
+    def export(
+        self,
+        target: str | os.PathLike[str] | BinaryIO,
+        *,
+        since_seq: int = 0,
+        format: ExportFormat = "jsonl",
+        with_config: bool = False,
+        people: bool = True,
+    ) -> int:
+        """Write the log (docs/event-log.md), and return the number of events.
+
+        As JSON Lines it is evidence: all of it, byte for byte as it is stored. The other formats are for
+        other programs (docs/interchange.md), and leave the values of environments and labels out.
 
         Args:
             target: a file, replaced only when the export is whole, or an open binary stream.
             since_seq: only events behind this position.
+            format: ``jsonl``, ``cloudevents``, ``cloudevents-batch``, ``csv`` or ``parquet``.
+            with_config: tell those values as well, in which tokens may stand.
+            people: tell users, machines, folders and reasons; else of an actor only the program.
 
         Raises:
+            InvalidConfigError: there is no such format, or JSON Lines shall leave something out.
             LogError: there is no log, or it ends before that position.
+            UnknownEventError: an event is none that this release knows, so no other format can have it.
+            UnsupportedError: what the format needs is not installed: DuckDB, for ``parquet``.
         """
-        from msb_cache.audit.export import export_log
+        from msb_cache.audit import export
+
+        if format == "jsonl":
+            if with_config or not people:
+                raise InvalidConfigError(
+                    "JSON Lines are the log as it is stored, so nothing is left out; choose another format"
+                )
+            self._session.observe()
+            return export.export_log(self._ledger, target, since_seq=since_seq)
+        from msb_cache.interchange.formats import writer
+        from msb_cache.interchange.privacy import Privacy
 
         self._session.observe()
-        return export_log(self._ledger, target, since_seq=since_seq)
+        privacy = Privacy(config=with_config, people=people)
+        write = writer(format, lambda: export.log_id(self._ledger), privacy)
+        return export.export_events(self._ledger, target, write, since_seq=since_seq)
 
     def import_log(self, source: BinaryIO) -> ImportReport:
         """Take in a whole export, ids, times and hashes included, where there is no log yet; or nothing.

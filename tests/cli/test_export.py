@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.cli.support import Call, sentence
 
 
@@ -43,3 +45,31 @@ class TestExport:
         assert done.code == 1
         assert "nothing to export" in sentence(done.err)
         assert not (tmp_path / "out").exists()
+
+    def test_formats_of_others(self, home: Path, call: Call, exported: Path, tmp_path: Path) -> None:
+        events = call("events", "--format", "json").json
+        lines = call("export", "--format", "cloudevents").lines
+        assert [json.loads(line)["id"] for line in lines] == [each["id"] for each in events]
+        batch = call("export", "--format", "cloudevents-batch", "--since-seq", "1").json
+        assert [each["id"] for each in batch] == [each["id"] for each in events[1:]]
+        assert len(call("export", "--format", "csv").raw.split(b"\r\n")) == len(events) + 2
+        path = tmp_path / "log.parquet"
+        done = call("export", "--format", "parquet", "--no-people", "-o", path)
+        assert (done.code, done.raw) == (0, b"")
+        assert f"{path}  {len(events)} events" in done.err
+        assert call("export", "--format", "csv", "-q", "-o", path).out == f"{path}\n"
+
+    def test_parquet_is_no_text(self, home: Path, call: Call, exported: Path) -> None:
+        done = call("export", "--format", "parquet")
+        assert done.code == 2
+        assert "name one with -o FILE" in sentence(done.err)
+
+    def test_a_terminal_is_not_driven(
+        self, home: Path, call: Call, exported: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        call("pin", "app", "--reason", "\x1b[31m")
+        assert "\x1b" in call("export", "--format", "csv").raw.decode()
+        monkeypatch.setattr("msb_cache.cli.look.on_terminal", lambda stream: True)
+        shown = call("export", "--format", "csv").raw.decode()
+        assert "\x1b" not in shown
+        assert "\\x1b[31m" in shown

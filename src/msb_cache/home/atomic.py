@@ -17,8 +17,11 @@ _OF_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @contextmanager
-def opened(target: str | os.PathLike[str] | BinaryIO) -> Iterator[BinaryIO]:
-    """Open what is to be written: a path, or a binary stream that is open already and stays so."""
+def opened(target: str | os.PathLike[str] | BinaryIO, *, private: bool = False) -> Iterator[BinaryIO]:
+    """Open what is to be written: a path, or a binary stream that is open already and stays so.
+
+    A ``private`` file can be read by its owner only.
+    """
     if not isinstance(target, str | os.PathLike):
         yield target
         target.flush()
@@ -31,7 +34,7 @@ def opened(target: str | os.PathLike[str] | BinaryIO) -> Iterator[BinaryIO]:
     # Beside its place, so that it can be renamed into it; no reader looks for its name.
     part = path.with_name(f".{path.name[:100]}.{uuid7()}.part")
     try:
-        with open(part, "xb") as out:
+        with open(part, "xb", opener=_private if private else None) as out:
             yield out
             out.flush()
             files.sync_descriptor(out.fileno(), part)
@@ -46,3 +49,7 @@ def opened(target: str | os.PathLike[str] | BinaryIO) -> Iterator[BinaryIO]:
         with suppress(OSError):
             delete_unsynced(part)
         raise
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
