@@ -36,7 +36,7 @@ _FORMATS = ("cloudevents", "cloudevents-batch", "csv", "parquet")
 @privacy_options(_FORMATS)
 @click.pass_obj
 def export(home: str | None, path: str | None, since_seq: int, shown: Shown, told: Told) -> None:
-    """Write the log as JSON Lines, or its events in another format.
+    """Write the log as JSON Lines, CSV and others.
 
     JSON Lines are the log itself: one event a line, with every column and the hash, so that anybody can check
     it; `import` reads it. With table, json, jsonl or a template, --format says how to tell what was written.

@@ -37,7 +37,7 @@ GROUPS = {
     "Images": ("pull", "load", "save", "list", "inspect", "remove", "use", "hold", "release", "holders"),
     "Audit": (
         *("history", "events", "why", "last-used", "diff", "sql"),
-        *("prunes", "restore", "replay", "export", "import"),
+        *("prunes", "restore", "replay", "export", "import", "schema"),
     ),
     "Care": ("prune", "gc", "policy", "pin", "unpin", "pins", "df", "doctor", "rebuild", "metrics"),
     "Proof": ("verify", "checkpoint", "log", "backup", "restore-backup"),
@@ -71,6 +71,7 @@ NO_COMMANDS = (
     "output",
     "pager",
     "pictures",
+    "privacy",
     "progress",
     "rules",
     "settings",

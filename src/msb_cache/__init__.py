@@ -119,6 +119,7 @@ if TYPE_CHECKING:
         Source,
         VmdkDeleted,
     )
+    from msb_cache.eventstore.schema import event_schema
     from msb_cache.eventstore.store import Actor, StoredEvent
     from msb_cache.home.heads import HeadNote, Mismatch
     from msb_cache.home.ledger import Who
@@ -373,6 +374,7 @@ __all__ = [
     "default_backend",
     "default_backend_info",
     "default_backend_kind",
+    "event_schema",
     "set_default_backend",
     "with_backend",
 ]
@@ -486,6 +488,7 @@ _MODULES = {
         "Source",
         "VmdkDeleted",
     ),
+    "msb_cache.eventstore.schema": ("event_schema",),
     "msb_cache.eventstore.store": (
         "Actor",
         "StoredEvent",

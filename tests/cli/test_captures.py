@@ -56,6 +56,7 @@ COMMANDS = {
     "save": [f"save {REF} -o saved.tar"],
     "load": ["load saved.tar"],
     "export": ["export -o log.jsonl"],
+    "schema": ["schema"],
     "backup": ["backup log.backup"],
     "rebuild": ["rebuild"],
     "hand-over": [],
