@@ -2,8 +2,8 @@
 
 ``python -m msb_cache.eventstore.schema`` writes those of the newest versions anew, from the structs. A schema
 of an older version is what its struct said then: nothing writes it again. Each file is all that a validator
-needs: of the event as ``events --format json`` prints it and CloudEvents carry it, and, as its ``$defs/data``,
-of the text in the log's column ``data``.
+needs: of the event as ``events --format json`` prints it and CloudEvents carry it, and, as its
+``$defs/data``, of the text in the log's column ``data``.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def versions() -> dict[str, int]:
 def event_schema(type: str = ENVELOPE, version: int | None = None) -> dict[str, Any]:
     """Return a JSON Schema (2020-12) as plain data.
 
-    It is that of the event as ``events --format json`` prints it; its ``$defs/data`` is that of the text in the
-    log. What is printed is lifted to the newest version, so with an older one only the latter is of use.
+    It is that of the event as ``events --format json`` prints it; its ``$defs/data`` is that of the text in
+    the log. What is printed is lifted to the newest version, so with an older one only the latter is of use.
 
     Args:
         type: of events, such as ``image.pulled``; ``event``: what any event fits.
