@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import click
 
 from msb_cache.cli.common import examples, open_cache, stopping
-from msb_cache.cli.event_lines import print_as_they_come, show_events
+from msb_cache.cli.event_lines import print_as_they_come, print_cloudevents, show_events
 from msb_cache.cli.filters import chosen, filter_options
 from msb_cache.cli.formats import Shown, shown_options
+from msb_cache.cli.posting import Delivery, deliver, posting_options
 
 
 @click.command(
@@ -17,27 +19,54 @@ from msb_cache.cli.formats import Shown, shown_options
         "msb-cache events --since '1 hour ago' --type image.removed",
         "msb-cache events --follow --format json",
         "msb-cache events -n 10 --format '{seq} {type} {actor.user}'",
+        "msb-cache events --follow --post https://hooks.example/events --post-secret-file FILE",
     )
 )
 @click.option(
     "--subject", multiple=True, metavar="REF", help="Only about this image, digest or operation; repeatable."
 )
 @filter_options
-@shown_options("the events' positions, such as @5")
+@click.option(
+    "--with-config", is_flag=True, help="In CloudEvents, tell the values of environments and labels."
+)
+@click.option("--no-people", is_flag=True, help="In CloudEvents, tell no users, machines and reasons.")
+@shown_options("the events' positions, such as @5", more=("cloudevents",))
+@posting_options
 @click.pass_obj
-def events(home: str | None, /, shown: Shown, follow: bool, **given: Any) -> None:
+def events(
+    home: str | None,
+    /,
+    shown: Shown,
+    follow: bool,
+    delivery: Delivery | None,
+    with_config: bool,
+    no_people: bool,
+    **given: Any,
+) -> int:
     """Show the event log.
 
     A reference may have wildcards, as in 'ghcr.io/acme/*'.
 
     TIME is ISO 8601, or such as 'yesterday 14:00', friday, '2 days ago', 1h30m; @5 is an event of the log.
     """
+    told = {"with_config": with_config, "people": not no_people}
     with open_cache(home) as cache:
-        if follow:
-            with stopping() as stopped:
-                print_as_they_come(cache.follow(stopped=stopped, **chosen(given)), shown)
-            return
-        show_events(cache.iter_events(**chosen(given)), shown, recorded=given["recorded"])
+        if delivery is not None:
+            return deliver(cache, delivery, chosen(given), follow=follow, quiet=shown.quiet, **told)
+        with stopping() if follow else nullcontext() as stopped:
+            filters = chosen(given)
+            found = (
+                cache.follow(stopped=stopped, **filters)
+                if stopped is not None
+                else cache.iter_events(**filters)
+            )
+            if shown.kind == "cloudevents":
+                print_cloudevents(cache, found, **told)
+            elif follow:
+                print_as_they_come(found, shown)
+            else:
+                show_events(found, shown, recorded=given["recorded"])
+        return 0
 
 
 COMMAND = events

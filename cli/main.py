@@ -71,6 +71,7 @@ NO_COMMANDS = (
     "output",
     "pager",
     "pictures",
+    "posting",
     "privacy",
     "progress",
     "rules",

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         BusyError,
         CorruptArtifactError,
         CorruptLogError,
+        DeliveryError,
         HomeNotFoundError,
         HomeOwnedByMicrosandboxError,
         ImageInUseError,
@@ -124,6 +125,8 @@ if TYPE_CHECKING:
     from msb_cache.home.heads import HeadNote, Mismatch
     from msb_cache.home.ledger import Who
     from msb_cache.image import Image
+    from msb_cache.interchange.posting import Posted
+    from msb_cache.interchange.receiver import WebhookReceiver
     from msb_cache.models import (
         HeldImage,
         ImageArchiveFormat,
@@ -227,6 +230,7 @@ __all__ = [
     "DeletionRow",
     "DeletionStarted",
     "DeletionSummary",
+    "DeliveryError",
     "Difference",
     "DifferingLayer",
     "DigestRow",
@@ -326,6 +330,7 @@ __all__ = [
     "PlatformNotFoundError",
     "PolicyMistake",
     "PolicyUsage",
+    "Posted",
     "Preview",
     "Prune",
     "PrunePolicy",
@@ -368,6 +373,7 @@ __all__ = [
     "VmdkDeleted",
     "Watermarks",
     "Way",
+    "WebhookReceiver",
     "Who",
     "__version__",
     "backend_scope",
@@ -499,6 +505,8 @@ _MODULES = {
     ),
     "msb_cache.home.ledger": ("Who",),
     "msb_cache.image": ("Image",),
+    "msb_cache.interchange.posting": ("Posted",),
+    "msb_cache.interchange.receiver": ("WebhookReceiver",),
     "msb_cache.models": (
         "HeldImage",
         "ImageArchiveFormat",

@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from msb_cache.home.heads import Mismatch
     from msb_cache.home.ledger import Who
     from msb_cache.interchange.formats import ExportFormat
+    from msb_cache.interchange.posting import Posted
+    from msb_cache.interchange.receiver import WebhookReceiver
     from msb_cache.models import HeldImage, ImageDetail, ImagePruneReport, PulledImage
     from msb_cache.msb.sync import SyncReport
     from msb_cache.oci.registry.credentials import Credential
@@ -504,6 +506,60 @@ class ImageCache:
             name = reference
             read = query.history_of(lambda connection: Scope(*resolve.in_log(connection, name)))
         return self._kept_open(follow(self._ledger, query, read, turns))
+
+    def post_events(
+        self,
+        receiver: WebhookReceiver | str,
+        *,
+        position: str | os.PathLike[str] | None = None,
+        batch: int | None = None,
+        follow: bool = False,
+        with_config: bool = False,
+        people: bool = True,
+        stopped: Callable[[], bool] = lambda: False,
+        interval: float = 0.5,
+        **filters: Unpack[Filters],
+    ) -> Posted:
+        """Deliver events as CloudEvents by HTTP POST, in the order of the log, each at least once.
+
+        An event goes out when the one before it was taken. What is not taken is sent again until it is, after
+        waits that grow to five minutes, or as long as the receiver asks for; ``note`` of the cache hears of
+        it once until that changes. An event that is sent again has the same id. See docs/webhooks.md.
+
+        Args:
+            receiver: who gets them; text: its URL.
+            position: a file that says how far they were delivered. It is read first, written after events
+                were taken, and held by one process at a time; None: one for this home and URL, in
+                ``XDG_STATE_HOME``. Where there is none yet, it begins with what the filters let in; with
+                ``follow`` and neither ``since`` nor ``after``, with what comes from now on.
+            batch: send up to so many events (1 to 1000, and 1 MiB) in one request; None: each in its own.
+            follow: stay for what comes, until ``stopped`` says so.
+            with_config: tell the values of environments and labels, which may hold tokens.
+            people: tell users, machines and reasons.
+            stopped: asked ten times a second whether to end; what is being sent then is broken off.
+            interval: seconds between two looks.
+            filters: as for ``events``, without ``reverse``, and with ``follow`` without ``until``; of
+                ``limit``, the first that come.
+
+        Raises:
+            DeliveryError: the receiver refuses an event or wants no more, or the position is of another log.
+            BusyError: another process delivers from this position.
+            InvalidConfigError: an argument makes no sense, or the position cannot be read.
+        """
+        from msb_cache.interchange.posting import post
+        from msb_cache.interchange.privacy import Privacy
+
+        return post(
+            self._session,
+            filters,
+            receiver,
+            position=position,
+            batch=batch,
+            follow=follow,
+            privacy=Privacy(config=with_config, people=people),
+            stopped=stopped,
+            interval=interval,
+        )
 
     def sql(
         self,

@@ -158,6 +158,21 @@ class BoundNotKeptError(MicrosandboxError):
     code = "bound-not-kept"
 
 
+class DeliveryError(MicrosandboxError):
+    """Events cannot be delivered: their receiver refuses one or wants no more, or the position does not fit.
+
+    ``status``: the receiver's HTTP status; None: it was not asked. ``seq``: the first event that was not
+    delivered; None: that is not known.
+    """
+
+    code = "delivery"
+
+    def __init__(self, message: str, *, status: int | None = None, seq: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.seq = seq
+
+
 class MsbProgramError(MicrosandboxError):
     """``msb`` was asked to do something in a home that it keeps, and failed; the message has its words."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from msb_cache.cli.event_lines import print_as_they_come, print_events, show_eve
 from msb_cache.cli.formats import Shown, Template
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import StoredEvent
-from tests.cli.support import stored
+from tests.cli.support import Call, seqs, stored
 from tests.logs import PYTHON, digest, pulled
 
 EVENTS = (
@@ -104,3 +105,11 @@ def test_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
     show_events([], TABLE._replace(kind="json"))
     assert capsys.readouterr() == ("[]\n", "")
+
+
+def test_cloudevents_are_lines(home: Path, call: Call) -> None:
+    done = call("events", "--format", "cloudevents", "--limit", "2", "--no-people")
+    found = [json.loads(line) for line in done.lines]
+    assert [int(each["sequence"]) for each in found] == seqs(call, "events")[-2:]
+    assert {each["specversion"] for each in found} == {"1.0"}
+    assert {each["data"]["actor"]["user"] for each in found} == {""}

@@ -136,7 +136,8 @@ class Query:
         self.in_pieces = "after" in filters
         self.after = max(after, *(seq - 1 for seq in (since, recorded_since) if seq), 0)
         self._until = min((seq for seq in (until, recorded_until) if seq is not None), default=None)
-        self.has_beginning = bool(self.after) or not since_ns is self._recorded_since_ns is None
+        beginnings = (since_ns, since, self._recorded_since_ns, recorded_since)
+        self.has_beginning = self.in_pieces or any(each is not None for each in beginnings)
         types = filters.get("types")
         self.types = None if types is None else _known_types(types)
         subject = filters.get("subject")

@@ -60,7 +60,9 @@ class Answer:
 
     @property
     def length(self) -> int | None:
-        """Content-Length in bytes, or None when the answer does not say."""
+        """How many bytes the body has, or None when the answer does not say."""
+        if self.status == 204:
+            return 0  # it has none, and no Content-Length either
         text = self._response.headers.get("content-length", "")
         return int(text[:19]) if text.isascii() and text.isdecimal() else None
 
