@@ -25,6 +25,7 @@ lint: $(INSTALLED) ## check style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/mypy examples/build_image.py
 	$(BIN)/mypy examples/hello.py
+	$(BIN)/mypy examples/receive_events.py
 	$(BIN)/mypy benchmarks
 	$(BIN)/mypy fuzz
 	$(BIN)/lint-imports --no-logo
