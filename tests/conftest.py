@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import fcntl
 import hashlib
 import json
@@ -15,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,11 +85,25 @@ def _guard(event: str, arguments: tuple[object, ...]) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # Child processes are kept away by the environment below; this one by an audit hook.
     sys.addaudithook(_guard)
+    # Also where PYTHONDONTWRITEBYTECODE is set: each worker of xdist would compile all tests, for 10 s.
+    sys.dont_write_bytecode = False
     is_worker = hasattr(
         config, "workerinput"
     )  # of xdist: it inherits the environment, and its folder is named
+    if not is_worker:
+        _compile_package()
     if not is_worker and config.option.basetemp is None and not TEMPORARY & os.environ.keys():
         _work_in_memory(config)
+
+
+def _compile_package() -> None:
+    """Compile the package once: else each program that a test starts compiles what it imports."""
+    spec = find_spec("msb_cache")
+    assert spec is not None
+    assert spec.origin is not None
+    package = Path(spec.origin).parent
+    for folder in (package, *(each for each in package.iterdir() if each.is_symlink())):  # else not followed
+        compileall.compile_dir(folder, quiet=2)
 
 
 # --- temporary folders --------------------------------------------------------------------------
