@@ -106,6 +106,21 @@ def _compile_package() -> None:
         compileall.compile_dir(folder, quiet=2)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Three workers for two processors: many tests sleep, or wait for disks and programs."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None  # which the plugin reads itself
+    processors = os.cpu_count() or 1
+    return processors + (processors + 1) // 2
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of slow tests, so that none of these is left for one worker at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 # --- temporary folders --------------------------------------------------------------------------
 
 MEMORY = Path("/dev/shm")
