@@ -41,6 +41,7 @@ from tests.imagebuilder import (
     oci_archive,
     symlink,
 )
+from tests.peers.realmsb import Msb as RealMsb
 
 pytestmark = pytest.mark.peer
 
@@ -160,10 +161,8 @@ class Msb(Home):
         return json.loads(self.done("image", "inspect", reference, "--format", "json"))  # type: ignore[no-any-return]
 
     def hold(self, reference: str, name: str) -> None:
-        done = self.run(
-            "create", reference, "--name", name, "--memory", "64M", "--root-disk", "256M"
-        )  # cannot boot here; the sandbox stays, stopped
-        assert f"{name} " in self.done("list"), done.stderr
+        RealMsb(self.program, self.path, self.path).create(reference, name)
+        assert f"{name} " in self.done("list")
 
     def release(self, name: str) -> None:
         self.done("rm", name)
