@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
+import subprocess
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -26,6 +28,7 @@ FAST = RegistryOptions(timeout=5, retries=1, backoff=0.01)
 POLICY = '[[rule]]\nname = "idle"\nunused-for = "1h"\n'
 
 
+@functools.cache
 def built(name: str, mib: int) -> BuiltImage:
     """An image of so many MiB, whose blob has some three eighths of that, as those of real images have."""
     noise = random.Random(zlib.crc32(name.encode())).randbytes(mib * MIB)
@@ -60,7 +63,7 @@ def home(disk: SmallDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     (config / "msb-cache").mkdir(parents=True)
     (config / "msb-cache/policy.toml").write_text(POLICY)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(config))
-    os.sync()
+    subprocess.run(["sync", "--file-system", home], check=True)
     disk.fill(5 * MIB // 4)
     return home
 
