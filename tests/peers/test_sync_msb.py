@@ -150,7 +150,7 @@ def test_first_contact_with_real_images(
         real.load("two")
         for archive in (python_image, debian_image.oci_archive):
             real("load", "-q", "-i", str(archive))
-        real.create_and_boot("python:3.12", "py")
+        real.create("python:3.12", "py")
         assert cache.sync().adopted
         same(cache, real)
         assert cache.holders("python:3.12") == ["sandbox:py"]
