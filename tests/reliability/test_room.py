@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -74,12 +75,12 @@ def test_what_comes_free_is_what_was_promised(
             PrunePolicy(grace="0s", keep_last=2),
             PrunePolicy(),
         ):
-            os.sync()
+            subprocess.run(["sync", "--file-system", disk.folder], check=True)
             free = disk.free()
             shown = cache.preview_prune(policy)
             images = shown.images()
             report = cache.prune(policy)
-            os.sync()
+            subprocess.run(["sync", "--file-system", disk.folder], check=True)
             assert report.image_refs_removed == len(shown.plan.references) > 0
             assert disk.free() - free == shown.freed_bytes
             assert sum(each.freed_bytes for each in images) == shown.freed_bytes
