@@ -46,6 +46,7 @@ SMALL = {
     "df-cold": {"images": 50, "rounds": 1},
     "sql": {"images": 50, "rounds": 1},
     "metrics": {"images": 50, "rounds": 1},
+    "report": {"images": 20, "uses": 2, "rounds": 1},
     "complete": {"images": 50, "rounds": 1},
     "sync": {"images": 100, "rounds": 3},
     "sync-first": {"images": 100, "rounds": 1},

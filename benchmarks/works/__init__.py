@@ -37,6 +37,7 @@ WORKS: dict[str, Work] = {
     "idle-watch": idle.watch,
     "rebuild": index.rebuild,
     "as-of": index.as_of,
+    "report": index.report,
     "verify-data": images.verify_data,
     "load": images.load,
     "pull": images.pull,

@@ -94,6 +94,25 @@ def rebuild(setting: Setting, *, rounds: int = 10) -> Measured:
     return measured(f"rebuild of {events:,} mixed events", runs, 3.0)
 
 
+def report(setting: Setting, *, images: int = 1000, uses: int = 97, rounds: int = 10) -> Measured:
+    """The first report of the past, which reads the whole log; the disk is not looked at."""
+    decoders = {event.type: msgspec.json.Decoder(event).decode for event in EVENT_TYPES}
+    with setting.home(images, uses=uses) as home:
+        with ImageCache(home) as cache:
+            position = cache.info().events
+            assert cache.report(as_of=position).image_count == images  # and a copy of the index is made
+
+        def ours() -> None:
+            with ImageCache(home) as cache:
+                cache.report(as_of=position, since="@1")
+
+        connection = floors.connect(Layout(home).database)
+        floor = timed(lambda: floors.decode_events(connection, decoders))
+        runs = turns({"ours": timed(ours), "floor": floor}, rounds)
+        connection.close()
+    return measured(f"`report` of {position:,} events of {images:,} images / to read them", runs, 5.0)
+
+
 def as_of(setting: Setting, *, rounds: int = 30) -> Measured:
     """Any position against a fold of the whole log, in seconds of CPU; the slowest position counts."""
     home = setting.long_log

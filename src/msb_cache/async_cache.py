@@ -245,6 +245,7 @@ class AsyncImageCache:
     compare_state = _awaitable(ImageCache.compare_state)
     info = _awaitable(ImageCache.info)
     disk_usage = _awaitable(ImageCache.disk_usage)
+    report = _awaitable(ImageCache.report)
     doctor = _awaitable(ImageCache.doctor)
     metrics = _awaitable(ImageCache.metrics)
     sync = _awaitable(ImageCache.sync)

@@ -77,6 +77,8 @@ if TYPE_CHECKING:
     from msb_cache.queries.sql import SqlRow, SqlValue
     from msb_cache.queries.times import Moment
     from msb_cache.queries.why import Reasons
+    from msb_cache.report.chronicle import Keeper
+    from msb_cache.report.facts import CacheReport
     from msb_cache.retention.policy import CachePolicy, PrunePolicy
     from msb_cache.retention.rules import RuleVerdict
     from msb_cache.waiting import Note
@@ -184,6 +186,7 @@ class ImageCache:
         self._session.check_engine()
         self._ledger = self._session.ledger
         self._origin = Origin(self._layout.home, type(self))
+        self._chronicle: Keeper | None = None
 
     @property
     def home(self) -> Path:
@@ -203,6 +206,7 @@ class ImageCache:
         A call that runs in another thread goes on to its end. What it still opens is closed when that thread
         ends, or when this is called again.
         """
+        self._chronicle = None
         self._session.close()
 
     def __enter__(self) -> ImageCache:
@@ -955,6 +959,40 @@ class ImageCache:
         from msb_cache.care.disk_usage import disk_usage
 
         return disk_usage(self._session)
+
+    def report(
+        self,
+        *,
+        since: AsOf = "30 days",
+        as_of: AsOf | None = None,
+        with_config: bool = False,
+        people: bool = True,
+    ) -> CacheReport:
+        """Return what the home looks like and how it came to that, as values for pictures.
+
+        Of now, sizes are measured; of the past they are the log's, and the disk is left alone. What is read
+        of the log is kept until ``close``, so that the next report of this cache, of whatever moment, reads
+        only what came since. Appends nothing but what msb did. A home without a log has an empty report.
+
+        Args:
+            since: where the time shown begins: a time, a ``timedelta`` or text such as ``7 days`` before the
+                moment that is told of, or a position as ``@5``.
+            as_of: that moment; None: now. See ``AsOf``.
+            with_config: tell the values of labels as well, in which tokens may stand.
+            people: tell users, machines and the reasons that people gave; else only programs.
+
+        Raises:
+            InvalidConfigError: a moment is none, or in the future; or ``since`` is later than ``as_of``.
+            CorruptLogError: the log or the index is damaged.
+        """
+        from msb_cache.interchange.privacy import Privacy
+        from msb_cache.report.chronicle import Keeper
+        from msb_cache.report.make import Asked, report
+
+        if self._chronicle is None:
+            self._chronicle = Keeper()
+        asked = Asked(since, as_of, Privacy(config=with_config, people=people))
+        return report(self._session, self._chronicle, asked)
 
     def doctor(self) -> builtins.list[Finding]:
         """Return everything that is wrong with the home, each with what it means and what mends it.

@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from msb_cache.errors import ImageNotFoundError
 from msb_cache.home.ledger import Ledger
 from msb_cache.waiting import Said
@@ -26,6 +28,24 @@ if TYPE_CHECKING:
     from msb_cache.home.ledger import Who
     from msb_cache.queries.as_of import AsOf, Contents
     from msb_cache.waiting import Note
+
+
+class Then(Struct, frozen=True):
+    """A home at a moment of the past.
+
+    Attributes:
+        position: the last position of the log by then; 0: there was none.
+        time_ns: the moment, in ns since the epoch, UTC.
+        index: the index at that position; None: the home has no log.
+        store: the log as it is now; None: there is none.
+        unknown: a sentence if what was here then is not known; None: it is.
+    """
+
+    position: int
+    time_ns: int
+    index: sqlite3.Connection | None
+    store: EventStore | None
+    unknown: str | None
 
 
 class Session:
@@ -188,6 +208,16 @@ class Session:
                 raise error if unknown is None else ImageNotFoundError(f"{error}; {unknown}") from None
             if unknown is not None and self._unknown.is_new(unknown):
                 self.note(unknown)  # several questions about one moment need it once
+
+    @contextmanager
+    def then(self, as_of: AsOf) -> Iterator[Then]:
+        """Observe, and read the index as it was, with the whole log beside it."""
+        self.observe()
+        with self.ledger.read() as connection:
+            (position, time_ns), unknown = self._position(connection, as_of)
+            index = self._index_at(connection, position, time_ns)
+            store = None if connection is None else self.ledger.store(connection)
+            yield Then(position, time_ns, index, store, unknown)
 
     @contextmanager
     def log(self) -> Iterator[tuple[sqlite3.Connection, EventStore] | None]:

@@ -11,9 +11,9 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -31,11 +31,14 @@ from msb_cache.retention.policy import PrunePolicy
 from msb_cache.shapes import Result
 
 if TYPE_CHECKING:
+    import sqlite3
     from pathlib import Path
 
     from msb_cache.engines.decision import Preview
     from msb_cache.eventstore.store import EventStore
     from msb_cache.session import Session
+
+T = TypeVar("T")
 
 MONTH_NS = 30 * 86400 * 10**9
 """How long a month is here: of so long a time the events are counted from which a log's growth is told."""
@@ -212,8 +215,57 @@ _Going: TypeAlias = Mapping[str, Collection[str]]
 """Artifacts, by kind: their subjects; those of metadata that the index does not name are the files' names."""
 
 
+class Measured(NamedTuple):
+    """A home's disk usage with what it is made of.
+
+    Attributes:
+        usage: what it takes.
+        state: the index by which the files were told apart.
+        by_name: what each image takes, by its name in the index, and each manifest without one by its digest.
+        files: the files that the index names.
+    """
+
+    usage: DiskUsage
+    state: IndexState
+    by_name: Mapping[str, ImageUsage]
+    files: Files
+
+
+class Files:
+    """The files that an index names, each of which is asked for once."""
+
+    def __init__(self, artifacts: _Artifacts) -> None:
+        self._artifacts = artifacts
+        self._taken: set[tuple[int, int]] = set()
+
+    def take(self, kind: str, subject: str) -> int:
+        """Return what a file takes of the disk, in bytes; 0 if another name of it was asked for before."""
+        file = self._artifacts.named[kind].get(subject, _NO_FILE)
+        if file.inode is not None:
+            if file.inode in self._taken:
+                return 0
+            self._taken.add(file.inode)
+        return file.blocks * BLOCK
+
+    def flat_of(self, manifest_digest: str) -> str | None:
+        """Return the digest of a manifest's flat root; None: it has none."""
+        refs = self._artifacts.refs
+        ref = None if refs is None else refs.by_manifest.get(manifest_digest)
+        return None if ref is None else ref.artifact_digest
+
+
 def disk_usage(session: Session) -> DiskUsage:
     """Return what a home takes of the disk now; writes nothing but what msb did, as every reading does."""
+    return measured(session, lambda _: None)[0].usage
+
+
+def measured(session: Session, ask: Callable[[sqlite3.Connection | None], T]) -> tuple[Measured, T]:
+    """Return what a home takes of the disk now, with what it is made of; writes nothing, as ``disk_usage``.
+
+    Args:
+        session: the home.
+        ask: what else is asked of the index, and of the log, at the same position; of none there is None.
+    """
     session.observe()
     layout = session.layout
     disk = _Disk(layout)
@@ -226,14 +278,16 @@ def disk_usage(session: Session) -> DiskUsage:
             running.update(use.manifest_digest for use in images.uses(connection))
             allocated = beside[OUTSIDE.index(LOG)].allocated_bytes
             log = _log(session.ledger.store(connection), session.ledger.clock(), allocated)
+        answer = ask(connection)
     refs = FlatRefs(layout) if any(disk.files[kind] for kind in FLAT) else None
     artifacts = _Artifacts(session, state, disk, refs)
     plain, added = artifacts.going()
     by_prune, by_orphans = artifacts.free(plain), artifacts.free(added)
     cache = disk.sums.categories(by_prune + by_orphans)
     policy = _policy(session, disk.notes)
-    return DiskUsage(
-        images=_images(state, artifacts, running),
+    by_name = _images(state, artifacts, running)
+    usage = DiskUsage(
+        images=tuple(sorted(by_name.values(), key=_largest_first)),
         cache=cache,
         cache_total=_total(cache),
         outside=beside,
@@ -243,6 +297,11 @@ def disk_usage(session: Session) -> DiskUsage:
         notes=tuple(disk.notes),
         policy=policy,
     )
+    return Measured(usage, state, by_name, Files(artifacts)), answer
+
+
+def _largest_first(found: ImageUsage) -> tuple[int, str]:
+    return -found.allocated_bytes, found.reference or found.manifest_digest
 
 
 def _policy(session: Session, notes: list[str]) -> PolicyUsage | None:
@@ -570,30 +629,28 @@ def _add_one(path: str | Path, category: str, sums: _Sums) -> None:
         pass  # there is none, or it is not to be seen
 
 
-def _images(state: IndexState, artifacts: _Artifacts, running: Mapping[str, int]) -> tuple[ImageUsage, ...]:
-    """Return what each image takes, and each manifest that no reference points at."""
+def _images(state: IndexState, artifacts: _Artifacts, running: Mapping[str, int]) -> dict[str, ImageUsage]:
+    """Return what each image takes, by its name, and each manifest that no reference points at."""
     names = Counter(state.references.values())
     has_spellings = bool(state.naming.references)
     bounds = Bounds(state)
-    found = []
+    found = {}
 
     def add(name: str, shown: str | None, digest: str, own: int, shared: int, flat: int, free: int) -> None:
         holders = tuple(state.holders.get(digest, ()))
         if never_goes(state, name, digest) is not None or bounds(name, digest) is not None:
             free = 0
-        found.append(
-            ImageUsage(
-                shown,
-                digest,
-                (own + shared) * BLOCK,
-                own * BLOCK,
-                shared * BLOCK,
-                flat * BLOCK,
-                free * BLOCK,
-                holders,
-                running.get(digest, 0),
-                state.pin_of(name, digest) is not None,
-            )
+        found[name] = ImageUsage(
+            shown,
+            digest,
+            (own + shared) * BLOCK,
+            own * BLOCK,
+            shared * BLOCK,
+            flat * BLOCK,
+            free * BLOCK,
+            holders,
+            running.get(digest, 0),
+            state.pin_of(name, digest) is not None,
         )
 
     for name, digest in state.references.items():
@@ -610,8 +667,7 @@ def _images(state: IndexState, artifacts: _Artifacts, running: Mapping[str, int]
     for digest in state.manifests:
         if digest not in names:
             add(digest, None, digest, *_of_manifest(digest, state, artifacts))
-    found.sort(key=lambda each: (-each.allocated_bytes, each.reference or each.manifest_digest))
-    return tuple(found)
+    return found
 
 
 def _of_manifest(digest: str, state: IndexState, artifacts: _Artifacts) -> tuple[int, int, int, int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import EventStore, StoredEvent
@@ -43,6 +44,35 @@ class IdleImage(Result):
         }
 
 
+class Standing(NamedTuple):
+    """An image, and since when nothing uses it.
+
+    Attributes:
+        row: the image.
+        since_ns: since when it is idle, in ns since the epoch, UTC; None: it is in use.
+        lasting: the boots of it that last, the longest first.
+        ended: when the last hold that had an end came to it, and the event that says so; None: there is none.
+    """
+
+    row: HandleRow
+    since_ns: int | None
+    lasting: Sequence[UseRow]
+    ended: tuple[int, int] | None
+
+
+def standings(connection: sqlite3.Connection) -> Iterator[Standing]:
+    """Yield the images of an index, live or past, with since when each is idle; newest first."""
+    uses: dict[str, list[UseRow]] = {}
+    ended = images.ended_holds(connection)
+    for use in images.uses(connection):
+        uses.setdefault(use.manifest_digest, []).append(use)
+    for row in images.handles(connection):
+        lasting = uses.get(row.manifest_digest, [])
+        held = ended.get(row.manifest_digest)
+        since = None if lasting else max(row.last_used_at, row.idle_since or 0, held[0] if held else 0)
+        yield Standing(row, since, lasting, held)
+
+
 def idle(
     connection: sqlite3.Connection, store: EventStore, now_ns: int, at_least_ns: int = 0
 ) -> list[IdleImage]:
@@ -54,34 +84,30 @@ def idle(
         now_ns: the time now, in ns since the epoch; no image is idle for less than nothing.
         at_least_ns: only those idle for as long or longer.
     """
-    uses: dict[str, list[UseRow]] = {}
-    ended = images.ended_holds(connection)
-    for use in images.uses(connection):
-        uses.setdefault(use.manifest_digest, []).append(use)
     found = []
-    for row in images.handles(connection):
-        lasting = uses.get(row.manifest_digest, [])
-        held_until, _ = ended.get(row.manifest_digest, (0, 0))
-        since = None if lasting else max(row.last_used_at, row.idle_since or 0, held_until)
-        idle_ns = 0 if since is None else max(0, now_ns - since)
+    for each in standings(connection):
+        idle_ns = 0 if each.since_ns is None else max(0, now_ns - each.since_ns)
         if idle_ns >= at_least_ns:
-            found.append((since, row, idle_ns, lasting))
-    found.sort(key=lambda each: (each[0] is None, each[0] or 0, each[1].reference, each[1].name))
+            found.append((each, idle_ns))
+    found.sort(key=_longest_first)
     return [
         IdleImage(
             seen(row),
             row.manifest_digest,
             row.last_used_at,
             idle_ns,
-            store.at(lasting[0].seq)
-            if lasting
-            else idle_since(connection, store, row, ended.get(row.manifest_digest)),
+            store.at(lasting[0].seq) if lasting else idle_since(connection, store, row, ended),
             tuple(dict.fromkeys(use.holder for use in lasting if use.holder is not None)),
             lasting[0].since if lasting else None,
             since,
         )
-        for since, row, idle_ns, lasting in found
+        for (row, since, lasting, ended), idle_ns in found
     ]
+
+
+def _longest_first(found: tuple[Standing, int]) -> tuple[bool, int, str, str]:
+    row, since = found[0].row, found[0].since_ns
+    return since is None, since or 0, row.reference, row.name
 
 
 def idle_since(

@@ -20,7 +20,8 @@ class SizePoint(Result, Struct, frozen=True, gc=False):
     Attributes:
         at_ns: since when.
         seq: the position of the event that made it so.
-        bytes: layers, merged trees, disk descriptors and flat roots together, each counted once.
+        bytes: layers, merged trees and disk descriptors together, each counted once, as large as they came.
+            Flat roots are not in it: the log does not say when one is made.
         images: how many references there were.
     """
 
@@ -43,7 +44,7 @@ class DeletionMark(Result, Struct, frozen=True, gc=False):
         bytes: what came free; None: none of it could be measured.
         names: some of the references that went, as people see them; at most 20.
         rules: by which rules, and how many images each took, most first.
-        outcome: ``complete``, ``partial``; None: it has not ended.
+        outcome: ``completed`` or ``partial``; None: it has not ended.
         restored: whether a restore brought some of it back.
     """
 
@@ -69,8 +70,8 @@ class Span(Result, Struct, frozen=True, gc=False):
     Attributes:
         kind: ``here``: the reference was in the cache; ``run``: a sandbox ran from it; ``hold``, ``pin``.
         since_ns: from when.
-        until_ns: to when; None: it lasts.
-        by: who pulled it, or which sandbox or snapshot; empty: that is not known.
+        until_ns: to when; None: it lasts. Later than the moment shown: it lasts, and ends then by itself.
+        by: who pulled or pinned it, or which sandbox or snapshot; empty: that is not known.
         ended_by: who removed it, for ``here``; empty: nobody did, or that is not known.
         ended_how: ``remove``, ``prune`` or ``external``, for ``here``; else empty.
     """
@@ -93,6 +94,7 @@ class ImageLife(Result, Struct, frozen=True, gc=False):
         spans: what lasted, by beginning; those that were over before the time shown are left out.
         pulls: when it was pulled within the time shown.
         uses: when it was used without a boot within the time shown.
+        moves: when it was pointed at another manifest within the time shown.
         left_out: how many spans and times were left out because there were too many.
     """
 
@@ -102,6 +104,7 @@ class ImageLife(Result, Struct, frozen=True, gc=False):
     spans: tuple[Span, ...] = ()
     pulls: tuple[int, ...] = ()
     uses: tuple[int, ...] = ()
+    moves: tuple[int, ...] = ()
     left_out: int = 0
 
 
@@ -210,7 +213,8 @@ class CacheReport(Result, Struct, frozen=True, kw_only=True):
         made_at_ns: when it was made.
         is_past: whether that is a moment of the past. Sizes are then the log's, and nothing on the disk was
             looked at; else they are the disk's.
-        since_ns: where the time shown begins.
+        since_ns: where the time shown begins: as asked for, or where what the log tells begins if that is
+            later; in a home of msb that can be before ``first_ns``.
         first_ns: when the log began; None: there is none.
         events: how many events the log has at that position.
         image_count: how many references there are.
