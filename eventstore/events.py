@@ -52,7 +52,7 @@ class Event(Result, msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         raise NotImplementedError(f"{self.type} has no words for people")
 
     def _shape(self) -> dict[str, Any]:
-        found: dict[str, Any] = msgspec.to_builtins(self)
+        found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return found
 
 
