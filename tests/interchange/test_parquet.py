@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from msb_cache.errors import UnsupportedError
 from msb_cache.eventstore import events as ev
+from msb_cache.eventstore.store import MAX_DATA
 from msb_cache.interchange import parquet
 from msb_cache.interchange.columns import COLUMNS, row_of
 from msb_cache.interchange.privacy import Privacy
@@ -26,8 +27,7 @@ def ask(path: Path, query: str) -> list[Any]:
         return database.execute(query, [str(path)]).fetchall()
 
 
-def test_every_event_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, "_AT_ONCE", 7)
+def test_every_event_comes_back(tmp_path: Path) -> None:
     events = []
     for seq, kind in enumerate(ev.EVENT_TYPES, 1):
         new = new_sample(kind)
@@ -64,7 +64,11 @@ def test_without_duckdb_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         parquet.check_installed()
 
 
-def test_large_events_are_inserted_in_smaller_lots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, "_AT_ONCE_BYTES", 1000)
-    row = row_of(stored(ev.ImagePullFailed(reason="x" * 400), "it"), Privacy())
-    assert [len(lot) for lot in parquet._together(iter([row] * 7))] == [3, 3, 1]
+def test_the_largest_event_comes_back(tmp_path: Path) -> None:
+    # Each of these characters is six in JSON, and twelve as text within JSON.
+    event = stored(ev.ImagePullFailed(reason="\x01" * (MAX_DATA // 6 - 100)), "it")
+    path = tmp_path / "large.parquet"
+    with path.open("wb") as out:
+        parquet.write(iter([event]), Privacy(), out)
+    ((data,),) = ask(path, "select data from read_parquet(?)")
+    assert data == row_of(event, Privacy())[[*COLUMNS].index("data")]
