@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from msb_cache.cli import output, tables
+from msb_cache.cli import bars, look, output, tables
 from msb_cache.cli.common import examples, note, open_cache
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.main import EXIT_BOUND, EXIT_FAILED
@@ -28,6 +28,8 @@ _IMAGES = (
     Column("RECLAIMABLE", "size"),
     Column("IN USE", "name", leave=1),
 )
+
+_PARTS = ("UNIQUE", "SHARED", "FLAT")
 
 _KINDS = (
     Column("WHAT", "name"),
@@ -108,11 +110,27 @@ def _print(found: DiskUsage) -> None:
         output.line("Nothing of this home is on the disk yet.", err=True)
         return
     if found.images:
-        show(_IMAGES, map(_image, found.images))
+        _print_images(found.images)
         output.line()
     show(_KINDS, _categories(found))
     output.line()
     tables.fields(_pairs(found), name_width=13)
+
+
+def _print_images(images: Sequence[ImageUsage]) -> None:
+    """Print a table of images, on a terminal with a bar for each: what is its own, shared, its flat root."""
+    if look.width() is None:
+        show(_IMAGES, map(_image, images))
+        return
+    shown = bars.glyphs()
+    most = max(each.allocated_bytes + each.flat_allocated_bytes for each in images)
+    legend = " ".join(f"{glyph} {what}" for glyph, what in zip(shown.parts, _PARTS, strict=True))
+
+    def row(each: ImageUsage) -> tuple[Cell, ...]:
+        parts = (each.unique_bytes, each.shared_bytes, each.flat_allocated_bytes)
+        return *_image(each), bars.stacked(parts, most, len(legend), shown)
+
+    show((*_IMAGES, Column(legend, "word", leave=9)), map(row, images))
 
 
 def _pairs(found: DiskUsage) -> Iterator[tuple[str, str]]:

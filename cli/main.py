@@ -39,7 +39,10 @@ GROUPS = {
         *("history", "events", "why", "last-used", "diff", "sql"),
         *("prunes", "restore", "replay", "export", "import", "schema"),
     ),
-    "Care": ("prune", "gc", "policy", "pin", "unpin", "pins", "df", "doctor", "rebuild", "metrics"),
+    "Care": (
+        *("prune", "gc", "policy", "pin", "unpin", "pins"),
+        *("df", "report", "doctor", "rebuild", "metrics"),
+    ),
     "Proof": ("verify", "checkpoint", "log", "backup", "restore-backup"),
     "Home": ("info", "config", "hand-over", "sync", "watch", "completion"),
 }
@@ -52,6 +55,7 @@ OTHERS = "Other"
 """The heading of those."""
 
 NO_COMMANDS = (
+    "bars",
     "because",
     "common",
     "completing",
@@ -74,6 +78,7 @@ NO_COMMANDS = (
     "posting",
     "privacy",
     "progress",
+    "report_text",
     "rules",
     "settings",
     "showing",

@@ -14,6 +14,7 @@ import click
 from msb_cache.cli import look
 from msb_cache.shapes import rfc3339 as rfc3339
 from msb_cache.wording import plural as plural
+from msb_cache.wording import printable as printable
 from msb_cache.wording import short as short
 from msb_cache.wording import size as size
 
@@ -25,14 +26,6 @@ def in_use(by: Sequence[str], since: str) -> str:
     """Return who uses an image now, and since when: ``in use by sandbox:dev and 2 more since …``."""
     more = f" and {len(by) - 1:,} more" if len(by) > 1 else ""
     return f"in use by {by[0]}{more} since {since}" if by else f"in use since {since}"
-
-
-def printable(text: str) -> str:
-    """Return text from outside without characters that drive a terminal, turn text around or are not seen.
-
-    They are shown as Python writes them: ``\\x1b``, ``\\u202e``.
-    """
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class Styled(NamedTuple):

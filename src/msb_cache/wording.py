@@ -58,6 +58,14 @@ def plural(count: int, noun: str, nouns: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
+def printable(text: str) -> str:
+    """Return text from outside without characters that drive a terminal, turn text around or are not seen.
+
+    They are shown as Python writes them: ``\\x1b``, ``\\u202e``.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def as_text(name: str) -> str:
     """Return a name from the operating system as text that UTF-8 can hold; odd bytes are escaped."""
     return name.encode("utf-8", "backslashreplace").decode()

@@ -24,6 +24,7 @@ REF, GONE = longnames.reference(4), longnames.removed()
 COMMANDS = {
     "list": ["list", "list --absolute", "list --sort size -n 5"],
     "inspect": [f"inspect {REF}"],
+    "report": ["report --text", "report --text --since @1 --absolute"],
     "why": [f"why {REF}", f"why {GONE}", f"why {REF} --unused-for 30d"],
     "history": [f"history {REF}", f"history {GONE}", f"history {REF} --absolute"],
     "events": ["events -n 60", "events -n 60 --absolute"],

@@ -193,7 +193,11 @@ def commands(at: dict[str, Any]) -> dict[str, list[list[object]]]:
         "log": [["log"], ["log", "acknowledge"], ["log", HOSTILE]],
         "backup": [["backup", folder / f"{HOSTILE}.db"], ["backup", folder / "no" / HOSTILE]],
         "restore-backup": [["restore-backup", folder / HOSTILE], ["restore-backup", archive]],
-        "export": [["export", "-o", folder / HOSTILE], ["export", "-o", folder / "no" / HOSTILE]],
+        "export": [
+            ["export", "-o", folder / HOSTILE],
+            ["export", "-o", folder / "no" / HOSTILE],
+            ["export", "--format", "cloudevents", "-o", folder / "no" / HOSTILE],
+        ],
         "import": [["import", archive], ["import", folder / "no"]],
         "replay": [["replay"], ["replay", "--log", archive], ["replay", "--until-diff", archive]],
         "hand-over": [["hand-over", "evil:1"], ["hand-over", HOSTILE]],
@@ -209,6 +213,15 @@ def commands(at: dict[str, Any]) -> dict[str, list[list[object]]]:
         "info": [["info"], ["--home", folder / HOSTILE, "info"], ["--home", f"{archive}/x", "use", "a"]],
         "df": [["df"], ["df", HOSTILE]],
         "metrics": [["metrics"], ["metrics", "--textfile", folder / HOSTILE], ["metrics", HOSTILE]],
+        "report": [
+            ["report", "--text"],
+            ["report", "-o", "-"],
+            ["report", "--format", "{home}"],
+            ["report", "-o", folder / "no" / HOSTILE],
+            ["report", "--since", HOSTILE, "--text"],
+            ["report", "--as-of", HOSTILE, "--text"],
+        ],
+        "schema": [["schema"], ["schema", "image.pulled"], ["schema", HOSTILE]],
         "doctor": [["doctor"], ["doctor", "--fix"], ["doctor", HOSTILE]],
         "prune": [
             ["prune", "-n", "--orphans"],
