@@ -41,7 +41,7 @@ GROUPS = {
     ),
     "Care": (
         *("prune", "gc", "policy", "pin", "unpin", "pins"),
-        *("df", "report", "doctor", "rebuild", "metrics"),
+        *("df", "report", "serve", "doctor", "rebuild", "metrics"),
     ),
     "Proof": ("verify", "checkpoint", "log", "backup", "restore-backup"),
     "Home": ("info", "config", "hand-over", "sync", "watch", "completion"),

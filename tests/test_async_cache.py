@@ -72,7 +72,7 @@ class TestFaces:
 
     def test_every_method_is_there_with_its_parameters(self) -> None:
         current = {name: method for name, method in public(ImageCache).items() if name not in OLDER}
-        assert public(AsyncImageCache).keys() == current.keys()
+        assert public(AsyncImageCache).keys() - {"of"} == current.keys()
         for name, method in current.items():
             other = public(AsyncImageCache)[name]
             if isinstance(method, property):
@@ -91,6 +91,18 @@ class TestFaces:
         ours = dict(inspect.signature(AsyncImageCache).parameters)
         assert ours.pop("workers").default == WORKERS
         assert ours == dict(inspect.signature(ImageCache).parameters)
+
+    def test_it_is_made_of_one_that_is_there(self, home: Path) -> None:
+        with ImageCache(home, sync=False) as cache:
+            with pytest.raises(InvalidConfigError, match="workers is 1 or more"):
+                AsyncImageCache.of(cache, workers=0)
+
+            async def main() -> None:
+                async with AsyncImageCache.of(cache) as same:
+                    assert same.home == cache.home
+                    assert await same.list() == cache.list()
+
+            run(main())
 
     def test_it_is_loaded_when_it_is_asked_for(self) -> None:
         program = (

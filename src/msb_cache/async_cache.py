@@ -146,13 +146,7 @@ class AsyncImageCache:
         engine: EngineChoice | None = None,
         workers: int = WORKERS,
     ) -> None:
-        if workers < 1:
-            raise InvalidConfigError("at least one call runs at a time, so workers is 1 or more")
-        self._workers = workers
-        self._lock = Lock()
-        self._pool: ThreadPoolExecutor | None = None
-        self._stay: set[Event] = set()
-        self._running: set[Future[Any]] = set()
+        self._begin(workers)
         self._cache = ImageCache(
             home,
             actor=actor,
@@ -163,6 +157,31 @@ class AsyncImageCache:
             progress=progress,
             engine=engine,
         )
+
+    @classmethod
+    def of(cls, cache: ImageCache, *, workers: int = WORKERS) -> AsyncImageCache:
+        """Return a cache for asyncio that asks one that is there already, and closes it when it is closed.
+
+        Args:
+            cache: the one that is asked.
+            workers: as for the class.
+
+        Raises:
+            InvalidConfigError: as for the class.
+        """
+        found = cls.__new__(cls)
+        found._begin(workers)
+        found._cache = cache
+        return found
+
+    def _begin(self, workers: int) -> None:
+        if workers < 1:
+            raise InvalidConfigError("at least one call runs at a time, so workers is 1 or more")
+        self._workers = workers
+        self._lock = Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._stay: set[Event] = set()
+        self._running: set[Future[Any]] = set()
 
     @property
     def home(self) -> Path:

@@ -63,7 +63,7 @@ def fields(value: object, *, without: Iterable[str] = ()) -> dict[str, Any]:
     """Return the fields of a struct, a dataclass or a named tuple by the names that they have outside."""
     found = {}
     kind: type = type(value)
-    for name, outside, is_time in _names(kind):
+    for name, outside, is_time in names_of(kind):
         if name not in without:
             each = getattr(value, name)
             found[outside] = Time.or_none(each) if is_time else each
@@ -86,7 +86,7 @@ def rfc3339(ns: int | None) -> str | None:
 
 
 @cache
-def _names(kind: type) -> tuple[tuple[str, str, bool], ...]:
+def names_of(kind: type) -> tuple[tuple[str, str, bool], ...]:
     """Return the fields that values of a class have, their names outside, and whether they are times."""
     for attribute in ("__struct_fields__", "__dataclass_fields__", "_fields"):
         names: Iterable[str] | None = getattr(kind, attribute, None)

@@ -74,6 +74,7 @@ NO_TABLES = {
     "watch": "stays; its lines are those of events --follow",
     "metrics": "prints for programs",
     "completion": "prints a script",
+    "serve": "stays; it prints its address",
 }
 
 

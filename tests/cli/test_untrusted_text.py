@@ -222,6 +222,13 @@ def commands(at: dict[str, Any]) -> dict[str, list[list[object]]]:
             ["report", "--as-of", HOSTILE, "--text"],
         ],
         "schema": [["schema"], ["schema", "image.pulled"], ["schema", HOSTILE]],
+        "serve": [
+            ["serve", "--socket", folder / "no" / HOSTILE],
+            ["serve", "--socket", folder / "no" / "s", "--home", folder / HOSTILE],
+            ["serve", "--socket", folder / "no" / "s", "--allow-host", HOSTILE],
+            ["serve", "--listen", HOSTILE, "--token-file", folder / "no" / "t"],
+            ["serve", "--listen", "127.0.0.1:0", "--token-file", folder / "no" / HOSTILE],
+        ],
         "doctor": [["doctor"], ["doctor", "--fix"], ["doctor", HOSTILE]],
         "prune": [
             ["prune", "-n", "--orphans"],

@@ -105,6 +105,15 @@ def test_a_limit_keeps_the_newest_and_behind_a_position_the_first_that_come(jump
     assert seqs(followed) == [4, 5]
 
 
+@pytest.mark.parametrize("beginning", [{"after": 0}, {"since": "@1"}, {"recorded_since": "@0"}])
+def test_what_is_followed_from_the_first_event_on_is_everything(
+    jumpy: ImageCache, beginning: dict[str, Any]
+) -> None:
+    everything = seqs(jumpy.events())
+    assert seqs(jumpy.follow(stopped=lambda: True, **beginning)) == everything
+    assert seqs(jumpy.follow(stopped=lambda: True)) == everything[-10:]
+
+
 def test_a_position_is_a_time_of_the_log(jumpy: ImageCache) -> None:
     everything = seqs(jumpy.events())
     assert seqs(jumpy.events(since="@5", until=" @9 ")) == [5, 6, 7, 8, 9]

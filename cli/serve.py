@@ -1,0 +1,174 @@
+"""The serve command: homes shown live in a browser and by an API, read-only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import click
+
+from msb_cache.cli import output
+from msb_cache.cli.common import (
+    PATH,
+    Stop,
+    examples,
+    note,
+    on_terminal,
+    open_cache,
+    staying_logger,
+    stopping,
+)
+
+if TYPE_CHECKING:
+    import socket
+
+    from msb_cache.cache import ImageCache
+    from msb_cache.interchange.privacy import Privacy
+    from msb_cache.web.access import Access
+
+ADDRESS = "127.0.0.1:9470"
+"""Where it listens unless something else is said."""
+
+_GRACE_SECONDS = 0.5
+
+
+@click.command(
+    short_help="Show the cache live in a browser, and by an API.",
+    epilog=examples(
+        "msb-cache serve",
+        "msb-cache serve --home ~/.microsandbox --home /srv/ci/.microsandbox",
+        "msb-cache serve --socket $XDG_RUNTIME_DIR/msb-cache.sock",
+    ),
+)
+@click.option(
+    "--home",
+    "more",
+    multiple=True,
+    type=PATH,
+    help="Another home to show, besides the one before the command; repeatable.",
+)
+@click.option(
+    "--listen", metavar="HOST:PORT", help=f"Listen on this address; port 0: a free one.  [default: {ADDRESS}]"
+)
+@click.option("--socket", "path", metavar="PATH", type=PATH, help="Listen at a Unix socket of mode 0600.")
+@click.option(
+    "--token-file",
+    metavar="PATH",
+    type=PATH,
+    help="Take the token from this file of mode 0600; one that is not there is made.",
+)
+@click.option("--allow-host", multiple=True, metavar="NAME", help="Answer to this name as well; repeatable.")
+@click.option("--with-config", is_flag=True, help="Tell the values of environments and labels as well.")
+@click.option("--no-people", is_flag=True, help="Tell no users, hosts and reasons.")
+@click.pass_obj
+def serve(
+    home: str | None,
+    more: tuple[str, ...],
+    listen: str | None,
+    path: str | None,
+    token_file: str | None,
+    allow_host: tuple[str, ...],
+    with_config: bool,
+    no_people: bool,
+) -> None:
+    """Show the cache live in a browser: the page of `report`, any moment of the past, events as they come.
+
+    The same as JSON is under /api, described by /api/openapi.json. Nothing can be changed through it. Stays
+    until Ctrl-C.
+
+    Whoever asks has to show a token. It is in the address that is printed; the browser keeps it as a cookie.
+    A Unix socket needs none: only its user can connect to it.
+    """
+    if path is not None and (listen is not None or token_file is not None):
+        raise click.UsageError("a Unix socket has no address and no token; give --socket alone")
+    if path is None and token_file is None and not on_terminal(sys.stdout):
+        raise click.UsageError(
+            "the token is printed on a terminal only; give --token-file PATH, which is made if it is not "
+            "there, or --socket PATH"
+        )
+    if not all((*more, path != "", token_file != "")):
+        raise click.UsageError("--home, --socket or --token-file is empty")
+    from msb_cache import web
+    from msb_cache.interchange.privacy import Privacy
+
+    web.require()
+    if click.get_current_context().find_root().params.get("log_level"):
+        staying_logger()
+    given = [] if home is None else [home]
+    named = [*dict.fromkeys(os.path.abspath(each) for each in (*given, *more))]
+    homes: list[str | None] = [*named] if named else [None]
+    with ExitStack() as stack:
+        caches = [stack.enter_context(open_cache(each, said=_Notes().say)) for each in homes]
+        # From here on a signal is an end like any other: what is told where it listens may send one at once.
+        stopped = stack.enter_context(stopping())
+        sock, access = _listening(stack, listen or ADDRESS, path, token_file, allow_host)
+        _run(caches, sock, access, Privacy(config=with_config, people=not no_people), stopped)
+
+
+COMMAND = serve
+
+
+def _listening(
+    stack: ExitStack, listen: str, path: str | None, token_file: str | None, allow: tuple[str, ...]
+) -> tuple[socket.socket, Access]:
+    """Listen, say where, and return the socket and who may ask there."""
+    from msb_cache.web import listening
+    from msb_cache.web.access import Access
+
+    if path is not None:
+        access = Access.of_socket(allow=allow)
+        sock = stack.enter_context(listening.listening_at(path))
+        output.line(path)
+        return sock, access
+    host, port = listening.parse_address(listen)
+    token = listening.new_token() if token_file is None else listening.token_in(token_file)
+    Access.of_address(host, port, token, allow=allow)  # what is wrong with these is said first
+    sock = stack.enter_context(listening.listen_on(host, port))
+    port = sock.getsockname()[1]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    output.line(address if token_file is not None else f"{address}?token={token}")
+    if not listening.is_loopback(host):
+        note(
+            "other machines can reach this server, and what goes to and fro is not encrypted; put a proxy "
+            "with TLS before it"
+        )
+    return sock, Access.of_address(host, port, token, allow=allow)
+
+
+def _run(
+    caches: list[ImageCache], sock: socket.socket, access: Access, privacy: Privacy, stopped: Stop
+) -> None:
+    import asyncio
+
+    from msb_cache.async_cache import AsyncImageCache
+    from msb_cache.web.app import application
+    from msb_cache.web.listening import serve
+    from msb_cache.web.site import ids_of
+
+    async def run() -> None:
+        several = [AsyncImageCache.of(each) for each in caches]
+        homes = dict(zip(ids_of(each.home for each in several), several, strict=True))
+        await serve(application(homes, access, privacy), sock, stopped=stopped)
+        # A query that goes on longer is left to the end of the process: it only reads.
+        await asyncio.wait([asyncio.create_task(each.close()) for each in several], timeout=_GRACE_SECONDS)
+
+    loop = asyncio.new_event_loop()  # asyncio.run would wait for such a query
+    loop.set_exception_handler(lambda loop, context: None)
+    try:
+        loop.run_until_complete(run())
+    finally:
+        loop.close()
+
+
+class _Notes:
+    """Logs what is unusual of a home: once, and not with each request, until it is something else."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def say(self, sentence: str) -> None:
+        if sentence != self._last:
+            staying_logger().warning("note", said=sentence)  # made now: as a rule there is nothing to say
+        self._last = sentence
