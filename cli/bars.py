@@ -10,15 +10,23 @@ from typing import NamedTuple
 
 
 class Glyphs(NamedTuple):
-    """The characters of a bar's parts in their order, of a sparkline from low to high, and of a mark."""
+    """The characters of bars and sparklines.
+
+    Attributes:
+        parts: of a bar's parts, in their order.
+        empty: of what is no part.
+        levels: of a sparkline, from low to high.
+        mark: what points at a place of it.
+    """
 
     parts: str
+    empty: str
     levels: str
     mark: str
 
 
-UNICODE = Glyphs("█▒▓", "▁▂▃▄▅▆▇█", "▲")
-ASCII = Glyphs("#-=", "_.-=+*#", "^")
+UNICODE = Glyphs("█▒▓", "·", "▁▂▃▄▅▆▇█", "▲")
+ASCII = Glyphs("#-=", ".", "_.-=+*#", "^")
 
 
 def glyphs() -> Glyphs:
@@ -51,6 +59,11 @@ def stacked(parts: Sequence[int], whole: int, width: int, shown: Glyphs) -> str:
         found.append(glyph * length)
         taken += length
     return "".join(found)
+
+
+def legend(names: Sequence[str], shown: Glyphs) -> str:
+    """Return what the parts of a bar are, each behind the character that it is made of."""
+    return " ".join(f"{glyph} {name}" for glyph, name in zip(shown.parts, names, strict=False))
 
 
 def sparkline(values: Sequence[int], shown: Glyphs) -> str:

@@ -29,8 +29,6 @@ _IMAGES = (
     Column("IN USE", "name", leave=1),
 )
 
-_PARTS = ("UNIQUE", "SHARED", "FLAT")
-
 _KINDS = (
     Column("WHAT", "name"),
     Column("FILES", "count", leave=2),
@@ -38,6 +36,8 @@ _KINDS = (
     Column("ALLOCATED", "size"),
     Column("RECLAIMABLE", "size"),
 )
+
+_DISK_BAR = 30
 
 _SHOWN = {
     "layer": "layers",
@@ -109,28 +109,65 @@ def _print(found: DiskUsage) -> None:
     if found.log is None and not found.cache_total.files and not any(each.files for each in found.outside):
         output.line("Nothing of this home is on the disk yet.", err=True)
         return
+    pictures = look.width() is not None
     if found.images:
-        _print_images(found.images)
+        images = _IMAGES, [*map(_image, found.images)]
+        show(*(_with_bars_of_images(*images, found.images) if pictures else images))
         output.line()
-    show(_KINDS, _categories(found))
+    kinds = _KINDS, [*_categories(found)]
+    show(*(_with_bars_of_kinds(*kinds, found) if pictures else kinds))
     output.line()
-    tables.fields(_pairs(found), name_width=13)
+    tables.fields([*(_disk(found) if pictures else ()), *_pairs(found)], name_width=13)
 
 
-def _print_images(images: Sequence[ImageUsage]) -> None:
-    """Print a table of images, on a terminal with a bar for each: what is its own, shared, its flat root."""
-    if look.width() is None:
-        show(_IMAGES, map(_image, images))
-        return
+def _with_bars_of_images(
+    columns: Sequence[Column], rows: Sequence[Sequence[Cell]], images: Sequence[ImageUsage]
+) -> tuple[Sequence[Column], Sequence[Sequence[Cell]]]:
+    """Return the table of images with a bar for each: what is its own, what is shared, its flat root.
+
+    A column of flat roots says nothing where there is none.
+    """
+    parts = [(each.unique_bytes, each.shared_bytes, each.flat_allocated_bytes) for each in images]
+    names = ["UNIQUE", "SHARED", "FLAT"]
+    if not any(each.flat_allocated_bytes for each in images):
+        at = [column.header for column in columns].index(names.pop())
+        columns = [*columns[:at], *columns[at + 1 :]]
+        rows = [[*row[:at], *row[at + 1 :]] for row in rows]
+    return _with_bars(columns, rows, names, parts)
+
+
+def _with_bars_of_kinds(
+    columns: Sequence[Column], rows: Sequence[Sequence[Cell]], found: DiskUsage
+) -> tuple[Sequence[Column], Sequence[Sequence[Cell]]]:
+    parts = [
+        (each.allocated_bytes - each.reclaimable_bytes, each.reclaimable_bytes) for each in _there(found)
+    ]
+    return _with_bars(columns, rows, ["STAYS", "FREED"], parts)
+
+
+def _with_bars(
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[Cell]],
+    names: Sequence[str],
+    parts: Sequence[Sequence[int]],
+) -> tuple[Sequence[Column], Sequence[Sequence[Cell]]]:
     shown = bars.glyphs()
-    most = max(each.allocated_bytes + each.flat_allocated_bytes for each in images)
-    legend = " ".join(f"{glyph} {what}" for glyph, what in zip(shown.parts, _PARTS, strict=True))
+    most = max(map(sum, parts), default=0)
+    column = Column(bars.legend(names, shown), "bar", leave=9)
+    return tables.with_bars(
+        columns, rows, column, lambda row, width: bars.stacked(parts[row], most, width, shown)
+    )
 
-    def row(each: ImageUsage) -> tuple[Cell, ...]:
-        parts = (each.unique_bytes, each.shared_bytes, each.flat_allocated_bytes)
-        return *_image(each), bars.stacked(parts, most, len(legend), shown)
 
-    show((*_IMAGES, Column(legend, "word", leave=9)), map(row, images))
+def _disk(found: DiskUsage) -> Iterator[tuple[str, str]]:
+    """Yield how full the disk is: this home's part, that of others, and what is free."""
+    ours = _total(found)
+    others = max(0, found.disk_bytes - found.disk_free_bytes - ours)
+    shown = bars.glyphs()
+    bar = bars.stacked((ours, others), found.disk_bytes, _DISK_BAR, shown)
+    yield "Disk", f"{bar.ljust(_DISK_BAR, shown.empty)} {output.size(found.disk_bytes)}"
+    names = [f"{output.size(ours)} this home,", f"{output.size(others)} others,"]
+    yield "", f"{bars.legend(names, shown)} {shown.empty} {output.size(found.disk_free_bytes)} free"
 
 
 def _pairs(found: DiskUsage) -> Iterator[tuple[str, str]]:
@@ -173,6 +210,10 @@ def _categories(found: DiskUsage) -> Iterator[tuple[Cell, ...]]:
     for each in found.outside:
         if each.files:
             yield *_amounts(each), None  # no command of ours frees it
+
+
+def _there(found: DiskUsage) -> list[DiskCategory]:
+    return [each for each in (*found.cache, found.cache_total, *found.outside) if each.files]
 
 
 def _amounts(each: DiskCategory) -> tuple[Cell, ...]:

@@ -7,20 +7,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from msb_cache.cli import bars, look, output, tables
+from msb_cache.cli.output import Styled
 from msb_cache.cli.tables import Cell, Column, show
 from msb_cache.wording import duration, plural, size
 
 if TYPE_CHECKING:
-    from msb_cache.report.facts import Block, CacheReport
+    from msb_cache.report.facts import Block, CacheReport, PersonLine
 
 _MOST = 10
 """So many rows a table has."""
 _WIDTH = 100
 """Columns of what is no terminal."""
-_BAR = 20
 _LABEL = 10  # a size
+_DAYS = 2 * 86400 * 10**9
+"""Of a time that is shorter than this, days alone say too little."""
 
-_BLOCKS = (Column("WHAT", "name"), Column("SIZE", "size"), Column("STATE", "word", leave=1))
+_BLOCKS = (Column("WHAT", "name"), Column("SIZE", "size"), Column("STATE", "word", leave=3))
 _IDLE = (
     Column("IMAGE", "name"),
     Column("IDLE SINCE", "time"),
@@ -29,10 +31,11 @@ _IDLE = (
 )
 _PEOPLE = (
     Column("WHO", "name"),
+    Column("USES", "count", leave=4),
     Column("PULLS", "count", leave=3),
-    Column("FETCHED", "size", leave=2),
-    Column("DELETIONS", "count", leave=4),
-    Column("IMAGES", "count", leave=1),
+    Column("FETCHED", "size", leave=1),
+    Column("DELETIONS", "count", leave=5),
+    Column("IMAGES", "count", leave=2),
     Column("FREED", "size"),
 )
 _DELETIONS = (
@@ -52,36 +55,26 @@ def print_report(report: CacheReport) -> None:
     for note in report.notes:
         tables.sentence("note: ", note)
     _section("Size of the cache", _line_of_sizes(report, shown))
-    _section(f"What takes the disk: {_legend(shown)}")
-    _table(_with_bars(report.blocks, shown), len(report.blocks))
+    legend = bars.legend(["its own,", "shared,", "flat root"], shown)
+    _section(f"What takes the disk: {legend}")
+    _blocks(report.blocks, shown)
     if report.idle:
         _section("Longest idle")
         rows = [
             (each.reference, each.idle_since_ns, each.last_by or None, each.reclaimable_bytes or None)
             for each in report.idle[:_MOST]
         ]
-        _table((_IDLE, rows), len(report.idle))
+        _table(_IDLE, rows, len(report.idle))
     if report.people:
         _section("Who pulled and deleted how much")
-        people = [
-            (
-                each.who,
-                each.pulls or None,
-                each.pulled_bytes or None,
-                each.deletions or None,
-                each.deleted_images or None,
-                each.deleted_bytes or None,
-            )
-            for each in report.people[:_MOST]
-        ]
-        _table((_PEOPLE, people), len(report.people))
+        _people(report.people, shown)
     if report.deletions:
         _section("Last removals and prunes")
         deletions = [
             (each.operation, each.started_at_ns, each.kind, each.images, each.bytes, each.who)
             for each in report.deletions[: -_MOST - 1 : -1]
         ]
-        _table((_DELETIONS, deletions), len(report.deletions))
+        _table(_DELETIONS, deletions, len(report.deletions))
 
 
 def _headline(report: CacheReport) -> Iterator[tuple[str, str]]:
@@ -97,53 +90,50 @@ def _headline(report: CacheReport) -> Iterator[tuple[str, str]]:
         yield "Idle", f"{plural(len(report.idle), 'image')}, the longest for {longest}"
 
 
-def _section(title: str, lines: Iterable[str] = ()) -> None:
+def _section(title: str, lines: Iterable[Sequence[str | Styled]] = ()) -> None:
     output.line()
     tables.sentence(output.styled(title, bold=True))
     for line in lines:
-        output.line(line)
+        output.line(*line)
 
 
-def _table(found: tuple[Sequence[Column], Sequence[Sequence[Cell]]], count: int) -> None:
-    columns, rows = found
+def _table(
+    columns: Sequence[Column], rows: Sequence[Sequence[Cell]], count: int, rest: int | None = None
+) -> None:
+    """Print a table, and how many rows it would have besides, with their bytes if these add up."""
     show(columns, rows)
     if count > len(rows):
-        output.line(f"and {count - len(rows):,} more")
+        output.line(f"and {count - len(rows):,} more" + (f", {size(rest)}" if rest is not None else ""))
     elif not rows:
         output.line("nothing")
 
 
-def _line_of_sizes(report: CacheReport, shown: bars.Glyphs) -> Iterator[str]:
+def _line_of_sizes(report: CacheReport, shown: bars.Glyphs) -> Iterator[Sequence[str | Styled]]:
     """Yield the sparkline, where deletions were, and when it begins and ends."""
     if not report.sizes:
-        yield "nothing was in the cache in this time"
+        yield ("nothing was in the cache in this time",)
         return
     width = min(look.room() or _WIDTH, _WIDTH) - _LABEL - 2
     points = [(point.at_ns, point.bytes) for point in report.sizes]
     begin, end = report.since_ns, report.at_ns
     values = bars.spread(points, begin, end, width)
-    yield f"{size(max(values)):>{_LABEL}}  {bars.sparkline(values, shown)}"
+    most = f"{size(max(values)):>{_LABEL}}  "
+    yield most, output.styled(bars.sparkline(values, shown), fg="cyan")
     marks = [" "] * width
     for deletion in report.deletions:
         part = (deletion.started_at_ns - begin) * width // max(1, end - begin)
         marks[min(max(part, 0), width - 1)] = shown.mark
     if report.deletions:
         label = "deleted"
-        yield f"{label:>{_LABEL}}  {''.join(marks).rstrip()}"
-    first, last = (time.strftime("%d %b %Y", time.localtime(ns // 10**9)) for ns in (begin, end))
-    yield f"{'':{_LABEL}}  {first}{last:>{width - len(first)}}"
+        yield f"{label:>{_LABEL}}  ", "".join(marks)
+    shape = "%Y-%m-%d" if end - begin >= _DAYS else "%Y-%m-%d %H:%M"
+    first, last = (time.strftime(shape, time.localtime(ns // 10**9)) for ns in (begin, end))
+    yield (f"{'':{_LABEL}}  {first}{last:>{width - len(first)}}",)
 
 
-def _legend(shown: bars.Glyphs) -> str:
-    pairs = zip(shown.parts, ("own", "shared", "flat root"), strict=True)
-    return ", ".join(f"{glyph} {what}" for glyph, what in pairs)
-
-
-def _with_bars(
-    blocks: Sequence[Block], shown: bars.Glyphs
-) -> tuple[Sequence[Column], Sequence[Sequence[Cell]]]:
+def _blocks(blocks: Sequence[Block], shown: bars.Glyphs) -> None:
     most = max((each.unique_bytes + each.flat_bytes for each in blocks), default=0)
-    rows = []
+    rows, parts = [], []
     for each in blocks[:_MOST]:
         is_shared = each.kind == "shared"
         own, shared = (0, each.unique_bytes) if is_shared else (each.unique_bytes, 0)

@@ -16,7 +16,9 @@ from msb_cache.cli.output import SCREENFUL, Styled, printable
 from msb_cache.errors import InvalidConfigError
 from msb_cache.wording import duration, size
 
-Kind = Literal["text", "name", "prose", "word", "digest", "operation", "size", "count", "time", "duration"]
+Kind = Literal[
+    "text", "name", "prose", "word", "digest", "operation", "size", "count", "time", "duration", "bar"
+]
 """What a column holds.
 
 ``text`` ends with an ellipsis where there is no room. A ``name`` is whole: in the first column it stands on
@@ -24,8 +26,8 @@ a line above the others then, elsewhere it goes on in the next line; one that is
 ``prose`` is whole, too, and stands below the others then: if it is the last column, that of all rows. The
 others are whole: a ``word``; a ``digest``, on terminals its first twelve digits; the id of an ``operation``,
 on terminals its beginning; a ``size`` in bytes, a ``count``; a ``time`` in ns since the epoch, of which date
-and time of day may stand below each other, and a ``duration`` in ns. Each may be text instead, which is shown
-as it is, or None, which is shown as ``-``.
+and time of day may stand below each other, and a ``duration`` in ns; a ``bar``, see ``with_bars``. Each may
+be text instead, which is shown as it is, or None, which is shown as ``-``.
 """
 
 Cell = str | int | None | Styled
@@ -38,6 +40,8 @@ _LEVELS = range(3)
 _DIGITS = ("sha256:", slice(7, 19))
 _PARTS = {"digest": _DIGITS, "name": _DIGITS, "operation": ("", slice(13))}
 """The part of a cell that a terminal shows, if it begins so: by it the whole can be asked for."""
+_LEAST_BAR, _WIDEST_BAR, _BAR_IN_PIPES = 10, 40, 20
+_NARROWEST_WITH_BARS = 60  # columns of a terminal
 _INDENT = 4
 _SHORT = 24  # characters of names that need no line of their own
 _TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}"
@@ -101,6 +105,59 @@ def _places(columns: Sequence[Column], wanted: Sequence[str], command: str) -> l
                 f"{look.source(f'columns.{command}')}: {no_column(command, name, names)}"
             )
     return [names.index(name) for name in wanted]
+
+
+def with_bars(
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[Cell]],
+    bars: Column,
+    draw: Callable[[int, int], str],
+) -> tuple[Sequence[Column], Sequence[Sequence[Cell]]]:
+    """Return a table with a last column of bars, where everything else has room beside them; else as it is.
+
+    Columns that are left out in a later turn than the bars make room for them.
+
+    Args:
+        columns: the others.
+        rows: their cells.
+        bars: the column of bars; its header may be a legend.
+        draw: returns the bar of the row with a number, in at most so many characters.
+    """
+    rows = [*rows]
+    room = look.room()
+    width: int | None = max(_BAR_IN_PIPES, len(bars.header))
+    shown = [*range(len(columns))]
+    if room is not None:
+        formats = [_format(column.kind, room, err=False) for column in columns]
+        natural = [
+            max([len(column.header), *(_length(format(row[n])) for row in rows[:SCREENFUL])])
+            for n, (column, format) in enumerate(zip(columns, formats, strict=True))
+        ]
+        while (width := _room_of_bars([natural[n] for n in shown], room, bars.header)) is None:
+            leaving = max(shown, key=lambda n: (columns[n].leave, n))
+            if columns[leaving].leave <= bars.leave:
+                return columns, rows
+            shown.remove(leaving)
+    assert width is not None  # noqa: S101
+    return (
+        [*(columns[n] for n in shown), bars],
+        [
+            [*(row[n] for n in shown), Styled(draw(number, width), {"fg": "cyan"})]
+            for number, row in enumerate(rows)
+        ],
+    )
+
+
+def _room_of_bars(others: Sequence[int], room: int, header: str) -> int | None:
+    """Return how wide bars are beside columns of these widths; None: there is too little room for them."""
+    least = max(_LEAST_BAR, len(header))
+    if room < _NARROWEST_WITH_BARS:
+        return None
+    for gap in (3, 2):
+        left = room - _taken(others, gap) - gap
+        if left >= least:
+            return min(left, max(least, _WIDEST_BAR))
+    return None
 
 
 def rendered(

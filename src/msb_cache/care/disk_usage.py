@@ -21,6 +21,7 @@ from msb_cache.artifacts.files import BLOCK
 from msb_cache.artifacts.flat import FlatRefs
 from msb_cache.artifacts.kinds import FLAT, KINDS, Kind, Need, needing
 from msb_cache.artifacts.layout import Layout, lease_path
+from msb_cache.artifacts.measured import MeasuredFiles
 from msb_cache.errors import BoundNotKeptError, MicrosandboxError
 from msb_cache.projections import images
 from msb_cache.projections.state import EMPTY, IndexState
@@ -154,6 +155,8 @@ class DiskUsage(Result, Struct, frozen=True):
         orphans_bytes: what one with ``--orphans`` would free besides.
         notes: sentences about what could not be read or told.
         policy: what the policy file would do; None: there is none, or it cannot be told, which is noted.
+        disk_bytes: how large the file system of the cache is.
+        disk_free_bytes: what it has left for this user.
     """
 
     images: tuple[ImageUsage, ...]
@@ -165,6 +168,8 @@ class DiskUsage(Result, Struct, frozen=True):
     orphans_bytes: int
     notes: tuple[str, ...] = ()
     policy: PolicyUsage | None = None
+    disk_bytes: int = 0
+    disk_free_bytes: int = 0
 
 
 def category_of(kind: str) -> str:
@@ -286,6 +291,7 @@ def measured(session: Session, ask: Callable[[sqlite3.Connection | None], T]) ->
     cache = disk.sums.categories(by_prune + by_orphans)
     policy = _policy(session, disk.notes)
     by_name = _images(state, artifacts, running)
+    space = MeasuredFiles(layout)
     usage = DiskUsage(
         images=tuple(sorted(by_name.values(), key=_largest_first)),
         cache=cache,
@@ -296,6 +302,8 @@ def measured(session: Session, ask: Callable[[sqlite3.Connection | None], T]) ->
         orphans_bytes=by_orphans.total() * BLOCK,
         notes=tuple(disk.notes),
         policy=policy,
+        disk_bytes=space.capacity_bytes,
+        disk_free_bytes=space.free_bytes,
     )
     return Measured(usage, state, by_name, Files(artifacts)), answer
 
