@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import codecs
-import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from msb_cache.cli import look
 
 
 class Glyphs(NamedTuple):
@@ -31,7 +32,7 @@ ASCII = Glyphs("#-=", ".", "_.-=+*#", "^")
 
 def glyphs() -> Glyphs:
     """Return the characters that stdout can show."""
-    if os.environ.get("TERM") == "dumb":
+    if look.is_dumb():
         return ASCII
     try:
         name = codecs.lookup(sys.stdout.encoding or "ascii").name

@@ -109,7 +109,7 @@ def _print(found: DiskUsage) -> None:
     if found.log is None and not found.cache_total.files and not any(each.files for each in found.outside):
         output.line("Nothing of this home is on the disk yet.", err=True)
         return
-    pictures = look.width() is not None
+    pictures = look.width() is not None and not look.is_dumb()
     if found.images:
         images = _IMAGES, [*map(_image, found.images)]
         show(*(_with_bars_of_images(*images, found.images) if pictures else images))

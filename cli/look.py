@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -69,6 +70,11 @@ def source(name: str) -> str:
 def on_terminal(stream: IO[str] | None) -> bool:
     """Return whether a standard stream is a terminal; a closed one is not."""
     return stream is not None and stream.isatty()
+
+
+def is_dumb() -> bool:
+    """Return whether the terminal says that it shows nothing but lines."""
+    return os.environ.get("TERM") in ("dumb", "unknown")
 
 
 def stream(*, err: bool = False) -> IO[str] | None:

@@ -63,11 +63,12 @@ def _program() -> str | None:
 class _Paged(io.TextIOBase):
     """Stdout that keeps what the terminal can show at once, and starts the pager for more."""
 
-    encoding = "utf-8"
+    encoding = ""
     errors = "backslashreplace"
 
     def __init__(self, terminal: TextIO, program: str, columns: int, lines: int) -> None:
         self._terminal, self._program = terminal, program
+        self.encoding = terminal.encoding
         self._columns, self._left = columns, lines - 1  # the shell's prompt has the last one
         self._kept: list[str] = []
         self._pager: Popen[str] | None = None

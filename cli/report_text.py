@@ -126,7 +126,7 @@ def _line_of_sizes(report: CacheReport, shown: bars.Glyphs) -> Iterator[Sequence
     if report.deletions:
         label = "deleted"
         yield f"{label:>{_LABEL}}  ", "".join(marks)
-    shape = "%Y-%m-%d" if end - begin >= _DAYS else "%Y-%m-%d %H:%M"
+    shape = "%d %b %Y" if end - begin >= _DAYS else "%d %b %Y %H:%M"
     first, last = (time.strftime(shape, time.localtime(ns // 10**9)) for ns in (begin, end))
     yield (f"{'':{_LABEL}}  {first}{last:>{width - len(first)}}",)
 

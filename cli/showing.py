@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
+
+from msb_cache.cli import look
 
 
 def shows_progress() -> bool:
     """Return whether stderr is a terminal on which lines can come and go, and nothing is logged there."""
     stream, context = sys.stderr, click.get_current_context(silent=True)
     logs = context is not None and context.find_root().params.get("log_level") is not None
-    can = os.environ.get("TERM") not in ("dumb", "unknown")
-    return can and not logs and stream is not None and stream.isatty()
+    return not look.is_dumb() and not logs and stream is not None and stream.isatty()

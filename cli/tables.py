@@ -139,13 +139,11 @@ def with_bars(
                 return columns, rows
             shown.remove(leaving)
     assert width is not None  # noqa: S101
-    return (
-        [*(columns[n] for n in shown), bars],
-        [
-            [*(row[n] for n in shown), Styled(draw(number, width), {"fg": "cyan"})]
-            for number, row in enumerate(rows)
-        ],
-    )
+    cells = []
+    for number, row in enumerate(rows):
+        bar = draw(number, width)
+        cells.append([*(row[n] for n in shown), Styled(bar, {"fg": "cyan"}) if bar else ""])
+    return [*(columns[n] for n in shown), bars], cells
 
 
 def _room_of_bars(others: Sequence[int], room: int, header: str) -> int | None:
@@ -316,7 +314,8 @@ class _Layout:
             _like(cell, _text(cell).rjust(width) if column.kind in _RIGHT else _text(cell).ljust(width))
             for cell, column, width in zip(cells, self.columns, self.widths, strict=True)
         ]
-        return [*chain.from_iterable((cell, self.gap) for cell in padded[:-1]), padded[-1]]
+        last = padded[-1] if self.columns[-1].kind in _RIGHT else cells[-1]
+        return [*chain.from_iterable((cell, self.gap) for cell in padded[:-1]), last]
 
 
 def _text(cell: Text) -> str:

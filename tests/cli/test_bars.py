@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msb_cache.cli.bars import ASCII, UNICODE, glyphs, sparkline, spread, stacked
+from msb_cache.cli.bars import ASCII, UNICODE, glyphs, legend, sparkline, spread, stacked
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,10 @@ def test_a_bar_of_parts(parts: tuple[int, ...], whole: int, bar: str) -> None:
 @given(st.lists(st.integers(0, 10**12), min_size=1, max_size=3), st.integers(1, 60))
 def test_no_bar_is_longer_than_its_width(parts: list[int], width: int) -> None:
     assert len(stacked(parts, sum(parts), width, ASCII)) <= width
+
+
+def test_a_legend_has_the_characters_of_the_parts() -> None:
+    assert legend(["own", "shared"], ASCII) == "# own - shared"
 
 
 def test_a_sparkline_goes_from_nothing_to_the_greatest() -> None:

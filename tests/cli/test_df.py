@@ -13,7 +13,7 @@ import pytest
 from msb_cache.artifacts.layout import Layout
 from msb_cache.care.disk_usage import MONTH_NS, DiskUsage, LogUsage
 from msb_cache.cli import df, output
-from tests.cli.support import APP, TOOL, USAGE, Call, execute, fingerprint, sentence
+from tests.cli.support import APP, TOOL, USAGE, Call, execute, fingerprint, on_terminal, sentence
 from tests.flatroots import add
 from tests.logs import digest
 from tests.msbhome import MsbHome
@@ -58,6 +58,38 @@ def test_the_tables(home: Path, call: Call) -> None:
     assert totals[0].endswith(" events; it is too young to say how it grows")
     assert totals[1].startswith("Reclaimable:  ")
     assert totals[1].endswith("by `msb-cache prune`, 8.0 KiB more with `--orphans`")
+
+
+def test_bars_on_a_terminal(home: Path) -> None:
+    add(home, APP.digest)
+    shown = on_terminal(["df"], COLUMNS="130", NO_COLOR="1", PYTHONUTF8="1").said
+    images, categories, totals = (part.splitlines() for part in shown.split("\n\n"))
+    assert images[0].endswith("█ UNIQUE ▒ SHARED ▓ FLAT")
+    at = images[0].index("█")
+    drawn = {line.split()[0]: line[at:] for line in images[1:]}
+    assert {*drawn["app:1"]} == {*drawn["app:latest"]} == {*"█▒▓"}
+    assert {*drawn["example.org/team/tool:2"]} == {*"█▒"}
+    assert len(drawn["app:1"]) == max(map(len, drawn.values())) >= len("█ UNIQUE ▒ SHARED ▓ FLAT")
+    assert categories[0].endswith("RECLAIMABLE   █ STAYS ▒ FREED")
+    assert re.fullmatch(r"Disk:         █▒+·* +[\d,.]+ [KMGTP]iB", totals[0])
+    assert re.fullmatch(r" {14}█ .+ this home, ▒ .+ others, · .+ free", totals[1])
+
+
+def test_a_narrow_terminal_has_no_bars_of_images(home: Path) -> None:
+    shown = on_terminal(["df"], COLUMNS="60", NO_COLOR="1", PYTHONUTF8="1").said
+    assert "█" not in shown.split("Disk:")[0]
+    assert "FLAT" not in shown  # there is none
+
+
+def test_a_terminal_that_shows_lines_only_has_what_a_pipe_has(home: Path, call: Call) -> None:
+    assert on_terminal(["df"], COLUMNS="130", TERM="dumb").said == call("df").out
+
+
+def test_a_terminal_without_utf_8(home: Path) -> None:
+    shown = on_terminal(["df"], COLUMNS="130", NO_COLOR="1", PYTHONIOENCODING="ascii").said
+    assert shown.isascii()
+    assert "# UNIQUE - SHARED" in shown
+    assert "\\u2" not in shown
 
 
 def test_an_unreferenced_manifest_has_its_digest(home: Path, call: Call) -> None:

@@ -83,6 +83,36 @@ def test_a_name_that_is_not_the_first_goes_on_below(terminal: Callable[[int | No
     assert shown[-1] == " 3  app:1"
 
 
+def test_bars_have_the_room_that_is_left(terminal: Callable[[int | None], None]) -> None:
+    def drawn(width: int | None, leave: int = 9) -> list[str]:
+        terminal(width)
+        found = tables.with_bars(
+            [Column("IMAGE", "name"), Column("SIZE", "size"), Column("STATE", "word", leave=2)],
+            [["a" * 30, 2048, "idle"], ["b", 1024, "held"]],
+            Column("# ALL", "bar", leave=leave),
+            lambda row, width: "#" * (width // (row + 1)),
+        )
+        return table(*found)
+
+    assert [line.count("#") for line in drawn(None)] == [1, 20, 10]
+    assert [line.count("#") for line in drawn(200)] == [1, 40, 20]
+    assert [line.count("#") for line in drawn(70)] == [1, 19, 9]
+    for width in range(60, 120):
+        lines = drawn(width)
+        assert max(map(len, lines)) <= width
+        assert len({line.index("#") for line in lines}) == 1
+    assert [line.count("#") for line in drawn(59)] == [0, 0, 0]
+
+
+def test_columns_of_less_use_make_room_for_bars(terminal: Callable[[int | None], None]) -> None:
+    columns = [Column("IMAGE", "name"), Column("SIZE", "size", leave=1), Column("STATE", "word", leave=3)]
+    rows = [["a" * 40, 2048, "idle"]]
+    terminal(65)
+    for leave, headers in ((2, ["IMAGE", "SIZE", "BAR"]), (9, ["IMAGE", "SIZE", "STATE"])):
+        found, _ = tables.with_bars(columns, rows, Column("BAR", "bar", leave=leave), lambda row, width: "#")
+        assert [column.header for column in found] == headers
+
+
 def test_prose_amid_others_stands_below_where_it_has_no_room(
     terminal: Callable[[int | None], None],
 ) -> None:
