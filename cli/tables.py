@@ -115,7 +115,8 @@ def with_bars(
 ) -> tuple[Sequence[Column], Sequence[Sequence[Cell]]]:
     """Return a table with a last column of bars, where everything else has room beside them; else as it is.
 
-    Columns that are left out in a later turn than the bars make room for them.
+    It stays as it is, too, if there is nothing in any bar. Columns that are left out in a later turn than
+    the bars make room for them.
 
     Args:
         columns: the others.
@@ -143,6 +144,8 @@ def with_bars(
     for number, row in enumerate(rows):
         bar = draw(number, width)
         cells.append([*(row[n] for n in shown), Styled(bar, {"fg": "cyan"}) if bar else ""])
+    if not any(row[-1] for row in cells):
+        return columns, rows
     return [*(columns[n] for n in shown), bars], cells
 
 

@@ -68,6 +68,7 @@ def test_who_did_nothing_of_note_has_no_bar(capsys: pytest.CaptureFixture[str]) 
     people = (PersonLine("bob@host", uses=3),)
     found = printed(replace(samples.empty(), people=people), capsys)
     assert found.splitlines()[-1].split() == ["bob@host", "3", *"-----"]
+    assert "█ FETCHED" not in found
 
 
 @pytest.mark.parametrize(("hours", "shown"), [(6, r"\d\d:\d\d"), (240, r"\d{4}")])
