@@ -12,6 +12,7 @@ from msb_cache.cli.event_lines import print_as_they_come, print_cloudevents, sho
 from msb_cache.cli.filters import chosen, filter_options
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.posting import Delivery, deliver, posting_options
+from msb_cache.cli.privacy import Told, privacy_options
 
 
 @click.command(
@@ -26,12 +27,9 @@ from msb_cache.cli.posting import Delivery, deliver, posting_options
     "--subject", multiple=True, metavar="REF", help="Only about this image, digest or operation; repeatable."
 )
 @filter_options
-@click.option(
-    "--with-config", is_flag=True, help="In CloudEvents, tell the values of environments and labels."
-)
-@click.option("--no-people", is_flag=True, help="In CloudEvents, tell no users, machines and reasons.")
 @shown_options("the events' positions, such as @5", more=("cloudevents",))
 @posting_options
+@privacy_options(("cloudevents",))
 @click.pass_obj
 def events(
     home: str | None,
@@ -39,8 +37,7 @@ def events(
     shown: Shown,
     follow: bool,
     delivery: Delivery | None,
-    with_config: bool,
-    no_people: bool,
+    told: Told,
     **given: Any,
 ) -> int:
     """Show the event log.
@@ -49,7 +46,6 @@ def events(
 
     TIME is ISO 8601, or such as 'yesterday 14:00', friday, '2 days ago', 1h30m; @5 is an event of the log.
     """
-    told = {"with_config": with_config, "people": not no_people}
     with open_cache(home) as cache:
         if delivery is not None:
             return deliver(cache, delivery, chosen(given), follow=follow, quiet=shown.quiet, **told)

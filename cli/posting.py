@@ -71,7 +71,10 @@ _OPTIONS = (
 
 
 def posting_options(command: F) -> F:
-    """Add ``--post URL`` and what belongs to it; the command gets a ``Delivery`` or None as ``delivery``."""
+    """Add ``--post URL`` and what belongs to it; the command gets a ``Delivery`` or None as ``delivery``.
+
+    What is delivered are CloudEvents: with ``--post`` that is the format that ``shown`` says.
+    """
 
     @wraps(command)
     def called(*arguments: Any, shown: Shown, **given: Any) -> Any:
@@ -81,6 +84,7 @@ def posting_options(command: F) -> F:
             delivery = Delivery(**options)
             if shown.kind not in ("table", "cloudevents"):
                 raise click.UsageError("--post sends CloudEvents; give it without another --format")
+            shown = shown._replace(kind="cloudevents")
         elif alone := [name for name, value in options.items() if value]:
             raise click.UsageError(f"--{alone[0].replace('_', '-')} belongs to --post URL")
         return command(*arguments, shown=shown, delivery=delivery, **given)

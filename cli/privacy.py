@@ -1,4 +1,4 @@
-"""Options that say what of events strangers are told, the same in every command that writes for them."""
+"""Options that say what strangers are told, the same in every command that writes for them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,21 @@ class Told(TypedDict):
     people: bool
 
 
+def told_options(command: F) -> F:
+    """Add ``--with-config`` and ``--no-people``; the command gets them as ``told``."""
+
+    @click.option("--with-config", is_flag=True, help="Tell the values of environments and labels as well.")
+    @click.option("--no-people", is_flag=True, help="Tell no users, hosts and reasons.")
+    @wraps(command)
+    def called(*arguments: Any, with_config: bool, no_people: bool, **given: Any) -> Any:
+        told: Told = {"with_config": with_config, "people": not no_people}
+        return command(*arguments, told=told, **given)
+
+    return called  # type: ignore[return-value]
+
+
 def privacy_options(formats: Collection[str]) -> Callable[[F], F]:
-    """Add ``--with-config`` and ``--no-people``; the command gets them as ``told``.
+    """Add the same two options to a command that tells strangers in some formats only.
 
     It stands below ``shown_options``: with a format that they mean nothing for, they are refused.
 
@@ -31,16 +44,12 @@ def privacy_options(formats: Collection[str]) -> Callable[[F], F]:
     """
 
     def decorated(command: F) -> F:
-        @click.option(
-            "--with-config", is_flag=True, help="Tell the values of environments and labels as well."
-        )
-        @click.option("--no-people", is_flag=True, help="Tell no users, hosts and reasons.")
+        @told_options
         @wraps(command)
-        def called(*arguments: Any, shown: Shown, with_config: bool, no_people: bool, **given: Any) -> Any:
-            if (with_config or no_people) and shown.kind not in formats:
-                name = "--with-config" if with_config else "--no-people"
+        def called(*arguments: Any, shown: Shown, told: Told, **given: Any) -> Any:
+            if (told["with_config"] or not told["people"]) and shown.kind not in formats:
+                name = "--with-config" if told["with_config"] else "--no-people"
                 raise click.UsageError(f"{name} is for --format {', '.join(formats)}")
-            told: Told = {"with_config": with_config, "people": not no_people}
             return command(*arguments, shown=shown, told=told, **given)
 
         return called  # type: ignore[return-value]

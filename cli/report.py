@@ -9,6 +9,7 @@ import click
 from msb_cache.cli import output
 from msb_cache.cli.common import PATH, done, examples, note, open_cache
 from msb_cache.cli.formats import Shown, shown_options
+from msb_cache.cli.privacy import Told, told_options
 
 if TYPE_CHECKING:
     from msb_cache.report.facts import CacheReport
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 )
 @click.option("--as-of", metavar="TIME", help="Show the cache as it was then.")
 @click.option("--text", "as_text", is_flag=True, help="Print it as text: tables, with bars and a sparkline.")
-@click.option("--with-config", is_flag=True, help="Tell the values of sandboxes' labels as well.")
-@click.option("--no-people", is_flag=True, help="Tell no users, hosts and reasons.")
+@told_options
 @shown_options("the file's path")
 @click.pass_obj
 def report(
@@ -40,8 +40,7 @@ def report(
     since: str,
     as_of: str | None,
     as_text: bool,
-    with_config: bool,
-    no_people: bool,
+    told: Told,
     shown: Shown,
 ) -> None:
     """Draw the cache: how large it was and what made it so, the life of each image, what takes the disk.
@@ -59,8 +58,12 @@ def report(
         raise click.UsageError("--text has no names to print; leave -q out")
     if path is None and not as_text and shown.kind == "table":
         raise click.UsageError("say where the page goes, -o report.html, or --text for the terminal")
+    if path is not None:
+        from msb_cache.extras import require
+
+        require("web", "a page, unlike --text,", "jinja2")
     with open_cache(home, quiet=shown.quiet) as cache:
-        found = cache.report(since=since, as_of=as_of, with_config=with_config, people=not no_people)
+        found = cache.report(since=since, as_of=as_of, **told)
     if path is None:
         shown.item(lambda: _fields(found), names=list, table=lambda: _print(found))
         return
@@ -96,9 +99,6 @@ def _fields(found: CacheReport) -> dict[str, object]:
 
 
 def _page(found: CacheReport) -> str:
-    from msb_cache.report import require
-
-    require()
     from msb_cache.report.page import render
 
     return render(found)

@@ -20,6 +20,7 @@ from msb_cache.cli.common import (
     staying_logger,
     stopping,
 )
+from msb_cache.cli.privacy import Told, told_options
 
 if TYPE_CHECKING:
     import socket
@@ -60,8 +61,7 @@ _GRACE_SECONDS = 0.5
     help="Take the token from this file of mode 0600; one that is not there is made.",
 )
 @click.option("--allow-host", multiple=True, metavar="NAME", help="Answer to this name as well; repeatable.")
-@click.option("--with-config", is_flag=True, help="Tell the values of environments and labels as well.")
-@click.option("--no-people", is_flag=True, help="Tell no users, hosts and reasons.")
+@told_options
 @click.pass_obj
 def serve(
     home: str | None,
@@ -70,8 +70,7 @@ def serve(
     path: str | None,
     token_file: str | None,
     allow_host: tuple[str, ...],
-    with_config: bool,
-    no_people: bool,
+    told: Told,
 ) -> None:
     """Show the cache live in a browser: the page of `report`, any moment of the past, events as they come.
 
@@ -90,10 +89,10 @@ def serve(
         )
     if not all((*more, path != "", token_file != "")):
         raise click.UsageError("--home, --socket or --token-file is empty")
-    from msb_cache import web
+    from msb_cache.extras import require
     from msb_cache.interchange.privacy import Privacy
 
-    web.require()
+    require("web", "the server", "jinja2", "starlette", "uvicorn")
     if click.get_current_context().find_root().params.get("log_level"):
         staying_logger()
     given = [] if home is None else [home]
@@ -104,7 +103,7 @@ def serve(
         # From here on a signal is an end like any other: what is told where it listens may send one at once.
         stopped = stack.enter_context(stopping())
         sock, access = _listening(stack, listen or ADDRESS, path, token_file, allow_host)
-        _run(caches, sock, access, Privacy(config=with_config, people=not no_people), stopped)
+        _run(caches, sock, access, Privacy(config=told["with_config"], people=told["people"]), stopped)
 
 
 COMMAND = serve

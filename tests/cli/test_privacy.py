@@ -9,7 +9,7 @@ import pytest
 from tests.cli.support import Call, sentence
 
 
-@pytest.mark.parametrize("command", [["export"], ["history", "app"], ["watch"]])
+@pytest.mark.parametrize("command", [["export"], ["events", "--follow"], ["history", "app"], ["watch"]])
 @pytest.mark.parametrize("option", ["--with-config", "--no-people"])
 def test_refused_where_nothing_is_for_strangers(call: Call, command: list[str], option: str) -> None:
     done = call(*command, option)
