@@ -80,8 +80,8 @@ def test_without_prometheus_client(home: Path, call: Call, monkeypatch: pytest.M
     done = call("metrics")
     assert (done.code, done.out) == (FAILED, "")
     assert done.err == (
-        "error: metrics are printed by prometheus_client, which is not installed; "
-        "`pip install 'msb-cache[metrics]'` installs it\n"
+        "error: `metrics` needs prometheus_client; `pip install 'msb-cache[metrics]'` installs what "
+        "is missing\n"
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,7 +100,7 @@ def test_what_cannot_be_is_one_sentence(
 def test_without_jinja_the_extra_is_named(
     home: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("msb_cache.report.find_spec", lambda name: importlib.util.find_spec("no_such_module"))
+    monkeypatch.setitem(sys.modules, "jinja2", None)
     done = call("report", "-o", tmp_path / "a.html")
     assert done.code == FAILED
     assert "pip install 'msb-cache[web]'" in done.err

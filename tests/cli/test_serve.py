@@ -10,11 +10,11 @@ import re
 import signal
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +23,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from msb_cache import ImageCache, web
+from msb_cache import ImageCache
 from msb_cache.cli import serve
 from msb_cache.interchange.privacy import Privacy
 from tests.cli.support import PROGRAM, USAGE, Call, execute, on_terminal
@@ -250,7 +250,7 @@ def test_a_home_that_is_not_there_is_said(call: Call, tmp_path: Path) -> None:
 def test_what_it_needs_and_how_to_get_it_is_said(
     call: Call, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web, "find_spec", lambda name: None if name == "uvicorn" else find_spec(name))
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
     done = call("serve", "--socket", "s")
     assert done.code == 1
     assert "the server needs uvicorn; `pip install 'msb-cache[web]'`" in done.err

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from msb_cache.care.metrics import CacheMetrics, LastPrune
-from msb_cache.errors import UnsupportedError
+from msb_cache.extras import require
 from msb_cache.home.atomic import opened
 
 if TYPE_CHECKING:
@@ -256,15 +256,11 @@ def exposition(found: CacheMetrics, format_: Format = "openmetrics") -> str:
     Raises:
         UnsupportedError: prometheus_client is not installed.
     """
-    try:
-        # All of it is imported, whichever part is asked for: with its HTTP server that takes 60 ms.
-        from prometheus_client import exposition as prometheus
-        from prometheus_client.openmetrics import exposition as openmetrics
-    except ImportError:
-        raise UnsupportedError(
-            "metrics are printed by prometheus_client, which is not installed; `pip install "
-            "'msb-cache[metrics]'` installs it"
-        ) from None
+    require("metrics", "`metrics`", "prometheus_client")
+    # All of it is imported, whichever part is asked for: with its HTTP server that takes 60 ms.
+    from prometheus_client import exposition as prometheus
+    from prometheus_client.openmetrics import exposition as openmetrics
+
     generate = openmetrics.generate_latest if format_ == "openmetrics" else prometheus.generate_latest
     return generate(_Collected([*_families(found)])).decode()
 

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from msb_cache.errors import UnsupportedError
 from msb_cache.eventstore.store import StoredEvent
+from msb_cache.extras import require
 from msb_cache.interchange.columns import COLUMNS, row_of
 from msb_cache.interchange.privacy import Privacy
 
@@ -33,7 +33,7 @@ def check_installed() -> None:
     Raises:
         UnsupportedError: it is not installed.
     """
-    _duckdb()
+    require("parquet", "Parquet", "duckdb")
 
 
 def write(events: Iterable[StoredEvent], privacy: Privacy, out: BinaryIO) -> None:
@@ -45,7 +45,9 @@ def write(events: Iterable[StoredEvent], privacy: Privacy, out: BinaryIO) -> Non
     Raises:
         UnsupportedError: DuckDB is not installed.
     """
-    duckdb = _duckdb()
+    check_installed()
+    import duckdb
+
     with TemporaryDirectory(prefix=".msb-cache-parquet-", dir=_beside(out)) as folder:
         # What it could fetch from elsewhere it need not: Parquet is built in.
         settings: dict[str, Any] = {
@@ -64,16 +66,6 @@ def write(events: Iterable[StoredEvent], privacy: Privacy, out: BinaryIO) -> Non
             )
         with open(path, "rb") as made:
             shutil.copyfileobj(made, out, 1024 * 1024)
-
-
-def _duckdb() -> Any:
-    try:
-        import duckdb
-    except ImportError:
-        raise UnsupportedError(
-            "Parquet files are written by DuckDB, which is not installed; `pip install 'msb-cache[parquet]'`"
-        ) from None
-    return duckdb
 
 
 def _beside(out: BinaryIO) -> str | None:
