@@ -263,6 +263,15 @@ def event_types(ctx: click.Context, prefix: str) -> Iterator[Item]:
             yield CompletionItem(name, help=_first_sentence(each.__doc__ or ""))
 
 
+def schemas(ctx: click.Context, prefix: str) -> Iterator[Item]:
+    """Yield what has a JSON Schema: the types of events, and what any event fits."""
+    from msb_cache.eventstore.schema import ENVELOPE
+
+    if ENVELOPE.startswith(prefix):
+        yield CompletionItem(ENVELOPE, help="An event of any type")
+    yield from event_types(ctx, prefix)
+
+
 def _first_sentence(text: str) -> str:
     return re.split(r"[.:;](?:\s|$)", text, maxsplit=1)[0].replace("*", "")
 
@@ -291,6 +300,7 @@ _IN_COMMANDS: dict[tuple[str, str], Completer] = {
     ("restore", "references"): lost,
     ("show", "operation"): deletions,
     ("restore-plan", "operation"): deletions,
+    ("schema", "type_"): schemas,
 }
 """What a parameter is in one command; that one wins."""
 

@@ -129,5 +129,5 @@ def deliver(
             **filters,
         )
     if not quiet:
-        done("delivered", f"{plural(posted.events, 'event')} to {receiver.name}, up to @{posted.seq}")
+        done("Delivered", f"{plural(posted.events, 'event')} to {receiver.name}, up to @{posted.seq}")
     return stopped.exit_code if stopped() and not follow else 0

@@ -8,7 +8,6 @@ import click
 
 from msb_cache.cli import output
 from msb_cache.cli.common import examples
-from msb_cache.cli.completing import event_types
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.tables import Column, show
 
@@ -18,7 +17,7 @@ from msb_cache.cli.tables import Column, show
         "msb-cache schema", "msb-cache schema image.pulled", "msb-cache schema event > event.json"
     )
 )
-@click.argument("type_", metavar="[TYPE]", required=False, shell_complete=event_types)
+@click.argument("type_", metavar="[TYPE]", required=False)
 @click.option(
     "--event-version",
     "version",

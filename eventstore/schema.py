@@ -66,9 +66,7 @@ def event_schema(type: str = ENVELOPE, version: int | None = None) -> dict[str, 
         return _read(f"{ENVELOPE}.json")
     newest = 1 if type == ENVELOPE else _VERSIONS.get(type)
     if newest is None:
-        raise InvalidConfigError(
-            f"{as_text(type[:100])!r} is no type of event; `msb-cache schema` lists them"
-        )
+        raise InvalidConfigError(f"{as_text(type[:100])!r} is no event type; `msb-cache schema` lists them")
     if version is not None and not 1 <= version <= newest:
         there = "version 1" if newest == 1 else f"versions 1 to {newest}"
         raise InvalidConfigError(f"{type} has {there}, and no {version}")

@@ -74,6 +74,8 @@ def every_file(home: Path) -> set[str]:
         ("--home ", ["<dir>"]),
         ("--home=/t", ["<dir>"]),
         ("events --type image.un", ["image.unpinned"]),
+        ("schema image.un", ["image.unpinned"]),
+        ("schema ev", ["event"]),
         ("prune --unused-for ", []),
         ("inspect app:1 more ", []),
     ],

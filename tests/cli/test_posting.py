@@ -44,7 +44,7 @@ def test_what_is_there_is_delivered_once(
     done = call("events", "--post", server.url, *options)
     seqs = [event["seq"] for event in every(call, "events", "--type", "image.pulled")]
     assert (done.code, done.out) == (0, "")
-    assert done.err == f"  ✓ delivered  3 events to http://{server.host}, up to @{seqs[-1]}\n"
+    assert done.err == f"  ✓ Delivered  3 events to http://{server.host}, up to @{seqs[-1]}\n"
     assert server.taken == seqs
     server.check([SECRET])
     assert {got.headers["authorization"] for got in server.got} == {"Bearer hidden"}
@@ -111,5 +111,5 @@ def test_what_comes_is_delivered_until_a_signal(home: Path, call: Call, number: 
         finally:
             code, said = following.end(number)
     assert code == 0
-    assert said.splitlines()[-1] == f"  ✓ delivered  1 event to http://{server.host}, up to @{last}"
+    assert said.splitlines()[-1] == f"  ✓ Delivered  1 event to http://{server.host}, up to @{last}"
     assert following.lines == []
