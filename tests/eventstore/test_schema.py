@@ -119,8 +119,8 @@ def test_old_events_fit_the_schema_of_their_version() -> None:
 @pytest.mark.parametrize(
     ("type_", "version", "message"),
     [
-        ("image.odd", None, "'image.odd' is no type of event"),
-        ("../event", 1, "is no type of event"),
+        ("image.odd", None, "'image.odd' is no event type"),
+        ("../event", 1, "is no event type"),
         ("image.pulled", 3, "has versions 1 to 2, and no 3"),
         ("log.created", 0, "has version 1, and no 0"),
         ("event", 2, "has version 1, and no 2"),
