@@ -140,4 +140,4 @@ def _blocks(blocks: Sequence[Block], shown: bars.Glyphs) -> None:
         bar = bars.stacked((own, shared, each.flat_bytes), most, _BAR, shown)
         name = f"shared by {plural(each.images, 'image')}" if is_shared and each.images else each.name
         rows.append((name, each.unique_bytes + each.flat_bytes, each.state or each.kind, bar))
-    return (*_BLOCKS, Column("", "word", leave=2)), rows
+    return (*_BLOCKS, Column("", "bar")), rows

@@ -339,7 +339,8 @@ def _like(cell: Text, text: str) -> Text:
 
 def _chosen(columns: Sequence[Column], natural: Sequence[int], room: int) -> tuple[list[int], list[int]]:
     """Return which columns have room, and how wide they are; ``natural`` is as wide as their cells."""
-    shown = [*range(len(columns))]
+    is_tight = _taken(natural, 2) > room
+    shown = [n for n, column in enumerate(columns) if not (is_tight and column.kind == "bar")]
     for level in _LEVELS:
         while _taken([_least(columns[n], natural[n], level) for n in shown], 2) > room:
             leaving = max(shown, key=lambda n: (columns[n].leave, n))

@@ -45,6 +45,15 @@ def test_in_a_pipe_nothing_is_shortened(terminal: Callable[[int | None], None]) 
     assert first.index("1.5 KiB") + 6 == second.rindex("-")  # sizes are aligned to the right
 
 
+def test_a_bar_goes_before_anything_else_is_shortened(terminal: Callable[[int | None], None]) -> None:
+    columns = (Column("IMAGE", "name"), Column("SIZE", "size"), Column("", "bar"), Column("BY", leave=1))
+    row: list[Cell] = ["n" * 40, 1536, "#" * 20, "alice"]
+    natural = 40 + 7 + 20 + 5 + 3 * 2
+    for width, expected in {natural: [row[2], "alice"], natural - 1: ["alice"]}.items():
+        terminal(width)
+        assert table(columns, [row])[1].split() == ["n" * 40, "1.5", "KiB", *expected]
+
+
 def test_what_a_terminal_has_room_for(terminal: Callable[[int | None], None]) -> None:
     for columns, expected in {
         150: [
