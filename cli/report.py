@@ -79,7 +79,8 @@ def report(
         paged=False,
     )
     if not shown.quiet and not found.seq:
-        note("there is no log yet, so the report is empty")
+        then = "there was no log then" if found.is_past else "there is no log yet"
+        note(f"{then}, so the report is empty")
 
 
 COMMAND = report

@@ -108,6 +108,12 @@ def test_without_jinja_the_extra_is_named(
     assert call("report", "--format", "json").code == 0
 
 
+def test_a_moment_before_the_log_is_said(home: Path, call: Call, tmp_path: Path) -> None:
+    done = call("report", "--as-of", "2001-01-01", "-o", tmp_path / "a.html")
+    assert done.code == 0
+    assert "note: there was no log then, so the report is empty" in done.err
+
+
 def test_a_home_without_a_log_has_an_empty_page(own_home: Path, call: Call, tmp_path: Path) -> None:
     done = call("report", "-o", tmp_path / "a.html")
     assert done.code == 0
