@@ -128,3 +128,10 @@ def test_the_usual_place_is_of_a_home_and_a_url(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("HOME", "nowhere")
     with pytest.raises(InvalidConfigError, match="name a file with --position"):
         usual_path("/a/home", url)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "position.json")
+    with pytest.raises(InvalidConfigError, match="is no regular file; name another --position"):
+        PositionFile(tmp_path / "position.json").__enter__()
+    assert not (tmp_path / "position.json.lock").exists()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import stat
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -150,7 +151,10 @@ class PositionFile:
 
     def _read(self) -> Position | None:
         try:
-            with open(self.path, "rb") as file:
+            # A pipe would be waited for, and no signal would end that.
+            with open(self.path, "rb", opener=_at_once) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise InvalidConfigError(f"{self.path} is no regular file; name another --position")
                 data = file.read(_MOST_BYTES)
         except FileNotFoundError:
             return None
@@ -168,3 +172,7 @@ class PositionFile:
             f"{self.path} holds no position that this release understands; "
             "name another --position, or delete it to begin anew"
         )
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
