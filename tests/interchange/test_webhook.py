@@ -173,3 +173,12 @@ def test_a_slow_receiver_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
                     webhook.post("1", JSON, b"{}")
             webhook.post("1", JSON, b"{}")
     assert said == [f"waiting for {server.host} to answer"]
+
+
+def test_where_it_is_posted_to_is_in_no_message_also_if_the_receiver_repeats_it() -> None:
+    act = answer(404, b"no /hooks/T0123456789?key=s3cret, nor T0123456789, nor key=s3cret")
+    with Receiver([act]) as server:
+        root = server.url.partition("://")[2].partition("/")[0]
+        with pytest.raises(RefusedError) as failure:
+            post(WebhookReceiver(f"http://{root}/hooks/T0123456789?key=s3cret"))
+    assert str(failure.value) == "404 Not Found: 'no …, nor …, nor …'"

@@ -11,6 +11,7 @@ import hmac
 import socket
 import ssl
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -35,6 +36,7 @@ GONE = 410
 TOO_LARGE = 413
 _PASSING = frozenset({408, 425, 429})
 _SHOWN_CHARACTERS = 100
+_SHORTEST_SECRET = 8  # characters
 
 
 class NotTakenError(Exception):
@@ -155,11 +157,18 @@ class Webhook:
             text = (answer.read_all(MAX_ERROR_BYTES) or b"").decode("utf-8", "replace")
         except TransientError:
             return ""
-        for value in self._receiver.headers.values():
-            for secret in filter(None, (value, value.rpartition(" ")[2])):
-                text = text.replace(secret, "…")
+        for secret in self._secrets():
+            text = text.replace(secret, "…")
         text = " ".join(text.split())
         return f": {shown(text[:_SHOWN_CHARACTERS])}" if text else ""
+
+    def _secrets(self) -> Iterator[str]:
+        """Yield what a receiver may repeat and messages must not: headers, and where the URL leads there."""
+        for value in self._receiver.headers.values():
+            yield from filter(None, (value, value.rpartition(" ")[2]))
+        path, query = self._url.path, self._url.query
+        yield from filter(None, (f"{path}?{query}" if query else "", path.rstrip("/"), query))
+        yield from sorted(filter(_is_long, path.split("/")), key=len, reverse=True)
 
     def _failure(self, error: Exception) -> str:
         """Return what a failed exchange means; urllib3's own texts are not used: they hold whole URLs."""
@@ -182,6 +191,11 @@ class Webhook:
         if isinstance(error, http_errors.ProtocolError | OSError):
             return f"the connection to {name} broke off"
         return f"{name} does not answer in proper HTTP"
+
+
+def _is_long(part: str) -> bool:
+    """Return whether a part of a path may be a secret; a short one is a word that sentences have, too."""
+    return len(part) >= _SHORTEST_SECRET
 
 
 def _redirection(answer: Answer) -> str:
