@@ -166,8 +166,11 @@ class _Notes:
 
     def __init__(self) -> None:
         self._last = ""
+        # Requests are answered by other threads, which know nothing of the command's options.
+        self._context = click.get_current_context()
 
     def say(self, sentence: str) -> None:
         if sentence != self._last:
-            staying_logger().warning("note", said=sentence)  # made now: as a rule there is nothing to say
+            with self._context.scope(cleanup=False):  # made now: as a rule there is nothing to say
+                staying_logger().warning("note", said=sentence)
         self._last = sentence

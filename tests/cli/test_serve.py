@@ -14,11 +14,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import httpx
 import pytest
 from starlette.applications import Starlette
@@ -231,10 +233,19 @@ def test_a_note_is_logged_once_until_it_is_another(monkeypatch: pytest.MonkeyPat
     said: list[str] = []
     logger = SimpleNamespace(warning=lambda event, **fields: said.append(fields["said"]))
     monkeypatch.setattr(serve, "staying_logger", lambda: logger)
-    notes = serve._Notes()
+    with click.Context(serve.COMMAND):
+        notes = serve._Notes()
     for sentence in ("msb is gone", "msb is gone", "it is back", "msb is gone"):
         notes.say(sentence)
     assert said == ["msb is gone", "it is back", "msb is gone"]
+
+
+def test_a_note_is_logged_by_the_thread_that_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    with click.Context(serve.COMMAND):
+        notes = serve._Notes()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(notes.say, "the log begins today").result()
+    assert "the log begins today" in capsys.readouterr().err
 
 
 def test_the_unit_serves_at_a_socket_of_its_user() -> None:
