@@ -136,8 +136,39 @@ def _blocks(blocks: Sequence[Block], shown: bars.Glyphs) -> None:
     rows, parts = [], []
     for each in blocks[:_MOST]:
         is_shared = each.kind == "shared"
-        own, shared = (0, each.unique_bytes) if is_shared else (each.unique_bytes, 0)
-        bar = bars.stacked((own, shared, each.flat_bytes), most, _BAR, shown)
+        parts.append((0, each.unique_bytes) if is_shared else (each.unique_bytes, 0, each.flat_bytes))
         name = f"shared by {plural(each.images, 'image')}" if is_shared and each.images else each.name
-        rows.append((name, each.unique_bytes + each.flat_bytes, each.state or each.kind, bar))
-    return (*_BLOCKS, Column("", "bar")), rows
+        rows.append((name, each.unique_bytes + each.flat_bytes, each.state or each.kind))
+    rest = sum(each.unique_bytes + each.flat_bytes for each in blocks[_MOST:])
+    drawn = tables.with_bars(
+        _BLOCKS,
+        rows,
+        Column("", "bar", leave=1),
+        lambda row, width: bars.stacked(parts[row], most, width, shown),
+    )
+    _table(*drawn, len(blocks), rest)
+
+
+def _people(people: Sequence[PersonLine], shown: bars.Glyphs) -> None:
+    most = max(each.pulled_bytes + each.deleted_bytes for each in people)
+    rows = [
+        (
+            each.who,
+            each.uses or None,
+            each.pulls or None,
+            each.pulled_bytes or None,
+            each.deletions or None,
+            each.deleted_images or None,
+            each.deleted_bytes or None,
+        )
+        for each in people[:_MOST]
+    ]
+    drawn = tables.with_bars(
+        _PEOPLE,
+        rows,
+        Column(bars.legend(["FETCHED", "FREED"], shown), "bar", leave=6),
+        lambda row, width: bars.stacked(
+            (people[row].pulled_bytes, people[row].deleted_bytes), most, width, shown
+        ),
+    )
+    _table(*drawn, len(people))
