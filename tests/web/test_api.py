@@ -58,7 +58,13 @@ COMMANDS = {
 """What a path answers is what this command prints with ``--format json``."""
 
 
-_RUNNING_ON = ("idle_ns", "age_ns", "log", "outside")  # SQLite has files while a database is open
+_RUNNING_ON = (
+    "idle_ns",
+    "age_ns",
+    "log",
+    "outside",
+    "disk_free_bytes",
+)  # SQLite has files while a database is open
 
 
 def timeless(value: Any) -> Any:
@@ -195,6 +201,32 @@ def test_what_cannot_be_answered_is_a_problem(client: Client, path: str, status:
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert "\n" not in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "privacy", "refused"),
+    [
+        ("/events?grep=PATH", Privacy(), True),
+        ("/history/app:1?grep=PATH", Privacy(), True),
+        ("/events?grep=PATH", Privacy(config=True), False),
+        ("/events?grep=PATH", Privacy(config=True, people=False), True),
+        ("/events?actor=alice", Privacy(), False),
+        ("/events?actor=alice", Privacy(people=False), True),
+        ("/history/app:1?host=build", Privacy(config=True, people=False), True),
+        ("/images?filter=label%3Dteam%3Dgreen", Privacy(), True),
+        ("/images?filter=label!%3Dteam%3Dgreen", Privacy(), True),
+        ("/images?filter=label%3Dteam%3Dgreen", Privacy(config=True), False),
+        ("/images?filter=label%3Dteam", Privacy(), False),
+        ("/images?filter=reference%3Dapp", Privacy(), False),
+    ],
+)
+def test_what_is_not_told_cannot_be_spelt_out(
+    serve: Serve, home: Path, path: str, privacy: Privacy, refused: bool
+) -> None:
+    answer = serve(home, privacy=privacy).get(f"/api{path}")
+    assert (answer.status_code == 403) == refused, answer.text
+    if refused:
+        assert answer.json()["code"] == "not-told"
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -87,9 +87,9 @@ def test_what_is_logged_of_a_request_has_no_query(
     monkeypatch.setattr(diagnostics, "debug", lambda event, **fields: said.append(f"{event} {fields}"))
     client = serve(home, headers={"Authorization": f"Bearer {TOKEN}"})
     client.get(f"/?token={TOKEN}")
-    client.get("/api/events?grep=secret")
+    client.get("/api/events?subject=secret")
     client.get("/api/events?token=wrong-secret", headers={"Host": "evil.example"})
     requests = [each for each in said if each.startswith("request ")]
-    assert [each.split("'status': ")[1][:3] for each in requests] == ["303", "200", "403"]
+    assert [each.split("'status': ")[1][:3] for each in requests] == ["303", "404", "403"]
     assert TOKEN not in str(said)
     assert "secret" not in str(said)

@@ -87,6 +87,7 @@ async def _homes(asked: Asked) -> Callable[[], Any]:
 
 
 async def _images(asked: Asked) -> Callable[[], Any]:
+    asked.site.check_asked(asked.given)
     as_of = asked.given.get("as_of")
     patterns, selected = asked.given.get("pattern", ()), asked.given.get("filter", ())
     handles = await asked.cache.list(*patterns, filter=selected, as_of=as_of)
@@ -106,11 +107,13 @@ async def _image(asked: Asked) -> Callable[[], Any]:
 
 
 async def _history(asked: Asked) -> Callable[[], Any]:
+    asked.site.check_asked(asked.given)
     asked.given.setdefault("limit", PAGE)
     return _page(asked, await asked.cache.history(asked.path, **asked.given))
 
 
 async def _events(asked: Asked) -> Callable[[], Any]:
+    asked.site.check_asked(asked.given)
     asked.given.setdefault("limit", PAGE)
     return _page(asked, await asked.cache.events(**asked.given))
 

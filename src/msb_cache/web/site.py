@@ -54,6 +54,28 @@ class Site:
         """Return a value of the library as JSON has it, without what is not told."""
         return jsonable(self.privacy.of(value))
 
+    def check_asked(self, given: Mapping[str, Any]) -> None:
+        """Refuse a question whose answer would tell what is not told: who may ask again could spell it out.
+
+        Args:
+            given: the parameters of the query.
+
+        Raises:
+            RefusedError: it looks at values of environments or labels, or at people, which are left out.
+        """
+        config, people = self.privacy.config, self.privacy.people
+        hidden = [name for name in ("actor", "host") if name in given and not people]
+        hidden += ["grep"] * ("grep" in given and not (config and people))
+        values = (text.partition("=")[2] for text in given.get("filter", ()) if text.startswith("label"))
+        hidden += ["filter"] * (not config and any("=" in text for text in values))
+        if hidden:
+            raise RefusedError(
+                HTTPStatus.FORBIDDEN,
+                f"{hidden[0]} looks at what this server does not tell; it may with --with-config and without "
+                "--no-people",
+                "not-told",
+            )
+
     async def report(self, cache: AsyncImageCache, given: Mapping[str, Any]) -> CacheReport:
         """Return the report that ``as_of`` and ``since`` ask for, in its turn."""
         options: dict[str, Any] = {name: given[name] for name in ("as_of", "since") if name in given}
