@@ -27,6 +27,7 @@ ELSEWHERE = {
     "oci/archive/open.py": "an archive from a pipe, in a file that has no name",
     "oci/registry/partials.py": "parts of downloads may be lost or torn: what is resumed is hashed",
     "artifacts/files.py": "syncs of contents",
+    "web/listening.py": "a server's socket and token, which a power loss may take",
     "ownership.py": "how a file or folder of another user's is made, for those that see to its durability",
 }
 """Modules that change names or sync all the same, and why that harms nothing."""
