@@ -10,6 +10,7 @@ from msb_cache.cli import output
 from msb_cache.cli.common import PATH, done, examples, note, open_cache
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.privacy import Told, told_options
+from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
     from msb_cache.report.facts import CacheReport
@@ -65,7 +66,7 @@ def report(
     with open_cache(home, quiet=shown.quiet) as cache:
         found = cache.report(since=since, as_of=as_of, **told)
     if path is None:
-        shown.item(lambda: _fields(found), names=list, table=lambda: _print(found))
+        shown.item(lambda: jsonable(found), names=list, table=lambda: _print(found))
         return
     text = _page(found)
     if path == "-":
@@ -90,13 +91,6 @@ def _print(found: CacheReport) -> None:
     from msb_cache.cli.report_text import print_report
 
     print_report(found)
-
-
-def _fields(found: CacheReport) -> dict[str, object]:
-    from msb_cache.shapes import jsonable
-
-    fields: dict[str, object] = jsonable(found)
-    return fields
 
 
 def _page(found: CacheReport) -> str:

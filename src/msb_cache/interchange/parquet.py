@@ -75,16 +75,12 @@ def _beside(out: BinaryIO) -> str | None:
 
 
 def _spool(events: Iterable[StoredEvent], privacy: Privacy, path: str) -> None:
-    """Write rows as lines of JSON: DuckDB reads a file a hundred times as fast as values given to it."""
+    """Write rows as lines of JSON: DuckDB reads a file ten times as fast as values given to it."""
     encode = msgspec.json.Encoder().encode
-    with open(path, "wb", opener=_private) as out:
+    with open(path, "wb") as out:  # in a folder that nobody else can enter
         for event in events:
             out.write(encode(dict(zip(COLUMNS, row_of(event, privacy), strict=True))))
             out.write(b"\n")
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _select(path: str) -> str:

@@ -160,7 +160,7 @@ def _of(report: CacheReport) -> dict[str, object]:
     """Return what the templates are given."""
     now_ns = report.at_ns
     scale = Scale(report.since_ns, now_ns, 0, drawings.LIFE_WIDTH)
-    states = {name: block for block in report.blocks if block.kind == "image" for name in [block.name]}
+    states = {block.name: block.state for block in report.blocks if block.kind == "image"}
     long_idle = [each for each in report.idle if now_ns - each.idle_since_ns >= _LONG_IDLE_NS]
 
     is_large = len(report.lives) > _MANY_IMAGES
@@ -171,8 +171,7 @@ def _of(report: CacheReport) -> dict[str, object]:
 
     def lives() -> Iterator[_Life]:
         for life in report.lives:
-            block = states.get(life.reference)
-            state = _ended(life) if not life.is_here else (block and block.state) or "here"
+            state = (states.get(life.reference) or "here") if life.is_here else _ended(life)
             yield _Life(life, life_line(life, scale), state)
 
     return {
