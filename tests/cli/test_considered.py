@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from msb_cache import ImageVerdict
 from msb_cache.cli.considered import print_considered
-from tests.logs import PYTHON, digest
+from tests.logs import digest
+from tests.verdicts import DAY, verdict
 
-DAY = 86_400 * 10**9
 LONG = "registry.example.org/a/rather/long/name/of/an/image:2027-01-15"
-
-
-def verdict(**changed: Any) -> ImageVerdict:
-    given = {
-        "reference": PYTHON,
-        "spelling": None,
-        "manifest_digest": digest(1),
-        "goes": True,
-        "rule": "due",
-        "by": (),
-        "idle_ns": 20 * DAY,
-        "age_ns": 30 * DAY,
-        "rank": None,
-        "until_ns": None,
-        "size_bytes": 5000,
-        "freed_bytes": 4096,
-    }
-    return ImageVerdict(**{**given, **changed})
 
 
 IMAGES = (

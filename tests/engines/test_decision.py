@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
-from msb_cache import ImageCache, ImageVerdict
+from msb_cache import ImageCache
 from msb_cache.engines.own.delete import started
 from msb_cache.eventstore import events as ev
 from msb_cache.retention.plan import Plan, Verdict
 from msb_cache.shapes import jsonable
+from tests import verdicts
 from tests.examples import ONE, TWO, archive
-from tests.logs import PYTHON, digest
+from tests.logs import digest
+from tests.verdicts import DAY
 
 
 def test_long_lists_are_split_into_parts(cache: ImageCache) -> None:
@@ -34,26 +36,7 @@ def test_long_lists_are_split_into_parts(cache: ImageCache) -> None:
     assert [each.idle_ns for part in parts for each in (*part.kept, *part.going)] == [*range(60_000)]
 
 
-DAY = 86_400 * 10**9
-
-
-def verdict(**changed: Any) -> ImageVerdict:
-    given = {
-        "reference": PYTHON,
-        "spelling": None,
-        "manifest_digest": digest(1),
-        "goes": True,
-        "rule": "due",
-        "by": (),
-        "idle_ns": 20 * DAY,
-        "age_ns": 30 * DAY,
-        "rank": None,
-        "until_ns": None,
-        "size_bytes": 5000,
-        "freed_bytes": 4096,
-        "policy": {"unused_for": "14d", "grace": "1h"},
-    }
-    return ImageVerdict(**{**given, **changed})
+verdict = partial(verdicts.verdict, policy={"unused_for": "14d", "grace": "1h"})
 
 
 def test_a_verdict_as_plain_data() -> None:
