@@ -32,7 +32,9 @@ def routes(site: Site) -> list[Route]:
         shown = given(request.query_params, _SHOWN)
         name, cache = site.home(shown.get("home"))
         report = await site.report(cache, shown)
-        live = page.Live(home=name, homes=tuple(site.homes), head=await _head(cache))
+        live = page.Live(
+            home=name, homes=tuple(site.homes), head=await _head(cache) if report.is_past else None
+        )
         text = await asyncio.to_thread(page.render, report, live=live)
         return HTMLResponse(text, headers={"Content-Security-Policy": page.csp(live=True)})
 
