@@ -118,6 +118,13 @@ class Checker:
         self.log_id: str | None = None
         self._recorded_at: Value = 0
 
+    @classmethod
+    def behind(cls, seq: int, head: bytes, log_id: str, recorded_at: int) -> Checker:
+        """Return one that goes on behind a row that is known to be in order."""
+        found = cls()
+        found.seq, found.head, found.log_id, found._recorded_at = seq, head, log_id, recorded_at
+        return found
+
     def check(self, row: Sequence[Value], stored: object) -> Break | None:
         """Check the next row (its hashed columns) and its hash; None when it is in order."""
         seq, expected = row[0], self.seq + 1

@@ -240,6 +240,7 @@ class EventStore:
         """
         from msb_cache.eventstore.chain import link
         from msb_cache.eventstore.clock import jump
+        from msb_cache.eventstore.subtrees import keep_up
 
         if not self._connection.in_transaction:
             raise LogError("events are appended within a transaction, and none is open")
@@ -300,6 +301,7 @@ class EventStore:
                 )
             )
         self._connection.executemany(INSERT, rows)
+        keep_up(self._connection, head.seq, seq)
         return stored
 
     def read(

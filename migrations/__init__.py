@@ -4,7 +4,7 @@ Knows tables and indexes, not what is written into them. Importing this package 
 ``migrations.schema`` imports sqlite_utils and is imported only when something is pending.
 """
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 """``PRAGMA user_version`` of an up-to-date database: the number of migrations."""
 
 APPLICATION_ID = 0x4D534243

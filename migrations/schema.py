@@ -261,6 +261,22 @@ def m0009_checks(db: Database) -> None:
     db.execute("PRAGMA user_version = 9")
 
 
+@migrations()
+def m0010_merkle(db: Database) -> None:
+    """Keep hashes of the Merkle tree over the log, and the checkpoints of it that were signed."""
+    # Not folded: without its rows, roots take a pass over the log.
+    db.execute(
+        "CREATE TABLE subtree (level INTEGER NOT NULL, position INTEGER NOT NULL, hash BLOB NOT NULL "
+        "CHECK (typeof(hash) = 'blob' AND length(hash) = 32), PRIMARY KEY (level, position)) WITHOUT ROWID"
+    )
+    # Not folded either: signatures are others' words about the log, and prove themselves.
+    db.execute(
+        "CREATE TABLE signed_checkpoint (origin TEXT NOT NULL, size INTEGER NOT NULL, note TEXT NOT NULL, "
+        "signed_at INTEGER NOT NULL, PRIMARY KEY (origin, size)) WITHOUT ROWID"
+    )
+    db.execute("PRAGMA user_version = 10")
+
+
 def _run(db: Database, script: str) -> None:
     # Not executescript: it would commit the migration's transaction before running.
     statement = ""

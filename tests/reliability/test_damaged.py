@@ -128,7 +128,7 @@ def cut_off(tmp_path: Path) -> Path:
     """A home whose database lost its second half."""
     home = lived_in(tmp_path / "home")
     with ImageCache(home) as cache:
-        for _ in range(400):
+        for _ in range(600):
             cache.use("app:1")
     database = Path(Layout(home).database)
     os.truncate(database, database.stat().st_size // 2)

@@ -24,6 +24,7 @@ from msb_cache.audit.import_log import build
 from msb_cache.engines.decision import one_at_a_time
 from msb_cache.errors import BusyError, CorruptLogError, LogError
 from msb_cache.eventstore import events as ev
+from msb_cache.eventstore import subtrees
 from msb_cache.eventstore.chain import raw_rows
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import INSERT, EventStore, NewEvent
@@ -187,6 +188,8 @@ def _put(connection: sqlite3.Connection, backup: sqlite3.Connection) -> None:
         connection.execute(sql)
     for table in ("sync_state", "sync_leftover"):
         connection.execute(f"DELETE FROM {table}")  # noqa: S608
+    subtrees.forget(connection)
+    # What was signed before stays: it says that those keys have signed what the log is not any more.
     live.fill(connection, EventStore(connection))
 
 
