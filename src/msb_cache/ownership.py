@@ -16,6 +16,17 @@ _REFUSED = (errno.EPERM, errno.EINVAL, errno.ENOSYS)
 """What the kernel says to a root that may not give things away, or to whom the user has no number."""
 
 
+def is_readable_by_others(path: str, mode: int) -> bool:
+    """Return whether a file of this mode is none in which a secret can lie.
+
+    To systemd's credentials the unit's user has access by an ACL, whose mask shows as the group's bits.
+    """
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    if credentials and os.path.dirname(os.path.realpath(path)) == os.path.realpath(credentials):
+        return bool(mode & 0o007)
+    return bool(mode & 0o077)
+
+
 Owner = tuple[int, int]
 """A user's number, and a group's."""
 

@@ -13,10 +13,11 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from msb_cache.errors import InvalidConfigError
+from msb_cache.oci.registry.address import web_address
 from msb_cache.oci.registry.proxy import is_loopback
+from msb_cache.ownership import is_readable_by_others
 from msb_cache.wording import reason_of
 
 SECRET_VARIABLE = "MSB_CACHE_POST_SECRET"  # noqa: S105
@@ -28,7 +29,6 @@ LEAST_KEY_BYTES = 24
 _PREFIX = "whsec_"
 _MOST_SECRETS = 4
 _MOST_FILE_BYTES = 16 << 10
-_MOST_URL_CHARACTERS = 8 << 10
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _OWN_HEADERS = frozenset(
     {
@@ -117,13 +117,8 @@ def read_headers(path: str | os.PathLike[str]) -> dict[str, str]:
 
 def _name_of(url: str, *, insecure: bool) -> str:
     """Return what messages call a URL; raises InvalidConfigError for one that is not posted to."""
-    sound = len(url) <= _MOST_URL_CHARACTERS and url.isascii() and url.isprintable() and " " not in url
-    try:
-        parts = urlsplit(url if sound else "")
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        sound = False
-    if not sound:
+    parts = web_address(url)
+    if parts is None:
         raise InvalidConfigError(
             "the receiver's URL is no web address in ASCII; write it as https://hooks.example/events"
         )
@@ -178,7 +173,7 @@ def _private_text(path: str | os.PathLike[str]) -> str:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise InvalidConfigError(f"{name} is no regular file; write what is secret into one")
-            if stat.S_IMODE(found.st_mode) & _others(name):
+            if is_readable_by_others(name, found.st_mode):
                 raise InvalidConfigError(f"other users can read {name}; `chmod 600` it")
             data = file.read(_MOST_FILE_BYTES + 1)
     except OSError as error:
@@ -189,11 +184,3 @@ def _private_text(path: str | os.PathLike[str]) -> str:
         return data.decode()
     except UnicodeDecodeError:
         raise InvalidConfigError(f"{name} is no text in UTF-8; check the path") from None
-
-
-def _others(path: str) -> int:
-    """Return the bits of a mode that let others read a file."""
-    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    if credentials and os.path.dirname(os.path.realpath(path)) == os.path.realpath(credentials):
-        return 0o007  # systemd lets the unit's user in by an ACL, whose mask shows as the group's bits
-    return 0o077

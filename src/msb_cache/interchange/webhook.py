@@ -8,34 +8,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import socket
-import ssl
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
 from types import TracebackType
 from urllib.parse import urlsplit
 
-from urllib3 import exceptions as http_errors
-
 from msb_cache.interchange.receiver import WebhookReceiver
-from msb_cache.oci.digest import shown
-from msb_cache.oci.registry.errors import (
-    MAX_ERROR_BYTES,
-    TransientError,
-    is_html,
-    retry_after,
-    status_phrase,
-)
+from msb_cache.oci.registry.errors import retry_after, status_phrase
 from msb_cache.oci.registry.http import Answer
-from msb_cache.oci.registry.network import Network
-from msb_cache.oci.registry.pools import Pools
-from msb_cache.waiting import Note, Said, end_if_asked, told_to_end
+from msb_cache.oci.registry.line import Line, NoAnswerError, redirection
+from msb_cache.waiting import Note
 
 GONE = 410
 TOO_LARGE = 413
 _PASSING = frozenset({408, 425, 429})
-_SHOWN_CHARACTERS = 100
 _SHORTEST_SECRET = 8  # characters
 
 
@@ -76,32 +62,23 @@ class Webhook:
         self._receiver = receiver
         self._url = urlsplit(receiver.url)._replace(fragment="")
         self._keys = receiver.keys()
-        said = Said()
-
-        def say(sentence: str) -> None:
-            if said.is_new(sentence):
-                note(sentence)
-
-        self._line = _Line(receiver.timeout, say)
-        self._pools = Pools(
-            self._line,
+        self._line = Line(
+            self._url.geturl(),
+            receiver.name,
             timeout=receiver.timeout,
             ca_certs=receiver.ca_certs,
             insecure=receiver.insecure,
-            judged=False,  # nobody but the one who gave the URL says where it leads
+            note=note,
         )
-        self._open = ExitStack()
 
     def __enter__(self) -> Webhook:
-        self._open.enter_context(told_to_end(self._line.cut))
+        self._line.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pools.close()
-        self._line.close()
-        self._open.close()
+        self._line.__exit__(kind, error, trace)
 
     def post(self, identifier: str, content_type: str, body: bytes) -> None:
         """Send a request, and return when the receiver has taken it.
@@ -127,11 +104,9 @@ class Webhook:
                 signature(key, identifier, now, body) for key in self._keys
             )
         try:
-            response = self._pools.request("POST", self._url.geturl(), headers, body)
-        except (http_errors.HTTPError, OSError, ValueError) as error:
-            end_if_asked()
-            raise NotTakenError(self._failure(error)) from None
-        answer = Answer(response, self._url, False, self._line, self._receiver.timeout)
+            answer = self._line.post(headers, body)
+        except NoAnswerError as failure:
+            raise NotTakenError(str(failure)) from None
         try:
             self._judge(answer)
         finally:
@@ -146,21 +121,8 @@ class Webhook:
             answer.discard()
             wait = retry_after(answer.header("retry-after"))
             raise NotTakenError(f"{name} answers {status_phrase(status)}", wait)
-        said = _redirection(answer) if 300 <= status < 400 else self._beginning(answer)
+        said = redirection(answer) if 300 <= status < 400 else self._line.beginning(answer, self._secrets())
         raise RefusedError(status, f"{status_phrase(status)}{said}")
-
-    def _beginning(self, answer: Answer) -> str:
-        """Return how an answer's text begins, without what was sent to get in."""
-        if is_html(answer.content_type):
-            return ""
-        try:
-            text = (answer.read_all(MAX_ERROR_BYTES) or b"").decode("utf-8", "replace")
-        except TransientError:
-            return ""
-        for secret in self._secrets():
-            text = text.replace(secret, "…")
-        text = " ".join(text.split())
-        return f": {shown(text[:_SHOWN_CHARACTERS])}" if text else ""
 
     def _secrets(self) -> Iterator[str]:
         """Yield what a receiver may repeat and messages must not: headers, and where the URL leads there."""
@@ -170,71 +132,7 @@ class Webhook:
         yield from filter(None, (f"{path}?{query}" if query else "", path.rstrip("/"), query))
         yield from sorted(filter(_is_long, path.split("/")), key=len, reverse=True)
 
-    def _failure(self, error: Exception) -> str:
-        """Return what a failed exchange means; urllib3's own texts are not used: they hold whole URLs."""
-        name = self._receiver.name
-        if isinstance(error, http_errors.ProxyError):
-            return f"the proxy for {name} does not let the connection through"
-        if isinstance(error, http_errors.SSLError):
-            cause = error.args[0] if error.args else None
-            if isinstance(cause, ssl.SSLCertVerificationError):
-                return f"the certificate of {name} is not trusted ({cause.verify_message})"
-            return f"no secure connection to {name} comes about"
-        if isinstance(error, http_errors.NameResolutionError):
-            return f"the host of {name} is not known"
-        if isinstance(error, http_errors.NewConnectionError):
-            cause = error.__cause__
-            reason = cause.strerror if isinstance(cause, OSError) else None
-            return f"{name} cannot be reached{f' ({reason})' if reason else ''}"
-        if isinstance(error, http_errors.TimeoutError | TimeoutError):
-            return f"{name} does not answer within {self._receiver.timeout:g} seconds"
-        if isinstance(error, http_errors.ProtocolError | OSError):
-            return f"the connection to {name} broke off"
-        return f"{name} does not answer in proper HTTP"
-
 
 def _is_long(part: str) -> bool:
     """Return whether a part of a path may be a secret; a short one is a word that sentences have, too."""
     return len(part) >= _SHORTEST_SECRET
-
-
-def _redirection(answer: Answer) -> str:
-    """Return where an answer leads, by scheme and host: the rest may be a secret."""
-    try:
-        target = urlsplit(answer.header("location") or "")
-        where = f"{target.scheme}://{target.netloc.rpartition('@')[2]}" if target.netloc else ""
-    except ValueError:
-        where = ""
-    leads = f" to {shown(where)[1:-1]}" if where else ""
-    return f", a redirect{leads}, which is not followed"
-
-
-class _Line(Network):
-    """A network whose last connection can be cut by another thread, whatever the first one does with it."""
-
-    def __init__(self, seconds: float, note: Note) -> None:
-        super().__init__("", seconds, note)
-        self._held: socket.socket | None = None
-
-    def connect(self, host: str, port: int, *, judged: bool) -> socket.socket:
-        connection = super().connect(host, port, judged=judged)
-        self._let_go()
-        self._held = connection.dup()  # TLS takes the other one over
-        end_if_asked()  # what ended it before had nothing to cut
-        return connection
-
-    def cut(self) -> None:
-        """End what the connection is used for now."""
-        held = self._held
-        if held is not None:
-            with suppress(OSError):
-                held.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        super().close()
-        self._let_go()
-
-    def _let_go(self) -> None:
-        held, self._held = self._held, None
-        if held is not None:
-            held.close()

@@ -63,6 +63,8 @@ class Answer:
         """How many bytes the body has, or None when the answer does not say."""
         if self.status == 204:
             return 0  # it has none, and no Content-Length either
+        if "transfer-encoding" in self._response.headers:
+            return None  # it ends where its chunks say so, whatever else stands there
         text = self._response.headers.get("content-length", "")
         return int(text[:19]) if text.isascii() and text.isdecimal() else None
 
