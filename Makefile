@@ -24,6 +24,7 @@ lint: $(INSTALLED) ## check style, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy examples/build_image.py
+	$(BIN)/mypy examples/check_proof.py
 	$(BIN)/mypy examples/hello.py
 	$(BIN)/mypy examples/receive_events.py
 	$(BIN)/mypy benchmarks

@@ -233,6 +233,18 @@ def deletions(ctx: click.Context, prefix: str) -> Iterator[Item]:
     return _operations(rows)
 
 
+def signed(ctx: click.Context, prefix: str) -> Iterator[Item]:
+    """Yield of how many events signed checkpoints are, the largest first, with when and as what."""
+    query = """
+        SELECT CAST(size AS TEXT), signed_at, origin FROM signed_checkpoint
+        WHERE CAST(size AS TEXT) LIKE ? ORDER BY size DESC LIMIT ?
+    """
+    with closing(connect(_home(ctx))) as index:
+        rows = index.execute(query, (f"{prefix}%" if prefix.isdecimal() else "%", MOST)).fetchall()
+    for size, signed_at, origin in rows:
+        yield CompletionItem(size, help=f"{look.absolute(signed_at)[:16]} {origin}")
+
+
 def operations(ctx: click.Context, prefix: str) -> Iterator[Item]:
     """Yield the deletions and what restored some, the newest first."""
     with closing(connect(_home(ctx))) as index:
@@ -295,6 +307,11 @@ _BY_NAME: dict[str, Completer] = {
 """By the name of a parameter, in all commands that have it."""
 _IN_COMMANDS: dict[tuple[str, str], Completer] = {
     ("history", "reference"): ever,
+    ("prove", "what"): ever,
+    ("prove", "type_"): event_types,
+    ("prove", "size"): signed,
+    ("show", "events"): signed,
+    ("forget", "events"): signed,
     ("unpin", "reference"): pinned,
     ("restore", "operation"): deletions,
     ("restore", "references"): lost,

@@ -21,9 +21,11 @@ from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.main import EXIT_BOUND
 from msb_cache.cli.prune import print_report, show
 from msb_cache.cli.rules import bound_missed, policy_in
+from msb_cache.cli.signing import StayingOptions, logging_to, staying_signing_options
 from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
+    from msb_cache.cache import ImageCache
     from msb_cache.care.gc import GcRun
 
 _PROGRAM = "msb-cache gc"
@@ -33,7 +35,12 @@ _FIELDS = ("outcome", "images", "bytes_missing", "missing_for", "error", "second
 
 @click.command(
     short_help="Keep the cache small by its policy file.",
-    epilog=examples("msb-cache gc --dry-run", "msb-cache gc", "msb-cache gc --every 15m"),
+    epilog=examples(
+        "msb-cache gc --dry-run",
+        "msb-cache gc",
+        "msb-cache gc --every 15m",
+        "msb-cache gc --every 15m --sign log.key --sign-every 1h --checkpoint-to /mnt/worm/log.notes",
+    ),
 )
 @click.option("--every", metavar="DURATION", help="Stay, and do it now and each time so much has passed.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only show what would go; nothing is recorded.")
@@ -41,6 +48,7 @@ _FIELDS = ("outcome", "images", "bytes_missing", "missing_for", "error", "second
     "--max-delete", metavar="N|SHARE", help="Delete nothing if more would go, whatever the policy says."
 )
 @click.option("--policy-file", type=PATH, metavar="PATH", help="Another policy file than the home's.")
+@staying_signing_options
 @reason_option
 @shown_options("the operation's id, or with --dry-run references")
 @click.pass_obj
@@ -50,6 +58,7 @@ def gc(
     dry_run: bool,
     max_delete: str | None,
     policy_file: str | None,
+    signing: StayingOptions,
     reason: str | None,
     shown: Shown,
 ) -> int:
@@ -58,6 +67,10 @@ def gc(
     With --every it stays until SIGTERM or Ctrl-C, reads the file anew each time, and logs each image that
     goes, and why, to stderr; with --quiet warnings only. A signal ends a deletion between two files. See
     `msb-cache policy`.
+
+    With --sign it signs the log after the run, as `checkpoint` does, and delivers the note; with --every also
+    between two runs, each time that is due. If not all that are needed cosigned it, or it could not be
+    delivered, the exit code is 1; with --every that is a warning, and tried again.
     """
     from msb_cache.models import ImagePruneReport
     from msb_cache.retention.policy import PrunePolicy
@@ -67,7 +80,11 @@ def gc(
     if every is not None:
         if dry_run:
             raise click.UsageError("--dry-run looks once; give it without --every")
-        return _stay(home, every, max_delete, policy_file, reason, shown)
+        return _stay(home, every, max_delete, policy_file, signing, reason, shown)
+    if signing.sign_every:
+        raise click.UsageError("--sign-every says when to sign again; give it with --every")
+    if dry_run and signing.signing.sign is not None:
+        raise click.UsageError("--dry-run records nothing; give it without --sign")
     with (
         stopping() as stopped,
         open_cache(home, reason=reason, quiet=shown.quiet, program=_PROGRAM) as cache,
@@ -78,10 +95,11 @@ def gc(
                 return show(cache.plan_prune(policy), policy.recorded(), shown)
             with progress.deleting(not shown.as_table) as report:
                 run = cache.gc(policy, report=report)
+            code = _tell(run, shown)
+            return max(code, _sign(cache, signing))
         except KeyboardInterrupt:
             output.line("stopped", err=True)
             return stopped.exit_code
-    return _tell(run, shown)
 
 
 COMMAND = gc
@@ -100,11 +118,22 @@ def _tell(run: GcRun, shown: Shown) -> int:
     return max(failures(run.report), default=EXIT_BOUND if run.shortfall else 0)
 
 
+def _sign(cache: ImageCache, signing: StayingOptions) -> int:
+    """Sign the log if that is wanted, and return the exit code for what came of it."""
+    plan = signing.plan(lambda _: None)
+    found = None if plan is None else cache.attest(plan)
+    if found is None or found.problem is None:
+        return 0
+    output.error(found.problem)
+    return 1
+
+
 def _stay(
     home: str | None,
     every: str,
     max_delete: str | None,
     policy_file: str | None,
+    signing: StayingOptions,
     reason: str | None,
     shown: Shown,
 ) -> int:
@@ -122,6 +151,7 @@ def _stay(
             stopped=stopped,
             apart=True,
             started=lambda: log.info("gc.started", **where),
+            sign=signing.plan(log.attested),
         )
         log.info("gc.stopped", **where)
     return stopped.exit_code if cut else 0
@@ -134,6 +164,7 @@ class _Log:
         self._log = logger
         self._shown = shown
         self.info = logger.info
+        self.attested = logging_to(logger)
 
     def note(self, sentence: str) -> None:
         """Log what is unusual."""

@@ -43,7 +43,10 @@ GROUPS = {
         *("prune", "gc", "policy", "pin", "unpin", "pins"),
         *("df", "report", "serve", "doctor", "rebuild", "metrics"),
     ),
-    "Proof": ("verify", "checkpoint", "log", "backup", "restore-backup"),
+    "Proof": (
+        *("verify", "checkpoint", "checkpoints", "prove", "check-proof", "key", "witness"),
+        *("log", "backup", "restore-backup"),
+    ),
     "Home": ("info", "config", "hand-over", "sync", "watch", "completion"),
 }
 """The commands as the overview shows them: each heading with its own, in order."""
@@ -80,9 +83,11 @@ NO_COMMANDS = (
     "progress",
     "report_text",
     "rules",
+    "signing",
     "settings",
     "showing",
     "tables",
+    "trust",
     "words",
 )
 """The modules of this folder that are no commands; each of the others offers its own as ``COMMAND``."""

@@ -25,21 +25,29 @@ if TYPE_CHECKING:
 def rebuild(home: str | None, shown: Shown) -> int:
     """Make anew all that is made of the log.
 
-    That is the index, the copies of it that answer questions about the past, and the database's schema with
-    the triggers that keep the log append-only. Prints what was not as it must be. There must never be any; if
-    there is, it is mended and the exit code is 1. The log itself is never changed.
+    That is the index, the copies of it that answer questions about the past, the hashes that are kept of the
+    log's tree, and the database's schema with the triggers that keep the log append-only. Prints what was not
+    as it must be. There must never be any; if there is, it is mended and the exit code is 1. The log itself
+    is never changed.
     """
-    shown.expect("schema", "differences")
+    shown.expect("schema", "differences", "subtrees")
     with open_cache(home, quiet=shown.quiet) as cache:
         mended = cache.rebuild()
+    from msb_cache.audit.schema import SchemaProblem
+    from msb_cache.eventstore.subtrees import SubtreeProblem
     from msb_cache.projections.live import Difference
 
     differences = [each for each in mended if isinstance(each, Difference)]
-    problems = [each for each in mended if not isinstance(each, Difference)]
+    problems = [each for each in mended if isinstance(each, SchemaProblem)]
+    hashes = [each for each in mended if isinstance(each, SubtreeProblem)]
     shown.item(
-        lambda: {"schema": jsonable(problems), "differences": jsonable(differences)},
+        lambda: {
+            "schema": jsonable(problems),
+            "differences": jsonable(differences),
+            "subtrees": jsonable(hashes),
+        },
         names=lambda: (),
-        table=lambda: _print(problems, differences),
+        table=lambda: _print(problems, differences, len(hashes)),
         paged=False,
     )
     return 1 if mended else 0
@@ -48,7 +56,7 @@ def rebuild(home: str | None, shown: Shown) -> int:
 COMMAND = rebuild
 
 
-def _print(problems: Sequence[SchemaProblem], differences: Sequence[Difference]) -> None:
+def _print(problems: Sequence[SchemaProblem], differences: Sequence[Difference], hashes: int) -> None:
     for problem in problems:
         sentence(schema_sentence(problem))
     print_differences(differences)
@@ -58,5 +66,8 @@ def _print(problems: Sequence[SchemaProblem], differences: Sequence[Difference])
     if differences:
         rows = output.plural(len(differences), "row")
         output.line(f"{rows} differed and are now as the log says.", err=True)
-    if not problems and not differences:
+    if hashes:
+        kept = output.plural(hashes, "kept hash", "kept hashes")
+        output.line(f"{kept} of the log's tree differed and are now as its events make them.", err=True)
+    if not problems and not differences and not hashes:
         output.line("The index is exactly what the log says.")

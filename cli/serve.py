@@ -126,7 +126,7 @@ def _listening(
     Access.of_address(host, port, token, allow=allow)  # what is wrong with these is said first
     sock = stack.enter_context(listening.listen_on(host, port))
     port = sock.getsockname()[1]
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    address = listening.url_of(host, port)
     output.line(address if token_file is not None else f"{address}?token={token}")
     if not listening.is_loopback(host):
         note(
@@ -149,7 +149,8 @@ def _run(
     async def run() -> None:
         several = [AsyncImageCache.of(each) for each in caches]
         homes = dict(zip(ids_of(each.home for each in several), several, strict=True))
-        await serve(application(homes, access, privacy), sock, stopped=stopped)
+        app = application(homes, access, privacy)
+        await serve(app, sock, stopped=stopped, ending=app.state.site.streams.close)
         # A query that goes on longer is left to the end of the process: it only reads.
         await asyncio.wait([asyncio.create_task(each.close()) for each in several], timeout=_GRACE_SECONDS)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -13,6 +12,7 @@ import click
 from msb_cache.artifacts.kinds import FLAT
 from msb_cache.audit.data import DataCheck
 from msb_cache.audit.files import BROKEN, DiskProblem
+from msb_cache.audit.noted import NoteCheck
 from msb_cache.audit.verify import Verification
 from msb_cache.cli import output
 from msb_cache.cli.common import PATH, duration_ns, examples, open_cache
@@ -23,9 +23,10 @@ from msb_cache.cli.differences import (
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.progress import reading
 from msb_cache.cli.tables import hanging
+from msb_cache.cli.trust import keys_option, policy_option, read_at_most, read_policy
 from msb_cache.eventstore.chain import Break
-from msb_cache.eventstore.checkpoint import MAX_NOTE
 from msb_cache.oci.reference import Reference
+from msb_cache.proof.note_file import MAX_FILE
 from msb_cache.shapes import jsonable
 
 
@@ -34,6 +35,7 @@ from msb_cache.shapes import jsonable
         "msb-cache verify",
         "msb-cache verify --data --sample 5%",
         "msb-cache verify --against note.txt",
+        "msb-cache verify --against note.txt --key ci7.example.com/msb-cache+8c2f1c26+AQ…",
     )
 )
 @click.option(
@@ -43,6 +45,8 @@ from msb_cache.shapes import jsonable
     metavar="NOTE",
     help="A checkpoint that the log must extend; - reads stdin.",
 )
+@keys_option
+@policy_option
 @click.option("--data", is_flag=True, help="Read all files, and compare them with their digests.")
 @click.option(
     "--sample", metavar="PERCENT", help="Read so much of the files, such as 5%: those not read for longest."
@@ -51,19 +55,31 @@ from msb_cache.shapes import jsonable
 @shown_options("what is wrong", tables=False)
 @click.pass_obj
 def verify(
-    home: str | None, path: str | None, data: bool, sample: str | None, max_age: str | None, shown: Shown
+    home: str | None,
+    path: str | None,
+    keys: tuple[str, ...],
+    policy: str | None,
+    data: bool,
+    sample: str | None,
+    max_age: str | None,
+    shown: Shown,
 ) -> int:
     """Check the log, the index and the disk.
 
     That is the log's hash chain; the database's schema against what this release makes; the index, and the
-    copies of it that answer questions about the past, against the log; and the disk against the index. With
-    --against also that the log begins with all that it said when `checkpoint` made the note.
+    copies of it that answer questions about the past, against the log; and the disk against the index; and
+    that the log begins with all of which the home has signed a checkpoint. With --against also that it begins
+    with all that it said when `checkpoint` made the note, in this release or an older one.
+
+    With --key or --policy the note must be signed by the log, and cosigned by the witnesses that these ask
+    for; without --against the newest signed checkpoint that the home keeps.
 
     With --data every file is read, too, and its bytes compared with the digest that the log has of it. A file
     that has none gets it, as first seen. If it is stopped, the next one begins with what was not read yet.
     """
     shown.expect(*_FIELDS)
-    note = None if path is None else _read_note(path)
+    note = None if path is None else read_at_most(path, MAX_FILE + 1)
+    trusted = read_policy(policy)
     if not data and (sample is not None or max_age is not None):
         raise click.UsageError("--sample and --max-age say what --data reads")
     showing = reading() if shown.as_table else nullcontext()
@@ -77,7 +93,7 @@ def verify(
                 max_age_ns=None if max_age is None else duration_ns(max_age),
                 progress=progress,
             )
-        found = cache.verify(note, data=request)
+        found = cache.verify(note, keys=keys, policy=trusted, data=request)
     shown.item(
         lambda: jsonable(found),
         names=lambda: _wrong_things(found),
@@ -89,8 +105,18 @@ def verify(
 COMMAND = verify
 
 _FIELDS = (
-    *("sound", "chain", "against", "head_note", "schema", "unreadable", "differences"),
-    *("copies", "bad_copies", "files", "data", "disk"),
+    *(
+        "sound",
+        "chain",
+        "against",
+        "checkpoints",
+        "bad_checkpoints",
+        "put_back",
+        "head_note",
+        "schema",
+        "unreadable",
+    ),
+    *("differences", "copies", "bad_copies", "subtrees", "bad_subtrees", "files", "data", "disk"),
 )
 
 
@@ -102,23 +128,16 @@ def _part(percent: str) -> float:
     return part
 
 
-def _read_note(path: str) -> str:
-    if path == "-":
-        data = b"" if sys.stdin is None else sys.stdin.buffer.read(MAX_NOTE)
-    else:
-        with open(path, "rb") as file:
-            data = file.read(MAX_NOTE)
-    return data.decode("ascii", "replace")
-
-
 def _wrong_things(found: Verification) -> Iterator[str]:
     """Yield for each thing that is wrong where that is, as the table calls it, and its name if it has one."""
     if isinstance(found.chain, Break):
         yield "log"
     if found.rewound is not None:
         yield "head"
-    if found.contradiction:
+    if found.against is not None and found.against.problem:
         yield "note"
+    yield from (f"signed {each.origin} {each.size}" for each in found.bad_checkpoints)
+    yield from (f"tree {each.level} {each.position}" for each in found.bad_subtrees)
     yield from (f"schema {problem.kind} {problem.name}" for problem in found.schema)
     if found.unreadable:
         yield "index"
@@ -171,12 +190,25 @@ def _print_verification(found: Verification) -> None:
         _say(good, "head", "the log goes on from the note of it outside the home")
     elif found.head_wanted:
         _say(" ", "head", f"no note of it is outside the home: {found.no_head_note}")
-    if found.note is not None:
-        noted = f"the note of {output.plural(found.note.size, 'event')}"
-        if found.contradiction:
-            _say(bad, "note", found.contradiction)
-        else:
-            _say(good, "note", f"the log begins with {noted}")
+    if found.against is not None:
+        _print_note(found.against, good, bad)
+    if found.bad_checkpoints:
+        checkpoints = output.plural(found.checkpoints, "signed checkpoint")
+        _say(bad, "signed", f"{checkpoints}, {len(found.bad_checkpoints)} not of this log:")
+        for each in found.bad_checkpoints:
+            hanging(each.detail, _WITHIN)
+    elif found.checkpoints > len(found.put_back):
+        checkpoints = output.plural(found.checkpoints - len(found.put_back), "signed checkpoint")
+        _say(good, "signed", f"{checkpoints}, and the log goes on from each")
+    for each in found.put_back:
+        _say(_OTHER, "signed", each.detail)
+    if found.bad_subtrees:
+        hashes = output.plural(found.subtrees, "kept hash", "kept hashes")
+        _say(bad, "tree", f"{hashes}, {len(found.bad_subtrees)} not of the log's events")
+        hanging("`msb-cache rebuild` mends that", _BELOW)
+    elif found.subtrees:
+        hashes = output.plural(found.subtrees, "kept hash", "kept hashes")
+        _say(good, "tree", f"{hashes}, as the log's events make them")
     _print_schema(found, good, bad)
     if found.unreadable:
         _say(bad, "index", f"cannot be compared: {found.unreadable}")
@@ -215,6 +247,26 @@ def _print_verification(found: Verification) -> None:
         elif problem.problem == "unfinished":
             what = "msb was stopped while deleting; its next deletion goes on with that"
         hanging(f"{_place(found, problem)}: {what}", _WITHIN)
+
+
+def _print_note(note: NoteCheck, good: output.Styled, bad: output.Styled) -> None:
+    if note.contradiction:
+        _say(bad, "note", note.contradiction)
+    elif note.notes > 1:
+        last = output.plural(note.size, "event")
+        _say(good, "note", f"the log begins with each of {note.notes:,} notes, such as that of {last}")
+    else:
+        _say(good, "note", f"the log begins with the note of {output.plural(note.size, 'event')}")
+    judged = note.judgement
+    if judged is None:
+        if note.has_signatures:
+            hanging("who signed it was not checked: no --key or --policy says who is to", _BELOW)
+    elif judged.problem:
+        _say(bad, "note", judged.problem)
+    elif judged.log is not None:
+        names = [each.name for each in judged.cosigned]
+        cosigned = f", cosigned by {', '.join(names)}" if names else ""
+        _say(good, "note", f"signed by {judged.log.name}{cosigned}")
 
 
 _REMEDIES = {

@@ -8,6 +8,7 @@ from msb_cache.cli.common import examples, open_cache, staying_logger, stopping
 from msb_cache.cli.event_lines import print_as_they_come, print_cloudevents
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.privacy import Told, privacy_options
+from msb_cache.cli.signing import StayingOptions, logging_to, staying_signing_options
 
 _FIELDS = (
     *("seq", "id", "type", "version", "subject", "operation"),
@@ -15,20 +16,31 @@ _FIELDS = (
 )
 
 
-@click.command(epilog=examples("msb-cache watch", "msb-cache watch --format jsonl"))
+@click.command(
+    epilog=examples(
+        "msb-cache watch",
+        "msb-cache watch --format jsonl",
+        "msb-cache watch --sign log.key --sign-every 15m --sign-every 1000 --witness-policy policy.txt",
+    )
+)
+@staying_signing_options
 @shown_options("the events' positions, such as @5", tables=False, more=("cloudevents",))
 @privacy_options(("cloudevents",))
 @click.pass_context
-def watch(ctx: click.Context, shown: Shown, told: Told) -> None:
+def watch(ctx: click.Context, signing: StayingOptions, shown: Shown, told: Told) -> None:
     """Record and show what happens as it happens.
 
     Stays until Ctrl-C. With --format json, too, each event is one line. What is unusual is logged to stderr.
+
+    With --sign it signs the log, as `checkpoint` does, each time that is due and something new is in it, and
+    delivers the note. What is in the way of that is a warning, and tried again.
     """
     shown.expect(*_FIELDS)
-    if ctx.find_root().params.get("log_level"):
-        staying_logger()
+    signs = signing.signing.sign is not None
+    logger = staying_logger() if signs or ctx.find_root().params.get("log_level") else None
+    plan = signing.plan(logging_to(logger))
     with stopping() as stopped, open_cache(ctx.obj, said=_log) as cache:
-        events = cache.watch(stopped=stopped)
+        events = cache.watch(stopped=stopped, sign=plan)
         if shown.kind == "cloudevents":
             print_cloudevents(cache, events, **told)
         else:

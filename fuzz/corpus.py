@@ -19,14 +19,22 @@ import msgspec
 from msb_cache import ImageCache
 from msb_cache.artifacts.fsmeta import write_fsmeta
 from msb_cache.artifacts.layer import write_layer
+from msb_cache.eventstore import export, merkle
+from msb_cache.eventstore.row import GENESIS
 from msb_cache.oci.archive.open import open_archive
 from msb_cache.oci.documents.decode import OCI_MANIFEST, encode_manifest
 from msb_cache.oci.image import SourceImage, SourceLayer
 from msb_cache.oci.layer.tar import TarReader
 from msb_cache.oci.layer.zstd import zstd
+from msb_cache.proof.inclusion import make
+from msb_cache.proof.note import Note, Signature
+from msb_cache.proof.submission import Submission
+from msb_cache.proof.tree_head import TreeHead
+from msb_cache.proof.vkey import VerifierKey
 
 _MEMBERS = 25
 _LARGEST = 600
+_LOG, _WITNESS = VerifierKey("fuzz", 1, bytes(32)), VerifierKey("witness", 4, bytes(32))
 _TEXTS = {
     "reference": (
         *(
@@ -40,6 +48,10 @@ _TEXTS = {
     "times": (
         *("now", "today 14:00", "last tuesday 9:30:15", "2 days ago", "2026-02-30", "2026-W01-1T10+05:30"),
         *("20260101T235960Z", "1 year ago", "2026-01-01T00:00:00.123456789Z", "yesterday 24:00"),
+    ),
+    "policies": (
+        f"log {_LOG} https://a/\nwitness a {_WITNESS}\ngroup b any a\ngroup c all b\nquorum c\n",
+        "# nobody\n\n\tquorum  none \n",
     ),
     "challenges": ('Bearer realm="https://a/t",service="s",scope="repository:x:pull", Basic realm="y"',),
 }
@@ -71,6 +83,7 @@ def _image(folder: Path, image: SourceImage) -> None:
             _keep(folder, "archive", _archive(blob, small))
         with tempfile.TemporaryDirectory() as home, ImageCache(home) as cache:
             cache.load(io.BytesIO(_archive(small, small)), tag="fuzz:1")
+            _proofs(folder, cache)
             for document in (Path(home) / "cache" / "manifests").glob("*.json"):
                 _keep(folder, "metadata_file", document.read_bytes())
         _keep(folder, "archive", _archive(small, small))
@@ -80,6 +93,37 @@ def _image(folder: Path, image: SourceImage) -> None:
             write_fsmeta(merged, [written])
             _keep(folder, "erofs", path.read_bytes())
             _keep(folder, "erofs", merged.read_bytes())
+
+
+def _proofs(folder: Path, cache: ImageCache) -> None:
+    """Proofs of a log's events, and what they are made of."""
+    exported = io.BytesIO()
+    cache.export(exported)
+    for line in exported.getvalue().splitlines(keepends=True):
+        _keep(folder, "exported_events", line)
+    rows = [*export.read(io.BytesIO(exported.getvalue()))]
+    leaves = [merkle.leaf_hash(stored) for _, stored in rows]
+
+    def subtree(level: int, index: int) -> bytes:
+        return merkle.combined(leaves[index << level : (index + 1) << level])
+
+    head = TreeHead(_LOG.name, len(rows), merkle.root(len(rows), subtree))
+    # Signatures of the right form: fuzzing finds no other that were ever made.
+    signed = Signature(_LOG.name, _LOG.key_id, bytes(64))
+    cosigned = Signature("other", _WITNESS.key_id, bytes(7) + b"\x01" + bytes(64))
+    note = Note(head.text, (cosigned,))
+    _keep(folder, "notes", str(note).encode())
+    _keep(folder, "notes", str(note.with_signatures([signed])).encode())
+    for number, (row, stored) in enumerate(rows):
+        path = merkle.inclusion_path(number, len(rows), subtree)
+        _keep(
+            folder,
+            "proofs",
+            str(make(row, stored, rows[number - 1][1] if number else GENESIS, path, note)).encode(),
+        )
+    consistent = tuple(merkle.consistency_path(3, len(rows), subtree))
+    for sent in (Submission(3, consistent, note), Submission(0, (), note)):
+        _keep(folder, "submissions", str(sent).encode())
 
 
 def _cut(layer: SourceLayer) -> bytes:

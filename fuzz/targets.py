@@ -19,7 +19,10 @@ from msb_cache.artifacts.erofs.reader import read_image
 from msb_cache.artifacts.fsmeta import write_fsmeta
 from msb_cache.artifacts.layer import read_layer, write_layer
 from msb_cache.artifacts.tree import Node, walk
+from msb_cache.cli.describe import describe
 from msb_cache.errors import MicrosandboxError
+from msb_cache.eventstore import export, merkle
+from msb_cache.eventstore.chain import GENESIS, link
 from msb_cache.oci.archive.open import open_archive
 from msb_cache.oci.documents.decode import decode_config, decode_index, decode_manifest
 from msb_cache.oci.layer.compression import decompressed, sniff
@@ -27,10 +30,18 @@ from msb_cache.oci.layer.headers import BLOCK
 from msb_cache.oci.layer.tar import TarReader
 from msb_cache.oci.reference import Reference
 from msb_cache.oci.registry.auth import parse_challenges
+from msb_cache.proof import inclusion, note, submission
+from msb_cache.proof.policy import Policy, policy_of
+from msb_cache.proof.tree_head import TreeHead
+from msb_cache.proof.vkey import VerifierKey
 from msb_cache.queries.times import parse_time
+from msb_cache.queries.told import who_in_full
 
 LARGEST = 1 << 20
 """Bytes of content that a target takes from an input: a short header can promise terabytes."""
+
+TRUST = policy_of([VerifierKey("fuzz", 1, bytes(32)), VerifierKey("witness", 4, bytes(32))])
+"""Whose signatures count: of keys that nobody has."""
 
 _NOW_NS = 1_764_000_000_123_456_789
 _MEMORY = "/dev/shm"
@@ -154,10 +165,54 @@ def challenges(data: bytes) -> None:
     parse_challenges(data.decode("latin-1"))
 
 
+def notes(data: bytes) -> None:
+    """Read a note, and judge it if it is a checkpoint; what is read is written the same."""
+    found = note.parse(data)
+    assert str(found).encode() == data
+    judged = TRUST.judge(found)
+    assert judged.fits == (judged.problem is None)
+
+
+def proofs(data: bytes) -> None:
+    """Read a proof; what is read is written the same, and of what it proves people can be told."""
+    found = inclusion.parse(data)
+    assert str(found).encode() == data
+    _tell(inclusion.proved(found))
+
+
+def exported_events(data: bytes) -> None:
+    """Prove an event of any content, as the first and only one of a log."""
+    for row, _ in export.read(io.BytesIO(data)):
+        first = (1, *row[1:])
+        stored = link(GENESIS, first)
+        head = TreeHead("fuzz", 1, merkle.leaf_hash(stored))
+        _tell(inclusion.proved(inclusion.make(first, stored, GENESIS, [], note.Note(head.text))))
+
+
+def _tell(found: inclusion.ProvedEvent) -> None:
+    if found.event is not None:
+        found.event.to_json()
+        describe(found.event)
+        who_in_full(found.event.actor)
+
+
+def policies(data: bytes) -> None:
+    """Read a policy file, and judge a checkpoint by it."""
+    found = Policy.parse(data)
+    found.judge(note.Note(TreeHead("fuzz", 1, merkle.EMPTY_ROOT).text))
+    found.with_keys(each.key for each in TRUST.logs)
+
+
+def submissions(data: bytes) -> None:
+    """Read what a log sends to a witness; what is read is written the same."""
+    assert str(submission.parse(data)).encode() == data
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
         *(archive, tar, layer, erofs, documents),
         *(metadata_file, compression, reference, times, challenges),
+        *(notes, proofs, exported_events, policies, submissions),
     )
 }

@@ -14,14 +14,19 @@ if TYPE_CHECKING:
     from msb_cache.activity import Activity
     from msb_cache.async_cache import AsyncImageCache
     from msb_cache.audit.backup import BackupReport
+    from msb_cache.audit.checkpoints import Checkpoint, Cosignature, Signing
     from msb_cache.audit.data import DataCheck, DataProgress, DataRequest
     from msb_cache.audit.files import DiskProblem
     from msb_cache.audit.import_log import ImportReport
     from msb_cache.audit.layers import DifferingLayer, LayerComparison
+    from msb_cache.audit.notary import Attested, SigningPlan
+    from msb_cache.audit.noted import CheckpointProblem, NoteCheck
+    from msb_cache.audit.prove import EventProof
     from msb_cache.audit.replay import Comparison
     from msb_cache.audit.restore import RestoreReport
     from msb_cache.audit.schema import SchemaProblem
     from msb_cache.audit.verify import CopyProblem, Verification
+    from msb_cache.audit.witnesses import NotCosigned, Submitted, WitnessClient
     from msb_cache.backends import (
         BackendInfo,
         BackendKind,
@@ -61,6 +66,7 @@ if TYPE_CHECKING:
         ImagePullFailedError,
         InvalidConfigError,
         InvalidImageError,
+        InvalidProofError,
         InvalidQueryError,
         InvalidReferenceError,
         IoError,
@@ -73,11 +79,12 @@ if TYPE_CHECKING:
         PathNotFoundError,
         PlatformNotFoundError,
         QueryLimitError,
+        SigningError,
         UnknownEventError,
         UnsupportedError,
+        WitnessError,
     )
     from msb_cache.eventstore.chain import Break, Verified
-    from msb_cache.eventstore.checkpoint import Checkpoint
     from msb_cache.eventstore.events import (
         ArtifactDeleted,
         ArtifactDeleteFailed,
@@ -122,6 +129,7 @@ if TYPE_CHECKING:
     )
     from msb_cache.eventstore.schema import event_schema
     from msb_cache.eventstore.store import Actor, StoredEvent
+    from msb_cache.eventstore.subtrees import SubtreeProblem
     from msb_cache.home.heads import HeadNote, Mismatch
     from msb_cache.home.ledger import Who
     from msb_cache.image import Image
@@ -147,6 +155,12 @@ if TYPE_CHECKING:
     from msb_cache.projections.live import Difference
     from msb_cache.projections.replay import Change, Divergence, State, Step
     from msb_cache.projections.rows import DeletionRow, DigestRow, UndoingRow
+    from msb_cache.proof.inclusion import CheckedEvent, check_proof
+    from msb_cache.proof.key_file import key_of, new_key
+    from msb_cache.proof.note import Signature
+    from msb_cache.proof.policy import Cosigned, Judgement
+    from msb_cache.proof.signer import Signer, signer_of
+    from msb_cache.proof.vkey import VerifierKey
     from msb_cache.queries.as_of import AsOf, Changes, Hold, Moved, Use
     from msb_cache.queries.deletions import ArtifactReport, DeletionReport, DeletionSummary
     from msb_cache.queries.events import Filters
@@ -211,6 +225,7 @@ __all__ = [
     "ArtifactReport",
     "AsOf",
     "AsyncImageCache",
+    "Attested",
     "BackendInfo",
     "BackendKind",
     "BackendScope",
@@ -224,13 +239,17 @@ __all__ = [
     "CacheReport",
     "Change",
     "Changes",
+    "CheckedEvent",
     "Checkpoint",
+    "CheckpointProblem",
     "ClockJumped",
     "CloudBackend",
     "Comparison",
     "CopyProblem",
     "CorruptArtifactError",
     "CorruptLogError",
+    "Cosignature",
+    "Cosigned",
     "Credential",
     "Damage",
     "DataCheck",
@@ -256,6 +275,7 @@ __all__ = [
     "Event",
     "EventData",
     "EventLine",
+    "EventProof",
     "Fate",
     "Filters",
     "Finding",
@@ -303,10 +323,12 @@ __all__ = [
     "ImportReport",
     "InvalidConfigError",
     "InvalidImageError",
+    "InvalidProofError",
     "InvalidQueryError",
     "InvalidReferenceError",
     "IoError",
     "Judged",
+    "Judgement",
     "LastPrune",
     "Layer",
     "LayerComparison",
@@ -338,7 +360,9 @@ __all__ = [
     "MsbProgramError",
     "NamedRule",
     "NewerDatabaseError",
+    "NotCosigned",
     "Note",
+    "NoteCheck",
     "OperationNotFoundError",
     "PathNotFoundError",
     "PersonLine",
@@ -373,6 +397,11 @@ __all__ = [
     "RuleVerdict",
     "SchemaProblem",
     "Sharing",
+    "Signature",
+    "Signer",
+    "Signing",
+    "SigningError",
+    "SigningPlan",
     "SizePoint",
     "Source",
     "Span",
@@ -381,6 +410,8 @@ __all__ = [
     "State",
     "Step",
     "StoredEvent",
+    "Submitted",
+    "SubtreeProblem",
     "SyncReport",
     "UnderPolicy",
     "UndoingRow",
@@ -390,18 +421,25 @@ __all__ = [
     "Verdict",
     "Verification",
     "Verified",
+    "VerifierKey",
     "VmdkDeleted",
     "Watermarks",
     "Way",
     "WebhookReceiver",
     "Who",
+    "WitnessClient",
+    "WitnessError",
     "__version__",
     "backend_scope",
+    "check_proof",
     "default_backend",
     "default_backend_info",
     "default_backend_kind",
     "event_schema",
+    "key_of",
+    "new_key",
     "set_default_backend",
+    "signer_of",
     "with_backend",
 ]
 
@@ -409,14 +447,19 @@ _MODULES = {
     "msb_cache.activity": ("Activity",),
     "msb_cache.async_cache": ("AsyncImageCache",),
     "msb_cache.audit.backup": ("BackupReport",),
+    "msb_cache.audit.checkpoints": ("Checkpoint", "Cosignature", "Signing"),
     "msb_cache.audit.data": ("DataCheck", "DataProgress", "DataRequest"),
     "msb_cache.audit.files": ("DiskProblem",),
     "msb_cache.audit.import_log": ("ImportReport",),
     "msb_cache.audit.layers": ("DifferingLayer", "LayerComparison"),
+    "msb_cache.audit.notary": ("Attested", "SigningPlan"),
+    "msb_cache.audit.noted": ("CheckpointProblem", "NoteCheck"),
+    "msb_cache.audit.prove": ("EventProof",),
     "msb_cache.audit.replay": ("Comparison",),
     "msb_cache.audit.restore": ("RestoreReport",),
     "msb_cache.audit.schema": ("SchemaProblem",),
     "msb_cache.audit.verify": ("CopyProblem", "Verification"),
+    "msb_cache.audit.witnesses": ("NotCosigned", "Submitted", "WitnessClient"),
     "msb_cache.backends": (
         "BackendInfo",
         "BackendKind",
@@ -471,7 +514,6 @@ _MODULES = {
         "Break",
         "Verified",
     ),
-    "msb_cache.eventstore.checkpoint": ("Checkpoint",),
     "msb_cache.eventstore.events": (
         "ArtifactDeleteFailed",
         "ArtifactDeleted",
@@ -519,6 +561,7 @@ _MODULES = {
         "Actor",
         "StoredEvent",
     ),
+    "msb_cache.eventstore.subtrees": ("SubtreeProblem",),
     "msb_cache.home.heads": (
         "HeadNote",
         "Mismatch",
@@ -556,6 +599,12 @@ _MODULES = {
         "DigestRow",
         "UndoingRow",
     ),
+    "msb_cache.proof.key_file": ("key_of", "new_key"),
+    "msb_cache.proof.inclusion": ("CheckedEvent", "check_proof"),
+    "msb_cache.proof.note": ("Signature",),
+    "msb_cache.proof.policy": ("Cosigned", "Judgement"),
+    "msb_cache.proof.signer": ("Signer", "signer_of"),
+    "msb_cache.proof.vkey": ("VerifierKey",),
     "msb_cache.queries.as_of": (
         "AsOf",
         "Changes",

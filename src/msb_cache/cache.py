@@ -32,9 +32,12 @@ if TYPE_CHECKING:
 
     from msb_cache.activity import Tell
     from msb_cache.audit.backup import BackupReport
+    from msb_cache.audit.checkpoints import Checkpoint, Signing
     from msb_cache.audit.data import DataRequest
     from msb_cache.audit.import_log import ImportReport
     from msb_cache.audit.layers import LayerComparison
+    from msb_cache.audit.notary import Attested, SigningPlan
+    from msb_cache.audit.prove import EventProof
     from msb_cache.audit.replay import Comparison, Log
     from msb_cache.audit.restore import RestoreReport
     from msb_cache.audit.schema import SchemaProblem
@@ -51,8 +54,8 @@ if TYPE_CHECKING:
     from msb_cache.engines.choose import EngineChoice
     from msb_cache.engines.decision import Confirm, Preview, Report
     from msb_cache.engines.engine import Policy, Progress
-    from msb_cache.eventstore.checkpoint import Checkpoint
     from msb_cache.eventstore.store import Actor, Clock, StoredEvent
+    from msb_cache.eventstore.subtrees import SubtreeProblem
     from msb_cache.home.heads import Mismatch
     from msb_cache.home.ledger import Who
     from msb_cache.interchange.formats import ExportFormat
@@ -66,6 +69,8 @@ if TYPE_CHECKING:
     from msb_cache.projections.images import Damage, HandleRow
     from msb_cache.projections.live import Difference
     from msb_cache.projections.replay import State, Step
+    from msb_cache.proof.signer import Signer
+    from msb_cache.proof.vkey import VerifierKey
     from msb_cache.queries.as_of import AsOf, Changes, Hold, Use
     from msb_cache.queries.deletions import DeletionReport, DeletionSummary
     from msb_cache.queries.events import Filters, Reader
@@ -776,28 +781,42 @@ class ImageCache:
         _older("deletion", "prune_report")
         return self.prune_report(operation)
 
-    def verify(self, against: str | None = None, *, data: DataRequest | None = None) -> Verification:
+    def verify(
+        self,
+        against: str | bytes | None = None,
+        *,
+        keys: Sequence[str | VerifierKey] = (),
+        policy: bytes | None = None,
+        data: DataRequest | None = None,
+    ) -> Verification:
         """Check the hash chain, and all that is made of the log: schema, projections, their copies, the disk.
 
         Args:
-            against: the text of a checkpoint made before; the log must extend it.
+            against: the text of a checkpoint made before, by this release or an older one, or of a file to
+                which several were appended; the log must extend each. None, with keys or a policy: the newest
+                signed one that the home keeps.
+            keys: verifier keys (``name+hash+key``): of logs that are believed, and of witnesses that must all
+                have cosigned it. Without keys and policy nobody's signature is looked at.
+            policy: what a policy file (C2SP's tlog-policy) has; with ``keys`` both must hold.
             data: read files as well, and compare their bytes with the digests that the log has. Files of
                 which it has none get one, as first seen; else this writes nothing. None: read none.
 
         Raises:
             HomeNotFoundError: there is no such home.
             LogError: ``against`` is no checkpoint.
-            InvalidConfigError: ``data`` asks for a part that is none.
+            InvalidConfigError: ``data`` asks for a part that is none; a key or the policy is none, or no key
+                of a log is given.
+            UnsupportedError: what checks signatures is not installed: the extra ``proof``.
         """
+        from msb_cache.audit.noted import wanted
         from msb_cache.audit.verify import verify
-        from msb_cache.eventstore.checkpoint import parse
         from msb_cache.home.connect import is_missing
 
         if is_missing(self._layout.home):  # an empty log of nothing would be found to be sound
             raise HomeNotFoundError(
                 f"the home {self._layout.home} does not exist, so nothing can be verified"
             )
-        note = None if against is None else parse(against)
+        asked = wanted(against, keys, policy)
         self._ledger.tells_of_head = False  # what is found says it
         if data is not None:
             with suppress(
@@ -805,19 +824,142 @@ class ImageCache:
             ):  # what a killed process left is its files, not altered ones
                 self._session.begin_writing()
         self._session.observe()
-        return verify(self._ledger, self._session.engine(), note, self._session.observe, data)
+        return verify(self._ledger, self._session.engine(), asked, self._session.observe, data)
 
-    def checkpoint(self) -> Checkpoint:
+    def checkpoint(self, *, origin: str | None = None, sign: Signing | Signer | None = None) -> Checkpoint:
         """Return what fixes the log as it is now; its ``note`` is text to keep elsewhere, for ``verify``.
 
+        Args:
+            origin: the log's name in it; None: the name of the key, else one that is made of the log's id.
+            sign: sign it. The events since the last checkpoint that this key signed are checked before, and
+                the root is recomputed from them. The home keeps what is signed. Its witnesses are asked to
+                cosign it; ``problem`` says if not all that are needed did. None: it is taken from the hashes
+                that are kept of the log, as they are.
+
         Raises:
-            CorruptLogError: the log does not verify.
-            LogError: there is none.
+            CorruptLogError: it is to be signed, and does not verify or is not what the key signed before.
+            LogError: there is none, or it has fewer events than were signed; the home cannot be written to.
+            InvalidConfigError: the key is no log's, or ``origin`` is another name than its.
         """
-        from msb_cache.audit.verify import take_checkpoint
+        from msb_cache.audit import checkpoints
 
         self._session.observe()
-        return take_checkpoint(self._ledger)
+        if sign is None:
+            return checkpoints.take(self._session, origin)
+        signing = sign if isinstance(sign, checkpoints.Signing) else checkpoints.Signing(sign)
+        checkpoints.check_key(signing.signer.key, origin)
+        return checkpoints.attest(self._session, signing)
+
+    def attest(self, plan: SigningPlan) -> Attested | None:
+        """Do once what ``keep_small`` and ``watch`` do with a plan: sign what is new, and deliver that.
+
+        The last checkpoint is delivered also if nothing is new: the home does not know whether it was.
+
+        Args:
+            plan: who signs, and where it goes; its ``every`` does not count.
+
+        Returns:
+            What it has come to, with what was in the way; None: there is no log yet.
+
+        Raises:
+            InvalidConfigError: the plan makes no sense, or its key cannot be used.
+        """
+        from msb_cache.audit.notary import Notary, once
+
+        notary = Notary(self._session, once(plan))
+        notary.check()
+        self._session.observe()
+        return notary.turn()
+
+    def checkpoints(
+        self, *, origin: str | None = None, limit: int | None = None
+    ) -> builtins.list[Checkpoint]:
+        """Return the signed checkpoints that the home keeps, the largest first.
+
+        Args:
+            origin: only those of this name; None: all.
+            limit: at most so many.
+
+        Raises:
+            InvalidProofError: one is damaged.
+        """
+        from msb_cache.audit.checkpoints import signed
+
+        return signed(self._session, origin)[:limit]
+
+    def signed_checkpoint(self, size: int | None = None, *, origin: str | None = None) -> Checkpoint:
+        """Return a signed checkpoint that the home keeps.
+
+        Args:
+            size: of so many events; None: the largest.
+            origin: of this name; None: of any.
+
+        Raises:
+            InvalidProofError: it is damaged.
+            LogError: there is none.
+        """
+        from msb_cache.audit.checkpoints import signed_one
+
+        return signed_one(self._session, size, origin)
+
+    def forget_checkpoint(self, size: int, *, origin: str | None = None) -> int:
+        """Forget a signed checkpoint that the home keeps, such as one that somebody else put there.
+
+        What its key has signed by it is then known only to those who have the note, and to witnesses.
+
+        Args:
+            size: of so many events.
+            origin: of this name; None: of any.
+
+        Returns:
+            How many there were, damaged ones, too.
+
+        Raises:
+            LogError: there is none, or the home cannot be written to.
+        """
+        from msb_cache.audit.checkpoints import forget
+
+        return forget(self._session, size, origin)
+
+    def prove(
+        self,
+        what: str | int,
+        *,
+        policy: bytes | None = None,
+        size: int | None = None,
+        origin: str | None = None,
+        type: str | None = None,
+    ) -> EventProof:
+        """Return the proof that an event is in the log that was signed: a text that anybody can check.
+
+        ``msb_cache.check_proof`` checks it with nothing but the log's key. The first signed checkpoint that
+        has the event is taken; the log's own tree is compared with it first.
+
+        Args:
+            what: a position (``12``, ``@12``), the id of an event, or a reference, digest or operation. Of a
+                reference the newest event that says what became of the image, else the newest of all.
+            policy: only of a checkpoint that is signed and cosigned as this policy file (C2SP's tlog-policy)
+                asks; the whole of it.
+            size: only of the checkpoint of so many events.
+            origin: only of a checkpoint of the log under this name.
+            type: the newest event of this type in the history of what is named, such as ``manifest.deleted``.
+
+        Raises:
+            ImageNotFoundError, OperationNotFoundError, InvalidReferenceError: the text names nothing that was
+                ever in the log.
+            InvalidConfigError: the log has no such position, there is no such type, or the policy is none.
+            LogError: there is no log, no such event, or no checkpoint that has it and is signed so.
+            CorruptLogError: the log is not the one that was signed.
+        """
+        from msb_cache.audit.prove import prove
+
+        asked = None
+        if policy is not None:
+            from msb_cache.proof.policy import trusted  # by default any checkpoint will do
+
+            asked = trusted((), policy)
+        self._session.observe()
+        return prove(self._ledger, what, policy=asked, size=size, origin=origin, type=type)
 
     def export(
         self,
@@ -1033,19 +1175,33 @@ class ImageCache:
         return sync(self._ledger, force=force)
 
     def watch(
-        self, *, stopped: Callable[[], bool] = lambda: False, interval: float = 0.5
+        self,
+        *,
+        stopped: Callable[[], bool] = lambda: False,
+        interval: float = 0.5,
+        sign: SigningPlan | None = None,
     ) -> Iterator[StoredEvent]:
         """Stay, and yield each event that enters the log; what msb does here is recorded as it happens.
 
         Args:
             stopped: asked after each look whether to end, such as ``threading.Event().is_set``.
             interval: seconds between two looks.
+            sign: sign the log by itself meanwhile, each time that is due; in another thread, so that nothing
+                is recorded later because a witness is slow.
+
+        Raises:
+            InvalidConfigError: the plan makes no sense, or its key cannot be used.
         """
         from msb_cache.queries.follow import watch
 
-        return self._kept_open(
-            watch(self._ledger, stopped=stopped, note=self._session.note, interval=interval)
-        )
+        events = watch(self._ledger, stopped=stopped, note=self._session.note, interval=interval)
+        if sign is not None:
+            from msb_cache.audit.notary import Notary
+
+            notary = Notary(self._session, sign)
+            notary.check()
+            events = notary.iterated(events)
+        return self._kept_open(events)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -1551,6 +1707,7 @@ class ImageCache:
         stopped: Callable[[], bool] = lambda: False,
         apart: bool = False,
         started: Callable[[], object] = lambda: None,
+        sign: SigningPlan | None = None,
     ) -> bool:
         """Run ``gc`` now and then each time so much has passed, until ``stopped`` says so.
 
@@ -1566,12 +1723,15 @@ class ImageCache:
             apart: do each run, and tell of it, in a child of this process, so that its memory is free when it
                 is over. Only for a program without other threads.
             started: called before the first run, when the arguments are found to make sense.
+            sign: sign the log by itself as well: after a run, or between two, when that is due. With
+                ``apart``, in a child, too, where ``told`` of the plan is called then.
 
         Returns:
             Whether a deletion was ended by that.
 
         Raises:
-            InvalidConfigError: an argument makes no sense, or there is no policy file to begin with.
+            InvalidConfigError: an argument makes no sense, there is no policy file to begin with, or the key
+                to sign with cannot be used.
         """
         from msb_cache.care.gc import keep_small, path_of
 
@@ -1584,6 +1744,7 @@ class ImageCache:
             stopped=stopped,
             apart=apart,
             started=started,
+            sign=sign,
         )
 
     @_saying
@@ -1664,11 +1825,12 @@ class ImageCache:
             note=note,
         )
 
-    def rebuild(self) -> builtins.list[SchemaProblem | Difference]:
+    def rebuild(self) -> builtins.list[SchemaProblem | Difference | SubtreeProblem]:
         """Make anew what is derived: schema, projections and the copies of the index, from the log.
 
         Returns:
-            What was wrong with the schema, triggers among it, and the rows that differed. It must be none.
+            What was wrong with the schema, triggers among it, the rows that differed, and the hashes of the
+            log's tree that did. It must be none.
 
         Raises:
             CorruptLogError: the log's own table is another, or the log's end is gone; nothing was changed.

@@ -146,6 +146,33 @@ class CorruptLogError(LogError):
     code = "corrupt-log"
 
 
+class InvalidProofError(LogError):
+    """What is to prove something does not: a note, signature, proof or policy is damaged or another's."""
+
+    code = "invalid-proof"
+
+
+class SigningError(MicrosandboxError):
+    """What has a secret key does not sign: an ssh-agent or a command fails, refuses, or answers wrongly."""
+
+    code = "signing"
+
+
+class WitnessError(MicrosandboxError):
+    """A witness does not cosign a checkpoint: it does not answer or know the log, or finds it rewritten.
+
+    ``status``: its HTTP status; None: it did not answer. ``size``: how many events of the log it says that it
+    has cosigned, where that is what is wrong; else None.
+    """
+
+    code = "witness"
+
+    def __init__(self, message: str, *, status: int | None = None, size: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.size = size
+
+
 class CorruptArtifactError(MicrosandboxError):
     """A file in the cache directory is not what the index says it is."""
 

@@ -27,7 +27,10 @@ ELSEWHERE = {
     "oci/archive/open.py": "an archive from a pipe, in a file that has no name",
     "oci/registry/partials.py": "parts of downloads may be lost or torn: what is resumed is hashed",
     "artifacts/files.py": "syncs of contents",
+    "proof/witness_state.py": "a witness's database, outside of any home, and the folders made for it",
     "web/listening.py": "a server's socket and token, which a power loss may take",
+    "proof/signer.py": "a secret key, outside of homes, which is durable before it is told of",
+    "proof/note_file.py": "notes in a file outside of homes, durable before it is told of",
     "ownership.py": "how a file or folder of another user's is made, for those that see to its durability",
 }
 """Modules that change names or sync all the same, and why that harms nothing."""

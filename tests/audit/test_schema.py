@@ -17,6 +17,8 @@ from msb_cache.migrations import SCHEMA_VERSION
 from msb_cache.migrations.schema import names
 from msb_cache.projections.live import Difference
 from tests.logs import digest, downgrade, layer, manifest_added, new_ledger, some_events
+from tests.proof.signing import checkpoint as signed_checkpoint
+from tests.proof.signing import new_log_key
 
 
 @pytest.fixture
@@ -312,3 +314,26 @@ def test_our_texts_have_no_comments() -> None:
         assert "/*" not in part.sql
     assert ("table", "events") in schema._reference()
     assert len(names()) == SCHEMA_VERSION
+
+
+def test_what_was_signed_is_kept_when_its_table_is_made_anew(path: Path) -> None:
+    """It is the one table but the log's that nothing else has."""
+    note = str(signed_checkpoint(2, bytes(32), new_log_key()))
+    row = ("log.example/cache", 2, note, 5)
+    tamper(
+        path,
+        "DROP TABLE signed_checkpoint",
+        "CREATE TABLE signed_checkpoint (more TEXT, note TEXT, size INTEGER, signed_at INTEGER, origin TEXT)",
+        f"INSERT INTO signed_checkpoint VALUES ('x', '{note}', 2, 5, 'log.example/cache')",
+        "INSERT INTO signed_checkpoint VALUES ('x', 'y', 'many', 5, 'log.example/cache')",
+    )
+    with ImageCache(path.parents[1]) as cache:
+        assert [each.name for each in cache.rebuild() if isinstance(each, SchemaProblem)] == [
+            "signed_checkpoint"
+        ]
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT * FROM signed_checkpoint").fetchall() == [row]
+    tamper(path, "DROP TABLE signed_checkpoint", "CREATE TABLE signed_checkpoint (origin TEXT)")
+    with ImageCache(path.parents[1]) as cache:
+        assert cache.rebuild()
+        assert cache.verify().schema == []

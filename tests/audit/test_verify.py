@@ -5,27 +5,37 @@ from __future__ import annotations
 import io
 import os
 import sqlite3
+from base64 import b64encode
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from msb_cache import CorruptLogError, ImageCache, LogError, failpoints
+from msb_cache import CorruptLogError, DataRequest, ImageCache, LogError, failpoints
 from msb_cache.artifacts.layout import Layout, lock_path
 from msb_cache.artifacts.locks import Lock
 from msb_cache.audit.verify import CopyProblem, Verification
-from msb_cache.eventstore import chain
+from msb_cache.eventstore import chain, merkle
+from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import NewEvent
+from msb_cache.eventstore.subtrees import SubtreeProblem
 from msb_cache.home import index_cache
 from msb_cache.home.ledger import Ledger
 from msb_cache.oci.layer.zstd import zstd
 from msb_cache.projections import FOLD_VERSION, live
+from msb_cache.proof import kept
+from msb_cache.proof.chain_note import ChainNote
 from tests import imagebuilder
 from tests.imagebuilder import BuiltImage, docker_archive, file, image
 from tests.logs import digest, layer, manifest_added, new_ledger, pulled, some_events
+from tests.proof.signing import checkpoint as signed_checkpoint
+from tests.proof.signing import new_log_key
 
 TRIGGERS = ("events_no_update", "events_no_delete", "events_in_order")
 
@@ -55,6 +65,13 @@ def verify(ledger: Ledger, note: str | None = None) -> Verification:
 def checkpoint(ledger: Ledger) -> str:
     with ImageCache(ledger.layout.home) as cache:
         return cache.checkpoint().note
+
+
+def chain_note(home: Path) -> str:
+    """The note that an older release made."""
+    with ImageCache(home) as cache:
+        now = cache.checkpoint()
+    return ChainNote(now.log_id, now.size, now.head, now.recorded_at_ns).note
 
 
 def other(value: Any) -> Any:
@@ -140,14 +157,15 @@ def change_and_link_again(ledger: Ledger) -> None:
     [(cut_with_the_index, "has only 5 events, and the note is of 7"), (change_and_link_again, "rewritten")],
 )
 def test_what_only_a_note_finds(ledger: Ledger, forge: Any, says: str) -> None:
-    note = checkpoint(ledger)
-    assert verify(ledger, note).sound
+    notes = [checkpoint(ledger), chain_note(Path(ledger.layout.home))]
+    assert [verify(ledger, note).sound for note in notes] == [True, True]
     forge(ledger)
-    found = verify(ledger, note)
-    assert isinstance(found.chain, chain.Verified)
-    assert found.differences == []
-    assert not found.sound
-    assert says in str(found.contradiction)
+    for note in notes:
+        found = verify(ledger, note)
+        assert isinstance(found.chain, chain.Verified)
+        assert found.differences == []
+        assert not found.sound
+        assert says in str(found.contradiction)
 
 
 def test_every_later_log_extends_a_note(tmp_path: Path) -> None:
@@ -163,6 +181,138 @@ def test_every_later_log_extends_a_note(tmp_path: Path) -> None:
             found = cache.verify(note)
             assert found.sound
             assert found.contradiction is None
+
+
+def root_at(home: Path, size: int) -> bytes:
+    """The root over the first events, by a tree that knows no kept hash."""
+    tree = merkle.Frontier()
+    with closing(sqlite3.connect(home / "db" / "msb-cache.db")) as connection:
+        rows = connection.execute("SELECT hash FROM events WHERE seq <= ? ORDER BY seq", (size,))
+        tree.extend(merkle.leaf_hash(stored) for (stored,) in rows)
+    return tree.root()
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=4), st.data())
+def test_after_any_appends_the_log_extends_every_note(counts: list[int], drawn: st.DataObject) -> None:
+    """Of both kinds, taken at any size, and kept or not; and no note of another log."""
+    key, holds = new_log_key(), some_events()[2:3]
+    with TemporaryDirectory() as folder:
+        home = Path(folder)
+        ledger = new_ledger(home, holds)
+        size, notes = 2, list[tuple[int, str]]()
+        for count in counts:
+            with ImageCache(home) as cache:
+                notes.append((size, cache.checkpoint().note))
+            notes.append((size, chain_note(home)))
+            at = drawn.draw(st.integers(0, size))
+            signed = signed_checkpoint(at, root_at(home, at), key)
+            notes.append((at, str(signed)))
+            with ledger.write("operation") as transaction:
+                transaction.append(holds * count)
+                if at:
+                    kept.keep(transaction.connection, signed, 1)
+            size += count
+        ledger.close()
+        with ImageCache(home) as cache:
+            for at, note in notes:
+                keys = [] if note.startswith("msb-cache") else [key.key]  # which no others have
+                found = cache.verify(note, keys=keys)
+                assert found.sound
+                assert found.against is not None
+                assert found.against.size == at
+            assert found.subtrees == size // 256
+            changed = drawn.draw(st.integers(1, size))
+            forged = signed_checkpoint(changed, merkle.leaf_hash(b"%d" % changed), key)
+            other = cache.verify(str(forged), keys=[key.key])
+            assert other.contradiction is not None
+            assert not other.sound
+
+
+def test_what_was_signed_tells_that_the_log_was_rewritten(ledger: Ledger) -> None:
+    """With no note from elsewhere, and no key: of one who rewrites the log and leaves that."""
+    home, key = Path(ledger.layout.home), new_log_key()
+    with closing(sqlite3.connect(ledger.layout.database, isolation_level=None)) as connection:
+        for size in (2, 3, 7):
+            kept.keep(connection, signed_checkpoint(size, root_at(home, size), key), size)
+    found = verify(ledger)
+    assert found.sound
+    assert (found.checkpoints, found.bad_checkpoints) == (3, [])
+    change_and_link_again(ledger)
+    found = verify(ledger)
+    assert isinstance(found.chain, chain.Verified)
+    assert not found.sound
+    assert [(each.problem, each.size) for each in found.bad_checkpoints] == [
+        ("rewritten", 3),
+        ("rewritten", 7),
+    ]
+    with ImageCache(home) as cache:
+        kinds = [(each.kind, each.subject) for each in cache.doctor()]
+        assert kinds.count(("log-not-as-signed", f"{key.key.name} 3")) == 1
+        assert not cache.repair().mended
+        data = cache.verify(data=DataRequest()).data
+    assert data is not None
+    tamper(ledger, "UPDATE signed_checkpoint SET note = 'nothing' WHERE size = 2")
+    with ImageCache(home) as cache:
+        assert ("checkpoint-damaged", f"{key.key.name} 2") in [(x.kind, x.subject) for x in cache.doctor()]
+
+
+def change(ledger: Ledger, *statements: str) -> None:
+    """Do what no trigger refuses."""
+    with closing(sqlite3.connect(ledger.layout.database, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def test_kept_hashes_are_compared_and_made_anew(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path / "home", [])
+    with ledger.write("operation") as transaction:
+        transaction.append(some_events()[2:3] * 1100)
+    ledger.close()
+    right = subtrees_of(ledger)
+    assert [place for place, _ in right] == [(8, 0), (8, 1), (8, 2), (8, 3)]
+    assert verify(ledger).subtrees == 4
+    change(ledger, "DELETE FROM subtree WHERE position = 3")
+    assert verify(ledger).sound  # one that is missing is made of the rows
+    change(
+        ledger,
+        "UPDATE subtree SET hash = zeroblob(32) WHERE position = 1",
+        "INSERT INTO subtree VALUES (8, 9, zeroblob(32)), (16, 0, zeroblob(32))",
+    )
+    found = verify(ledger)
+    assert not found.sound
+    wrong = [SubtreeProblem(8, 1), SubtreeProblem(8, 9), SubtreeProblem(16, 0)]
+    assert found.bad_subtrees == wrong
+    with ImageCache(ledger.layout.home) as cache:
+        assert [each for each in cache.rebuild() if isinstance(each, SubtreeProblem)] == wrong
+        assert cache.verify().sound
+        assert subtrees_of(ledger) == right
+        assert cache.rebuild() == []
+        change(ledger, "DELETE FROM subtree WHERE position = 1")
+        assert "tree-differs" not in [each.kind for each in cache.doctor()]
+        cache.rebuild()
+        assert subtrees_of(ledger) == right
+        change(ledger, "UPDATE subtree SET hash = zeroblob(32) WHERE position = 2")
+        assert "tree-differs" in [each.kind for each in cache.doctor()]
+        assert "tree-differs" in [each.kind for each in cache.repair().mended]
+        assert subtrees_of(ledger) == right
+
+
+def subtrees_of(ledger: Ledger) -> list[tuple[tuple[int, int], bytes]]:
+    with closing(sqlite3.connect(ledger.layout.database)) as connection:
+        rows = connection.execute("SELECT level, position, hash FROM subtree ORDER BY 1, 2").fetchall()
+    return [((level, position), found) for level, position, found in rows]
+
+
+def test_without_the_tables_the_rest_is_checked(ledger: Ledger) -> None:
+    note = checkpoint(ledger)
+    tamper(ledger, "DROP TABLE subtree", "DROP TABLE signed_checkpoint", "DROP TABLE restored")
+    found = verify(ledger, note)
+    assert {problem.name for problem in found.schema} >= {"subtree", "signed_checkpoint"}
+    assert found.contradiction is None
+    assert (found.checkpoints, found.subtrees) == (0, 0)
+    change_and_link_again(ledger)
+    assert "rewritten" in str(verify(ledger, note).contradiction)
 
 
 def test_the_end_of_a_whole_home_is_compared_with_its_index(tmp_path: Path) -> None:
@@ -183,9 +333,9 @@ def test_no_checkpoint_of_what_does_not_verify(ledger: Ledger, tmp_path: Path) -
     tamper(ledger, "UPDATE events SET actor = '{}' WHERE seq = 2")
     with (
         ImageCache(ledger.layout.home) as cache,
-        pytest.raises(CorruptLogError, match=r"event 2 .*a checkpoint is only made of a log that verifies"),
+        pytest.raises(CorruptLogError, match=r"event 2 .*only a log that verifies is signed"),
     ):
-        cache.checkpoint()
+        cache.checkpoint(sign=new_log_key())
     with ImageCache(tmp_path / "empty") as cache:
         with pytest.raises(LogError, match="has no log yet"):
             cache.checkpoint()
@@ -346,3 +496,33 @@ def test_what_others_work_with_is_judged_in_the_end(tmp_path: Path, monkeypatch:
         assert [problem.path for problem in cache.verify().disk] == [missing]
         other.release()
         assert {problem.path for problem in cache.verify().disk} == {missing, extra}
+
+
+def test_checkpoints_of_what_was_put_back_are_no_finding_once_that_is_confirmed(tmp_path: Path) -> None:
+    key = new_log_key()
+    with ImageCache(tmp_path / "home") as cache:
+        for reference in ("a:1", "b:1"):
+            cache.pin(reference)
+        cache.backup(tmp_path / "backup.db")
+        before = cache.checkpoint(sign=key)
+        cache.pin("c:1")
+        cache.checkpoint(sign=key)
+        cache.restore_backup(tmp_path / "backup.db", discard_events=1)
+        cache.pin("d:1")
+        found = cache.verify()
+        assert [each.problem for each in found.bad_checkpoints] == ["rewritten"]
+        assert not found.sound
+        assert cache.confirm_restore()
+        found = cache.verify()
+        assert (found.checkpoints, found.bad_checkpoints) == (2, [])
+        assert [(each.size, each.problem) for each in found.put_back] == [(before.size + 1, "put-back")]
+        assert found.sound
+        # What is signed since under another name, and then rewritten, is no such checkpoint.
+        signed = cache.checkpoint(sign=new_log_key("another.example"))
+        with cache._session.ledger.write(uuid7(), owner="any") as transaction:
+            transaction.connection.execute(
+                "UPDATE signed_checkpoint SET note = replace(note, ?, ?) WHERE size = ?",
+                (b64encode(signed.root).decode(), b64encode(before.root).decode(), signed.size),
+            )
+        found = cache.verify()
+        assert [each.problem for each in found.bad_checkpoints] == ["rewritten"]

@@ -13,6 +13,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -20,7 +21,8 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -285,5 +287,51 @@ class Following:
         return code, said
 
 
+class Server:
+    """A command that serves, as a program; ``said`` is the first line that it printed."""
+
+    def __init__(self, *arguments: object, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [PROGRAM, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+        )
+        assert self.process.stdout is not None
+        self.said = self.process.stdout.readline().rstrip("\n")
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """End it, within a second or so; return the exit code and what it said on stderr."""
+        began = time.monotonic()
+        self.process.send_signal(number)
+        _, err = self.process.communicate(timeout=10)
+        assert time.monotonic() - began < 5
+        return self.process.returncode, err
+
+
+@contextmanager
+def served(*arguments: object, **environment: str) -> Iterator[Server]:
+    server = Server(*arguments, **environment)
+    try:
+        yield server
+    finally:
+        server.process.kill()
+        server.process.communicate()
+
+
 def answer(done: Done) -> tuple[int, bytes, str]:
     return done.code, done.raw, done.err
+
+
+def check_privileges(text: str, unit: Path, analyze: str, most: int = 20) -> None:
+    """Check that systemd, whose program is given, finds that a unit of this text may do little (of 100)."""
+    unit.write_text(re.sub(r"(?m)^ExecStart=\S+", f"ExecStart={shutil.which('true')}", text))
+    done = subprocess.run(
+        [analyze, "security", "--offline=true", f"--threshold={most}", unit],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout

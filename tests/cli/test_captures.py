@@ -14,13 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from msb_cache.artifacts.layout import Layout
 from msb_cache.cli.main import command_names
 from tests import longnames
 from tests.cli.support import PROGRAM
+from tests.proof.signing import keep_signed, new_log_key
 
 WIDTHS = (60, 80, 120)
 
 REF, GONE = longnames.reference(4), longnames.removed()
+KEY = new_log_key()
 COMMANDS = {
     "list": ["list", "list --absolute", "list --sort size -n 5"],
     "inspect": [f"inspect {REF}"],
@@ -47,6 +50,9 @@ COMMANDS = {
     "doctor": ["doctor"],
     "replay": ["replay --until 30"],
     "checkpoint": ["checkpoint"],
+    "checkpoints": ["checkpoints"],
+    "prove": [f"prove {GONE} -o gone.tlog-proof", "prove {operation} -o pruned.tlog-proof"],
+    "check-proof": [f"check-proof {name}.tlog-proof --key {KEY.key}" for name in ("gone", "pruned")],
     "sync": ["sync"],
     "remove": [f"remove --dry-run {REF}", f"remove {longnames.reference(9)}"],
     "use": [f"use {REF}"],
@@ -70,11 +76,13 @@ NO_TABLES = {
     "pull": "needs a registry; what it prints is what load prints",
     "import": "needs a home without a log; prints one line",
     "restore-backup": "prints one line",
+    "key": "prints a key, to be kept as it is",
     "log": "a group; its only command prints one line",
     "watch": "stays; its lines are those of events --follow",
     "metrics": "prints for programs",
     "completion": "prints a script",
     "serve": "stays; it prints its address",
+    "witness": "knows no home; its tables are in test_witness.py",
 }
 
 
@@ -91,6 +99,7 @@ def captures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int
         pytest.skip("tmux is missing")
     folder = tmp_path_factory.mktemp("captures")
     longnames.make(folder / "made")
+    keep_signed(Layout(folder / "made").database, KEY)
     (folder / "made" / "cache-policy.toml").write_text('[[rule]]\nname = "idle"\nunused-for = "30d"\n')
     environment = {**os.environ, "TERM": "xterm-256color", "TZ": "Asia/Kolkata", "MSB_CACHE_NO_HEAD": "1"}
     for name in ("NO_COLOR", "MSB_HOME", "COLUMNS", "LINES", "TMUX"):

@@ -16,6 +16,7 @@ from msb_cache.cli import completing
 from msb_cache.cli.main import cli, command_names
 from tests.cli.support import APP, TOOL, Call, execute, fingerprint
 from tests.msbhome import MsbHome
+from tests.proof.signing import new_log_key
 
 Ask = Callable[..., list[str]]
 
@@ -71,6 +72,9 @@ def every_file(home: Path) -> set[str]:
         ("policy test app:1", ["app:1"]),
         ("prune --exclude e", ["example.org/team/tool:2"]),
         ("load ", ["<file>"]),
+        ("key ", ["new", "show"]),
+        ("key new ", ["<file>"]),
+        ("key show --name log ", ["<file>"]),
         ("--home ", ["<dir>"]),
         ("--home=/t", ["<dir>"]),
         ("events --type image.un", ["image.unpinned"]),
@@ -141,7 +145,7 @@ def test_what_is_gone_is_completed_where_it_can_be_meant(home: Path, ask: Ask) -
         cache.hold("app:latest", "snapshot:x y")
     everything = ["app:1", "app:latest", "example.org/team/tool:2"]
     assert ask("msb-cache inspect ") == ["app:latest"]
-    assert ask("msb-cache history ") == ask("msb-cache why ") == everything
+    assert ask("msb-cache history ") == ask("msb-cache why ") == ask("msb-cache prove ") == everything
     assert ask("msb-cache unpin ") == ["app:latest", TOOL.digest]
     assert ask("msb-cache unpin app") == ["app:latest"]
     assert ask("msb-cache prunes show ") == ask("msb-cache restore ") == [newest, oldest]
@@ -266,3 +270,14 @@ def test_a_whole_process(home: Path) -> None:
         _MSB_CACHE_COMPLETE="bash", _MSB_CACHE_LINE="msb-cache inspect app:l", _MSB_CACHE_BREAKS=":"
     )
     assert (done.code, done.out, done.err) == (0, "plain\nlatest\n\n", "")
+
+
+def test_signed_checkpoints_are_completed_by_their_sizes(home: Path, ask: Ask) -> None:
+    with ImageCache(home) as cache:
+        first = cache.checkpoint(sign=new_log_key()).size
+        cache.pin("app:1")
+        sizes = [str(cache.checkpoint(sign=new_log_key()).size), str(first)]
+    assert ask("msb-cache checkpoints show ") == ask("msb-cache prove app:1 --size ") == sizes
+    assert ask(f"msb-cache checkpoints show {sizes[0][:1]}") == [
+        each for each in sizes if each.startswith(sizes[0][:1])
+    ]

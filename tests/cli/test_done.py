@@ -10,12 +10,15 @@ from typing import NamedTuple
 
 import pytest
 
+from msb_cache.artifacts.layout import Layout
 from tests.cli.support import APP, APP_NEXT, Call, Done, fingerprint, on_terminal, sentence, written
 from tests.fakemsb import FakeMsb
+from tests.proof.signing import keep_signed, new_log_key
 from tests.registry_server import RegistryServer
 
 OPERATION = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 LOG = "[0-9a-f]{32}"
+KEY = new_log_key()
 POLICY = '[[rule]]\nname = "all"\nunused-for = "0s"\ngrace = "0s"\n'
 
 
@@ -61,6 +64,9 @@ CASES = (
     Case("restore-backup --confirm", "", code=1),
     Case("export -o {tmp}/log.jsonl", "{tmp}/log.jsonl"),
     Case("--home {tmp}/other import {tmp}/log.jsonl", LOG, ("export -o {tmp}/log.jsonl",)),
+    Case("prove app:1 -o {tmp}/event.tlog-proof", "@[0-9]+", ("sign",)),
+    Case("prove @2", "@2", ("sign",)),
+    Case("check-proof {tmp}/p {key}", "@2", ("sign", "prove @2 -o {tmp}/p")),
     Case("sync", ""),
     Case("info", "{tmp}/home/.microsandbox"),
     Case("df", "[0-9]+"),
@@ -73,10 +79,13 @@ class Ready:
     def __init__(self, case: Case, call: Call, home: Path, host: str) -> None:
         self._case, self._call, self._home = case, call, home
         self._names = {"host": host, "tmp": str(home.parent.parent), "digest": APP.digest, "operation": ""}
+        self._names["key"] = f"--key={KEY.key}"
         (home / "cache-policy.toml").write_text(POLICY)
         for words in case.before:
             if words == "break":
                 next(iter((home / "cache" / "layers").glob("*.erofs"))).unlink()
+            elif words == "sign":
+                keep_signed(Layout(home).database, KEY)
             else:
                 assert call(*words.format(**self._names).split()).code == 0
         for deletion in call("prunes", "-n", "1", "--format", "json").json:

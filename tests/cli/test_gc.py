@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
 import subprocess
 import threading
@@ -19,7 +18,18 @@ import structlog
 from msb_cache import ImageCache, diagnostics
 from msb_cache.artifacts.layout import Layout
 from msb_cache.artifacts.locks import Lock
-from tests.cli.support import PROGRAM, TOOL, Call, execute, fingerprint, on_terminal, sentence
+from msb_cache.proof.note_file import notes_in
+from msb_cache.proof.tree_head import head_of
+from tests.cli.support import (
+    PROGRAM,
+    TOOL,
+    Call,
+    check_privileges,
+    execute,
+    fingerprint,
+    on_terminal,
+    sentence,
+)
 
 CI = '[[rule]]\nname = "apps"\nfilter = ["reference=app"]\nunused-for = "0s"\ngrace = "0s"\n'
 ALL = '[[rule]]\nname = "all"\nunused-for = "0s"\ngrace = "0s"\n'
@@ -292,6 +302,81 @@ class TestStaying:
         assert "gc.stopped" in talk.said
 
 
+class TestSigned:
+    """What --sign adds to it."""
+
+    def key(self, call: Call, tmp_path: Path) -> Path:
+        assert call("key", "new", tmp_path / "log.key", "--name", "log.example/ci").code == 0
+        return tmp_path / "log.key"
+
+    def test_once(self, home: Path, call: Call, tmp_path: Path) -> None:
+        policy(home, CI)
+        notes, sign = tmp_path / "notes", ("--sign", self.key(call, tmp_path))
+        done = call("gc", "-q", *sign, "--checkpoint-to", notes, "--checkpoint-command", "cat")
+        assert (done.code, done.err, len(done.lines)) == (0, "", 1)
+        (kept,) = call("checkpoints", "--format", "json").json
+        assert kept["size"] == len(call("events", "--format", "json").json)
+        assert notes.read_text() == kept["note"]
+        assert call("verify", "--against", notes).code == 0
+
+    def test_what_is_not_delivered_fails_the_run(self, home: Path, call: Call, tmp_path: Path) -> None:
+        policy(home, CI)
+        done = call("gc", "--sign", self.key(call, tmp_path), "--checkpoint-to", tmp_path / "none" / "notes")
+        assert done.code == 1
+        assert "Image refs:  2" in [line.strip() for line in done.lines]
+        assert "no checkpoint can be appended to" in sentence(done.err)
+        assert len(call("checkpoints", "--format", "json").json) == 1
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["--sign-every", "5m"], "--sign-every belongs to --sign KEY"),
+            (["--checkpoint-to", "notes"], "--checkpoint-to belongs to --sign KEY"),
+            (["--witness-policy", "policy"], "--witness-policy belongs to --sign KEY"),
+            (["--sign", "log.key", "--sign-every", "5m"], "give it with --every"),
+            (["--sign", "log.key", "--dry-run"], "--dry-run records nothing; give it without --sign"),
+            (["--sign", "log.key", "--every", "1h", "--sign-every", "soon"], "'soon' is no number of events"),
+            (["--sign", "log.key", "--every", "1h", "--witness-policy", "-"], "give a file, not stdin"),
+            (["--sign", "none.key", "--every", "1h"], "none.key"),
+            (["--sign", "log.key", "--every", "1h", "--checkpoint-command", "'"], "is cut off"),
+        ],
+    )
+    def test_options_that_make_no_sense(
+        self, home: Path, call: Call, tmp_path: Path, arguments: list[str], says: str
+    ) -> None:
+        policy(home, CI)
+        key = self.key(call, tmp_path)
+        done = call("gc", *(key if each == "log.key" else each for each in arguments))
+        assert (done.code, done.out) == (2, "")
+        assert says in sentence(done.err)
+
+    def test_staying(self, home: Path, call: Call, tmp_path: Path) -> None:
+        """Signed after a run and between two; a problem is a warning, said once; it ends at once."""
+        policy(home, CI)
+        notes, late = tmp_path / "notes", tmp_path / "late"
+        signing = ("--sign", self.key(call, tmp_path), "--sign-every", "1", "--checkpoint-to", notes)
+        more = ("--every", "1h", "--checkpoint-command", f"test -e {late}")
+        staying = Staying(home, *map(str, (*signing, *more)))
+        staying.wait_for("checkpoint.failed")
+        call("pin", "app:2")
+        staying.wait_for("checkpoint.signed", 2)
+        began = time.monotonic()
+        assert staying.end()[0] == 0
+        assert time.monotonic() - began < 5
+        sizes = [each["size"] for each in reversed(call("checkpoints", "--format", "json").json)]
+        found = [each for each in staying.logged if each["event"].startswith("checkpoint.")]
+        assert [(each["event"], each["level"]) for each in found] == [
+            ("checkpoint.signed", "info"),
+            ("checkpoint.failed", "warning"),
+            ("checkpoint.signed", "info"),
+        ]
+        assert [(each["events"], each["origin"], each["cosigned"]) for each in found[::2]] == [
+            (size, "log.example/ci", []) for size in sizes
+        ]
+        assert found[1]["said"] == "test, which is to keep checkpoints, failed with exit code 1"
+        assert [head_of(each).size for each in notes_in(notes.read_bytes())] == sizes
+
+
 def test_it_is_cut_by_sigterm_between_two_files(home: Path, tmp_path: Path) -> None:
     """The exit code says that a deletion was cut; what it did is recorded, and said in the log."""
     policy(home, ALL)
@@ -333,11 +418,4 @@ def test_the_units_run_it_with_few_privileges(
     assert command in ("msb-cache gc", "msb-cache gc --every 15m")
     assert "User=%i\n" in text
     unit = tmp_path / name.replace("@", "@root")
-    unit.write_text(re.sub(r"(?m)^ExecStart=\S+", f"ExecStart={shutil.which('true')}", text))
-    done = subprocess.run(
-        [analyze, "security", "--offline=true", "--threshold=20", unit],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    check_privileges(text, unit, analyze)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import os
 import re
 import signal
 import stat
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,41 +25,7 @@ from starlette.applications import Starlette
 from msb_cache import ImageCache
 from msb_cache.cli import serve
 from msb_cache.interchange.privacy import Privacy
-from tests.cli.support import PROGRAM, USAGE, Call, execute, on_terminal
-
-
-class Server:
-    """``msb-cache serve`` as a program."""
-
-    def __init__(self, *arguments: object, **environment: str) -> None:
-        self.process = subprocess.Popen(
-            [PROGRAM, *map(str, arguments)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **environment},
-        )
-        assert self.process.stdout is not None
-        self.said = self.process.stdout.readline().rstrip("\n")
-
-    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        """End it, within a second or so; return the exit code and what it said on stderr."""
-        began = time.monotonic()
-        self.process.send_signal(number)
-        _, err = self.process.communicate(timeout=10)
-        assert time.monotonic() - began < 5
-        return self.process.returncode, err
-
-
-@contextmanager
-def served(*arguments: object, **environment: str) -> Iterator[Server]:
-    server = Server(*arguments, **environment)
-    try:
-        yield server
-    finally:
-        server.process.kill()
-        server.process.communicate()
+from tests.cli.support import USAGE, Call, execute, on_terminal, served
 
 
 def event_of(lines: Iterator[str]) -> tuple[int, dict[str, Any]]:
@@ -204,7 +167,7 @@ def test_a_query_that_goes_on_does_not_keep_it_from_ending(
 ) -> None:
     began, go = threading.Event(), threading.Event()
 
-    async def ends(app: Starlette, sock: object, *, stopped: object) -> None:
+    async def ends(app: Starlette, sock: object, *, stopped: object, ending: object) -> None:
         cache = app.state.site.homes["microsandbox"]
         task = asyncio.create_task(cache.info())
         await asyncio.to_thread(began.wait, 10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 
 from msb_cache import ImageCache, diagnostics
 from msb_cache.artifacts.layout import Layout
+from msb_cache.audit.prove import prove
 from msb_cache.cli.main import command_names
+from msb_cache.errors import MicrosandboxError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import Actor, NewEvent
 from msb_cache.home.ledger import Ledger
@@ -20,6 +23,7 @@ from tests.cli.support import Call, on_terminal, written
 from tests.engines.support import refusing
 from tests.imagebuilder import file, image, layer
 from tests.logs import digest, pulled
+from tests.proof.signing import keep_signed, new_log_key
 from tests.registry_server import RegistryServer, error
 
 HOSTILE = "a\x1b]0;t\x07\x1b[2Jb\x9b31mc\u202ed\u2066e\u200bf\rg\nh\x7fi\u2028j\ue000k\U000e0001l"
@@ -116,6 +120,13 @@ def hostile(own_home: Path, tmp_path: Path) -> dict[str, Any]:
             ]
         )
     ledger.close()
+    keep_signed(layout.database, new_log_key())
+    for position in range(1, 100):
+        with suppress(MicrosandboxError):
+            found = prove(ledger, position)
+            (folder / f"{position}.tlog-proof").write_text(found.text)
+    ledger.close()
+    (folder / "hostile.policy").write_bytes(b"quorum none\n" + HOSTILE.replace("\n", "").encode() + b"\xff\n")
     layout.vmdk(digest(2)).write_bytes(b"left")
     for kind in layout.folders.values():
         kind.mkdir(parents=True, exist_ok=True)
@@ -189,7 +200,42 @@ def commands(at: dict[str, Any]) -> dict[str, list[list[object]]]:
         ],
         "rebuild": [["rebuild"]],
         "verify": [["verify"], ["verify", "--against", folder / "no"]],
-        "checkpoint": [["checkpoint"]],
+        "checkpoint": [
+            ["checkpoint"],
+            ["checkpoint", "--origin", HOSTILE],
+            ["checkpoint", "--sign", HOSTILE],
+            ["checkpoint", "--sign", HOSTILE, "--witness", HOSTILE],
+        ],
+        "checkpoints": [
+            ["checkpoints"],
+            ["checkpoints", "show"],
+            ["checkpoints", "show", "--origin", HOSTILE],
+            ["checkpoints", "forget", "1", "--origin", HOSTILE],
+        ],
+        "key": [
+            ["key", "new", folder / HOSTILE, "--name", "log"],
+            ["key", "new", folder / "no" / HOSTILE, "--name", "log"],
+            ["key", "new", folder / "hostile.key", "--name", HOSTILE],
+            ["key", "show", folder / "hostile.toml"],
+            ["key", "show", folder / HOSTILE],
+        ],
+        "prove": [
+            *(["prove", what, "-o", folder / f"proof-{HOSTILE}"] for what in ("evil:1", "@2", HOSTILE)),
+            ["prove", "evil:1", "--type", HOSTILE],
+            ["prove", "evil:1", "--origin", HOSTILE],
+            ["prove", "evil:1", "--policy", folder / "hostile.policy"],
+            ["prove", operation],
+        ],
+        "check-proof": [
+            *(["check-proof", proof, "--key", new_log_key().key] for proof in folder.glob("*.tlog-proof")),
+            *(
+                ["check-proof", proof, "--key", new_log_key().key, "--format", "json"]
+                for proof in folder.glob("*.tlog-proof")
+            ),
+            ["check-proof", folder / HOSTILE, "--key", HOSTILE],
+            ["check-proof", archive, "--key", new_log_key().key],
+            ["check-proof", archive, "--policy", folder / "hostile.policy"],
+        ],
         "log": [["log"], ["log", "acknowledge"], ["log", HOSTILE]],
         "backup": [["backup", folder / f"{HOSTILE}.db"], ["backup", folder / "no" / HOSTILE]],
         "restore-backup": [["restore-backup", folder / HOSTILE], ["restore-backup", archive]],
@@ -228,6 +274,14 @@ def commands(at: dict[str, Any]) -> dict[str, list[list[object]]]:
             ["serve", "--socket", folder / "no" / "s", "--allow-host", HOSTILE],
             ["serve", "--listen", HOSTILE, "--token-file", folder / "no" / "t"],
             ["serve", "--listen", "127.0.0.1:0", "--token-file", folder / "no" / HOSTILE],
+        ],
+        "witness": [
+            ["witness", HOSTILE],
+            ["witness", "list", "--state", folder / HOSTILE],
+            ["witness", "list", "--state", archive],
+            ["witness", "serve", "--key", folder / HOSTILE, "--log", HOSTILE],
+            ["witness", "serve", "--key", folder / HOSTILE, "--logs-file", folder / "hostile.toml"],
+            ["witness", "serve", "--key", HOSTILE, "--logs-file", folder / HOSTILE],
         ],
         "doctor": [["doctor"], ["doctor", "--fix"], ["doctor", HOSTILE]],
         "prune": [

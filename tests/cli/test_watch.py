@@ -19,8 +19,10 @@ from typing import Any
 import pytest
 
 from msb_cache import ImageCache
-from tests.cli.support import PROGRAM
+from tests.cli.support import PROGRAM, execute
 from tests.msbhome import MsbHome
+from tests.proof.signing import new_witness_key
+from tests.rawserver import RawServer
 
 
 class Watching:
@@ -87,6 +89,45 @@ def test_watch(msb_home: MsbHome) -> None:
     found = [json.loads(line) for _, line in watching.lines]
     assert [event["seq"] for event in found] == recorded
     assert os.listdir(msb_home.layout.db).count("msb-cache.db-wal") == 0
+
+
+def test_it_signs_what_it_sees(msb_home: MsbHome, tmp_path: Path) -> None:
+    """Also what it records itself, while it waits for a witness that does not answer."""
+    home, notes = msb_home.layout.home, tmp_path / "notes"
+    key, witness = tmp_path / "log.key", new_witness_key("witness.example/w1")
+    assert execute("key", "new", key, "--name", "log.example/ci").code == 0
+    ended = threading.Event()
+    with RawServer(lambda connection, _: ended.wait(20)) as server:
+        signing = ("--sign", key, "--sign-every", "1", "--sign-every", "1h", "--checkpoint-to", notes)
+        asking = ("--witness", server.url, "--witness-key", witness.key)
+        watching = Watching(home, *map(str, (*signing, *asking)))
+        watching.wait_for("image.held")
+        deadline = time.monotonic() + 20
+        while not server.requests and time.monotonic() < deadline:
+            time.sleep(0.02)
+        began = time.monotonic()
+        msb_home.load("three:3", "three", "w")
+        assert watching.wait_for("three:3") - began < 2.5
+        code, said = watching.end(signal.SIGTERM)
+        ended.set()
+    assert (code, server.requests != []) == (0, True)
+    # What was signed is kept, and what comes next delivers it.
+    again = Watching(home, *map(str, signing))
+    while not notes.exists() and time.monotonic() < deadline + 20:
+        time.sleep(0.02)
+    code, said = again.end(signal.SIGINT)
+    with ImageCache(home) as cache:
+        sizes = [each.size for each in reversed(cache.checkpoints())]
+        assert cache.verify(notes.read_bytes()).contradiction is None
+    assert code == 0
+    first = json.loads(said.splitlines()[0])
+    assert (first["event"], first["level"], first["origin"]) == (
+        "checkpoint.signed",
+        "info",
+        "log.example/ci",
+    )
+    assert first["events"] == sizes[-1]
+    assert len(sizes) >= 2
 
 
 def test_watch_waits_for_msb(tmp_path: Path) -> None:

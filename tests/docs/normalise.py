@@ -35,6 +35,12 @@ _MASKS = (
     (OPERATION, "<id>"),
     (re.compile(r"\b20\d{6}T\d{6}Z-[0-9a-f]{12}\b"), "<set aside>"),
     (re.compile(r"\b((?:head|hash)\W{1,5})[0-9a-f]{12,64}\b"), r"\1<hash>"),
+    # Keys and what they sign: verifier keys, the roots of checkpoints, signatures below notes and what proofs
+    # carry, or the beginning of these two.
+    (re.compile(r"\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44}(?![A-Za-z0-9+/=])"), "+<key>"),
+    (re.compile(r"^[A-Za-z0-9+/]{43}=$", re.MULTILINE), "<root>"),
+    (re.compile(r"^(\u2014 \S+) [A-Za-z0-9+/]{16,}={0,2}$", re.MULTILINE), r"\1 <signature>"),
+    (re.compile(r"^extra [A-Za-z0-9+/]{16,}={0,2}$", re.MULTILINE), "extra <event>"),
     (re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])"), "<log id>"),
     # What folders take, and so all of the cache, and a database, is for the file system to say.
     (re.compile(r"^(folders|cache/ in all|log \(db\S+|Log:) .*$", re.MULTILINE), r"\1 <size>"),

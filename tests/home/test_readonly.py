@@ -35,7 +35,7 @@ READING = {
     "sql select(image)from(v_images)": "hello:1",
     "verify": "0 missing or damaged",
     "export": "log.created",
-    "checkpoint": "msb-cache checkpoint",
+    "checkpoint": "msb-cache/",
 }
 WRITING = (
     "load {archive}",

@@ -21,9 +21,7 @@ from starlette.routing import Route
 from uvicorn.server import ServerState
 
 from msb_cache.errors import InvalidConfigError
-from msb_cache.interchange.privacy import Privacy
 from msb_cache.web import listening
-from msb_cache.web.site import Site
 
 
 @pytest.mark.parametrize(
@@ -57,6 +55,11 @@ def test_an_address_is_read(text: str, address: tuple[str, int]) -> None:
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(InvalidConfigError, match="no address to listen on"):
         listening.parse_address(text)
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:9470", "[::1]:80"])
+def test_an_address_has_a_url(text: str) -> None:
+    assert listening.url_of(*listening.parse_address(text)) == f"http://{text}/"
 
 
 def test_which_addresses_are_reached_from_this_machine_only() -> None:
@@ -197,9 +200,7 @@ async def _hello(request: object) -> PlainTextResponse:
 
 @pytest.fixture
 def app() -> Starlette:
-    found = Starlette(routes=[Route("/", _hello)])
-    found.state.site = Site({}, Privacy())
-    return found
+    return Starlette(routes=[Route("/", _hello)])
 
 
 class Connection:
@@ -266,6 +267,29 @@ def test_there_are_so_many_connections_and_no_more(app: Starlette, monkeypatch: 
     monkeypatch.setattr(listening, "CONNECTIONS", 2)
     state = ServerState()
     assert [Connection(app, state).aborted for _ in range(6)] == [False] * 4 + [True] * 2
+
+
+def test_what_has_no_end_is_ended_before_answers_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "_GRACE_SECONDS", 30)
+    asked, over = threading.Event(), asyncio.Event()
+
+    async def endless(request: object) -> PlainTextResponse:
+        asked.set()
+        await over.wait()
+        return PlainTextResponse("over")
+
+    sock = listening.listen_on("127.0.0.1", 0)
+    app = Starlette(routes=[Route("/", endless)])
+    serving = listening.serve(app, sock, stopped=asked.is_set, ending=over.set)
+    thread = threading.Thread(target=lambda: asyncio.run(serving))
+    port = sock.getsockname()[1]
+    thread.start()
+    with closing(socket.create_connection(("127.0.0.1", port))) as client:
+        client.settimeout(10)
+        client.sendall(WHOLE)
+        assert _ended(client).endswith(b"over")
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_what_is_no_http_and_what_is_too_large_is_refused(app: Starlette) -> None:

@@ -44,6 +44,9 @@ LOG = "events"
 FOLDED = frozenset({"projection_state", *(row_type.table for row_type in ROW_TYPES)})
 """The tables that are folded from the log."""
 
+_SIGNED = "signed_checkpoint"
+"""The table of what others can know of the log by signatures."""
+
 _RECORDS = migrations.migrations_table
 _THEIRS = (("table", _RECORDS), ("index", f"idx_{_RECORDS}_migration_set_name"))
 _DROPPED = ("trigger", "view", "index", "table")  # what of a schema is dropped first, what last
@@ -142,6 +145,9 @@ def _check_log(connection: sqlite3.Connection, path: str, found: list[SchemaProb
 
 def _make(connection: sqlite3.Connection, found: list[SchemaProblem]) -> None:
     kinds = {problem.kind for problem in found}
+    kept = any(problem.name == _SIGNED and problem.found is not None for problem in found)
+    if kept:
+        kept = _set_aside(connection)
     for kind in _DROPPED:
         for problem in found:
             if problem.kind == kind and problem.found is not None:
@@ -150,6 +156,9 @@ def _make(connection: sqlite3.Connection, found: list[SchemaProblem]) -> None:
     if "migration" in kinds:
         connection.execute(f"DROP TABLE IF EXISTS {_RECORDS}")
     _create_missing(connection, "table")
+    if kept:
+        connection.execute(f"INSERT OR IGNORE INTO {_SIGNED} SELECT * FROM temp.kept")  # noqa: S608
+        connection.execute("DROP TABLE temp.kept")
     if "migration" in kinds:
         connection.executemany(
             f"INSERT INTO {_RECORDS} (migration_set, name, applied_at) VALUES (?, ?, datetime('now'))",  # noqa: S608
@@ -160,6 +169,17 @@ def _make(connection: sqlite3.Connection, found: list[SchemaProblem]) -> None:
     for kind in ("index", "trigger", "view"):
         _create_missing(connection, kind)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _set_aside(connection: sqlite3.Connection) -> bool:
+    """Copy what was signed, which nothing can make anew, from a table that goes; return whether that went."""
+    with suppress(sqlite3.OperationalError):  # it may have other columns
+        connection.execute(
+            f"CREATE TEMP TABLE kept AS SELECT origin, size, note, signed_at FROM {_SIGNED} "  # noqa: S608
+            "WHERE typeof(size) = 'integer' AND typeof(signed_at) = 'integer'"
+        )
+        return True
+    return False
 
 
 def _create_missing(connection: sqlite3.Connection, kind: str) -> None:

@@ -21,20 +21,21 @@ from msb_cache.audit import schema
 from msb_cache.audit.data import DataCheck, DataRequest, check
 from msb_cache.audit.files import BROKEN, DiskProblem, IndexedFiles
 from msb_cache.audit.log_files import as_it_is
+from msb_cache.audit.noted import CheckpointProblem, NoteCheck, Notes, Wanted
 from msb_cache.audit.schema import SchemaProblem
 from msb_cache.engines.engine import Engine
 from msb_cache.engines.leftovers import Leftover
 from msb_cache.errors import CorruptLogError, LogError
-from msb_cache.eventstore import chain, checkpoint
-from msb_cache.eventstore.checkpoint import Checkpoint
+from msb_cache.eventstore import chain, subtrees
 from msb_cache.eventstore.events import LogCreated
 from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import FORMAT
+from msb_cache.eventstore.subtrees import Recomputed, SubtreeProblem
 from msb_cache.failpoints import reached
 from msb_cache.home import index_cache, pairing
 from msb_cache.home.heads import Mismatch
 from msb_cache.home.ledger import Ledger
-from msb_cache.projections import live, restored
+from msb_cache.projections import live
 from msb_cache.projections.digests import Artifact, digests
 from msb_cache.projections.fold import Fold
 from msb_cache.projections.past import Past, rows_of
@@ -43,7 +44,6 @@ from msb_cache.projections.state import EMPTY, IndexState
 from msb_cache.projections.tables import Tables
 from msb_cache.session import Session
 from msb_cache.shapes import Result
-from msb_cache.wording import plural
 
 if TYPE_CHECKING:
     from msb_cache.activity import Count
@@ -69,8 +69,8 @@ class CopyProblem(Result):
 class Verification(Result):
     """What was checked and what was found wrong. ``sound`` is the verdict.
 
-    ``note`` is what the log was compared with, if anything, and ``contradiction`` says why the log does
-    not extend it, None if it does. ``unreadable`` says why the index could not be compared; None: it was.
+    ``against`` is the note that the log was compared with, if any, and ``contradiction`` says why the log
+    does not extend it, None if it does. ``unreadable``: why the index could not be compared; None: it was.
     """
 
     home: Path
@@ -84,8 +84,15 @@ class Verification(Result):
     files: int = 0
     unreadable: str | None = None
     owned_by_msb: bool = False
-    note: Checkpoint | None = None
-    contradiction: str | None = None
+    against: NoteCheck | None = None
+    checkpoints: int = 0
+    """How many signed checkpoints that the home keeps were compared with the log."""
+    bad_checkpoints: list[CheckpointProblem] = field(default_factory=list)
+    put_back: list[CheckpointProblem] = field(default_factory=list)
+    """Those of what the log was before it was put back, which a person has confirmed."""
+    subtrees: int = 0
+    """How many hashes that the home keeps of the log's tree were compared with the log."""
+    bad_subtrees: list[SubtreeProblem] = field(default_factory=list)
     rewound: Mismatch | None = None
     """How the log does not go on from the note of it that is kept outside the home; None: it does, or
     there is none."""
@@ -97,29 +104,36 @@ class Verification(Result):
     """What was looked at of the files' bytes; None: nothing was."""
 
     @property
+    def contradiction(self) -> str | None:
+        """Why the log does not extend the note that it was compared with; None: it does, or there is none."""
+        return None if self.against is None else self.against.contradiction
+
+    @property
+    def is_other(self) -> bool:
+        """Whether the log is not the one that was noted: here, outside the home or by others."""
+        differing = [each for each in self.bad_checkpoints if each.problem != "damaged"]
+        return bool(self.rewound or self.contradiction or differing)
+
+    @property
     def sound(self) -> bool:
-        """Whether the log verifies and extends the note, and all that is made of it is as it must be.
+        """Whether the log verifies and extends the notes of it, and all that is made of it is as it must be.
 
         Extra files waste space but break no promise, so they do not count.
         """
         broken = [problem for problem in self.disk if problem.problem in BROKEN]
-        derived = self.schema or self.differences or self.bad_copies or broken
-        log = isinstance(self.chain, chain.Break) or self.contradiction or self.rewound
-        return not (log or derived or self.unreadable)
+        derived = self.schema or self.differences or self.bad_copies or self.bad_subtrees or broken
+        noted = self.is_other or self.bad_checkpoints or (self.against is not None and self.against.problem)
+        return not (isinstance(self.chain, chain.Break) or noted or derived or self.unreadable)
 
     def _shape(self) -> dict[str, Any]:
-        note, rewound = self.note, self.rewound
-        against = None
-        if note is not None:
-            against = {
-                "size": note.size,
-                "extended": not self.contradiction,
-                "problem": self.contradiction,
-            }
+        rewound = self.rewound
         return {
             "sound": self.sound,
             "chain": self.chain,
-            "against": against,
+            "against": self.against,
+            "checkpoints": self.checkpoints,
+            "bad_checkpoints": self.bad_checkpoints,
+            "put_back": self.put_back,
             "head_note": {
                 "kept": self.no_head_note is None,
                 "problem": None if rewound is None else rewound.kind,
@@ -131,6 +145,8 @@ class Verification(Result):
             "differences": self.differences,
             "copies": self.copies,
             "bad_copies": self.bad_copies,
+            "subtrees": self.subtrees,
+            "bad_subtrees": self.bad_subtrees,
             "files": self.files,
             "data": self.data,
             "disk": self.disk,
@@ -140,7 +156,7 @@ class Verification(Result):
 def verify(
     ledger: Ledger,
     engine: Engine,
-    note: Checkpoint | None = None,
+    asked: Wanted | None = None,
     observe: Callable[[], object] = lambda: None,
     data: DataRequest | None = None,
 ) -> Verification:
@@ -149,7 +165,7 @@ def verify(
     Args:
         ledger: the home.
         engine: the one that the home has.
-        note: a checkpoint that was taken of this log before; the log must extend it.
+        asked: a note that was taken of this log before, which it must extend, and who must have signed it.
         observe: records what msb did, so that the index can be read again.
         data: which files' bytes to look at as well; None: no file's.
     """
@@ -165,16 +181,24 @@ def verify(
                 found.rewound = ledger.head_file.mismatch(connection, noted)
         if connection is not None:
             found.schema = _schema_problems(ledger, connection)
+        notes = Notes(connection, asked, keeps=not _is_broken(found.schema, "signed_checkpoint"))
+        tree = Recomputed(notes.sizes())
+        if connection is not None:
             with ledger.doing("checking the log", "events", _head(connection)) as count:
-                found.chain = _check(connection, found.schema, count)
+                found.chain = _check(connection, found.schema, count, tree)
+            if not _is_broken(found.schema, "subtree"):
+                _compare_tree(connection, found, tree)
+        for problem in notes.of_home(found.chain, tree):
+            found.checkpoints += 1
+            if problem is not None:
+                (found.put_back if problem.problem == "put-back" else found.bad_checkpoints).append(problem)
+        found.against = notes.check(found.chain, tree)
+        if connection is not None:
             with ledger.doing("comparing the index with the log", "events", _head(connection)) as count:
                 rows = _compare(connection, ledger, found, stack, count.each)
                 if rows is None:
                     return found
                 index = _Index.of(ledger, engine, rows, _head(connection))
-        if note is not None:
-            found.note = note
-            found.contradiction = _contradiction(connection, note, found.chain)
     reached("verify.read")
     found.files = 0 if index.files is None else len(index.files.sizes)
     found.disk = _look_until_settled(ledger, engine, index, observe)
@@ -195,32 +219,16 @@ def _not_to_be_written(found: Verification) -> str | None:
     """Return why nothing is to be added to a log: one that is not what it was is evidence."""
     if isinstance(found.chain, chain.Break):
         return "the log is not sound"
-    if found.rewound or found.contradiction:
+    if found.is_other:
         return "the log does not go on from what was noted of it"
     return None
 
 
-def take_checkpoint(ledger: Ledger) -> Checkpoint:
-    """Return the checkpoint of the log as it is now, after checking it.
-
-    Raises:
-        CorruptLogError: it does not verify.
-        LogError: there is none.
-    """
-    with ledger.read() as connection:
-        if connection is None:
-            raise LogError(f"{ledger.layout.home} has no log yet")
-        found = chain.verify(connection)
-        if isinstance(found, chain.Break):
-            raise CorruptLogError(f"{found.problem}; a checkpoint is only made of a log that verifies")
-        return checkpoint.take(connection, found)
-
-
-def rebuild(session: Session) -> list[SchemaProblem | live.Difference]:
+def rebuild(session: Session) -> list[SchemaProblem | live.Difference | SubtreeProblem]:
     """Make the schema what it must be, fold the whole log again, and discard every copy of the index.
 
     Returns:
-        What was wrong with the schema, and how the projections differed.
+        What was wrong with the schema, how the projections differed, and which hashes of the log's tree.
     """
     ledger = session.ledger
     ledger.check_writable()
@@ -236,10 +244,15 @@ def rebuild(session: Session) -> list[SchemaProblem | live.Difference]:
         fold = Fold(Tables())
         with ledger.doing("folding the log", "events", head.seq if head else 0) as count:
             fold.apply(count.each(store.facts()))
+        tree = _tree_of(connection)
+        wrong = [] if tree is None else [*tree.problems(connection)]
     reached("rebuild.folded")
     with ledger.doing("comparing the index with the log"), ledger.write(uuid7(), owner="any") as transaction:
         store = ledger.store(transaction.connection)
         differences = live.rebuild(transaction.connection, store, fold, head.seq if head else 0)
+        if tree is not None and (wrong or tree.lacks(transaction.connection)):
+            tree.keep(transaction.connection)
+            subtrees.keep(transaction.connection, _head(transaction.connection))
         reached("rebuild.compared")
         # Before the index is right: who is killed here leaves one that the next rebuild finds wrong.
         index_cache.forget(ledger.layout.snapshots)
@@ -247,18 +260,17 @@ def rebuild(session: Session) -> list[SchemaProblem | live.Difference]:
     if differences:
         # Once more: another process may have copied the wrong index meanwhile.
         index_cache.forget(ledger.layout.snapshots)
-    return [*mended, *differences]
+    return [*mended, *differences, *wrong]
 
 
-def _contradiction(
-    connection: sqlite3.Connection | None, note: Checkpoint, log: chain.Verified | chain.Break
-) -> str | None:
-    problem = checkpoint.contradiction(connection, note, log)
-    row = None if problem is None or connection is None else restored.behind(connection, note.size)
-    if row is None:
-        return problem
-    to = plural(row.backup_seq, "event")
-    return f"{problem}; event {row.seq} says that it was put back to a backup of {to}"
+def _tree_of(connection: sqlite3.Connection) -> Recomputed | None:
+    """Return the tree over the log as it is stored; None: an event of it has no hash."""
+    tree = Recomputed()
+    for (stored,) in connection.execute("SELECT hash FROM events ORDER BY seq"):
+        if not isinstance(stored, bytes):
+            return None
+        tree.add(stored)
+    return tree
 
 
 def _opened(ledger: Ledger, stack: ExitStack) -> sqlite3.Connection | None:
@@ -290,12 +302,18 @@ def _is_broken(found: list[SchemaProblem], *tables: str) -> bool:
 
 
 def _check(
-    connection: sqlite3.Connection, problems: list[SchemaProblem], count: Count
+    connection: sqlite3.Connection, problems: list[SchemaProblem], count: Count, tree: Recomputed
 ) -> chain.Verified | chain.Break:
-    found = chain.verify(connection, count.each)
+    found = chain.verify(connection, lambda rows: tree.following(count.each(rows)))
     if isinstance(found, chain.Break) or _is_broken(problems, "projection_state"):
         return found
     return _cut_off(connection) or found
+
+
+def _compare_tree(connection: sqlite3.Connection, found: Verification, tree: Recomputed) -> None:
+    whole = isinstance(found.chain, chain.Verified)
+    (found.subtrees,) = connection.execute("SELECT count(*) FROM subtree").fetchone()
+    found.bad_subtrees = [*tree.problems(connection, whole=whole)]
 
 
 def _compare(

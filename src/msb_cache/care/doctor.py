@@ -32,7 +32,7 @@ from msb_cache.projections import deletions, images, undoings
 from msb_cache.queries.resolve import as_typed, familiar
 from msb_cache.session import Session
 from msb_cache.shapes import Result
-from msb_cache.wording import plural, quoted, short, size
+from msb_cache.wording import as_text, plural, quoted, short, size
 
 NEARLY_FULL_RESERVES = 4
 """A disk on which less than so many of the home's reserves are free is nearly full. The reserve is made only
@@ -63,9 +63,12 @@ FindingKind = Literal[
     "other-owner",
     "log-broken",
     "log-put-back",
+    "log-not-as-signed",
+    "checkpoint-damaged",
     "log-schema",
     "index-differs",
     "index-copy",
+    "tree-differs",
     "msb-schema",
     "not-recorded",
     "no-watch",
@@ -73,7 +76,7 @@ FindingKind = Literal[
 ]
 """What can be wrong; docs/doctor.md has a line about each."""
 
-EVIDENCE = frozenset({"log-broken", "log-put-back"})
+EVIDENCE = frozenset({"log-broken", "log-put-back", "log-not-as-signed"})
 """A log with one of these is not what it was: nothing is written to it, nor mended."""
 
 _LIES_ABOUT = frozenset({"orphan", "flat-root", "leftover", "dead-staging", "stale-download", "lone-lock"})
@@ -210,6 +213,14 @@ class _Doctor:
         if found.rewound is not None:
             meaning = f"{found.rewound.sentence}, as the note of it outside the home says"
             yield Finding("log-put-back", meaning, self._database, command="msb-cache log acknowledge")
+        for signed in found.bad_checkpoints:
+            subject = f"{as_text(signed.origin)} {signed.size}"
+            if signed.problem == "damaged":
+                meaning = f"{signed.detail}; a copy that somebody else has proves the log still"
+                yield Finding("checkpoint-damaged", meaning, self._database, subject=subject)
+                continue
+            meaning, mends = signed.detail, "msb-cache restore-backup BACKUP"
+            yield Finding("log-not-as-signed", meaning, self._database, subject=subject, command=mends)
         for problem in found.schema:
             what = {"missing": "is missing", "changed": "is another", "extra": "does not belong to msb-cache"}
             meaning = f"of the database's schema, the {problem.kind} {problem.name} {what[problem.problem]}"
@@ -237,6 +248,12 @@ class _Doctor:
                 f"the copy of the index at event {copy.seq:,} {how}: answers about the past may be wrong"
             )
             yield _fixed("index-copy", meaning, copy.path)
+        if found.bad_subtrees:
+            hashes = plural(len(found.bad_subtrees), "hash", "hashes")
+            meaning = (
+                f"{hashes} that the home keeps of the log's tree are not of its events: no proof can be made"
+            )
+            yield _fixed("tree-differs", meaning, self._database)
 
     # -- the files of images ---------------------------------------------------------------------
 

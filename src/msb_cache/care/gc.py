@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -35,10 +35,17 @@ from msb_cache.session import Session
 from msb_cache.shapes import Result, fields
 from msb_cache.wording import as_sentence
 
+if TYPE_CHECKING:
+    from msb_cache.audit.notary import SigningPlan
+    from msb_cache.care.sign_apart import StayingNotary
+
 Outcome = Literal["nothing", "completed", "partial", "stopped", "held-back", "mistake", "failed"]
 
 SHORTEST = 1.0
 """Seconds that are at least between the beginnings of two runs."""
+
+_SIGN_LOOK = 2.0
+"""Seconds between two looks whether the log is to be signed."""
 
 _NOTHING = ImagePruneReport(0, 0, 0, 0, 0, None)
 
@@ -114,6 +121,7 @@ def keep_small(
     stopped: Stopped,
     apart: bool,
     started: Callable[[], object],
+    sign: SigningPlan | None,
 ) -> bool:
     """Run again and again; parameters, result and errors as for ``ImageCache.keep_small``."""
     seconds = _seconds(every, session.ledger.clock())
@@ -126,6 +134,7 @@ def keep_small(
         return found if max_delete is None else replace(found, max_delete=max_delete)
 
     ended = _Ended("nothing", None)
+    notary = None if sign is None else _notary(session, sign, stopped, apart=apart)
     session.close()
     started()
     while not waiting.over(stopped):
@@ -135,9 +144,28 @@ def keep_small(
         if ended.outcome == "stopped":
             return True
         give_back()
-        with waiting.ended_by(stopped):
-            waiting.pause(seconds - (time.monotonic() - began) % seconds)
+        _rest(seconds - (time.monotonic() - began) % seconds, notary, stopped)
     return False
+
+
+def _notary(session: Session, plan: SigningPlan, stopped: Stopped, *, apart: bool) -> StayingNotary:
+    from msb_cache.care.sign_apart import StayingNotary  # most sign nothing
+
+    return StayingNotary(session, plan, stopped, apart=apart)
+
+
+def _rest(seconds: float, notary: StayingNotary | None, stopped: Stopped) -> None:
+    """Wait so long, and sign the log meanwhile when that is due."""
+    until = time.monotonic() + seconds
+    while notary is not None:
+        notary.turn()
+        left = until - time.monotonic()
+        if left <= _SIGN_LOOK or stopped():
+            break
+        with waiting.ended_by(stopped):
+            waiting.pause(_SIGN_LOOK)
+    with waiting.ended_by(stopped):
+        waiting.pause(until - time.monotonic())
 
 
 def _turn_apart(turn: Callable[[Stopped], _Ended], told: Told, stopped: Stopped) -> _Ended:

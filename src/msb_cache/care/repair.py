@@ -75,8 +75,8 @@ def repair(
     if not kinds:
         return RepairReport((), tuple(map(LeftFinding, found)))
     steps = _Steps()
-    if kinds & {"log-schema", "index-differs", "index-copy"}:
-        steps.run(lambda: rebuild(session), "log-schema", "index-differs", "index-copy")
+    if kinds & _REBUILT:
+        steps.run(lambda: rebuild(session), *_REBUILT)
     steps.run(session.begin_writing, "unfinished", "dead-staging")
     if "leftover" in kinds:
         steps.run(lambda: _retry(session), "leftover")
@@ -98,6 +98,7 @@ def repair(
     return _report(found, diagnose(session), mending, steps.failed)
 
 
+_REBUILT = frozenset({"log-schema", "index-differs", "index-copy", "tree-differs"})
 _FILES = ("file-missing", "file-size", "file-damaged", "file-other", "file-moved", "file-altered")
 
 

@@ -59,6 +59,11 @@ def parse_address(text: str) -> tuple[str, int]:
     return str(address), int(port)
 
 
+def url_of(host: str, port: int) -> str:
+    """Return the URL of what listens on an address."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
 def is_loopback(host: str) -> bool:
     """Return whether only this machine reaches an address."""
     return ipaddress.ip_address(host).is_loopback
@@ -197,16 +202,23 @@ def _made(path: str) -> str:
     return token
 
 
-async def serve(app: Starlette, sock: socket.socket, *, stopped: Callable[[], bool] = lambda: False) -> None:
-    """Answer at a socket until SIGINT or SIGTERM; streams of events end at once, other answers in a second.
+async def serve(
+    app: Starlette,
+    sock: socket.socket,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+    ending: Callable[[], object] = lambda: None,
+) -> None:
+    """Answer at a socket until SIGINT or SIGTERM; answers that are begun have a second to end.
 
     Args:
-        app: what ``application`` returned.
+        app: what is asked.
         sock: a socket that listens; closed in the end.
         stopped: asked ten times a second whether to end, besides the signals.
+        ending: called before that second; it ends what would go on without end, such as streams.
     """
     with _logged():
-        await Server(configured(app), app, stopped).serve(sockets=[sock])
+        await Server(configured(app), stopped, ending).serve(sockets=[sock])
 
 
 def configured(app: Starlette) -> uvicorn.Config:
@@ -227,12 +239,14 @@ def configured(app: Starlette) -> uvicorn.Config:
 
 
 class Server(uvicorn.Server):
-    """A server that ends its streams of events before it waits for its answers."""
+    """A server that ends what has no end of its own before it waits for its answers."""
 
-    def __init__(self, config: uvicorn.Config, app: Starlette, stopped: Callable[[], bool]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, stopped: Callable[[], bool], ending: Callable[[], object]
+    ) -> None:
         super().__init__(config)
-        self._app = app
         self._stopped = stopped
+        self._ending = ending
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether to end."""
@@ -240,7 +254,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End."""
-        self._app.state.site.streams.close()
+        self._ending()
         await super().shutdown(sockets)
 
 

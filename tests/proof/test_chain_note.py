@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msb_cache.errors import LogError
-from msb_cache.eventstore import chain, checkpoint
-from msb_cache.eventstore.checkpoint import Checkpoint, parse
+from msb_cache.eventstore import chain
+from msb_cache.proof import chain_note
+from msb_cache.proof.chain_note import ChainNote, parse
 from tests.logs import new_ledger, some_events
 
-NOTE = Checkpoint("0123456789abcdef" * 2, 43, bytes(range(32)), 1_795_446_445_461_360_370).note
+NOTE = ChainNote("0123456789abcdef" * 2, 43, bytes(range(32)), 1_795_446_445_461_360_370).note
 
 
 @given(
@@ -23,10 +24,10 @@ NOTE = Checkpoint("0123456789abcdef" * 2, 43, bytes(range(32)), 1_795_446_445_46
     st.integers(0, 2**63 - 1),
 )
 def test_a_note_is_read_back(log_id: bytes, size: int, head: bytes, recorded: int) -> None:
-    made = Checkpoint(log_id.hex(), size, head, recorded)
+    made = ChainNote(log_id.hex(), size, head, recorded)
     assert parse(made.note) == made
     assert made.note.isascii()
-    assert len(made.note) < checkpoint.MAX_NOTE
+    assert len(made.note) < chain_note.MAX_NOTE
 
 
 def test_the_form_of_a_note() -> None:
@@ -74,20 +75,17 @@ def test_a_log_extends_every_note_of_itself_and_no_other(tmp_path: Path) -> None
         assert isinstance(found, chain.Verified)
         rows = connection.execute("SELECT seq, hash, recorded_at FROM events ORDER BY seq").fetchall()
         for row in rows:
-            note = Checkpoint(str(found.log_id), *row)
-            assert checkpoint.contradiction(connection, note, found) is None
-            assert "another log" in str(checkpoint.contradiction(others, note, theirs))
+            note = ChainNote(str(found.log_id), *row)
+            assert chain_note.contradiction(connection, note, found) is None
+            assert "another log" in str(chain_note.contradiction(others, note, theirs))
             for changed in (
-                Checkpoint(note.log_id, note.size, bytes(32), note.recorded_at_ns),
-                Checkpoint(note.log_id, note.size, note.head, 0),
+                ChainNote(note.log_id, note.size, bytes(32), note.recorded_at_ns),
+                ChainNote(note.log_id, note.size, note.head, 0),
             ):
-                assert "rewritten" in str(checkpoint.contradiction(connection, changed, found))
-            longer = Checkpoint(note.log_id, note.size + len(rows), note.head, note.recorded_at_ns)
-            assert "cut off" in str(checkpoint.contradiction(connection, longer, found))
-        assert checkpoint.take(connection, found) == Checkpoint(str(found.log_id), *rows[-1])
-        with pytest.raises(LogError, match="empty"):
-            checkpoint.take(connection, chain.Verified(0, chain.GENESIS, None))
-        assert "no log" in str(checkpoint.contradiction(None, note, chain.Verified(0, chain.GENESIS, None)))
+                assert "rewritten" in str(chain_note.contradiction(connection, changed, found))
+            longer = ChainNote(note.log_id, note.size + len(rows), note.head, note.recorded_at_ns)
+            assert "cut off" in str(chain_note.contradiction(connection, longer, found))
+        assert "no log" in str(chain_note.contradiction(None, note, chain.Verified(0, chain.GENESIS, None)))
 
 
 def test_what_lies_before_a_break_is_still_proved(tmp_path: Path) -> None:
@@ -97,5 +95,5 @@ def test_what_lies_before_a_break_is_still_proved(tmp_path: Path) -> None:
         rows = connection.execute("SELECT seq, hash, recorded_at FROM events ORDER BY seq").fetchall()
         log_id = str(connection.execute("SELECT subject FROM events ORDER BY seq").fetchone()[0])
         broken = chain.Break(4, "event 4 does not match its hash", "changed")
-        assert checkpoint.contradiction(connection, Checkpoint(log_id, *rows[2]), broken) is None
-        assert "event 4" in str(checkpoint.contradiction(connection, Checkpoint(log_id, *rows[3]), broken))
+        assert chain_note.contradiction(connection, ChainNote(log_id, *rows[2]), broken) is None
+        assert "event 4" in str(chain_note.contradiction(connection, ChainNote(log_id, *rows[3]), broken))

@@ -1,8 +1,9 @@
-"""Checkpoints: a few lines that fix a log up to a position, to be kept where the log's owner cannot write.
+"""The notes of older releases: a few lines that fix a log up to a position by the hash of its last event.
 
-A note names the log, how many events it had, the hash of the last one and when that was recorded. The
-hash covers everything before it, so a log that still has that hash at that position extends the note.
-docs/event-log.md describes the format.
+What ``checkpoint`` prints today others can check, too: see ``tree_head``. A note of this kind names the log,
+how many events it had, the hash of the last one and when that was recorded. The hash covers everything
+before it, so a log that still has that hash at that position extends the note. docs/event-log.md describes
+the format.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _LINES = (
 
 
 @dataclass(frozen=True)
-class Checkpoint(Result):
+class ChainNote(Result):
     """A log up to a position: its id, number of events, last hash, and when that event was recorded (ns)."""
 
     log_id: str
@@ -54,7 +55,7 @@ class Checkpoint(Result):
         return {**fields(self), "note": self.note}
 
 
-def parse(note: str) -> Checkpoint:
+def parse(note: str) -> ChainNote:
     """Read a note.
 
     Raises:
@@ -79,25 +80,11 @@ def parse(note: str) -> Checkpoint:
     except ValueError:
         raise LogError("the note is no checkpoint: line 5 has no time") from None
     seconds = recorded.days * 86400 + recorded.seconds
-    return Checkpoint(log_id[1], int(size[1]), bytes.fromhex(head[1]), seconds * 10**9 + int(time[2]))
-
-
-def take(connection: sqlite3.Connection, log: Verified) -> Checkpoint:
-    """Return the checkpoint of a log that was found in order, on the same connection and read.
-
-    Raises:
-        LogError: the log is empty.
-    """
-    if log.log_id is None:
-        raise LogError("the log is empty, so there is nothing to keep a checkpoint of")
-    (recorded_at,) = connection.execute(
-        "SELECT recorded_at FROM events WHERE seq = ?", (log.events,)
-    ).fetchone()
-    return Checkpoint(log.log_id, log.events, log.head, recorded_at)
+    return ChainNote(log_id[1], int(size[1]), bytes.fromhex(head[1]), seconds * 10**9 + int(time[2]))
 
 
 def contradiction(
-    connection: sqlite3.Connection | None, note: Checkpoint, log: Verified | Break
+    connection: sqlite3.Connection | None, note: ChainNote, log: Verified | Break
 ) -> str | None:
     """Return why a log does not extend a note, as one sentence; None when it does.
 
@@ -106,16 +93,15 @@ def contradiction(
         note: what was kept.
         log: what the check of the log found. Up to a break behind the note's position it can be proved.
     """
-    if isinstance(log, Break) and log.seq <= note.size:
-        ends = log.kind == "truncated"
-        told = f"has only {log.seq - 1:,} events" if ends else f"is not sound at event {log.seq}"
-        return f"the log {told}, and the note is of {note.size:,}"
+    unproved = not_reached(note.size, log)
+    if unproved is not None:
+        return unproved
     length = log.events if isinstance(log, Verified) else note.size
     if length == 0 or connection is None:
         return f"there is no log, and the note is of {note.size:,} events"
     row = connection.execute("SELECT subject FROM events WHERE seq = 1").fetchone()
     if row[0] != note.log_id:
-        return f"this is another log: its id is {row[0]}, the note's {note.log_id}"
+        return another_log(row[0], note.log_id)
     if length < note.size:
         return f"the log has only {length:,} events, and the note is of {note.size:,}: its end was cut off"
     found, recorded_at = connection.execute(
@@ -124,3 +110,17 @@ def contradiction(
     if (found, recorded_at) != (note.head, note.recorded_at_ns):
         return f"event {note.size} is not the one of the note: the log was rewritten up to there"
     return None
+
+
+def not_reached(size: int, log: Verified | Break) -> str | None:
+    """Return why the check of a log says nothing of a note of a size; None: it came so far, or to the end."""
+    if isinstance(log, Verified) or log.seq > size:
+        return None
+    ends = log.kind == "truncated"
+    told = f"has only {log.seq - 1:,} events" if ends else f"is not sound at event {log.seq}"
+    return f"the log {told}, and the note is of {size:,}"
+
+
+def another_log(log_id: str | None, noted: str) -> str:
+    """Return the sentence of a note that names the log of another id."""
+    return f"this is another log: its id is {log_id}, the note's {noted}"
