@@ -1,4 +1,4 @@
-"""Homes that the real msb made, for the tests here."""
+"""Homes that the real msb made, and Go's verifier of proofs, for the tests here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from msb_cache import ImageCache
 from tests.conftest import built_once
 from tests.imagebuilder import docker_archive
+from tests.peers import goverifier
 from tests.peers.realmsb import IMAGES, Msb, copied, short_home
 
 pytest.register_assert_rewrite("tests.peers.agreement")
@@ -64,4 +65,11 @@ def real(msb: str, prepared: Path, archives: Path, monkeypatch: pytest.MonkeyPat
 def cache(real: Msb) -> Iterator[ImageCache]:
     """Yield the cache of that home."""
     with ImageCache(real.home) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")  # it is a child process, and other modules look for those
+def go(require_peer: Callable[[str], str]) -> Iterator[goverifier.GoVerifier]:
+    """Yield the verifier over Go's own packages."""
+    with goverifier.running(require_peer) as found:
         yield found
