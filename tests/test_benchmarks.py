@@ -47,6 +47,8 @@ SMALL = {
     "sql": {"images": 50, "rounds": 1},
     "metrics": {"images": 50, "rounds": 1},
     "report": {"images": 20, "uses": 2, "rounds": 1},
+    "tree": {"images": 300, "rounds": 2},
+    "append-tree": {"images": 300, "appends": 300, "rounds": 1},
     "complete": {"images": 50, "rounds": 1},
     "sync": {"images": 100, "rounds": 3},
     "sync-first": {"images": 100, "rounds": 1},
@@ -143,7 +145,7 @@ def test_the_floors_use_nothing_of_ours() -> None:
             else []
         )
     }
-    assert imported == {"__future__", "collections.abc", "os", "pathlib", "sqlite3", "typing"}
+    assert imported == {"__future__", "collections.abc", "hashlib", "os", "pathlib", "sqlite3", "typing"}
 
 
 def test_the_table_is_what_the_program_prints(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from table import Measured
 
-from works import commands, disk, idle, images, index, prune, sync
+from works import commands, disk, idle, images, index, prune, sync, tree
 
 Work = Callable[..., Measured]
 
@@ -38,6 +38,8 @@ WORKS: dict[str, Work] = {
     "rebuild": index.rebuild,
     "as-of": index.as_of,
     "report": index.report,
+    "tree": tree.first,
+    "append-tree": tree.append,
     "verify-data": images.verify_data,
     "load": images.load,
     "pull": images.pull,
