@@ -25,6 +25,7 @@ from msb_cache.oci.registry.network import Network
 from msb_cache.oci.registry.proxy import proxy_for
 
 _CONNECTIONS = 32
+_MOST_CERTIFICATE_BYTES = 16 * 1024 * 1024
 _USER_AGENT = "msb-cache"
 
 
@@ -193,11 +194,18 @@ def _pool_classes(network: Network, *, judged: bool) -> dict[str, type[urllib3.H
 def _context(ca_certs: Path | None, insecure: bool) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if ca_certs is not None:
+        problem = None
         try:
-            context.load_verify_locations(ca_certs)
-        except OSError as error:  # ssl.SSLError is one
-            problem = "holds no PEM certificate" if isinstance(error, ssl.SSLError) else error.strerror
-            raise InvalidConfigError(f"the certificates in {ca_certs} cannot be read: {problem}") from None
+            # Not by its name: of a file without certificates, ssl raises whatever error the thread met last.
+            with open(ca_certs, "rb") as file:
+                text = file.read(_MOST_CERTIFICATE_BYTES).decode("ascii", "ignore")
+            context.load_verify_locations(cadata=text)
+        except (ssl.SSLError, ValueError):
+            problem = "holds no PEM certificate"
+        except OSError as error:
+            problem = error.strerror
+        if problem is not None:
+            raise InvalidConfigError(f"the certificates in {ca_certs} cannot be read: {problem}")
     if insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
