@@ -41,7 +41,7 @@ def checkpoint(home: str | None, origin: str | None, signing: SigningOptions, sh
 
     With --sign it is signed, after the events since the last signed one were checked, and kept in the home.
     With --witness or --policy witnesses cosign it: then nobody can show one log to you and another to others.
-    Not all that are needed did: the note is printed, and the exit code is 1.
+    If not all that are needed did, the note is printed all the same, and the exit code is 1.
     """
     shown.expect(*FIELDS)
     wanted = signing.read()
