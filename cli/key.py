@@ -42,7 +42,10 @@ def key() -> None:
 )
 @click.argument("file", type=PATH)
 @click.option(
-    "--name", required=True, help="Who signs, such as ci7.example.com/msb-cache: of a log, its origin."
+    "--name",
+    required=True,
+    metavar="NAME",
+    help="Who signs, such as ci7.example.com/msb-cache: of a log, its origin.",
 )
 @click.option("--witness", is_flag=True, help="The key of a witness, which cosigns checkpoints of others.")
 @_SHOWN
@@ -69,7 +72,7 @@ def new(file: str, name: str, witness: bool, shown: Shown) -> None:
     ),
 )
 @click.argument("file", type=PATH)
-@click.option("--name", help="Who signs with an OpenSSH key, which says no name.")
+@click.option("--name", metavar="NAME", help="Who signs with an OpenSSH key, which says no name.")
 @click.option("--witness", is_flag=True, help="An OpenSSH key is that of a witness.")
 @_SHOWN
 def show(file: str, name: str | None, witness: bool, shown: Shown) -> None:

@@ -204,6 +204,11 @@ def test_without_a_note_the_newest_that_the_home_keeps(log: sqlite3.Connection) 
     assert "not signed" in str(
         compared(log, None, keys=[str(new_log_key(KEY.key.name, "other").key)]).problem
     )
+    other = new_log_key("other.example/cache")
+    kept.keep(log, checkpoint(EVENTS, root(log, EVENTS), other), EVENTS)
+    found = compared(log, None, keys=keys)  # a later one of another name hides it not
+    assert (found.size, found.problem) == (6, None)
+    assert compared(log, None, keys=[str(other.key)]).size == EVENTS
     assert wanted(None, (), None) is None
 
 

@@ -65,7 +65,9 @@ def test_a_template_with_another_field_makes_no_key(call: Call, tmp_path: Path) 
     [
         (["new", "{tmp}/new.key"], "Missing option '--name'; see `msb-cache key new --help`"),
         (["new", "{tmp}/new.key", "--name", "a b"], "'a b' is no name of a key"),
-        (["new", "{tmp}/new.key", "--name", ""], "'' is no name of a key"),
+        (["new", "{tmp}/new.key", "--name", ""], "'' is no name of a key: it is not empty"),
+        (["new", "{tmp}/new.key", "--name", "PRIVATE+KEY+log+0+A"], "this is a secret key; `key show`"),
+        (["show", "PRIVATE+KEY+log+0+A"], "this is a secret key; `key show`"),
         (["new", "--name", "log"], "Missing argument 'FILE'; see `msb-cache key new --help`"),
         (["new", "{tmp}/log.key", "--name", "log"], "something is at {tmp}/log.key already"),
         (["new", "{tmp}", "--name", "log"], "something is at {tmp} already"),
@@ -75,13 +77,15 @@ def test_a_template_with_another_field_makes_no_key(call: Call, tmp_path: Path) 
         (["show", "{tmp}"], "{tmp} is no file"),
         (["show", "{tmp}/log.key", "--name", "log"], "the key in {tmp}/log.key has a name and a kind"),
         (["show", "{tmp}/id.pub"], "{tmp}/id.pub is a public key of OpenSSH, which says no name"),
+        (["show", "{tmp}/log.vkey"], "{tmp}/log.vkey has a verifier key in it, and no secret"),
         (["show", "{tmp}/shared.key"], "others can read {tmp}/shared.key"),
         (["show", "{tmp}/link.key"], "{tmp}/link.key is a symbolic link"),
         (["bogus"], "No such command 'bogus'"),
     ],
 )
 def test_a_mistake_is_one_sentence(call: Call, tmp_path: Path, words: list[str], says: str) -> None:
-    call("key", "new", tmp_path / "log.key", "--name", "log")
+    made = call("key", "new", tmp_path / "log.key", "--name", "log", "-q")
+    (tmp_path / "log.vkey").write_text(made.out)
     call("key", "new", tmp_path / "shared.key", "--name", "log")
     (tmp_path / "shared.key").chmod(0o644)
     (tmp_path / "link.key").symlink_to("log.key")

@@ -82,6 +82,7 @@ class TestParse:
             (["quorum X1"], "line 1 of the policy names 'X1', and no line before it does"),
             (["quorum all"], "line 1 of the policy names 'all'"),
             (["", "# quorum none", "Quorum none"], "line 3 of the policy begins with 'Quorum'"),
+            ([f"PRIVATE+KEY+a+{'0' * 8}+{'A' * 44}"], "line 1 of the policy is a secret key; a policy has"),
             (["log"], "line 1 of the policy names no log"),
             ([f"log {KEY.key} a b"], "line 1 of the policy names no log"),
             (["log example.com/log+8c2f1c26"], "line 1 of the policy has no key: "),

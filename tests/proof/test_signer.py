@@ -175,6 +175,12 @@ def test_a_key_that_others_can_read_is_none(tmp_path: Path, mode: int) -> None:
         read_secret(path)
 
 
+def test_what_is_no_secret_is_not_called_one(tmp_path: Path) -> None:
+    path = put(tmp_path / "log.vkey", f"{secret().key}\n", 0o644)
+    with pytest.raises(InvalidConfigError, match=r"has a verifier key in it, and no secret; give that key"):
+        read_secret(path)
+
+
 def test_of_systemds_credentials_the_groups_bits_say_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,8 +219,10 @@ _ENCODED = base64.b64encode(b"\x01" + SEED).decode()
         ("\n", "is no secret key"),
         (b"\0" * 40, "is no secret key"),
         (b"\xff\xfe" + _GOOD.encode("utf-16-le"), "is no secret key"),
-        (str(secret().key), "is no secret key"),
+        (str(secret().key), "has a verifier key in it"),
+        (f"{secret().key}\n", "has a verifier key in it"),
         ("ssh-ed25519 AAAA", "is a public key"),
+        ("sk-ssh-ed25519@openssh.com AAAA", "is a public key"),
         ("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n", "is a secret key of another form"),
         ("PRIVATE+KEY+", "is damaged"),
         (_GOOD[:-10], "is damaged"),

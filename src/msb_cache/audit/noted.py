@@ -164,7 +164,7 @@ class Notes:
         if isinstance(of, ChainNote):
             problem = self._hinted(chain_note.contradiction(self._connection, of, log), of.size)
             return NoteCheck("chain-note", None, of.size, problem, None if policy is None else _unsigned())
-        of = of or self._newest()
+        of = of or self._newest(policy)
         if not of:
             return NoteCheck("checkpoint", None, 0, "this home keeps no signed checkpoint to be checked")
         for each in of:
@@ -219,12 +219,16 @@ class Notes:
     def _problem(self, head: TreeHead, fault: CheckpointFault, detail: str) -> CheckpointProblem:
         return CheckpointProblem(head.origin, head.size, fault, self._hinted(detail, head.size) or detail)
 
-    def _newest(self) -> Sequence[Note]:
-        found: list[Note] = []
+    def _newest(self, policy: Policy | None) -> Sequence[Note]:
+        """Return the largest kept one of a log whose key is given, else the largest of any; or none."""
+        known = set[str]() if policy is None else {each.key.name for each in policy.logs}
+        found, of_known = list[Note](), list[Note]()
         if self._keeps and self._connection is not None:
             for each in kept.each(self._connection):
-                found = [each.note] if isinstance(each, KeptCheckpoint) else found
-        return found
+                if isinstance(each, KeptCheckpoint):
+                    found = [each.note]
+                    of_known = found if each.head.origin in known else of_known
+        return of_known or found
 
     def _contradiction(self, head: TreeHead, log: Verified | Break, tree: Recomputed) -> str | None:
         root = tree.root(head.size)

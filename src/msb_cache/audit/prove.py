@@ -157,9 +157,11 @@ def _checkpoint(
         if policy is None:
             return each
         looked_at += 1
-        problem = policy.judge(each.note).problem
-        if problem is None:
+        judgement = policy.judge(each.note)
+        if judgement.problem is None:
             return each
+        if problem is None or judgement.log is not None:  # of one by a key that is given more is to be said
+            problem = judgement.problem
     if looked_at:
         if looked_at == 1:
             raise LogError(f"the signed checkpoint that has event {seq} does not fit the policy: {problem}")

@@ -7,7 +7,7 @@ import os
 from msb_cache.errors import InvalidConfigError
 from msb_cache.proof import ssh
 from msb_cache.proof.signer import beginning_of, new_secret, read_secret
-from msb_cache.proof.vkey import COSIGNATURE, ED25519, Kind, VerifierKey, checked_name
+from msb_cache.proof.vkey import COSIGNATURE, ED25519, Kind, VerifierKey, checked_name, refuse_secret
 from msb_cache.wording import reason_of
 
 _LONGEST = 16 * 1024
@@ -47,6 +47,7 @@ def key_of(path: str | os.PathLike[str], *, name: str | None = None, witness: bo
         UnsupportedError: the extra ``proof``, which a secret key needs, is not installed.
     """
     path = os.fspath(path)
+    refuse_secret(path)  # which an error would show
     text = _public_text(path)
     if text is None:
         if name is not None or witness:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from msb_cache.errors import InvalidConfigError, InvalidProofError
 from msb_cache.proof.note import Note
 from msb_cache.proof.tree_head import head_of
-from msb_cache.proof.vkey import COSIGNATURE, VerifierKey
+from msb_cache.proof.vkey import COSIGNATURE, PRIVATE, VerifierKey
 from msb_cache.shapes import Result, Time
 from msb_cache.wording import as_text, plural
 
@@ -265,6 +265,8 @@ class _Reader:
         reads = {"log": self._log, "witness": self._witness, "group": self._group, "quorum": self._set_quorum}
         read = reads.get(keyword)
         if read is None:
+            if keyword.startswith(PRIVATE):  # which no error may show
+                raise InvalidConfigError("is a secret key; a policy has the verifier keys of `key show`")
             raise InvalidConfigError(
                 f"begins with {keyword[:40]!r}; there are log, witness, group and quorum"
             )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from msb_cache import ownership
 from msb_cache.errors import InvalidConfigError
 from msb_cache.extras import require
+from msb_cache.proof import ssh
 from msb_cache.proof.note import Signature, cosigned
 from msb_cache.proof.vkey import (
     COSIGNATURE,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _LONGEST = 1024
 """Bytes of a secret key file; one with the longest name has about three hundred."""
 
+_SECRET = PRIVATE.encode()
 _VKEY = re.compile(r"[^+\s]+\+[0-9a-f]{8}\+[A-Za-z0-9+/=]*")
 _LATEST = 2**63 - 1
 
@@ -219,7 +221,7 @@ def _content(path: str) -> bytes:
                 f"{path} is a symbolic link, and no secret key is read through one; give the file itself"
             ) from None
         raise InvalidConfigError(f"the key {path} cannot be read: {reason_of(error)}") from None
-    if ownership.is_readable_by_others(path, found.st_mode):
+    if content.startswith(_SECRET) and ownership.is_readable_by_others(path, found.st_mode):
         raise InvalidConfigError(
             f"others can read {path}, so its key is no secret: make another, or `chmod 600` it"
         )
@@ -251,9 +253,11 @@ def _secret_in(content: bytes) -> SecretKey | str:
             "is a secret key of another form; give it to an ssh-agent with `ssh-add`, and its public key to "
             "`key show`, which prints the verifier key to sign with"
         )
-    if content.startswith(b"ssh-"):
+    if content.startswith(tuple(prefix.encode() for prefix in ssh.PREFIXES)):
         return "is a public key; sign with the verifier key that `key show` prints of it"
-    if not content.startswith(PRIVATE.encode()):
+    if _VKEY.fullmatch(content.decode("utf-8", "replace").strip()):
+        return "has a verifier key in it, and no secret; give that key itself and not its file"
+    if not content.startswith(_SECRET):
         return "is no secret key; `key new` makes one"
     return _parsed(content.removesuffix(b"\n")) or "is damaged: it is no whole secret key; take another copy"
 

@@ -63,10 +63,7 @@ class VerifierKey(Result, Struct, frozen=True):
             raise InvalidConfigError(
                 "the key is longer than any verifier key; give one such as `key show` prints"
             )
-        if text.startswith(PRIVATE):  # which no error may show
-            raise InvalidConfigError(
-                "this is a secret key; `key show` prints the verifier key of the file that it is in"
-            )
+        refuse_secret(text)
         name, plus, rest = text.partition("+")
         digits, second, encoded = rest.partition("+")
         data = decode64(encoded)
@@ -114,17 +111,28 @@ class VerifierKey(Result, Struct, frozen=True):
         return {"name": self.name, "key": str(self), "witness": self.kind == COSIGNATURE}
 
 
+def refuse_secret(text: str) -> None:
+    """Refuse a secret key where something else is asked for, before an error shows it.
+
+    Raises:
+        InvalidConfigError: it is one.
+    """
+    if text.startswith(PRIVATE):
+        raise InvalidConfigError(
+            "this is a secret key; `key show` prints the verifier key of the file that it is in"
+        )
+
+
 def checked_name(name: str) -> str:
     """Return the name of a key, if it can be one.
 
     Raises:
         InvalidConfigError: it cannot; says why.
     """
+    refuse_secret(name)
     if not name or any(character.isspace() or character == "+" for character in name):
-        raise InvalidConfigError(
-            f"{name!r} is no name of a key: it has neither spaces nor plus signs, such as "
-            "ci7.example.com/msb-cache"
-        )
+        has = "has neither spaces nor plus signs" if name else "is not empty"
+        raise InvalidConfigError(f"{name!r} is no name of a key: it {has}, such as ci7.example.com/msb-cache")
     if not name.isprintable():
         raise InvalidConfigError(f"{name!r} is no name of a key: it has characters that cannot be printed")
     if len(name.encode("utf-8", "surrogatepass")) > LONGEST_NAME:
