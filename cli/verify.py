@@ -72,7 +72,7 @@ def verify(
     with all that it said when `checkpoint` made the note, in this release or an older one.
 
     With --key or --policy the note must be signed by the log, and cosigned by the witnesses that these ask
-    for; without --against the newest signed checkpoint that the home keeps.
+    for; without --against the newest signed checkpoint that the home keeps of such a log.
 
     With --data every file is read, too, and its bytes compared with the digest that the log has of it. A file
     that has none gets it, as first seen. If it is stopped, the next one begins with what was not read yet.
