@@ -178,6 +178,12 @@ class TestWhichCheckpoint:
         ):
             prove(ledger, 5, policy=policy_of([OTHER.key]))
 
+    def test_of_those_that_do_not_fit_one_of_a_known_log_says_why(self, ledger: Ledger) -> None:
+        keep_signed(ledger.layout.database, OTHER)  # the last that is looked at
+        wanted = policy_of([KEY.key, new_witness_key("w2.example").key])
+        with pytest.raises(LogError, match=r"of 3 signed checkpoints .* w2\.example has not cosigned"):
+            prove(ledger, 1, policy=wanted)
+
     def test_of_one_of_its_names(self, ledger: Ledger) -> None:
         with pytest.raises(
             LogError, match=r"keeps no signed checkpoint of 'other\.example' that has event 1; "

@@ -141,7 +141,10 @@ def test_what_is_no_checkpoint_is_not_kept(home: sqlite3.Connection) -> None:
 def test_a_damaged_one_is_said_to_be(home: sqlite3.Connection, changed: str, said: str) -> None:
     kept.keep(home, note_of(3), 1000)
     home.execute(f"UPDATE signed_checkpoint SET {changed}")
-    with pytest.raises(InvalidProofError, match=f"the signed checkpoint of .* that this home keeps .*{said}"):
+    with pytest.raises(
+        InvalidProofError,
+        match=f"the signed checkpoint of .* that this home keeps .*{said}.*; `msb-cache che",
+    ):
         [*kept.of(home)]
     (damaged,) = kept.each(home)
     assert isinstance(damaged, kept.DamagedCheckpoint)

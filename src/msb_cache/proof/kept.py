@@ -97,7 +97,7 @@ def forget(connection: sqlite3.Connection, origin: str | None, size: int) -> int
 def at(connection: sqlite3.Connection, origin: str, size: int) -> KeptCheckpoint | None:
     """Return the checkpoint of a log's name and size; None: there is none."""
     row = connection.execute(f"{_COLUMNS} WHERE origin = ? AND size = ?", (origin, size)).fetchone()
-    return None if row is None else _checkpoint(row)
+    return None if row is None else _sound(row)
 
 
 def last(connection: sqlite3.Connection, origin: str | None = None) -> KeptCheckpoint | None:
@@ -120,7 +120,7 @@ def of(
         (least, origin, origin),
     )
     for row in rows:
-        yield _checkpoint(row)
+        yield _sound(row)
 
 
 def each(connection: sqlite3.Connection) -> Iterator[KeptCheckpoint | DamagedCheckpoint]:
@@ -136,6 +136,13 @@ def sizes(connection: sqlite3.Connection) -> list[int]:
     """Return of how many events the checkpoints are."""
     rows = connection.execute("SELECT DISTINCT CAST(size AS INTEGER) FROM signed_checkpoint")
     return [size for (size,) in rows]
+
+
+def _sound(row: tuple[bytes, int, bytes, int | None]) -> KeptCheckpoint:
+    try:
+        return _checkpoint(row)
+    except InvalidProofError as error:
+        raise InvalidProofError(f"{error}; `msb-cache checkpoints forget {row[1]}` takes it out") from None
 
 
 def _checkpoint(row: tuple[bytes, int, bytes, int | None]) -> KeptCheckpoint:
