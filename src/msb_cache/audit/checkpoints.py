@@ -36,6 +36,7 @@ from msb_cache.proof import kept
 from msb_cache.proof.kept import KeptCheckpoint
 from msb_cache.proof.note import Note, Signature, is_valid, parse
 from msb_cache.proof.policy import LAST_YEAR, Policy
+from msb_cache.proof.signer import sign as signature_of
 from msb_cache.proof.tree_head import TreeHead
 from msb_cache.proof.vkey import ED25519, VerifierKey, checked_name
 from msb_cache.shapes import Result, Time, fields
@@ -193,7 +194,7 @@ def _sign_once(session: Session, signer: Signer) -> Checkpoint | None:
         if _has_signed(signer.key, note):
             return _checkpoint(before.head, note, known, before.signed_at_ns)
     head = TreeHead(origin, known.seq, root)
-    signature = Signature(origin, signer.key.key_id, signer.sign(head.text.encode()))
+    signature = signature_of(head.text, signer)
     if not is_valid(head.text, signature, signer.key):
         raise SigningError(f"what signs for {origin} has another key, so nothing is signed")
     note, now = Note(head.text, (signature,)), ledger.clock()

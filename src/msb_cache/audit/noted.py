@@ -25,6 +25,7 @@ from msb_cache.wording import as_text, plural
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.subtrees import Recomputed
+    from msb_cache.projections.rows import RestoredRow
     from msb_cache.proof.policy import Judgement, Policy
     from msb_cache.proof.vkey import VerifierKey
 
@@ -208,10 +209,7 @@ class Notes:
 
     def _put_back(self, of: KeptCheckpoint) -> str | None:
         """Return how the log was put back since, to what lies before a checkpoint, if that was confirmed."""
-        row = None
-        if self._connection is not None:
-            with suppress(sqlite3.Error):  # its table may be what is wrong with the home
-                row = restored.behind(self._connection, of.head.size)
+        row = self._restored(of.head.size)
         if row is None or row.confirmed_at is None or row.restored_at < of.signed_at_ns:
             return None
         return f"the log was put back to a backup of {plural(row.backup_seq, 'event')} (event {row.seq})"
@@ -272,14 +270,18 @@ class Notes:
 
     def _hinted(self, problem: str | None, size: int) -> str | None:
         """Return the sentence, with what the log says itself of having lost what it had."""
-        row = None
-        if problem is not None and self._connection is not None:
-            with suppress(sqlite3.Error):  # its table may be what is wrong with the home
-                row = restored.behind(self._connection, size)
+        row = None if problem is None else self._restored(size)
         if row is None:
             return problem
         to = plural(row.backup_seq, "event")
         return f"{problem}; event {row.seq} says that it was put back to a backup of {to}"
+
+    def _restored(self, size: int) -> RestoredRow | None:
+        """Return the last restore to what lies before a size; None: the log says of none."""
+        if self._connection is not None:
+            with suppress(sqlite3.Error):  # its table may be what is wrong with the home
+                return restored.behind(self._connection, size)
+        return None
 
 
 def _signed(head: TreeHead) -> str:

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from msb_cache.errors import InvalidConfigError, InvalidProofError
-from msb_cache.proof.vkey import SIGNATURE_BYTES, TIME_BYTES, VerifierKey, checked_name, decode64
+from msb_cache.proof.vkey import (
+    COSIGNATURE,
+    SIGNATURE_BYTES,
+    TIME_BYTES,
+    VerifierKey,
+    checked_name,
+    decode64,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,30 +97,23 @@ class Note(Struct, frozen=True):
         return Note(self.text, tuple(lines.values()))
 
 
-def message_of(text: str, signature: Signature, key: VerifierKey) -> tuple[bytes, bytes]:
-    """Return what a key signed, for a note's text, and its Ed25519 signature.
-
-    A witness signs the time, too, which stands before its signature (C2SP's tlog-cosignature).
-    """
-    if key.kind == 1:
-        return text.encode(), signature.signature
-    time, signed = signature.signature[:TIME_BYTES], signature.signature[TIME_BYTES:]
-    return cosigned(text, int.from_bytes(time, "big")), signed
-
-
 def cosigned(text: str, time: int) -> bytes:
     """Return what a witness signs of a note's text at a time, in s since the epoch."""
     return f"cosignature/v1\ntime {time}\n{text}".encode()
 
 
 def is_valid(text: str, signature: Signature, key: VerifierKey) -> bool:
-    """Return whether a signature that names a key is of it, over a note's text."""
-    message, signed = message_of(text, signature, key)
-    if len(signed) != SIGNATURE_BYTES:
-        return False
-    if key.kind == 4 and not 0 < int.from_bytes(signature.signature[:TIME_BYTES], "big") < 2**63:
-        return False
-    return key.has_signed(message, signed)
+    """Return whether a signature that names a key is of it, over a note's text.
+
+    A witness signs the time, too, which stands before its signature (C2SP's tlog-cosignature).
+    """
+    message, signed = text.encode(), signature.signature
+    if key.kind == COSIGNATURE:
+        time = signature.witnessed_at
+        if time is None or not 0 < time < 2**63:
+            return False
+        message, signed = cosigned(text, time), signed[TIME_BYTES:]
+    return len(signed) == SIGNATURE_BYTES and key.has_signed(message, signed)
 
 
 def parse(data: bytes, what: str = "the note") -> Note:

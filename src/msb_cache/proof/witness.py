@@ -1,7 +1,7 @@
 """A witness: it cosigns checkpoints of the logs that it knows, each only if it goes on from the one before.
 
 What C2SP's tlog-witness says of requests is decided here; HTTP is ``web/witness``. Asking another witness is
-``witness_client``.
+``audit/witnesses``.
 """
 
 from __future__ import annotations
