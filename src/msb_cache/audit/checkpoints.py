@@ -373,7 +373,7 @@ def _head(ledger: Ledger, connection: sqlite3.Connection | None) -> _Known:
     head = None if connection is None else ledger.store(connection).head()
     found = None if head is None or connection is None else _at(connection, head.seq)
     if found is None:
-        raise LogError(f"{ledger.layout.home} has no log yet")
+        raise LogError(f"{ledger.layout.home} has no log yet; `msb-cache pull` or `load` begins one")
     return found
 
 
