@@ -20,6 +20,8 @@ GROUPS_ELSEWHERE = {
 
 _HELP = ("-h", "--help")
 _OF_LOG = "acknowledge"
+_ANEW = "anew"
+"""Commands of ``log``; the short one as it is, for images have short names."""
 
 
 def meant(words: list[str]) -> list[str]:
@@ -58,6 +60,6 @@ def _of_log(rest: list[str]) -> list[str]:
     from difflib import get_close_matches  # with heapq, which other commands need not
 
     word = rest[0]
-    if word in _HELP or get_close_matches(word, [_OF_LOG], 1, 0.7):
+    if word in (*_HELP, _ANEW) or get_close_matches(word, [_OF_LOG], 1, 0.7):
         return ["log", *rest]
     return ["events", *rest] if word.startswith("-") else ["history", *rest]

@@ -57,16 +57,27 @@ class Event(Result, msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class LogCreated(Event, frozen=True, kw_only=True):
-    """The log begins. Always event 1; subject: the log id (random, 32 hexadecimal digits)."""
+    """The log begins. Always event 1; subject: the log id (random, 32 hexadecimal digits).
+
+    Of a log that was begun anew, the events up to ``previous_size`` are those of the log before, but for this
+    one: ``previous_log_id`` is the id of that, ``previous_size`` its number of events and ``previous_head``
+    the hash (hexadecimal) of its last one. None: it was not.
+    """
 
     type: ClassVar[str] = "log.created"
     about: ClassVar[About] = "log"
     log_id: str
     format: int
+    previous_log_id: str | None = None
+    previous_size: int | None = None
+    previous_head: str | None = None
 
     def told(self) -> Telling:
         """Return what happened, for people."""
-        return Telling("log created", details=(f"format {self.format}",))
+        if self.previous_size is None:
+            return Telling("log created", details=(f"format {self.format}",))
+        before = f"from the {plural(self.previous_size, 'event')} of log {self.previous_log_id}"
+        return Telling("log begun anew", details=(f"format {self.format}", before))
 
 
 class ClockJumped(Event, frozen=True, kw_only=True):

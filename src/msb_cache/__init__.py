@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from msb_cache.activity import Activity
     from msb_cache.async_cache import AsyncImageCache
     from msb_cache.audit.backup import BackupReport
+    from msb_cache.audit.begin_anew import AnewReport
     from msb_cache.audit.checkpoints import Checkpoint, Cosignature, Signing
     from msb_cache.audit.data import DataCheck, DataProgress, DataRequest
     from msb_cache.audit.files import DiskProblem
@@ -217,6 +218,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Activity",
     "Actor",
+    "AnewReport",
     "ArtifactDeleteFailed",
     "ArtifactDeleted",
     "ArtifactDigested",
@@ -447,6 +449,7 @@ _MODULES = {
     "msb_cache.activity": ("Activity",),
     "msb_cache.async_cache": ("AsyncImageCache",),
     "msb_cache.audit.backup": ("BackupReport",),
+    "msb_cache.audit.begin_anew": ("AnewReport",),
     "msb_cache.audit.checkpoints": ("Checkpoint", "Cosignature", "Signing"),
     "msb_cache.audit.data": ("DataCheck", "DataProgress", "DataRequest"),
     "msb_cache.audit.files": ("DiskProblem",),

@@ -300,6 +300,7 @@ class AsyncImageCache:
     restore_backup = _awaitable(ImageCache.restore_backup)
     confirm_restore = _awaitable(ImageCache.confirm_restore)
     acknowledge_log = _awaitable(ImageCache.acknowledge_log)
+    begin_log_anew = _awaitable(ImageCache.begin_log_anew)
 
     # -- threads ---------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from msb_cache.activity import Tell
     from msb_cache.audit.backup import BackupReport
+    from msb_cache.audit.begin_anew import AnewReport
     from msb_cache.audit.checkpoints import Checkpoint, Signing
     from msb_cache.audit.data import DataRequest
     from msb_cache.audit.import_log import ImportReport
@@ -1935,6 +1936,34 @@ class ImageCache:
         from msb_cache.audit.acknowledge import acknowledge
 
         return acknowledge(self._session)
+
+    @_saying
+    def begin_log_anew(
+        self,
+        *,
+        reason: str | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> AnewReport:
+        """Go on with the log as one of a new id, which event 1 then names with the log before.
+
+        For a home that was copied together with its machine: each copy goes on with a log of the same id. All
+        other events stay as they are but for their hashes, so whatever is asked of the home has the same
+        answer. The log before is set aside in the home.
+
+        Args:
+            reason, context: as the class says; they stand in event 1.
+
+        Returns:
+            The id and the end of the new log and of the one before, and where that is now.
+
+        Raises:
+            LogError: there is no log, or a person has not acknowledged yet that it was put back or exchanged.
+            CorruptLogError: the log does not verify; nothing was changed.
+            BusyError: another operation runs, or another process wrote meanwhile; nothing was changed.
+        """
+        from msb_cache.audit.begin_anew import begin_anew
+
+        return begin_anew(self._session)
 
     def _kept_open(self, found: Iterator[_Found]) -> Iterator[_Found]:
         """Keep this cache from being dropped for as long as a caller reads what it gave."""

@@ -107,6 +107,13 @@ OPERATION = "01a208de-7af1-7b41-9b6b-151e9b4ceb8a"
             ("finished", "red", None, "partial, by recovery"),
         ),
         (ev.LogCreated(log_id="0" * 32, format=1), "0" * 32, ("log created", "white", None, "format 1")),
+        (
+            ev.LogCreated(
+                log_id="0" * 32, format=1, previous_log_id="1" * 32, previous_size=7, previous_head="2" * 64
+            ),
+            "0" * 32,
+            ("log begun anew", "white", None, f"format 1, from the 7 events of log {'1' * 32}"),
+        ),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, ev.Event) else "",
 )

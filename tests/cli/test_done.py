@@ -59,6 +59,7 @@ CASES = (
     Case("doctor --fix", "file-missing cache/layers/sha256_.*erofs", ("break",), code=1),
     Case("checkpoint", ".+"),
     Case("log acknowledge", "", code=1),
+    Case("log anew --yes", LOG),
     Case("backup {tmp}/backup.db", "{tmp}/backup.db"),
     Case("restore-backup {tmp}/backup.db", LOG, ("backup {tmp}/backup.db",)),
     Case("restore-backup --confirm", "", code=1),

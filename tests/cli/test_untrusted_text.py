@@ -236,7 +236,7 @@ def commands(at: dict[str, Any]) -> dict[str, list[list[object]]]:
             ["check-proof", archive, "--key", new_log_key().key],
             ["check-proof", archive, "--policy", folder / "hostile.policy"],
         ],
-        "log": [["log"], ["log", "acknowledge"], ["log", HOSTILE]],
+        "log": [["log"], ["log", "acknowledge"], ["log", "anew", "--yes"], ["log", HOSTILE]],
         "backup": [["backup", folder / f"{HOSTILE}.db"], ["backup", folder / "no" / HOSTILE]],
         "restore-backup": [["restore-backup", folder / HOSTILE], ["restore-backup", archive]],
         "export": [

@@ -34,6 +34,8 @@ from tests.cli.support import USAGE, Call, sentence, seqs
         ("log app:1 -n 5", "history app:1 -n 5"),
         ("log acknowledge", "log acknowledge"),
         ("log acknowlege", "log acknowlege"),
+        ("log anew --yes", "log anew --yes"),
+        ("log new", "history new"),
         ("log --help", "log --help"),
     ],
 )

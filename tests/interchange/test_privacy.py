@@ -32,7 +32,8 @@ STRANGERS, NOBODY = Privacy(), Privacy(config=True, people=False)
 NO_PERSON = (
     "algorithm architecture backup_head blob_digest cause cmd config_digest diff_id digest direction engine "
     "entrypoint env exposed_ports holder holders how kind labels log_id manifest_digest media_type name "
-    "noted_head noted_log_id operation os outcome place policy policy_rule previous_digest problem reference "
+    "noted_head noted_log_id operation os outcome place policy policy_rule previous_digest previous_head "
+    "previous_log_id problem reference "
     "replaced_head root row rule run spelling spellings status stop_signal stored_digest subject type undoes "
     "user variant volumes working_dir"
 )

@@ -178,19 +178,25 @@ def _common(present: sqlite3.Connection, backup: sqlite3.Connection) -> int:
 
 def _put(connection: sqlite3.Connection, backup: sqlite3.Connection) -> None:
     """Put a backup's events in the place of all there are, within the caller's transaction, and fold them."""
-    triggers = backup.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
-    present = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
-    for (name,) in present:
-        connection.execute('DROP TRIGGER "{}"'.format(name.replace('"', '""')))
+    triggers = backup.execute("SELECT sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    drop_triggers(connection)
     connection.execute("DELETE FROM events")
     connection.executemany(INSERT, ((*row, stored) for row, stored in raw_rows(backup)))
-    for _, sql in triggers:
+    for (sql,) in triggers:
         connection.execute(sql)
     for table in ("sync_state", "sync_leftover"):
         connection.execute(f"DELETE FROM {table}")  # noqa: S608
     subtrees.forget(connection)
     # What was signed before stays: it says that those keys have signed what the log is not any more.
     live.fill(connection, EventStore(connection))
+
+
+def drop_triggers(connection: sqlite3.Connection) -> list[str]:
+    """Drop what keeps events from being changed, in the caller's transaction; return what makes it again."""
+    found = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    for name, _ in found:
+        connection.execute('DROP TRIGGER "{}"'.format(name.replace('"', '""')))
+    return [sql for _, sql in found]
 
 
 def _replace(

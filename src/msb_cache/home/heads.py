@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from msb_cache.eventstore.store import Head, StoredEvent
 
 _TITLE = "msb-cache head 1"
+_EXPECTED = "-expected"
+"""The end of the name of the file that says which log may come next."""
 _MAX_BYTES = 8192
 _LOCK_SECONDS = 1.0
 _FIELDS = ("folder", "log", "events", "head", "recorded")
@@ -89,7 +91,6 @@ class HeadFile:
         self._written = b""
         self._size = 0
         """What this object left there, and of how many events that is."""
-        self._log_id = ""
         folder = _folder()
         self._why_none = "this account has no home directory" if folder is None else _why_none(self._home)
         self.path: str | None = None
@@ -102,10 +103,11 @@ class HeadFile:
 
     def read(self) -> HeadNote | None:
         """Return the note; None: there is none that can be read."""
-        if self.path is None:
-            return None
+        return None if self.path is None else self._read(self.path)
+
+    def _read(self, path: str) -> HeadNote | None:
         with suppress(OSError):
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 return self._decoded(os.pread(descriptor, _MAX_BYTES, 0))
             finally:
@@ -133,6 +135,16 @@ class HeadFile:
             connection: the home's database; None: there is none.
             note: the note.
         """
+        found = self._mismatch(connection, note)
+        if found is not None and found.kind == "another" and self.path is not None:
+            # It may have been begun anew since the note was read; and whoever did that may have been killed
+            # before the note was of the new one.
+            for other in (self._read(self.path), self._read(self.path + _EXPECTED)):
+                if other is not None and self._mismatch(connection, other) is None:
+                    return None
+        return found
+
+    def _mismatch(self, connection: sqlite3.Connection | None, note: HeadNote) -> Mismatch | None:
         if connection is None:
             return Mismatch("gone", note, 0, _identity(self._home) != note.folder)
         size, log_id, found = connection.execute(
@@ -168,10 +180,44 @@ class HeadFile:
         with suppress(OSError):
             descriptor = _open(self.path)
             try:
-                return _locked(descriptor) and self._replace(descriptor, connection, last, anew)
+                kept = _locked(descriptor) and self._replace(descriptor, connection, last, anew)
             finally:
                 os.close(descriptor)
+            if kept and anew and os.path.lexists(self.path + _EXPECTED):
+                from msb_cache.artifacts.durable import delete_unsynced
+
+                delete_unsynced(self.path + _EXPECTED)
+            return kept
         return False
+
+    def expect(self, log_id: str, last: Head) -> None:
+        """Note, durably, that this log may come in the place of the one that is noted; to be told of neither.
+
+        It stands in a file of its own until the note is made anew, so a log that is not begun after all does
+        no harm.
+
+        Args:
+            log_id: the id of the log that may come.
+            last: its end.
+
+        Raises:
+            OSError: there is a note, and this one cannot be left beside it.
+        """
+        if self.read() is None:
+            return
+        assert self.path is not None  # noqa: S101
+        from msb_cache.artifacts.durable import sync_folder
+        from msb_cache.artifacts.files import sync_descriptor
+
+        path = self.path + _EXPECTED
+        descriptor = _open(path)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, self._encoded(log_id, last), 0)
+            sync_descriptor(descriptor, path)
+        finally:
+            os.close(descriptor)
+        sync_folder(os.path.dirname(path))
 
     def _replace(
         self, descriptor: int, connection: sqlite3.Connection, last: Head | StoredEvent, anew: bool
@@ -185,18 +231,20 @@ class HeadFile:
                 return False
             if before is not None and before.size > last.seq:
                 return True  # another process has committed since, and was here first
-        if not self._log_id:
-            (self._log_id,) = connection.execute("SELECT subject FROM events WHERE seq = 1").fetchone()
-        device, inode = _identity(self._home)
-        note = (
-            f"{_TITLE}\nfolder {device} {inode}\nlog {self._log_id}\nevents {last.seq}\n"
-            f"head {last.hash.hex()}\nrecorded {last.recorded_at_ns}\nhome {self._home}\n"
-        )
-        self._written, self._size = os.fsencode(note), last.seq
+        # Asked each time: another process may have begun the log anew.
+        (log_id,) = connection.execute("SELECT subject FROM events WHERE seq = 1").fetchone()
+        self._written, self._size = self._encoded(log_id, last), last.seq
         os.pwrite(descriptor, self._written, 0)
         if len(data) > len(self._written):
             os.ftruncate(descriptor, len(self._written))
         return True
+
+    def _encoded(self, log_id: str, last: Head | StoredEvent) -> bytes:
+        device, inode = _identity(self._home)
+        return os.fsencode(
+            f"{_TITLE}\nfolder {device} {inode}\nlog {log_id}\nevents {last.seq}\n"
+            f"head {last.hash.hex()}\nrecorded {last.recorded_at_ns}\nhome {self._home}\n"
+        )
 
     def _decoded(self, data: bytes) -> HeadNote | None:
         """Return a note of this home; None for what is damaged, cut off or another home's."""

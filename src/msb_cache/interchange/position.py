@@ -20,6 +20,8 @@ from msb_cache.artifacts import files
 from msb_cache.artifacts.durable import Changes, delete_unsynced, make_folder_unsynced
 from msb_cache.artifacts.locks import Lock
 from msb_cache.errors import BusyError, DeliveryError, InvalidConfigError
+from msb_cache.eventstore.events import LogCreated
+from msb_cache.eventstore.store import EventStore
 from msb_cache.wording import reason_of
 
 _FORMAT = 1
@@ -51,12 +53,24 @@ class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             (self.seq,),
         ).fetchone()
         if log != self.log:
-            return "it is of another log"
+            return self._other(connection)
         if self.seq > size:
             return f"the log was put back: it has {size:,} events, and event {self.seq} was delivered"
         if self.seq and found.hex() != self.hash:
             return f"the log was put back and has gone on: its event {self.seq} is not the one delivered"
         return None
+
+    def _other(self, connection: sqlite3.Connection) -> str | None:
+        """Return the same of a log of another id: one that was begun anew behind this position goes on from it."""
+        began = EventStore(connection).at(1)
+        if began is None or not isinstance(began.data, LogCreated) or began.data.previous_log_id != self.log:
+            return "it is of another log"
+        if (began.data.previous_size, began.data.previous_head) == (self.seq, self.hash):
+            return None
+        return (
+            f"the log was begun anew with another id at its event {began.data.previous_size}, "
+            f"and event {self.seq} was delivered"
+        )
 
 
 def position_at(connection: sqlite3.Connection, seq: int) -> Position:
