@@ -11,9 +11,12 @@ from msb_cache.cli import output
 from msb_cache.cli.common import done, examples, note, open_cache, reason_option
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.cli.look import on_terminal
+from msb_cache.cli.main import EXIT_FAILED
 from msb_cache.shapes import jsonable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from msb_cache.audit.begin_anew import AnewReport
     from msb_cache.home.heads import Mismatch
 
@@ -73,8 +76,9 @@ def anew(home: str | None, yes: bool, reason: str | None, shown: Shown) -> int:
     """
     shown.expect(*_ANEW)
     with open_cache(home, reason=reason, quiet=shown.quiet) as cache:
-        if not yes:
-            _ask(cache.home)
+        if not yes and not _agreed(cache.home):
+            output.line("Nothing was changed.", err=True)
+            return EXIT_FAILED
         report = cache.begin_log_anew()
     shown.item(
         lambda: jsonable(report),
@@ -88,11 +92,11 @@ def anew(home: str | None, yes: bool, reason: str | None, shown: Shown) -> int:
 COMMAND = log
 
 
-def _ask(home: object) -> None:
+def _agreed(home: Path) -> bool:
     if not on_terminal(sys.stdin):
         raise click.UsageError("nobody to ask: stdin is no terminal; use --yes")
     try:
-        click.confirm(f"Go on with the log of {home} under a new id?", err=True, abort=True)
+        return click.confirm(f"Go on with the log of {home} under a new id?", err=True)
     except click.Abort:
         output.line(err=True)  # behind the question, and what the terminal shows of Ctrl-C
         raise
@@ -104,7 +108,7 @@ def _print_anew(report: AnewReport) -> None:
     note(f"the log before, {report.previous_log_id}, is in {report.set_aside}")
     if report.checkpoints:
         kept = output.plural(report.checkpoints, "signed checkpoint")
-        note(f"{kept} of the log before went with it; sign the new one under another name")
+        note(f"{kept} of the log before went with it; sign the new one with a key of another name")
 
 
 def _print(found: Mismatch | None) -> None:

@@ -1,4 +1,4 @@
-"""What a person says about the log itself: that it was put back."""
+"""What a person says about the log itself: that it was put back; and that it goes on under another id."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.support import Call
+from tests.cli.support import Call, execute, fingerprint, on_terminal, sentence
+from tests.proof.signing import keep_signed, new_log_key
 
 
 @pytest.fixture
@@ -48,3 +49,55 @@ class TestAcknowledge:
         again = call("log", "acknowledge", "--format", "json")
         assert again.code == 1
         assert again.json == {"acknowledged": False, "problem": None, "events": None}
+
+
+class TestAnew:
+    def test_it_goes_on_under_a_new_id(self, home: Path, call: Call) -> None:
+        before = call("info", "--format", "json").json
+        listed = call("list", "--format", "json").json
+        done = call("log", "anew", "--yes", "--reason", "cloned")
+        assert done.code == 0
+        after = call("info", "--format", "json").json
+        assert after["log_id"] != before["log_id"]
+        assert after["events"] == before["events"]
+        assert "Begun anew" in done.out + done.err
+        assert f"log {after['log_id']}" in done.out + done.err
+        assert f"the log before, {before['log_id']}, is in {home}/db/set-aside/" in done.err
+        assert "signed" not in done.err
+        assert call("list", "--format", "json").json == listed
+        first = call("events", "--type", "log.created", "--format", "json").json[0]
+        assert first["data"]["previous_log_id"] == before["log_id"]
+        assert first["actor"]["reason"] == "cloned"
+        assert f"from the {before['events']} events of log" in call("events", "--type", "log.created").out
+
+    def test_json(self, home: Path, call: Call) -> None:
+        keep_signed(home / "db" / "msb-cache.db", new_log_key())
+        before = call("info", "--format", "json").json
+        found = call("log", "anew", "-y", "--format", "json")
+        assert found.code == 0
+        after = call("info", "--format", "json").json
+        assert found.json["log_id"] == after["log_id"]
+        assert found.json["previous_log_id"] == before["log_id"]
+        assert found.json["checkpoints"] == 1
+        assert Path(found.json["set_aside"], "msb-cache.db").is_file()
+
+    def test_signed_checkpoints_are_told_of(self, home: Path, call: Call) -> None:
+        keep_signed(home / "db" / "msb-cache.db", new_log_key())
+        done = call("log", "anew", "-y")
+        assert "1 signed checkpoint of the log before went with it; sign the new one with a key" in done.err
+        assert call("verify").code == 0
+
+    def test_it_asks(self, home: Path, call: Call) -> None:
+        before = fingerprint(home)
+        done = execute("log", "anew")
+        assert (done.code, done.out) == (2, "")
+        assert "nobody to ask: stdin is no terminal; use --yes" in sentence(done.err)
+        assert fingerprint(home) == before
+
+    @pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 1), (b"\x03", 130)])
+    def test_the_answer(self, home: Path, answer: bytes, code: int) -> None:
+        before = fingerprint(home)
+        asked = b"under a new id? [y/N]: "
+        talk = on_terminal(["log", "anew"], [(asked.decode(), answer)])
+        assert talk.code == code
+        assert (fingerprint(home) == before) == (code != 0)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from msb_cache import ImageCache
 from msb_cache.errors import BusyError, DeliveryError, InvalidConfigError
 from msb_cache.interchange.position import Position, PositionFile, position_at, usual_path
 from tests.logs import new_ledger, some_events
@@ -113,6 +114,28 @@ def test_a_log_is_known_again(tmp_path: Path) -> None:
             kept.save(replace(at[3], seq=70))
             with pytest.raises(DeliveryError, match=r"position does not fit this log: .*delete the file"):
                 kept.check(connection)
+
+
+def test_a_log_that_was_begun_anew_goes_on_from_its_end(tmp_path: Path) -> None:
+    new_ledger(tmp_path / "here", some_events()).close()
+    with ImageCache(tmp_path / "here") as cache, PositionFile(tmp_path / "position") as kept:
+        with cache._session.ledger.read() as connection:
+            assert connection is not None
+            end, before = position_at(connection, 7), position_at(connection, 5)
+        report = cache.begin_log_anew()
+        with cache._session.ledger.read() as connection:
+            assert connection is not None
+            for odd, problem in (
+                (before, "was begun anew with another id at its event 7, and event 5 was delivered"),
+                (replace(end, hash=before.hash), "and event 7 was delivered"),
+                (replace(end, log="ab" * 16), "it is of another log"),
+            ):
+                kept.save(odd)
+                with pytest.raises(DeliveryError, match=f"{problem}; delete the file"):
+                    kept.check(connection)
+            kept.save(end)
+            kept.check(connection)
+            assert position_at(connection, 7).log == report.log_id != end.log
 
 
 def test_the_usual_place_is_of_a_home_and_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -306,6 +306,10 @@ def _restore(cache: ImageCache, folder: Path) -> None:
     cache.restore_backup(folder / "backup.db", discard_events=2)
 
 
+def _anew(cache: ImageCache, folder: Path) -> None:
+    cache.begin_log_anew()
+
+
 def _confirm(cache: ImageCache, folder: Path) -> None:
     assert cache.confirm_restore()
 
@@ -333,6 +337,7 @@ SCENARIOS = {
     "repair by pulls": Scenario(_with("two"), (_pull("missing"), _lose_and_repair), bare=True),
     "backup": Scenario(_with("one"), (_hold("one:1", "sandbox:a"), _back_up, _back_up)),
     "restore": Scenario(_backed_up, (_restore, _confirm, _hold("one:1", "sandbox:a"))),
+    "log anew": Scenario(_with("one"), (_anew, _hold("one:1", "sandbox:a"), _anew)),
     "snapshots": Scenario(
         _with("one"), (_use_often, _hold("one:1", "sandbox:a"), _use_often, _look_back), step=4
     ),

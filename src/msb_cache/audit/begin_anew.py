@@ -17,7 +17,6 @@ import msgspec
 
 from msb_cache.activity import Count
 from msb_cache.artifacts import durable, files
-from msb_cache.audit.admit import admit
 from msb_cache.audit.backup import copy
 from msb_cache.audit.restore import drop_triggers
 from msb_cache.engines.decision import one_at_a_time
@@ -91,7 +90,7 @@ def _begin(ledger: Ledger, operation: Operation) -> AnewReport:
         assert connection is not None  # noqa: S101
         before = _verified(ledger, connection)
         assert before.log_id is not None  # noqa: S101
-        admit(next(chain.raw_rows(connection, until=1)))  # of a format that this release can begin
+        _check_format(connection)
         files.create(aside).close()
         copy(connection, aside)
     files.sync(aside)
@@ -142,6 +141,13 @@ def _verified(ledger: Ledger, connection: sqlite3.Connection) -> chain.Verified:
             f"{found.problem}; only a log that verifies is begun anew, and `msb-cache verify` says more"
         )
     return found
+
+
+def _check_format(connection: sqlite3.Connection) -> None:
+    event = EventStore(connection).at(1)
+    found = event.data.format if event is not None and isinstance(event.data, LogCreated) else None
+    if found != FORMAT:
+        raise CorruptLogError(f"the log has format {found}, and this msb-cache begins those of {FORMAT}")
 
 
 def _put_first(

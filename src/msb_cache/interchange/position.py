@@ -61,7 +61,7 @@ class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return None
 
     def _other(self, connection: sqlite3.Connection) -> str | None:
-        """Return the same of a log of another id: one that was begun anew behind this position goes on from it."""
+        """Return the same of a log of another id, which goes on from here if it was begun anew here."""
         began = EventStore(connection).at(1)
         if began is None or not isinstance(began.data, LogCreated) or began.data.previous_log_id != self.log:
             return "it is of another log"
