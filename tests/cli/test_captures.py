@@ -77,7 +77,7 @@ NO_TABLES = {
     "import": "needs a home without a log; prints one line",
     "restore-backup": "prints one line",
     "key": "prints a key, to be kept as it is",
-    "log": "a group; its only command prints one line",
+    "log": "a group; its commands print one line each",
     "watch": "stays; its lines are those of events --follow",
     "metrics": "prints for programs",
     "completion": "prints a script",
