@@ -17,7 +17,7 @@ from msb_cache.cli.look import on_terminal as on_terminal
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from msb_cache.activity import Activity
+    from msb_cache.activity import Activity, Tell
     from msb_cache.cache import ImageCache
     from msb_cache.eventstore.store import Actor
     from msb_cache.waiting import Note
@@ -73,7 +73,7 @@ def open_cache(
         actor=who,
         sync=not options.get("no_sync", False),
         note=say,
-        progress=_doing if not quiet and said is None and _shows_progress() else None,
+        progress=None if said is not None else doing(quiet=quiet),
         engine=options.get("engine"),
     )
 
@@ -169,6 +169,11 @@ def _doing(activity: Activity) -> None:
     from msb_cache.cli.progress import tell  # as a rule nothing takes long
 
     tell(activity)
+
+
+def doing(*, quiet: bool = False) -> Tell | None:
+    """Return what shows on a terminal what goes on; None: nobody looks."""
+    return None if quiet or not _shows_progress() else _doing
 
 
 def duration_ns(text: str) -> int:

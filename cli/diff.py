@@ -66,8 +66,8 @@ def diff(
         changes = cache.diff(before, after)
     shown.item(
         lambda: jsonable(changes),
-        names=lambda: _changed(changes),
-        table=lambda: _print_changes(changes),
+        names=lambda: changed(changes),
+        table=lambda: print_changes(changes, f"@{changes.from_position}", f"@{changes.to_position}"),
     )
 
 
@@ -96,7 +96,8 @@ def _digest_cells(row: DigestRow) -> tuple[str, str]:
     return row.digest, f"as {'made' if row.how == 'made' else 'first seen'} (event {row.seq})"
 
 
-def _changed(changes: Changes) -> Iterator[str]:
+def changed(changes: Changes) -> Iterator[str]:
+    """Yield the references that changed."""
     for reference, _ in (*changes.added, *changes.removed):
         yield reference
     for moved in changes.moved:
@@ -123,16 +124,26 @@ def _change_rows(changes: Changes) -> Iterator[tuple[str, str, str, str]]:
             yield mark, "pin", pin, ""
 
 
-def _print_changes(changes: Changes) -> None:
+def print_changes(
+    changes: Changes, before: str, after: str, *, nothing: str = "Nothing has changed."
+) -> None:
+    """Print what differs.
+
+    Args:
+        changes: that.
+        before: names the one.
+        after: names the other.
+        nothing: the sentence if they are the same.
+    """
     rows: list[tuple[Cell, ...]] = [
         (output.styled(mark, fg=_COLOURS[mark]), *others) for mark, *others in _change_rows(changes)
     ]
     if rows:
         output.lines(rendered(_CHANGES, rows, header=False, gap=2))
     else:
-        output.line("Nothing has changed.", err=True)
-    change, before, after = changes.bytes_changed, changes.bytes_before, changes.bytes_after
+        output.line(nothing, err=True)
+    change = changes.bytes_changed
     sentence(
-        f"From @{changes.from_position} to @{changes.to_position}: {output.size(before)} before, "
-        f"{output.size(after)} after ({'-' if change < 0 else '+'}{output.size(abs(change))})"
+        f"From {before} to {after}: {output.size(changes.bytes_before)} before, "
+        f"{output.size(changes.bytes_after)} after ({'-' if change < 0 else '+'}{output.size(abs(change))})"
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from msb_cache.cache import ImageCache
     from msb_cache.eventstore.store import StoredEvent
 
-_COLUMNS = (
+COLUMNS = (
     Column("SEQ", "count"),
     Column("WHEN", "time"),
     Column("TYPE", "name"),
@@ -28,6 +28,11 @@ _COLUMNS = (
 
 
 _RECORDED = Column("RECORDED", "time")
+
+
+def columns(*, recorded: bool) -> tuple[Column, ...]:
+    """Return the columns of a table of events; at wish with when each was recorded."""
+    return (*COLUMNS[:2], _RECORDED, *COLUMNS[2:]) if recorded else COLUMNS
 
 
 def show_events(found: Iterable[StoredEvent], shown: Shown, *, recorded: bool = False) -> None:
@@ -43,9 +48,9 @@ def print_events(found: Iterable[StoredEvent], *, recorded: bool = False) -> Non
     """Print a table of events; also with when each was recorded."""
     events = nothing("No such events.", found)
     if recorded:
-        show((*_COLUMNS[:2], _RECORDED, *_COLUMNS[2:]), map(_recorded_row, events))
+        show(columns(recorded=True), map(recorded_row, events))
     else:
-        show(_COLUMNS, map(event_row, events))
+        show(COLUMNS, map(event_row, events))
 
 
 def print_as_they_come(found: Iterable[StoredEvent], shown: Shown) -> None:
@@ -74,10 +79,15 @@ def position(event: StoredEvent) -> str:
 
 
 def _print_line(event: StoredEvent) -> None:
+    sentence(*line_of(event))
+
+
+def line_of(event: StoredEvent, host: str | None = None) -> tuple[str, ...]:
+    """Return the parts of the line that says an event as it comes, at wish with whose log has it."""
     # A line that stays on the screen says when it was: how long ago would soon be wrong.
     when, about = look.absolute(event.occurred_at_ns), subject(event)
     parts = (f"{event.type:<16}", look.digest(about), describe(event).details, who(event.actor))
-    sentence(when, "  ", "  ".join(filter(None, parts)))
+    return when, "  ", "  ".join(filter(None, (host, *parts)))
 
 
 def event_row(event: StoredEvent) -> tuple[Cell, ...]:
@@ -92,7 +102,7 @@ def event_row(event: StoredEvent) -> tuple[Cell, ...]:
     )
 
 
-def _recorded_row(event: StoredEvent) -> tuple[Cell, ...]:
+def recorded_row(event: StoredEvent) -> tuple[Cell, ...]:
     """Return an event's cells with when it was recorded, behind when it occurred."""
     cells = event_row(event)
     return (*cells[:2], event.recorded_at_ns, *cells[2:])

@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_HOST = click.option("--host", metavar="HOST", help="Only what was done on this machine.")
+hosts_option = click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="HOST",
+    help="Only the log of this host: its name, its role, or the beginning of the log's id; repeatable.",
+)
 _OPTIONS = (
     click.option("--since", metavar="TIME|@SEQ", help="Only what occurred at or after this time."),
     click.option("--until", metavar="TIME|@SEQ", help="Only what occurred at or before this time."),
@@ -27,7 +35,7 @@ _OPTIONS = (
     click.option(
         "--actor", metavar="WHO", help="Only what this user did (USER, USER@HOST), or who claimed this."
     ),
-    click.option("--host", metavar="HOST", help="Only what was done on this machine."),
+    _HOST,
     click.option("--holder", metavar="HOLDER", help="Only holds, releases and uses of this holder."),
     click.option("--digest", metavar="DIGEST", help="Only what names this manifest, layer or blob."),
     click.option("--operation", metavar="ID", help="Only events of this operation."),
@@ -44,6 +52,13 @@ def filter_options(command: F) -> F:
     """Add the options that choose events; the command gets them by keyword, for ``chosen``."""
     for option in reversed(_OPTIONS):
         command = option(command)
+    return command
+
+
+def fleet_filter_options(command: F) -> F:
+    """Add the same options for the events of a fleet: there, hosts are whose logs are asked."""
+    for option in reversed(_OPTIONS):
+        command = (hosts_option if option is _HOST else option)(command)
     return command
 
 

@@ -85,10 +85,14 @@ _COLUMNS = (
 _RECORDED = Column("RECORDED", "time")
 
 
+def columns(*, recorded: bool) -> tuple[Column, ...]:
+    """Return the columns of a timeline."""
+    return (*_COLUMNS[:1], _RECORDED, *_COLUMNS[1:]) if recorded else _COLUMNS
+
+
 def _print_timeline(found: Iterable[StoredEvent], *, recorded: bool) -> None:
-    columns = (*_COLUMNS[:1], _RECORDED, *_COLUMNS[1:]) if recorded else _COLUMNS
-    rows = _rows(nothing("No such events.", found), recorded=recorded)
-    output.lines(rendered(columns, rows, header=False, gap=2))
+    shown = rows(nothing("No such events.", found), recorded=recorded)
+    output.lines(rendered(columns(recorded=recorded), shown, header=False, gap=2))
 
 
 def _as(event: StoredEvent) -> str:
@@ -97,7 +101,7 @@ def _as(event: StoredEvent) -> str:
     return f"as {spelling}" if spelling and spelling != familiar(event.subject) else ""
 
 
-def _rows(events: Iterator[StoredEvent], *, recorded: bool) -> Iterator[tuple[Cell, ...]]:
+def rows(events: Iterator[StoredEvent], *, recorded: bool) -> Iterator[tuple[Cell, ...]]:
     """Yield each event's cells; also with when it was recorded, behind when it occurred."""
     before = ("", "")
     moment = look.moments()

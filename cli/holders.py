@@ -66,24 +66,26 @@ _OF_SOME = ("STATUS", "UNTIL", "MORE")
 
 
 def _print(holds: Sequence[Hold]) -> None:
-    rows: list[tuple[Cell, ...]] = [
-        (
-            hold.holder,
-            hold.status and hold.status.lower(),
-            hold.manifest_digest,
-            hold.reference,
-            hold.since_ns,
-            hold.until_ns,
-            _more(hold) or None,
-        )
-        for hold in holds
-    ]
-    empty = {n for n, column in enumerate(COLUMNS) if all(row[n] is None for row in rows)}
+    rows = [row(hold) for hold in holds]
+    empty = {n for n, column in enumerate(COLUMNS) if all(cells[n] is None for cells in rows)}
     if look.columns("holders") is None and any(COLUMNS[n].header in _OF_SOME for n in empty):
         shown = [n for n, column in enumerate(COLUMNS) if n not in empty or column.header not in _OF_SOME]
-        show([COLUMNS[n] for n in shown], ([row[n] for n in shown] for row in rows))
+        show([COLUMNS[n] for n in shown], ([cells[n] for n in shown] for cells in rows))
     else:
         show(COLUMNS, rows, of="holders")
+
+
+def row(hold: Hold) -> tuple[Cell, ...]:
+    """Return a hold's cells in the table."""
+    return (
+        hold.holder,
+        hold.status and hold.status.lower(),
+        hold.manifest_digest,
+        hold.reference,
+        hold.since_ns,
+        hold.until_ns,
+        _more(hold) or None,
+    )
 
 
 def _more(hold: Hold) -> str:

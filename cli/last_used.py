@@ -39,7 +39,7 @@ def last_used(home: str | None, idle_for: str | None, shown: Shown) -> None:
     sentence = "No such images." if idle_for else NOTHING_CACHED
 
     def table(images: Iterable[IdleImage]) -> None:
-        show(COLUMNS, map(_idle_row, nothing(sentence, images)), of="last-used")
+        show(COLUMNS, map(row, nothing(sentence, images)), of="last-used")
 
     shown.items(found, fields=jsonable, name=lambda image: image.reference, table=table)
 
@@ -66,7 +66,8 @@ def _because(image: IdleImage) -> str | None:
     return f"{line.what} {line.details}".rstrip()
 
 
-def _idle_row(image: IdleImage) -> tuple[Cell, ...]:
+def row(image: IdleImage) -> tuple[Cell, ...]:
+    """Return an image's cells in the table."""
     return (
         image.reference,
         image.manifest_digest,

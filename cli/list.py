@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from msb_cache.cache import ImageCache
     from msb_cache.models import ImageHandle
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 COLUMNS = (
     Column("REFERENCE", "name"),
     Column("DIGEST", "digest", leave=3),
@@ -29,12 +31,24 @@ COLUMNS = (
 )
 
 _LEAST = -(2**63)  # what is not known comes last
-_ORDERS: dict[str, tuple[Callable[[ImageHandle], Any], bool]] = {
+ORDERS: dict[str, tuple[Callable[[ImageHandle], Any], bool]] = {
     "size": (lambda handle: -1 if handle.size_bytes is None else handle.size_bytes, True),
     "created": (lambda handle: _LEAST if handle.created_at_ns is None else handle.created_at_ns, True),
     "used": (lambda handle: _last_used(handle), True),
     "name": (lambda handle: handle.reference, False),
 }
+"""By the words of ``--sort``: what images are ordered by, and whether the greatest comes first."""
+
+
+def sort_option(command: F) -> F:
+    """Add ``--sort`` of what lists images: the words of ``ORDERS``."""
+    return click.option(
+        "--sort",
+        type=click.Choice([*ORDERS]),
+        default="created",
+        show_default=True,
+        help="Largest, newest, last used or by name first.",
+    )(command)
 
 
 @click.command(
@@ -47,13 +61,7 @@ _ORDERS: dict[str, tuple[Callable[[ImageHandle], Any], bool]] = {
     ),
 )
 @click.argument("patterns", nargs=-1, metavar="[REF]...")
-@click.option(
-    "--sort",
-    type=click.Choice([*_ORDERS]),
-    default="created",
-    show_default=True,
-    help="Largest, newest, last used or by name first.",
-)
+@sort_option
 @click.option(
     "--filter",
     "filters",
@@ -85,7 +93,7 @@ def list_(
 
     Of REFs, which may have wildcards as in 'ghcr.io/acme/*', only the images that they mean.
     """
-    key, descending = _ORDERS[sort]
+    key, descending = ORDERS[sort]
     with open_cache(home) as cache:
         found = cache.list(*patterns, filter=filters, as_of=as_of)
         handles = sorted(found, key=key, reverse=descending)[:limit]
@@ -97,7 +105,7 @@ def list_(
 
     def table(_: Iterable[ImageHandle]) -> None:
         if handles:
-            show(COLUMNS, map(_row, handles), of="list")
+            show(COLUMNS, map(row, handles), of="list")
         elif known:
             all_of_now = as_of is None and not patterns and not filters
             output.line(NOTHING_CACHED if all_of_now else "No cached images.", err=True)
@@ -126,7 +134,8 @@ def _damaged(cache: ImageCache, handles: Sequence[ImageHandle], as_of: str | Non
     return {as_typed(each.reference, each.spelling): each.seq for each in damage}
 
 
-def _row(handle: ImageHandle) -> tuple[str | int | None, ...]:
+def row(handle: ImageHandle) -> tuple[str | int | None, ...]:
+    """Return an image's cells in the table."""
     return (
         handle.reference,
         handle.manifest_digest,

@@ -47,6 +47,7 @@ GROUPS = {
         *("verify", "checkpoint", "checkpoints", "prove", "check-proof", "key", "witness"),
         *("log", "backup", "restore-backup"),
     ),
+    "Fleet": ("ship", "fleet"),
     "Home": ("info", "config", "hand-over", "sync", "watch", "completion"),
 }
 """The commands as the overview shows them: each heading with its own, in order."""
@@ -70,6 +71,12 @@ NO_COMMANDS = (
     "event_lines",
     "fields",
     "filters",
+    "fleet_admin",
+    "fleet_care",
+    "fleet_events",
+    "fleet_fold",
+    "fleet_images",
+    "fleet_take",
     "formats",
     "leftovers",
     "logging",
@@ -399,11 +406,9 @@ def said(error: errors.MicrosandboxError) -> str:
 def _listing_hint(error: errors.MicrosandboxError) -> str:
     """Return where to look for what there is, if the error offers nothing."""
     says_more = any(joint in str(error) for joint in ("; ", ", and "))
-    return (
-        ""
-        if says_more or not isinstance(error, errors.ImageNotFoundError)
-        else "; `msb-cache list` shows what is here, `msb-cache events` what was"
-    )
+    if says_more or not isinstance(error, errors.ImageNotFoundError):
+        return ""
+    return "; `msb-cache list` shows what is here, `msb-cache events` what was"
 
 
 def _release_hint(error: errors.MicrosandboxError) -> str:

@@ -11,7 +11,7 @@ from msb_cache.cli import look, output
 from msb_cache.cli.common import examples, limit_option, open_cache
 from msb_cache.cli.deletions import print_deletion
 from msb_cache.cli.formats import Shown, nothing, shown_options
-from msb_cache.cli.tables import Column, paragraph, show
+from msb_cache.cli.tables import Cell, Column, paragraph, show
 from msb_cache.queries.resolve import as_typed
 from msb_cache.queries.told import who
 from msb_cache.shapes import jsonable
@@ -54,22 +54,20 @@ COLUMNS = (
 
 
 def _print(reports: Iterable[DeletionSummary]) -> None:
-    show(
-        COLUMNS,
-        (
-            (
-                report.operation,
-                report.counters.started_at,
-                report.counters.kind,
-                report.counters.image_refs_removed,
-                report.counters.layers_removed,
-                _freed(report.counters),
-                report.counters.outcome or "unfinished",
-                who(report.actor),
-            )
-            for report in nothing("Nothing was ever pruned or removed.", reports)
-        ),
-        of="prunes",
+    show(COLUMNS, map(row, nothing("Nothing was ever pruned or removed.", reports)), of="prunes")
+
+
+def row(report: DeletionSummary) -> tuple[Cell, ...]:
+    """Return a deletion's cells in the table."""
+    return (
+        report.operation,
+        report.counters.started_at,
+        report.counters.kind,
+        report.counters.image_refs_removed,
+        report.counters.layers_removed,
+        _freed(report.counters),
+        report.counters.outcome or "unfinished",
+        who(report.actor),
     )
 
 

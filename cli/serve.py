@@ -20,12 +20,14 @@ from msb_cache.cli.common import (
     staying_logger,
     stopping,
 )
+from msb_cache.cli.fleet import DB, DSN
 from msb_cache.cli.privacy import Told, told_options
 
 if TYPE_CHECKING:
     import socket
 
     from msb_cache.cache import ImageCache
+    from msb_cache.fleet.fleet import Fleet
     from msb_cache.interchange.privacy import Privacy
     from msb_cache.web.access import Access
 
@@ -41,6 +43,7 @@ _GRACE_SECONDS = 0.5
         "msb-cache serve",
         "msb-cache serve --home ~/.microsandbox --home /srv/ci/.microsandbox",
         "msb-cache serve --socket $XDG_RUNTIME_DIR/msb-cache.sock",
+        "msb-cache serve --fleet",
     ),
 )
 @click.option(
@@ -61,6 +64,9 @@ _GRACE_SECONDS = 0.5
     help="Take the token from this file of mode 0600; one that is not there is made.",
 )
 @click.option("--allow-host", multiple=True, metavar="NAME", help="Answer to this name as well; repeatable.")
+@click.option("--fleet", "of_fleet", is_flag=True, help="Show the hosts of a fleet instead of homes.")
+@DSN
+@DB
 @told_options
 @click.pass_obj
 def serve(
@@ -70,12 +76,17 @@ def serve(
     path: str | None,
     token_file: str | None,
     allow_host: tuple[str, ...],
+    of_fleet: bool,
+    dsn: str | None,
+    db: str | None,
     told: Told,
 ) -> None:
     """Show the cache live in a browser: the page of `report`, any moment of the past, events as they come.
 
     The same as JSON is under /api, described by /api/openapi.json. Nothing can be changed through it. Stays
     until Ctrl-C.
+
+    With --fleet it shows the hosts of a fleet, as `report --fleet` draws them; /api/report has it as JSON.
 
     Whoever asks has to show a token. It is in the address that is printed; the browser keeps it as a cookie.
     A Unix socket needs none: only its user can connect to it.
@@ -95,6 +106,18 @@ def serve(
     require("web", "the server", "jinja2", "starlette", "uvicorn")
     if click.get_current_context().find_root().params.get("log_level"):
         staying_logger()
+    if of_fleet:
+        if more:
+            raise click.UsageError("--fleet shows a fleet, and --home homes; give one")
+        from msb_cache.fleet.fleet import Fleet
+
+        with stopping() as stopped, ExitStack() as stack:
+            fleet = stack.enter_context(Fleet(dsn, db=db))
+            sock, access = _listening(stack, listen or ADDRESS, path, token_file, allow_host)
+            _run_fleet(fleet, sock, access, told, stopped)
+        return
+    if dsn is not None or db is not None:
+        raise click.UsageError("--dsn and --db belong to --fleet")
     given = [] if home is None else [home]
     named = [*dict.fromkeys(os.path.abspath(each) for each in (*given, *more))]
     homes: list[str | None] = [*named] if named else [None]
@@ -160,6 +183,15 @@ def _run(
         loop.run_until_complete(run())
     finally:
         loop.close()
+
+
+def _run_fleet(fleet: Fleet, sock: socket.socket, access: Access, told: Told, stopped: Stop) -> None:
+    import asyncio
+
+    from msb_cache.web.fleet import application
+    from msb_cache.web.listening import serve
+
+    asyncio.run(serve(application(fleet, access, people=told["people"]), sock, stopped=stopped))
 
 
 class _Notes:

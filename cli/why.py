@@ -66,17 +66,22 @@ def why(home: str | None, /, target: str, shown: Shown, **rules: Any) -> None:
     recorded = None if under is None or policy is None else policy.recorded()
 
     def table() -> None:
-        _print_state(found)
-        lines = [*_lines(found)]
+        more = []
         if under is not None and recorded is not None:
             name = "By rules" if policy is given else "By policy"
-            lines.append((name, _policy_line(found, under, recorded)))
-        print_fields(lines, name_width=_BEHIND, indent=2)
+            more.append((name, _policy_line(found, under, recorded)))
+        print_reasons(found, more)
 
     shown.item(lambda: jsonable(found), names=lambda: [_name(found)], table=table)
 
 
 COMMAND = why
+
+
+def print_reasons(found: Reasons, more: Sequence[tuple[str, str]] = ()) -> None:
+    """Print why something is here or gone; ``more`` are further names and values."""
+    _print_state(found)
+    print_fields([*_lines(found), *more], name_width=_BEHIND, indent=2)
 
 
 def _policy_because(found: Reasons, verdict: Verdict, goes: bool, policy: Mapping[str, Any]) -> str:

@@ -110,19 +110,20 @@ class Checker:
         seq: the position of the last row that was in order; 0 before the first.
         head: that row's hash.
         log_id: what event 1 says; None before it.
+        recorded_at: when that row was recorded, in ns since the epoch, UTC; 0 before the first.
     """
 
     def __init__(self) -> None:
         self.seq = 0
         self.head = GENESIS
         self.log_id: str | None = None
-        self._recorded_at: Value = 0
+        self.recorded_at: Value = 0
 
     @classmethod
     def behind(cls, seq: int, head: bytes, log_id: str, recorded_at: int) -> Checker:
         """Return one that goes on behind a row that is known to be in order."""
         found = cls()
-        found.seq, found.head, found.log_id, found._recorded_at = seq, head, log_id, recorded_at
+        found.seq, found.head, found.log_id, found.recorded_at = seq, head, log_id, recorded_at
         return found
 
     def check(self, row: Sequence[Value], stored: object) -> Break | None:
@@ -139,14 +140,14 @@ class Checker:
         recorded_at = row[_RECORDED_AT]
         if (
             isinstance(recorded_at, int)
-            and isinstance(self._recorded_at, int)
-            and recorded_at < self._recorded_at
+            and isinstance(self.recorded_at, int)
+            and recorded_at < self.recorded_at
         ):
             return Break(expected, f"event {expected} was recorded before event {self.seq}", "time")
         assert isinstance(stored, bytes)  # noqa: S101
         if expected == 1:
             self.log_id = row[4] if isinstance(row[4], str) else None
-        self.seq, self.head, self._recorded_at = expected, stored, recorded_at
+        self.seq, self.head, self.recorded_at = expected, stored, recorded_at
         return None
 
 
@@ -161,7 +162,7 @@ def verify(connection: sqlite3.Connection, counted: Callable[[Rows], Rows] = ite
         for row, stored in counted(raw_rows(connection)):
             found = checker.check(row, stored)
             if found is not None:
-                return _diagnose(connection, checker.head, row, stored) if found.kind == "changed" else found
+                return explained(found, checker, row, stored, lambda: raw_rows(connection, checker.seq + 1))
     except sqlite3.OperationalError as error:
         if "decode" not in str(error):
             raise
@@ -170,19 +171,34 @@ def verify(connection: sqlite3.Connection, counted: Callable[[Rows], Rows] = ite
     return Verified(checker.seq, checker.head, checker.log_id)
 
 
-def _diagnose(
-    connection: sqlite3.Connection, previous: bytes, row: tuple[Value, ...], stored: object
+def explained(
+    found: Break,
+    checker: Checker,
+    row: tuple[Value, ...],
+    stored: object,
+    behind: Callable[[], Iterator[tuple[tuple[Value, ...], bytes]]],
 ) -> Break:
-    """Say what can be told of a row whose hash does not match: the rows after it know more."""
+    """Return a break with what can be told of it: the rows after it know more.
+
+    Args:
+        found: what the checker said of a row.
+        checker: that, as it stands since.
+        row: the row's hashed columns.
+        stored: its hash.
+        behind: begins to read the rows behind that one.
+    """
+    if found.kind != "changed":
+        return found
+    previous = checker.head
     seq = row[0]
     assert isinstance(seq, int)  # noqa: S101
     odd = misfit(row)
     if odd is not None:
         return Break(seq, f"event {seq} was changed: {odd}", "changed")
-    following = next(raw_rows(connection, seq), None)
+    following = next(behind(), None)
     if following is not None and link(link(previous, row), following[0]) == following[1]:
         return Break(seq, f"the stored hash of event {seq} was changed; its contents were not", "hash")
-    for other, other_hash in raw_rows(connection, seq):
+    for other, other_hash in behind():
         if link(previous, (seq, *other[1:])) == other_hash:
             problem = f"the event that belongs at position {seq} stands at {other[0]!r}"
             return Break(seq, f"{problem}: events were put in or exchanged", "moved")

@@ -156,6 +156,19 @@ class Frontier:
         found._peaks = [*reversed(path[below:]), last]
         return found
 
+    @classmethod
+    def kept(cls, size: int, peaks: bytes) -> Frontier:
+        """Return the tree of ``size`` leaves again from its ``peaks``."""
+        found = cls()
+        found.size = size
+        found._peaks = [peaks[start : start + HASH_BYTES] for start in range(0, len(peaks), HASH_BYTES)]
+        return found
+
+    @property
+    def peaks(self) -> bytes:
+        """The hashes of the complete subtrees that it is made of, the largest first, one behind the other."""
+        return b"".join(self._peaks)
+
     def append(self, leaf: bytes) -> None:
         """Add the hash of a leaf."""
         self.size += 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import msgspec
 
 _LIKE = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
@@ -56,6 +59,61 @@ class Where(msgspec.Struct, frozen=True):
         if self.occurred_until_ns is not None:
             found.append(("occurred_at <= ?", [self.occurred_until_ns]))
         return [condition for condition, _ in found], [value for _, values in found for value in values]
+
+    def test(self) -> Callable[[str, int, str, str], bool]:
+        """Return the same conditions as a test of a stored event's subject, ``occurred_at``, actor and data.
+
+        The texts are those of the columns. It is for logs in a database that has no such functions.
+        """
+        tests = [*self._tests()]
+        return lambda *columns: all(test(*columns) for test in tests)
+
+    def _tests(self) -> Iterator[Callable[[str, int, str, str], bool]]:
+        if (actor := self.actor) is not None:
+            yield lambda _subject, _at, who, _data: _is_by(_decode_by(who), actor)
+        if (host := self.host) is not None:
+            yield lambda _subject, _at, who, _data: _decode_by(who).host == host
+        if (holder := self.holder) is not None:
+            yield lambda _subject, _at, _who, data: _decode_held(data).holder == holder
+        if (digest := self.digest) is not None:
+            yield lambda subject, _at, _who, data: subject == digest or digest in data
+        if self.text is not None:
+            plain, encoded = _lower(self.text), _lower(msgspec.json.encode(self.text).decode()[1:-1])
+            yield (
+                lambda subject, _at, who, data: (
+                    plain in _lower(subject) or encoded in _lower(data) or encoded in _lower(who)
+                )
+            )
+        if (since_ns := self.occurred_from_ns) is not None:
+            yield lambda _subject, at, _who, _data: at >= since_ns
+        if (until_ns := self.occurred_until_ns) is not None:
+            yield lambda _subject, at, _who, _data: at <= until_ns
+
+
+class _By(msgspec.Struct):
+    user: str | None = None
+    login: str | None = None
+    host: str | None = None
+    claimed: dict[str, Any] | None = None
+
+
+class _Held(msgspec.Struct):
+    holder: Any = None
+
+
+_decode_by = msgspec.json.Decoder(_By).decode
+_decode_held = msgspec.json.Decoder(_Held).decode
+
+
+def _is_by(by: _By, name: str) -> bool:
+    named = [who for who in (by.user, by.login) if who is not None]
+    if name in named or (by.host is not None and name in [f"{who}@{by.host}" for who in named]):
+        return True
+    return any(name in (value, f"{key}={value}") for key, value in (by.claimed or {}).items())
+
+
+def _lower(text: str) -> bytes:
+    return text.encode(errors="surrogatepass").lower()  # of bytes, only ASCII letters
 
 
 ANYTHING = Where()

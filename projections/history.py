@@ -10,8 +10,10 @@ from __future__ import annotations
 import heapq
 import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
+from typing import NamedTuple, Protocol
 
 import msgspec
 from msgspec.structs import asdict
@@ -20,12 +22,12 @@ from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import EventStore, StoredEvent
 from msb_cache.projections.images import layers_once_damaged
 
-_OF_MANIFEST = tuple(
+OF_MANIFEST = tuple(
     each.type
     for each in ev.EVENT_TYPES
     if each.about in ("manifest", "image", "artifact") and each.in_history
 )
-_OF_LAYER = tuple(each.type for each in ev.EVENT_TYPES if each.about in ("layer", "artifact"))
+OF_LAYER = tuple(each.type for each in ev.EVENT_TYPES if each.about in ("layer", "artifact"))
 _FEW, _MANY = 50, 500
 
 
@@ -45,6 +47,34 @@ class Scope(msgspec.Struct, frozen=True):
     digest: str | None = None
 
 
+class Log(Protocol):
+    """What a history asks of a log; see ``EventStore``."""
+
+    def read(
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        types: Iterable[str] | None = None,
+        subjects: Iterable[str] | None = None,
+        operation: str | None = None,
+    ) -> Iterator[StoredEvent]:
+        """Yield the events that fit every given condition, in position order."""
+        ...
+
+
+class Known(NamedTuple):
+    """What an index knows of a scope.
+
+    Attributes:
+        pointed_at: the manifests in it, each with the position at which a reference first pointed there.
+        damaged: the layers that were ever deleted although an image needed them; others may be among them.
+    """
+
+    pointed_at: Mapping[str, int]
+    damaged: AbstractSet[str]
+
+
 def history(
     connection: sqlite3.Connection,
     store: EventStore,
@@ -59,7 +89,23 @@ def history(
     deletion outcomes from the moment one first pointed there; and layer outcomes of the operations that
     removed these references or those manifests, of layers they had by then and of flat roots.
     """
-    history_ = _History(connection, store, scope, until)
+    known = Known(_pointed_at(connection, scope, until), layers_once_damaged(connection))
+    return history_of(store, scope, known, after=after, until=until)
+
+
+def history_of(
+    store: Log, scope: Scope, known: Known, *, after: int = 0, until: int | None = None
+) -> Iterator[HistoryEvent]:
+    """Yield what ``history`` does, of a log whose index is elsewhere.
+
+    Args:
+        store: the log's events, or all of those that concern the scope.
+        scope: whose history.
+        known: what the index has of it.
+        after: only positions greater than this.
+        until: only positions up to and including this.
+    """
+    history_ = _History(store, scope, known, until)
     pending: list[HistoryEvent] = []
     if after:
         # What removed an image before may still delete its layers now.
@@ -80,17 +126,15 @@ def history(
 class _History:
     """One history's manifests and layers, as far as it was read."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, store: EventStore, scope: Scope, until: int | None
-    ) -> None:
+    def __init__(self, store: Log, scope: Scope, known: Known, until: int | None) -> None:
         self._store = store
         self._scope = scope
         self._until = until
-        self._pointed_at = _pointed_at(connection, scope, until)
-        self._of_manifest = _OF_MANIFEST if scope.digest is None else (*_OF_MANIFEST, ev.ManifestAdded.type)
+        self._pointed_at = known.pointed_at
+        self._of_manifest = OF_MANIFEST if scope.digest is None else (*OF_MANIFEST, ev.ManifestAdded.type)
         self._layers: dict[str, set[str]] = {}
         self._removed_in: set[str] = set()
-        damaged = layers_once_damaged(connection)
+        damaged = known.damaged
         self._damaged = damaged & self._diff_ids([*self._pointed_at]) if damaged else damaged
 
     def streams(self, after: int) -> Iterator[Iterator[StoredEvent]]:
@@ -143,7 +187,7 @@ class _History:
             after=max(event.seq, after),
             until=self._until,
         )
-        layers = map(_layer_entry, read(subjects=self._diff_ids(digests), types=_OF_LAYER))
+        layers = map(_layer_entry, read(subjects=self._diff_ids(digests), types=OF_LAYER))
         roots = (
             HistoryEvent(**asdict(each))
             for each in read(types=[ev.FlatDeleted.type])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,24 +45,29 @@ class Difference(Result):
 
 def compare(connection: sqlite3.Connection, fold: Fold) -> list[Difference]:
     """Return every row on which the live tables and ``fold`` differ. There must never be one."""
-    return [difference for table in fold.tables.all() for difference in _compare(connection, table)]
+    return [
+        difference
+        for table in fold.tables.all()
+        for difference in differences(table, stored_rows(connection, table.row_type))
+    ]
 
 
-def _compare(connection: sqlite3.Connection, table: Table[Any]) -> list[Difference]:
+def differences(table: Table[Any], stored: Iterable[Values]) -> list[Difference]:
+    """Return where the rows of a live table (in column order) differ from those of a fold's."""
     name, length, key_of = table.row_type.table, table.row_type.key_length, table.statements.key_of_values
-    differences: list[Difference] = []
+    found: list[Difference] = []
     seen = set()
-    for live in stored_rows(connection, table.row_type):
+    for live in stored:
         key = key_of(live)
         seen.add(key)
         row = table.rows.get(key)
         folded = None if row is None else astuple(row)
         if folded != live:
-            differences.append(Difference(name, live[:length], live, folded))
-    if differences or len(seen) != len(table.rows):
+            found.append(Difference(name, live[:length], live, folded))
+    if found or len(seen) != len(table.rows):
         missing = [astuple(row) for key, row in table.rows.items() if key not in seen]
-        differences += [Difference(name, folded[:length], None, folded) for folded in missing]
-    return sorted(differences, key=_order)
+        found += [Difference(name, folded[:length], None, folded) for folded in missing]
+    return sorted(found, key=_order)
 
 
 def _order(difference: Difference) -> list[tuple[str, object]]:
@@ -86,13 +91,13 @@ def rebuild(
     """
     fold = fold or Fold(Tables())
     fold.apply(store.facts(after=after))
-    differences = compare(connection, fold)
-    if differences:
+    found = compare(connection, fold)
+    if found:
         schema.create(connection)
         fold.tables.write(connection)
     head = store.head()
     _set_position(connection, head.seq if head else 0)
-    return differences
+    return found
 
 
 def fill(connection: sqlite3.Connection, store: EventStore) -> None:

@@ -156,35 +156,33 @@ class Table(Generic[R]):
         return self._index[value]
 
 
-class StoredTable(Table[R]):
-    """Rows before an index's SQL table: what was asked for or changed, until it is written.
+class KeptTable(Table[R]):
+    """Rows before those that are stored elsewhere: what was asked for or changed, until it is written.
+
+    Where that is, its subclasses know.
 
     Args:
         row_type: their type.
         by: as for ``Table``.
-        connection: the index's.
     """
 
-    def __init__(self, row_type: type[R], by: str | None, connection: sqlite3.Connection) -> None:
+    def __init__(self, row_type: type[R], by: str | None) -> None:
         super().__init__(row_type, by)
-        self._connection = connection
-        self._stored: dict[Key, Values] = {}
-        """The rows that were read, as they are stored."""
         self._gone: set[Key] = set()
-        """Keys of which no row of the SQL table counts, only what is in ``rows``."""
+        """Keys of which no stored row counts, only what is in ``rows``."""
         self._changed: set[Key] = set()
-        self._empty: bool | None = None
-        """Whether the SQL table is; None: not asked yet."""
+        self._complete: bool | None = None
+        """Whether ``rows`` are all there are, as where none is stored; None: not asked yet."""
         self._asked: set[str] = set()
 
     def get(self, key: Key) -> R | None:
         """Return the row with this key, or None. A caller that changes it must say so, or ``put`` it."""
         row = self.rows.get(key)
-        if row is not None or self._empty or key in self._gone:
+        if row is not None or self._complete or key in self._gone:
             return row
         found = self._fetch(key)
         if found is None:
-            self._ask_whether_empty()
+            self._ask_whether_complete()
             self._gone.add(key)
             return None
         return self._read(key, found)
@@ -192,21 +190,27 @@ class StoredTable(Table[R]):
     @property
     def empty(self) -> bool:
         """Whether there is no row. A table that was not empty may go on saying so when its rows have gone."""
-        self._ask_whether_empty()
-        return bool(self._empty) and not self.rows
+        self._ask_whether_complete()
+        return bool(self._complete) and not self.rows
 
     def _fetch(self, key: Key) -> Values | None:
-        found: Values | None = self._connection.execute(self.statements.select, values(key)).fetchone()
-        return found
+        """Return the stored row with this key."""
+        raise NotImplementedError
 
-    def _ask_whether_empty(self) -> None:
+    def _stores_any(self) -> bool:
+        """Return whether any row is stored."""
+        raise NotImplementedError
+
+    def _select(self, condition: str, value: str | int) -> list[Values]:
+        """Return the stored rows that fit a condition on one column."""
+        raise NotImplementedError
+
+    def _ask_whether_complete(self) -> None:
         # The first events of a log can be many, and none of them finds a row from before.
-        if self._empty is None:
-            first = self._connection.execute(f"SELECT 1 FROM {self.row_type.table} LIMIT 1")  # noqa: S608
-            self._empty = first.fetchone() is None
+        if self._complete is None:
+            self._complete = not self._stores_any()
 
     def _read(self, key: Key, found: Values) -> R:
-        self._stored[key] = found
         row = self.rows[key] = self.row_type(*found)
         if self._index is not None:
             self._index.add(key, row)
@@ -223,6 +227,62 @@ class StoredTable(Table[R]):
             super().delete(key)
             self._gone.add(key)
         return row
+
+    def later(self, column: str, time_ns: int) -> list[R]:
+        """Return the rows in which this column has a later time; no index serves it."""
+        self._read_all(f"{column} > ?", time_ns)
+        return super().later(column, time_ns)
+
+    def _having(self, value: str) -> Collection[Key]:
+        self._ask_whether_complete()
+        if not self._complete and value not in self._asked:
+            self._asked.add(value)
+            self._read_all(f"{self._by} = ?", value)
+        return super()._having(value)
+
+    def _read_all(self, condition: str, value: str | int) -> None:
+        self._take(self._select(condition, value))
+
+    def _take(self, stored: Iterable[Values]) -> None:
+        # All of them at once: there can be many, and they go one by one.
+        for found in stored:
+            key = self.statements.key_of_values(found)
+            # Rows changed here and not written yet stand before the stored ones.
+            if key not in self.rows and key not in self._gone:
+                self._read(key, found)
+
+
+class StoredTable(KeptTable[R]):
+    """Rows before an index's SQL table.
+
+    Args:
+        row_type: their type.
+        by: as for ``Table``.
+        connection: the index's.
+    """
+
+    def __init__(self, row_type: type[R], by: str | None, connection: sqlite3.Connection) -> None:
+        super().__init__(row_type, by)
+        self._connection = connection
+        self._stored: dict[Key, Values] = {}
+        """The rows that were read, as they are stored."""
+
+    def _fetch(self, key: Key) -> Values | None:
+        found: Values | None = self._connection.execute(self.statements.select, values(key)).fetchone()
+        return found
+
+    def _stores_any(self) -> bool:
+        first = self._connection.execute(f"SELECT 1 FROM {self.row_type.table} LIMIT 1")  # noqa: S608
+        return first.fetchone() is not None
+
+    def _select(self, condition: str, value: str | int) -> list[Values]:
+        names, table = columns(self.row_type), self.row_type.table
+        query = f"SELECT {', '.join(names)} FROM {table} WHERE {condition}"  # noqa: S608
+        return self._connection.execute(query, (value,)).fetchall()
+
+    def _read(self, key: Key, found: Values) -> R:
+        self._stored[key] = found
+        return super()._read(key, found)
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Write what changed; that is the last thing to do with it."""
@@ -250,28 +310,6 @@ class StoredTable(Table[R]):
             where = " AND ".join(f"{name} = ?" for name in names[:length])
             query = f"UPDATE {self.row_type.table} SET {assignments} WHERE {where}"  # noqa: S608
             connection.execute(query, (*changed.values(), *row[:length]))
-
-    def later(self, column: str, time_ns: int) -> list[R]:
-        """Return the rows in which this column has a later time; no index serves it."""
-        self._read_all(f"{column} > ?", time_ns)
-        return super().later(column, time_ns)
-
-    def _having(self, value: str) -> Collection[Key]:
-        self._ask_whether_empty()
-        if not self._empty and value not in self._asked:
-            self._asked.add(value)
-            self._read_all(f"{self._by} = ?", value)
-        return super()._having(value)
-
-    def _read_all(self, condition: str, value: str | int) -> None:
-        names, table = columns(self.row_type), self.row_type.table
-        query = f"SELECT {', '.join(names)} FROM {table} WHERE {condition}"  # noqa: S608
-        # Takes every stored row in at once: there can be many, and they go one by one.
-        for found in self._connection.execute(query, (value,)).fetchall():
-            key = self.statements.key_of_values(found)
-            # Rows changed here and not written yet stand before the stored ones.
-            if key not in self.rows and key not in self._gone:
-                self._read(key, found)
 
 
 def values(key: Key) -> Values:

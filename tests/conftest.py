@@ -23,6 +23,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+from tests.fleet.postgres import Server, running
+from tests.fleet.postgres import programs as postgres_programs
+
 if TYPE_CHECKING:
     from msb_cache import ImageCache
 
@@ -279,8 +282,8 @@ def config(own_home: Path) -> Callable[[object], None]:
 def require_peer() -> Callable[[str], str]:
     """Return a function that gives a peer's path, or skips; with MSB_CACHE_REQUIRE_PEERS=1 it fails.
 
-    A peer is a program's name, ``msb`` (the real one), ``msb 0.6.18`` (that release of it), or ``root`` for
-    the right to be root.
+    A peer is a program's name, ``msb`` (the real one), ``msb 0.6.18`` (that release of it), ``postgresql``
+    (its server), or ``root`` for the right to be root.
     """
     required = os.environ.get("MSB_CACHE_REQUIRE_PEERS") == "1"
 
@@ -291,6 +294,9 @@ def require_peer() -> Callable[[str], str]:
             path = os.environ.get("MSB_CACHE_TEST_MSB") or shutil.which("msb", path=PATH)
         elif name.startswith("msb "):
             path = str(RELEASES / name[4:] / "bin" / "msb")
+        elif name == "postgresql":
+            found = postgres_programs()
+            path = None if found is None else str(found / "initdb")
         else:
             path = shutil.which(name, path=f"{PATH}:/usr/sbin:/sbin")
         if path is None or not os.path.exists(path):
@@ -299,6 +305,14 @@ def require_peer() -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster(require_peer: Callable[[str], str]) -> Iterator[Server]:
+    """A server that modules use one after another."""
+    require_peer("postgresql")
+    with running() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         CorruptArtifactError,
         CorruptLogError,
         DeliveryError,
+        FleetError,
         HomeNotFoundError,
         HomeOwnedByMicrosandboxError,
         ImageInUseError,
@@ -131,6 +132,19 @@ if TYPE_CHECKING:
     from msb_cache.eventstore.schema import event_schema
     from msb_cache.eventstore.store import Actor, StoredEvent
     from msb_cache.eventstore.subtrees import SubtreeProblem
+    from msb_cache.fleet.admission import Initialised
+    from msb_cache.fleet.archive import Archived, Refolded
+    from msb_cache.fleet.enrolment import Enrolled, Enrolment, Unenrolled
+    from msb_cache.fleet.fleet import Fleet
+    from msb_cache.fleet.fold import Folded, StoppedLog
+    from msb_cache.fleet.hosts import KnownLog, OnHost
+    from msb_cache.fleet.reasons import HostChanges
+    from msb_cache.fleet.servers import FurtherServer
+    from msb_cache.fleet.ship import Shipped
+    from msb_cache.fleet.spread import Spread
+    from msb_cache.fleet.standing import Alert, HostStanding
+    from msb_cache.fleet.take import Taken
+    from msb_cache.fleet.verify import Compared, FleetVerified
     from msb_cache.home.heads import HeadNote, Mismatch
     from msb_cache.home.ledger import Who
     from msb_cache.image import Image
@@ -194,6 +208,7 @@ if TYPE_CHECKING:
         SizePoint,
         Span,
     )
+    from msb_cache.report.fleet_facts import FleetReport, HostBar, HostDeletion, SpreadLine
     from msb_cache.retention.plan import Plan, Verdict
     from msb_cache.retention.policy import CachePolicy, NamedRule, PrunePolicy, Watermarks
     from msb_cache.retention.rules import RuleVerdict
@@ -218,7 +233,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Activity",
     "Actor",
+    "Alert",
     "AnewReport",
+    "Archived",
     "ArtifactDeleteFailed",
     "ArtifactDeleted",
     "ArtifactDigested",
@@ -246,6 +263,7 @@ __all__ = [
     "CheckpointProblem",
     "ClockJumped",
     "CloudBackend",
+    "Compared",
     "Comparison",
     "CopyProblem",
     "CorruptArtifactError",
@@ -274,6 +292,8 @@ __all__ = [
     "DiskProblem",
     "DiskUsage",
     "Divergence",
+    "Enrolled",
+    "Enrolment",
     "Event",
     "EventData",
     "EventLine",
@@ -283,7 +303,13 @@ __all__ = [
     "Finding",
     "FlatDeleted",
     "FlatRefDeleted",
+    "Fleet",
+    "FleetError",
+    "FleetReport",
+    "FleetVerified",
+    "Folded",
     "FsmetaDeleted",
+    "FurtherServer",
     "GcRun",
     "HandedOver",
     "HeadNote",
@@ -293,6 +319,10 @@ __all__ = [
     "HomeInfo",
     "HomeNotFoundError",
     "HomeOwnedByMicrosandboxError",
+    "HostBar",
+    "HostChanges",
+    "HostDeletion",
+    "HostStanding",
     "IdleImage",
     "IdleLine",
     "IdleTimes",
@@ -323,6 +353,7 @@ __all__ = [
     "ImageUsed",
     "ImageVerdict",
     "ImportReport",
+    "Initialised",
     "InvalidConfigError",
     "InvalidImageError",
     "InvalidProofError",
@@ -331,6 +362,7 @@ __all__ = [
     "IoError",
     "Judged",
     "Judgement",
+    "KnownLog",
     "LastPrune",
     "Layer",
     "LayerComparison",
@@ -365,6 +397,7 @@ __all__ = [
     "NotCosigned",
     "Note",
     "NoteCheck",
+    "OnHost",
     "OperationNotFoundError",
     "PathNotFoundError",
     "PersonLine",
@@ -383,6 +416,7 @@ __all__ = [
     "QueryLimitError",
     "Reasons",
     "RecordedFiles",
+    "Refolded",
     "RegistryOptions",
     "RepairReport",
     "Reset",
@@ -399,6 +433,7 @@ __all__ = [
     "RuleVerdict",
     "SchemaProblem",
     "Sharing",
+    "Shipped",
     "Signature",
     "Signer",
     "Signing",
@@ -407,16 +442,21 @@ __all__ = [
     "SizePoint",
     "Source",
     "Span",
+    "Spread",
+    "SpreadLine",
     "SqlRow",
     "SqlValue",
     "State",
     "Step",
+    "StoppedLog",
     "StoredEvent",
     "Submitted",
     "SubtreeProblem",
     "SyncReport",
+    "Taken",
     "UnderPolicy",
     "UndoingRow",
+    "Unenrolled",
     "UnknownEventError",
     "UnsupportedError",
     "Use",
@@ -565,6 +605,38 @@ _MODULES = {
         "StoredEvent",
     ),
     "msb_cache.eventstore.subtrees": ("SubtreeProblem",),
+    "msb_cache.fleet.archive": (
+        "Archived",
+        "Refolded",
+    ),
+    "msb_cache.fleet.admission": ("Initialised",),
+    "msb_cache.fleet.enrolment": (
+        "Enrolled",
+        "Enrolment",
+        "Unenrolled",
+    ),
+    "msb_cache.fleet.fleet": ("Fleet",),
+    "msb_cache.fleet.fold": (
+        "Folded",
+        "StoppedLog",
+    ),
+    "msb_cache.fleet.reasons": ("HostChanges",),
+    "msb_cache.fleet.servers": ("FurtherServer",),
+    "msb_cache.fleet.spread": ("Spread",),
+    "msb_cache.report.fleet_facts": (
+        "FleetReport",
+        "HostBar",
+        "HostDeletion",
+        "SpreadLine",
+    ),
+    "msb_cache.fleet.hosts": ("KnownLog", "OnHost"),
+    "msb_cache.fleet.ship": ("Shipped",),
+    "msb_cache.fleet.standing": ("Alert", "HostStanding"),
+    "msb_cache.fleet.take": ("Taken",),
+    "msb_cache.fleet.verify": (
+        "Compared",
+        "FleetVerified",
+    ),
     "msb_cache.home.heads": (
         "HeadNote",
         "Mismatch",

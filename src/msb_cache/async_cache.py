@@ -244,6 +244,7 @@ class AsyncImageCache:
     iter_events = _iterated(ImageCache.iter_events)
     follow = _iterated(ImageCache.follow, 1)
     post_events = _staying(ImageCache.post_events)
+    ship = _staying(ImageCache.ship)
     sql = _awaitable(ImageCache.sql)
     iter_sql = _iterated(ImageCache.iter_sql)
     prunes = _awaitable(ImageCache.prunes)

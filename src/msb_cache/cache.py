@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from msb_cache.engines.engine import Policy, Progress
     from msb_cache.eventstore.store import Actor, Clock, StoredEvent
     from msb_cache.eventstore.subtrees import SubtreeProblem
+    from msb_cache.fleet.ship import Shipped
     from msb_cache.home.heads import Mismatch
     from msb_cache.home.ledger import Who
     from msb_cache.interchange.formats import ExportFormat
@@ -570,6 +571,41 @@ class ImageCache:
             stopped=stopped,
             interval=interval,
         )
+
+    def ship(
+        self,
+        to: str | None = None,
+        *,
+        follow: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
+        interval: float = 0.5,
+    ) -> Shipped:
+        """Send a fleet's server what it does not have yet of this home's log, each event once.
+
+        The server says how far the log is there, so any number of processes may do this, be killed and do it
+        again. Signed checkpoints that the home keeps go along, the newest of each name. See docs/fleet.md.
+
+        Args:
+            to: the server's DSN, as libpq takes it; None: what ``MSB_CACHE_FLEET`` says.
+            follow: stay for what comes, until ``stopped`` says so. What is in the way then is said to
+                ``note`` of the cache, once until that changes, and is tried again after waits that grow to
+                five minutes.
+            stopped: asked ten times a second whether to end; what is being sent then is broken off.
+            interval: seconds between two looks.
+
+        Raises:
+            FleetError: the server cannot be asked, or refuses the log: ``verdict`` has its word. A
+                connection that is lost in the middle is made again a few times first.
+            CorruptLogError: the log is damaged.
+            InvalidConfigError: there is no DSN, or it cannot be read.
+            UnsupportedError: the extra ``fleet`` is not installed.
+        """
+        from msb_cache.extras import require
+
+        require("fleet", "a fleet", "psycopg")
+        from msb_cache.fleet.ship import ship
+
+        return ship(self._session, to, follow=follow, stopped=stopped, interval=interval)
 
     def sql(
         self,
@@ -1181,6 +1217,7 @@ class ImageCache:
         stopped: Callable[[], bool] = lambda: False,
         interval: float = 0.5,
         sign: SigningPlan | None = None,
+        ship: str | None = None,
     ) -> Iterator[StoredEvent]:
         """Stay, and yield each event that enters the log; what msb does here is recorded as it happens.
 
@@ -1202,6 +1239,13 @@ class ImageCache:
             notary = Notary(self._session, sign)
             notary.check()
             events = notary.iterated(events)
+        if ship is not None:
+            from msb_cache.extras import require
+
+            require("fleet", "a fleet", "psycopg")
+            from msb_cache.fleet.ship import Shipper
+
+            events = Shipper(self._session, ship).iterated(events, interval)
         return self._kept_open(events)
 
     # -- writing ---------------------------------------------------------------------------------

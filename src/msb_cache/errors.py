@@ -200,6 +200,21 @@ class DeliveryError(MicrosandboxError):
         self.seq = seq
 
 
+class FleetError(MicrosandboxError):
+    """A fleet's server cannot be asked, or it refuses what is sent.
+
+    ``verdict`` is its word where it refused events: ``fork``, ``forged``, ``truncated``, ``claimed``,
+    ``full`` or ``unknown``; None: it refused none. ``temporary``: it may answer another time.
+    """
+
+    code = "fleet"
+
+    def __init__(self, message: str, *, verdict: str | None = None, temporary: bool = False) -> None:
+        super().__init__(message)
+        self.verdict = verdict
+        self.temporary = temporary
+
+
 class MsbProgramError(MicrosandboxError):
     """``msb`` was asked to do something in a home that it keeps, and failed; the message has its words."""
 

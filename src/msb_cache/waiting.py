@@ -10,7 +10,7 @@ import sqlite3
 import time
 from _thread import _local as local  # threading is not imported by commands that read
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 SAY_AFTER = 1.0
@@ -111,6 +111,36 @@ def told_to_end(end: Callable[[], object]) -> Iterator[None]:
                 return
 
     thread = Thread(target=look, name="msb-cache-mark", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
+def beside(turn: Callable[[], object], name: str, seconds: float) -> Iterator[None]:
+    """Call ``turn`` again and again in another thread for as long as the block lasts.
+
+    The block's end ends what that waits for, and waits for it.
+
+    Args:
+        turn: does what there is to do.
+        name: the thread's.
+        seconds: between two calls.
+    """
+    from threading import Event, Thread
+
+    over = Event()
+
+    def take_turns() -> None:
+        with ended_by(over.is_set), suppress(KeyboardInterrupt):
+            while not over.is_set():
+                turn()
+                over.wait(seconds)
+
+    thread = Thread(target=take_turns, name=name, daemon=True)
     thread.start()
     try:
         yield

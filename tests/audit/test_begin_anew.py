@@ -205,7 +205,7 @@ class TestTheLog:
         with closing(sqlite3.connect(report.set_aside / "msb-cache.db")) as connection:
             assert connection.execute("SELECT count(*) FROM signed_checkpoint").fetchone() == (1,)
 
-    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         st.lists(
             st.tuples(

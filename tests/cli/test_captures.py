@@ -78,6 +78,8 @@ NO_TABLES = {
     "restore-backup": "prints one line",
     "key": "prints a key, to be kept as it is",
     "log": "a group; its commands print one line each",
+    "ship": "needs a server; prints one line",
+    "fleet": "knows no home; its tables are in the tests of its commands",
     "watch": "stays; its lines are those of events --follow",
     "metrics": "prints for programs",
     "completion": "prints a script",

@@ -118,7 +118,7 @@ class TestMissingHome:
             "prove": ["@1"],
             **{name: ["UPPER"] for name in ("pull", "pin")},
         }.get(command, [])
-        if command in ("config", "completion", "key", "schema", "check-proof", "witness"):
+        if command in ("config", "completion", "key", "schema", "check-proof", "witness", "fleet"):
             return  # they open none
         if command == "watch":
             pytest.skip("it waits for msb, which makes the home")

@@ -82,6 +82,10 @@ def every_file(home: Path) -> set[str]:
         ("schema ev", ["event"]),
         ("prune --unused-for ", []),
         ("inspect app:1 more ", []),
+        ("fleet ho", ["hosts", "holders"]),
+        ("fleet prunes ", ["show"]),
+        ("fleet --db ", ["<file>"]),
+        ("fleet list a", []),  # what is in this home is not what a fleet has
     ],
 )
 def test_what_can_come_next(home: Path, ask: Ask, line: str, answers: list[str]) -> None:

@@ -248,7 +248,36 @@ def commands(at: dict[str, Any]) -> dict[str, list[list[object]]]:
         "replay": [["replay"], ["replay", "--log", archive], ["replay", "--until-diff", archive]],
         "hand-over": [["hand-over", "evil:1"], ["hand-over", HOSTILE]],
         "sync": [["sync"]],
-        "watch": [["watch", HOSTILE]],
+        "watch": [["watch", HOSTILE], ["watch", "--ship", f"host={HOSTILE}"]],
+        "ship": [["ship", "--to", HOSTILE], ["ship", "--to", f"host='{HOSTILE}'"]],
+        "fleet": [
+            ["export", "-o", folder / "export.jsonl"],
+            ["fleet", "--db", folder / f"{HOSTILE}.fleet", "take", folder / HOSTILE],
+            ["fleet", "--db", folder / "hostile.fleet", "take", folder / "export.jsonl"],
+            *(
+                ["fleet", "--db", folder / "hostile.fleet", *asked]
+                for asked in (
+                    ["hosts"],
+                    ["list"],
+                    ["history", "evil:1"],
+                    ["last-used"],
+                    ["holders"],
+                    ["prunes"],
+                    ["prunes", "show", operation],
+                    ["why", "evil:1"],
+                    ["why", HOSTILE],
+                    ["events"],
+                    ["events", "--host", HOSTILE],
+                    ["diff", HOSTILE, HOSTILE],
+                    ["verify", "--against", folder / HOSTILE],
+                    ["archive", "--before", HOSTILE, "--to", folder / HOSTILE],
+                    ["fold"],
+                )
+            ),
+            ["fleet", "--dsn", HOSTILE, "hosts"],
+            ["fleet", "--dsn", f"host='{HOSTILE}'", "enrol", HOSTILE],
+            ["fleet", HOSTILE],
+        ],
         "config": [
             ["--context", f"a={HOSTILE}", "config"],
             ["--home", folder / HOSTILE, "config", "path"],

@@ -33,6 +33,8 @@ _MASKS = (
     (re.compile(r"\b1[6-9]\d{17}\b"), "<ns>"),
     (re.compile(r'("(?:duration|idle|age)_ns": ?)\d+'), r"\1<duration>"),
     (OPERATION, "<id>"),
+    (re.compile(r"\blog [0-9a-f]{12}\b"), "log <log id>"),
+    (re.compile(r"(\u2713 laptop) \([0-9a-f]{12}\)"), r"\1 (<log id>)"),
     (re.compile(r"\b20\d{6}T\d{6}Z-[0-9a-f]{12}\b"), "<set aside>"),
     (re.compile(r"\b((?:head|hash)\W{1,5})[0-9a-f]{12,64}\b"), r"\1<hash>"),
     # Keys and what they sign: verifier keys, the roots of checkpoints, signatures below notes and what proofs
@@ -51,7 +53,7 @@ _NOT_TOLD = re.compile(r"^note: who changes msb's database is not recorded.*\n",
 _WAITED = re.compile(r"^note: waiting for msb to (?:end|read) .*\n", re.MULTILINE)
 """What is said on a machine that is busy."""
 _PINS = re.compile(r"^(PINNED +DIGEST +)(BY +)SINCE.*\n(?:(?!note: ).+\n)*", re.MULTILINE)
-_WHO = re.compile(r"^(?:SEQ|REFERENCE) .* WHO(?= {2,}\S)", re.MULTILINE)
+_WHO = re.compile(r"^(?:SEQ|REFERENCE|HOST) .* WHO(?= {2,}\S)", re.MULTILINE)
 """The header of a column that is as wide as the fictitious user, and is not the last."""
 _OTHER_PLATFORM = re.compile(r"^note: .* is for linux/amd64, not for .*\n", re.MULTILINE)
 
@@ -86,6 +88,9 @@ def shown(output: str, home: Path) -> str:
         )
     text = re.sub(rf"\bpinned by (?:{names})\b", f"pinned by {USER}", text)
     text = _PINS.sub(_with_user, text)
+    text = re.sub(rf"(\bevents? of|\bnothing new of|\u2713) {re.escape(host)}\b", rf"\1 {HOST}", text)
+    text = re.sub(rf"^{re.escape(host)}  (?=just now|\d|log )", f"{HOST}  ", text, flags=re.MULTILINE)
+    text = _of_hosts(host).sub(lambda found: _with_host(found, host), text)
     wider = len(f"{USER}@{HOST}") - len(f"{here.login or user}@{host}")
     text = _WHO.sub(lambda found: found[0] + " " * max(0, wider), text)
     if platform.machine() not in ("x86_64", "AMD64"):
@@ -100,6 +105,22 @@ def _with_user(table: re.Match[str]) -> str:
     header, *lines = table[0].splitlines(keepends=True)
     rows = [f"{line[:begin]}{USER.ljust(width)}{line[end:]}" for line in lines]
     return "".join([f"{header[:begin]}{'BY'.ljust(width)}{header[end:]}", *rows])
+
+
+def _of_hosts(host: str) -> re.Pattern[str]:
+    """A table whose first column has hosts, each this one; below a row may be more of it, indented."""
+    return re.compile(rf"^(HOST +).*\n(?:(?:{re.escape(host)} | {{4}}).*\n)+", re.MULTILINE)
+
+
+def _with_host(table: re.Match[str], host: str) -> str:
+    """The same with the fictitious host, as wide as that needs."""
+    before = len(table[1])
+    width = before + max(4, len(HOST)) - max(4, len(host))
+    header, *lines = table[0].splitlines(keepends=True)
+    return "".join(
+        line if line.startswith("    ") else f"{first.ljust(width)}{line[before:]}"
+        for first, line in [("HOST", header), *((HOST, each) for each in lines)]
+    )
 
 
 _AGO = re.compile(r"\bjust now\b|\b\d+ minutes? ago\b")

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
+from tests.docs import postgres
 from tests.docs.images import write_archives
 from tests.docs.markdown import Block, blocks
 from tests.docs.normalise import OPERATION, masked, shown
@@ -37,6 +38,7 @@ class Session:
         self._real: dict[str, str] = {}
         self._documented: dict[str, str] = {}
         self._registry: DocumentedRegistry | None = None
+        self._postgres: postgres.DocumentedPostgres | None = None
         self._programs = self.home / ".programs"
         self._programs.mkdir()
         self.environment = {
@@ -50,6 +52,7 @@ class Session:
             "LINES": "1000",
             # Homes in /tmp are no temporary ones here, as they are not where a reader has them.
             "TMPDIR": str(self.home / ".tmp"),
+            "PGPASSFILE": str(self.home / ".pgpass"),
         }
         (self.home / ".tmp").mkdir()
         write_archives(self.home)
@@ -65,6 +68,8 @@ class Session:
             self._python.communicate()
         if self._registry is not None:
             self._registry.__exit__(kind, error, trace)
+        if self._postgres is not None:
+            self._postgres.close()
         shutil.rmtree(self.home)
 
     def provide(self, program: str, path: str) -> None:
@@ -77,7 +82,7 @@ class Session:
         """Run a console block's commands; its text with what they really print."""
         text = ""
         for command in _commands(block):
-            real = self._with_registry(OPERATION.sub(self._real_id, command))
+            real = self._with_servers(OPERATION.sub(self._real_id, command))
             text += _typed(command) + self._run(real, block)
         return text
 
@@ -94,7 +99,7 @@ class Session:
             )
         assert self._python.stdin is not None
         assert self._python.stdout is not None
-        print(json.dumps(self._with_registry(source)), file=self._python.stdin, flush=True)
+        print(json.dumps(self._with_servers(source)), file=self._python.stdin, flush=True)
         printed: str = json.loads(self._python.stdout.readline())
         return self._shown(printed)
 
@@ -112,8 +117,12 @@ class Session:
         text: str = match[0]  # type: ignore[index]
         return self._real.get(text, text)
 
-    def _with_registry(self, text: str) -> str:
-        """What a block says, with the port of a registry that is started when one is first named."""
+    def _with_servers(self, text: str) -> str:
+        """What a block says, with the ports of servers that are started when they are first named."""
+        if postgres.DOCUMENTED in text:
+            if self._postgres is None:
+                self._postgres = postgres.DocumentedPostgres(self.home)
+            text = text.replace(postgres.DOCUMENTED, self._postgres.host)
         if DOCUMENTED not in text:
             return text
         if self._registry is None:
@@ -123,9 +132,23 @@ class Session:
 
     def _shown(self, output: str) -> str:
         text = shown(output, self.home)
+        if self._postgres is not None:
+            text = self._postgres.shown(text)
         return text if self._registry is None else text.replace(self._registry.host, DOCUMENTED)
 
     def _run(self, command: str, block: Block) -> str:
+        if command.startswith("export ") and "\n" not in command:
+            # Each command has a shell of its own: what one line exports goes on to the next ones.
+            name = command.removeprefix("export ").partition("=")[0]
+            self.environment[name] = subprocess.run(
+                ["sh", "-c", f'{command}; printf %s "${name}"'],
+                stdout=subprocess.PIPE,
+                cwd=self.home,
+                env=self.environment,
+                text=True,
+                check=True,
+            ).stdout
+            return ""
         if block.marker == "terminal, typing":
             output = _on_terminal(command, block.argument, self.home, self.environment)
         else:

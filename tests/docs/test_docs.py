@@ -252,6 +252,26 @@ def test_a_lying_document_is_found() -> None:
     assert same(documented, real)
 
 
+def test_what_a_line_exports_goes_on_to_the_next_commands_and_what_a_command_exports_does_not() -> None:
+    document = """
+```console
+$ export WHERE="$HOME/a b"
+$ test "$WHERE" = ~/"a b" && echo kept
+kept
+$ export ONCE=1
+> echo "$ONCE of ${TWICE-none}"
+1 of none
+$ export TWICE=2
+> echo $TWICE
+2
+$ echo ${TWICE-none}
+none
+```
+"""
+    ((_, documented, real),) = run(document, nobody)
+    assert same(documented, real)
+
+
 def test_a_python_block_that_prints_needs_its_output() -> None:
     ((_, documented, real),) = run("```python\nprint(1)\n```\n", nobody)
     assert not same(documented, real)

@@ -12,15 +12,17 @@ from pathlib import Path
 
 from tests.docs.markdown import replaced
 from tests.docs.runner import run, same
+from tests.fleet.postgres import programs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def _require(program: str) -> str:
-    found = (os.environ.get("MSB_CACHE_TEST_MSB") if program == "msb" else None) or shutil.which(program)
+    known = {"msb": os.environ.get("MSB_CACHE_TEST_MSB"), "postgresql": programs()}
+    found = known.get(program) or shutil.which(program)
     if found is None:
         sys.exit(f"{program} is missing, and a document needs it")
-    return found
+    return str(found)
 
 
 def update(path: Path) -> int:

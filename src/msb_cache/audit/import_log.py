@@ -119,7 +119,7 @@ def build(built: Layout, layout: Layout, rows: Iterator[Row]) -> ImportReport:
         connection.execute("BEGIN")
         checker = Checker()
         try:
-            for batch in _batches(rows):
+            for batch in batches(rows):
                 _take(connection, batch, checker)
                 reached("import.batch")
         except sqlite3.IntegrityError as error:
@@ -159,7 +159,8 @@ def _take(connection: sqlite3.Connection, batch: list[Row], checker: Checker) ->
     live.apply(connection, events)
 
 
-def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+def batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    """Yield rows in lists that are folded together."""
     batch: list[Row] = []
     size = 0
     for row in rows:

@@ -13,7 +13,6 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
@@ -34,7 +33,7 @@ from msb_cache.oci.digest import shown
 from msb_cache.proof import kept
 from msb_cache.queries.times import duration_ns
 from msb_cache.shapes import Result
-from msb_cache.waiting import ended_by
+from msb_cache.waiting import beside
 from msb_cache.wording import as_sentence, reason_of
 
 if TYPE_CHECKING:  # a process that stays small signs in a child of it
@@ -300,30 +299,9 @@ class Notary:
             self._session.note(f"checkpoints of the log: {problem}")
         return found
 
-    @contextmanager
-    def beside(self, seconds: float = LOOK) -> Iterator[None]:
-        """Take turns in another thread for as long as the block lasts; its end ends what that is doing."""
-        from threading import Event, Thread
-
-        over = Event()
-
-        def take_turns() -> None:
-            with ended_by(over.is_set), suppress(KeyboardInterrupt):
-                while not over.is_set():
-                    self.turn()
-                    over.wait(seconds)
-
-        thread = Thread(target=take_turns, name="msb-cache-notary", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
     def iterated(self, items: Iterator[T]) -> Iterator[T]:
         """Yield items, and take turns in another thread meanwhile."""
-        with self.beside():
+        with beside(self.turn, "msb-cache-notary", LOOK):
             yield from items
 
     def look(self) -> Look | None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
@@ -18,6 +19,9 @@ from msb_cache.eventstore.store import StoredEvent
 from msb_cache.extras import require
 from msb_cache.interchange.columns import COLUMNS, row_of
 from msb_cache.interchange.privacy import Privacy
+
+if TYPE_CHECKING:
+    import duckdb
 
 _MEMORY = "512MB"
 _READ = {"integer": "BIGINT", "text": "VARCHAR", "time": "BIGINT"}
@@ -46,26 +50,41 @@ def write(events: Iterable[StoredEvent], privacy: Privacy, out: BinaryIO) -> Non
         UnsupportedError: DuckDB is not installed.
     """
     check_installed()
-    import duckdb
-
     with TemporaryDirectory(prefix=".msb-cache-parquet-", dir=_beside(out)) as folder:
-        # What it could fetch from elsewhere it need not: Parquet is built in.
-        settings: dict[str, Any] = {
-            "memory_limit": _MEMORY,
-            "temp_directory": os.path.join(folder, "spilled"),
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        }
         path = os.path.join(folder, "events.parquet")
         lines = os.path.join(folder, "events.jsonl")
         _spool(events, privacy, lines)
-        with duckdb.connect(config=settings) as database:
-            database.execute(
-                f"COPY ({_select(lines)}) TO {_text(path)} "
-                f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROWS_TOGETHER})"
-            )
+        convert(_select(lines), path)
         with open(path, "rb") as made:
             shutil.copyfileobj(made, out, 1024 * 1024)
+
+
+def convert(query: str, path: str) -> None:
+    """Write what a query of DuckDB's gives as a Parquet file, compressed with zstd.
+
+    What does not fit into memory is spilled into the file's folder.
+    """
+    with database(os.path.dirname(path)) as duck:
+        duck.execute(
+            f"COPY ({query}) TO {quoted(path)} "
+            f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROWS_TOGETHER})"
+        )
+
+
+@contextmanager
+def database(folder: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open DuckDB without a file of its own; it spills into the folder what does not fit into memory."""
+    import duckdb
+
+    # What it could fetch from elsewhere it need not: Parquet is built in.
+    settings: dict[str, Any] = {
+        "memory_limit": _MEMORY,
+        "temp_directory": os.path.join(folder, "spilled"),
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    with duckdb.connect(config=settings) as connection:
+        yield connection
 
 
 def _beside(out: BinaryIO) -> str | None:
@@ -91,11 +110,17 @@ def _select(path: str) -> str:
         for name, kind in COLUMNS.items()
     ]
     columns += [f'"{name}" AS "{name}_ns"' for name, kind in COLUMNS.items() if kind == "time"]
+    return f"SELECT {', '.join(columns)} FROM {from_lines(path, read)} ORDER BY seq"  # noqa: S608
+
+
+def from_lines(path: str, columns: str) -> str:
+    """Return how a query reads a file of lines of JSON, with the columns ``'name': 'TYPE', …``."""
     return (
-        f"SELECT {', '.join(columns)} FROM read_json({_text(path)}, format='newline_delimited', "  # noqa: S608
-        f"columns={{{read}}}, maximum_object_size={_LONGEST_LINE}) ORDER BY seq"
+        f"read_json({quoted(path)}, format='newline_delimited', columns={{{columns}}}, "
+        f"maximum_object_size={_LONGEST_LINE})"
     )
 
 
-def _text(path: str) -> str:
+def quoted(path: str) -> str:
+    """Return a path as a text of a query."""
     return "'" + path.replace("'", "''") + "'"

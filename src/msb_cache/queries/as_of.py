@@ -227,19 +227,21 @@ def contents(connection: sqlite3.Connection, position: int) -> Contents:
 
 def holds(connection: sqlite3.Connection, manifest_digest: str | None) -> list[Hold]:
     """Return the holds of a manifest, or all, by holder."""
-    return [
-        Hold(
-            row.holder,
-            row.manifest_digest,
-            row.since,
-            row.reference and familiar(row.reference),
-            row.status,
-            row.root,
-            {} if row.labels is None else msgspec.json.decode(row.labels, type=dict[str, str]),
-            row.until,
-        )
-        for row in images.holds(connection, manifest_digest)
-    ]
+    return [hold_of(row) for row in images.holds(connection, manifest_digest)]
+
+
+def hold_of(row: images.HoldDetailRow) -> Hold:
+    """Return a hold as callers get it."""
+    return Hold(
+        row.holder,
+        row.manifest_digest,
+        row.since,
+        row.reference and familiar(row.reference),
+        row.status,
+        row.root,
+        {} if row.labels is None else msgspec.json.decode(row.labels, type=dict[str, str]),
+        row.until,
+    )
 
 
 def uses(

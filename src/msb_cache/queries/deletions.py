@@ -6,6 +6,7 @@ What msb deleted by itself is reported too: what a sync found gone is one deleti
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,7 +147,7 @@ def summaries(
 def summary(store: EventStore, row: DeletionRow) -> DeletionSummary | None:
     """Return a deletion's summary; its first event says who and by which policy."""
     for event in store.read(after=row.seq - 1, until=row.seq):
-        return DeletionSummary(row.operation, event.actor, _policy(event), row)
+        return DeletionSummary(row.operation, event.actor, policy_of(event), row)
     return None
 
 
@@ -156,12 +157,26 @@ def report(connection: sqlite3.Connection, store: EventStore, operation: str) ->
     if row is None:
         return None
     counters = DeletionRow(*row)
+    events = store.read(operation=operation, after=counters.seq - 1)
+    return report_of(counters, events, undoings.of_deletion(connection, operation))
+
+
+def report_of(
+    counters: DeletionRow, events: Iterable[StoredEvent], restores: list[UndoingRow]
+) -> DeletionReport | None:
+    """Fold a deletion's events, from its first one on, into its report; None when there is no event.
+
+    Args:
+        counters: the deletion.
+        events: those of its operation.
+        restores: what undoes it, oldest first.
+    """
     result: DeletionReport | None = None
     artifacts: dict[tuple[str, str], ArtifactReport] = {}
-    for event in store.read(operation=operation, after=counters.seq - 1):
+    for event in events:
         data = event.data
         if result is None:
-            result = DeletionReport(operation, event.actor, _policy(event), counters)
+            result = DeletionReport(counters.operation, event.actor, policy_of(event), counters)
         if isinstance(data, ev.DeletionStarted):
             result.kept.extend(data.kept)
             result.going.extend(data.going)
@@ -185,11 +200,12 @@ def report(connection: sqlite3.Connection, store: EventStore, operation: str) ->
                 _settle(entry, data)
     if result is not None:
         result.artifacts = list(artifacts.values())
-        result.restores = undoings.of_deletion(connection, operation)
+        result.restores = restores
     return result
 
 
-def _policy(first: StoredEvent) -> dict[str, Any]:
+def policy_of(first: StoredEvent) -> dict[str, Any]:
+    """Return by which policy a deletion with this first event was decided; empty: by none of ours."""
     return first.data.policy if isinstance(first.data, ev.DeletionStarted) else {}
 
 

@@ -130,13 +130,13 @@ class Query:
 
         since_ns, since = bound("since")
         until_ns, until = bound("until")
-        self._recorded_since_ns, recorded_since = bound("recorded_since")
-        self._recorded_until_ns, recorded_until = bound("recorded_until")
+        self.recorded_since_ns, recorded_since = bound("recorded_since")
+        self.recorded_until_ns, recorded_until = bound("recorded_until")
         after = checked_number(filters.get("after", 0), "after")
         self.in_pieces = "after" in filters
         self.after = max(after, *(seq - 1 for seq in (since, recorded_since) if seq), 0)
-        self._until = min((seq for seq in (until, recorded_until) if seq is not None), default=None)
-        beginnings = (since_ns, since, self._recorded_since_ns, recorded_since)
+        self.until = min((seq for seq in (until, recorded_until) if seq is not None), default=None)
+        beginnings = (since_ns, since, self.recorded_since_ns, recorded_since)
         self.has_beginning = self.in_pieces or any(each is not None for each in beginnings)
         types = filters.get("types")
         self.types = None if types is None else _known_types(types)
@@ -149,7 +149,7 @@ class Query:
         self.reverse = filters.get("reverse", False)
         if (holder := filters.get("holder")) is not None:
             resolve.check_holder(holder)
-        self._where = Where(
+        self.asked = Where(
             actor=_text(filters.get("actor")),
             host=_text(filters.get("host")),
             holder=holder,
@@ -162,26 +162,26 @@ class Query:
         """Return the position behind which the selection begins."""
         # When an event occurred bounds no positions: a clock that was set back since, or msb's, can have been
         # ahead of the one that the event was recorded by.
-        since_ns = self._recorded_since_ns
+        since_ns = self.recorded_since_ns
         return self.after if since_ns is None else max(self.after, store.position_at(since_ns - 1))
 
     def last(self, store: EventStore) -> int:
         """Return the last position of the selection, as the log is now."""
         head = store.head()
         end = 0 if head is None else head.seq
-        if self._until is not None:
-            end = min(end, self._until)
-        until_ns = self._recorded_until_ns
+        if self.until is not None:
+            end = min(end, self.until)
+        until_ns = self.recorded_until_ns
         return end if until_ns is None else min(end, store.position_at(until_ns))
 
     def where(self, connection: sqlite3.Connection) -> Where:
         """Return the conditions that no index serves, with a digest written out."""
         if self.digest is None:
-            return self._where
+            return self.asked
         digest = resolve.digest_prefix(self.digest)
         if digest is None or len(digest) < _WHOLE_DIGEST:  # a whole one may be a blob's or a config's as well
             digest = resolve.digest_in_log(connection, self.digest)
-        return replace(self._where, digest=digest)
+        return replace(self.asked, digest=digest)
 
     def events(self, connection: sqlite3.Connection, store: EventStore, span: Span) -> Iterator[StoredEvent]:
         """Yield the events that fit."""

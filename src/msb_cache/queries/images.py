@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
 
 
-def handle(row: HandleRow, origin: Origin) -> ImageHandle:
-    """Return an image of the index of ``origin`` as callers get it."""
+def handle(row: HandleRow, origin: Origin | None) -> ImageHandle:
+    """Return an image of the index of ``origin`` (None: of another host's) as callers get it."""
     return ImageHandle(
         seen(row),
         row.size_bytes,

@@ -84,29 +84,43 @@ def idle(
         now_ns: the time now, in ns since the epoch; no image is idle for less than nothing.
         at_least_ns: only those idle for as long or longer.
     """
-    found = []
-    for each in standings(connection):
-        idle_ns = 0 if each.since_ns is None else max(0, now_ns - each.since_ns)
-        if idle_ns >= at_least_ns:
-            found.append((each, idle_ns))
-    found.sort(key=_longest_first)
+    found = [each for each in standings(connection) if idle_ns(each, now_ns) >= at_least_ns]
+    found.sort(key=longest_first)
     return [
-        IdleImage(
-            seen(row),
-            row.manifest_digest,
-            row.last_used_at,
-            idle_ns,
-            store.at(lasting[0].seq) if lasting else idle_since(connection, store, row, ended),
-            tuple(dict.fromkeys(use.holder for use in lasting if use.holder is not None)),
-            lasting[0].since if lasting else None,
-            since,
+        idle_image(
+            each,
+            now_ns,
+            store.at(each.lasting[0].seq)
+            if each.lasting
+            else idle_since(connection, store, each.row, each.ended),
         )
-        for (row, since, lasting, ended), idle_ns in found
+        for each in found
     ]
 
 
-def _longest_first(found: tuple[Standing, int]) -> tuple[bool, int, str, str]:
-    row, since = found[0].row, found[0].since_ns
+def idle_image(standing: Standing, now_ns: int, event: StoredEvent | None) -> IdleImage:
+    """Return an image as callers get it; ``event`` says since when it is idle, or in use."""
+    row, since, lasting, _ = standing
+    return IdleImage(
+        seen(row),
+        row.manifest_digest,
+        row.last_used_at,
+        idle_ns(standing, now_ns),
+        event,
+        tuple(dict.fromkeys(use.holder for use in lasting if use.holder is not None)),
+        lasting[0].since if lasting else None,
+        since,
+    )
+
+
+def idle_ns(standing: Standing, now_ns: int) -> int:
+    """Return for how long an image is idle, in ns; 0: it is in use."""
+    return 0 if standing.since_ns is None else max(0, now_ns - standing.since_ns)
+
+
+def longest_first(found: Standing) -> tuple[bool, int, str, str]:
+    """Return what images are ordered by, those that lie idle longest first."""
+    row, since = found.row, found.since_ns
     return since is None, since or 0, row.reference, row.name
 
 

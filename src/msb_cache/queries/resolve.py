@@ -213,10 +213,15 @@ def digest_in_log(connection: sqlite3.Connection, text: str) -> str:
     """
     prefix = digest_prefix(text)
     if prefix is None:
-        raise InvalidReferenceError(
-            f"{shown(text)} is no digest; write sha256: and at least four lower-case hexadecimal digits"
-        )
+        raise no_digest(text)
     return only(images.digests_in_log(connection, prefix, _CANDIDATES + 1), text, "in the log")
+
+
+def no_digest(text: str) -> InvalidReferenceError:
+    """Return the error about a text that cannot be the beginning of a digest."""
+    return InvalidReferenceError(
+        f"{shown(text)} is no digest; write sha256: and at least four lower-case hexadecimal digits"
+    )
 
 
 def matching(pattern: str, references: Iterable[str]) -> list[str]:

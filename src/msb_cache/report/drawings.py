@@ -15,7 +15,9 @@ from msb_cache.wording import size
 WIDTH = 1000
 """Of the wide pictures, in their own units."""
 SIZES_HEIGHT = 260
-_TOP, _BOTTOM, _LEFT = 16, 28, 64
+_TOP, _BOTTOM = 16, 28
+LEFT = 64
+"""Where the time begins: before it stand words."""
 TREEMAP_HEIGHT = 420
 LIFE_WIDTH, LIFE_HEIGHT = 300, 9
 _HEADING = 18.0
@@ -60,7 +62,7 @@ def sizes_picture(report: CacheReport) -> SizesPicture | None:
     if not report.sizes:
         return None
     largest = max(report.sizes, key=_bytes)
-    across = Scale(report.since_ns, report.at_ns, _LEFT, WIDTH)
+    across = Scale(report.since_ns, report.at_ns, LEFT, WIDTH)
     ticks = size_ticks(largest.bytes)
     up = Scale(0, ticks[-1][0], SIZES_HEIGHT - _BOTTOM, _TOP)
     shown = kept([each.bytes for each in report.sizes], most=_MOST_POINTS)

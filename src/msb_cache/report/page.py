@@ -70,13 +70,13 @@ def render(report: CacheReport, live: Live | None = None) -> str:
         live: for a page of a server, which answers ``page`` and ``events``; None: it stands alone.
     """
     return (
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
             _of(report),
             live=live,
-            style=_own("report.css"),
-            script=_own("report.js"),
+            style=own("report.css"),
+            script=own("report.js"),
             csp=csp(),
         )
     )
@@ -84,7 +84,7 @@ def render(report: CacheReport, live: Live | None = None) -> str:
 
 def fragment(report: CacheReport) -> str:
     """Return what of a page changes with the moment that it shows: the element ``main``."""
-    return _environment().get_template("main.html").render(_of(report))
+    return environment().get_template("main.html").render(_of(report))
 
 
 def csp(live: bool = False) -> str:
@@ -107,7 +107,8 @@ def _text(name: str) -> str:
     return (resources.files("msb_cache.report") / "templates" / name).read_text("utf-8")
 
 
-def _own(name: str) -> Markup:
+def own(name: str) -> Markup:
+    """Return a style or script of ours, to stand in a page."""
     return Markup(_text(name))  # noqa: S704  # it is a file of ours
 
 
@@ -117,7 +118,8 @@ def _hash(name: str) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return what renders the templates, which escapes what comes from outside."""
     found = Environment(
         loader=PackageLoader("msb_cache.report"),
         autoescape=True,
@@ -126,7 +128,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_printable,
     )
-    found.filters |= {"size": wording.size, "when": _when, "day": _day, "digest": _digest}
+    found.filters |= {"size": wording.size, "when": _when, "day": _day, "digest": _digest, "end": _end}
     found.globals |= {"plural": wording.plural, "duration": wording.duration}
     return found
 
@@ -148,6 +150,11 @@ def _day(ns: int) -> str:
 def _digest(text: str) -> str:
     """Return a digest's first twelve digits, any other text as it is."""
     return text[7:19] if text.startswith("sha256:") else text
+
+
+def _end(text: str, length: int) -> str:
+    """Return a text's last characters: of names, the end says more than the beginning."""
+    return text if len(text) <= length else f"…{text[1 - length :]}"
 
 
 class _Life(Struct, frozen=True):

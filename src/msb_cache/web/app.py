@@ -52,15 +52,16 @@ def application(
     ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(_Told), Middleware(Guard, access=access)],
-        exception_handlers={HTTPException: _refused},
+        middleware=[Middleware(Told), Middleware(Guard, access=access)],
+        exception_handlers={HTTPException: refused},
     )
     app.router.redirect_slashes = False
     app.state.site = site
     return app
 
 
-async def _refused(request: Request, error: Exception) -> Response:
+async def refused(request: Request, error: Exception) -> Response:
+    """Answer what the router refuses as everything else is refused."""
     return problem(request.scope, error)
 
 
@@ -73,13 +74,14 @@ def _encoded_description() -> bytes:
     return encoded(description())
 
 
-class _Told:
+class Told:
     """Tells the diagnostics of each request: not its query, which can hold what is nobody's business."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, and tell."""
         began = time.monotonic()
         status = 0
 

@@ -1,0 +1,126 @@
+"""The fleet command: the logs of many hosts, asked in one place. Its commands are in ``fleet_…`` modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import wraps
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from msb_cache.cli.common import PATH, examples, note
+from msb_cache.wording import plural
+
+if TYPE_CHECKING:
+    from msb_cache.fleet.fleet import Fleet
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MODULES: dict[str, str] = {
+    "hosts": "fleet_images",
+    "list": "fleet_images",
+    "history": "fleet_events",
+    "last-used": "fleet_images",
+    "holders": "fleet_images",
+    "prunes": "fleet_images",
+    "why": "fleet_events",
+    "diff": "fleet_events",
+    "events": "fleet_events",
+    "verify": "fleet_care",
+    "archive": "fleet_care",
+    "fold": "fleet_fold",
+    "init": "fleet_admin",
+    "enrol": "fleet_admin",
+    "unenrol": "fleet_admin",
+    "servers": "fleet_admin",
+    "take": "fleet_take",
+}
+"""Each command of the group, and the module of this folder that has it, as ``NAME_``."""
+
+DSN = click.option(
+    "--dsn",
+    metavar="DSN",
+    help="The fleet's PostgreSQL, such as postgresql://fleet.example/fleet; default: $MSB_CACHE_FLEET.",
+)
+DB = click.option(
+    "--db", metavar="FILE", type=PATH, help="A file instead of a server; see `msb-cache fleet take`."
+)
+
+
+class Commands(click.Group):
+    """The group, which imports a command's module when that is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of the help."""
+        return [*MODULES]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Return a command by its name."""
+        if name not in MODULES:
+            return None
+        found = getattr(import_module(f"msb_cache.cli.{MODULES[name]}"), f"{name.replace('-', '_')}_")
+        assert isinstance(found, click.Command)  # noqa: S101
+        return found
+
+
+@click.group(
+    cls=Commands,
+    short_help="Ask the logs of many hosts.",
+    epilog=examples("msb-cache fleet hosts", "msb-cache fleet last-used python:3.12"),
+)
+@DSN
+@DB
+def fleet(dsn: str | None, db: str | None) -> None:
+    """Ask the logs of many hosts, which `msb-cache ship` sends to a PostgreSQL.
+
+    --dsn and --db may also stand behind the command. A password is best kept in libpq's password file.
+    """
+
+
+def of_fleet(command: F) -> F:
+    """Add ``--dsn`` and ``--db`` to a command of the group; it gets the ``Fleet`` as its first argument."""
+
+    @wraps(command)
+    def called(*arguments: Any, dsn: str | None, db: str | None, **given: Any) -> Any:
+        from msb_cache.fleet.fleet import Fleet
+
+        context = click.get_current_context()
+        if context.invoked_subcommand is not None:
+            return None  # that one is asked, and told where
+        above = context.parent
+        while dsn is None and db is None and above is not None:
+            dsn, db = above.params.get("dsn"), above.params.get("db")
+            above = above.parent
+        return command(Fleet(dsn, db=db), *arguments, **given)
+
+    return DSN(DB(called))  # type: ignore[return-value]
+
+
+def say_how_far(fleet: Fleet, *, quiet: bool = False) -> None:
+    """Say on stderr which hosts' logs are not folded up to their last event."""
+    if quiet:
+        return
+    logs = fleet.logs()
+    behind = [log for log in logs if log.folded_seq < log.size]
+    if behind:
+        first = ", ".join(f"{log.host} (@{log.folded_seq} of @{log.size})" for log in behind[:3])
+        more = ", …" if len(behind) > 3 else ""
+        note(
+            f"{len(behind)} of {plural(len(logs), 'log')} not folded up to the last event: {first}{more}; "
+            "`msb-cache fleet fold` goes on"
+        )
+
+
+def say_what_is_archived(fleet: Fleet, hosts: Iterable[str] = (), *, quiet: bool = False) -> None:
+    """Say on stderr of which hosts events are in an archive, so that they are not told."""
+    if quiet:
+        return
+    archived = [log for log in fleet.logs(hosts) if log.archived_seq]
+    if archived:
+        first = ", ".join(f"{log.host} (up to @{log.archived_seq})" for log in archived[:3])
+        more = ", …" if len(archived) > 3 else ""
+        note(f"events of {plural(len(archived), 'log')} are in an archive and not told: {first}{more}")
+
+
+COMMAND = fleet

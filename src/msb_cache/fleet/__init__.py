@@ -1,0 +1,1 @@
+"""Logs of many hosts in one place: PostgreSQL, or a file on a laptop."""

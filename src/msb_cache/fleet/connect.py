@@ -1,0 +1,233 @@
+"""Connections to a fleet's PostgreSQL servers: short ones, with what is said of errors free of secrets.
+
+A DSN is what libpq takes: ``postgresql://…``, ``host=… dbname=…`` or ``service=…``; what is not in it comes
+from libpq's environment, password file and service file. Nothing is prepared on a server and no state of a
+session is left there, so a pooler may give each transaction another connection.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from msb_cache.errors import FleetError, InvalidConfigError
+from msb_cache.extras import require
+from msb_cache.fleet.place import Values
+
+if TYPE_CHECKING:
+    import psycopg
+
+CONNECT_SECONDS = 10
+_PAGE = 2000
+_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+
+
+def check(dsn: str) -> None:
+    """Refuse a text that is no DSN.
+
+    Raises:
+        InvalidConfigError: it is none; the text itself is not quoted, as it can have a password.
+        UnsupportedError: the extra is not installed.
+    """
+    require("fleet", "a fleet", "psycopg")
+    import psycopg
+
+    try:
+        psycopg.conninfo.conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        raise InvalidConfigError(
+            "the DSN cannot be read; write postgresql://user@host:port/database, or as libpq's key=value"
+        ) from None
+
+
+@contextmanager
+def connected(dsn: str, *, what: str = "the fleet") -> Iterator[psycopg.Connection[Values]]:
+    """Connect for a ``with`` block, in autocommit; transactions are begun by ``connection.transaction()``.
+
+    Args:
+        dsn: whereto.
+        what: how the sentence of an error names it.
+
+    Raises:
+        FleetError: it cannot be connected to; ``temporary`` says whether that may pass by itself.
+        InvalidConfigError, UnsupportedError: as ``check``.
+    """
+    connection = _connect(dsn, what)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _connect(dsn: str, what: str) -> psycopg.Connection[Values]:
+    check(dsn)
+    import psycopg
+
+    try:
+        return psycopg.connect(
+            psycopg.conninfo.make_conninfo(dsn, **_unless(dsn, connect_timeout=CONNECT_SECONDS)),
+            autocommit=True,
+            prepare_threshold=None,
+            **_unless(dsn, application_name="msb-cache"),
+        )
+    except psycopg.Error as error:
+        raise _refused(error, what) from None
+    except UnicodeError:  # of what makes a host's name one of the DNS
+        raise InvalidConfigError("the DSN names a host that can be none; write its name or address") from None
+
+
+class Kept:
+    """Connections that reads leave open for the next ones; threads may share it. Until it is closed."""
+
+    def __init__(self) -> None:
+        self._idle: dict[str, list[psycopg.Connection[Values]]] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def take(self, dsn: str) -> psycopg.Connection[Values] | None:
+        """Return an idle connection, which is the caller's then; None: there is none."""
+        with self._lock:
+            idle = self._idle.get(dsn)
+            return idle.pop() if idle else None
+
+    def give(self, dsn: str, connection: psycopg.Connection[Values]) -> None:
+        """Keep a connection that no transaction is open on."""
+        with self._lock:
+            if not self._closed and not connection.closed:
+                self._idle.setdefault(dsn, []).append(connection)
+                return
+        connection.close()
+
+    def close(self) -> None:
+        """Close all that are idle, and the others as they are given back."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, {}
+        for connection in chain.from_iterable(idle.values()):
+            connection.close()
+
+
+@contextmanager
+def told(what: str = "the fleet") -> Iterator[None]:
+    """Turn errors of PostgreSQL within the block into one sentence; raises FleetError for them."""
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _refused(error, what) from None
+
+
+class PostgresReading:
+    """One moment of a server: a transaction that only reads."""
+
+    def __init__(self, connection: psycopg.Connection[Values]) -> None:
+        self._connection = connection
+
+    def rows(self, sql: str, arguments: Sequence[Any] = ()) -> list[Values]:
+        """Return all rows of a question."""
+        return self._connection.execute(placed(sql), arguments).fetchall()
+
+    def stream(self, sql: str, arguments: Sequence[Any] = ()) -> Iterator[Values]:
+        """Yield the rows of a question, some at a time."""
+        with self._connection.cursor("msb_cache_rows") as cursor:
+            cursor.itersize = _PAGE
+            cursor.execute(placed(sql), arguments)
+            yield from cursor
+
+
+class Postgres:
+    """A server that has whole logs of a fleet.
+
+    Args:
+        dsn: whereto.
+        name: how people know it.
+        kept: where its reads leave their connections; None: each has one of its own.
+    """
+
+    def __init__(self, dsn: str, name: str = "main", *, kept: Kept | None = None) -> None:
+        check(dsn)
+        self.dsn = dsn
+        self.name = name
+        self._kept = kept
+
+    @property
+    def what(self) -> str:
+        """How the sentence of an error names it."""
+        return "the fleet" if self.name == "main" else f"the fleet's server {self.name}"
+
+    @contextmanager
+    def read(self) -> Iterator[PostgresReading]:
+        """Begin a read of one moment; raises FleetError where the server cannot be asked."""
+        with told(self.what):
+            connection = self._begun()
+            try:
+                yield PostgresReading(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.close()
+                raise
+            if self._kept is None:
+                connection.close()
+            else:
+                self._kept.give(self.dsn, connection)
+
+    def _begun(self) -> psycopg.Connection[Values]:
+        """Return a connection on which a transaction has begun that only reads."""
+        import psycopg
+
+        while self._kept is not None and (kept := self._kept.take(self.dsn)) is not None:
+            try:
+                kept.execute(_BEGIN)
+            except psycopg.OperationalError:  # the server was restarted, or a firewall forgot it
+                kept.close()
+            else:
+                return kept
+        connection = _connect(self.dsn, self.what)
+        try:
+            connection.execute(_BEGIN)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def placed(sql: str) -> Any:
+    """Return SQL whose arguments stand as ``?`` as psycopg takes it."""
+    return sql.replace("%", "%%").replace("?", "%s")
+
+
+def _unless(dsn: str, **given: Any) -> dict[str, Any]:
+    """Return what the DSN itself does not say."""
+    import psycopg
+
+    said = psycopg.conninfo.conninfo_to_dict(dsn)
+    return {name: value for name, value in given.items() if name not in said}
+
+
+def _refused(error: psycopg.Error, what: str) -> FleetError:
+    import psycopg
+
+    said = " ".join((error.diag.message_primary or str(error)).split())
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        said += (
+            "; who asks is enrolled by `msb-cache fleet enrol NAME --as reader`, who folds by `--as folder`"
+        )
+    elif isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
+        said += "; is it another database? `msb-cache fleet init` makes one ready for a fleet"
+    passes = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return FleetError(f"{what} cannot be asked: {said}", temporary=passes)
+
+
+def beside(first: str, further: str) -> str:
+    """Return the DSN of a further server, which is asked as the user who asks the first one.
+
+    A password is not taken along: it comes from libpq's password file or the environment.
+    """
+    import psycopg
+
+    user = psycopg.conninfo.conninfo_to_dict(first).get("user")
+    return psycopg.conninfo.make_conninfo(further, **({} if user is None else _unless(further, user=user)))

@@ -1,0 +1,152 @@
+"""The tables of a fleet: the hosts' logs, and the read models that are folded from them, by log.
+
+The same tables stand in PostgreSQL and in a file. What only the server has, the way in and who may what, is
+in ``admission``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from msb_cache.eventstore.row import COLUMNS
+from msb_cache.fleet.place import SCHEMA
+from msb_cache.projections.rows import ROW_TYPES, Row
+
+VERSION = 1
+"""Of the tables below; the read models have the fold's."""
+
+PARTITIONS = 16
+
+EVENT_COLUMNS = ("log_id", *COLUMNS, "hash")
+_EVENTS = (
+    "log_id text NOT NULL, seq bigint NOT NULL, id text NOT NULL, type text NOT NULL, "
+    "version bigint NOT NULL, subject text NOT NULL, operation text NOT NULL, occurred_at bigint NOT NULL, "
+    "recorded_at bigint NOT NULL, actor text NOT NULL, data text NOT NULL, "
+    "hash bytea NOT NULL CHECK (length(hash) = 32), PRIMARY KEY (log_id, seq)"
+)
+
+TABLES = {
+    # One row: of which version the tables are, and of which fold the read models.
+    "fleet": "one bigint PRIMARY KEY CHECK (one = 1), version bigint NOT NULL, fold_version bigint NOT NULL",
+    # A role that may own so many logs. Times here and below in ns since the epoch, UTC, by this clock.
+    "enrolment": "role text PRIMARY KEY, max_logs bigint NOT NULL, enrolled_at bigint NOT NULL, log_key text",
+    # A log's end; whose it is; and what its host said of itself when it was last seen.
+    "head": (
+        "log_id text PRIMARY KEY, role text NOT NULL, size bigint NOT NULL, hash bytea NOT NULL, "
+        "recorded_at bigint NOT NULL, claimed_at bigint NOT NULL, seen_at bigint NOT NULL, "
+        "host_size bigint NOT NULL, cache_bytes bigint, free_bytes bigint, disk_bytes bigint"
+    ),
+    # What was refused. At most 100 rows a role; what is refused again is counted.
+    "alert": (
+        "role text NOT NULL, log_id text NOT NULL, kind text NOT NULL, seq bigint NOT NULL, "
+        "detail text NOT NULL, first_at bigint NOT NULL, last_at bigint NOT NULL, times bigint NOT NULL, "
+        "PRIMARY KEY (role, log_id, kind)"
+    ),
+    # Signed checkpoints as the host sent them.
+    "checkpoint": (
+        "log_id text NOT NULL, origin text NOT NULL, size bigint NOT NULL, note text NOT NULL, "
+        "received_at bigint NOT NULL, PRIMARY KEY (log_id, origin, size)"
+    ),
+    # A log's events up to here are in an archive. `rows` are what was folded from them.
+    "anchor": (
+        "log_id text PRIMARY KEY, seq bigint NOT NULL, hash bytea NOT NULL, recorded_at bigint NOT NULL, "
+        "fold_version bigint NOT NULL, rows bytea NOT NULL, archived_at bigint NOT NULL"
+    ),
+    # How far a log is folded, and by the way checked again; what ended that; whose name its events say; up to
+    # where signed checkpoints agree; and of its Merkle tree what further events need.
+    "fold_state": (
+        "log_id text PRIMARY KEY, seq bigint NOT NULL, hash bytea NOT NULL, recorded_at bigint NOT NULL, "
+        "folded_at bigint NOT NULL, host text NOT NULL, problem text, checkpoint_size bigint, "
+        "checkpoint_problem text, tree bytea"
+    ),
+    # The data of events that have an image's configuration, without it.
+    "told": "log_id text NOT NULL, seq bigint NOT NULL, data text NOT NULL, PRIMARY KEY (log_id, seq)",
+    # Further servers, each complete in itself, and which log is where.
+    "server": "name text PRIMARY KEY, dsn text NOT NULL, added_at bigint NOT NULL",
+    "directory": "log_id text PRIMARY KEY, server text NOT NULL",
+}
+
+INDEXES = {
+    "events_by_subject": "events (subject, log_id, seq)",
+    "events_by_operation": "events (operation, log_id, seq)",
+    "head_by_role": "head (role)",
+    # There is none by type: these few tell which images were never there, of all that were asked for.
+    "events_failed": "events (subject, log_id) WHERE type = 'image.pull_failed'",
+}
+
+FOR_ALL = {
+    "deletion": {"deletion_by_start": "started_at", "deletion_by_operation": "operation"},
+    "pointed_at": {"pointed_at_by_reference": "reference", "pointed_at_by_manifest": "manifest_digest"},
+}
+"""Indexes of read models that questions to all hosts need, and those to one do not; by table."""
+
+WITH_CONFIG = "manifest.added"
+"""The type of the events whose data has an image's configuration."""
+
+TOLD = (
+    "SELECT e.log_id, e.seq, e.id, e.type, e.version, e.subject, e.operation, e.occurred_at, e.recorded_at, "
+    f"e.actor, CASE WHEN e.type = '{WITH_CONFIG}' THEN t.data ELSE e.data END AS data, e.hash "
+    f"FROM {SCHEMA}.events e LEFT JOIN {SCHEMA}.told t ON t.log_id = e.log_id AND t.seq = e.seq "
+    f"AND e.type = '{WITH_CONFIG}'"
+)
+"""The view ``event``: the log without configurations; ``data`` is null where that is not folded yet."""
+
+
+def tables(*, postgres: bool) -> Iterator[str]:
+    """Yield what makes the tables of the logs, their indexes and the view ``event``."""
+    events = _EVENTS
+    partitioned = " PARTITION BY HASH (log_id)" if postgres else ""
+    yield _typed(f"CREATE TABLE {SCHEMA}.events ({events}){partitioned}", postgres=postgres)
+    for number in range(PARTITIONS if postgres else 0):
+        yield (
+            f"CREATE TABLE {SCHEMA}.events_{number:02} PARTITION OF {SCHEMA}.events "
+            f"FOR VALUES WITH (MODULUS {PARTITIONS}, REMAINDER {number})"
+        )
+    for name, columns in TABLES.items():
+        yield _typed(f"CREATE TABLE {SCHEMA}.{name} ({columns})", postgres=postgres)
+    for name, on in INDEXES.items():
+        yield _index(name, on, postgres=postgres)
+    # Without the schema's name in it a file can be opened by itself, too.
+    yield f"CREATE VIEW {SCHEMA}.event AS {TOLD if postgres else TOLD.replace(f'{SCHEMA}.', '')}"
+
+
+def read_models(*, postgres: bool) -> Iterator[str]:
+    """Yield what makes the tables that are folded, each a host's own with ``log_id`` before its columns."""
+    for row_type in ROW_TYPES:
+        columns = ", ".join(("log_id text NOT NULL", *_columns(row_type)))
+        key = ", ".join(("log_id", *row_type.__struct_fields__[: row_type.key_length]))
+        made = f"CREATE TABLE {SCHEMA}.{row_type.table} ({columns}, PRIMARY KEY ({key}))"
+        yield _typed(made, postgres=postgres)
+        for name, on in {**row_type.indexes, **FOR_ALL.get(row_type.table, {})}.items():
+            on, where, condition = on.partition(" WHERE ")
+            # With the log in them, one host's rows are found among those of many that have the same.
+            yield _index(name, f"{row_type.table} ({on}, log_id){where}{condition}", postgres=postgres)
+
+
+def dropped() -> Iterator[str]:
+    """Yield what drops the tables that are folded; views of them go first."""
+    for row_type in ROW_TYPES:
+        yield f"DROP TABLE IF EXISTS {SCHEMA}.{row_type.table}"
+
+
+def _columns(row_type: type[Row]) -> Iterator[str]:
+    info = msgspec.inspect.type_info(row_type)
+    assert isinstance(info, msgspec.inspect.StructType)  # noqa: S101
+    for field in info.fields:
+        types = field.type.types if isinstance(field.type, msgspec.inspect.UnionType) else (field.type,)
+        kinds = {type(each) for each in types}
+        null = "" if msgspec.inspect.NoneType in kinds else " NOT NULL"
+        yield f"{field.encode_name} {'text' if msgspec.inspect.StrType in kinds else 'bigint'}{null}"
+
+
+def _typed(statement: str, *, postgres: bool) -> str:
+    if postgres:  # bytes, and not a language's order of words: hosts' own indexes compare so
+        return statement.replace(" text", ' text COLLATE "C"')
+    return statement.replace(" bytea", " blob")
+
+
+def _index(name: str, on: str, *, postgres: bool) -> str:
+    # SQLite has an index in the schema of its table, and says so at its name.
+    return f"CREATE INDEX {name} ON {SCHEMA}.{on}" if postgres else f"CREATE INDEX {SCHEMA}.{name} ON {on}"
