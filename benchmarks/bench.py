@@ -17,7 +17,7 @@ from pathlib import Path
 
 import table
 from setting import Setting
-from works import NEED_MSB, WORKS
+from works import NEED_MSB, NEED_POSTGRESQL, WORKS, fleet
 
 
 def main() -> None:
@@ -42,6 +42,9 @@ def main() -> None:
         for name in options.only or WORKS:
             if name in NEED_MSB and setting.msb is None:
                 print(f"{name} needs msb, which is not here", file=sys.stderr)
+                continue
+            if name in NEED_POSTGRESQL and not fleet.AVAILABLE:
+                print(f"{name} needs PostgreSQL, which is not here", file=sys.stderr)
                 continue
             rounds = {} if options.rounds is None else {"rounds": options.rounds}
             row = WORKS[name](setting, **rounds)

@@ -6,7 +6,7 @@ import ast
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,23 @@ def test_msb_does_the_same_work(name: str, size: dict[str, int], msb: str, tmp_p
     row = measured(name, tmp_path, msb, **size)
     assert row.msb.seconds > 0
     assert row.msb.memory > 2**20
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("fleet-ship", {"images": 20, "uses": 2, "rounds": 1}),
+        ("fleet-last-used", {"logs": 3, "images": 20, "uses": 2, "rounds": 1}),
+        ("fleet-history", {"logs": 3, "images": 20, "uses": 2, "rounds": 1}),
+    ],
+)
+def test_a_fleet_is_asked_and_sent_to(
+    name: str, size: dict[str, int], require_peer: Callable[[str], str], tmp_path: Path
+) -> None:
+    require_peer("postgresql")
+    row = measured(name, tmp_path, **size)
+    assert min(row.ours.seconds, row.floor.seconds, row.ratio) > 0
 
 
 def test_the_peak_of_a_command_is_not_that_of_whoever_starts_it(tmp_path: Path) -> None:

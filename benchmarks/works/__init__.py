@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from table import Measured
 
-from works import commands, disk, idle, images, index, prune, sync, tree
+from works import commands, disk, fleet, idle, images, index, prune, sync, tree
 
 Work = Callable[..., Measured]
 
@@ -40,11 +40,17 @@ WORKS: dict[str, Work] = {
     "report": index.report,
     "tree": tree.first,
     "append-tree": tree.append,
+    "fleet-ship": fleet.ingest,
+    "fleet-last-used": fleet.last_used,
+    "fleet-history": fleet.history,
     "verify-data": images.verify_data,
     "load": images.load,
     "pull": images.pull,
 }
 """By the name that ``--only`` takes, in the order of the table."""
+
+NEED_POSTGRESQL = {"fleet-ship", "fleet-last-used", "fleet-history"}
+"""What needs PostgreSQL's programs."""
 
 NEED_MSB = {"prune-msb"}
 """What msb itself does for us; the others only lack its column without it."""
