@@ -92,7 +92,8 @@ def of_fleet(command: F) -> F:
         while dsn is None and db is None and above is not None:
             dsn, db = above.params.get("dsn"), above.params.get("db")
             above = above.parent
-        return command(Fleet(dsn, db=db), *arguments, **given)
+        with Fleet(dsn, db=db) as fleet:  # what a command asks, it asks on one connection
+            return command(fleet, *arguments, **given)
 
     return DSN(DB(called))  # type: ignore[return-value]
 

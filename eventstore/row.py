@@ -23,6 +23,9 @@ COLUMNS = (
 
 _TYPES = (int, str, str, int, str, str, int, int, str, str)
 
+INTEGERS = frozenset(name for name, kind in zip(COLUMNS, _TYPES, strict=True) if kind is int)
+"""Those that hold integers; the others hold text."""
+
 GENESIS = bytes(32)
 """What stands for the previous hash in event 1."""
 

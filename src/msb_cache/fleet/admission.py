@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msb_cache.errors import FleetError
 from msb_cache.fleet import append_sql, archive_sql, roles, schema, views
-from msb_cache.fleet.connect import connected, told
+from msb_cache.fleet.connect import NO_FLEET, connected, told
 from msb_cache.fleet.place import SCHEMA, Values
 from msb_cache.projections import FOLD_VERSION
 from msb_cache.shapes import Result
@@ -125,7 +125,7 @@ def check_owner(connection: Connection) -> None:
         FleetError: it is one of these.
     """
     if version(connection) is None:
-        raise FleetError("the database has no fleet's tables; make them with `msb-cache fleet init`")
+        raise FleetError(NO_FLEET)
     row = connection.execute("SELECT pg_has_role(%s, 'MEMBER')", (roles.OWNER,)).fetchone()
     if row != (True,):
         raise FleetError(

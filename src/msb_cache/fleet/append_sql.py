@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from msb_cache.eventstore.chain import BEGINNING
-from msb_cache.eventstore.row import COLUMNS, GENESIS
+from msb_cache.eventstore.row import COLUMNS, GENESIS, INTEGERS
 from msb_cache.eventstore.store import MAX_DATA
 from msb_cache.fleet.place import SCHEMA
-from msb_cache.fleet.schema import EVENT_COLUMNS, PARTITIONS
+from msb_cache.fleet.schema import DECLARED, EVENT_COLUMNS, PARTITIONS
 
 MAX_EVENTS = 20_000
 """Events of one call of ``append()``."""
@@ -43,14 +43,12 @@ _PATH = "SET search_path = pg_catalog, pg_temp SET standard_conforming_strings =
 """Of each function: names, and what a ``\\`` in its text means, are not as the caller's session has them."""
 _PLANNED = "SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off"
 """What is staged changes too fast for statistics. Its index has it in order, and forgets what is dead."""
-_INTEGERS = {"seq", "version", "occurred_at", "recorded_at"}
-_TEXTS = tuple(column for column in COLUMNS if column not in _INTEGERS)
+_TEXTS = tuple(column for column in COLUMNS if column not in INTEGERS)
 _ANEW = "if this home was copied from another machine, `msb-cache log anew` begins a log of its own"
 
 STAGING = (
     f"CREATE UNLOGGED TABLE {SCHEMA}.staging (who text NOT NULL DEFAULT session_user, log_id text NOT NULL, "
-    + ", ".join(f"{column} {'bigint' if column in _INTEGERS else 'text'} NOT NULL" for column in COLUMNS)
-    + ", hash bytea NOT NULL)"
+    f"{DECLARED}, hash bytea NOT NULL)"
 )
 
 _STORED = f"""
@@ -102,7 +100,7 @@ $body$
 
 def _encoded(column: str) -> str:
     """Return the canonical encoding of a column, as ``eventstore.chain.encode`` has it."""
-    if column in _INTEGERS:
+    if column in INTEGERS:
         return f"'\\x6900000008'::bytea || int8send(s.{column})"
     return f"'\\x74'::bytea || int4send(octet_length(s.{column})) || convert_to(s.{column}, 'UTF8')"
 

@@ -21,7 +21,7 @@ from msb_cache.artifacts import files
 from msb_cache.artifacts.durable import Changes, delete_folder_unsynced, make_folder, sync_folder
 from msb_cache.errors import CorruptLogError, LogError
 from msb_cache.eventstore.chain import Checker, Value
-from msb_cache.eventstore.row import COLUMNS
+from msb_cache.eventstore.row import COLUMNS, INTEGERS
 from msb_cache.failpoints import reached
 from msb_cache.fleet.schema import EVENT_COLUMNS
 from msb_cache.interchange import parquet
@@ -30,8 +30,7 @@ Row = tuple[tuple[Value, ...], bytes]
 """An event's hashed columns and its hash, as they are stored."""
 
 _NAME = re.compile(r"([0-9a-f]{32})-([0-9]{12,19})-([0-9]{12,19})\.parquet")
-_INTEGERS = frozenset({"seq", "version", "occurred_at", "recorded_at"})
-_TYPES = {column: "BIGINT" if column in _INTEGERS else "VARCHAR" for column in EVENT_COLUMNS}
+_TYPES = {column: "BIGINT" if column in INTEGERS else "VARCHAR" for column in EVENT_COLUMNS}
 _READ = ", ".join(f"'{column}': '{kind}'" for column, kind in _TYPES.items())
 _TOGETHER = 1000
 _OWN = ".msb-cache-archive-"

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import psycopg
 
 CONNECT_SECONDS = 10
+NO_FLEET = "the database has no fleet's tables; make them with `msb-cache fleet init`"
+"""What is said of a database that nothing was made in."""
+
 _PAGE = 2000
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
@@ -68,10 +71,10 @@ def _connect(dsn: str, what: str) -> psycopg.Connection[Values]:
 
     try:
         return psycopg.connect(
-            psycopg.conninfo.make_conninfo(dsn, **_unless(dsn, connect_timeout=CONNECT_SECONDS)),
+            psycopg.conninfo.make_conninfo(dsn, **unless_said(dsn, connect_timeout=CONNECT_SECONDS)),
             autocommit=True,
             prepare_threshold=None,
-            **_unless(dsn, application_name="msb-cache"),
+            **unless_said(dsn, application_name="msb-cache"),
         )
     except psycopg.Error as error:
         raise _refused(error, what) from None
@@ -200,7 +203,7 @@ def placed(sql: str) -> Any:
     return sql.replace("%", "%%").replace("?", "%s")
 
 
-def _unless(dsn: str, **given: Any) -> dict[str, Any]:
+def unless_said(dsn: str, **given: Any) -> dict[str, Any]:
     """Return what the DSN itself does not say."""
     import psycopg
 
@@ -230,4 +233,6 @@ def beside(first: str, further: str) -> str:
     import psycopg
 
     user = psycopg.conninfo.conninfo_to_dict(first).get("user")
-    return psycopg.conninfo.make_conninfo(further, **({} if user is None else _unless(further, user=user)))
+    return psycopg.conninfo.make_conninfo(
+        further, **({} if user is None else unless_said(further, user=user))
+    )

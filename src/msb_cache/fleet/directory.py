@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from threading import Event, Thread
 
 from msb_cache.errors import MicrosandboxError
 from msb_cache.fleet.place import SCHEMA, Place, marks
 from msb_cache.fleet.writing import UnkeepableError, writable
+from msb_cache.waiting import beside
 
 EVERY_SECONDS = 60.0
 
@@ -66,27 +66,19 @@ def kept(
     if len(places) < 2:
         yield
         return
-    ended, told = Event(), set[str]()
+    told = set[str]()
 
     def say(sentence: str) -> None:
         if sentence not in told:
             told.add(sentence)
             said(sentence)
 
-    def run() -> None:
-        while True:
-            with suppress(MicrosandboxError):
-                keep(places, say)
-            if ended.wait(every):
-                return
+    def look() -> None:
+        with suppress(MicrosandboxError):
+            keep(places, say)
 
-    thread = Thread(target=run, name="directory", daemon=True)
-    thread.start()
-    try:
+    with beside(look, "msb-cache-directory", every):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _logs(place: Place) -> set[str]:

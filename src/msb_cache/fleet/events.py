@@ -24,7 +24,7 @@ from msb_cache.eventstore.store import StoredEvent, decode_row
 from msb_cache.eventstore.upcasting import CATALOGUE
 from msb_cache.eventstore.where import ANYTHING, Where
 from msb_cache.fleet.hosts import HELD, KnownLog, OnHost, on_host
-from msb_cache.fleet.place import Place, Reading, Values, marks
+from msb_cache.fleet.place import Place, Reading, Values, marks, within
 from msb_cache.oci.digest import shown
 from msb_cache.projections.history import (
     OF_LAYER,
@@ -731,9 +731,8 @@ def _is_subject(reading: Reading, text: str, within: str, among: Sequence[str]) 
 
 def in_logs(column: str, logs: Collection[str] | None) -> tuple[str, list[str]]:
     """Return what restricts a question to some logs, with AND before it, and its arguments."""
-    if logs is None:
-        return "", []
-    return (f" AND {column} IN ({marks([*logs])})" if logs else " AND 1 = 0"), [*logs]
+    condition, arguments = within(column, logs)
+    return f" AND {condition}", arguments
 
 
 S = TypeVar("S")

@@ -17,6 +17,7 @@ from msb_cache.eventstore.store import INSERT, EventStore, Head, StoredEvent
 from msb_cache.eventstore.where import ANYTHING, Where
 from msb_cache.fleet.hosts import KnownLog
 from msb_cache.fleet.place import Reading, Values, marks
+from msb_cache.fleet.schema import WITHHELD
 from msb_cache.projections import state
 from msb_cache.projections.moment import set_moment
 from msb_cache.projections.rows import ROW_TYPES, DeletionOutcomeRow, Row
@@ -32,8 +33,6 @@ _EVENTS = (
 )
 _SELECT = f"SELECT {', '.join((*COLUMNS, 'hash'))} FROM msb_cache.event WHERE log_id = ? AND seq <= ?"
 _TAKE = INSERT.replace("INSERT", "INSERT OR IGNORE", 1)
-_WITHHELD = {("manifest", "config")}
-"""What no reader of a fleet may see; it is NULL here."""
 _TOGETHER = 20
 """The indexes of so many logs are copied by the same statements."""
 _CHUNK = 500
@@ -190,7 +189,7 @@ def _copied(reading: Reading, row_type: type[Row], logs: Sequence[KnownLog]) -> 
     if row_type is DeletionOutcomeRow:
         return found  # of which nothing is asked but how it was folded
     table = row_type.table
-    names = ["NULL" if (table, name) in _WITHHELD else name for name in columns(row_type)]
+    names = ["NULL" if (table, name) in WITHHELD else name for name in columns(row_type)]
     ids: list[Any] = [log.log_id for log in logs]
     rows = reading.rows(
         f"SELECT log_id, {', '.join(names)} FROM msb_cache.{table} WHERE log_id IN ({marks(ids)})",

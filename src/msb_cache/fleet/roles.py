@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from msb_cache.fleet.append_sql import APPEND
 from msb_cache.fleet.place import SCHEMA
-from msb_cache.fleet.schema import EVENT_COLUMNS, TABLES
+from msb_cache.fleet.schema import EVENT_COLUMNS, TABLES, WITHHELD
 from msb_cache.projections.rows import ROW_TYPES
 
 OWNER = "msb_cache_owner"
@@ -16,9 +16,6 @@ Kind = Literal["host", "folder", "reader"]
 """What an enrolled role does: sends logs, folds them, or asks."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-
-WITHHELD = frozenset({("manifest", "config")})
-"""Columns of read models that no reader may see: an image's environment is in it, as in its event."""
 
 _READ = ("fleet", "head", "alert", "checkpoint", "fold_state", "told", "server", "directory", "event")
 _FOLDED = ("told", "fold_state", "directory")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from msb_cache.eventstore.row import COLUMNS
+from msb_cache.eventstore.row import COLUMNS, INTEGERS
 from msb_cache.fleet.place import SCHEMA
 from msb_cache.projections.rows import ROW_TYPES, Row
 
@@ -20,12 +20,15 @@ VERSION = 1
 PARTITIONS = 16
 
 EVENT_COLUMNS = ("log_id", *COLUMNS, "hash")
+DECLARED = ", ".join(f"{name} {'bigint' if name in INTEGERS else 'text'} NOT NULL" for name in COLUMNS)
+"""The hashed columns as tables declare them."""
 _EVENTS = (
-    "log_id text NOT NULL, seq bigint NOT NULL, id text NOT NULL, type text NOT NULL, "
-    "version bigint NOT NULL, subject text NOT NULL, operation text NOT NULL, occurred_at bigint NOT NULL, "
-    "recorded_at bigint NOT NULL, actor text NOT NULL, data text NOT NULL, "
-    "hash bytea NOT NULL CHECK (length(hash) = 32), PRIMARY KEY (log_id, seq)"
+    f"log_id text NOT NULL, {DECLARED}, hash bytea NOT NULL CHECK (length(hash) = 32), "
+    "PRIMARY KEY (log_id, seq)"
 )
+
+WITHHELD = frozenset({("manifest", "config")})
+"""Columns of read models that no reader may see: an image's environment is in it, as in its event."""
 
 TABLES = {
     # One row: of which version the tables are, and of which fold the read models.

@@ -19,16 +19,16 @@ from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from contextlib import ExitStack, contextmanager, suppress
 from threading import Thread
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
 from msb_cache.errors import CorruptLogError, FleetError, InvalidConfigError, InvalidProofError
 from msb_cache.errors import MicrosandboxError as Error
 from msb_cache.eventstore.chain import paged_rows
-from msb_cache.eventstore.row import COLUMNS, Value, misfit
+from msb_cache.eventstore.row import COLUMNS, INTEGERS, Value, misfit
 from msb_cache.failpoints import reached
-from msb_cache.fleet.connect import check, connected, told
+from msb_cache.fleet.connect import NO_FLEET, check, connected, told, unless_said
 from msb_cache.fleet.place import SCHEMA, VARIABLE, Values
 from msb_cache.fleet.schema import EVENT_COLUMNS
 from msb_cache.interchange.posting import wait
@@ -69,8 +69,7 @@ _LINE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3
 """A connection to a machine that has gone is given up after a minute, and not after hours."""
 
 _COPY = f"COPY {SCHEMA}.staging ({', '.join(EVENT_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
-_INTEGERS = ("seq", "version", "occurred_at", "recorded_at")
-_TYPES = ["int8" if name in _INTEGERS else "text" for name in EVENT_COLUMNS[:-1]] + ["bytea"]
+_TYPES = ["int8" if name in INTEGERS else "text" for name in EVENT_COLUMNS[:-1]] + ["bytea"]
 _APPEND = (
     f"SELECT verdict, size, hash, detail FROM {SCHEMA}.append("
     "%s::text, %s::bigint, %s::bigint, %s::bigint, %s::bigint, %s::text[])"
@@ -435,19 +434,15 @@ def _named() -> Iterator[None]:
     except errors.InsufficientPrivilege:
         raise _refused(_Answer("unknown", 0, b"", None), _Own("", 0, None, 0, ())) from None
     except (errors.InvalidSchemaName, errors.UndefinedTable, errors.UndefinedFunction):
-        raise FleetError(
-            "the database has no fleet's tables; make them with `msb-cache fleet init`"
-        ) from None
+        raise FleetError(NO_FLEET) from None
 
 
 def _lasting(dsn: str) -> str:
     """Return a DSN that says also when a silent connection is given up, unless it does that itself."""
     check(dsn)
-    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+    from psycopg.conninfo import make_conninfo
 
-    said = conninfo_to_dict(dsn)
-    more: dict[str, Any] = {name: value for name, value in _LINE.items() if name not in said}
-    return make_conninfo(dsn, **more)
+    return make_conninfo(dsn, **unless_said(dsn, **_LINE))
 
 
 @contextmanager

@@ -21,9 +21,8 @@ from msb_cache.web.access import Access, Guard
 from msb_cache.web.app import Told, refused
 from msb_cache.web.asked import SINCE, given
 from msb_cache.web.problems import answering, encoded
+from msb_cache.web.site import EXPENSIVE_AT_ONCE, EXPENSIVE_WAITING
 from msb_cache.web.turns import Turns
-
-_AT_ONCE, _WAITING = 2, 16
 
 
 def application(fleet: Fleet, access: Access, *, people: bool = True) -> Starlette:
@@ -34,7 +33,7 @@ def application(fleet: Fleet, access: Access, *, people: bool = True) -> Starlet
         access: who may ask.
         people: whether it tells who deleted what.
     """
-    turns = Turns(_AT_ONCE, _WAITING)
+    turns = Turns(EXPENSIVE_AT_ONCE, EXPENSIVE_WAITING)
 
     async def report(shown: Mapping[str, Any]) -> FleetReport:
         async with turns.taken():
