@@ -33,6 +33,11 @@ EXIT_BOUND = 5
 EXIT_PIPE = 141
 """What a shell says of a program that SIGPIPE ended: the reader of the output has gone, as `head` does."""
 
+_GROUP_ALONE: tuple[type[click.UsageError], ...] = tuple(
+    filter(None, (getattr(click.exceptions, "NoArgsIsHelpError", None),))
+)
+"""What newer clicks raise for a group without a command: its message is the group's whole help."""
+
 GROUPS = {
     "Images": ("pull", "load", "save", "list", "inspect", "remove", "use", "hold", "release", "holders"),
     "Audit": (
@@ -335,6 +340,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         output.line("stopped", err=True)
         return 130
     except click.UsageError as error:
+        if isinstance(error, _GROUP_ALONE):
+            output.document(f"{error.message}\n", err=True)
+            return error.exit_code
         command = error.ctx.command_path if error.ctx else "msb-cache"
         known = _hint(error)
         message = (error.message if known else error.format_message()).rstrip(".")

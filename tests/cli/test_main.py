@@ -327,3 +327,13 @@ def test_a_context_that_cannot_be_kept_is_refused_before_anything_is_done(
         "error: MSB_CACHE_CONTEXT takes NAME=VALUE, such as ticket=OPS-12, and there is no = in it\n",
     )
     assert fingerprint(home) == before
+
+
+@pytest.mark.parametrize("group", ["key", "fleet"])
+def test_a_group_alone_shows_its_help(call: Call, group: str) -> None:
+    done = call(group)
+    code, out, err = done.code, done.out, done.err
+    assert (code, out) == (2, "")
+    assert err.startswith(f"Usage: msb-cache {group} ")
+    assert "\\n" not in err
+    assert f"msb-cache {group}" in err.rstrip().splitlines()[-1]
