@@ -9,6 +9,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -86,6 +87,8 @@ def _guard(event: str, arguments: tuple[object, ...]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # What is started in the background ignores Ctrl-C, and so would each program that a test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Child processes are kept away by the environment below; this one by an audit hook.
     sys.addaudithook(_guard)
     # Also where PYTHONDONTWRITEBYTECODE is set: each worker of xdist would compile all tests, for 10 s.
