@@ -14,6 +14,7 @@ from msb_cache.wording import plural
 
 if TYPE_CHECKING:
     from msb_cache.fleet.fleet import Fleet
+    from msb_cache.fleet.hosts import KnownLog
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -98,12 +99,22 @@ def of_fleet(command: F) -> F:
     return DSN(DB(called))  # type: ignore[return-value]
 
 
-def say_how_far(fleet: Fleet, *, quiet: bool = False) -> None:
-    """Say on stderr which hosts' logs are not folded up to their last event."""
+def say_how_far(
+    fleet: Fleet, *, quiet: bool = False, hosts: Iterable[str] = (), as_of: str | None = None
+) -> None:
+    """Say on stderr which logs are not folded up to their last event.
+
+    As of the past (``as_of``) only of these hosts, and where what is not folded may be of then; and which of
+    their logs begin later.
+    """
     if quiet:
         return
-    logs = fleet.logs()
+    logs = fleet.logs(() if as_of is None else hosts)
     behind = [log for log in logs if log.folded_seq < log.size]
+    if as_of is not None:
+        then = {log.log_id: log for log in fleet.logs(hosts, as_of=as_of)}
+        _say_what_begins_later([*then.values()])
+        behind = [log for log in behind if then[log.log_id].folded_seq == log.folded_seq]
     if behind:
         first = ", ".join(f"{log.host} (@{log.folded_seq} of @{log.size})" for log in behind[:3])
         more = ", …" if len(behind) > 3 else ""
@@ -111,6 +122,22 @@ def say_how_far(fleet: Fleet, *, quiet: bool = False) -> None:
             f"{len(behind)} of {plural(len(logs), 'log')} not folded up to the last event: {first}{more}; "
             "`msb-cache fleet fold` goes on"
         )
+
+
+def _say_what_begins_later(logs: list[KnownLog]) -> None:
+    later = [log for log in logs if not log.folded_seq and not log.archived_seq]
+    if not later:
+        return
+    if len(later) == len(logs):
+        from msb_cache.fleet.past import UNKNOWN
+
+        note(UNKNOWN)
+        return
+    first = ", ".join(log.host for log in later[:3])
+    more = ", …" if len(later) > 3 else ""
+    begin = "begins" if len(later) == 1 else "begin"
+    what = "what was there then is not known"
+    note(f"{len(later)} of {plural(len(logs), 'log')} {begin} later: {first}{more}; {what}")
 
 
 def say_what_is_archived(fleet: Fleet, hosts: Iterable[str] = (), *, quiet: bool = False) -> None:

@@ -11,7 +11,7 @@ import click
 from msb_cache.cli import diff as diff_here
 from msb_cache.cli import history as history_here
 from msb_cache.cli import output
-from msb_cache.cli.common import examples, stopping
+from msb_cache.cli.common import doing, examples, stopping
 from msb_cache.cli.event_lines import columns, event_row, line_of, recorded_row
 from msb_cache.cli.filters import chosen, fleet_filter_options, hosts_option
 from msb_cache.cli.fleet import of_fleet, say_how_far, say_what_is_archived
@@ -128,12 +128,18 @@ def why_(fleet: Fleet, target: str, hosts: tuple[str, ...], shown: Shown) -> Non
     say_how_far(fleet, quiet=shown.quiet)
 
 
-@click.command("diff", epilog=examples("msb-cache fleet diff build-1 build-2"))
+@click.command(
+    "diff",
+    epilog=examples(
+        "msb-cache fleet diff build-1 build-2", "msb-cache fleet diff build-1 build-2 --as-of yesterday"
+    ),
+)
 @click.argument("before", metavar="HOST")
 @click.argument("after", metavar="HOST")
+@click.option("--as-of", metavar="TIME", help="What differed at this time.")
 @shown_options("the references that differ")
 @of_fleet
-def diff_(fleet: Fleet, before: str, after: str, shown: Shown) -> None:
+def diff_(fleet: Fleet, before: str, after: str, as_of: str | None, shown: Shown) -> None:
     """Show what one host has that another has not.
 
     That is images that only the second one has (+), or only the first (-), or that point at another digest
@@ -141,7 +147,7 @@ def diff_(fleet: Fleet, before: str, after: str, shown: Shown) -> None:
 
     HOST is a host's name, its role, or the beginning of its log's id.
     """
-    found = fleet.diff(before, after)
+    found = fleet.diff(before, after, as_of=as_of, progress=doing(quiet=shown.quiet))
     changes = found.changes
     shown.item(
         lambda: jsonable(found),
@@ -153,7 +159,8 @@ def diff_(fleet: Fleet, before: str, after: str, shown: Shown) -> None:
             nothing="Nothing differs.",
         ),
     )
-    say_how_far(fleet, quiet=shown.quiet)
+    hosts = [found.from_log_id, found.to_log_id]
+    say_how_far(fleet, quiet=shown.quiet, hosts=hosts, as_of=as_of)
 
 
 def _as_they_come(found: Iterable[Found], shown: Shown) -> None:

@@ -10,7 +10,7 @@ import click
 
 from msb_cache.cli import holders, last_used, output, prunes
 from msb_cache.cli import list as list_of_one
-from msb_cache.cli.common import examples, limit_option, note
+from msb_cache.cli.common import doing, examples, limit_option, note
 from msb_cache.cli.fleet import of_fleet, say_how_far
 from msb_cache.cli.formats import Shown, nothing, shown_options
 from msb_cache.cli.tables import Cell, Column, show
@@ -52,6 +52,13 @@ def _host_option(command: F) -> F:
         metavar="HOST",
         help="Only this host: its name, its role, or the beginning of its log's id; repeatable.",
     )(command)
+
+
+_as_of_option = click.option(
+    "--as-of",
+    metavar="TIME|@SEQ",
+    help="As it was at this time or, of one host, after this event of its log.",
+)
 
 
 @click.command(
@@ -111,6 +118,7 @@ def hosts_(fleet: Fleet, hosts: tuple[str, ...], sort: str | None, shown: Shown)
         "msb-cache fleet list 'ghcr.io/acme/*'",
         "msb-cache fleet list --host ci-7 --sort size -n 10",
         "msb-cache fleet list --format '{host}\\t{reference}'",
+        "msb-cache fleet list app:1 --as-of 'monday 9:00'",
     ),
 )
 @click.argument("patterns", nargs=-1, metavar="[REF]...")
@@ -124,6 +132,7 @@ def hosts_(fleet: Fleet, hosts: tuple[str, ...], sort: str | None, shown: Shown)
 )
 @click.option("-n", "--limit", type=click.IntRange(1), metavar="N", help="Only the first N.")
 @_host_option
+@_as_of_option
 @shown_options("references")
 @of_fleet
 def list_(
@@ -133,22 +142,37 @@ def list_(
     filters: tuple[str, ...],
     limit: int | None,
     hosts: tuple[str, ...],
+    as_of: str | None,
     shown: Shown,
 ) -> None:
     """List the images of all hosts, newest first.
 
     Of REFs, which may have wildcards as in 'ghcr.io/acme/*', only the images that they mean.
+
+    With --as-of the hosts' logs are folded anew up to then, which takes time: give REFs or --host where you
+    can.
     """
     key, descending = list_of_one.ORDERS[sort]
-    found = fleet.list(*patterns, filter=filters, hosts=hosts)
+    progress = doing(quiet=shown.quiet)
+    found = fleet.list(*patterns, filter=filters, hosts=hosts, as_of=as_of, progress=progress)
     chosen = sorted(found, key=lambda each: key(each.found), reverse=descending)[:limit]
-    damage = fleet.damage(hosts=hosts) if chosen else []
+    # Of the past these are folded already.
+    on = hosts if as_of is None else sorted({each.log_id for each in chosen})
+    damage = fleet.damage(hosts=on, as_of=as_of, progress=progress) if chosen else []
     damaged = {(each.log_id, each.found.reference) for each in damage}
 
     def fields(each: OnHost[ImageHandle]) -> dict[str, Any]:
         return {**jsonable(each), "damaged": (each.log_id, each.found.reference) in damaged}
 
-    _show(fleet, shown, chosen, list_of_one.COLUMNS, list_of_one.row, fields=fields)
+    _show(
+        fleet,
+        shown,
+        chosen,
+        list_of_one.COLUMNS,
+        list_of_one.row,
+        fields=fields,
+        asked=(hosts, as_of),
+    )
     for one in chosen:
         if (one.log_id, one.found.reference) in damaged:
             note(f"{one.found.reference} on {one.host} is damaged: another program deleted files of it")
@@ -161,12 +185,14 @@ def list_(
         "msb-cache fleet last-used python:3.12",
         "msb-cache fleet last-used --idle 30d",
         "msb-cache fleet last-used --host ci-7 --idle-for '30 days'",
+        "msb-cache fleet last-used python:3.12 --as-of 2026-09-01",
     ),
 )
 @click.argument("reference", metavar="[REF]", required=False)
 @click.option("--idle", metavar="DURATION", help="Only images that no host has used for as long, each once.")
 @click.option("--idle-for", metavar="DURATION", help="Only those idle on their host for as long.")
 @_host_option
+@_as_of_option
 @shown_options("references")
 @of_fleet
 def last_used_(
@@ -175,35 +201,51 @@ def last_used_(
     idle: str | None,
     idle_for: str | None,
     hosts: tuple[str, ...],
+    as_of: str | None,
     shown: Shown,
 ) -> None:
     """Show when images were last used on each host, and the event that says so.
 
     Of REF the host that used it last stands first. With --idle each reference stands there once, with the
-    host that used it last. Else those come first that lie idle longest. Ages are by this machine's clock.
+    host that used it last. Else those come first that lie idle longest. Ages are by this machine's clock, or
+    counted from the moment of --as-of.
     """
     if idle is not None and idle_for is not None:
         raise click.UsageError("--idle is about all hosts together, --idle-for about each; give one of them")
     everywhere = idle is not None
-    found = fleet.last_used(reference, at_least=idle or idle_for, everywhere=everywhere, hosts=hosts)
-    _show(fleet, shown, found, last_used.COLUMNS, last_used.row)
+    found = fleet.last_used(
+        reference,
+        at_least=idle or idle_for,
+        everywhere=everywhere,
+        hosts=hosts,
+        as_of=as_of,
+        progress=doing(quiet=shown.quiet),
+    )
+    _show(fleet, shown, found, last_used.COLUMNS, last_used.row, asked=(hosts, as_of))
 
 
 @click.command(
     "holders",
     short_help="Show who holds which images on which hosts.",
-    epilog=examples("msb-cache fleet holders app:1", "msb-cache fleet holders --host ci-7"),
+    epilog=examples(
+        "msb-cache fleet holders app:1",
+        "msb-cache fleet holders --host ci-7",
+        "msb-cache fleet holders app:1 --as-of '2 days ago'",
+    ),
 )
 @click.argument("reference", metavar="[REF]", required=False)
 @_host_option
+@_as_of_option
 @shown_options("the holders' names")
 @of_fleet
-def holders_(fleet: Fleet, reference: str | None, hosts: tuple[str, ...], shown: Shown) -> None:
+def holders_(
+    fleet: Fleet, reference: str | None, hosts: tuple[str, ...], as_of: str | None, shown: Shown
+) -> None:
     """Show who holds what on which host, since when and by which reference.
 
     REF is a reference, or a manifest's digest or its beginning; without one, all holders.
     """
-    found = fleet.holds(reference, hosts=hosts)
+    found = fleet.holds(reference, hosts=hosts, as_of=as_of, progress=doing(quiet=shown.quiet))
     sentence = "Nobody holds anything on any host." if reference is None else "Nobody holds it on any host."
     _show(
         fleet,
@@ -213,6 +255,7 @@ def holders_(fleet: Fleet, reference: str | None, hosts: tuple[str, ...], shown:
         holders.row,
         name=lambda each: each.found.holder,
         sentence=sentence,
+        asked=(hosts, as_of),
     )
 
 
@@ -276,13 +319,18 @@ def _show(
     fields: Callable[[OnHost[Any]], dict[str, Any]] = jsonable,
     name: Callable[[OnHost[Any]], str] = lambda each: each.found.reference,
     sentence: str = "No such images on any host.",
+    asked: tuple[Sequence[str], str | None] = ((), None),
 ) -> None:
-    """Show what hosts answered: the columns of one host's command, and before them which host it is."""
+    """Show what hosts answered: the columns of one host's command, and before them which host it is.
+
+    ``asked`` are the hosts that were named and the moment, for what is said about their logs.
+    """
     names = _names(found)
     printed = {name(each): each for each in reversed(found)}  # of a name the first, once
+    hosts, as_of = asked
 
     def table(_: Iterable[OnHost[Any]]) -> None:
-        if not found:
+        if not found and (as_of is None or fleet.knows(as_of, hosts)):
             output.line(sentence if fleet.logs() else _no_logs(fleet), err=True)
         show((_HOST, *columns), ((names(each), *row(each.found)) for each in found))
 
@@ -292,7 +340,7 @@ def _show(
         name=lambda each: name(each) if printed[name(each)] is each else None,
         table=table,
     )
-    say_how_far(fleet, quiet=shown.quiet)
+    say_how_far(fleet, quiet=shown.quiet, hosts=hosts, as_of=as_of)
 
 
 def _names(found: Iterable[HostStanding | OnHost[Any]]) -> Callable[[HostStanding | OnHost[Any]], str]:

@@ -135,7 +135,9 @@ class StoredEvent(Result, msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return as_datetime(self.recorded_at_ns)
 
 
-class _Folded(msgspec.Struct, frozen=True, gc=False):
+class PlainFact(msgspec.Struct, frozen=True, gc=False):
+    """As much of a stored event as a fold needs."""
+
     seq: int
     subject: str
     operation: str
@@ -143,7 +145,7 @@ class _Folded(msgspec.Struct, frozen=True, gc=False):
     data: EventData
 
 
-Fact = StoredEvent | _Folded
+Fact = StoredEvent | PlainFact
 """What a fold looks at: a stored event, or as much of one as a fold needs."""
 
 
@@ -399,7 +401,7 @@ class EventStore:
             if not texts or type(version) is not int or type(occurred) is not int:
                 yield from self.read(after=seq - 1, until=seq)  # which says what is wrong with it
                 continue
-            yield _Folded(seq, subject, operation, occurred, decode(type_, version, data))
+            yield PlainFact(seq, subject, operation, occurred, decode(type_, version, data))
 
     def fits(self, seq: int, where: Where) -> bool:
         """Return whether the event at this position fits."""

@@ -21,7 +21,7 @@ from msb_cache.projections.rows import ROW_TYPES, DeletionRow, Row
 from msb_cache.projections.schema import statements
 from msb_cache.projections.tables import Key, R, StoredTable, Table, Tables, Values, columns, stored_rows
 
-_KEPT = tuple(row_type for row_type in ROW_TYPES if not row_type.only_grows)
+KEPT = tuple(row_type for row_type in ROW_TYPES if not row_type.only_grows)
 """What the past is asked for. The other tables only grow, so the live ones tell what they had."""
 
 Rows = tuple[list[Values], ...]
@@ -35,18 +35,18 @@ def _tuple_of(row_type: type[Row]) -> Any:
 _SEQ = columns(DeletionRow).index("seq")
 
 _decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder(
-    tuple.__class_getitem__(tuple(_tuple_of(row_type) for row_type in _KEPT))
+    tuple.__class_getitem__(tuple(_tuple_of(row_type) for row_type in KEPT))
 ).decode
 
 
 def encode_rows(connection: sqlite3.Connection) -> bytes:
     """Return a whole index, live or past, as MessagePack; within the caller's transaction."""
-    return msgspec.msgpack.encode([[*stored_rows(connection, row_type)] for row_type in _KEPT])
+    return msgspec.msgpack.encode([[*stored_rows(connection, row_type)] for row_type in KEPT])
 
 
 def rows_of(tables: Tables) -> Rows:
     """Return a whole index from the tables of a fold from the beginning."""
-    return tuple([astuple(table.rows[key]) for key in sorted(table.rows)] for table in map(tables.of, _KEPT))
+    return tuple([astuple(table.rows[key]) for key in sorted(table.rows)] for table in map(tables.of, KEPT))
 
 
 def same_rows(one: Rows, other: Rows) -> bool:
@@ -80,7 +80,7 @@ class Past:
         self.connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         set_moment(self.connection, time.time_ns)  # until a moment is asked about
         try:
-            self._fill(rows or tuple([] for _ in _KEPT))
+            self._fill(rows or tuple([] for _ in KEPT))
         except BaseException:
             self.close()
             raise
@@ -98,7 +98,7 @@ class Past:
         tables = Tables(make)
         Fold(tables).apply(store.facts(after=self.position, until=until))
         self.connection.execute("BEGIN")
-        for row_type in _KEPT:
+        for row_type in KEPT:
             tables.of(row_type).write(self.connection)
         self.connection.execute("COMMIT")
         self.position = until
@@ -113,7 +113,7 @@ class Past:
 
     def _fill(self, rows: Rows) -> None:
         self.connection.execute("BEGIN")
-        for row_type, found in zip(_KEPT, rows, strict=True):
+        for row_type, found in zip(KEPT, rows, strict=True):
             for statement in statements(row_type):
                 self.connection.execute(statement)
             names = columns(row_type)

@@ -14,7 +14,7 @@ from msb_cache.eventstore.chain import GENESIS
 from msb_cache.fleet import roles
 from msb_cache.fleet.admission import init
 from msb_cache.fleet.enrolment import enrol
-from msb_cache.fleet.schema import EVENT_COLUMNS, PARTITIONS, TABLES
+from msb_cache.fleet.schema import EVENT_COLUMNS, PARTITIONS, TABLES, VIEWS_OF_LOGS
 from msb_cache.fleet.views import VIEWS
 from msb_cache.projections.rows import ROW_TYPES
 from tests.fleet.postgres import PASSWORD
@@ -24,7 +24,7 @@ LOG = "ab" * 16
 KINDS = (*roles.KINDS, "nobody")
 PARTS = [f"events_{number:02}" for number in range(PARTITIONS)]
 MODELS = [row_type.table for row_type in ROW_TYPES]
-RELATIONS = ["staging", "events", *PARTS, "event", *TABLES, *MODELS]
+RELATIONS = ["staging", "events", *PARTS, *VIEWS_OF_LOGS, *TABLES, *MODELS]
 SECRET = "of an image's environment"
 
 
@@ -76,7 +76,7 @@ def refused(dsn: str, statement: str) -> bool:
 MAY = {
     "host": set(),
     "folder": {
-        *((table, "SELECT") for table in (*TABLES, *MODELS, "events", "event")),
+        *((table, "SELECT") for table in (*TABLES, *MODELS, "events", *VIEWS_OF_LOGS)),
         *(
             (table, what)
             for table in (*MODELS, "told", "fold_state", "directory")
@@ -87,7 +87,8 @@ MAY = {
         (table, "SELECT")
         for table in (
             *(model for model in MODELS if model != "manifest"),
-            *("fleet", "head", "alert", "checkpoint", "fold_state", "told", "server", "directory", "event"),
+            *("fleet", "head", "alert", "checkpoint", "anchor", "fold_state", "told", "server", "directory"),
+            *VIEWS_OF_LOGS,
         )
     },
     "nobody": set(),
@@ -99,7 +100,8 @@ NOT_THERE = {
     ("staging", "REFERENCES"),
     *((table, "INHERIT") for table in ("events", *PARTS)),
     *(
-        ("event", what)
+        (view, what)
+        for view in VIEWS_OF_LOGS
         for what in (
             *("INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES"),
             *("INHERIT", "INDEX", "POLICY", "COMMENT", "TRIGGER"),
@@ -147,7 +149,7 @@ class TestEachPrivilege:
                     elif what == "UPDATE":
                         text = f"UPDATE msb_cache.{relation} SET {first} = NULL"
                     elif what == "DROP":
-                        text = f"DROP {'VIEW' if relation == 'event' else 'TABLE'} msb_cache.{relation}"
+                        text = f"DROP {'VIEW' if relation in VIEWS_OF_LOGS else 'TABLE'} msb_cache.{relation}"
                     else:
                         text = statement.format(relation)
                     if (relation, what) in NOT_THERE:
@@ -191,10 +193,6 @@ class TestEachPrivilege:
         columns = {
             "host": {("staging", column, "INSERT") for column in EVENT_COLUMNS},
             "reader": {
-                *(
-                    ("anchor", column, "SELECT")
-                    for column in ("log_id", "seq", "hash", "recorded_at", "fold_version", "archived_at")
-                ),
                 *(
                     ("manifest", field, "SELECT")
                     for row_type in ROW_TYPES
@@ -577,7 +575,6 @@ class TestReader:
             "SELECT data FROM msb_cache.events_00",
             "SELECT count(*) FROM msb_cache.events",
             "SELECT log_id FROM msb_cache.events",
-            "SELECT rows FROM msb_cache.anchor",
             "SELECT config FROM msb_cache.manifest",
             "SELECT log_key FROM msb_cache.enrolment",
             "SELECT data FROM msb_cache.staging",

@@ -9,10 +9,12 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from msb_cache import FleetError
+from msb_cache.eventstore.store import as_datetime
 from msb_cache.fleet.admission import init
 from msb_cache.fleet.connect import Postgres
 from msb_cache.fleet.enrolment import enrol
 from msb_cache.fleet.fleet import Fleet
+from msb_cache.shapes import jsonable
 from tests.fleet.asking import check
 from tests.fleet.lives import Clock, Host
 from tests.fleet.postgres import PASSWORD, Server, running
@@ -111,6 +113,20 @@ def test_what_comes_to_the_further_server(two: Two) -> None:
     check(host, two.fleet)
 
 
+def test_the_past_of_both_is_one_answer(two: Two) -> None:
+    then = as_datetime(two.hosts[-1].cache.events()[3].recorded_at_ns)
+    own = {host.name: host.cache.list(as_of=then) for host in two.hosts}
+    found = two.fleet.list(as_of=then)
+    assert {each.host for each in found} == {*HOSTS}
+    for host, mine in own.items():
+        assert [jsonable(each.found) for each in found if each.host == host] == jsonable(mine)
+    times = [each.found.created_at_ns for each in found]
+    assert times == sorted(times, reverse=True)
+    assert two.fleet.list(hosts=["dev-2"], as_of="@1") == []
+    changes = two.fleet.diff("ci-1", "dev-2", as_of=then).changes
+    assert changes.to_position == two.fleet.logs(["dev-2"], as_of=then)[0].folded_seq
+
+
 def test_one_that_is_down_is_named(two: Two) -> None:
     two.east.stop()
     try:
@@ -135,3 +151,6 @@ def test_a_log_on_two_servers_is_told(two: Two) -> None:
     two.fleet.fold(said=said.append)
     assert (said, first.log_id) == ([sentence], second.log_id)
     assert len(directory(two)) == 1
+    then = as_datetime(host.cache.events()[3].recorded_at_ns)
+    twice = [each.found.reference for each in two.fleet.list(hosts=[host.name], as_of=then)]
+    assert sorted(twice) == sorted(2 * [each.reference for each in host.cache.list(as_of=then)])

@@ -144,7 +144,7 @@ def as_owner(connection: Connection) -> Iterator[None]:
 
 def make_read_models(connection: Connection) -> None:
     """Make the tables that are folded, empty, in place of those that are there; as the owner."""
-    _drop(connection, "VIEW", _named(connection, "v", {"event"}))
+    _drop(connection, "VIEW", _named(connection, "v", {*schema.VIEWS_OF_LOGS}))
     kept = {*schema.TABLES, "events", "staging", *(f"events_{n:02}" for n in range(schema.PARTITIONS))}
     _drop(connection, "TABLE", _named(connection, "r", kept))
     connection.execute(f"DELETE FROM {SCHEMA}.fold_state".encode())

@@ -8,7 +8,7 @@ session is left there, so a pooler may give each transaction another connection.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -134,7 +134,7 @@ class PostgresReading:
         """Return all rows of a question."""
         return self._connection.execute(placed(sql), arguments).fetchall()
 
-    def stream(self, sql: str, arguments: Sequence[Any] = ()) -> Iterator[Values]:
+    def stream(self, sql: str, arguments: Sequence[Any] = ()) -> Generator[Values, None, None]:
         """Yield the rows of a question, some at a time."""
         with self._connection.cursor("msb_cache_rows") as cursor:
             cursor.itersize = _PAGE

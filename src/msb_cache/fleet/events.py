@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from msb_cache.errors import ImageNotFoundError, InvalidConfigError, OperationNotFoundError
+from msb_cache.errors import FleetError, ImageNotFoundError, InvalidConfigError, OperationNotFoundError
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.row import COLUMNS
 from msb_cache.eventstore.store import StoredEvent, decode_row
@@ -274,7 +274,13 @@ def check_positions(query: Query, logs: Sequence[KnownLog]) -> None:
     Raises:
         InvalidConfigError: there is one.
     """
-    if (query.after or query.until is not None) and len(logs) > 1:
+    if query.after or query.until is not None:
+        check_one(logs)
+
+
+def check_one(logs: Sequence[KnownLog]) -> None:
+    """Refuse a position where not one log is asked; raises InvalidConfigError."""
+    if len(logs) > 1:
         raise InvalidConfigError(
             f"a position, such as @5, is one of one log, and {len(logs)} logs are asked; "
             "choose one with --host, or give a time"
@@ -377,14 +383,16 @@ def spans_of(reading: Reading, asked: Asked) -> list[tuple[KnownLog, int, int, i
     if since_ns is None:
         return found
     found = [each for each in found if each[3] >= since_ns]
-    first = _positions_before(reading, {log.log_id: (after, end) for log, after, end, _ in found}, since_ns)
+    first = positions_before(reading, {log.log_id: (after, end) for log, after, end, _ in found}, since_ns)
     return [(log, max(after, first[log.log_id]), end, recorded) for log, after, end, recorded in found]
 
 
-def _positions_before(
-    reading: Reading, within: Mapping[str, tuple[int, int]], time_ns: int
-) -> dict[str, int]:
-    """Return of each log the last position that was recorded before a time, by halves, all logs at once."""
+def positions_before(reading: Reading, within: Mapping[str, tuple[int, int]], time_ns: int) -> dict[str, int]:
+    """Return of each log the last position that was recorded before a time, by halves, all logs at once.
+
+    Raises:
+        FleetError: an event between the two positions of its log is not there.
+    """
     low = {log_id: after for log_id, (after, _) in within.items()}
     high = {log_id: end for log_id, (_, end) in within.items()}
     while asking := [
@@ -397,8 +405,13 @@ def _positions_before(
                 f"WHERE (log_id, seq) IN (VALUES {pairs})",
                 [*chain.from_iterable(some)],
             )
-            for log_id, seq, recorded in rows:
-                if recorded < time_ns:
+            times = {log_id: recorded for log_id, _, recorded in rows}
+            for log_id, seq in some:
+                if log_id not in times:
+                    raise FleetError(
+                        f"event {seq} of the log {log_id[:12]} is not there; look at `msb-cache fleet verify`"
+                    )
+                if times[log_id] < time_ns:
                     low[log_id] = seq
                 else:
                     high[log_id] = seq - 1

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from msb_cache.fleet.enrolment import Enrolled, Enrolment, Unenrolled
     from msb_cache.fleet.fold import Folded
     from msb_cache.fleet.images import Found, Word
+    from msb_cache.fleet.past import Past, Positions, Then
+    from msb_cache.fleet.present import Present
     from msb_cache.fleet.reasons import HostChanges
     from msb_cache.fleet.roles import Kind
     from msb_cache.fleet.servers import FurtherServer
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
     from msb_cache.models import ImageHandle
     from msb_cache.projections.history import HistoryEvent
     from msb_cache.projections.images import Damage
-    from msb_cache.queries.as_of import Hold
+    from msb_cache.queries.as_of import AsOf, Hold
     from msb_cache.queries.deletions import DeletionReport, DeletionSummary
     from msb_cache.queries.events import Filters
     from msb_cache.queries.last_used import IdleImage
@@ -56,8 +59,8 @@ class Fleet:
     """The logs of many hosts, in PostgreSQL or in a file.
 
     Answers have the fields of one host's, and before them ``host``, ``log_id`` and ``folded_seq``, the last
-    event of that host's log that they know. As a context manager it keeps its connections between calls
-    until the block ends; else nothing stays open.
+    event of that host's log that they know. As a context manager it keeps its connections, and what it has
+    folded of the past, between calls until the block ends; else nothing stays open.
 
     Args:
         dsn: the first server's, as libpq takes it; None: what ``MSB_CACHE_FLEET`` says. Further servers that
@@ -85,6 +88,7 @@ class Fleet:
             )
         self._clock = clock
         self._kept: Kept | None = None
+        self._pasts: dict[str, Past] | None = None
         self._db = None if db is None else os.fspath(db)
         self._dsn = dsn
         if dsn is not None:
@@ -93,6 +97,7 @@ class Fleet:
             check(dsn)
 
     def __enter__(self) -> Fleet:
+        self._pasts = {}
         if self._dsn is not None:
             from msb_cache.fleet.connect import Kept
 
@@ -105,6 +110,9 @@ class Fleet:
         kept, self._kept = self._kept, None
         if kept is not None:
             kept.close()
+        pasts, self._pasts = self._pasts or {}, None
+        for past in pasts.values():
+            past.close()
 
     @property
     def dsn(self) -> str:
@@ -268,14 +276,34 @@ class Fleet:
 
         return take(FleetFile(self._db), paths, clock=self._clock)
 
-    def logs(self, hosts: Iterable[str] = ()) -> builtins.list[KnownLog]:
+    def logs(self, hosts: Iterable[str] = (), *, as_of: AsOf | None = None) -> builtins.list[KnownLog]:
         """Return the fleet's logs, by host; of these hosts, where some are named.
+
+        Args:
+            hosts: names of machines or roles, or the beginnings of logs' ids; none: all.
+            as_of: how far they were folded at this moment of the past, if all that had come then was:
+                ``folded_seq`` is the last event by then. It is 0 of a log that begins later, and less than
+                ``archived_seq`` where the archive has it. None: now. See ``list``.
 
         Raises:
             ImageNotFoundError: a name means no host.
+            InvalidConfigError: ``as_of`` is no such moment.
             FleetError: a server cannot be asked.
         """
-        return of_hosts.chosen(self._everywhere(of_hosts.logs), [*hosts])
+        found = of_hosts.chosen(self._everywhere(of_hosts.logs), [*hosts])
+        return found if as_of is None else self._positions(found, as_of).logs
+
+    def knows(self, as_of: AsOf, hosts: Iterable[str] = ()) -> bool:
+        """Return whether any log had begun at a moment of the past, so that what was there then is known.
+
+        Args:
+            as_of: the moment; see ``list``.
+            hosts: only of these; see ``logs``.
+
+        Raises:
+            ImageNotFoundError, InvalidConfigError, FleetError: as for ``logs``.
+        """
+        return self._positions(self.logs(hosts), as_of).known
 
     def fold(
         self,
@@ -352,42 +380,59 @@ class Fleet:
         return sorted(self._everywhere(alerts), key=lambda each: -each.last_at_ns)
 
     def list(
-        self, *patterns: str, filter: Sequence[str] = (), hosts: Iterable[str] = ()
+        self,
+        *patterns: str,
+        filter: Sequence[str] = (),
+        hosts: Iterable[str] = (),
+        as_of: AsOf | None = None,
+        progress: Tell | None = None,
     ) -> builtins.list[OnHost[ImageHandle]]:
         """Return the images of all hosts by creation time, newest first; ``origin`` of each is None.
+
+        As of the past, logs are folded anew up to that moment: those that ever had what the patterns mean.
+        ``folded_seq`` is the last event of a log by then. Each host's clock says what it was at a time.
 
         Args:
             patterns: as for ``ImageCache.list``; each means on a host what it means there.
             filter: only what these select, as for ``ImageCache.list``. Labels are not told by a fleet.
             hosts: only these; see ``logs``.
+            as_of: the images at this moment of the past; None: now. See ``AsOf``; a position is one of one
+                log.
+            progress: gets an ``Activity`` as logs are folded.
 
         Raises:
             ImageNotFoundError: nothing on any host matches a pattern; or a name means no host.
             InvalidReferenceError: one is no reference, or several digests begin with it.
-            InvalidConfigError: a filter is none, or asks for labels.
-            FleetError: a server cannot be asked.
+            InvalidConfigError: a filter is none, or asks for labels; or ``as_of`` is no moment, is in the
+                future, or is a position of several logs.
+            FleetError: a server cannot be asked; or what was there then is in an archive.
         """
         from msb_cache.fleet import images
 
         words, selects = [images.Word(text) for text in patterns], images.selection(filter)
-        logs, now = self._ids(hosts), self._clock()
-        found = self._everywhere(lambda reading: images.handles(reading, words, selects, logs, now))
-        self._check_found(words, found)
+        with self._at(as_of, hosts, words, progress) as at:
+            found = at.ask(lambda reading, logs: images.handles(reading, words, selects, logs, at.now_ns))
+            _check_found(words, found, at)
         return _in_order(found)
 
-    def damage(self, *, hosts: Iterable[str] = ()) -> builtins.list[OnHost[Damage]]:
+    def damage(
+        self, *, hosts: Iterable[str] = (), as_of: AsOf | None = None, progress: Tell | None = None
+    ) -> builtins.list[OnHost[Damage]]:
         """Return which files of hosts' images are gone because another program deleted them.
 
         Args:
             hosts: only these; see ``logs``.
+            as_of: at this moment of the past; None: now. See ``list``.
+            progress: gets an ``Activity`` as logs are folded.
 
         Raises:
             ImageNotFoundError, FleetError: as for ``logs``.
+            InvalidConfigError: as for ``list``.
         """
         from msb_cache.fleet.images import damaged
 
-        logs = self._ids(hosts)
-        return _in_order(self._everywhere(lambda reading: damaged(reading, logs)))
+        with self._at(as_of, hosts, (), progress) as at:
+            return _in_order(at.ask(damaged))
 
     def last_used(
         self,
@@ -396,11 +441,14 @@ class Fleet:
         at_least: str | timedelta | None = None,
         everywhere: bool = False,
         hosts: Iterable[str] = (),
+        as_of: AsOf | None = None,
+        progress: Tell | None = None,
     ) -> builtins.list[OnHost[IdleImage]]:
         """Return when images were last used on each host, with the events that say so.
 
         Of one image the host that used it last stands first, after those that run it now. Without
-        ``reference`` those come first that lie idle longest. Ages are counted by this machine's clock.
+        ``reference`` those come first that lie idle longest. Ages are counted by this machine's clock, or
+        from the moment ``as_of``.
 
         Args:
             reference: the image, as for ``list``; None: all.
@@ -419,17 +467,17 @@ class Fleet:
         from msb_cache.fleet import images
         from msb_cache.queries.last_used import idle_ns
 
-        now, at_least_ns = self._clock(), 0
-        if at_least is not None:
-            from msb_cache.queries.times import duration_ns  # with dateutil
-
-            at_least_ns = duration_ns(at_least, now)
         words = [] if reference is None else [images.Word(reference)]
-        logs = self._ids(hosts)
-        standing = self._everywhere(
-            lambda reading: images.last_used(reading, words, logs, now, newest=everywhere)
-        )
-        self._check_found(words, [each for _, each in standing])
+        with self._at(as_of, hosts, words, progress, uses=True) as at:
+            now, at_least_ns = at.now_ns, 0
+            if at_least is not None:
+                from msb_cache.queries.times import duration_ns  # with dateutil
+
+                at_least_ns = duration_ns(at_least, now)
+            standing = at.ask(
+                lambda reading, logs: images.last_used(reading, words, logs, now, newest=everywhere)
+            )
+            _check_found(words, [each for _, each in standing], at)
         if everywhere:
             found = images.nowhere_used(standing, at_least_ns, now)
         else:
@@ -438,7 +486,12 @@ class Fleet:
         return in_order if reference is None else sorted(in_order, key=images.newest_first)
 
     def holds(
-        self, reference: str | None = None, *, hosts: Iterable[str] = ()
+        self,
+        reference: str | None = None,
+        *,
+        hosts: Iterable[str] = (),
+        as_of: AsOf | None = None,
+        progress: Tell | None = None,
     ) -> builtins.list[OnHost[Hold]]:
         """Return who holds what on which host, since when and by which reference, by host and holder.
 
@@ -446,19 +499,22 @@ class Fleet:
             reference: only holds of the manifest that this means on each host: a reference to it, or its
                 digest, also when no reference points at it any more; None: all holds.
             hosts: only these; see ``logs``.
+            as_of: at this moment of the past; None: now. See ``list``.
+            progress: gets an ``Activity`` as logs are folded.
 
         Raises:
             ImageNotFoundError: it means nothing on any host; or a name means no host.
             InvalidReferenceError: it is no reference, it is on a host in several spellings, or several
                 digests begin with it.
-            FleetError: a server cannot be asked.
+            InvalidConfigError, FleetError: as for ``list``.
         """
         from msb_cache.fleet import images
 
         word = None if reference is None else images.Word(reference)
-        logs, now = self._ids(hosts), self._clock()
-        found = self._everywhere(lambda reading: images.holds(reading, word, logs, now))
-        self._check_found([] if word is None else [word], found)
+        words = [] if word is None else [word]
+        with self._at(as_of, hosts, words, progress, held=True) as at:
+            found = at.ask(lambda reading, logs: images.holds(reading, word, logs, at.now_ns))
+            _check_found(words, found, at)
         return _in_order(found)
 
     def prunes(
@@ -512,17 +568,39 @@ class Fleet:
         names = [*hosts]
         return frozenset(log.log_id for log in self.logs(names)) if names else None
 
-    def _check_found(self, words: Sequence[Word], found: Sequence[Found]) -> None:
-        """Refuse a word that means nothing on any host, or several digests."""
-        if not words:
-            return
-        from msb_cache.fleet.images import check_digests, known_references
+    @contextmanager
+    def _at(
+        self,
+        as_of: AsOf | None,
+        hosts: Iterable[str],
+        words: Sequence[Word] = (),
+        progress: Tell | None = None,
+        *,
+        uses: bool = False,
+        held: bool = False,
+    ) -> Iterator[Present | Then]:
+        """Give the present, or a moment of the past, to ask about hosts; see ``past.Then``."""
+        if as_of is None:
+            from msb_cache.fleet.present import Present
 
-        there = {number for each in found for number in each.words}
-        for number, word in enumerate(words):
-            if number not in there:
-                raise word.missing(self._everywhere(known_references))
-        check_digests(words, found)
+            yield Present(self._everywhere, self._ids(hosts), self._clock())
+            return
+        from msb_cache.fleet.past import Then
+
+        positions = self._positions(self.logs(hosts), as_of)
+        kept = {} if self._pasts is None else self._pasts
+        try:
+            activities = Activities(progress)
+            yield Then(positions, kept, activities, words=words, uses=uses, held=held)
+        finally:
+            if self._pasts is None:
+                for past in kept.values():
+                    past.close()
+
+    def _positions(self, logs: Sequence[KnownLog], as_of: AsOf) -> Positions:
+        from msb_cache.fleet.past import positions_at
+
+        return positions_at(self._places(), logs, as_of, self._clock())
 
     def verify(
         self,
@@ -761,24 +839,29 @@ class Fleet:
                 raise each
         raise never_seen(target, self._timeline(names).known_references())
 
-    def diff(self, before: str, after: str) -> HostChanges:
+    def diff(
+        self, before: str, after: str, *, as_of: AsOf | None = None, progress: Tell | None = None
+    ) -> HostChanges:
         """Return what one host has in its index that another has not: images, holds, pins, and bytes.
 
         Args:
             before: a host; see ``logs``.
             after: another: what it has more counts as added.
+            as_of: at this moment of the past; None: now. See ``list``.
+            progress: gets an ``Activity`` as logs are folded.
 
         Raises:
             ImageNotFoundError: a name means no host.
-            InvalidConfigError: it means several.
-            FleetError: a server cannot be asked.
+            InvalidConfigError: it means several; or as for ``list``.
+            FleetError: as for ``list``.
         """
         from msb_cache.fleet.reasons import HostChanges, contents_of
         from msb_cache.queries.as_of import Contents, changes
 
         known = self.logs()
         one, other = of_hosts.only(known, before), of_hosts.only(known, after)
-        found = dict(self._everywhere(lambda reading: contents_of(reading, [one, other], self._clock)))
+        with self._at(as_of, [one.log_id, other.log_id], (), progress) as at:
+            found = dict(at.ask(lambda reading, _: contents_of(reading, [one, other], lambda: at.now_ns)))
         nothing = Contents(0, {}, {}, {}, {}, 0)
         differ = changes(found.get(one.log_id, nothing), found.get(other.log_id, nothing))
         return HostChanges(one.host, one.log_id, other.host, other.log_id, differ)
@@ -809,3 +892,17 @@ class Fleet:
 def _in_order(found: Iterable[Found]) -> builtins.list[Any]:
     there = (each for each in found if each.found is not None)
     return [each.found for each in sorted(there, key=lambda each: each.order)]
+
+
+def _check_found(words: Sequence[Word], found: Sequence[Found], at: Present | Then) -> None:
+    """Refuse a word that means nothing on any host, or several digests."""
+    if not words:
+        return
+    from msb_cache.fleet.images import check_digests
+
+    there = {number for each in found for number in each.words}
+    for number, word in enumerate(words):
+        if number not in there:
+            error = word.missing(at.known_references())
+            raise error if at.unknown is None else ImageNotFoundError(f"{error}; {at.unknown}")
+    check_digests(words, found)

@@ -100,6 +100,32 @@ class Word:
             arguments += [self.prefix, self.prefix + _AFTER_HEX]
         return f"({' OR '.join(ways)})", arguments
 
+    def known_to(self, reading: Reading, *, held: bool = False) -> set[str] | None:
+        """Return the logs of a place in which it can ever have meant something; None: that is not known.
+
+        Args:
+            reading: the place.
+            held: whether it may be a manifest, too, that was held and that no reference pointed at.
+        """
+        if self._fits is not None:  # it may have fitted a spelling, which is in events alone
+            return None
+        ways: list[tuple[str, list[str]]] = []
+        if self._parsed is not None:
+            ways.append(("pointed_at WHERE reference = ?", [self._parsed.canonical]))
+            if self._parsed.digest is not None:
+                ways.append(("pointed_at WHERE manifest_digest = ?", [self._parsed.digest]))
+        if self.prefix is not None:
+            begins = [self.prefix, self.prefix + _AFTER_HEX]
+            ways.append(("pointed_at WHERE manifest_digest >= ? AND manifest_digest < ?", begins))
+            if held:
+                ways.append(("event WHERE subject >= ? AND subject < ?", begins))
+                ways.append(("anchor", []))  # of what is in an archive it is not known
+        found = reading.rows(
+            " UNION ".join(f"SELECT log_id FROM msb_cache.{way}" for way, _ in ways),
+            [value for _, values in ways for value in values],
+        )
+        return {log_id for (log_id,) in found}
+
     def of_host(self, images: Sequence[Image]) -> list[Image]:
         """Return those of one host's images, newest first, that it means there."""
         if self._fits is not None:
@@ -140,7 +166,7 @@ class Word:
         from msb_cache.queries.near import image_meant  # only an error offers what was probably meant
 
         name = self.text if self._parsed is None else self._parsed.familiar
-        offered = image_meant(self.text, map(familiar, known))
+        offered = image_meant(self.text, (each for each in map(familiar, known) if each != name))
         return ImageNotFoundError(f"image not found on any host: {name}{offered or HELD}")
 
 
@@ -195,7 +221,7 @@ def handles(
     now_ns: int,
 ) -> Iterator[Found]:
     """Yield the images of all hosts as each host lists them, with what orders them: the newest first."""
-    condition, arguments = _condition(reading, words, logs)
+    condition, arguments = asked_for(reading, words, logs)
     rows = reading.rows(
         "SELECT DISTINCT d.log_id, d.manifest_digest, d.holder FROM msb_cache.image i JOIN msb_cache.hold d "
         "ON d.log_id = i.log_id AND d.manifest_digest = i.manifest_digest "
@@ -282,7 +308,7 @@ def last_used(
         now_ns: the time now, in ns since the epoch.
         newest: of each reference only the image of the host that used it last.
     """
-    condition, arguments = _condition(reading, words, logs)
+    condition, arguments = asked_for(reading, words, logs)
     uses: dict[tuple[str, str], list[UseRow]] = {}
     for log_id, holder, digest, since, reference, seq in reading.rows(
         "SELECT DISTINCT u.log_id, u.holder, u.manifest_digest, u.since, u.reference, u.seq "
@@ -448,7 +474,7 @@ def holds(reading: Reading, word: Word | None, logs: Collection[str] | None, now
 
 def _manifests(reading: Reading, word: Word, logs: Collection[str] | None) -> Iterator[tuple[str, str]]:
     """Yield, by log, which manifest a word means there, whether or not a reference points at it."""
-    condition, arguments = _condition(reading, [word], logs)
+    condition, arguments = asked_for(reading, [word], logs)
     named: set[str] = set()
     for log_id, images in _by_log([image for image, _ in _images(reading, [word], condition, arguments)]):
         rows = [image.row for image in word.of_host(images)]
@@ -477,9 +503,8 @@ def _manifests(reading: Reading, word: Word, logs: Collection[str] | None) -> It
 # -- rows ------------------------------------------------------------------------------------------
 
 
-def _condition(
-    reading: Reading, words: Sequence[Word], logs: Collection[str] | None
-) -> tuple[str, list[str]]:
+def asked_for(reading: Reading, words: Sequence[Word], logs: Collection[str] | None) -> tuple[str, list[str]]:
+    """Return what finds the images ``i`` that words can mean, of these logs, in SQL, and the arguments."""
     condition, arguments = within("i.log_id", logs)
     ways = [word.condition(reading) for word in words]
     if not ways:

@@ -7,7 +7,7 @@ with their schema, ``msb_cache.image``. Texts are compared byte by byte, as a ho
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -26,8 +26,11 @@ class Reading(Protocol):
         """Return all rows of a question; there are few."""
         ...
 
-    def stream(self, sql: str, arguments: Sequence[Any] = ()) -> Iterator[Values]:
-        """Yield the rows of a question that can have very many, some at a time."""
+    def stream(self, sql: str, arguments: Sequence[Any] = ()) -> Generator[Values, None, None]:
+        """Yield the rows of a question that can have very many, some at a time.
+
+        Who does not ask for all of them closes it before the read ends.
+        """
         ...
 
 
@@ -41,7 +44,7 @@ class FileReading:
         """Return all rows of a question."""
         return self._connection.execute(sql, arguments).fetchall()
 
-    def stream(self, sql: str, arguments: Sequence[Any] = ()) -> Iterator[Values]:
+    def stream(self, sql: str, arguments: Sequence[Any] = ()) -> Generator[Values, None, None]:
         """Yield the rows of a question."""
         yield from self._connection.execute(sql, arguments)
 

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from msb_cache.fleet.append_sql import APPEND
 from msb_cache.fleet.place import SCHEMA
-from msb_cache.fleet.schema import EVENT_COLUMNS, TABLES, WITHHELD
+from msb_cache.fleet.schema import EVENT_COLUMNS, TABLES, VIEWS_OF_LOGS, WITHHELD
 from msb_cache.projections.rows import ROW_TYPES
 
 OWNER = "msb_cache_owner"
@@ -17,7 +17,10 @@ Kind = Literal["host", "folder", "reader"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_READ = ("fleet", "head", "alert", "checkpoint", "fold_state", "told", "server", "directory", "event")
+_READ = (
+    *("fleet", "head", "alert", "checkpoint", "anchor", "fold_state", "told", "server", "directory"),
+    *VIEWS_OF_LOGS,
+)
 _FOLDED = ("told", "fold_state", "directory")
 
 
@@ -36,15 +39,12 @@ def grants() -> Iterator[str]:
     yield f"GRANT USAGE ON SCHEMA {SCHEMA} TO {', '.join(GROUPS)}"
     yield f"GRANT INSERT ({', '.join(EVENT_COLUMNS)}) ON {SCHEMA}.staging TO {host}"
     yield f"GRANT EXECUTE ON FUNCTION {APPEND} TO {host}"
-    for table in (*TABLES, "events", "event"):
+    for table in (*TABLES, "events", *VIEWS_OF_LOGS):
         yield f"GRANT SELECT ON {SCHEMA}.{table} TO {folder}"
     for table in _FOLDED:
         yield f"GRANT INSERT, UPDATE, DELETE ON {SCHEMA}.{table} TO {folder}"
     for table in _READ:
         yield f"GRANT SELECT ON {SCHEMA}.{table} TO {reader}"
-    # What was folded before an anchor has images' configuration in it.
-    columns = "log_id, seq, hash, recorded_at, fold_version, archived_at"
-    yield f"GRANT SELECT ({columns}) ON {SCHEMA}.anchor TO {reader}"
 
 
 def grants_of_read_models() -> Iterator[str]:

@@ -52,7 +52,8 @@ TABLES = {
         "log_id text NOT NULL, origin text NOT NULL, size bigint NOT NULL, note text NOT NULL, "
         "received_at bigint NOT NULL, PRIMARY KEY (log_id, origin, size)"
     ),
-    # A log's events up to here are in an archive. `rows` are what was folded from them.
+    # A log's events up to here are in an archive. `rows` are what was folded from them, which has no images'
+    # configurations.
     "anchor": (
         "log_id text PRIMARY KEY, seq bigint NOT NULL, hash bytea NOT NULL, recorded_at bigint NOT NULL, "
         "fold_version bigint NOT NULL, rows bytea NOT NULL, archived_at bigint NOT NULL"
@@ -77,6 +78,8 @@ INDEXES = {
     "head_by_role": "head (role)",
     # There is none by type: these few tell which images were never there, of all that were asked for.
     "events_failed": "events (subject, log_id) WHERE type = 'image.pull_failed'",
+    # In a log whose clock never went back that is nothing.
+    "events_behind": "events (log_id, id, seq) WHERE {behind}",
 }
 
 FOR_ALL = {
@@ -96,9 +99,19 @@ TOLD = (
 )
 """The view ``event``: the log without configurations; ``data`` is null where that is not folded yet."""
 
+VIEWS_OF_LOGS = ("event", "behind")
+"""That one, and which events were appended while their host's clock was behind."""
+
+_BEHIND = {
+    True: "id < lpad(to_hex(recorded_at / 65536000000), 8, '0') || '-' || "
+    "lpad(to_hex(recorded_at / 1000000 % 65536), 4, '0')",
+    False: "id < printf('%08x-%04x', recorded_at / 65536000000, recorded_at / 1000000 % 65536)",
+}
+"""By whether it is PostgreSQL, the condition of the latter: its id is older than its time."""
+
 
 def tables(*, postgres: bool) -> Iterator[str]:
-    """Yield what makes the tables of the logs, their indexes and the view ``event``."""
+    """Yield what makes the tables of the logs, their indexes and views."""
     events = _EVENTS
     partitioned = " PARTITION BY HASH (log_id)" if postgres else ""
     yield _typed(f"CREATE TABLE {SCHEMA}.events ({events}){partitioned}", postgres=postgres)
@@ -110,9 +123,11 @@ def tables(*, postgres: bool) -> Iterator[str]:
     for name, columns in TABLES.items():
         yield _typed(f"CREATE TABLE {SCHEMA}.{name} ({columns})", postgres=postgres)
     for name, on in INDEXES.items():
-        yield _index(name, on, postgres=postgres)
-    # Without the schema's name in it a file can be opened by itself, too.
-    yield f"CREATE VIEW {SCHEMA}.event AS {TOLD if postgres else TOLD.replace(f'{SCHEMA}.', '')}"
+        yield _index(name, on.format(behind=_BEHIND[postgres]), postgres=postgres)
+    behind = f"SELECT log_id, id, seq FROM {SCHEMA}.events WHERE {_BEHIND[postgres]}"
+    for name, query in zip(VIEWS_OF_LOGS, (TOLD, behind), strict=True):
+        # Without the schema's name in it a file can be opened by itself, too.
+        yield f"CREATE VIEW {SCHEMA}.{name} AS {query if postgres else query.replace(f'{SCHEMA}.', '')}"
 
 
 def read_models(*, postgres: bool) -> Iterator[str]:

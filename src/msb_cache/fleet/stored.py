@@ -51,15 +51,30 @@ class Anchor(msgspec.Struct, frozen=True):
     fold_version: int
     rows: bytes
 
-    def prefix(self) -> folded.Prefix:
-        """Return what is kept of the events up to it; raises FleetError where that is damaged."""
+    def fill(self, tables: Tables) -> folded.Prefix:
+        """Put what was folded up to it into tables, so that a fold goes on from there; return all it keeps.
+
+        Raises:
+            FleetError: that is damaged, or another version of the fold made it.
+        """
+        if self.fold_version != FOLD_VERSION:
+            raise FleetError(
+                f"what is kept of the events up to {self.seq}, which are in an archive, is of the fold's "
+                f"version {self.fold_version}, and this msb-cache has {FOLD_VERSION}; "
+                "`msb-cache fleet archive --refold FOLDER` makes it anew from the archive"
+            )
         try:
-            return folded.decoded(self.rows)
+            prefix = folded.decoded(self.rows)
         except msgspec.MsgspecError:
             raise FleetError(
                 f"what the anchor of the log {self.log_id[:12]} keeps is damaged; "
                 "`msb-cache fleet archive --refold FOLDER` makes it anew from the archive"
             ) from None
+        for row_type in ROW_TYPES:
+            table = tables.of(row_type)
+            for row in prefix.tables.get(row_type.table, ()):
+                table.put(row_type(*row))
+        return prefix
 
     def checker(self) -> Checker:
         """Return what checks the events behind it."""
@@ -111,18 +126,9 @@ class Followed:
         self.host: str | None = None
         tables = Tables()
         if anchor is not None:
-            if anchor.fold_version != FOLD_VERSION:
-                raise FleetError(
-                    f"what is kept of the events up to {anchor.seq}, which are in an archive, is of the "
-                    f"fold's version {anchor.fold_version}, and this msb-cache has {FOLD_VERSION}; "
-                    "`msb-cache fleet archive --refold FOLDER` makes it anew from the archive"
-                )
-            prefix = anchor.prefix()
+            prefix = anchor.fill(tables)
             self.tree = None if prefix.tree is None else Frontier.kept(anchor.seq, prefix.tree)
             self.host = prefix.host
-            for row_type in ROW_TYPES:
-                for row in prefix.tables.get(row_type.table, ()):
-                    tables.of(row_type).put(row_type(*row))
         self.fold = Fold(tables)
 
     @staticmethod

@@ -168,6 +168,19 @@ def moment_of(store: EventStore | None, moment: AsOf, now_ns: int) -> tuple[int,
         event = None if store is None or not position else store.at(position)
         return position, 0 if event is None else min(event.recorded_at_ns, now_ns)
     assert not isinstance(moment, int)  # noqa: S101
+    time_ns = time_meant(moment, now_ns)
+    # A time is in the future if the clock has not said it yet, now or at the last append.
+    if time_ns > now_ns and (store is None or store.position_at(time_ns - 1) == end):
+        raise in_future(moment)
+    return 0 if store is None else store.position_at(time_ns), time_ns
+
+
+def time_meant(moment: str | datetime | timedelta, now_ns: int) -> int:
+    """Return the time of a moment that is no position, in ns since the epoch, UTC.
+
+    Raises:
+        InvalidConfigError: the text is no time, but perhaps a position without its ``@``.
+    """
     if isinstance(moment, str) and _BARE.fullmatch(moment.strip()):
         number = moment.strip()
         raise InvalidConfigError(
@@ -175,11 +188,12 @@ def moment_of(store: EventStore | None, moment: AsOf, now_ns: int) -> tuple[int,
         )
     from msb_cache.queries.times import as_ns  # with dateutil, which a list as of a position need not import
 
-    time_ns = as_ns(moment, now_ns)
-    # A time is in the future if the clock has not said it yet, now or at the last append.
-    if time_ns > now_ns and (store is None or store.position_at(time_ns - 1) == end):
-        raise InvalidConfigError(f"{str(moment)!r} is in the future; what will be is not known")
-    return 0 if store is None else store.position_at(time_ns), time_ns
+    return as_ns(moment, now_ns)
+
+
+def in_future(moment: str | datetime | timedelta) -> InvalidConfigError:
+    """Return the error that no clock has said this time yet."""
+    return InvalidConfigError(f"{str(moment)!r} is in the future; what will be is not known")
 
 
 def known_since(connection: sqlite3.Connection, kept_by_msb: bool) -> tuple[int, int] | None:
