@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from msb_cache.cli.common import examples, open_cache, staying_logger, stopping
@@ -49,7 +51,7 @@ def watch(ctx: click.Context, signing: StayingOptions, ship: str | None, shown: 
     logs = signs or ship is not None or ctx.find_root().params.get("log_level")
     logger = staying_logger() if logs else None
     plan = signing.plan(logging_to(logger))
-    with stopping() as stopped, open_cache(ctx.obj, said=_log) as cache:
+    with stopping() as stopped, open_cache(ctx.obj, said=partial(_log, ctx)) as cache:
         events = cache.watch(stopped=stopped, sign=plan, ship=ship)
         if shown.kind == "cloudevents":
             print_cloudevents(cache, events, **told)
@@ -57,8 +59,10 @@ def watch(ctx: click.Context, signing: StayingOptions, ship: str | None, shown: 
             print_as_they_come(events, shown)
 
 
-def _log(sentence: str) -> None:
-    staying_logger().warning("note", said=sentence)  # made now: most of what stays has nothing to say
+def _log(ctx: click.Context, sentence: str) -> None:
+    # What ships says so from its own thread, which knows nothing of the command's options.
+    with ctx.scope(cleanup=False):
+        staying_logger().warning("note", said=sentence)  # made now: most of what stays has nothing to say
 
 
 COMMAND = watch

@@ -85,3 +85,24 @@ def test_what_stays_sends_what_comes_and_ends_with_a_signal(
     _, err = process.communicate(timeout=10)
     assert time.monotonic() - began < 2
     assert (process.returncode, "error" in err) == (0, False)
+
+
+def test_watch_goes_on_while_the_fleet_is_away(postgres: Server, tmp_path: Path) -> None:
+    home = tmp_path / "one"
+    ledger = new_ledger(home, some_events())
+    process = subprocess.Popen(
+        [PROGRAM, "--home", home, "watch", "-q", "--ship", "postgresql://nobody@127.0.0.1:1/fleet"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert process.stdout is not None
+    said = json.loads(process.stderr.readline())["said"]
+    assert said.startswith("the fleet cannot be asked")
+    assert said.endswith("it is tried again")
+    grow(ledger, 1)
+    assert process.stdout.readline().startswith("@")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (0, "")
