@@ -57,6 +57,8 @@ def _said(shipped: Shipped) -> str:
 
     if shipped.log_id is None:
         return "nothing: this home has no log yet"
+    if not shipped.size:
+        return f"nothing: the fleet has taken no event of log {shipped.log_id[:12]}"
     end = plural(shipped.size, "event")
     return f"{plural(shipped.events, 'event')} of log {shipped.log_id[:12]}; the server has {end} of it"
 

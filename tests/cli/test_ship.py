@@ -18,6 +18,8 @@ from tests.fleet.sent import log_of
 from tests.fleet.shipping import grow, host, is_whole
 from tests.logs import new_ledger, some_events
 
+AWAY = "postgresql://nobody@127.0.0.1:1/fleet"
+
 
 @pytest.fixture(scope="module")
 def postgres(postgres_cluster: Server) -> Server:
@@ -56,6 +58,8 @@ def test_what_is_in_the_way(postgres: Server, tmp_path: Path) -> None:
     assert claimed.code == 1
     assert claimed.err.startswith("error: the log was first sent by another enrolment")
     assert "`msb-cache log anew`" in claimed.err
+    assert "`postgresql://`" in nowhere.err
+    assert execute("--home", home, "ship", "--to", "").code == 2
     nothing = execute("--home", tmp_path / "none", "ship", "--to", dsn)
     assert nothing.code == 3 or "nothing" in nothing.err
 
@@ -87,22 +91,32 @@ def test_what_stays_sends_what_comes_and_ends_with_a_signal(
     assert (process.returncode, "error" in err) == (0, False)
 
 
-def test_watch_goes_on_while_the_fleet_is_away(postgres: Server, tmp_path: Path) -> None:
-    home = tmp_path / "one"
-    ledger = new_ledger(home, some_events())
-    process = subprocess.Popen(
-        [PROGRAM, "--home", home, "watch", "-q", "--ship", "postgresql://nobody@127.0.0.1:1/fleet"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def in_the_way(home: Path, *command: str) -> tuple[str, int, str]:
+    """Run a command that stays until it says that something is in its way; return that, its exit code and rest."""
+    process = subprocess.Popen([PROGRAM, "--home", home, *command], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    assert process.stdout is not None
-    said = json.loads(process.stderr.readline())["said"]
-    assert said.startswith("the fleet cannot be asked")
-    assert said.endswith("it is tried again")
-    grow(ledger, 1)
-    assert process.stdout.readline().startswith("@")
+    said = process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
-    assert (process.returncode, err) == (0, "")
+    _, rest = process.communicate(timeout=10)
+    return said, process.returncode, rest
+
+
+def test_watch_stays_while_the_fleet_is_away(tmp_path: Path) -> None:
+    new_ledger(tmp_path / "one", some_events())
+    said, code, rest = in_the_way(tmp_path / "one", "watch", "--ship", AWAY)
+    note = json.loads(said)["said"]
+    assert note.startswith("the fleet cannot be asked")
+    assert note.endswith("it is tried again")
+    assert (code, rest) == (0, "")
+
+
+@pytest.mark.parametrize("away", [True, False])
+def test_what_was_not_taken_is_not_said_to_be(postgres: Server, tmp_path: Path, away: bool) -> None:
+    home = tmp_path / "one"
+    new_ledger(home, some_events())
+    if not away:  # another's log is refused
+        assert execute("--home", home, "ship", "--to", host(postgres.admin)).code == 0
+    said, code, rest = in_the_way(home, "ship", "--follow", "--to", AWAY if away else host(postgres.admin))
+    assert said.startswith("note: ")
+    assert code == 0
+    assert f"nothing: the fleet has taken no event of log {log_of(home)[0][0][:12]}" in rest

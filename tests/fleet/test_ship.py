@@ -245,6 +245,7 @@ class TestRefusals:
             error = self.refused(one, cache)
         assert (error.verdict, alerts(one.dsn, one.admin)) == ("truncated", [("truncated", 1)])
         assert "ends at event 7, and 10" in str(error)
+        assert "or a copy of this home went on with it" in str(error)
         assert "`msb-cache log anew`" in str(error)
 
     def test_a_log_of_another_enrolment_and_one_too_many(self, one: Host, tmp_path: Path) -> None:

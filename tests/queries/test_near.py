@@ -24,6 +24,8 @@ KNOWN = ["python:3.12", "python:3.11", "ghcr.io/acme/python:3.12", "redis:7", "g
         ("tool:2", "; did you mean ghcr.io/acme/tool:2?"),
         ("quay.io/else/tool:9", "; did you mean ghcr.io/acme/tool:2?"),
         ("redis", "; did you mean redis:7?"),
+        ("redis:7", ""),
+        ("python:3.12", "; did you mean python:3.11 or ghcr.io/acme/python:3.12?"),
         ("postgres:16", ""),
         ("", ""),
         ("Python:3.12", "; did you mean python:3.12 or python:3.11?"),

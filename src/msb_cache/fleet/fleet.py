@@ -19,7 +19,7 @@ from msb_cache.errors import ImageNotFoundError, InvalidConfigError
 from msb_cache.fleet import hosts as of_hosts
 from msb_cache.fleet.hosts import KnownLog, OnHost
 from msb_cache.fleet.place import VARIABLE as VARIABLE
-from msb_cache.fleet.place import Place, Reading
+from msb_cache.fleet.place import TAKES_LIBPQ, Place, Reading
 from msb_cache.fleet.spread import Spread, spread, together
 
 if TYPE_CHECKING:
@@ -80,11 +80,11 @@ class Fleet:
         db: str | os.PathLike[str] | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        if dsn is None and db is None:
+        if not dsn and db is None:
             dsn = os.environ.get(VARIABLE) or None
         if (dsn is None) == (db is None):
             raise InvalidConfigError(
-                f"a fleet is at a DSN or in a file; give one of --dsn and --db, or set {VARIABLE}"
+                f"a fleet is at a DSN or in a file; give one of --dsn and --db, or set {VARIABLE}{TAKES_LIBPQ}"
             )
         self._clock = clock
         self._kept: Kept | None = None

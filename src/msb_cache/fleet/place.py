@@ -14,6 +14,9 @@ from typing import Any, Protocol
 VARIABLE = "MSB_CACHE_FLEET"
 """The environment variable with the DSN of the fleet's first server."""
 
+TAKES_LIBPQ = "; `postgresql://` is the one that libpq's own variables say"
+"""What the error about a missing DSN ends with."""
+
 SCHEMA = "msb_cache"
 
 Values = tuple[Any, ...]

@@ -29,7 +29,7 @@ from msb_cache.eventstore.chain import paged_rows
 from msb_cache.eventstore.row import COLUMNS, INTEGERS, Value, misfit
 from msb_cache.failpoints import reached
 from msb_cache.fleet.connect import NO_FLEET, check, connected, told, unless_said
-from msb_cache.fleet.place import SCHEMA, VARIABLE, Values
+from msb_cache.fleet.place import SCHEMA, TAKES_LIBPQ, VARIABLE, Values
 from msb_cache.fleet.schema import EVENT_COLUMNS
 from msb_cache.interchange.posting import wait
 from msb_cache.projections.images import total_bytes
@@ -172,11 +172,14 @@ class Shipper:
     def __init__(self, session: Session, to: str | None) -> None:
         to = to or os.environ.get(VARIABLE)
         if not to:
-            raise InvalidConfigError(f"it is not said where the fleet is; give its DSN, or set {VARIABLE}")
+            raise InvalidConfigError(
+                f"it is not said where the fleet is; give its DSN, or set {VARIABLE}{TAKES_LIBPQ}"
+            )
         self._dsn = _lasting(to)
         self._session = session
         self._events = 0
         self._own: _Own | None = None
+        self._seen: _Own | None = None  # also where the server said nothing
         self._size = 0
         self._notes: set[str] = set()
         self._is_connected = False
@@ -187,9 +190,10 @@ class Shipper:
     @property
     def shipped(self) -> Shipped:
         """What was sent until now."""
-        if self._own is None:
+        own = self._own or self._seen
+        if own is None:
             return Shipped(None, 0, 0, 0)
-        return Shipped(self._own.log_id, self._events, self._own.size, self._size)
+        return Shipped(own.log_id, self._events, own.size, self._size)
 
     def send(self) -> None:
         """Send what the server does not have; if the connection is lost in the middle, go on a few times.
@@ -258,7 +262,7 @@ class Shipper:
 
     def _send(self, count: Count | None = None) -> None:
         """Send all that the server does not have."""
-        own = self._look()
+        self._seen = own = self._look()
         if own is None:
             return
         with _line(self._dsn) as connection:
@@ -412,8 +416,8 @@ def _refused(answer: _Answer, own: _Own) -> FleetError:
     said = {
         "fork": f"another host goes on under the same log id: event {answer.size} is another one there, so "
         f"this home is a copy, or was put back and went on; {anew}",
-        "truncated": f"the log was put back: it ends at event {own.size}, and {answer.size} of it were sent; "
-        "if that was meant, `msb-cache log anew` goes on under a new id, else put back a newer backup",
+        "truncated": f"the log ends at event {own.size}, and {answer.size} of it were sent: it was put back, or "
+        f"a copy of this home went on with it; {anew}, or put back a newer backup",
         "claimed": f"the log was first sent by another enrolment, so this home is a copy; {anew}, or send it "
         "as the role that it belongs to",
         "full": "this enrolment has as many logs on the server as it may; let "

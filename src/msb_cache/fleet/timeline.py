@@ -110,8 +110,9 @@ class Timeline(NamedTuple):
         return self.means(reference)
 
     def known_references(self) -> list[str]:
-        """Return every reference that was ever pulled on some host, or tried to be."""
-        return sorted({*self.everywhere(of_events.known_references)})
+        """Return every reference that was ever pulled in these logs, or tried to be."""
+        ids = self._ids
+        return sorted({*self.everywhere(lambda reading: of_events.known_references(reading, ids))})
 
     # -- what names mean ---------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ def image_meant(word: str, references: Iterable[str]) -> str:
 
     Args:
         word: what was typed.
-        references: those there are, as people see them.
+        references: those there are, as people see them; the word itself is never offered.
     """
     try:
         typed = Reference.parse(word).familiar
@@ -42,6 +42,8 @@ def image_meant(word: str, references: Iterable[str]) -> str:
         return ""
     known: dict[str, list[str]] = {}
     for reference in references:
+        if reference == typed:  # it is there, but not where it was looked for
+            continue
         known.setdefault(_last_name(reference), []).append(reference)
     # The right name in another registry or with another tag is nearer than one with a letter in common.
     wanted = _last_name(typed)
