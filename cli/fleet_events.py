@@ -11,7 +11,7 @@ import click
 from msb_cache.cli import diff as diff_here
 from msb_cache.cli import history as history_here
 from msb_cache.cli import output
-from msb_cache.cli.common import doing, examples, stopping
+from msb_cache.cli.common import doing, examples, note, stopping
 from msb_cache.cli.event_lines import columns, event_row, line_of, recorded_row
 from msb_cache.cli.filters import chosen, fleet_filter_options, hosts_option
 from msb_cache.cli.fleet import of_fleet, say_how_far, say_what_is_archived
@@ -53,7 +53,8 @@ def history_(fleet: Fleet, reference: str, shown: Shown, follow: bool, **given: 
     hosts, recorded = given.pop("hosts"), given["recorded"]
     if follow:
         with stopping() as stopped:
-            _as_they_come(fleet.follow(reference, hosts=hosts, stopped=stopped, **chosen(given)), shown)
+            come = fleet.follow(reference, hosts=hosts, stopped=stopped, said=note, **chosen(given))
+            _as_they_come(come, shown)
         return
 
     def timeline(found: Iterable[Found]) -> None:
@@ -91,7 +92,7 @@ def events_(fleet: Fleet, shown: Shown, follow: bool, **given: Any) -> None:
     hosts, recorded = given.pop("hosts"), given["recorded"]
     if follow:
         with stopping() as stopped:
-            _as_they_come(fleet.follow(hosts=hosts, stopped=stopped, **chosen(given)), shown)
+            _as_they_come(fleet.follow(hosts=hosts, stopped=stopped, said=note, **chosen(given)), shown)
         return
     row = recorded_row if recorded else event_row
 

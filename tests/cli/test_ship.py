@@ -92,7 +92,7 @@ def test_what_stays_sends_what_comes_and_ends_with_a_signal(
 
 
 def in_the_way(home: Path, *command: str) -> tuple[str, int, str]:
-    """Run a command that stays until it says that something is in its way; return that, its exit code and rest."""
+    """Run a command that stays until something is in its way; return what it says, its exit code and more."""
     process = subprocess.Popen([PROGRAM, "--home", home, *command], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     said = process.stderr.readline()

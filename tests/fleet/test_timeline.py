@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from msb_cache import ImageNotFoundError, InvalidReferenceError
+from msb_cache import FleetError, ImageNotFoundError, InvalidReferenceError
+from msb_cache.fleet import events as of_events
 from msb_cache.fleet.place import Place, Reading
 from msb_cache.fleet.timeline import Timeline
 from tests.fleet.filled import in_file
@@ -78,3 +80,66 @@ def test_the_last_ten_come_first(apart) -> None:
     assert [*several.follow(None, {}, [None, None])] == [*together.events({"limit": 10})]
     assert [*several.follow("app:1", {}, [None])] == together.history("app:1", {"limit": 10})
     assert [*several.follow(None, {"limit": 3, "after": 0}, [None])] == [*together.events({})][:3]
+
+
+def test_a_server_that_goes_away_is_waited_for(apart) -> None:
+    together, several, _ = apart
+    away, passes, said = False, True, []
+
+    def everywhere(question: Callable[[Reading], Iterable[Any]]) -> list[Any]:
+        if away:
+            raise FleetError("the fleet cannot be asked", temporary=passes)
+        return several.everywhere(question)
+
+    def looks() -> Iterator[None]:
+        nonlocal away
+        yield
+        away = True
+        yield from [None] * 40
+        assert len(asked) > 1
+        away = False
+        yield from [None] * 80
+
+    asked: list[Any] = []
+    mine = several._replace(everywhere=lambda question: asked.append(question) or everywhere(question))
+    assert [*mine.follow(None, {}, looks(), said.append)] == [*together.events({"limit": 10})]
+    assert said == [
+        "the fleet cannot be asked; it is tried again until that passes",
+        "the fleet can be asked again",
+    ]
+    assert len(asked) < 100  # and not with every look
+    away = True
+    with pytest.raises(FleetError):  # it is to be seen at once that it cannot be asked
+        [*mine.follow(None, {}, [None], said.append)]
+    away, passes = False, False
+    with pytest.raises(FleetError):
+        [*mine.follow(None, {}, looks(), said.append)]
+
+
+def test_what_was_told_before_a_server_went_away_is_not_told_again(apart, monkeypatch) -> None:
+    together, several, _ = apart
+    ends, come, looked = of_events.ends, Timeline._come, 0
+
+    def some_ends(reading: Reading, ids: Any) -> dict[str, int]:
+        return ends(reading, ids) if looked > 1 else {}
+
+    def cut(self: Timeline, *given: Any) -> Iterator[Any]:
+        found = come(self, *given)
+        if looked > 2:
+            yield from found
+        else:
+            yield from itertools.islice(found, 3)
+            raise FleetError("the connection is lost", temporary=True)
+
+    def looks() -> Iterator[None]:
+        nonlocal looked
+        for number in range(1, 9):
+            looked = number
+            yield
+
+    monkeypatch.setattr(of_events, "ends", some_ends)
+    monkeypatch.setattr(Timeline, "_come", cut)
+    found = [*several.follow(None, {"after": 0}, looks())]
+    assert sorted((each.log_id, each.found.seq) for each in found) == sorted(
+        (each.log_id, each.found.seq) for each in together.events({})
+    )

@@ -18,8 +18,8 @@ from msb_cache.activity import Activities
 from msb_cache.errors import ImageNotFoundError, InvalidConfigError
 from msb_cache.fleet import hosts as of_hosts
 from msb_cache.fleet.hosts import KnownLog, OnHost
-from msb_cache.fleet.place import VARIABLE as VARIABLE
 from msb_cache.fleet.place import TAKES_LIBPQ, Place, Reading
+from msb_cache.fleet.place import VARIABLE as VARIABLE
 from msb_cache.fleet.spread import Spread, spread, together
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ class Fleet:
             dsn = os.environ.get(VARIABLE) or None
         if (dsn is None) == (db is None):
             raise InvalidConfigError(
-                f"a fleet is at a DSN or in a file; give one of --dsn and --db, or set {VARIABLE}{TAKES_LIBPQ}"
+                "a fleet is at a DSN or in a file; give one of --dsn and --db, or set "
+                f"{VARIABLE}{TAKES_LIBPQ}"
             )
         self._clock = clock
         self._kept: Kept | None = None
@@ -784,22 +785,26 @@ class Fleet:
         hosts: Iterable[str] = (),
         stopped: Callable[[], bool] = lambda: False,
         interval: float = 0.5,
+        said: Callable[[str], object] = lambda sentence: None,
         **filters: Unpack[Filters],
     ) -> Iterator[OnHost[StoredEvent]]:
         """Yield events as ``iter_events`` or, with a reference, ``history``; then stay for what comes.
 
         Without ``since`` or ``after``, the last ten come first. Each event comes once, when it was folded;
-        what several hosts have shipped since the last look comes in the order in which it was recorded.
+        what several hosts have shipped since the last look comes in the order in which it was recorded. A
+        server that goes away meanwhile is waited for.
 
         Args:
             reference: whose history to follow; None: all events.
             hosts: only these; see ``logs``. Without any, hosts that are new are followed as well.
             stopped: asked after each look whether to end.
             interval: seconds between two looks.
+            said: gets sentences for a person about a server that went away, and came back.
             filters: as for ``events``; ``until`` and ``reverse`` make no sense here.
 
         Raises:
             InvalidConfigError: ``until`` or ``reverse`` was given; else as for ``history``.
+            FleetError: a server cannot be asked at first, or in a way that does not pass by itself.
         """
         from msb_cache.queries.follow import looks
 
@@ -808,7 +813,7 @@ class Fleet:
                 "what is followed has no end and comes oldest first; leave `until` and `reverse` out"
             )
         turns = looks(lambda: None, stopped=stopped, note=lambda _: None, interval=interval)
-        return self._timeline(hosts).follow(reference, filters, turns)
+        return self._timeline(hosts).follow(reference, filters, turns, said)
 
     def why(self, target: str, *, hosts: Iterable[str] = ()) -> builtins.list[OnHost[Reasons]]:
         """Explain why an image, manifest or layer is on hosts, or gone from them: as each would itself.

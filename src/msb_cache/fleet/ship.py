@@ -416,8 +416,8 @@ def _refused(answer: _Answer, own: _Own) -> FleetError:
     said = {
         "fork": f"another host goes on under the same log id: event {answer.size} is another one there, so "
         f"this home is a copy, or was put back and went on; {anew}",
-        "truncated": f"the log ends at event {own.size}, and {answer.size} of it were sent: it was put back, or "
-        f"a copy of this home went on with it; {anew}, or put back a newer backup",
+        "truncated": f"the log ends at event {own.size}, and {answer.size} of it were sent: it was put back, "
+        f"or a copy of this home went on with it; {anew}, or put back a newer backup",
         "claimed": f"the log was first sent by another enrolment, so this home is a copy; {anew}, or send it "
         "as the role that it belongs to",
         "full": "this enrolment has as many logs on the server as it may; let "

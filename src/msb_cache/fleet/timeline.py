@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import heapq
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain, islice
 from typing import NamedTuple, Protocol, TypeVar
 
 from msgspec.structs import replace
 
+from msb_cache.errors import FleetError
 from msb_cache.eventstore.store import StoredEvent
 from msb_cache.fleet import events as of_events
 from msb_cache.fleet.events import Asked, Key, Means, Span, key_of
@@ -20,6 +23,7 @@ from msb_cache.queries import resolve
 from msb_cache.queries.events import Filters, Query
 
 _BEFORE_FOLLOWING = 10
+_MOST_LEFT_OUT = 63  # looks in a row, while a server is away: half a minute
 _WHOLE_DIGEST = 71  # characters
 T = TypeVar("T")
 E = TypeVar("E", bound=StoredEvent)
@@ -79,7 +83,11 @@ class Timeline(NamedTuple):
         return found[::-1] if query.reverse else found
 
     def follow(
-        self, reference: str | None, filters: Filters, looks: Iterable[None]
+        self,
+        reference: str | None,
+        filters: Filters,
+        looks: Iterable[None],
+        said: Callable[[str], object] = lambda sentence: None,
     ) -> Iterator[OnHost[StoredEvent]]:
         """Yield what fits and, after each look, what has come since; see ``Fleet.follow``."""
         query = Query(filters, self.now_ns)
@@ -87,7 +95,7 @@ class Timeline(NamedTuple):
         if reference is not None:
             self.means(reference)
         self._asked(query)
-        return self._follow(query, reference, looks)
+        return self._follow(query, reference, _Patient(looks, said))
 
     def means(self, reference: str) -> Means:
         """Return what a text means in the logs.
@@ -162,27 +170,31 @@ class Timeline(NamedTuple):
         found = [of_events.of_place(place, asked, reverse=reverse, limit=limit) for place in self.places()]
         return islice(heapq.merge(*found, key=_key, reverse=reverse), limit)
 
-    def _follow(
-        self, query: Query, reference: str | None, looks: Iterable[None]
-    ) -> Iterator[OnHost[StoredEvent]]:
-        ids = self._ids
-        told: dict[str, int] | None = None
+    def _follow(self, query: Query, reference: str | None, looks: _Patient) -> Iterator[OnHost[StoredEvent]]:
+        told: dict[str, int] = {}
         left = query.limit
-        for _ in looks:
-            ends = dict(self.everywhere(lambda reading: [*of_events.ends(reading, ids).items()]))
-            latest = None if told is not None or query.has_beginning else _BEFORE_FOLLOWING
-            told = told or {}
-            # A log whose read models are made anew is folded less far for a while, and not told again.
-            grown = {log_id: (told.get(log_id, 0), end) for log_id, end in ends.items()}
-            grown = {log_id: span for log_id, span in grown.items() if span[0] < span[1]}
-            if grown:
-                asked = self._asked(query)
-                for each in self._come(asked, reference, grown, latest):
+        for is_first in looks:
+            latest = _BEFORE_FOLLOWING if is_first and not query.has_beginning else None
+            with looks.patience():
+                for each in self._come_since(told, query, reference, latest):
+                    told[each.log_id] = each.found.seq  # from there on, if the rest cannot be read
                     left = None if left is None else left - 1
                     yield each
                     if left == 0:
                         return
-                told |= {log_id: end for log_id, (_, end) in grown.items()}
+
+    def _come_since(
+        self, told: dict[str, int], query: Query, reference: str | None, latest: int | None
+    ) -> Iterator[OnHost[StoredEvent]]:
+        """Yield what fits behind a position of each log, and note there up to where it was looked."""
+        ids = self._ids
+        ends = dict(self.everywhere(lambda reading: [*of_events.ends(reading, ids).items()]))
+        # A log whose read models are made anew is folded less far for a while, and not told again.
+        grown = {log_id: (told.get(log_id, 0), end) for log_id, end in ends.items()}
+        grown = {log_id: span for log_id, span in grown.items() if span[0] < span[1]}
+        if grown:
+            yield from self._come(self._asked(query), reference, grown, latest)
+            told |= {log_id: end for log_id, (_, end) in grown.items()}
 
     def _come(
         self, asked: Asked, reference: str | None, spans: Mapping[str, Span], latest: int | None
@@ -199,6 +211,47 @@ class Timeline(NamedTuple):
         ]
         every = heapq.merge(*merged, key=_key, reverse=latest is not None)
         return every if latest is None else reversed([*islice(every, latest)])
+
+
+class _Patient:
+    """Looks that a server may be away for, once the first one has succeeded.
+
+    Args:
+        looks: come when it is time for one.
+        said: gets a sentence when it goes away, and when it is there again.
+    """
+
+    def __init__(self, looks: Iterable[None], said: Callable[[str], object]) -> None:
+        self._looks = looks
+        self._said = said
+        self._began = False
+        self._left_out = 0
+        self._waits = 0
+
+    def __iter__(self) -> Iterator[bool]:
+        """Yield for each look whether it is the first; while a server is away, not for all of them."""
+        for _ in self._looks:
+            if self._left_out:
+                self._left_out -= 1
+            else:
+                yield not self._began
+
+    @contextmanager
+    def patience(self) -> Iterator[None]:
+        """Look; where a server cannot be asked that could be, the next look comes later."""
+        try:
+            yield
+        except FleetError as error:
+            if not (self._began and error.temporary):
+                raise
+            if not self._waits:
+                self._said(f"{error}; it is tried again until that passes")
+            self._waits = min(2 * self._waits + 1, _MOST_LEFT_OUT)
+            self._left_out = random.randint(self._waits // 2, self._waits)  # noqa: S311
+            return
+        if self._waits:
+            self._said("the fleet can be asked again")
+        self._began, self._waits = True, 0
 
 
 def _key(each: OnHost[E]) -> Key:
