@@ -23,12 +23,13 @@ from msb_cache.shapes import jsonable
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
     from msb_cache.fleet.fleet import Fleet
-    from msb_cache.fleet.hosts import OnHost
+    from msb_cache.fleet.hosts import KnownLog, OnHost
     from msb_cache.queries.why import Reasons
 
     Found = OnHost[StoredEvent]
 
 _HOST = Column("HOST", "name")
+_SHOWN_OF_ID = 12  # characters of a log's id
 
 
 @click.command(
@@ -54,15 +55,16 @@ def history_(fleet: Fleet, reference: str, shown: Shown, follow: bool, **given: 
     if follow:
         with stopping() as stopped:
             come = fleet.follow(reference, hosts=hosts, stopped=stopped, said=note, **chosen(given))
-            _as_they_come(come, shown)
+            _as_they_come(come, _Names(fleet.logs(hosts)), shown)
         return
 
     def timeline(found: Iterable[Found]) -> None:
         shown_columns = (_HOST, *history_here.columns(recorded=recorded))
-        rows = _timeline_rows(nothing("No such events.", found), recorded=recorded)
+        rows = _timeline_rows(nothing("No such events.", found), names, recorded=recorded)
         output.lines(rendered(shown_columns, rows, header=False, gap=2))
 
     found: list[Found] = [*fleet.history(reference, hosts=hosts, **chosen(given))]  # type: ignore[list-item]
+    names = _Names(found)
     shown.items(found, fields=jsonable, name=_position, table=timeline)
     say_how_far(fleet, quiet=shown.quiet)
     say_what_is_archived(fleet, hosts, quiet=shown.quiet)
@@ -92,15 +94,19 @@ def events_(fleet: Fleet, shown: Shown, follow: bool, **given: Any) -> None:
     hosts, recorded = given.pop("hosts"), given["recorded"]
     if follow:
         with stopping() as stopped:
-            _as_they_come(fleet.follow(hosts=hosts, stopped=stopped, said=note, **chosen(given)), shown)
+            come = fleet.follow(hosts=hosts, stopped=stopped, said=note, **chosen(given))
+            _as_they_come(come, _Names(fleet.logs(hosts)), shown)
         return
     row = recorded_row if recorded else event_row
 
     def table(found: Iterable[Found]) -> None:
         events = nothing("No such events.", found)
-        show((_HOST, *columns(recorded=recorded)), ((each.host, *row(each.found)) for each in events))
+        names = _Names(few or fleet.logs(hosts))
+        show((_HOST, *columns(recorded=recorded)), ((names(each), *row(each.found)) for each in events))
 
     found = fleet.iter_events(hosts=hosts, **chosen(given))
+    few = [*found] if given["limit"] else []
+    found = iter(few) if few else found
     shown.items(found, fields=jsonable, name=_position, table=table)
     say_how_far(fleet, quiet=shown.quiet)
     say_what_is_archived(fleet, hosts, quiet=shown.quiet)
@@ -164,26 +170,48 @@ def diff_(fleet: Fleet, before: str, after: str, as_of: str | None, shown: Shown
     say_how_far(fleet, quiet=shown.quiet, hosts=hosts, as_of=as_of)
 
 
-def _as_they_come(found: Iterable[Found], shown: Shown) -> None:
-    shown.as_they_come(
-        found, fields=jsonable, name=_position, line=lambda each: sentence(*line_of(each.found, each.host))
-    )
+class _Names:
+    """What names hosts in lines for people: with the log's id, where several logs have that name.
+
+    Args:
+        known: the logs that there are; those that come are counted, too.
+    """
+
+    def __init__(self, known: Iterable[KnownLog | Found]) -> None:
+        self._ids: dict[str, set[str]] = {}
+        for each in known:
+            self(each)
+
+    def __call__(self, each: KnownLog | Found) -> str:
+        ids = self._ids.setdefault(each.host, set())
+        ids.add(each.log_id)
+        return each.host if len(ids) == 1 else f"{each.host} ({each.log_id[:_SHOWN_OF_ID]})"
+
+
+def _as_they_come(found: Iterable[Found], names: _Names, shown: Shown) -> None:
+    def line(each: Found) -> None:
+        sentence(*line_of(each.found, names(each)))
+
+    shown.as_they_come(found, fields=jsonable, name=_position, line=line)
 
 
 def _position(each: Found) -> str:
     return f"{each.host}@{each.found.seq}"
 
 
-def _timeline_rows(found: Iterator[Found], *, recorded: bool) -> Iterator[tuple[Cell, ...]]:
+def _timeline_rows(found: Iterator[Found], names: _Names, *, recorded: bool) -> Iterator[tuple[Cell, ...]]:
     found, events = tee(found)
     rows = history_here.rows((each.found for each in events), recorded=recorded)
     for each, row in zip(found, rows, strict=True):
-        yield (each.host, *row)
+        yield (names(each), *row)
 
 
 def _print_whys(found: Iterable[OnHost[Reasons]]) -> None:
     for number, each in enumerate(found):
         if number:
             output.line()
-        sentence(output.styled(each.host, bold=True), f"  log {each.log_id[:12]}, up to @{each.folded_seq}")
-        print_reasons(each.found)
+        sentence(
+            output.styled(each.host, bold=True),
+            f"  log {each.log_id[:_SHOWN_OF_ID]}, up to @{each.folded_seq}",
+        )
+        print_reasons(each.found, host=each.host)

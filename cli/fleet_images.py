@@ -108,7 +108,8 @@ def hosts_(fleet: Fleet, hosts: tuple[str, ...], sort: str | None, shown: Shown)
         others = [alert for alert in fleet.alerts() if alert.log_id not in known]
         if others:
             by = ", ".join(sorted({f"{alert.role} ({alert.kind})" for alert in others})[:5])
-            note(f"{sum(alert.times for alert in others):,} times logs were refused that are not here: {by}")
+            times = output.plural(sum(alert.times for alert in others), "time")
+            note(f"{times} a log was refused that is not here: {by}")
 
 
 @click.command(
@@ -299,7 +300,7 @@ def show_one(fleet: Fleet, operation: str, hosts: tuple[str, ...], shown: Shown)
     report = fleet.prune_report(operation, hosts=hosts)
 
     def table() -> None:
-        output.line(f"Host        {report.host} (log {report.log_id[:_SHOWN_OF_ID]})")
+        output.line(f"Host:        {report.host} (log {report.log_id[:_SHOWN_OF_ID]})")
         print_deletion(report.found)
 
     shown.item(

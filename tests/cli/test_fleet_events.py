@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -77,6 +78,22 @@ def test_events_have_the_words_of_one_host(hosts, capsys) -> None:
     )
 
 
+def test_hosts_of_one_name_are_told_apart(filled: Filled, tmp_path: Path, capsys) -> None:
+    name = f"runner-{tmp_path.name}"
+    lives = [Life(tmp_path / folder, name) for folder in ("a", "b")]
+    for life in lives:
+        life.step(("load", "app:1", 1))
+    logs = [filled.add(life.home) for life in lives]
+    [(option, value)] = filled.options.items()
+    fleet = ["fleet", f"--{option}", value]
+    narrowed = ["--host", logs[0], "--host", logs[1]]
+    both = {f"{name} ({log_id[:12]})" for log_id in logs}
+    for asked in (["history", "app:1"], ["events"], ["events", "-n", "30"]):
+        text = said(capsys, *fleet, *asked, *narrowed)
+        assert {line.rpartition(")")[0] + ")" for line in re.findall(rf"^{name} .{{14}}", text, re.M)} == both
+    assert f"\n{name} (" not in said(capsys, *fleet, "events", "--host", logs[0])
+
+
 def test_why_says_it_of_each_host(hosts, capsys) -> None:
     fleet, lives, logs = hosts
     narrowed = [option for log_id in logs for option in ("--host", log_id)]
@@ -87,6 +104,8 @@ def test_why_says_it_of_each_host(hosts, capsys) -> None:
     assert "sandbox:s1" in first
     assert second.startswith(lives[1].host)
     assert "app:1 is gone." in second
+    assert "  msb-cache fleet prunes show " in second
+    assert re.search(rf"msb-cache restore \S+, on {lives[1].host}\n", second)
     rows = json.loads(said(capsys, *fleet, "why", "app:1", *narrowed, "--format", "json"))
     assert [(row["host"], row["kind"], row["here"]) for row in rows] == [
         (lives[0].host, "image", True),

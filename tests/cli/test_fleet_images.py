@@ -101,7 +101,7 @@ def test_one_prune_is_shown_wherever_it_is_said_where(call: Call, db: str) -> No
         ("prunes", "show", operation, "--db", db, "--host", "ci-2"),
     ):
         shown = lines(call, "fleet", *arguments)
-        assert shown[0].startswith("Host        ci-2 (log ")
+        assert shown[0].startswith("Host:        ci-2 (log ")
         assert any("superseded" in line for line in shown)
     assert lines(call, "fleet", "--db", db, "prunes", "show", operation, "-q") == ["app:latest"]
 
