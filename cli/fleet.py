@@ -64,6 +64,17 @@ class Commands(click.Group):
         assert isinstance(found, click.Command)  # noqa: S101
         return found
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; of a word that is none, what was probably meant is said."""
+        word = args[0]
+        if word not in MODULES and word[:1] != "-" and not ctx.resilient_parsing:
+            from msb_cache.queries.near import meant
+
+            ctx.fail(f"No such command {word!r}{meant(word, MODULES)}")
+        return super().resolve_command(ctx, args)
+
 
 @click.group(
     cls=Commands,

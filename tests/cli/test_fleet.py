@@ -68,6 +68,12 @@ def test_a_fleet_is_in_one_place(
     assert call("fleet", "--db", db, "hosts", "-q").code == 0
 
 
+def test_a_word_that_is_no_command(call: Call) -> None:
+    typed = call("fleet", "hosst")
+    assert (typed.code, typed.err) == (USAGE, "error: No such command 'hosst'; did you mean hosts?\n")
+    assert "see `msb-cache fleet --help`" in call("fleet", "zzz").err
+
+
 def test_it_needs_no_home(call: Call, db: Path, tmp_path: Path) -> None:
     done = call("--home", tmp_path / "typo", "fleet", "--db", db, "list", "-q")
     assert done.code == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from msb_cache.errors import FleetError, ImageInUseError, ImageNotFoundError, InvalidConfigError
+from msb_cache.errors import FleetError, ImageNotFoundError, InvalidConfigError
 from msb_cache.fleet.admission import init
 from msb_cache.fleet.servers import add_server, remove_server, servers
 
@@ -28,7 +28,7 @@ def test_added_changed_and_removed(admin):
         remove_server(admin, "west")
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute("INSERT INTO msb_cache.directory VALUES ('x', 'east')")
-    with pytest.raises(ImageInUseError, match="1 log"):
+    with pytest.raises(FleetError, match="has 1 log on east, .* --add east DSN"):
         remove_server(admin, "east")
     assert [each.logs for each in servers(admin)] == [1]
 

@@ -215,8 +215,7 @@ class Fleet:
 
         Raises:
             ImageNotFoundError: the fleet knows no server of that name.
-            ImageInUseError: the directory has logs there.
-            FleetError: as for ``enrol``.
+            FleetError: the directory has logs there; else as for ``enrol``.
         """
         from msb_cache.fleet.servers import remove_server
 

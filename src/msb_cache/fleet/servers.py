@@ -6,12 +6,13 @@ import re
 import time
 from dataclasses import dataclass
 
-from msb_cache.errors import ImageInUseError, ImageNotFoundError, InvalidConfigError
+from msb_cache.errors import FleetError, ImageNotFoundError, InvalidConfigError
 from msb_cache.fleet.admission import administering, as_owner, check_owner
 from msb_cache.fleet.connect import check
 from msb_cache.fleet.place import SCHEMA
 from msb_cache.oci.digest import shown
 from msb_cache.shapes import Result
+from msb_cache.wording import plural
 
 FIRST = "main"
 """The name of the server that the others are kept on."""
@@ -92,8 +93,7 @@ def remove_server(dsn: str, name: str) -> FurtherServer:
 
     Raises:
         ImageNotFoundError: the fleet knows no server of that name.
-        ImageInUseError: the directory has logs there.
-        FleetError: as for ``add_server``.
+        FleetError: the directory has logs there; else as for ``add_server``.
     """
     with administering(dsn) as connection:
         check_owner(connection)
@@ -105,6 +105,9 @@ def remove_server(dsn: str, name: str) -> FurtherServer:
                 )
             found = FurtherServer(*row)
             if found.logs:
-                raise ImageInUseError(f"the directory has {found.logs} logs on {name}; move them first")
+                raise FleetError(
+                    f"the directory has {plural(found.logs, 'log')} on {name}, of which nobody would be told "
+                    f"any more; if the server has moved, `msb-cache fleet servers --add {name} DSN` says where"
+                )
             connection.execute(f"DELETE FROM {SCHEMA}.server WHERE name = %s".encode(), (name,))
     return found
