@@ -194,7 +194,7 @@ def _print_log(log: FleetVerified) -> None:
         hanging(sentence, " " * 6)
     print_differences(log.differences)
     if log.against is not None:
-        _print_compared(log.against)
+        _print_compared(log.against, 0 if log.archive_read else log.archived_seq)
 
 
 def _wrong(log: FleetVerified) -> Iterable[str]:
@@ -209,7 +209,7 @@ def _wrong(log: FleetVerified) -> Iterable[str]:
         yield f"{rows} of what is folded not as the log says; a rebuild of what is folded mends that:"
 
 
-def _print_compared(found: Compared) -> None:
+def _print_compared(found: Compared, archived: int) -> None:
     if found.problem is not None:
         hanging(found.problem, " " * 6)
     same = f"{output.plural(found.events, 'event')} compared"
@@ -218,4 +218,6 @@ def _print_compared(found: Compared) -> None:
         more.append(f"the file has {found.file_has:,} more")
     if found.fleet_has:
         more.append(f"the fleet has {found.fleet_has:,} more")
+    if archived:
+        more.append(f"the first {archived:,} are in the archive: with --archive they are compared, too")
     hanging(", ".join(more), " " * 6)

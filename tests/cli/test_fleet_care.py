@@ -108,7 +108,9 @@ class TestVerify:
 
 
 class TestArchive:
-    def test_it_says_what_went(self, dsn: str, rows: list[Row], call: Call, tmp_path: Path) -> None:
+    def test_it_says_what_went(
+        self, dsn: str, rows: list[Row], home_of_it: Path, call: Call, tmp_path: Path
+    ) -> None:
         folder = tmp_path / "archive"
         planned = call("fleet", "archive", "--before", "now", "--to", folder, "--dry-run")
         assert planned.code == 0
@@ -137,6 +139,13 @@ class TestArchive:
         assert "320 events" in found.out
         assert "the first 300 in the archive" in found.out
         assert "the first 300 in the archive not read" in call("fleet", "verify").out
+        against = ("fleet", "verify", "--against", home_of_it / "db" / "msb-cache.db")
+        beside = " ".join(call(*against).out.split())
+        assert "20 events compared" in beside
+        assert "the first 300 are in the archive: with --archive they are compared, too" in beside
+        whole = call(*against, "--archive", folder).out
+        assert "320 events compared" in whole
+        assert "with --archive" not in whole
         told = " ".join(call("fleet", "events").err.split())
         assert "events of 1 log are in an archive and not told: build-1 (up to @300)" in told
 

@@ -28,7 +28,7 @@ def test_added_changed_and_removed(admin):
         remove_server(admin, "west")
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute("INSERT INTO msb_cache.directory VALUES ('x', 'east')")
-    with pytest.raises(FleetError, match="has 1 log on east, .* --add east DSN"):
+    with pytest.raises(FleetError, match=r"has 1 log on east, .* --add east DSN"):
         remove_server(admin, "east")
     assert [each.logs for each in servers(admin)] == [1]
 
