@@ -20,7 +20,9 @@ def test_a_fleet_is_shown_to_those_who_have_the_token(tmp_path: Path) -> None:
     found = client.get("/api/report?since=3650d").json()
     assert [each["host"] for each in found["hosts"]] == ["one", "two"]
     assert client.get("/api/report?since=nonsense").status_code == 400
-    assert client.get("/nothing").json()["code"] == "not-found"
+    nothing = client.get("/nothing").json()
+    assert (nothing["code"], "/api/report" in nothing["detail"]) == ("not-found", True)
+    assert client.request("POST", "/").status_code == 405
 
 
 def test_people_are_left_out_where_they_shall_be(tmp_path: Path) -> None:

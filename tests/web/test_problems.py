@@ -20,6 +20,8 @@ CASES: list[tuple[Exception, int, str, str]] = [
     (errors.InvalidConfigError("bad"), 400, "invalid-config", "bad"),
     (errors.BusyError("it waits"), 503, "busy", "it waits"),
     (errors.ImageInUseError("held"), 409, "image-in-use", "held"),
+    (errors.FleetError("it is away", temporary=True), 503, "fleet", "it is away"),
+    (errors.FleetError("it may not be asked"), 500, "fleet", "it may not"),
     (errors.CorruptLogError("the log is damaged"), 500, "corrupt-log", "the log is damaged"),
     (HTTPException(404), 404, "not-found", "there is nothing at this path"),
     (HTTPException(405, headers={"Allow": "GET"}), 405, "method-not-allowed", "only reads"),

@@ -106,8 +106,8 @@ def remove_server(dsn: str, name: str) -> FurtherServer:
             found = FurtherServer(*row)
             if found.logs:
                 raise FleetError(
-                    f"the directory has {plural(found.logs, 'log')} on {name}, of which nobody would be "
-                    f"told any more; if the server has moved, `msb-cache fleet servers --add {name} DSN` says where"
+                    f"the directory has {plural(found.logs, 'log')} on {name}, of which nobody would be told "
+                    f"any more; where it has moved to says `msb-cache fleet servers --add {name} DSN`"
                 )
             connection.execute(f"DELETE FROM {SCHEMA}.server WHERE name = %s".encode(), (name,))
     return found

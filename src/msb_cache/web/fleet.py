@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from starlette.applications import Starlette
@@ -18,9 +19,10 @@ from msb_cache.report.fleet import make
 from msb_cache.report.fleet_facts import FleetReport
 from msb_cache.shapes import jsonable
 from msb_cache.web.access import Access, Guard
-from msb_cache.web.app import Told, refused
+from msb_cache.web.app import Told
+from msb_cache.web.app import refused as refused_by_router
 from msb_cache.web.asked import SINCE, given
-from msb_cache.web.problems import answering, encoded
+from msb_cache.web.problems import RefusedError, answering, encoded, problem
 from msb_cache.web.site import EXPENSIVE_AT_ONCE, EXPENSIVE_WAITING
 from msb_cache.web.turns import Turns
 
@@ -58,7 +60,14 @@ def application(fleet: Fleet, access: Access, *, people: bool = True) -> Starlet
             Route("/api/report", answering(plain), methods=["GET"]),
         ],
         middleware=[Middleware(Told), Middleware(Guard, access=access)],
-        exception_handlers={HTTPException: refused},
+        exception_handlers={HTTPException: _refused},
     )
     app.router.redirect_slashes = False
     return app
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code == HTTPStatus.NOT_FOUND:
+        there_is = "there is nothing at this path; / is the page, and /api/report what it shows"
+        return problem(request.scope, RefusedError(HTTPStatus.NOT_FOUND, there_is, "not-found"))
+    return await refused_by_router(request, error)

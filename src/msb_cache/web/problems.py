@@ -75,6 +75,8 @@ def refusal(error: Exception) -> RefusedError:
     if isinstance(error, errors.MicrosandboxError):
         found = (status for kind, status in _STATUS if isinstance(error, kind))
         status = next(found, HTTPStatus.INTERNAL_SERVER_ERROR)
+        if isinstance(error, errors.FleetError) and error.temporary:
+            status = HTTPStatus.SERVICE_UNAVAILABLE
         headers = {"Retry-After": _BRIEF} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
         return RefusedError(status, str(error), error.code, headers)
     if isinstance(error, TimeoutError):
