@@ -214,4 +214,4 @@ def _print_whys(found: Iterable[OnHost[Reasons]]) -> None:
             output.styled(each.host, bold=True),
             f"  log {each.log_id[:_SHOWN_OF_ID]}, up to @{each.folded_seq}",
         )
-        print_reasons(each.found, host=each.host)
+        print_reasons(each.found, elsewhere=True)

@@ -78,20 +78,23 @@ def why(home: str | None, /, target: str, shown: Shown, **rules: Any) -> None:
 COMMAND = why
 
 
-def print_reasons(found: Reasons, more: Sequence[tuple[str, str]] = (), *, host: str | None = None) -> None:
-    """Print why something is here or gone; ``more`` are further names and values, ``host`` another's name."""
+def print_reasons(found: Reasons, more: Sequence[tuple[str, str]] = (), *, elsewhere: bool = False) -> None:
+    """Print why something is here or gone; ``more`` are further names and values.
+
+    ``elsewhere``: that is on another host, and the fleet is asked about it.
+    """
     _print_state(found)
-    lines = _lines(found) if host is None else _elsewhere(_lines(found), host)
+    lines = _elsewhere(_lines(found)) if elsewhere else _lines(found)
     print_fields([*lines, *more], name_width=_BEHIND, indent=2)
 
 
-def _elsewhere(lines: Lines, host: str) -> Lines:
-    """Yield lines of another host's: what is asked of the fleet is asked here, what is done is done there."""
+def _elsewhere(lines: Lines) -> Lines:
+    """Yield lines about another host: what is asked is asked of the fleet, what is done is done there."""
     for name, value in lines:
         if name == "More":
             yield name, value.replace("msb-cache", "msb-cache fleet", 1)
         else:
-            yield name, f"{value}, on {host}" if name in ("Bring back", "Mended by") else value
+            yield name, f"{value}, on that host" if name in ("Bring back", "Mended by") else value
 
 
 def _policy_because(found: Reasons, verdict: Verdict, goes: bool, policy: Mapping[str, Any]) -> str:
