@@ -12,7 +12,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import click
 from click.shell_completion import CompletionItem, ShellComplete, split_arg_string
@@ -32,6 +32,7 @@ _STEPS = 1_000_000
 _LAST = "\U0010ffff"
 _ASSIGNMENT = r"([A-Za-z_][A-Za-z0-9_]*)=(.*)"
 _HUB = "docker.io/"
+_NAMING = ("MSB_HOME", "MSB_CACHE_FLEET")
 
 Row = tuple[Any, ...]
 Completer = Callable[[click.Context, str], "Iterator[Item]"]
@@ -57,15 +58,33 @@ def answer(command: click.Command, shell: str) -> int:
     return 0
 
 
-def attach(command: click.Command) -> None:
-    """Let the parameters of a command, and of those below it, be completed by what they are called."""
+class Completers(NamedTuple):
+    """What completes which parameters.
+
+    Attributes:
+        by_name: by the name of a parameter, in all commands that have it.
+        in_commands: by the name of a command, too; that one wins.
+    """
+
+    by_name: dict[str, Completer]
+    in_commands: dict[tuple[str, str], Completer]
+
+
+def attach(command: click.Command, completers: Completers | None = None) -> None:
+    """Let the parameters of a command, and of those below it, be completed by what they are called.
+
+    Args:
+        command: any.
+        completers: other ones than those of a home.
+    """
+    by_name, in_commands = completers or OF_A_HOME
     for parameter in command.params:
         name = parameter.name or ""
-        completer = _IN_COMMANDS.get((command.name or "", name)) or _BY_NAME.get(name)
+        completer = in_commands.get((command.name or "", name)) or by_name.get(name)
         if completer is not None:
             parameter.type = _Completed(parameter.type, completer)
     for below in getattr(command, "commands", {}).values():
-        attach(below)
+        attach(below, completers)
 
 
 class _Completed(ParamType):
@@ -134,7 +153,7 @@ def _beginning(
     return found
 
 
-def _canonical(prefix: str) -> Iterator[str]:
+def canonical(prefix: str) -> Iterator[str]:
     """Yield how a reference can begin in the index that a person begins to write so."""
     yield prefix
     if prefix and not prefix.startswith(_HUB):
@@ -142,7 +161,7 @@ def _canonical(prefix: str) -> Iterator[str]:
         yield f"{_HUB}{prefix}"
 
 
-def _as_typed(rows: Iterable[Row], prefix: str) -> Iterator[Item]:
+def in_form_of(rows: Iterable[Row], prefix: str) -> Iterator[Item]:
     """Yield the references of rows (canonical, spelling) in the form in which a person has begun them."""
     from msb_cache.queries.resolve import as_typed
 
@@ -158,12 +177,12 @@ def _as_typed(rows: Iterable[Row], prefix: str) -> Iterator[Item]:
 
 def _images(index: sqlite3.Connection, prefix: str) -> Iterator[Row]:
     yield from _beginning(index, "reference, spelling FROM image", "name", prefix)
-    for beginning in _canonical(prefix):
+    for beginning in canonical(prefix):
         yield from _beginning(index, "reference, spelling FROM image", "reference", beginning)
 
 
 def _pointed_at(index: sqlite3.Connection, prefix: str) -> Iterator[Row]:
-    for beginning in _canonical(prefix):
+    for beginning in canonical(prefix):
         yield from _beginning(index, "DISTINCT reference, NULL FROM pointed_at", "reference", beginning)
 
 
@@ -173,25 +192,26 @@ def _digests(index: sqlite3.Connection, prefix: str) -> Iterator[Item]:
             yield CompletionItem(digest)
 
 
-def _is_pattern(prefix: str) -> bool:
+def is_pattern(prefix: str) -> bool:
+    """Return whether it means images by wildcards, and not by a beginning."""
     return "*" in prefix or "?" in prefix
 
 
 def references(ctx: click.Context, prefix: str) -> Iterator[Item]:
     """Yield the images in the cache, and digests to what begins as one; what has wildcards stays as it is."""
-    if _is_pattern(prefix):
+    if is_pattern(prefix):
         return
     with closing(connect(_home(ctx))) as index:
-        yield from _as_typed(_images(index, prefix), prefix)
+        yield from in_form_of(_images(index, prefix), prefix)
         yield from _digests(index, prefix)
 
 
 def ever(ctx: click.Context, prefix: str) -> Iterator[Item]:
     """Yield all images that were ever in the cache."""
-    if _is_pattern(prefix):
+    if is_pattern(prefix):
         return
     with closing(connect(_home(ctx))) as index:
-        yield from _as_typed([*_images(index, prefix), *_pointed_at(index, prefix)], prefix)
+        yield from in_form_of([*_images(index, prefix), *_pointed_at(index, prefix)], prefix)
         yield from _digests(index, prefix)
 
 
@@ -200,10 +220,10 @@ def pinned(ctx: click.Context, prefix: str) -> Iterator[Item]:
     with closing(connect(_home(ctx))) as index:
         rows = [
             row
-            for beginning in _canonical(prefix)
+            for beginning in canonical(prefix)
             for row in _beginning(index, "subject, spelling FROM pin", "subject", beginning)
         ]
-    yield from _as_typed(rows, prefix)
+    yield from in_form_of(rows, prefix)
 
 
 def lost(ctx: click.Context, prefix: str) -> Iterator[Item]:
@@ -214,7 +234,7 @@ def lost(ctx: click.Context, prefix: str) -> Iterator[Item]:
         WHERE operation >= ? AND operation < ? AND type = 'image.removed' LIMIT ?
     """
     with closing(connect(_home(ctx))) as index:
-        yield from _as_typed(index.execute(query, (operation, operation + _LAST, 5 * MOST)), prefix)
+        yield from in_form_of(index.execute(query, (operation, operation + _LAST, 5 * MOST)), prefix)
 
 
 def holders(ctx: click.Context, prefix: str) -> Iterator[Item]:
@@ -230,7 +250,7 @@ def deletions(ctx: click.Context, prefix: str) -> Iterator[Item]:
     selected = "operation, started_at, kind, image_refs_removed FROM deletion"
     with closing(connect(_home(ctx))) as index:
         rows = _beginning(index, selected, "operation", prefix, newest=True)
-    return _operations(rows)
+    return map(operation_item, rows)
 
 
 def signed(ctx: click.Context, prefix: str) -> Iterator[Item]:
@@ -256,13 +276,14 @@ def operations(ctx: click.Context, prefix: str) -> Iterator[Item]:
             )
             for row in _beginning(index, selected, "operation", prefix, newest=True)
         ]
-    return _operations(sorted(rows, reverse=True))
+    return map(operation_item, sorted(rows, reverse=True))
 
 
-def _operations(rows: Iterable[Row]) -> Iterator[Item]:
-    for operation, started_at, kind, images in rows:
-        when = look.absolute(started_at)[:16]
-        yield CompletionItem(operation, help=f"{when} {kind} of {output.plural(images, 'image')}")
+def operation_item(row: Row) -> Item:
+    """Return an operation (its id, when it began in ns since the epoch, what it was, of how many images)."""
+    identifier, started_at, kind, images = row
+    said = f"{look.absolute(started_at)[:16]} {kind} of {output.plural(images, 'image')}"
+    return CompletionItem(identifier, help=said)
 
 
 def event_types(ctx: click.Context, prefix: str) -> Iterator[Item]:
@@ -293,33 +314,34 @@ def folders(ctx: click.Context, prefix: str) -> Iterator[Item]:
     yield CompletionItem(prefix, type="dir")
 
 
-_BY_NAME: dict[str, Completer] = {
-    "reference": references,
-    "references": references,
-    "patterns": references,
-    "exclude": references,
-    "target": ever,
-    "holder": holders,
-    "operation": operations,
-    "types": event_types,
-    "home": folders,
-}
-"""By the name of a parameter, in all commands that have it."""
-_IN_COMMANDS: dict[tuple[str, str], Completer] = {
-    ("history", "reference"): ever,
-    ("prove", "what"): ever,
-    ("prove", "type_"): event_types,
-    ("prove", "size"): signed,
-    ("show", "events"): signed,
-    ("forget", "events"): signed,
-    ("unpin", "reference"): pinned,
-    ("restore", "operation"): deletions,
-    ("restore", "references"): lost,
-    ("show", "operation"): deletions,
-    ("restore-plan", "operation"): deletions,
-    ("schema", "type_"): schemas,
-}
-"""What a parameter is in one command; that one wins."""
+OF_A_HOME = Completers(
+    {
+        "reference": references,
+        "references": references,
+        "patterns": references,
+        "exclude": references,
+        "target": ever,
+        "holder": holders,
+        "operation": operations,
+        "types": event_types,
+        "home": folders,
+    },
+    {
+        ("history", "reference"): ever,
+        ("prove", "what"): ever,
+        ("prove", "type_"): event_types,
+        ("prove", "size"): signed,
+        ("show", "events"): signed,
+        ("forget", "events"): signed,
+        ("unpin", "reference"): pinned,
+        ("restore", "operation"): deletions,
+        ("restore", "references"): lost,
+        ("show", "operation"): deletions,
+        ("restore-plan", "operation"): deletions,
+        ("schema", "type_"): schemas,
+    },
+)
+"""What is completed from the home that the line names."""
 
 
 # -- the shells ----------------------------------------------------------------------------------------
@@ -337,14 +359,18 @@ class _Shell(ShellComplete):
     def get_completion_args(self) -> tuple[list[str], str]:
         words = split_arg_string(os.environ.get(LINE, "") + "x")  # so that there is a last word
         while words and (assigned := re.fullmatch(_ASSIGNMENT, words[0], re.DOTALL)):
-            if assigned[1] == "MSB_HOME":
-                os.environ["MSB_HOME"] = assigned[2]
+            if assigned[1] in _NAMING or assigned[1].startswith("PG"):  # what libpq looks at
+                os.environ[assigned[1]] = assigned[2]
             del words[0]
         return words[1:-1], words[-1][:-1] if len(words) > 1 else ""
 
     def get_completions(self, args: list[str], incomplete: str) -> list[Item]:
         """Return the answers that a person can be shown and can type."""
-        return [item for item in super().get_completions(args, incomplete) if item.value.isprintable()]
+        found = [item for item in super().get_completions(args, incomplete) if item.value.isprintable()]
+        for item in found:
+            if item.help and not item.help.isprintable():
+                item.help = None
+        return found
 
     def format_completion(self, item: Item) -> str:
         return f"{item.type}\n{item.value}\n{item.help or ''}"

@@ -62,6 +62,10 @@ class Commands(click.Group):
             return None
         found = getattr(import_module(f"msb_cache.cli.{MODULES[name]}"), f"{name.replace('-', '_')}_")
         assert isinstance(found, click.Command)  # noqa: S101
+        if ctx.resilient_parsing:  # which is how a shell's question is read
+            from msb_cache.cli import completing_fleet
+
+            completing_fleet.attach(found)
         return found
 
     def resolve_command(

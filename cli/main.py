@@ -68,6 +68,7 @@ NO_COMMANDS = (
     "because",
     "common",
     "completing",
+    "completing_fleet",
     "considered",
     "deletions",
     "describe",

@@ -11,7 +11,7 @@ import pytest
 from msb_cache import Actor, ImageCache
 from msb_cache.cli import look
 from msb_cache.cli.main import run
-from tests.cli.support import APP, APP_NEXT, TOOL, Call, Done, Put, answer, written
+from tests.cli.support import APP, APP_NEXT, TOOL, Ask, Call, Done, Put, answer, written
 from tests.logs import ticking
 from tests.moving import settle
 from tests.msbhome import MsbHome
@@ -175,3 +175,21 @@ def exported(home: Path, call: Call, tmp_path: Path) -> Path:
     path = tmp_path / "log.jsonl"
     assert call("export", "-o", path).code == 0
     return path
+
+
+@pytest.fixture
+def ask(call: Call, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Ask as bash does what can come next on a line; a word of it is broken only at spaces."""
+
+    def ask(line: str, breaks: str = "") -> list[str]:
+        monkeypatch.setenv("_MSB_CACHE_COMPLETE", "bash")
+        monkeypatch.setenv("_MSB_CACHE_LINE", line)
+        monkeypatch.setenv("_MSB_CACHE_BREAKS", breaks)
+        done = call("these", "arguments", "mean", "nothing")
+        monkeypatch.delenv("_MSB_CACHE_COMPLETE")
+        assert done.err == ""
+        assert len(done.lines) % 3 == 0
+        found = [*zip(done.lines[::3], done.lines[1::3], strict=True)]
+        return [value if kind == "plain" else f"<{kind}>" for kind, value in found]
+
+    return ask

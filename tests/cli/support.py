@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
+
 from msb_cache.eventstore import events as ev
 from msb_cache.eventstore.store import StoredEvent
 from tests.imagebuilder import BuiltImage, directory, docker_archive, file, image, layer, oci_archive
@@ -85,6 +87,15 @@ Call = Callable[..., Done]
 
 Put = Callable[[str, str], str]
 """Writes a config.toml: the fixture ``put``."""
+
+Ask = Callable[..., list[str]]
+"""Asks what can come next on a line: the fixture ``ask``."""
+
+
+def parameters(command: click.Command) -> set[tuple[str, str]]:
+    """Return the parameters of a command and of those below it, each with its command's name."""
+    found = {(command.name or "", parameter.name or "") for parameter in command.params}
+    return found.union(*map(parameters, getattr(command, "commands", {}).values()))
 
 
 def execute(*arguments: object, stdin: bytes | int | None = None, **environment: str) -> Done:

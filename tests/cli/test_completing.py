@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -14,29 +13,9 @@ import pytest
 from msb_cache import ImageCache
 from msb_cache.cli import completing
 from msb_cache.cli.main import cli, command_names
-from tests.cli.support import APP, TOOL, Call, execute, fingerprint
+from tests.cli.support import APP, TOOL, Ask, Call, execute, fingerprint, parameters
 from tests.msbhome import MsbHome
 from tests.proof.signing import new_log_key
-
-Ask = Callable[..., list[str]]
-
-
-@pytest.fixture
-def ask(call: Call, monkeypatch: pytest.MonkeyPatch) -> Ask:
-    """Ask as bash does what can come next on a line; a word of it is broken only at spaces."""
-
-    def ask(line: str, breaks: str = "") -> list[str]:
-        monkeypatch.setenv("_MSB_CACHE_COMPLETE", "bash")
-        monkeypatch.setenv("_MSB_CACHE_LINE", line)
-        monkeypatch.setenv("_MSB_CACHE_BREAKS", breaks)
-        done = call("these", "arguments", "mean", "nothing")
-        monkeypatch.delenv("_MSB_CACHE_COMPLETE")
-        assert done.err == ""
-        assert len(done.lines) % 3 == 0
-        found = [*zip(done.lines[::3], done.lines[1::3], strict=True)]
-        return [value if kind == "plain" else f"<{kind}>" for kind, value in found]
-
-    return ask
 
 
 def every_file(home: Path) -> set[str]:
@@ -254,19 +233,15 @@ def test_names_that_drive_a_terminal_are_no_answers(home: Path, ask: Ask) -> Non
 
 def test_every_parameter_that_is_completed_is_in_a_command() -> None:
     """A parameter that has another name by now would be completed no more."""
-
-    def parameters(command: click.Command) -> set[tuple[str, str]]:
-        found = {(command.name or "", parameter.name or "") for parameter in command.params}
-        return found.union(*map(parameters, getattr(command, "commands", {}).values()))
-
     context = click.Context(cli)
     there = parameters(cli)
     for name in command_names():
         command = cli.get_command(context, name)
         assert command is not None
         there |= parameters(command)
-    assert {name for _, name in there} >= completing._BY_NAME.keys()
-    assert there >= completing._IN_COMMANDS.keys()
+    by_name, in_commands = completing.OF_A_HOME
+    assert {name for _, name in there} >= by_name.keys()
+    assert there >= in_commands.keys()
 
 
 def test_a_whole_process(home: Path) -> None:

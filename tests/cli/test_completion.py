@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from msb_cache import ImageCache
+from msb_cache import Actor, ImageCache
+from msb_cache.fleet.fleet import Fleet
 from tests.cli.support import PROGRAM, USAGE, Call, take_terminal
 
 STARTS = {
@@ -110,6 +111,10 @@ def filled(home: Path, tmp_path: Path) -> Path:
         cache.pin("example.org/team/tool:2")
     with ImageCache(tmp_path / "other home") as cache:
         cache.load(tmp_path / "tool.tar")
+    for host, where in (("ci-1", home), (HOSTILE, tmp_path / "other home")):
+        with ImageCache(where, actor=Actor(user="ci", uid=1000, host=host, program="test")) as cache:
+            cache.use("example.org/team/tool:2")
+        [_] = Fleet(db=tmp_path / "fleet a.db").take([where / "db" / "msb-cache.db"])
     return home
 
 
@@ -150,6 +155,16 @@ def test_keys_typed_into_a_shell(shell: Shell, filled: Path, tmp_path: Path) -> 
         ("--home oth\tlist", ["--home", "other home/list"]),
         ("--home 'other home' inspect \t", ["--home", "other home", "inspect", "example.org/team/tool:2"]),
         ("inspect nothing\t", ["inspect", "nothing"]),
+        ("fleet --db fle\tlist", ["fleet", "--db", "fleet a.db", "list"]),
+        ("fleet --db 'fleet a.db' verify c\t", ["fleet", "--db", "fleet a.db", "verify", "ci-1"]),
+        ("fleet list --db fleet\\ a.db --host=ci\t", ["fleet", "list", "--db", "fleet a.db", "--host=ci-1"]),
+        ("fleet diff --db 'fleet a.db' ci-1 sn\t", ["fleet", "diff", "--db", "fleet a.db", "ci-1", HOSTILE]),
+        ("fleet --db 'fleet a.db' why app:l\t", ["fleet", "--db", "fleet a.db", "why", "app:latest"]),
+        (
+            "fleet --db 'fleet a.db' prunes show \t",
+            ["fleet", "--db", "fleet a.db", "prunes", "show", removal],
+        ),
+        ("fleet --db none list x\t", ["fleet", "--db", "none", "list", "x"]),
     ):
         assert shell.arguments(keys) == arguments, keys
     assert not (tmp_path / "pwned").exists()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from msb_cache.errors import FleetError, InvalidConfigError
 from msb_cache.extras import require
-from msb_cache.fleet.place import Values
+from msb_cache.fleet.place import Reading, Values
 
 if TYPE_CHECKING:
     import psycopg
@@ -25,6 +25,8 @@ NO_FLEET = "the database has no fleet's tables; make them with `msb-cache fleet 
 """What is said of a database that nothing was made in."""
 
 _PAGE = 2000
+_CONNECT_SECONDS_OF_PEEK = 2  # less than that libpq does not know
+_PEEK_MS = 1000  # for each statement
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 
@@ -178,6 +180,16 @@ class Postgres:
             else:
                 self._kept.give(self.dsn, connection)
 
+    @contextmanager
+    def peek(self) -> Iterator[PostgresReading]:
+        """Begin a read that soon gives up: for what a person types meanwhile; raises as ``read``."""
+        import psycopg
+
+        soon = psycopg.conninfo.make_conninfo(self.dsn, connect_timeout=_CONNECT_SECONDS_OF_PEEK)
+        with Postgres(soon, self.name).read() as reading:
+            reading.rows("SELECT set_config('statement_timeout', ?, true)", (str(_PEEK_MS),))
+            yield reading
+
     def _begun(self) -> psycopg.Connection[Values]:
         """Return a connection on which a transaction has begun that only reads."""
         import psycopg
@@ -223,6 +235,18 @@ def _refused(error: psycopg.Error, what: str) -> FleetError:
         said += "; is it another database? `msb-cache fleet init` makes one ready for a fleet"
     passes = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     return FleetError(f"{what} cannot be asked: {said}", temporary=passes)
+
+
+def further(reading: Reading, first: str, *, kept: Kept | None = None) -> list[Postgres]:
+    """Return the fleet's further servers, by name.
+
+    Args:
+        reading: of the first server.
+        first: its DSN.
+        kept: as for ``Postgres``.
+    """
+    found = reading.rows("SELECT name, dsn FROM msb_cache.server ORDER BY name")
+    return [Postgres(beside(first, dsn), name, kept=kept) for name, dsn in found]
 
 
 def beside(first: str, further: str) -> str:

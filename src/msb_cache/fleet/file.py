@@ -28,9 +28,13 @@ if TYPE_CHECKING:
 APPLICATION_ID = 0x4D534246
 """``PRAGMA application_id`` ("MSBF"): tells a fleet from any other SQLite file."""
 
+APPLICATION_ID_AT = 68
+"""Where it is in the header of a database, in 4 bytes, the most significant first."""
 
 _OF_LOGS = ("head", "fold_state")
 """The tables with a row for each log, of which every answer has something."""
+_JOURNALS = slice(18, 20)  # there: which kind of journal is written, and read; 1 and 1 are rollback journals
+_STEPS_OF_PEEK = 1_000_000  # of SQLite's machine: some tens of milliseconds
 _STORED = {"text": "text", "bigint": "integer", "bytea": "blob"}
 
 
@@ -66,6 +70,21 @@ class FleetFile:
             yield FileReading(connection)
 
     @contextmanager
+    def peek(self) -> Iterator[FileReading]:
+        """Begin a read of what is there, without a wait and a trace: for what a person types meanwhile.
+
+        What takes too long, or was folded by another release, is an error as for ``read``.
+        """
+        self._check()
+        header = descriptors.beginning(self.path, APPLICATION_ID_AT + 4)
+        if header[_JOURNALS] != b"\1\1" or header[APPLICATION_ID_AT:] != APPLICATION_ID.to_bytes(4, "big"):
+            raise self._foreign()  # SQLite makes files beside one that has a write-ahead log
+        with self._opened("ro", seconds=0) as connection:
+            connection.execute("PRAGMA query_only = ON")
+            connection.set_progress_handler(lambda: 1, _STEPS_OF_PEEK)
+            yield FileReading(connection)
+
+    @contextmanager
     def write(self, *, make: bool = False) -> Iterator[sqlite3.Connection]:
         """Give a connection in one transaction, which is on the disk when the block has ended.
 
@@ -86,15 +105,15 @@ class FleetFile:
             connection.execute("COMMIT")
 
     @contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection]:
+    def _opened(self, mode: str = "rw", seconds: float = BUSY_SECONDS) -> Iterator[sqlite3.Connection]:
         self._check()
         try:
-            opened = descriptors.connect(":memory:", uri=True, isolation_level=None, timeout=BUSY_SECONDS)
+            opened = descriptors.connect(":memory:", uri=True, isolation_level=None, timeout=seconds)
             with closing(opened) as connection:
                 connection.execute("PRAGMA trusted_schema = OFF")
                 # With less than that a power loss may bring the journal back, and with it what was before.
                 connection.execute(
-                    f"ATTACH ? AS {SCHEMA}", (f"{Path(self.path).absolute().as_uri()}?mode=rw",)
+                    f"ATTACH ? AS {SCHEMA}", (f"{Path(self.path).absolute().as_uri()}?mode={mode}",)
                 )
                 connection.execute(f"PRAGMA {SCHEMA}.synchronous = EXTRA")
                 yield connection

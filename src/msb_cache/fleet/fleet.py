@@ -244,10 +244,9 @@ class Fleet:
     def _further(self, reading: Reading) -> builtins.list[Place]:
         if self._db is not None:
             return []
-        from msb_cache.fleet.connect import Postgres, beside
+        from msb_cache.fleet.connect import further
 
-        found = reading.rows("SELECT name, dsn FROM msb_cache.server ORDER BY name")
-        return [Postgres(beside(self.dsn, dsn), name, kept=self._kept) for name, dsn in found]
+        return [*further(reading, self.dsn, kept=self._kept)]
 
     def take(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[Taken]:
         """Take exports of many hosts into the fleet's file, which is made where there is none.

@@ -76,6 +76,7 @@ INDEXES = {
     "events_by_subject": "events (subject, log_id, seq)",
     "events_by_operation": "events (operation, log_id, seq)",
     "head_by_role": "head (role)",
+    "fold_state_by_host": "fold_state (host)",
     # There is none by type: these few tell which images were never there, of all that were asked for.
     "events_failed": "events (subject, log_id) WHERE type = 'image.pull_failed'",
     # In a log whose clock never went back that is nothing.

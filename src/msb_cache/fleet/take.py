@@ -22,7 +22,7 @@ from msb_cache.errors import BusyError, CorruptLogError, FleetError, InvalidConf
 from msb_cache.eventstore.chain import Checker
 from msb_cache.eventstore.export import Row
 from msb_cache.fleet import fold
-from msb_cache.fleet.file import FleetFile, Within
+from msb_cache.fleet.file import APPLICATION_ID_AT, FleetFile, Within
 from msb_cache.fleet.place import SCHEMA, marks
 from msb_cache.fleet.schema import EVENT_COLUMNS
 from msb_cache.fleet.writing import FileWriting
@@ -32,7 +32,6 @@ from msb_cache.shapes import Result
 
 _INSERT = f"INSERT INTO {SCHEMA}.events ({', '.join(EVENT_COLUMNS)}) VALUES ({marks(EVENT_COLUMNS)})"
 _LOG_ID = re.compile(r"[0-9a-f]{32}")
-_APPLICATION_ID_AT = 68  # in the header of an SQLite database, 4 bytes, the most significant first
 
 
 class Taken(Result, msgspec.Struct, frozen=True):
@@ -196,7 +195,7 @@ def _is_export(path: Path) -> bool:
     if path.suffix == ".jsonl":
         return True
     try:
-        begins = descriptors.beginning(path, _APPLICATION_ID_AT + 4)
+        begins = descriptors.beginning(path, APPLICATION_ID_AT + 4)
     except OSError:
         return False
-    return begins[_APPLICATION_ID_AT:] == APPLICATION_ID.to_bytes(4, "big") and begins.startswith(b"SQLite")
+    return begins[APPLICATION_ID_AT:] == APPLICATION_ID.to_bytes(4, "big") and begins.startswith(b"SQLite")
