@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -141,17 +142,9 @@ def hosts(context: click.Context, prefix: str) -> Iterator[Item]:
     yield from _asked(context, question)
 
 
-def references(context: click.Context, prefix: str) -> Iterator[Item]:
-    """Yield the images on hosts, and digests to what begins as one; what has wildcards stays as it is."""
-    return _images(context, prefix, gone=False)
-
-
-def ever(context: click.Context, prefix: str) -> Iterator[Item]:
-    """Yield all images that were ever on a host."""
-    return _images(context, prefix, gone=True)
-
-
 def _images(context: click.Context, prefix: str, *, gone: bool) -> Iterator[Item]:
+    """Yield images, and digests to what begins as one; what has wildcards stays as it is."""
+
     def question(reading: Reading) -> Iterator[Item]:
         found = beginnings.references(reading, canonical(prefix), gone=gone)
         yield from in_form_of(((reference, None) for reference in found), prefix)
@@ -161,17 +154,9 @@ def _images(context: click.Context, prefix: str, *, gone: bool) -> Iterator[Item
         yield from _asked(context, question)
 
 
-def deletions(context: click.Context, prefix: str) -> Iterator[Item]:
-    """Yield the operations that deleted something, the newest first, with when, how much and where."""
-    return _operations(context, prefix, restores=False)
-
-
-def operations(context: click.Context, prefix: str) -> Iterator[Item]:
-    """Yield the deletions and what restored some, the newest first."""
-    return _operations(context, prefix, restores=True)
-
-
 def _operations(context: click.Context, prefix: str, *, restores: bool) -> Iterator[Item]:
+    """Yield operations, the newest first, with when each was, of how much and where."""
+
     def question(reading: Reading) -> Iterator[Item]:
         for *told, host in beginnings.operations(reading, prefix, restores=restores):
             item = operation_item(tuple(told))
@@ -180,24 +165,26 @@ def _operations(context: click.Context, prefix: str, *, restores: bool) -> Itera
     yield from _asked(context, question, newest=True)
 
 
+_on_hosts, _ever = partial(_images, gone=False), partial(_images, gone=True)
+_deletions, _all_operations = partial(_operations, restores=False), partial(_operations, restores=True)
 _enrolled = _plain(beginnings.enrolled)
 OF_A_FLEET = Completers(
     {
         "hosts": hosts,
         "rebuild": hosts,
-        "reference": references,
-        "patterns": references,
-        "target": ever,
-        "subject": ever,
+        "reference": _on_hosts,
+        "patterns": _on_hosts,
+        "target": _ever,
+        "subject": _ever,
         "holder": _plain(beginnings.holders),
-        "operation": operations,
+        "operation": _all_operations,
         "types": event_types,
     },
     {
         ("diff", "before"): hosts,
         ("diff", "after"): hosts,
-        ("history", "reference"): ever,
-        ("show", "operation"): deletions,
+        ("history", "reference"): _ever,
+        ("show", "operation"): _deletions,
         ("enrol", "name"): _enrolled,
         ("unenrol", "name"): _enrolled,
         ("servers", "remove"): _plain(beginnings.servers),
