@@ -10,6 +10,9 @@ from typing import Any
 
 from msb_cache import ImageCache
 
+Content = dict[str, list[Any]]
+"""The rows of each table of a fleet's file."""
+
 
 def exported(home: Path) -> bytes:
     """Return the export of a home's log."""
@@ -19,7 +22,7 @@ def exported(home: Path) -> bytes:
     return out.getvalue()
 
 
-def content(path: Path) -> dict[str, list[Any]]:
+def content(path: Path) -> Content:
     """Return every table of a fleet's file, but for when it was seen."""
     with closing(sqlite3.connect(path)) as connection:
         names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")

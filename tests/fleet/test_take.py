@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from itertools import count
 from pathlib import Path
@@ -21,8 +23,13 @@ from msb_cache.projections.rows import ROW_TYPES
 from msb_cache.projections.tables import columns
 from tests.carrying import USED, forged, lived_in
 from tests.fleet.exports import content, exported
+from tests.fleet.taking import Taking
+from tests.fleet.taking import take as take_all
+from tests.reliability.killing import spread
 
 LOG = 30  # events of `lived_in`
+CUTS = int(os.environ.get("MSB_CACHE_TEST_CUTS", "2"))
+SEED = int(os.environ.get("MSB_CACHE_TEST_SEED", str(random.randrange(1 << 32))))
 
 
 @pytest.fixture(scope="module")
@@ -229,10 +236,58 @@ def test_an_id_that_no_log_has_is_refused(fleet: Fleet, tmp_path: Path) -> None:
     assert "event 1 is none that msb-cache writes" in said(fleet, put(tmp_path, bad, "bad.jsonl"))
 
 
-def test_who_only_looks_on_names_no_host(fleet: Fleet, tmp_path: Path) -> None: ...
-
-
 def test_a_postgres_takes_no_exports(tmp_path: Path) -> None:
     pytest.importorskip("psycopg")
     with pytest.raises(InvalidConfigError, match="exports are taken into a file, which --db names"):
         Fleet("postgresql://fleet.example/fleet").take([tmp_path])
+
+
+@pytest.fixture(scope="module", params=["no file", "a file", "a file of another release"])
+def taking(request: pytest.FixtureRequest, log: bytes, tmp_path_factory: pytest.TempPathFactory) -> Taking:
+    """Two logs: of one there are more and more events, of the other all at once."""
+    folder = tmp_path_factory.mktemp("taking")
+    other = exported(lived_in(folder / "other"))
+    lines = log.splitlines(keepends=True)
+    exports = [
+        put(folder, b"".join(lines[:12]), "1.jsonl"),
+        put(folder, other, "2.jsonl"),
+        put(folder, log, "3.jsonl"),
+    ]
+    before = None
+    if request.param != "no file":
+        before = folder / "before.db"
+        take_all(before, [put(folder, b"".join(lines[:7]), "0.jsonl")])
+    if request.param.endswith("release"):
+        assert before is not None
+        with closing(sqlite3.connect(before)) as connection:
+            connection.execute("UPDATE fleet SET fold_version = 0")
+            connection.execute("DROP TABLE undoing")
+            connection.commit()
+    (folder / "work").mkdir()
+    return Taking(folder / "work", exports, before)
+
+
+def test_killed_at_every_step(taking: Taking) -> None:
+    steps = ("begun", "stored", "folding", "committing", "committed")
+    assert {*taking.steps} == {f"take.{each}" for each in steps}
+    for number, step in enumerate(taking.steps):
+        taking.check(taking.at_step(number), f"step {number}, {step}")
+
+
+def test_killed_at_a_moment(taking: Taking) -> None:
+    chance = random.Random(SEED)
+    print(f"MSB_CACHE_TEST_SEED={SEED}")  # shown when a test fails
+    for _ in range(2 * CUTS):
+        seconds = chance.uniform(0, taking.seconds * 1.2)
+        taking.check(taking.at_moment(seconds), f"{seconds:.6f} s")
+
+
+def test_killed_at_a_system_call(taking: Taking, require_peer: Callable[[str], str]) -> None:
+    strace = require_peer("strace")
+    chance = random.Random(SEED)
+    print(f"MSB_CACHE_TEST_SEED={SEED}")
+    calls = taking.calls(strace)
+    assert {name for name, _ in calls} >= {"pwrite64", "fdatasync", "unlink"}
+    for number in spread(4 * CUTS, len(calls), chance):
+        call = calls[number - 1]
+        taking.check(taking.at_call(strace, *call), f"{call[0]} number {call[1]}")

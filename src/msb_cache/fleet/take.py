@@ -21,6 +21,7 @@ from msb_cache.audit.import_log import batches
 from msb_cache.errors import BusyError, CorruptLogError, FleetError, InvalidConfigError, MicrosandboxError
 from msb_cache.eventstore.chain import Checker
 from msb_cache.eventstore.export import Row
+from msb_cache.failpoints import reached
 from msb_cache.fleet import fold
 from msb_cache.fleet.file import APPLICATION_ID_AT, FleetFile, Within
 from msb_cache.fleet.place import SCHEMA, marks
@@ -78,7 +79,10 @@ def take(
         checker = Checker()
         try:
             with log_files.opened(path) as rows, file.write(make=True) as connection:
+                reached("take.begun")
                 taken = _taken(connection, path, _checked(rows(), checker), checker, clock())
+                reached("take.committing")
+            reached("take.committed")
         except (BusyError, FleetError, InvalidConfigError):
             raise
         except MicrosandboxError as error:
@@ -109,11 +113,13 @@ def _taken(
     for batch in batches(rows):
         try:
             connection.executemany(_INSERT, [(log_id, *row, stored) for row, stored in batch])
+            reached("take.stored")
         except (sqlite3.IntegrityError, OverflowError) as error:
             raise CorruptLogError(f"it is no log of msb-cache before event {checker.seq}: {error}") from None
     size = max(known, checker.seq)
     if size > known:
         _set_head(connection, checker, path, now_ns)
+        reached("take.folding")
         fold.begin(FileWriting(connection), now_ns)
         fold.fold_log(Within(connection), log_id, clock=lambda: now_ns)
     host, problem = connection.execute(
