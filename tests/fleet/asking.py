@@ -10,7 +10,7 @@ from msb_cache.errors import MicrosandboxError
 from msb_cache.fleet.fleet import Fleet
 from msb_cache.fleet.hosts import KnownLog, OnHost
 from msb_cache.shapes import jsonable
-from tests.fleet.lives import REFERENCES, Host
+from tests.fleet.random_lives import REFERENCES, Host
 from tests.fleet.sent import log_of
 
 

@@ -1,4 +1,7 @@
-"""Logs of events by chance, sensible or not, and putting logs into a place as if they had been shipped."""
+"""Logs of events by chance, such as no cache would write too, and putting logs into a place as if shipped.
+
+Nobody has lived these, as ``random_lives`` are: all types of events are in them, in any order.
+"""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from msb_cache.fleet.admission import init
 from msb_cache.fleet.enrolment import enrol
 from msb_cache.fleet.fleet import Fleet
 from tests.fleet.asking import check
-from tests.fleet.lives import MINUTE, OPERATIONS, Clock, Host
 from tests.fleet.postgres import PASSWORD
+from tests.fleet.random_lives import MINUTE, OPERATIONS, Clock, Host
 from tests.fleet.sent import log_of, send
 
 HOSTS = 2

@@ -16,8 +16,8 @@ from msb_cache.fleet.enrolment import enrol
 from msb_cache.fleet.fleet import Fleet
 from msb_cache.shapes import jsonable
 from tests.fleet.asking import check
-from tests.fleet.lives import Clock, Host
 from tests.fleet.postgres import PASSWORD, Server, running
+from tests.fleet.random_lives import Clock, Host
 
 HOSTS = ("ci-1", "ci-2", "dev-1", "dev-2")
 
