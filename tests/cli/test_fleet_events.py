@@ -113,6 +113,18 @@ def test_why_says_it_of_each_host(hosts, capsys) -> None:
     ]
 
 
+def test_why_says_what_is_not_asked_where_something_is_there(hosts, capsys) -> None:
+    fleet, lives, _ = hosts
+    asked = (*fleet, "why", "app:1", "--host")
+    for host, words, says in (
+        (lives[0].host, (), True),
+        (lives[0].host, ("-q",), False),
+        (lives[1].host, (), False),
+    ):
+        assert run([*asked, host, *words]) == 0
+        assert ("policies, files and msb databases are not asked" in capsys.readouterr().err) == says, host
+
+
 def test_diff_says_what_one_has_that_the_other_has_not(hosts, capsys) -> None:
     fleet, lives, _ = hosts
     text = said(capsys, *fleet, "diff", lives[0].host, lives[1].host)
