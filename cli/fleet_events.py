@@ -133,9 +133,7 @@ def why_(fleet: Fleet, target: str, hosts: tuple[str, ...], shown: Shown) -> Non
     found = fleet.why(target, hosts=hosts)
     shown.items(found, fields=jsonable, name=lambda each: each.host, table=_print_whys)
     if any(each.found.here for each in found) and not shown.quiet:
-        note(
-            "hosts' policies, files and msb databases are not asked; `msb-cache why` on a host asks these too"
-        )
+        note("hosts' policies, files and msb databases are not asked; `msb-cache why` on a host does that")
     say_how_far(fleet, quiet=shown.quiet)
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from msb_cache import failpoints
 from msb_cache.fleet.fleet import Fleet
+from tests.engines.interrupting import killing_at
 from tests.fleet.exports import Content, content
+from tests.reliability.killing import forked
 
 NOW_NS = 2 * 10**18
 CHANGING = ("pwrite64", "fsync", "fdatasync", "ftruncate", "unlink")
@@ -65,41 +65,22 @@ class Taking:
             shutil.copy(self._before, self.db)
 
     def at_step(self, number: int) -> int:
-        """Kill it at the n-th step, from 0; return how many exports it had said to be taken."""
-        left = number
-
-        def observer(step: str) -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        return self._forked(observer, None)
+        """Kill it at the n-th step, from 1; return how many exports it had said to be taken."""
+        return self._forked(killing_at(number), None)
 
     def at_moment(self, seconds: float) -> int:
         return self._forked(None, seconds)
 
     def _forked(self, observer: Callable[[str], None] | None, seconds: float | None) -> int:
         self.fresh()
-        reading, writing = os.pipe()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # others' threads do not matter to the child
-            child = os.fork()
-        if child == 0:
-            try:
-                failpoints.observer = observer
-                take(self.db, self._exports, lambda: os.write(writing, b"."))
-                os._exit(0)
-            finally:
-                os._exit(1)
-        os.close(writing)
-        if seconds is not None:
-            time.sleep(seconds)
-            os.kill(child, signal.SIGKILL)
-        status = os.waitpid(child, 0)[1]
+
+        def work(acknowledge: Callable[[], object]) -> None:
+            failpoints.observer = observer
+            take(self.db, self._exports, acknowledge)
+
+        taken, status = forked(work, seconds)
         assert os.WIFSIGNALED(status) or (status == 0 and seconds is not None)
-        with os.fdopen(reading, "rb") as pipe:
-            return len(pipe.read())
+        return taken
 
     def calls(self, strace: str) -> list[tuple[str, int]]:
         """Return each system call that changes the file, by its name and which of that name it is."""

@@ -270,7 +270,7 @@ def taking(request: pytest.FixtureRequest, log: bytes, tmp_path_factory: pytest.
 def test_killed_at_every_step(taking: Taking) -> None:
     steps = ("begun", "stored", "folding", "committing", "committed")
     assert {*taking.steps} == {f"take.{each}" for each in steps}
-    for number, step in enumerate(taking.steps):
+    for number, step in enumerate(taking.steps, 1):
         taking.check(taking.at_step(number), f"step {number}, {step}")
 
 

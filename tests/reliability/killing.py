@@ -144,24 +144,12 @@ class Bench:
 
     def _forked(self, observer: Callable[[str], None] | None, seconds: float | None) -> Cut:
         self.fresh()
-        reading, writing = os.pipe()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # others' threads do not matter to the child
-            child = os.fork()
-        if child == 0:
-            try:
-                failpoints.observer = observer
-                perform(self.name, self._work, lambda number: os.write(writing, b"."))
-                os._exit(0)
-            finally:
-                os._exit(1)
-        os.close(writing)
-        if seconds is not None:
-            time.sleep(seconds)
-            os.kill(child, signal.SIGKILL)
-        status = os.waitpid(child, 0)[1]
-        with os.fdopen(reading, "rb") as pipe:
-            acknowledged = len(pipe.read())
+
+        def work(acknowledge: Callable[[], object]) -> None:
+            failpoints.observer = observer
+            perform(self.name, self._work, lambda number: acknowledge())
+
+        acknowledged, status = forked(work, seconds)
         assert status == 0 or os.WIFSIGNALED(status), f"{self.name} failed by itself: {status}"
         return Cut(acknowledged, status != 0)
 
@@ -304,6 +292,31 @@ class Bench:
 
     def _program(self, name: str | None = None) -> list[str]:
         return [sys.executable, "-m", "tests.reliability.scenarios", name or self.name, str(self._work)]
+
+
+def forked(work: Callable[[Callable[[], object]], object], seconds: float | None) -> tuple[int, int]:
+    """Work in a forked process, which is killed after so many seconds (None: if it kills itself).
+
+    Returns:
+        How often it called what it was given, to acknowledge something, and its wait status.
+    """
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # others' threads do not matter to the child
+        child = os.fork()
+    if child == 0:
+        try:
+            work(lambda: os.write(writing, b"."))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    with os.fdopen(reading, "rb") as pipe:
+        return len(pipe.read()), status
 
 
 @contextmanager
