@@ -235,6 +235,17 @@ def test_a_changed_event_is_found(place: Place) -> None:
     assert stopped.folded_seq == 40
 
 
+@pytest.mark.parametrize(
+    ("at", "observed", "host"), [(9, False, "moved"), (9, True, "host-0"), (8, False, "host-0")]
+)
+def test_who_only_looks_on_does_not_name_the_host(place: Place, at: int, observed: bool, host: str) -> None:
+    log = random_log(0, 9)
+    actor = {**msgspec.json.decode(log[at - 1][9]), "host": "moved", "observed": observed}
+    ship(place, forged(log, at, actor=msgspec.json.encode(actor).decode()))
+    fold(place)
+    assert state(place, log[0][0])[2] == host
+
+
 def test_what_postgresql_cannot_keep_stops_its_log_alone(server: Postgres) -> None:
     position = next(row[1] for row in LOGS[2] if row[3] == "image.held" and row[1] > 10)
     bad = forged(LOGS[2], position, data='{"holder":"sandbox:\\u0000"}')
