@@ -35,7 +35,7 @@ from tests.registry_server import RegistryServer
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 
-STEPS = int(os.environ.get("MSB_CACHE_TEST_STEPS", "300"))
+STEPS = int(os.environ.get("MSB_CACHE_TEST_STEPS", "150"))
 IN_A_HOME = 50
 LOOK_CLOSELY = 20  # steps between two looks at all that is derived
 
