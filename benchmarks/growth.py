@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import chart
 import homes
 from timing import cpu_seconds
 
@@ -30,7 +31,6 @@ SIZES = (100, 1_000, 10_000, 100_000)
 BASE = 1_000
 LIMIT = 1.5
 TURNS = 20
-COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e")
 
 
 class Work(NamedTuple):
@@ -92,36 +92,18 @@ def costs(sizes: dict[int, dict[str, Work]]) -> dict[int, dict[str, float]]:
 
 def svg(found: dict[int, dict[str, float]]) -> str:
     """Lines over the number of images, each relative to its value at the base."""
-    left, right, top, bottom = 60, 640, 40, 340
-    sizes, highest = list(found), 2.0
-
-    def x(index: int) -> float:
-        return left + (right - left) * index / (len(sizes) - 1)
-
-    def y(ratio: float) -> float:
-        return bottom - (bottom - top) * min(ratio, highest) / highest
-
-    out = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 390" ',
-        'font-family="sans-serif" font-size="13">',
-        '<rect width="760" height="390" fill="white"/>',
-        f'<text x="{left}" y="22">CPU time for each item, as a multiple of that with {BASE:,} images</text>',
-    ]
-    for mark in (0, 0.5, 1, 1.5, 2):
-        dash = ' stroke-dasharray="6 4"' if mark == LIMIT else ""
-        out.append(
-            f'<line x1="{left}" x2="{right}" y1="{y(mark)}" y2="{y(mark)}" stroke="#bbb"{dash}/>'
-            f'<text x="{left - 30}" y="{y(mark) + 4}">{mark}</text>'
-        )
-    for index, size in enumerate(sizes):
-        out.append(f'<text x="{x(index)}" y="{bottom + 22}" text-anchor="middle">{size:,}</text>')
-    out.append(f'<text x="{(left + right) / 2}" y="{bottom + 42}" text-anchor="middle">images</text>')
-    for number, (name, colour) in enumerate(zip(found[BASE], COLOURS, strict=True)):
-        points = [(x(i), y(found[size][name] / found[BASE][name])) for i, size in enumerate(sizes)]
-        line = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
-        out.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        out.append(f'<text x="{right + 15}" y="{top + 20 * number + 10}" fill="{colour}">{name}</text>')
-    return "\n".join([*out, "</svg>", ""])
+    lines = {name: [each[name] / base for each in found.values()] for name, base in found[BASE].items()}
+    highest = 2.0
+    return chart.drawn(
+        f"CPU time for each item, as a multiple of that with {BASE:,} images",
+        "; ".join(
+            f"{name}: {values[-1]:.2f} times with {max(found):,} images" for name, values in lines.items()
+        ),
+        [chart.Panel("images", [f"{size:,}" for size in found], lines)],
+        marks={f"{mark:g}": mark for mark in (0, 0.5, 1, LIMIT, highest)},
+        limit=f"{LIMIT:g}",
+        height=lambda ratio: ratio / highest,
+    )
 
 
 def main() -> None:

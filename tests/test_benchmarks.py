@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import math
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 
@@ -104,6 +106,76 @@ def test_a_fleet_is_asked_and_sent_to(
     require_peer("postgresql")
     row = measured(name, tmp_path, **size)
     assert min(row.ours.seconds, row.floor.seconds, row.ratio) > 0
+
+
+def drawing(svg: str) -> tuple[Element, list[list[tuple[float, float]]]]:
+    """A picture, and the points of its lines."""
+    root = fromstring(svg)
+    lines = root.iterfind("{http://www.w3.org/2000/svg}polyline")
+    return root, [
+        [(float(x), float(y)) for x, y in (point.split(",") for point in line.attrib["points"].split())]
+        for line in lines
+    ]
+
+
+def test_a_chart_has_all_points_within_it_and_says_what_it_shows() -> None:
+    import chart
+
+    root, lines = drawing(
+        chart.drawn(
+            "Time & size",
+            "a < b",
+            [chart.Panel("first", ["1", "2"], {"a": [0.0, 9.0], "b": [-1.0, 1.0]})] * 2,
+            marks={"0": 0.0, "1": 1.0},
+            limit="1",
+            height=lambda value: value,
+        )
+    )
+    title, described, *_ = root
+    assert (root.attrib["role"], title.text, described.text) == ("img", "Time & size", "a < b")
+    assert [root.attrib[f"aria-{name}"] for name in ("labelledby", "describedby")] == [
+        each.attrib["id"] for each in (title, described)
+    ]
+    _, _, width, height = map(float, root.attrib["viewBox"].split())
+    assert len(lines) == 4
+    assert all(0 < x < width and 0 < y < height for line in lines for x, y in line)
+    assert [y for _, y in lines[0]] == [y for _, y in lines[1]]  # what is beyond the marks is at the edge
+    assert lines[1][-1][0] < lines[2][0][0]
+
+
+def test_growth_is_drawn_as_a_multiple_of_the_base() -> None:
+    import growth
+
+    root, [line] = drawing(growth.svg({100: {"get": 3.0}, growth.BASE: {"get": 2.0}, 10_000: {"get": 4.0}}))
+    assert root[1].text == "get: 2.00 times with 10,000 images"
+    ys = [y for _, y in line]
+    assert ys[0] - ys[2] == pytest.approx(ys[1] - ys[0])
+
+
+def test_sizes_of_fleets_grow_by_tens_on_both_axes() -> None:
+    import fleet_growth
+
+    for sizes in (fleet_growth.MORE_HOSTS, fleet_growth.LONGER_LOGS):
+        assert [round(math.log10(size.events), 1) for size in sizes] == [4, 5, 6, 7]
+
+
+@pytest.mark.peer
+def test_a_fleet_s_growth_is_measured_and_drawn(require_peer: Callable[[str], str], tmp_path: Path) -> None:
+    import fleet_growth
+
+    require_peer("postgresql")
+    sizes = [fleet_growth.Size(1, 10, 2), fleet_growth.Size(3, 10, 4)]
+    found = fleet_growth.measure(tmp_path, sizes, turns=1)
+    assert [each.size for each in found] == sizes
+    assert all(value > 0 for each in found for value in each.ms.values())
+    assert all(each.event_bytes > 300 and each.model_bytes > 100 for each in found)
+    lines = fleet_growth.table(found).splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert [line.split(" | ")[:3] for line in lines[2:]] == [["| 41", "1", "41"], ["| 183", "3", "61"]]
+    root, points = drawing(fleet_growth.svg({"events": found}))
+    assert len(points) == len(found[0].ms)
+    assert "41 to 183 events: connect alone " in (root[1].text or "")
+    assert [*tmp_path.glob("tmp*")] == []
 
 
 def test_the_peak_of_a_command_is_not_that_of_whoever_starts_it(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ _GROUPED = frozenset({"subject", "reference", "name"})
 
 
 @contextmanager
-def _database(server: Server, name: str) -> Iterator[tuple[str, str]]:
+def database(server: Server, name: str) -> Iterator[tuple[str, str]]:
     """A fleet in a database of its own: its administrator's DSN, and that of a host's role."""
     with psycopg.connect(server.admin, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
@@ -54,7 +54,7 @@ def ingest(setting: Setting, *, images: int = 1000, uses: int = 49, rounds: int 
         [last] = cache.events(reverse=True, limit=1)
 
         def into(work: Callable[[str, str], object]) -> Run:
-            with _database(server, f"of{next(numbers)}") as (admin, host):
+            with database(server, f"of{next(numbers)}") as (admin, host):
                 run = timed(lambda: work(admin, host))()
                 with psycopg.connect(admin) as connection:
                     found = connection.execute("SELECT count(*) FROM msb_cache.events").fetchone()
@@ -93,17 +93,17 @@ def _large(setting: Setting, logs: int, images: int, uses: int) -> Iterator[tupl
         setting.home(images, uses=uses) as home,
         running() as server,
         ImageCache(home) as cache,
-        _database(server, "large") as (admin, host),
+        database(server, "large") as (admin, host),
     ):
         cache.ship(host)
         Fleet(admin).fold()
         with psycopg.connect(admin, autocommit=True) as connection:
-            _multiply(connection, logs)
+            multiply(connection, logs)
             (events,) = connection.execute("SELECT count(*) FROM msb_cache.events").fetchone() or (0,)
         yield admin, events
 
 
-def _multiply(connection: psycopg.Connection[tuple[int, ...]], logs: int) -> None:
+def multiply(connection: psycopg.Connection[tuple[int, ...]], logs: int) -> None:
     (first,) = connection.execute("SELECT log_id FROM msb_cache.head").fetchone() or (0,)
     groups = max(1, logs // _HOSTS_WITH_ONE)
     for table in ("events", "told", "head", "fold_state", *(row_type.table for row_type in ROW_TYPES)):
@@ -114,7 +114,7 @@ def _multiply(connection: psycopg.Connection[tuple[int, ...]], logs: int) -> Non
         )
         columns = [str(name) for (name,) in found]
         for number in range(1, logs):
-            values = ", ".join(_value(name, number % groups) for name in columns)
+            values = ", ".join(_value(name, number, number % groups) for name in columns)
             statement = (
                 f"INSERT INTO msb_cache.{table} ({', '.join(columns)}) "
                 f"SELECT {values} FROM msb_cache.{table} WHERE log_id = %s"
@@ -123,9 +123,11 @@ def _multiply(connection: psycopg.Connection[tuple[int, ...]], logs: int) -> Non
     connection.execute("VACUUM ANALYZE")
 
 
-def _value(column: str, group: int) -> str:
+def _value(column: str, number: int, group: int) -> str:
     if column == "log_id":
         return "%s"
+    if column == "recorded_at":  # no two hosts record at the same time
+        return f"{column} + {number}"
     return f"replace({column}, '/acme/', '/acme{group}/')" if column in _GROUPED else column
 
 
@@ -159,11 +161,11 @@ def _asked(
     with _large(setting, logs, images, uses) as (dsn, events), Fleet(dsn) as fleet:
         reference = homes.reference(7).replace("/acme/", "/acme0/" if logs > 1 else "/acme/")
         assert ask(fleet, reference)
-        floor = timed(lambda: _connected(dsn))
+        floor = timed(lambda: connected(dsn))
         runs = turns({"ours": timed(lambda: ask(fleet, reference)), "floor": floor}, rounds)
     return measured(f"fleet {what}, {events:,} events / to connect and ask for heads", runs, 3.0)
 
 
-def _connected(dsn: str) -> None:
+def connected(dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
         connection.execute("SELECT * FROM msb_cache.head ORDER BY log_id LIMIT 40").fetchall()
