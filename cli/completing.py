@@ -33,6 +33,8 @@ _LAST = "\U0010ffff"
 _ASSIGNMENT = r"([A-Za-z_][A-Za-z0-9_]*)=(.*)"
 _HUB = "docker.io/"
 _NAMING = ("MSB_HOME", "MSB_CACHE_FLEET")
+_LIBPQ = re.compile("PG[A-Z]")
+"""How the variables begin that libpq looks at."""
 
 Row = tuple[Any, ...]
 Completer = Callable[[click.Context, str], "Iterator[Item]"]

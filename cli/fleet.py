@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,6 +34,7 @@ MODULES: dict[str, str] = {
     "init": "fleet_admin",
     "enrol": "fleet_admin",
     "unenrol": "fleet_admin",
+    "acknowledge": "fleet_admin",
     "servers": "fleet_admin",
     "take": "fleet_take",
 }
@@ -130,13 +131,24 @@ def say_how_far(
         then = {log.log_id: log for log in fleet.logs(hosts, as_of=as_of)}
         _say_what_begins_later([*then.values()])
         behind = [log for log in behind if then[log.log_id].folded_seq == log.folded_seq]
+    stopped = [log for log in behind if log.problem is not None]
+    behind = [log for log in behind if log.problem is None]
+    total = plural(len(logs), "log")
     if behind:
-        first = ", ".join(f"{log.host} (@{log.folded_seq} of @{log.size})" for log in behind[:3])
-        more = ", …" if len(behind) > 3 else ""
         note(
-            f"{len(behind)} of {plural(len(logs), 'log')} not folded up to the last event: {first}{more}; "
+            f"{len(behind)} of {total} not folded up to the last event: {_how_far(behind)}; "
             "`msb-cache fleet fold` goes on"
         )
+    if stopped:
+        note(
+            f"{len(stopped)} of {total} stopped before the last event: {_how_far(stopped)}; "
+            "`msb-cache fleet hosts` says why"
+        )
+
+
+def _how_far(logs: Sequence[KnownLog]) -> str:
+    first = ", ".join(f"{log.host} (@{log.folded_seq} of @{log.size})" for log in logs[:3])
+    return f"{first}, …" if len(logs) > 3 else first
 
 
 def _say_what_begins_later(logs: list[KnownLog]) -> None:

@@ -30,6 +30,7 @@ _COLUMNS = (
     _HOST,
     Column("SEEN", "time"),
     Column("EVENTS", "count", leave=2),
+    Column("VERIFIED", "count", leave=4),
     Column("LAG", "count", leave=1),
     Column("IMAGES", "count", leave=3),
     Column("SIZE", "size"),
@@ -77,9 +78,10 @@ _as_of_option = click.option(
 def hosts_(fleet: Fleet, hosts: tuple[str, ...], sort: str | None, shown: Shown) -> None:
     """Show when each host was seen, how far its log is here, and how full it is.
 
-    LAG is how many of a host's events are not shipped or not folded yet. SIZE is what its cache took when it
-    was seen, else what its index knows of its images. PROBLEM is why a log is not folded on, what is wrong
-    with a signed checkpoint, and what was refused.
+    VERIFIED is up to which event the folder has checked the chain, and folded. LAG is how many of a host's
+    events are not shipped or not folded yet. SIZE is what its cache took when it was seen, else what its
+    index knows of its images. PROBLEM is why a log is not folded on, what is wrong with a signed checkpoint,
+    and what was refused; `msb-cache fleet acknowledge` has that go.
     """
     found = fleet.hosts(hosts)
     if sort is not None:
@@ -92,6 +94,7 @@ def hosts_(fleet: Fleet, hosts: tuple[str, ...], sort: str | None, shown: Shown)
                 names(host),
                 host.seen_at_ns,
                 host.events,
+                host.folded_seq,
                 host.not_shipped + host.not_folded,
                 host.images,
                 _size(host),

@@ -80,11 +80,21 @@ def test_it_needs_no_home(call: Call, db: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "typo").exists()
 
 
-def test_what_is_not_folded_is_said(call: Call, db: Path) -> None:
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (None, "not folded up to the last event: {} (@29 of @30); `msb-cache fleet fold` goes on"),
+        (
+            "event 30 is odd",
+            "stopped before the last event: {} (@29 of @30); `msb-cache fleet hosts` says why",
+        ),
+    ],
+)
+def test_what_is_not_folded_is_said(call: Call, db: Path, problem: str | None, said: str) -> None:
     with closing(sqlite3.connect(db)) as opened, opened:
         (host,) = opened.execute("SELECT host FROM fold_state").fetchone()
-        opened.execute("UPDATE fold_state SET seq = seq - 1")
+        opened.execute("UPDATE fold_state SET seq = seq - 1, problem = ?", (problem,))
     done = call("fleet", "--db", db, "list")
-    assert done.code == 0
-    assert f"1 of 1 log not folded up to the last event: {host} (@29 of @30)" in done.err
+    assert (done.code, done.err) == (0, f"note: 1 of 1 log {said.format(host)}\n")
+    assert (problem or "-") in call("fleet", "--db", db, "hosts").out
     assert call("fleet", "--db", db, "list", "-q").err == ""

@@ -46,7 +46,7 @@ def lines(call: Call, *arguments: str) -> list[str]:
 @pytest.mark.parametrize(
     ("command", "header"),
     [
-        ("hosts", "HOST SEEN EVENTS LAG IMAGES SIZE FREE PROBLEM"),
+        ("hosts", "HOST SEEN EVENTS VERIFIED LAG IMAGES SIZE FREE PROBLEM"),
         ("list", "HOST REFERENCE DIGEST SIZE IN USE CREATED LAST USED"),
         ("last-used", "HOST REFERENCE DIGEST IDLE LAST USED WHO BECAUSE"),
         ("holders", "HOST HOLDER STATUS DIGEST REFERENCE SINCE UNTIL MORE"),
@@ -177,11 +177,11 @@ def asked(past: Path, *arguments: str) -> tuple[int, list[str], str]:
     [
         (-1, [], [], "note: no host's log begins before that, so what was there then is not known\n"),
         (
-            *(0.5, ["ci-1 app:1", "ci-1 app:latest"], ["ci-1 sandbox:dev"]),
+            *(0.5, ["ci-1 app:latest", "ci-1 app:1"], ["ci-1 sandbox:dev"]),
             "note: 1 of 2 logs begins later: ci-2; what was there then is not known\n",
         ),
         (
-            *(1.5, ["ci-2 example.org/team/tool:2", "ci-1 app:1", "ci-1 app:latest"], ["ci-1 sandbox:dev"]),
+            *(1.5, ["ci-2 example.org/team/tool:2", "ci-1 app:latest", "ci-1 app:1"], ["ci-1 sandbox:dev"]),
             "",
         ),
         (2.5, ["ci-2 example.org/team/tool:2"], [], ""),

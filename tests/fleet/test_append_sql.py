@@ -18,7 +18,7 @@ from msb_cache.eventstore.chain import COLUMNS, GENESIS, Checker
 from msb_cache.fleet import append_sql
 from msb_cache.fleet.admission import init
 from msb_cache.fleet.enrolment import enrol
-from msb_cache.fleet.schema import EVENT_COLUMNS
+from msb_cache.fleet.schema import EVENT_COLUMNS, size_of
 from tests.fleet.postgres import PASSWORD, Server, pooled
 from tests.fleet.sent import Answer, Row, append, chained, log_of, send, stage
 from tests.reporthome import make
@@ -56,6 +56,16 @@ class Fleet(NamedTuple):
         return self.ask("SELECT role, log_id, kind, seq, times FROM msb_cache.alert ORDER BY 1, 2, 3")
 
     @property
+    def bytes(self) -> list[int]:
+        """What each log counts, which is what its events do."""
+        kept = self.ask("SELECT bytes FROM msb_cache.head ORDER BY log_id")
+        counted = self.ask(
+            f"SELECT sum({size_of('e')})::bigint FROM msb_cache.events e GROUP BY log_id ORDER BY log_id"
+        )
+        assert kept == counted
+        return [each for (each,) in kept]
+
+    @property
     def staged(self) -> int:
         return self.ask("SELECT count(*) FROM msb_cache.staging")[0][0]
 
@@ -81,6 +91,12 @@ def of_another_id(rows: list[Row], number: int = 1) -> list[Row]:
     return chained([(log_id, *(log_id if rows[0][0] == each else each for each in row[1:])) for row in rows])
 
 
+def counted(rows: list[Row]) -> int:
+    """What events count: their texts in UTF-8, four numbers, the log's id and the hash."""
+    texts = sum(len(value.encode()) for row in rows for value in row[1:] if isinstance(value, str))
+    return texts + len(rows) * (4 * 8 + 32 + 32)
+
+
 class TestAccepted:
     @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(sizes=st.lists(st.integers(1, 90), min_size=1, max_size=12), overlap=st.integers(0, 3))
@@ -101,6 +117,7 @@ class TestAccepted:
         assert fleet.rows == log
         assert fleet.staged == 0
         assert fleet.alerts == []
+        assert fleet.bytes == [counted(log)]
 
     def test_what_was_sent_before_costs_nothing(self, fleet, log):
         send(fleet.host, log)
@@ -391,6 +408,227 @@ class TestNotes:
         sizes = [size for (size,) in fleet.ask("SELECT size FROM msb_cache.checkpoint ORDER BY 1")]
         assert len(sizes) == append_sql.NOTES_KEPT
         assert sizes[0] > 15
+
+
+class TestSize:
+    """How many bytes a log may have."""
+
+    def test_to_the_byte(self, fleet, log):
+        size = counted(log)
+        enrol(fleet.admin, "host", max_log_size=size - 1)
+        answer = send(fleet.host, log)
+        assert answer[:3] == ("full", 0, GENESIS)
+        assert f"has 0 of the {size - 1:,} bytes" in answer.detail
+        assert "msb-cache fleet enrol --max-log-size" in answer.detail
+        assert "msb-cache fleet archive" in answer.detail
+        assert (fleet.rows, fleet.bytes, fleet.staged) == ([], [], 0)
+        assert fleet.alerts == [("host", log[0][0], "full", 0, 1)]
+        enrol(fleet.admin, "host", max_log_size=size)
+        assert send(fleet.host, log)[:2] == ("accepted", len(log))
+        assert fleet.bytes == [size]
+
+    def test_nothing_is_taken_of_a_batch_that_goes_beyond(self, fleet, log):
+        enrol(fleet.admin, "host", max_log_size=counted(log[:80]))
+        send(fleet.host, log[:50], host_size=len(log))
+        answer = send(fleet.host, log[49:81], host_size=len(log))
+        assert answer[:3] == ("full", 50, log[49][-1])
+        assert f"has {counted(log[:50]):,} of the {counted(log[:80]):,} bytes" in answer.detail
+        assert (fleet.rows, fleet.bytes, fleet.staged) == (log[:50], [counted(log[:50])], 0)
+        assert fleet.alerts == [("host", log[0][0], "full", 50, 1)]
+        # What is there already counts no second time, and what fits is taken.
+        assert send(fleet.host, log[:80], host_size=len(log))[:2] == ("accepted", 80)
+        assert send(fleet.host, log[:80], host_size=len(log))[:2] == ("accepted", 80)
+        with session(fleet.host) as connection:
+            assert append(connection, log[0][0], len(log))[:2] == ("accepted", 80)
+        assert send(fleet.host, log[79:81], host_size=len(log)).verdict == "full"
+        assert fleet.bytes == [counted(log[:80])]
+
+    def test_it_is_less_than_there_is_already(self, fleet, log):
+        send(fleet.host, log[:50], host_size=len(log))
+        enrol(fleet.admin, "host", max_log_size=0)
+        assert send(fleet.host, log[:50], host_size=len(log))[:2] == ("accepted", 50)
+        assert send(fleet.host, log[49:51], host_size=len(log))[:2] == ("full", 50)
+        enrol(fleet.admin, "host", max_log_size="unlimited")
+        assert send(fleet.host, log[49:])[:2] == ("accepted", len(log))
+        assert fleet.bytes == [counted(log)]
+
+    def test_each_log_and_each_role_has_its_own(self, fleet, log):
+        second, third = of_another_id(log, 2), of_another_id(log, 3)
+        enrol(fleet.admin, "host", max_log_size=max(counted(log), counted(second)))
+        enrol(fleet.admin, "other", max_log_size=10)
+        assert [send(fleet.host, rows).verdict for rows in (log, second)] == ["accepted"] * 2
+        assert send(fleet.other, third).verdict == "full"
+        assert sorted(fleet.bytes) == sorted([counted(log), counted(second)])
+
+    def test_events_without_text_count_too(self, fleet, log):
+        log_id = log[0][0]
+        first = (log_id, 1, "", "log.created", 1, log_id, "", 0, 0, "", "", b"")
+        rows = chained(
+            [first, *((log_id, seq, "", "", 1, "", "", 0, 0, "", "", b"") for seq in range(2, 90))]
+        )
+        enrol(fleet.admin, "host", max_log_size=89 * 96 + 42)
+        assert send(fleet.host, rows).verdict == "full"
+        enrol(fleet.admin, "host", max_log_size=89 * 96 + 43)
+        assert send(fleet.host, rows).verdict == "accepted"
+
+    def test_no_number_overflows(self, fleet, log):
+        send(fleet.host, log[:50], host_size=len(log))
+        enrol(fleet.admin, "host", max_log_size=2**60)
+        with session(fleet.admin) as connection:
+            for size in (2**63 - 1, 2**60, 2**60 - 1):
+                connection.execute("UPDATE msb_cache.head SET bytes = %s", (size,))
+                assert send(fleet.host, log[49:60], host_size=len(log))[:2] == ("full", 50)
+            connection.execute("UPDATE msb_cache.enrolment SET max_log_size = %s", (2**63 - 1,))
+            connection.execute("UPDATE msb_cache.head SET bytes = %s", (2**63 - 1,))
+            assert send(fleet.host, log[49:60], host_size=len(log))[:2] == ("full", 50)
+            for column in ("max_logs", "max_log_size"):
+                with pytest.raises(psycopg.errors.CheckViolation):
+                    connection.execute(f"UPDATE msb_cache.enrolment SET {column} = -1".encode())
+        assert fleet.rows == log[:50]
+
+    def test_what_does_not_fit_is_not_checked_first(self, fleet, log):
+        enrol(fleet.admin, "host", max_log_size=counted(log) - 1)
+        assert send(fleet.host, [*log[:-1], (*log[-1][:-1], bytes(32))]).verdict == "full"
+
+    @pytest.mark.parametrize("begun", [0, 30])
+    def test_two_shippers_at_once(self, fleet, log, begun):
+        """Each sends a half that would fit alone; together they do not."""
+        if begun:
+            send(fleet.host, log[:begun], host_size=len(log))
+        middle = (begun + len(log)) // 2
+        enrol(fleet.admin, "host", max_log_size=counted(log) - 1)
+        answers: list[Answer] = []
+
+        def ship() -> None:
+            with session(fleet.host) as connection:
+                while not answers or answers[-1].verdict != "full":
+                    with connection.transaction():
+                        size = append(connection, log[0][0]).size
+                        upto = middle if size < middle else len(log)
+                        stage(connection, log[max(size - 1, 0) : upto])
+                        answers.append(append(connection, log[0][0], len(log)))
+
+        threads = [threading.Thread(target=ship) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert {answer.verdict for answer in answers} <= {"accepted", "gap", "full"}
+        assert (fleet.rows, fleet.bytes) == (log[:middle], [counted(log[:middle])])
+
+    def test_who_waits_for_the_other_finds_what_is_allowed_then(self, fleet, log):
+        send(fleet.host, log[:30], host_size=30)
+        answers: list[Answer] = []
+
+        def ship() -> None:
+            answers.append(send(fleet.host, log[29:], host_size=len(log)))
+
+        with session(fleet.host) as first, first.transaction():
+            stage(first, log[29:40])
+            assert append(first, log[0][0], len(log)).size == 40
+            thread = threading.Thread(target=ship)
+            thread.start()
+            waits = (
+                "SELECT count(*) FROM pg_stat_activity WHERE usename = 'host' AND wait_event_type = 'Lock'"
+            )
+            while fleet.ask(waits) == [(0,)]:
+                thread.join(0.01)
+            enrol(fleet.admin, "host", max_log_size=counted(log) - 1)
+        thread.join(60)
+        assert [(answer.verdict, answer.size) for answer in answers] == [("full", 40)]
+        assert fleet.bytes == [counted(log[:40])]
+
+
+class TestRoom:
+    """How much a host can write down without having it taken."""
+
+    @pytest.fixture
+    def small(self, fleet) -> Fleet:
+        """A fleet whose staging table may take a megabyte."""
+        with session(fleet.admin) as connection:
+            connection.execute("ALTER TABLE msb_cache.staging DROP CONSTRAINT room")
+            connection.execute(append_sql.room(1 << 20).encode())
+        return fleet
+
+    def size(self, fleet: Fleet) -> int:
+        return fleet.ask("SELECT pg_total_relation_size('msb_cache.staging')")[0][0]
+
+    def refused(self, error: psycopg.Error) -> str:
+        assert isinstance(error, psycopg.errors.CheckViolation)
+        return str(error.diag.constraint_name)
+
+    @pytest.mark.parametrize("column", ["data", "actor", "id", "type", "log_id", "hash"])
+    def test_one_row(self, fleet, log, column):
+        large = os.urandom(append_sql.MAX_ROW // 2 + 1).hex()
+        value = bytes.fromhex(large) * 2 if column == "hash" else large
+        row = [value if name == column else each for name, each in zip(EVENT_COLUMNS, log[1], strict=True)]
+        with session(fleet.host) as connection:
+            with pytest.raises(psycopg.Error) as caught:
+                stage(connection, [tuple(row)])
+            assert self.refused(caught.value) == append_sql.FITS
+            values = ", ".join(["%s"] * len(row))
+            statement = f"INSERT INTO msb_cache.staging ({', '.join(EVENT_COLUMNS)}) VALUES ({values})"
+            with pytest.raises(psycopg.errors.CheckViolation):
+                connection.execute(statement.encode(), row)
+        assert fleet.staged == 0
+        assert self.size(fleet) < 1 << 20
+
+    def test_a_long_copy(self, small, log):
+        with session(small.host) as connection, pytest.raises(psycopg.Error) as caught:
+            stage(connection, log[1:2] * 30_000)
+        assert self.refused(caught.value) == append_sql.ROOM
+        assert self.size(small) < 4 << 20
+        assert small.staged == 0
+
+    @pytest.mark.parametrize("words", [0, 1000])
+    def test_a_statement_without_an_end(self, small, words):
+        """Its rows are made on the server, of as many words each."""
+        text = f"(SELECT coalesce(string_agg(md5(n::text || m), ''), '') FROM generate_series(1, {words}) m)"
+        with session(small.host) as connection, pytest.raises(psycopg.Error) as caught:
+            connection.execute(
+                f"INSERT INTO msb_cache.staging ({', '.join(EVENT_COLUMNS)}) "
+                f"SELECT '', n, '', '', 1, '', '', 1, 1, {text}, '', '' "
+                "FROM (SELECT generate_series(1, 10000000) AS n) endless".encode()
+            )
+        assert self.refused(caught.value) == append_sql.ROOM
+        assert self.size(small) < 4 << 20
+
+    def test_many_small_transactions(self, small, log):
+        insert = (
+            f"INSERT INTO msb_cache.staging ({', '.join(EVENT_COLUMNS)}) "
+            "SELECT '', n, '', '', 1, '', '', 1, 1, '', '', '' FROM generate_series(1, 100) n"
+        )
+        with session(small.host) as connection:
+
+            def fill() -> None:
+                for _ in range(100_000):
+                    connection.execute(insert.encode())
+
+            with pytest.raises(psycopg.Error) as caught:
+                fill()
+        assert self.refused(caught.value) == append_sql.ROOM
+        assert self.size(small) < 4 << 20
+        # Then the others are refused as well, until it is swept up.
+        with pytest.raises(psycopg.errors.CheckViolation):
+            send(small.other, log * 60)
+        with session(small.admin) as connection:
+            assert connection.execute("SELECT msb_cache.sweep(1 << 20)").fetchone() == (True,)
+        assert small.staged == 0
+        assert self.size(small) < 1 << 16
+        assert send(small.other, log).verdict == "accepted"
+
+    def test_what_is_sent_is_not_swept_up(self, fleet, log):
+        with session(fleet.host) as connection, session(fleet.admin) as admin:
+            stage(connection, log[:5])
+            with connection.transaction():
+                stage(connection, log)
+                assert admin.execute("SELECT msb_cache.sweep(0)").fetchone() == (False,)
+                assert append(connection, log[0][0], len(log))[:2] == ("accepted", len(log))
+            stage(connection, log[:5])
+            assert admin.execute("SELECT msb_cache.sweep(1 << 30)").fetchone() == (False,)
+            assert fleet.staged == 5
+            assert admin.execute("SELECT msb_cache.sweep(0)").fetchone() == (True,)
+        assert (fleet.rows, fleet.staged) == (log, 0)
 
 
 class TestStaged:

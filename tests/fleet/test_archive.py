@@ -312,7 +312,8 @@ def test_what_goes_is_what_was_recorded_before_and_is_folded(logs, before):
             archived, done = min(archived, size), max(min(archived, size), min(done, size))
             known.append(KnownLog(log_id, "host", "role", size, done, archived))
             connection.execute(
-                "INSERT INTO msb_cache.head VALUES (?, 'role', ?, x'00', 0, 0, 0, 0, 0, 0, 0)", (log_id, size)
+                "INSERT INTO msb_cache.head VALUES (?, 'role', ?, x'00', 0, 0, 0, 0, 0, 0, 0, 0)",
+                (log_id, size),
             )
             if archived:
                 connection.execute(

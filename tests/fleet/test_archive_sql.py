@@ -8,8 +8,9 @@ import pytest
 from msb_cache.errors import FleetError
 from msb_cache.fleet.enrolment import enrol
 from msb_cache.fleet.fleet import Fleet
+from msb_cache.fleet.schema import size_of
 from tests.fleet.copies import copied, with_a_log
-from tests.fleet.sent import log_of
+from tests.fleet.sent import log_of, send
 from tests.reporthome import make
 
 
@@ -50,6 +51,34 @@ def test_a_beginning_goes_once(admin, rows):
         assert archive(connection, log_id, 100, 300, rows[299][-1]) == 200
         with pytest.raises(psycopg.Error, match="archived up to event 300"):
             archive(connection, log_id, 100, 200, rows[199][-1])
+
+
+def counted(connection) -> int:
+    """What the log counts, which is what its events do."""
+    row = connection.execute(
+        f"SELECT h.bytes, (SELECT sum({size_of('e')})::bigint FROM msb_cache.events e) FROM msb_cache.head h"
+    ).fetchone()
+    assert row[0] == row[1]
+    return row[0]
+
+
+def test_what_is_archived_makes_room_for_more(admin, rows):
+    log_id, dsn = rows[0][0], enrol(admin, "of-the-sql", password="its own").dsn + " password='its own'"
+    with psycopg.connect(admin, autocommit=True) as connection:
+        before = counted(connection)
+        enrol(admin, "of-the-sql", max_log_size=before)
+        assert send(dsn, rows[309:311]).verdict == "full"
+        with connection.transaction(force_rollback=True):
+            archive(connection, log_id, 0, 100, rows[99][-1])
+        assert send(dsn, rows[309:311]).verdict == "full"
+        archive(connection, log_id, 0, 100, rows[99][-1])
+        archive(connection, log_id, 0, 100, rows[99][-1])  # gives no room a second time
+        left = counted(connection)
+        assert left < before
+        archive(connection, log_id, 100, 300, rows[299][-1])
+        assert counted(connection) < left
+        assert send(dsn, rows[309:]).verdict == "accepted"
+        assert counted(connection) <= before
 
 
 def test_a_log_with_a_hole_stays(admin, rows):

@@ -146,6 +146,15 @@ def test_of_a_hundred_thousand_hosts_with_the_same_images(server: Postgres) -> N
     assert time.monotonic() - began < 2.0
 
 
+def test_operations_are_read_from_an_index_of_all_hosts(server: Postgres) -> None:
+    with writable(server) as into, into.transaction() as writing:
+        for table in ("deletion", "undoing"):
+            found = writing.rows(
+                "SELECT indexdef FROM pg_indexes WHERE schemaname = 'msb_cache' AND tablename = ?", (table,)
+            )
+            assert any("(operation, log_id)" in made and " WHERE " not in made for (made,) in found), table
+
+
 def test_who_is_enrolled_and_further_servers(server: Postgres) -> None:
     enrol(server.dsn, "beg-host")
     enrol(server.dsn, "beg-reader", kind="reader")

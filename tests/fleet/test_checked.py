@@ -53,7 +53,11 @@ def found(place: Place) -> tuple[object, ...]:
 
 
 def enrolled(place: Place, key: SecretKey) -> None:
-    run(place, "INSERT INTO msb_cache.enrolment VALUES ('host', 1, 1, ?)", str(key.key))
+    run(
+        place,
+        "INSERT INTO msb_cache.enrolment (role, max_logs, enrolled_at, log_key) VALUES ('host', 1, 1, ?)",
+        str(key.key),
+    )
 
 
 def test_checkpoints_agree_that_come_before_the_events_or_after(place: Place, keys: list[SecretKey]) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from msb_cache.errors import FleetError, InvalidConfigError
 from msb_cache.fleet.connect import Kept, Postgres, beside, check, connected
+from msb_cache.fleet.place import marks
 from tests.fleet.postgres import Server
 
 SECRET = "s3cret-that-nobody-sees"
@@ -14,6 +15,27 @@ def test_what_is_no_dsn_is_refused_without_quoting_it(dsn: str) -> None:
     with pytest.raises(InvalidConfigError) as raised:
         check(dsn)
     assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize("odd", ["@", "/", "@/", "/@"])
+def test_a_password_that_ends_too_early_is_refused_without_quoting_it(odd: str) -> None:
+    with pytest.raises(InvalidConfigError, match="write @ as %40") as raised:
+        check(f"postgresql://u:some{odd}{SECRET}@db.example:5432/fleet")
+    assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    ["postgresql://u:a%40b@h/d", "host=@socket dbname=a@b", "postgresql://u@h1:1,h2:2/d", "postgresql://"],
+)
+def test_what_only_looks_so_is_taken(dsn: str) -> None:
+    check(dsn)
+
+
+def test_what_libpq_asks_is_left_out() -> None:
+    with pytest.raises(FleetError) as raised, connected("postgresql://u@127.0.0.1:1/x"):
+        pass
+    assert str(raised.value).endswith("port 1 failed: Connection refused")
 
 
 def test_errors_of_connecting_have_no_password(postgres: Server) -> None:
@@ -51,6 +73,13 @@ def test_a_read_is_of_one_moment_and_changes_nothing(admin: str) -> None:
             reading.rows("INSERT INTO t VALUES (2) RETURNING n")
 
 
+def test_more_names_can_be_asked_for_than_a_statement_has_arguments(admin: str) -> None:
+    names = [f"%it's \\{number}" for number in range(70_000)]
+    asked = f"SELECT n.name FROM (VALUES (?), ('no')) n(name) WHERE n.name IN ({marks(names)})"
+    with Postgres(admin).read() as reading:
+        assert reading.rows(asked, [names[-1], *names]) == [(names[-1],)]
+
+
 def test_kept_connections_are_used_again_until_the_server_forgets_them(admin: str) -> None:
     kept = Kept()
     place = Postgres(admin, kept=kept)
@@ -76,3 +105,15 @@ def test_kept_connections_are_used_again_until_the_server_forgets_them(admin: st
     assert after != first
     kept.close()
     assert who() != after
+
+
+def test_a_read_compiles_nothing_and_leaves_a_pooled_session_as_it_was(admin: str) -> None:
+    with connected(admin) as connection:
+        connection.execute(f'ALTER DATABASE "{connection.info.dbname}" SET jit = on'.encode())
+    kept = Kept()
+    with Postgres(admin, kept=kept).read() as reading:
+        assert reading.rows("SHOW jit") == [("off",)]
+    connection = kept.take(admin)
+    assert connection is not None
+    with connection:
+        assert connection.execute("SHOW jit").fetchall() == [("on",)]

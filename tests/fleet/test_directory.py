@@ -20,7 +20,8 @@ def place(folder: Path, name: str, *logs: str) -> FleetFile:
     with file.write(make=True) as connection:
         connection.execute("DELETE FROM msb_cache.head")
         connection.executemany(
-            "INSERT INTO msb_cache.head VALUES (?, 'ci', 1, zeroblob(32), 0, 0, 0, 1, NULL, NULL, NULL)",
+            "INSERT INTO msb_cache.head VALUES "
+            "(?, 'ci', 1, zeroblob(32), 0, 0, 0, 1, NULL, NULL, NULL, NULL)",
             [(log,) for log in logs],
         )
     file.name = name

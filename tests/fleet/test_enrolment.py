@@ -77,6 +77,8 @@ class TestEnrol:
     @pytest.mark.parametrize("dsn", ["url", "words"])
     def test_the_dsn_has_nothing_of_who_enrols(self, fleet, dsn):
         options = psycopg.conninfo.conninfo_to_dict(fleet) | {"sslmode": "prefer", "application_name": "x"}
+        if psycopg.pq.version() >= 180000:
+            options["oauth_client_secret"] = "x"
         given = psycopg.conninfo.make_conninfo(**options) if dsn == "words" else fleet + "?sslmode=prefer"
         made = enrol(given, "of-it", password="x")
         found = psycopg.conninfo.conninfo_to_dict(made.dsn)
@@ -121,6 +123,9 @@ class TestEnrol:
             ({"password": "a\x00b"}, "empty or has a NUL"),
             ({"kind": "owner"}, "none of host, folder, reader"),
             ({"kind": "reader", "max_logs": 1}, "sends no logs"),
+            ({"kind": "reader", "max_log_size": "1GiB"}, "sends no logs"),
+            *(({"max_log_size": size}, "no size") for size in (-1, "-1", 2**63, "9PiB" * 9, "NaN", "", True)),
+            ({"max_log_size": "2000PiB"}, "no size that a disk has"),
             ({"kind": "folder", "key": KEY}, "sends no logs"),
             ({"key": "x"}, "no verifier key"),
         ],
@@ -129,6 +134,21 @@ class TestEnrol:
         with pytest.raises(InvalidConfigError, match=said) as caught:
             enrol("host=nowhere", "refused", **given)
         assert "a\x00b" not in str(caught.value)
+
+    def test_how_large_its_logs_may_be(self, fleet):
+        def sizes(given=None):
+            made = enrol(fleet, "sized", max_log_size=given)
+            [kept] = [each.max_log_size for each in enrolments(fleet) if each.name == "sized"]
+            assert made.max_log_size == kept
+            return kept
+
+        assert sizes() == 1 << 30
+        assert [sizes("100 MiB"), sizes(), sizes(0), sizes(), sizes(2**60)] == [100 << 20] * 2 + [0, 0, 2**60]
+        assert [sizes("unlimited"), sizes(), sizes("1GB"), enrol(fleet, "sized", 3).max_log_size] == [
+            *(None, None, 10**9, 10**9)
+        ]
+        assert enrol(fleet, "unsized", max_log_size="unlimited").max_log_size is None
+        assert enrol(fleet, "unsized").max_log_size is None
 
     def test_another_role_of_that_name_is_left_alone(self, fleet):
         for name in ("postgres-admin", "admin"):
@@ -177,6 +197,11 @@ class TestEnrolments:
             ("listed-host", "host", 4, 0, KEY),
             ("listed-folder", "folder", None, 0, None),
             ("listed-reader", "reader", None, 0, None),
+        ]
+        assert [(each.max_log_size, each.largest_log_size) for each in found] == [
+            (1 << 30, None),
+            (None, None),
+            (None, None),
         ]
         assert found[0].enrolled_at_ns
         assert found[1].enrolled_at_ns is None

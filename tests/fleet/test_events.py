@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,20 @@ from msgspec.structs import replace
 
 from msb_cache import ImageNotFoundError, InvalidConfigError, OperationNotFoundError
 from msb_cache.eventstore.events import ManifestAdded
+from msb_cache.eventstore.ids import uuid7
 from msb_cache.eventstore.store import StoredEvent
+from msb_cache.fleet import events
+from msb_cache.fleet.connect import Postgres, connected
+from msb_cache.fleet.events import Asked, Means
+from msb_cache.fleet.fold import fold
+from msb_cache.fleet.place import Reading, Values
+from msb_cache.queries.events import Query
 from msb_cache.shapes import jsonable
 from tests.fleet.filled import Filled
 from tests.fleet.random_lives import BEGIN, NAMES, Life, steps
+from tests.fleet.randomlogs import ship
+from tests.fleet.sent import log_of
+from tests.logs import PYTHON, new_ledger, some_events
 
 
 def told(event: StoredEvent) -> dict[str, Any]:
@@ -201,3 +212,55 @@ def test_what_is_followed_comes_once_and_misses_nothing(filled: Filled, turns) -
         assert last == filled.fleet().events(hosts=logs)[-10:]
         of_one = [*filled.fleet().follow(NAMES[0], hosts=logs, stopped=lambda: True, since=BEGIN_TIME)]
         assert of_one == filled.fleet().history(NAMES[0], hosts=logs)
+
+
+class _Counting:
+    """Reads of a server that count the events which each statement looks at."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self.looked_at: list[int] = []
+
+    def rows(self, sql: str, arguments: Sequence[Any] = ()) -> list[Values]:
+        [([explained],)] = self._reading.rows(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", arguments)
+        self.looked_at.append(_scanned(explained["Plan"]))
+        return self._reading.rows(sql, arguments)
+
+    stream = rows
+
+
+def _scanned(plan: dict[str, Any]) -> int:
+    found = 0
+    if plan.get("Relation Name", "").startswith("events_"):
+        found = plan["Actual Loops"] * (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0))
+    return found + sum(map(_scanned, plan.get("Plans", ())))
+
+
+def test_the_newest_of_an_image_are_read_without_the_others(server: Postgres, tmp_path: Path) -> None:
+    pulled, used, *_ = some_events()
+    ledger = new_ledger(tmp_path, [])
+    for event in (pulled, *[used] * 100):
+        with ledger.write(uuid7()) as transaction:
+            transaction.append([event])
+    rows = log_of(tmp_path)
+    ship(server, rows)
+    fold(server)
+    with connected(server.dsn) as connection:
+        for table in ("events", "head", "fold_state", "pointed_at", "image"):
+            names = connection.execute(
+                "SELECT string_agg(column_name, ', ') FROM information_schema.columns "
+                "WHERE table_schema = 'msb_cache' AND table_name = %s AND column_name <> 'log_id'",
+                (table,),
+            ).fetchall()[0][0]
+            connection.execute(
+                f"INSERT INTO msb_cache.{table} (log_id, {names}) SELECT md5(n::text), {names} "
+                f"FROM msb_cache.{table}, generate_series(1, 39) n".encode()
+            )
+        connection.execute("ANALYZE")
+    with server.read() as reading:
+        counting = _Counting(reading)
+        asked = Asked(Query({"limit": 10}, BEGIN))
+        found = events.history(counting, Means((PYTHON,)), asked, newest=10)
+        assert {each.found.seq for each in found} == {len(rows)}
+        assert 10 <= sum(counting.looked_at) < 500  # of 4,000
+        assert found == events.history(reading, Means((PYTHON,)), asked)[-len(found) :]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from msb_cache.errors import FleetError
 from msb_cache.eventstore.chain import link
 from msb_cache.eventstore.events import ManifestAdded
 from msb_cache.eventstore.upcasting import CATALOGUE
+from msb_cache.fleet import fold as fold_module
 from msb_cache.fleet import folded
 from msb_cache.fleet.connect import Postgres
 from msb_cache.fleet.enrolment import enrol
@@ -34,7 +36,7 @@ from msb_cache.fleet.writing import writable
 from msb_cache.projections import FOLD_VERSION
 from msb_cache.projections.rows import ROW_TYPES
 from tests.fleet.randomlogs import Row, ask, folded_rows, new_file, random_log, rows_of_fold, run, ship, state
-from tests.fleet.sent import log_of, send
+from tests.fleet.sent import append, log_of, send, stage
 from tests.reporthome import make
 
 LOGS = [random_log(seed, count) for seed, count in enumerate((120, 60, 250))]
@@ -174,6 +176,30 @@ def dying(self):
 FoldedTables.store = dying
 fold.fold(connect.Postgres(os.environ["DSN"]), batch=40)
 """
+
+
+def test_what_hosts_have_left_is_swept_up(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the folder's role, now and then, if it takes much room; what is there in the middle stays."""
+    made = {kind: enrol(server.dsn, f"sweeps-{kind}", kind=kind, password="x") for kind in ("host", "folder")}
+    dsn = {kind: f"{each.dsn} password=x" for kind, each in made.items()}
+    rows = LOGS[0]
+
+    def left() -> int:
+        return int(ask(server, "SELECT count(*) FROM msb_cache.staging")[0][0])
+
+    with psycopg.connect(dsn["host"], autocommit=True) as host:
+        stage(host, rows)
+        fold(Postgres(dsn["folder"]))
+        assert left() == len(rows)
+        monkeypatch.setattr(fold_module, "SWEPT", 0)
+        with host.transaction():
+            stage(host, rows)
+            fold(Postgres(dsn["folder"]))
+            assert append(host, rows[0][0], len(rows)).size == len(rows)
+        stage(host, rows)
+        fold(Postgres(dsn["folder"]))
+        assert left() == 0
+    assert state(server, rows[0][0])[0] == len(rows)
 
 
 def test_a_killed_worker_leaves_nothing_half_done(server: Postgres) -> None:

@@ -36,8 +36,8 @@ from msb_cache.projections.tables import columns
 from msb_cache.shapes import jsonable
 from tests.fleet.asking import own, told
 from tests.fleet.filled import Filled, in_file, on_server
-from tests.fleet.lives import MINUTE, OPERATIONS, REFERENCES, Clock, Host
 from tests.fleet.postgres import Server
+from tests.fleet.random_lives import MINUTE, OPERATIONS, REFERENCES, Clock, Host
 from tests.fleet.test_equal import SLOW
 from tests.logs import PYTHON, digest, layer, manifest_added, pulled
 

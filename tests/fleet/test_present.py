@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msb_cache.fleet.present import Present
 from tests.fleet.filled import in_file
-from tests.fleet.lives import Clock, Host
+from tests.fleet.random_lives import Clock, Host
 
 
 def test_it_is_asked_about_the_logs_that_were_named(tmp_path: Path) -> None:
@@ -19,8 +19,5 @@ def test_it_is_asked_about_the_logs_that_were_named(tmp_path: Path) -> None:
             lambda reading, logs: [(logs, reading.rows("SELECT count(*) FROM msb_cache.head"))]
         )
         assert asked == [(["a log"], [(1,)])]
-        assert present.known_references() == [
-            "docker.io/library/app:1",
-            "docker.io/library/app:latest",
-        ]
+        assert present.known_references() == ["docker.io/library/app:1"]
         assert (present.now_ns, present.unknown) == (5, None)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,12 +16,15 @@ from msb_cache.eventstore.chain import GENESIS
 from msb_cache.fleet import roles
 from msb_cache.fleet.admission import init
 from msb_cache.fleet.enrolment import enrol
+from msb_cache.fleet.fleet import Fleet
 from msb_cache.fleet.schema import EVENT_COLUMNS, PARTITIONS, TABLES, VIEWS_OF_LOGS
 from msb_cache.fleet.views import VIEWS
 from msb_cache.projections.rows import ROW_TYPES
 from tests.fleet.postgres import PASSWORD
-from tests.fleet.sent import Row, append, chained, stage
+from tests.fleet.sent import Row, append, chained, log_of, send, stage
+from tests.reporthome import make
 
+DOCS = Path(__file__).parents[2] / "docs" / "fleet.md"
 LOG = "ab" * 16
 KINDS = (*roles.KINDS, "nobody")
 PARTS = [f"events_{number:02}" for number in range(PARTITIONS)]
@@ -213,8 +218,9 @@ class TestEachPrivilege:
                 ("nobody" if kind == "nobody" else f"a-{kind}",),
             ).fetchall()
         assert {"append", "alerted", "noted", "now_ns", "refuse_change"} <= {row[0] for row in rows}
-        assert {name for name, may, _, _ in rows if may} == ({"append"} if kind == "host" else set())
-        assert {name for name, _, definer, _ in rows if definer} == {"append"}
+        expected = {"host": {"append"}, "folder": {"sweep"}}.get(kind, set())
+        assert {name for name, may, _, _ in rows if may} == expected
+        assert {name for name, _, definer, _ in rows if definer} == {"append", "sweep"}
         for _, _, _, settings in rows:
             assert "search_path=pg_catalog, pg_temp" in settings
 
@@ -644,3 +650,38 @@ class TestEvents:
             pytest.raises(psycopg.errors.RaiseException, match="never changed"),
         ):
             connection.execute(statement.encode())
+
+
+def test_what_the_docs_take_away_is_not_missed(postgres, admin, tmp_path):
+    """What PostgreSQL lets all do that connect, and a superuser may forbid in a fleet's own database."""
+    database = admin.rpartition("/")[2]
+    [taken] = re.findall(r"```sql\n(REVOKE TEMPORARY.*?)```", DOCS.read_text(), re.DOTALL)
+    for old, new in (("DATABASE fleet", f'DATABASE "{database}"'), ("runner-1", "docs-host")):
+        assert old in taken
+        taken = taken.replace(old, new)
+    some = (
+        "CREATE TEMP TABLE mine (a text)",
+        "SELECT lo_create(0)",
+        "SELECT lo_creat(0)",
+        "SELECT lo_from_bytea(0, 'x')",
+        "SET temp_file_limit = -1",
+    )
+    init(admin)
+    dsn = {}
+    for kind in roles.KINDS:
+        enrol(admin, f"docs-{kind}", kind=kind, password=PASSWORD)
+        dsn[kind] = postgres.dsn(f"docs-{kind}", database=database)
+    assert [refused(dsn["host"], each) for each in some] == [False] * 4 + [True]
+    with session(admin) as connection:
+        for statement in filter(None, taken.split(";\n")):
+            connection.execute(statement.encode())
+    for each in dsn.values():
+        assert [refused(each, statement) for statement in some] == [True] * 5
+        with session(each) as connection:
+            assert connection.execute("SHOW temp_file_limit").fetchone() == ("1GB",)
+    make(tmp_path / "home", scale=100)
+    rows = log_of(tmp_path / "home")
+    assert send(dsn["host"], rows).verdict == "accepted"
+    assert Fleet(dsn["folder"]).fold().events == len(rows)
+    [host] = Fleet(dsn["reader"]).hosts()
+    assert host.folded_seq == len(rows)

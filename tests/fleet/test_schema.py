@@ -37,3 +37,15 @@ def test_a_row_of_a_read_model_is_a_host_s_row_behind_its_log() -> None:
         for statement in schema.dropped():
             file.execute(statement)
         assert file.execute(f"SELECT count(*) FROM {SCHEMA}.sqlite_master").fetchone() == (0,)
+
+
+def test_each_partition_keeps_few_statistics(server: Postgres) -> None:
+    with connected(server.dsn) as connection:
+        found = connection.execute(
+            "SELECT i.inhrelid::regclass::text, json_object_agg(a.attname, a.attstattarget) "
+            "FROM pg_inherits i JOIN pg_attribute a ON a.attrelid = i.inhrelid AND a.attnum > 0 "
+            "WHERE i.inhparent = 'msb_cache.events'::regclass AND a.attstattarget >= 0 GROUP BY 1"
+        ).fetchall()
+    assert len(found) == schema.PARTITIONS
+    assert {*schema.STATISTICS} < {*schema.EVENT_COLUMNS}
+    assert [kept for _, kept in found] == [schema.STATISTICS] * schema.PARTITIONS

@@ -7,6 +7,7 @@ import pytest
 
 from msb_cache.errors import FleetError, ImageNotFoundError, InvalidConfigError
 from msb_cache.fleet.admission import init
+from msb_cache.fleet.enrolment import enrol
 from msb_cache.fleet.servers import add_server, remove_server, servers
 
 
@@ -31,6 +32,26 @@ def test_added_changed_and_removed(admin):
     with pytest.raises(FleetError, match=r"has 1 log on east, .* --add east DSN"):
         remove_server(admin, "east")
     assert [each.logs for each in servers(admin)] == [1]
+    assert remove_server(admin, "east", force=True).logs == 1
+    assert servers(admin) == []
+    assert add_server(admin, "east", "host=east").logs == 0  # the directory has forgotten them
+
+
+def test_who_asks_may_list_them_and_change_none(admin):
+    init(admin)
+    add_server(admin, "west", "host=west dbname=fleet")
+    for kind in ("reader", "folder"):
+        made = enrol(admin, f"lists-{kind}", kind=kind, password="its own")
+        dsn = f"{made.dsn} password='its own'"
+        assert servers(dsn) == servers(admin)
+        with pytest.raises(FleetError, match="may not change this fleet"):
+            add_server(dsn, "east", "host=east")
+        with pytest.raises(FleetError, match="may not change this fleet"):
+            remove_server(dsn, "west")
+    made = enrol(admin, "lists-none", password="its own")
+    with pytest.raises(FleetError, match="permission denied"):
+        servers(f"{made.dsn} password='its own'")
+    assert [each.name for each in servers(admin)] == ["west"]
 
 
 @pytest.mark.parametrize(
@@ -41,6 +62,8 @@ def test_added_changed_and_removed(admin):
         "postgresql://east/fleet?password=of-secret",
         "host=east sslpassword=of-secret",
         "host=east passwd=of-secret",
+        "host=east oauth_client_secret=of-secret",  # of a libpq that has them; another one refuses the DSN
+        "host=east scram_client_key=of-secret",
     ],
 )
 def test_no_password_is_kept(dsn):

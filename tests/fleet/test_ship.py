@@ -15,11 +15,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from msb_cache import (
     AsyncImageCache,
     CorruptLogError,
+    Fleet,
     FleetError,
     ImageCache,
     InvalidConfigError,
@@ -27,8 +29,10 @@ from msb_cache import (
     failpoints,
 )
 from msb_cache.eventstore.chain import COLUMNS
+from msb_cache.fleet import append_sql
 from msb_cache.fleet import ship as shipping
 from msb_cache.fleet.admission import init
+from msb_cache.fleet.enrolment import enrol
 from msb_cache.fleet.ship import Shipper
 from msb_cache.home.ledger import Ledger
 from msb_cache.interchange import posting
@@ -248,15 +252,62 @@ class TestRefusals:
         assert "or a copy of this home went on with it" in str(error)
         assert "`msb-cache log anew`" in str(error)
 
+    def test_a_log_whose_copy_has_sent_more_is_told_from_one_that_was_put_back(self, one: Host) -> None:
+        clone = one.copy("clone")
+        grow(new_ledger(clone, []), 3)
+        with ImageCache(clone) as copied:
+            assert copied.ship(one.dsn).size == 10
+        grow(one.ledger, 1)
+        error = self.refused(one)
+        assert (error.verdict, alerts(one.dsn, one.admin)) == ("fork", [("fork", 1)])
+        assert "event 8 is another one there" in str(error)
+        assert is_whole(one.admin, clone)
+
     def test_a_log_of_another_enrolment_and_one_too_many(self, one: Host, tmp_path: Path) -> None:
         one.ship()
         other = Host(one.admin, tmp_path / "other")
         with other.cache:
             error = self.refused(one, to=other.dsn)
             assert (error.verdict, "log anew" in str(error)) == ("claimed", True)
-            assert self.refused(other, to=one.dsn).verdict == "full"
+            error = self.refused(other, to=one.dsn)
+            assert (error.verdict, "fleet enrol --max-logs`" in str(error)) == ("full", True)
         assert alerts(one.dsn, one.admin) == [("full", 1)]
         assert alerts(other.dsn, one.admin) == [("claimed", 1)]
+
+    def test_a_log_as_large_as_it_may_be(self, one: Host) -> None:
+        one.ship()
+        grow(one.ledger, 3)
+        enrol(one.admin, _user(one), max_log_size=1000)
+        error = self.refused(one)
+        assert (error.verdict, alerts(one.dsn, one.admin)) == ("full", [("full", 1)])
+        assert "of the 1,000 bytes that it may have" in str(error)
+        assert "fleet enrol --max-log-size`" in str(error)
+        [host] = [each for each in Fleet(one.admin).hosts() if each.log_id == one.log_id]
+        assert host.problems[0].startswith("full, refused 1 time: the log has ")
+        assert host.log_bytes > 1000
+        enrol(one.admin, _user(one), max_log_size="unlimited")
+        assert one.ship().events == 3
+        assert one.is_whole
+
+    def test_a_server_without_room_is_tried_again(self, one: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+        tries: list[int] = []
+
+        def bounded_by(constraint: str) -> None:
+            with psycopg.connect(one.admin) as connection:
+                connection.execute("ALTER TABLE msb_cache.staging DROP CONSTRAINT room")
+                connection.execute(constraint.encode())
+
+        def wait(count: int, _: None) -> float:
+            tries.append(count)
+            if count == 1:
+                bounded_by(append_sql.room())
+            return 0.0
+
+        monkeypatch.setattr(shipping, "wait", wait)
+        bounded_by("ALTER TABLE msb_cache.staging ADD CONSTRAINT room CHECK (seq < 0)")
+        assert one.ship().events == 7
+        assert tries == [0, 1]
+        assert one.is_whole
 
     @pytest.mark.parametrize("group", ["msb_cache_host", "msb_cache_reader", None])
     def test_a_role_that_is_not_enrolled(self, one: Host, group: str | None) -> None:
@@ -475,6 +526,16 @@ class TestFollowing:
             until(lambda: is_whole(one.admin, clone))
         assert "log anew" in other.notes[0]
 
+    def test_a_full_log_is_not_tried_in_a_hurry(self, one: Host) -> None:
+        """A refusal waits as long as it may at once; until then it is not even connected."""
+        enrol(one.admin, _user(one), max_log_size=0)
+        with one.following():
+            until(lambda: len(one.notes) == 1)
+            grow(one.ledger, 2)
+            time.sleep(0.5)
+            assert alerts(one.dsn, one.admin) == [("full", 1)]
+        assert one.notes[0].startswith("the fleet takes no more: the log has 0 of the 0 bytes")
+
     def test_a_wait_ends_when_it_shall(self, one: Host) -> None:
         # A connection to what never answers; the end of the block must not take a second.
         with (
@@ -485,8 +546,6 @@ class TestFollowing:
         # A server that lets us wait in the middle.
         one.ship()
         grow(one.ledger, 1)
-        import psycopg
-
         with psycopg.connect(one.admin) as locking:
             locking.execute("SELECT * FROM msb_cache.head FOR UPDATE")
             with one.following() as shipped:

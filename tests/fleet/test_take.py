@@ -81,7 +81,7 @@ def test_a_log_is_taken_with_its_rows(fleet: Fleet, lived: Path, log: bytes, tmp
             assert found[row_type.table] == sorted([(log_id, *row) for row in wanted], key=repr)
     host = os.uname().nodename
     assert found["head"] == [
-        (log_id, "", LOG, rows[-1][-1], rows[-1][7], 2 * 10**18, 10**18, LOG, None, None, None)
+        (log_id, "", LOG, rows[-1][-1], rows[-1][7], 2 * 10**18, 10**18, LOG, None, None, None, None)
     ]
     [state] = found["fold_state"]
     assert state[:-1] == (log_id, LOG, rows[-1][-1], rows[-1][7], 2 * 10**18, host, None, None, None)

@@ -155,4 +155,4 @@ class TestKeeper:
 
 
 def test_past_rows_are_those_that_are_compared() -> None:
-    assert tuple(KEPT) == past._KEPT
+    assert tuple(KEPT) == past.KEPT

@@ -25,7 +25,6 @@ def deletion(host: str, days: float, freed: int | None) -> HostDeletion:
 def report(hosts: int = 3, name: str = "host") -> FleetReport:
     return FleetReport(
         at_ns=NOW,
-        made_at_ns=NOW,
         since_ns=NOW - 30 * DAY,
         hosts=tuple(
             HostBar(f"{name}{n}", f"{n:032x}", 4, n * 10**9, n * 10**10, 10**12, NOW - n * DAY, "")
@@ -56,9 +55,9 @@ def test_names_of_hosts_are_text() -> None:
 
 
 def test_an_empty_fleet_says_what_to_do() -> None:
-    page = fleet_page.render(FleetReport(at_ns=NOW, made_at_ns=NOW, since_ns=NOW - DAY))
+    page = fleet_page.render(FleetReport(at_ns=NOW, since_ns=NOW - DAY))
     assert "fleet enrol" in page
-    assert fleet_page.timeline(FleetReport(at_ns=NOW, made_at_ns=NOW, since_ns=NOW - DAY)) is None
+    assert fleet_page.timeline(FleetReport(at_ns=NOW, since_ns=NOW - DAY)) is None
 
 
 def test_the_line_of_time_has_a_lane_for_each_host_that_deleted_most() -> None:

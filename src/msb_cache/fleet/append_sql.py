@@ -14,13 +14,22 @@ from msb_cache.eventstore.chain import BEGINNING
 from msb_cache.eventstore.row import COLUMNS, GENESIS, INTEGERS
 from msb_cache.eventstore.store import MAX_DATA
 from msb_cache.fleet.place import SCHEMA
-from msb_cache.fleet.schema import DECLARED, EVENT_COLUMNS, PARTITIONS
+from msb_cache.fleet.schema import DECLARED, EVENT_COLUMNS, PARTITIONS, size_of
 
 MAX_EVENTS = 20_000
 """Events of one call of ``append()``."""
 
-MAX_TEXT = 64 * 1024 * 1024
-"""Bytes of all texts of one call."""
+MAX_BYTES = 64 * 1024 * 1024
+"""Bytes of one call, as they are counted of a log."""
+
+MAX_ROW = 2 * MAX_DATA
+"""Bytes of one event that is staged; what is larger is not even written down."""
+
+MAX_STAGING = 16 << 30
+"""Bytes that the staging table, with its index, may take on the disk, or a little more."""
+
+SWEPT = 1 << 30
+"""From so many on it is emptied of what nobody will ask for any more, and the disk has them back."""
 
 MAX_NAME = 2048
 """Bytes of an event's id, type, subject or operation: an index of PostgreSQL takes hardly more."""
@@ -43,13 +52,35 @@ _PATH = "SET search_path = pg_catalog, pg_temp SET standard_conforming_strings =
 """Of each function: names, and what a ``\\`` in its text means, are not as the caller's session has them."""
 _PLANNED = "SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off"
 """What is staged changes too fast for statistics. Its index has it in order, and forgets what is dead."""
-_TEXTS = tuple(column for column in COLUMNS if column not in INTEGERS)
+_GROUPED = "FM9,999,999,999,999,999,999"
 _ANEW = "if this home was copied from another machine, `msb-cache log anew` begins a log of its own"
 
+SWEEP = f"{SCHEMA}.sweep(bigint)"
+
+FITS, ROOM = "fits", "room"
+"""The names of what is demanded of each row that is staged."""
+
+_STAGED_BYTES = "octet_length(log_id)::bigint + octet_length(hash)" + "".join(
+    f" + octet_length({column})" for column in COLUMNS if column not in INTEGERS
+)
 STAGING = (
     f"CREATE UNLOGGED TABLE {SCHEMA}.staging (who text NOT NULL DEFAULT session_user, log_id text NOT NULL, "
-    f"{DECLARED}, hash bytea NOT NULL)"
+    f"{DECLARED}, hash bytea NOT NULL, CONSTRAINT {FITS} CHECK ({_STAGED_BYTES} <= {MAX_ROW}))"
 )
+
+
+def room(most: int = MAX_STAGING) -> str:
+    """Return what bounds the staging table to so many bytes, and the caller's own statement too.
+
+    How large it is costs some µs to ask. So that is asked of each large row, and of others by the clock's
+    last digits, which nobody chooses: of one in 256.
+    """
+    return (
+        f"ALTER TABLE {SCHEMA}.staging ADD CONSTRAINT {ROOM} CHECK (({_STAGED_BYTES} < 16384 "
+        "AND date_part('microseconds', clock_timestamp())::int & 255 <> 0) "
+        f"OR pg_total_relation_size(tableoid) < {most})"
+    )
+
 
 _STORED = f"""
 CREATE FUNCTION {SCHEMA}.refuse_change() RETURNS trigger LANGUAGE plpgsql {_PATH} AS $body$
@@ -106,13 +137,16 @@ def _encoded(column: str) -> str:
 
 
 _HASHED = "\n             || ".join(map(_encoded, COLUMNS))
-_SIZE = " + ".join(f"octet_length(s.{column})" for column in _TEXTS)
 _NAMES = (
     "greatest("
     + ", ".join(f"octet_length(s.{name})" for name in ("id", "type", "subject", "operation"))
     + ")"
 )
 _STAGED = f"{SCHEMA}.staging s WHERE s.who = session_user AND s.log_id = append.log_id AND s.xmin = my_xid"
+_ITS_LOGS = (
+    "format('this enrolment has its %s logs already; "
+    "`msb-cache fleet enrol --max-logs` allows more', may_own)"
+)
 _KEPT = "verdict := '{}'; at_seq := {}; detail := {}; EXIT asked;"
 
 
@@ -137,10 +171,13 @@ DECLARE
   has_size bigint := 0;
   has_hash bytea := nothing;
   has_time bigint := 0;
+  has_bytes bigint := 0;
+  new_bytes bigint := 0;
+  may_have bigint;
   anchor_seq bigint;
   anchor_hash bytea;
   staged bigint;
-  staged_text numeric;
+  staged_bytes bigint;
   longest bigint;
   longest_name bigint;
   first_seq bigint;
@@ -169,7 +206,7 @@ BEGIN
     END IF;
 
     -- Another role's log is not locked: its shippers need not wait for who only asks.
-    SELECT h.size, h.hash, h.recorded_at INTO has_size, has_hash, has_time
+    SELECT h.size, h.hash, h.recorded_at, coalesce(h.bytes, 0) INTO has_size, has_hash, has_time, has_bytes
       FROM {SCHEMA}.head h WHERE h.log_id = append.log_id AND h.role = session_user FOR UPDATE;
     has_head := FOUND;
     -- Each statement sees what was committed before it: another shipper of this role may begin the log
@@ -179,33 +216,27 @@ BEGIN
       {_refused("claimed", "0", f"'the log is of another enrolment; {_ANEW}'")}
     END IF;
     IF NOT has_head THEN
-      has_size := 0; has_hash := nothing; has_time := {-(2**63)};
+      has_size := 0; has_hash := nothing; has_time := {-(2**63)}; has_bytes := 0;
       IF (SELECT count(*) FROM {SCHEMA}.head h
            WHERE h.role = session_user AND h.log_id <> append.log_id) >= may_own THEN
-        {
-    _refused(
-        "full",
-        "0",
-        "format('this enrolment has its %s logs already; `msb-cache fleet enrol "
-        "--max-logs` allows more', may_own)",
-    )
-}
+        {_refused("full", "0", _ITS_LOGS)}
       END IF;
     END IF;
     size := has_size;
     hash := has_hash;
 
-    SELECT count(*), coalesce(sum(t.bytes), 0), max(t.data), max(t.names), min(t.seq), max(t.seq)
-      INTO staged, staged_text, longest, longest_name, first_seq, last_seq
-      FROM (SELECT s.seq, {_SIZE} AS bytes, octet_length(s.data) AS data, {_NAMES} AS names
+    SELECT count(*), coalesce(sum(t.bytes), 0), coalesce(sum(t.bytes) FILTER (WHERE t.seq > has_size), 0),
+           max(t.data), max(t.names), min(t.seq), max(t.seq)
+      INTO staged, staged_bytes, new_bytes, longest, longest_name, first_seq, last_seq
+      FROM (SELECT s.seq, {size_of("s")} AS bytes, octet_length(s.data) AS data, {_NAMES} AS names
               FROM {_STAGED} LIMIT {MAX_EVENTS + 1}) t;
-    IF staged > {MAX_EVENTS} OR staged_text > {MAX_TEXT} OR longest > {MAX_DATA}
+    IF staged > {MAX_EVENTS} OR staged_bytes > {MAX_BYTES} OR longest > {MAX_DATA}
        OR longest_name > {MAX_NAME} THEN
       {
     _refused(
         "forged",
         "first_seq",
-        f"'one call takes {MAX_EVENTS} events and {MAX_TEXT} bytes of text, and "
+        f"'one call takes {MAX_EVENTS} events and {MAX_BYTES} bytes, and "
         f"{MAX_DATA} bytes of data and {MAX_NAME} of a name an event'",
     )
 }
@@ -249,6 +280,20 @@ BEGIN
     END IF;
 
     IF last_seq > has_size THEN
+      -- Asked when the log's end is locked, so that what is allowed is no older than what is there.
+      SELECT e.max_log_size INTO may_have FROM {SCHEMA}.enrolment e WHERE e.role = session_user;
+      IF new_bytes > may_have - has_bytes THEN
+        {
+    _refused(
+        "full",
+        "has_size",
+        "format('the log has %s of the %s bytes that it may have here; `msb-cache fleet enrol "
+        "--max-log-size` allows more, and `msb-cache fleet archive` makes room', "
+        + ", ".join(f"to_char({name}, '{_GROUPED}')" for name in ("has_bytes", "may_have"))
+        + ")",
+    )
+}
+      END IF;
       SELECT c.seq, c.problem INTO at_seq, detail FROM (
         SELECT s.seq, CASE
           WHEN s.seq - s.before <> 1 THEN format('event %s stands behind event %s', s.seq, s.before)
@@ -286,10 +331,11 @@ BEGIN
         END IF;
         IF (SELECT count(*) FROM {SCHEMA}.head h WHERE h.role = session_user) >= may_own THEN
           size := 0; hash := nothing;
-          {_refused("full", "0", "format('this enrolment has its %s logs already', may_own)")}
+          {_refused("full", "0", _ITS_LOGS)}
         END IF;
-        INSERT INTO {SCHEMA}.head (log_id, role, size, hash, recorded_at, claimed_at, seen_at, host_size)
-        VALUES (append.log_id, session_user, size, hash, has_time, now_ns, now_ns, size)
+        INSERT INTO {SCHEMA}.head
+               (log_id, role, size, hash, recorded_at, claimed_at, seen_at, host_size, bytes)
+        VALUES (append.log_id, session_user, size, hash, has_time, now_ns, now_ns, size, 0)
         ON CONFLICT (log_id) DO NOTHING;
         IF NOT FOUND THEN
           size := 0; hash := nothing;
@@ -306,6 +352,7 @@ BEGIN
     IF has_head THEN
       UPDATE {SCHEMA}.head h
          SET size = append.size, hash = append.hash, recorded_at = has_time, seen_at = now_ns,
+             bytes = h.bytes + new_bytes,
              host_size = greatest(append.size, coalesce(append.host_size, h.host_size)),
              -- Who only asks says nothing of these.
              cache_bytes = CASE WHEN append.cache_bytes >= 0 THEN append.cache_bytes ELSE h.cache_bytes END,
@@ -358,13 +405,30 @@ BEGIN
 END $body$
 """
 
+# What is there and can be locked is of transactions that have ended, and append() takes only rows of its own.
+# Who is in the middle of one has a lock, which is waited for.
+_SWEEP = f"""
+CREATE FUNCTION {SWEEP.replace("bigint", "above bigint")} RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER {_PATH} SET lock_timeout = '1s' AS $body$
+BEGIN
+  IF pg_total_relation_size('{SCHEMA}.staging'::regclass) < above THEN
+    RETURN false;
+  END IF;
+  TRUNCATE {SCHEMA}.staging;
+  RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+  RETURN false;
+END $body$
+"""
+
 
 def statements() -> Iterator[str]:
     """Yield what makes the way in, and what keeps events as they are; the tables are there already."""
     yield STAGING.replace(" text", ' text COLLATE "C"')
+    yield room()
     yield f"CREATE INDEX staged ON {SCHEMA}.staging (who, log_id, seq)"
     yield f"ALTER TABLE {SCHEMA}.head SET (fillfactor = 70)"  # each call writes there
-    yield from (_NOW, _ALERTED, _NOTED, _APPEND, _STORED)
+    yield from (_NOW, _ALERTED, _NOTED, _APPEND, _STORED, _SWEEP)
     yield (
         f"CREATE TRIGGER kept BEFORE UPDATE OR DELETE ON {SCHEMA}.events "
         f"FOR EACH ROW EXECUTE FUNCTION {SCHEMA}.refuse_change()"

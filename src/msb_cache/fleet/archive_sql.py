@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from msb_cache.fleet.place import SCHEMA
+from msb_cache.fleet.schema import size_of
 
 ARCHIVE = f"{SCHEMA}.archive(text, bigint, bigint, bytea, bigint, bytea)"
 
@@ -22,6 +23,7 @@ DECLARE
   has_hash bytea;
   has_time bigint;
   gone bigint;
+  freed bigint;
 BEGIN
   PERFORM 1 FROM {SCHEMA}.head h WHERE h.log_id = about FOR UPDATE;
   IF NOT FOUND THEN
@@ -48,12 +50,14 @@ BEGIN
   ON CONFLICT (log_id) DO UPDATE
      SET seq = excluded.seq, hash = excluded.hash, recorded_at = excluded.recorded_at,
          fold_version = excluded.fold_version, rows = excluded.rows, archived_at = excluded.archived_at;
-  DELETE FROM {SCHEMA}.events e WHERE e.log_id = about AND e.seq <= upto;
-  GET DIAGNOSTICS gone = ROW_COUNT;
+  WITH deleted AS (
+    DELETE FROM {SCHEMA}.events e WHERE e.log_id = about AND e.seq <= upto RETURNING {size_of("e")} AS bytes
+  ) SELECT count(*), coalesce(sum(d.bytes), 0) INTO gone, freed FROM deleted d;
   IF gone <> upto - after THEN
     RAISE EXCEPTION 'the log % has % events between % and %, and the archive %',
       about, gone, after, upto, upto - after;
   END IF;
+  UPDATE {SCHEMA}.head h SET bytes = h.bytes - freed WHERE h.log_id = about;
   DELETE FROM {SCHEMA}.told t WHERE t.log_id = about AND t.seq <= upto;
   RETURN gone;
 END $body$

@@ -24,10 +24,17 @@ CONNECT_SECONDS = 10
 NO_FLEET = "the database has no fleet's tables; make them with `msb-cache fleet init`"
 """What is said of a database that nothing was made in."""
 
+SECRETS = frozenset(
+    {"password", "sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret"}
+)
+"""The parts of a DSN by which somebody is let in, and which nobody else may see."""
+
 _PAGE = 2000
+_MOST_ARGUMENTS = 65_535  # of a statement, in PostgreSQL's protocol
 _CONNECT_SECONDS_OF_PEEK = 2  # less than that libpq does not know
 _PEEK_MS = 1000  # for each statement
-_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+# For questions of milliseconds: to compile what reads the partitions would take longer than to read them.
+_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL jit = off"
 
 
 def check(dsn: str) -> None:
@@ -41,11 +48,19 @@ def check(dsn: str) -> None:
     import psycopg
 
     try:
-        psycopg.conninfo.conninfo_to_dict(dsn)
+        said = psycopg.conninfo.conninfo_to_dict(dsn)
     except psycopg.ProgrammingError:
         raise InvalidConfigError(
             "the DSN cannot be read; write postgresql://user@host:port/database, or as libpq's key=value"
         ) from None
+    parts = (
+        str(said.get(name, "")).lstrip("@") for name in ("host", "port", "dbname")
+    )  # a socket may begin so
+    if "://" in dsn and any("@" in part for part in parts):  # a part of the password, and errors quote these
+        raise InvalidConfigError(
+            "the DSN has more in it than a host, a port and a database: in a password write @ as %40, / as "
+            "%2F and % as %25, or leave it to libpq's password file"
+        )
 
 
 @contextmanager
@@ -134,6 +149,11 @@ class PostgresReading:
 
     def rows(self, sql: str, arguments: Sequence[Any] = ()) -> list[Values]:
         """Return all rows of a question."""
+        if len(arguments) > _MOST_ARGUMENTS:  # a role can have so many logs; then they stand in the text
+            import psycopg
+
+            with psycopg.ClientCursor(self._connection) as cursor:
+                return cursor.execute(placed(sql), arguments).fetchall()
         return self._connection.execute(placed(sql), arguments).fetchall()
 
     def stream(self, sql: str, arguments: Sequence[Any] = ()) -> Generator[Values, None, None]:
@@ -226,7 +246,8 @@ def unless_said(dsn: str, **given: Any) -> dict[str, Any]:
 def _refused(error: psycopg.Error, what: str) -> FleetError:
     import psycopg
 
-    said = " ".join((error.diag.message_primary or str(error)).split())
+    lines = (error.diag.message_primary or str(error)).splitlines()
+    said = "; ".join(" ".join(line.split()) for line in lines if line.strip() and not line.endswith("?"))
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         said += (
             "; who asks is enrolled by `msb-cache fleet enrol NAME --as reader`, who folds by `--as folder`"

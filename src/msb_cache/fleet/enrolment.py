@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from msb_cache.errors import ImageNotFoundError, InvalidConfigError
 from msb_cache.fleet import roles
 from msb_cache.fleet.admission import administering, as_owner, check_owner
+from msb_cache.fleet.connect import SECRETS
 from msb_cache.fleet.place import SCHEMA, Values
 from msb_cache.fleet.roles import KINDS, Kind
 from msb_cache.oci.digest import shown
 from msb_cache.proof.vkey import VerifierKey
+from msb_cache.queries.policy import parse_size
 from msb_cache.shapes import Result
 
 if TYPE_CHECKING:
@@ -23,10 +25,13 @@ if TYPE_CHECKING:
     Connection = psycopg.Connection[Values]
 
 MOST_LOGS = 1_000_000
+LOG_SIZE = 1 << 30
+"""How many bytes a log may have where nothing else was said: two million events of ordinary length."""
+UNLIMITED = "unlimited"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _RESERVED = ("pg_", "msb_cache_")
-_NO_PART_OF_A_DSN = {
-    *("user", "password", "passfile", "service", "sslkey", "sslcert", "sslpassword", "options"),
+_NO_PART_OF_A_DSN = SECRETS | {
+    *("user", "passfile", "service", "sslkey", "sslcert", "options"),
     *("host", "hostaddr", "port", "dbname", "application_name", "connect_timeout", "client_encoding"),
 }
 
@@ -39,6 +44,7 @@ class Enrolled(Result):
         name: the role's name.
         kind: ``host``, ``folder`` or ``reader``.
         max_logs: how many logs it may own; None: it sends none.
+        max_log_size: how many bytes each of them may have on the server; None: any, or it sends none.
         is_new: the role was made.
         dsn: how it connects, without a password.
         password: its password, where one was made or given now; it is kept nowhere. None: it was not
@@ -49,6 +55,7 @@ class Enrolled(Result):
     name: str
     kind: Kind
     max_logs: int | None
+    max_log_size: int | None
     is_new: bool
     dsn: str
     password: str | None = field(default=None, repr=False)
@@ -63,6 +70,8 @@ class Enrolment(Result):
         name: the role's name.
         kind: ``host``, ``folder`` or ``reader``.
         max_logs: how many logs it may own; None: it sends none.
+        max_log_size: how many bytes each of them may have on the server; None: any, or it sends none.
+        largest_log_size: how many bytes the largest of them has there; None: it has sent none.
         logs: how many it owns.
         enrolled_at_ns: when, in ns since the epoch; None: that is not kept of folders and readers.
         key: the verifier key of its logs; None: none was given.
@@ -71,6 +80,8 @@ class Enrolment(Result):
     name: str
     kind: Kind
     max_logs: int | None
+    max_log_size: int | None
+    largest_log_size: int | None
     logs: int
     enrolled_at_ns: int | None
     key: str | None
@@ -90,6 +101,7 @@ def enrol(
     name: str,
     max_logs: int | None = None,
     *,
+    max_log_size: str | int | None = None,
     kind: Kind = "host",
     password: str | None = None,
     generate: bool = True,
@@ -102,6 +114,7 @@ def enrol(
     if kind not in KINDS:
         raise InvalidConfigError(f"{kind!r} is none of {', '.join(KINDS)}")
     _check(name, max_logs, password, kind)
+    may_have = _log_size(max_log_size, kind)
     if key is not None:
         if kind != "host":
             raise InvalidConfigError(f"a {kind} sends no logs that could be signed; leave the key out")
@@ -114,10 +127,12 @@ def enrol(
         if password is not None:
             _set_password(connection, name, password)
         if kind == "host":
-            max_logs = _keep(connection, name, max_logs, key)
+            max_logs, may_have = _keep(connection, name, max_logs, may_have, key)
         found = _dsn_of(connection, dsn, name)
         line = None if password is None else _pgpass(connection, name, password)
-    return Enrolled(name, kind, max_logs if kind == "host" else None, is_new, found, password, line)
+    if kind != "host":
+        max_logs = may_have = None
+    return Enrolled(name, kind, max_logs, may_have, is_new, found, password, line)
 
 
 def enrolments(dsn: str) -> list[Enrolment]:
@@ -125,7 +140,8 @@ def enrolments(dsn: str) -> list[Enrolment]:
     with administering(dsn) as connection:
         check_owner(connection)
         rows = connection.execute(
-            "SELECT m.rolname, g.rolname, e.max_logs, "
+            "SELECT m.rolname, g.rolname, e.max_logs, e.max_log_size, "
+            f"(SELECT max(h.bytes) FROM {SCHEMA}.head h WHERE h.role = m.rolname), "
             f"(SELECT count(*) FROM {SCHEMA}.head h WHERE h.role = m.rolname), e.enrolled_at, e.log_key "
             "FROM pg_auth_members a JOIN pg_roles g ON g.oid = a.roleid JOIN pg_roles m ON m.oid = a.member "
             f"LEFT JOIN {SCHEMA}.enrolment e ON e.role = m.rolname "
@@ -177,6 +193,15 @@ def _check(name: str, max_logs: int | None, password: str | None, kind: Kind) ->
         raise InvalidConfigError("the password is empty or has a NUL in it; give another one")
 
 
+def _log_size(given: str | int | None, kind: Kind) -> int | None:
+    """Return a log's size in bytes, -1 for any; None: none was given."""
+    if given is None:
+        return None
+    if kind != "host":
+        raise InvalidConfigError(f"a {kind} sends no logs; leave the size of a log out")
+    return -1 if given == UNLIMITED else parse_size(given)
+
+
 def _kinds_of(connection: Connection, name: str) -> list[Kind]:
     rows = connection.execute(
         "SELECT g.rolname FROM pg_auth_members a JOIN pg_roles g ON g.oid = a.roleid "
@@ -226,17 +251,28 @@ def _set_password(connection: Connection, name: str, password: str) -> None:
     connection.execute(statement)
 
 
-def _keep(connection: Connection, name: str, max_logs: int | None, key: str | None) -> int:
+def _keep(
+    connection: Connection, name: str, max_logs: int | None, max_log_size: int | None, key: str | None
+) -> tuple[int, int | None]:
+    """Write down what a host may; return how many logs it may own, and of how many bytes."""
     with as_owner(connection):
         row = connection.execute(
-            f"INSERT INTO {SCHEMA}.enrolment AS e (role, max_logs, enrolled_at, log_key) "
-            "VALUES (%(name)s, coalesce(%(logs)s, 1), %(now)s, %(key)s) ON CONFLICT (role) DO UPDATE "
-            "SET max_logs = coalesce(%(logs)s, e.max_logs), log_key = coalesce(%(key)s, e.log_key) "
-            "RETURNING max_logs".encode(),
-            {"name": name, "logs": max_logs, "now": time.time_ns(), "key": key},
+            f"INSERT INTO {SCHEMA}.enrolment AS e (role, max_logs, max_log_size, enrolled_at, log_key) "
+            "VALUES (%(name)s, coalesce(%(logs)s, 1), nullif(coalesce(%(bytes)s, %(usual)s), -1), %(now)s, "
+            "%(key)s) ON CONFLICT (role) DO UPDATE SET max_logs = coalesce(%(logs)s, e.max_logs), "
+            "max_log_size = nullif(coalesce(%(bytes)s, e.max_log_size, -1), -1), "
+            "log_key = coalesce(%(key)s, e.log_key) RETURNING max_logs, max_log_size".encode(),
+            {
+                "name": name,
+                "logs": max_logs,
+                "bytes": max_log_size,
+                "usual": LOG_SIZE,
+                "now": time.time_ns(),
+                "key": key,
+            },
         ).fetchone()
     assert row is not None  # noqa: S101
-    return int(row[0])
+    return row[0], row[1]
 
 
 def _dsn_of(connection: Connection, dsn: str, name: str) -> str:

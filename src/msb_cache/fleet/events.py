@@ -25,6 +25,7 @@ from msb_cache.eventstore.upcasting import CATALOGUE
 from msb_cache.eventstore.where import ANYTHING, Where
 from msb_cache.fleet.hosts import HELD, KnownLog, OnHost, on_host
 from msb_cache.fleet.place import Place, Reading, Values, marks, within
+from msb_cache.fleet.schema import SELDOM
 from msb_cache.oci.digest import shown
 from msb_cache.projections.history import (
     OF_LAYER,
@@ -44,7 +45,7 @@ _AT_ONCE = 32
 _CHUNK = 500
 """So many texts are asked for in one statement."""
 _BUFFERED = 50_000
-"""About so many events are in memory while those of all logs are brought into one order."""
+"""About so many events, or 16 of each log, are in memory while those of all are brought into one order."""
 _FIRST_PAGE, _PAGE = 16, 1000
 _DAY_NS = 86_400 * 10**9
 """No event is thought to be recorded so much earlier than it occurred: clocks differ by less."""
@@ -143,7 +144,8 @@ def known_references(reading: Reading, logs: Collection[str] | None = None) -> l
     within, among = in_logs("log_id", logs)
     rows = reading.rows(
         f"SELECT reference FROM msb_cache.pointed_at WHERE 1 = 1{within} "
-        f"UNION SELECT subject FROM msb_cache.event WHERE type = 'image.pull_failed'{within} ORDER BY 1",
+        f"UNION SELECT subject FROM msb_cache.event WHERE {SELDOM} AND type = 'image.pull_failed'{within} "
+        "ORDER BY 1",
         (*among, *among),
     )
     return [name for (name,) in rows]
@@ -152,10 +154,10 @@ def known_references(reading: Reading, logs: Collection[str] | None = None) -> l
 def never_seen(text: str, known: Iterable[str]) -> ImageNotFoundError:
     """Return the error about what no host's log has seen, with the known names most like it."""
     if resolve.is_pattern(text):
-        return ImageNotFoundError(f"no image of any host matches {shown(text)}")
+        return ImageNotFoundError(f"no image of any host matches {shown(text)}{HELD}")
     parsed = resolve.as_reference(text)
     if parsed is None or text.startswith("sha256:"):
-        return ImageNotFoundError(f"no host's log has seen a manifest or layer {shown(text)}")
+        return ImageNotFoundError(f"no host's log has seen a manifest or layer {shown(text)}{HELD}")
     from msb_cache.queries.near import image_meant  # only an error offers what was probably meant
 
     offered = image_meant(text, map(resolve.familiar, known))

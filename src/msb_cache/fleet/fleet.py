@@ -141,6 +141,7 @@ class Fleet:
         name: str,
         max_logs: int | None = None,
         *,
+        max_log_size: str | int | None = None,
         kind: Kind = "host",
         password: str | None = None,
         generate: bool = True,
@@ -151,6 +152,9 @@ class Fleet:
         Args:
             name: the role's; lower-case letters, digits, ``.``, ``_`` and ``-``, at most 63.
             max_logs: how many logs a host may own; None: 1, or as many as it may already.
+            max_log_size: how large each of a host's logs may be on the server, such as ``10GiB``, or
+                ``unlimited``: each event counts the bytes of its texts and 96 more, those in an archive
+                count no more. None: 1 GiB, or as large as it may be already.
             kind: ``host``, ``folder`` or ``reader``.
             password: its new password; None: one is made for a new role.
             generate: whether it is; else a new role has none, for certificates and ``peer``.
@@ -162,7 +166,16 @@ class Fleet:
         """
         from msb_cache.fleet.enrolment import enrol
 
-        return enrol(self.dsn, name, max_logs, kind=kind, password=password, generate=generate, key=key)
+        return enrol(
+            self.dsn,
+            name,
+            max_logs,
+            max_log_size=max_log_size,
+            kind=kind,
+            password=password,
+            generate=generate,
+            key=key,
+        )
 
     def enrolments(self) -> builtins.list[Enrolment]:
         """Return who is enrolled: hosts, folders and readers, by name.
@@ -186,10 +199,10 @@ class Fleet:
         return unenrol(self.dsn, name)
 
     def servers(self) -> builtins.list[FurtherServer]:
-        """Return the fleet's further servers, by name.
+        """Return the fleet's further servers, by name; whoever may ask the fleet may ask for these.
 
         Raises:
-            FleetError: as for ``enrol``.
+            FleetError: the first server cannot be asked, or has no fleet.
         """
         from msb_cache.fleet.servers import servers
 
@@ -210,16 +223,20 @@ class Fleet:
 
         return add_server(self.dsn, name, dsn)
 
-    def remove_server(self, name: str) -> FurtherServer:
+    def remove_server(self, name: str, *, force: bool = False) -> FurtherServer:
         """Ask the fleet on this server no more; nothing changes there.
+
+        Args:
+            name: which.
+            force: also where the directory has logs there, of which nobody is told any more then.
 
         Raises:
             ImageNotFoundError: the fleet knows no server of that name.
-            FleetError: the directory has logs there; else as for ``enrol``.
+            FleetError: the directory has logs there, without ``force``; else as for ``enrol``.
         """
         from msb_cache.fleet.servers import remove_server
 
-        return remove_server(self.dsn, name)
+        return remove_server(self.dsn, name, force=force)
 
     @property
     def is_file(self) -> bool:
@@ -377,6 +394,36 @@ class Fleet:
         from msb_cache.fleet.standing import alerts
 
         return sorted(self._everywhere(alerts), key=lambda each: -each.last_at_ns)
+
+    def acknowledge(self, hosts: Iterable[str] = ()) -> builtins.list[Alert]:
+        """Have what servers refused shown no more, as somebody has seen to it; return what was shown.
+
+        What is refused again is shown again.
+
+        Args:
+            hosts: only what was refused of these: hosts as for ``logs``, also roles and logs of which the
+                fleet has nothing; none: all.
+
+        Raises:
+            ImageNotFoundError: nothing was refused of what a name means.
+            InvalidConfigError: the fleet is in a file.
+            FleetError: as for ``enrol``.
+        """
+        from msb_cache.fleet.acknowledging import acknowledge, chosen
+        from msb_cache.fleet.connect import Postgres
+        from msb_cache.fleet.standing import alerts
+
+        _ = self.dsn
+        names = [*hosts]
+        gone: builtins.list[Alert] = []
+        wanted = {*chosen(self.alerts(), self.logs(), names)}
+        for place in self._places():
+            assert isinstance(place, Postgres)  # noqa: S101
+            with place.read() as reading:
+                there = [alert for alert in alerts(reading) if alert in wanted]
+            if there:
+                gone += acknowledge(place.dsn, there)
+        return sorted(gone, key=lambda each: -each.last_at_ns)
 
     def list(
         self,

@@ -27,6 +27,7 @@ from msb_cache.eventstore.chain import COLUMNS, GENESIS, Checker
 from msb_cache.eventstore.events import ManifestAdded
 from msb_cache.eventstore.store import StoredEvent
 from msb_cache.fleet import checked, folded
+from msb_cache.fleet.append_sql import SWEPT
 from msb_cache.fleet.checked import Tree
 from msb_cache.fleet.connect import Postgres
 from msb_cache.fleet.folded import FoldedTables
@@ -45,6 +46,9 @@ BATCH_BYTES = 32 * 1024 * 1024
 """So many bytes of text they have at most, unless one alone has more."""
 
 POLL_SECONDS = 1.0
+
+SWEEP_SECONDS = 60.0
+"""Between two looks at how much room that takes which hosts have staged and left."""
 
 _MANY = 200  # events, from which on a log's rows are asked for all at once
 _LISTED = 1000  # logs that are behind, at a time
@@ -433,6 +437,8 @@ def fold(
             try:
                 with writable(place) as into:
                     while run.look(into) or follow:
+                        if isinstance(place, Postgres):
+                            run.sweep(into)
                         if away:
                             said(f"{_named(place)} can be asked again")
                         away, wait = False, _FIRST_WAIT
@@ -479,6 +485,15 @@ class _Run:
         self._tried = False
         self._stopped: tuple[StoppedLog, ...] = ()
         self.is_idle = False
+        self._swept = -SWEEP_SECONDS
+
+    def sweep(self, into: Writable) -> None:
+        """Give back the room of what hosts have staged and left, if that is much and it is time for it."""
+        now = time.monotonic()
+        if now - self._swept >= SWEEP_SECONDS:
+            self._swept = now
+            with into.transaction() as writing:
+                writing.rows(f"SELECT {SCHEMA}.sweep(?)", (SWEPT,))
 
     def look(self, into: Writable) -> bool:
         """Fold the logs that are behind; return whether there was anything to fold."""

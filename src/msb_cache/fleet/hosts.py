@@ -17,14 +17,16 @@ from msb_cache.shapes import Result
 
 T = TypeVar("T")
 
-OF_LOG = "h.log_id, coalesce(f.host, h.role), h.role, h.size, coalesce(f.seq, 0), coalesce(a.seq, 0)"
+OF_LOG = (
+    "h.log_id, coalesce(f.host, h.role), h.role, h.size, coalesce(f.seq, 0), coalesce(a.seq, 0), f.problem"
+)
 """The columns of a ``KnownLog``, of ``WITH_LOG`` or ``with_log``."""
 _AND = (
     "LEFT JOIN msb_cache.fold_state f ON f.log_id = h.log_id "
     "LEFT JOIN msb_cache.anchor a ON a.log_id = h.log_id"
 )
 WITH_LOG = f"msb_cache.head h {_AND}"
-_OF_LOG = 6  # columns
+_OF_LOG = 7  # columns
 
 _LOG_ID = re.compile(r"[0-9a-f]{4,32}")
 _SHOWN_OF_ID = 12  # characters
@@ -49,6 +51,7 @@ class KnownLog(msgspec.Struct, frozen=True):
         size: how many events were shipped.
         folded_seq: the last of them that is folded into what is asked; 0: none is.
         archived_seq: the last of them that is in an archive, and not told any more; 0: none is.
+        problem: why it is not folded on, in a sentence; None: it is.
     """
 
     log_id: str
@@ -57,6 +60,7 @@ class KnownLog(msgspec.Struct, frozen=True):
     size: int
     folded_seq: int
     archived_seq: int = 0
+    problem: str | None = None
 
     @property
     def name(self) -> str:
@@ -115,7 +119,7 @@ def chosen(known: Iterable[KnownLog], names: Sequence[str]) -> list[KnownLog]:
         return everything
     found: dict[str, KnownLog] = {}
     for name in names:
-        means = [log for log in everything if name in (log.host, log.role) or _is_id(log, name)]
+        means = [log for log in everything if name in (log.host, log.role) or is_beginning(name, log.log_id)]
         if not means:
             near = meant(name, sorted({log.host for log in everything} | {log.role for log in everything}))
             raise ImageNotFoundError(f"no host of the fleet is {shown(name[:100])}{near or LISTED}")
@@ -141,5 +145,6 @@ def only(known: Iterable[KnownLog], name: str) -> KnownLog:
     return means[0]
 
 
-def _is_id(log: KnownLog, text: str) -> bool:
-    return _LOG_ID.fullmatch(text) is not None and log.log_id.startswith(text)
+def is_beginning(text: str, log_id: str) -> bool:
+    """Return whether a word means a log by its id, or the beginning of it."""
+    return _LOG_ID.fullmatch(text) is not None and log_id.startswith(text)

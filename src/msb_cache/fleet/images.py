@@ -158,10 +158,10 @@ class Word:
     def missing(self, known: Iterable[str]) -> ImageNotFoundError:
         """Return the error that no host has it; ``known`` are the references that hosts have."""
         if self._fits is not None:
-            return ImageNotFoundError(f"no image of any host matches {shown(self.text)}")
+            return ImageNotFoundError(f"no image of any host matches {shown(self.text)}{HELD}")
         if self.prefix is not None:
             return ImageNotFoundError(
-                f"image not found: no reference {shown(self.text)} and no such digest is on any host"
+                f"image not found: no reference {shown(self.text)} and no such digest is on any host{HELD}"
             )
         from msb_cache.queries.near import image_meant  # only an error offers what was probably meant
 
@@ -281,6 +281,8 @@ _LAST_USE = (
     "AND e.seq >= o.seq AND e.seq <= f.seq AND e.occurred_at >= o.last_used_at "
     f"AND e.type IN ('{ev.ImagePulled.type}', '{ev.ImageUsed.type}') ORDER BY e.seq DESC LIMIT 1)"
 )
+_OF_ONE = (*_OF_IMAGE, "seq", "msb_row", "ended_at", "ended_seq", "use_seq")
+_OF_SAID = (*KnownLog.__struct_fields__, *_OF_ONE)
 # As queries.last_used does it for one host: the boot that lasts longest, else the hold that ended last, else
 # the boot that ended last, else the last use.
 _SAID = (
@@ -309,38 +311,35 @@ def last_used(
         newest: of each reference only the image of the host that used it last.
     """
     condition, arguments = asked_for(reading, words, logs)
-    uses: dict[tuple[str, str], list[UseRow]] = {}
-    for log_id, holder, digest, since, reference, seq in reading.rows(
-        "SELECT DISTINCT u.log_id, u.holder, u.manifest_digest, u.since, u.reference, u.seq "
-        "FROM msb_cache.image i JOIN msb_cache.open_use u ON u.log_id = i.log_id "
-        f"AND u.manifest_digest = i.manifest_digest WHERE {condition} ORDER BY u.since, u.seq",
-        arguments,
-    ):
-        uses.setdefault((log_id, digest), []).append(UseRow(holder, digest, since, reference, seq))
-    chosen = "one"
+    chosen = "one o"
     if newest:
         chosen = (
             "(SELECT one.*, row_number() OVER (PARTITION BY reference ORDER BY "
-            f"CASE WHEN use_seq IS NULL THEN 1 ELSE 0 END, {_SINCE} DESC, log_id, name) AS place FROM one)"
+            f"CASE WHEN use_seq IS NULL THEN 1 ELSE 0 END, {_SINCE} DESC, log_id, name) AS place FROM one) o"
         )
-    sql = (
-        f"WITH one AS (SELECT i.log_id, {_IMAGE}, "
+    # Of a few images in steps: else all that finds the position is planned with each partition of the events.
+    as_ = "AS MATERIALIZED" if words else "AS"
+    rows = reading.rows(
+        f"WITH one {as_} (SELECT i.log_id, {_IMAGE}, "
         "(SELECT u.seq FROM msb_cache.open_use u WHERE u.log_id = i.log_id "
         "AND u.manifest_digest = i.manifest_digest ORDER BY u.since, u.seq LIMIT 1) AS use_seq, "
         f"(SELECT d.until {_ENDED}) AS ended_at, (SELECT d.seq {_ENDED}) AS ended_seq "
         f"FROM msb_cache.image i WHERE {condition}), "
-        f"said AS (SELECT o.*, {_SAID} AS said_seq FROM {chosen} o "
-        f"JOIN msb_cache.fold_state f ON f.log_id = o.log_id{' WHERE o.place = 1' if newest else ''}) "
-        f"SELECT {OF_LOG}, {', '.join(f'i.{name}' for name in _OF_IMAGE)}, i.seq, i.msb_row, "
-        f"i.ended_at, i.ended_seq, {_EVENT} FROM said i {with_log('i')} "
+        f"said({', '.join((*_OF_SAID, 'said_seq'))}) {as_} (SELECT {OF_LOG}, "
+        f"{', '.join(f'o.{name}' for name in _OF_ONE)}, {_SAID} "
+        f"FROM {chosen} {with_log('o')}{' WHERE o.place = 1' if newest else ''}) "
+        f"SELECT {', '.join(f'i.{name}' for name in _OF_SAID)}, {_EVENT} FROM said i "
         "LEFT JOIN msb_cache.event e ON e.log_id = i.log_id AND e.seq = i.said_seq "
-        "ORDER BY 1, i.created_at DESC, i.seq DESC"
+        "ORDER BY i.log_id, i.created_at DESC, i.seq DESC",
+        (now_ns, now_ns, *arguments),
     )
+    uses: dict[tuple[str, str], list[UseRow]] = {}
+    if any(each[len(_OF_SAID) - 1] is not None for each in rows):
+        uses = _open_uses(reading, condition, arguments)
     said: dict[tuple[str, str], tuple[Standing, StoredEvent | None]] = {}
     images: list[Image] = []
-    for each in reading.rows(sql, (now_ns, now_ns, *arguments)):
-        image, more = _image(each)
-        ended_at, ended_seq, *stored = more
+    for each in rows:
+        image, (ended_at, ended_seq, _, *stored) = _image(each)
         event = None if stored[0] is None else decode_row(stored, CATALOGUE.decode)
         lasting = uses.get((image.log.log_id, image.row.manifest_digest), [])
         ended = None if ended_at is None else (ended_at, ended_seq)
@@ -356,6 +355,21 @@ def last_used(
         order = (idle, standing.since_ns or 0, reference, image.log.host, image.log.log_id, name)
         found = on_host(image.log, idle_image(standing, now_ns, event))
         yield standing, Found(order, found, means, image.row.manifest_digest)
+
+
+def _open_uses(
+    reading: Reading, condition: str, arguments: Sequence[str]
+) -> dict[tuple[str, str], list[UseRow]]:
+    """Return the boots that last, by log and manifest, of the images ``i`` that fit; the first ones first."""
+    found: dict[tuple[str, str], list[UseRow]] = {}
+    for log_id, holder, digest, since, reference, seq in reading.rows(
+        "SELECT DISTINCT u.log_id, u.holder, u.manifest_digest, u.since, u.reference, u.seq "
+        "FROM msb_cache.image i JOIN msb_cache.open_use u ON u.log_id = i.log_id "
+        f"AND u.manifest_digest = i.manifest_digest WHERE {condition} ORDER BY u.since, u.seq",
+        arguments,
+    ):
+        found.setdefault((log_id, digest), []).append(UseRow(holder, digest, since, reference, seq))
+    return found
 
 
 def newest_first(found: OnHost[IdleImage]) -> tuple[Any, ...]:

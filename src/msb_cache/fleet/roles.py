@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, get_args
 
-from msb_cache.fleet.append_sql import APPEND
+from msb_cache.fleet.append_sql import APPEND, SWEEP
 from msb_cache.fleet.place import SCHEMA
 from msb_cache.fleet.schema import EVENT_COLUMNS, TABLES, VIEWS_OF_LOGS, WITHHELD
 from msb_cache.projections.rows import ROW_TYPES
@@ -39,6 +39,7 @@ def grants() -> Iterator[str]:
     yield f"GRANT USAGE ON SCHEMA {SCHEMA} TO {', '.join(GROUPS)}"
     yield f"GRANT INSERT ({', '.join(EVENT_COLUMNS)}) ON {SCHEMA}.staging TO {host}"
     yield f"GRANT EXECUTE ON FUNCTION {APPEND} TO {host}"
+    yield f"GRANT EXECUTE ON FUNCTION {SWEEP} TO {folder}"
     for table in (*TABLES, "events", *VIEWS_OF_LOGS):
         yield f"GRANT SELECT ON {SCHEMA}.{table} TO {folder}"
     for table in _FOLDED:

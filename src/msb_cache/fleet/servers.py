@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from msb_cache.errors import FleetError, ImageNotFoundError, InvalidConfigError
 from msb_cache.fleet.admission import administering, as_owner, check_owner
-from msb_cache.fleet.connect import check
+from msb_cache.fleet.connect import NO_FLEET, SECRETS, Postgres, check
 from msb_cache.fleet.place import SCHEMA
 from msb_cache.oci.digest import shown
 from msb_cache.shapes import Result
@@ -18,7 +18,6 @@ FIRST = "main"
 """The name of the server that the others are kept on."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_SECRETS = ("password", "sslpassword")
 _SERVERS = (
     "SELECT s.name, s.dsn, s.added_at, "
     f"(SELECT count(*) FROM {SCHEMA}.directory d WHERE d.server = s.name) FROM {SCHEMA}.server s"
@@ -43,10 +42,14 @@ class FurtherServer(Result):
 
 
 def servers(dsn: str) -> list[FurtherServer]:
-    """Return a fleet's further servers, by name; raises FleetError where the first one cannot be asked."""
-    with administering(dsn) as connection:
-        check_owner(connection)
-        rows = connection.execute(f"{_SERVERS} ORDER BY s.name".encode()).fetchall()
+    """Return a fleet's further servers, by name; raises FleetError where the first one cannot be asked.
+
+    ``dsn``: of whoever may ask the fleet; adding and removing one is its owner's.
+    """
+    with Postgres(dsn).read() as reading:
+        if reading.rows("SELECT to_regclass(?)", (f"{SCHEMA}.server",)) == [(None,)]:
+            raise FleetError(NO_FLEET)
+        rows = reading.rows(f"{_SERVERS} ORDER BY s.name")
     return [FurtherServer(*row) for row in rows]
 
 
@@ -70,10 +73,10 @@ def add_server(dsn: str, name: str, server: str) -> FurtherServer:
     check(server)
     import psycopg
 
-    if any(psycopg.conninfo.conninfo_to_dict(server).get(each) for each in _SECRETS):
+    if any(psycopg.conninfo.conninfo_to_dict(server).get(each) for each in SECRETS):
         raise InvalidConfigError(
-            "the server's DSN has a password in it, which all who ask the fleet would see; leave it out and "
-            "keep it in libpq's password file or service file"
+            "the server's DSN has a password or another secret in it, which all who ask the fleet would see; "
+            "leave it out and keep it in libpq's password file or service file"
         )
     with administering(dsn) as connection:
         check_owner(connection)
@@ -88,12 +91,14 @@ def add_server(dsn: str, name: str, server: str) -> FurtherServer:
     return FurtherServer(*row)
 
 
-def remove_server(dsn: str, name: str) -> FurtherServer:
+def remove_server(dsn: str, name: str, *, force: bool = False) -> FurtherServer:
     """Ask a fleet on this server no more; nothing changes there.
+
+    ``force``: also where the directory has logs there, of which nobody is told any more then.
 
     Raises:
         ImageNotFoundError: the fleet knows no server of that name.
-        FleetError: the directory has logs there; else as for ``add_server``.
+        FleetError: the directory has logs there, without ``force``; else as for ``add_server``.
     """
     with administering(dsn) as connection:
         check_owner(connection)
@@ -104,10 +109,12 @@ def remove_server(dsn: str, name: str) -> FurtherServer:
                     f"the fleet has no server {shown(name[:100])}; `msb-cache fleet servers` lists them"
                 )
             found = FurtherServer(*row)
-            if found.logs:
+            if found.logs and not force:
                 raise FleetError(
                     f"the directory has {plural(found.logs, 'log')} on {name}, of which nobody would be told "
-                    f"any more; where it has moved to says `msb-cache fleet servers --add {name} DSN`"
+                    f"any more; where it has moved to says `msb-cache fleet servers --add {name} DSN`, and "
+                    "if it is gone for good add --force"
                 )
-            connection.execute(f"DELETE FROM {SCHEMA}.server WHERE name = %s".encode(), (name,))
+            for table, column in (("server", "name"), ("directory", "server")):
+                connection.execute(f"DELETE FROM {SCHEMA}.{table} WHERE {column} = %s".encode(), (name,))
     return found

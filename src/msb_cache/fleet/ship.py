@@ -28,6 +28,7 @@ from msb_cache.errors import MicrosandboxError as Error
 from msb_cache.eventstore.chain import paged_rows
 from msb_cache.eventstore.row import COLUMNS, INTEGERS, Value, misfit
 from msb_cache.failpoints import reached
+from msb_cache.fleet.append_sql import ROOM
 from msb_cache.fleet.connect import NO_FLEET, check, connected, told, unless_said
 from msb_cache.fleet.place import SCHEMA, TAKES_LIBPQ, VARIABLE, Values
 from msb_cache.fleet.schema import EVENT_COLUMNS
@@ -301,6 +302,9 @@ class Shipper:
             elif before.size < own.size:
                 # Also the last one that the server has: it is compared once more.
                 rows = self._rows(max(before.size, 1), own.size)
+            elif before.size > own.size:
+                # Whether the server's log is this one, and longer, its last event tells.
+                rows = self._rows(own.size, own.size)
             else:
                 rows = []
             if rows:
@@ -414,14 +418,14 @@ def _refused(answer: _Answer, own: _Own) -> FleetError:
     detail = " ".join((answer.detail or answer.verdict).split())
     anew = "`msb-cache log anew` gives this home a log of its own"
     said = {
-        "fork": f"another host goes on under the same log id: event {answer.size} is another one there, so "
+        "fork": "another host goes on under the same log id: "
+        f"event {min(answer.size, own.size)} is another one there, so "
         f"this home is a copy, or was put back and went on; {anew}",
         "truncated": f"the log ends at event {own.size}, and {answer.size} of it were sent: it was put back, "
         f"or a copy of this home went on with it; {anew}, or put back a newer backup",
         "claimed": f"the log was first sent by another enrolment, so this home is a copy; {anew}, or send it "
         "as the role that it belongs to",
-        "full": "this enrolment has as many logs on the server as it may; let "
-        "`msb-cache fleet enrol NAME --max-logs N` allow more",
+        "full": f"the fleet takes no more: {detail}",
         "unknown": "this role is not enrolled with the fleet; `msb-cache fleet enrol NAME` there enrols it",
         "forged": f"the server finds the log damaged ({detail}); look at `msb-cache verify`",
     }.get(answer.verdict, f"the fleet refuses the log: {detail}")
@@ -435,6 +439,13 @@ def _named() -> Iterator[None]:
 
     try:
         yield
+    except errors.CheckViolation as error:
+        if error.diag.constraint_name != ROOM:
+            raise
+        raise FleetError(
+            "the fleet's server has no room for what is sent until its folder has swept up; try again",
+            temporary=True,
+        ) from None
     except errors.InsufficientPrivilege:
         raise _refused(_Answer("unknown", 0, b"", None), _Own("", 0, None, 0, ())) from None
     except (errors.InvalidSchemaName, errors.UndefinedTable, errors.UndefinedFunction):

@@ -12,6 +12,9 @@ from msb_cache.fleet.place import Reading, within
 from msb_cache.shapes import Result, fields
 from msb_cache.wording import plural
 
+ALERT = "role, log_id, kind, seq, detail, first_at, last_at, times"
+"""The columns of an ``Alert``."""
+
 
 class Alert(Result, msgspec.Struct, frozen=True):
     """Something that the server refused. Times in ns since the epoch, UTC, by the server's clock.
@@ -56,6 +59,7 @@ class HostStanding(Result, msgspec.Struct, frozen=True, kw_only=True):
         image_bytes: what the index knows of the layers, merged trees and disk descriptors of its images.
         cache_bytes: what its cache took, as it said when it was seen; None: it did not.
         free_bytes, disk_bytes: how much room was free there, and how much there is; None: it did not say.
+        log_bytes: what its events here count towards the size that its log may have; None: it is in a file.
         problem: why its log is not folded on, in a sentence; None: it is.
         checkpoint_size: up to where its signed checkpoints were compared; None: none was.
         checkpoint_problem: what is wrong with one, in a sentence; None: nothing.
@@ -77,6 +81,7 @@ class HostStanding(Result, msgspec.Struct, frozen=True, kw_only=True):
     cache_bytes: int | None
     free_bytes: int | None
     disk_bytes: int | None
+    log_bytes: int | None
     problem: str | None
     checkpoint_size: int | None
     checkpoint_problem: str | None
@@ -129,7 +134,7 @@ def standings(reading: Reading, logs: Collection[str] | None = None) -> list[Hos
         f"AS bigint) AS bytes FROM msb_cache.manifest WHERE {chosen} GROUP BY log_id) "
         f"SELECT {OF_LOG}, h.seen_at, h.recorded_at, f.folded_at, h.host_size, coalesce(i.n, 0), "
         "coalesce(l.n, 0), coalesce(l.bytes, 0) + coalesce(m.bytes, 0), h.cache_bytes, h.free_bytes, "
-        f"h.disk_bytes, f.problem, f.checkpoint_size, f.checkpoint_problem FROM {WITH_LOG} "
+        f"h.disk_bytes, h.bytes, f.checkpoint_size, f.checkpoint_problem FROM {WITH_LOG} "
         "LEFT JOIN images i ON i.log_id = h.log_id LEFT JOIN layers l ON l.log_id = h.log_id "
         f"LEFT JOIN manifests m ON m.log_id = h.log_id WHERE {of_log} ORDER BY 2, 1",
         (*ids, *ids, *ids, *arguments),
@@ -144,16 +149,15 @@ def alerts(reading: Reading, logs: Collection[str] | None = None) -> list[Alert]
     """Return what a place's server refused, also of logs that it has nothing of; the latest first."""
     condition, ids = within("log_id", logs)
     rows = reading.rows(
-        "SELECT role, log_id, kind, seq, detail, first_at, last_at, times FROM msb_cache.alert "
-        f"WHERE {condition} ORDER BY last_at DESC, role, log_id, kind",
+        f"SELECT {ALERT} FROM msb_cache.alert WHERE {condition} ORDER BY last_at DESC, role, log_id, kind",
         ids,
     )
     return [Alert(*row) for row in rows]
 
 
 def _standing(log: KnownLog, of_host: tuple[Any, ...], refused: tuple[Alert, ...]) -> HostStanding:
-    seen, recorded, folded, host_size, images, layers, size, cache, free, disk, *problems = of_host
-    problem, checkpoint_size, checkpoint_problem = problems
+    seen, recorded, folded, host_size, images, layers, size, cache, free, disk, counted, *checkpoint = of_host
+    checkpoint_size, checkpoint_problem = checkpoint
     return HostStanding(
         host=log.host,
         log_id=log.log_id,
@@ -170,7 +174,8 @@ def _standing(log: KnownLog, of_host: tuple[Any, ...], refused: tuple[Alert, ...
         cache_bytes=cache,
         free_bytes=free,
         disk_bytes=disk,
-        problem=problem,
+        log_bytes=counted,
+        problem=log.problem,
         checkpoint_size=checkpoint_size,
         checkpoint_problem=checkpoint_problem,
         alerts=refused,

@@ -110,6 +110,7 @@ _HOSTS = View(
         Column("cache_bytes", "head.cache_bytes", "of its cache; NULL: not said"),
         Column("free_bytes", "head.free_bytes", "free on the file system of its cache; NULL: not said"),
         Column("disk_bytes", "head.disk_bytes", "of that file system; NULL: not said"),
+        Column("log_bytes", "head.bytes", "what its events here count towards the size that it may have"),
         Column(
             "images",
             f"(SELECT count(*) FROM {SCHEMA}.image i WHERE i.log_id = head.log_id)",

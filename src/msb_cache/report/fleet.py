@@ -55,7 +55,6 @@ def make(
     deletions = [each for each in fleet.prunes(limit=MOST_DELETIONS) if _began(each) >= since_ns]
     return FleetReport(
         at_ns=now_ns,
-        made_at_ns=now_ns,
         since_ns=since_ns,
         hosts=tuple(sorted(map(_bar, hosts), key=_least_room)),
         spread=tuple(

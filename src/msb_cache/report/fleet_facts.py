@@ -72,7 +72,6 @@ class FleetReport(Result, Struct, frozen=True, kw_only=True):
 
     Attributes:
         at_ns: the moment that it tells of, which is when it was made.
-        made_at_ns: the same.
         since_ns: where the time shown begins.
         hosts: each log's, those with the least free room first.
         spread: images by how many hosts have them; at most 1,000.
@@ -82,7 +81,6 @@ class FleetReport(Result, Struct, frozen=True, kw_only=True):
     """
 
     at_ns: int
-    made_at_ns: int
     since_ns: int
     hosts: tuple[HostBar, ...] = ()
     spread: tuple[SpreadLine, ...] = ()
