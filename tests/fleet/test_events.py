@@ -29,7 +29,7 @@ from tests.fleet.filled import Filled
 from tests.fleet.random_lives import BEGIN, NAMES, Life, steps
 from tests.fleet.randomlogs import ship
 from tests.fleet.sent import log_of
-from tests.logs import PYTHON, new_ledger, some_events
+from tests.logs import PYTHON, new_ledger, some_events, ticking
 
 
 def told(event: StoredEvent) -> dict[str, Any]:
@@ -212,6 +212,33 @@ def test_what_is_followed_comes_once_and_misses_nothing(filled: Filled, turns) -
         assert last == filled.fleet().events(hosts=logs)[-10:]
         of_one = [*filled.fleet().follow(NAMES[0], hosts=logs, stopped=lambda: True, since=BEGIN_TIME)]
         assert of_one == filled.fleet().history(NAMES[0], hosts=logs)
+
+
+def test_of_many_logs_those_are_read_whose_turn_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled, homes = Filled({"db": str(tmp_path / "fleet.db")}), [tmp_path / str(n) for n in range(80)]
+    clock = ticking()
+    for home in homes:  # each begins when the one before has ended
+        with new_ledger(home, [], clock=clock).write(uuid7()) as transaction:
+            transaction.append(some_events())
+        filled.send(home)
+    read: set[str] = set()
+    load = events._Cursor.load
+
+    def noted(cursor: events._Cursor, *arguments: Any) -> None:
+        read.add(cursor.log.log_id)
+        load(cursor, *arguments)
+
+    monkeypatch.setattr(events._Cursor, "load", noted)
+    found = filled.fleet().iter_events()
+    first = next(found)
+    assert first.log_id == log_of(homes[0])[0][0]
+    assert len(read) <= events._AT_ONCE
+    told = [first, *found]
+    assert len(read) == len(homes)
+    assert [each.found.recorded_at_ns for each in told] == sorted(each.found.recorded_at_ns for each in told)
+    assert [each.log_id for each in told][:: len(told) // 80] == [log_of(home)[0][0] for home in homes]
 
 
 class _Counting:

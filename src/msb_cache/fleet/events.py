@@ -302,13 +302,13 @@ class _Cursor:
     """
 
     def __init__(
-        self, log: KnownLog, rank: int, first: int, last: int, *, ends_at: int, reverse: bool
+        self, log: KnownLog, rank: int, first: int, last: int, *, begins_at: int, ends_at: int, reverse: bool
     ) -> None:
         self.log, self._rank, self._reverse = log, rank, reverse
         self._first, self._last = first, last
         self.waiting: deque[StoredEvent] = deque()
         self._size = _FIRST_PAGE
-        self.key = self._key(ends_at, last) if reverse else (0, 0, 0)
+        self.key = self._key(ends_at, last) if reverse else self._key(begins_at, first)
 
     def load(self, reading: Reading, asked: Asked, most: int) -> None:
         """Read on until something fits, or the log ends."""
@@ -400,24 +400,30 @@ def positions_before(reading: Reading, within: Mapping[str, tuple[int, int]], ti
     while asking := [
         (log_id, (low[log_id] + high[log_id] + 1) // 2) for log_id in low if low[log_id] < high[log_id]
     ]:
-        for some in _chunks(asking):
-            pairs = ", ".join(["(?, ?)"] * len(some))
-            rows = reading.rows(
-                "SELECT log_id, seq, recorded_at FROM msb_cache.event "
-                f"WHERE (log_id, seq) IN (VALUES {pairs})",
-                [*chain.from_iterable(some)],
-            )
-            times = {log_id: recorded for log_id, _, recorded in rows}
-            for log_id, seq in some:
-                if log_id not in times:
-                    raise FleetError(
-                        f"event {seq} of the log {log_id[:12]} is not there; look at `msb-cache fleet verify`"
-                    )
-                if times[log_id] < time_ns:
-                    low[log_id] = seq
-                else:
-                    high[log_id] = seq - 1
+        times = _recorded_at(reading, asking)
+        for log_id, seq in asking:
+            if log_id not in times:
+                raise FleetError(
+                    f"event {seq} of the log {log_id[:12]} is not there; look at `msb-cache fleet verify`"
+                )
+            if times[log_id] < time_ns:
+                low[log_id] = seq
+            else:
+                high[log_id] = seq - 1
     return low
+
+
+def _recorded_at(reading: Reading, asking: Sequence[tuple[str, int]]) -> dict[str, int]:
+    """Return when events were recorded, one of each log, by log; those that are not there are left out."""
+    times: dict[str, int] = {}
+    for some in _chunks(asking):
+        pairs = ", ".join(["(?, ?)"] * len(some))
+        rows = reading.rows(
+            f"SELECT log_id, recorded_at FROM msb_cache.event WHERE (log_id, seq) IN (VALUES {pairs})",
+            [*chain.from_iterable(some)],
+        )
+        times.update(rows)
+    return times
 
 
 def of_place(
@@ -437,16 +443,21 @@ def of_place(
         limit: at most so many.
         within: of these logs alone, and of each what is in this span; None: everything.
     """
+    spans = []
     with place.read() as reading:
-        found = sorted(spans_of(reading, asked), key=lambda each: each[0].log_id)
-    heap = []
-    for rank, (log, first, last, ends_at) in enumerate(found):
-        if within is not None:
-            after, until = within.get(log.log_id, (0, 0))
+        for log, first, last, ends_at in spans_of(reading, asked):
+            after, until = (first, last) if within is None else within.get(log.log_id, (0, 0))
             first, last = max(first, after), min(last, until)
-        cursor = _Cursor(log, rank, first, last, ends_at=ends_at, reverse=reverse)
-        if not cursor.ended:
-            heap.append((cursor.key, rank, cursor))
+            if first < last:
+                spans.append((log, first, last, ends_at))
+        # Of a few, reading them says as much.
+        asks = not reverse and len(spans) > _AT_ONCE
+        begins = _recorded_at(reading, [(log.log_id, first + 1) for log, first, *_ in spans]) if asks else {}
+    heap = []
+    for rank, (log, first, last, ends_at) in enumerate(sorted(spans, key=lambda each: each[0].log_id)):
+        begins_at = begins.get(log.log_id, 0)
+        cursor = _Cursor(log, rank, first, last, begins_at=begins_at, ends_at=ends_at, reverse=reverse)
+        heap.append((cursor.key, rank, cursor))
     heapify(heap)
     size = max(16, min(_PAGE, _BUFFERED // max(len(heap), 1), limit or _PAGE))
     left = limit
