@@ -361,7 +361,7 @@ class _Shell(ShellComplete):
     def get_completion_args(self) -> tuple[list[str], str]:
         words = split_arg_string(os.environ.get(LINE, "") + "x")  # so that there is a last word
         while words and (assigned := re.fullmatch(_ASSIGNMENT, words[0], re.DOTALL)):
-            if assigned[1] in _NAMING or assigned[1].startswith("PG"):  # what libpq looks at
+            if assigned[1] in _NAMING or _LIBPQ.match(assigned[1]):
                 os.environ[assigned[1]] = assigned[2]
             del words[0]
         return words[1:-1], words[-1][:-1] if len(words) > 1 else ""
