@@ -24,6 +24,12 @@ def test_the_environment_names_the_server(monkeypatch: pytest.MonkeyPatch) -> No
         _ = Fleet(db="x").dsn
 
 
+def test_a_dsn_that_is_empty_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MSB_CACHE_FLEET", "host=fleet.test")
+    assert Fleet("").dsn == "host=fleet.test"
+    assert Fleet("", db="x").is_file
+
+
 def test_hosts_are_named_by_host_role_or_log(filled: Filled, tmp_path: Path) -> None:
     one, two = Life(tmp_path / "one", "named-one"), Life(tmp_path / "two", "named-two")
     ids = [filled.add(each.home) for each in (one, two)]

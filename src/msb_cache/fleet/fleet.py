@@ -80,7 +80,8 @@ class Fleet:
         db: str | os.PathLike[str] | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        if not dsn and db is None:
+        dsn = dsn or None
+        if dsn is None and db is None:
             dsn = os.environ.get(VARIABLE) or None
         if (dsn is None) == (db is None):
             raise InvalidConfigError(
