@@ -14,6 +14,7 @@ from msb_cache.cli.formats import Shown, nothing, shown_options
 from msb_cache.cli.look import on_terminal
 from msb_cache.cli.tables import Column, show
 from msb_cache.shapes import jsonable
+from msb_cache.wording import short_log_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,7 +42,6 @@ SERVERS = (
     Column("DSN", "prose"),
 )
 _LONGEST_PASSWORD = 1024  # bytes
-_SHOWN_OF_ID = 12  # characters of a log's id
 
 
 @click.command(
@@ -231,7 +231,7 @@ def acknowledge_(fleet: Fleet, hosts: tuple[str, ...], everything: bool, shown: 
 
     def table(found: Iterable[Alert]) -> None:
         for alert in nothing("Nothing was refused.", found):
-            log = f" of log {alert.log_id[:_SHOWN_OF_ID]}" if alert.log_id else ""
+            log = f" of log {short_log_id(alert.log_id)}" if alert.log_id else ""
             times = output.plural(alert.times, "time")
             done("Acknowledged", f"{alert.kind}{log} from {alert.role}, refused {times}")
 

@@ -15,6 +15,7 @@ from msb_cache.cli.fleet import of_fleet
 from msb_cache.cli.formats import Shown, nothing, shown_options
 from msb_cache.cli.tables import Cell, Column, hanging, show
 from msb_cache.shapes import jsonable
+from msb_cache.wording import short_log_id
 
 if TYPE_CHECKING:
     from msb_cache.fleet.archive import Archived, Refolded
@@ -146,7 +147,7 @@ def _refold(fleet: Fleet, folder: str, hosts: tuple[str, ...], shown: Shown) -> 
         for log in nothing("Nothing has to be folded anew.", logs):
             mark = output.styled("✓", fg="green") if log.problem is None else output.styled("✗", fg="red")
             told = f"folded anew up to event {log.archived_seq}" if log.problem is None else log.problem
-            hanging(f"{log.host} ({log.log_id[:12]}): {told}", "  ", mark, " ")
+            hanging(f"{log.host} ({short_log_id(log.log_id)}): {told}", "  ", mark, " ")
 
     shown.items(found, fields=jsonable, name=lambda log: log.log_id, table=table, paged=False)
     return 1 if any(log.problem for log in found) else 0
@@ -175,12 +176,12 @@ def _print_archived(found: Iterable[Archived], *, err: bool = False) -> None:
 
 def _archived_row(each: Archived) -> tuple[Cell, ...]:
     name = None if each.path is None else each.path.name
-    return each.host, each.log_id[:12], each.events, each.last, each.bytes, name
+    return each.host, short_log_id(each.log_id), each.events, each.last, each.bytes, name
 
 
 def _print_log(log: FleetVerified) -> None:
     good, bad = output.styled("✓", fg="green"), output.styled("✗", fg="red")
-    name = f"{log.host} ({log.log_id[:12]})"
+    name = f"{log.host} ({short_log_id(log.log_id)})"
     head = f", head {log.head.hex()[:12]}" if log.events else ""
     archived = ""
     if log.archived_seq:

@@ -19,6 +19,7 @@ from msb_cache.cli.formats import Shown, nothing, shown_options
 from msb_cache.cli.tables import Cell, Column, rendered, sentence, show
 from msb_cache.cli.why import print_reasons
 from msb_cache.shapes import jsonable
+from msb_cache.wording import short_log_id
 
 if TYPE_CHECKING:
     from msb_cache.eventstore.store import StoredEvent
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     Found = OnHost[StoredEvent]
 
 _HOST = Column("HOST", "name")
-_SHOWN_OF_ID = 12  # characters of a log's id
 
 
 @click.command(
@@ -187,7 +187,7 @@ class _Names:
     def __call__(self, each: KnownLog | Found) -> str:
         ids = self._ids.setdefault(each.host, set())
         ids.add(each.log_id)
-        return each.host if len(ids) == 1 else f"{each.host} ({each.log_id[:_SHOWN_OF_ID]})"
+        return each.host if len(ids) == 1 else f"{each.host} ({short_log_id(each.log_id)})"
 
 
 def _as_they_come(found: Iterable[Found], names: _Names, shown: Shown) -> None:
@@ -214,6 +214,6 @@ def _print_whys(found: Iterable[OnHost[Reasons]]) -> None:
             output.line()
         sentence(
             output.styled(each.host, bold=True),
-            f"  log {each.log_id[:_SHOWN_OF_ID]}, up to @{each.folded_seq}",
+            f"  log {short_log_id(each.log_id)}, up to @{each.folded_seq}",
         )
         print_reasons(each.found, elsewhere=True)

@@ -10,6 +10,7 @@ from msb_cache.cli.common import done, examples, note, stopping
 from msb_cache.cli.fleet import of_fleet
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.shapes import jsonable
+from msb_cache.wording import plural, short_log_id
 
 if TYPE_CHECKING:
     from msb_cache.fleet.fleet import Fleet
@@ -59,7 +60,7 @@ def fold_(fleet: Fleet, follow: bool, rebuild: str | None, shown: Shown) -> int:
         paged=False,
     )
     for log in found.stopped[:_NAMED]:
-        note(f"{log.host} ({log.log_id[:12]}) is folded up to event {log.folded_seq}: {log.problem}")
+        note(f"{log.host} ({short_log_id(log.log_id)}) is folded up to event {log.folded_seq}: {log.problem}")
     if len(found.stopped) > _NAMED:
         note(f"{len(found.stopped) - _NAMED} more cannot be folded on; see `msb-cache fleet hosts`")
     if stopped() and not follow:
@@ -68,8 +69,6 @@ def fold_(fleet: Fleet, follow: bool, rebuild: str | None, shown: Shown) -> int:
 
 
 def _said(found: Folded) -> str:
-    from msb_cache.wording import plural
-
     if not found.events:
         return "nothing: all that was shipped is folded"
     return f"{plural(found.events, 'event')} of {plural(found.logs, 'log')}"

@@ -15,6 +15,7 @@ from msb_cache.cli.fleet import of_fleet, say_how_far
 from msb_cache.cli.formats import Shown, nothing, shown_options
 from msb_cache.cli.tables import Cell, Column, show
 from msb_cache.shapes import jsonable
+from msb_cache.wording import short_log_id
 
 if TYPE_CHECKING:
     from msb_cache.fleet.fleet import Fleet
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _HOST = Column("HOST", "name")
-_SHOWN_OF_ID = 12  # characters of a log's id
 _COLUMNS = (
     _HOST,
     Column("SEEN", "time"),
@@ -303,7 +303,7 @@ def show_one(fleet: Fleet, operation: str, hosts: tuple[str, ...], shown: Shown)
     report = fleet.prune_report(operation, hosts=hosts)
 
     def table() -> None:
-        output.line(f"Host:        {report.host} (log {report.log_id[:_SHOWN_OF_ID]})")
+        output.line(f"Host:        {report.host} (log {short_log_id(report.log_id)})")
         print_deletion(report.found)
 
     shown.item(
@@ -352,7 +352,7 @@ def _names(found: Iterable[HostStanding | OnHost[Any]]) -> Callable[[HostStandin
     logs = Counter(host for host, _ in {(each.host, each.log_id) for each in found})
 
     def name(each: HostStanding | OnHost[Any]) -> str:
-        return each.host if logs[each.host] == 1 else f"{each.host} ({each.log_id[:_SHOWN_OF_ID]})"
+        return each.host if logs[each.host] == 1 else f"{each.host} ({short_log_id(each.log_id)})"
 
     return name
 

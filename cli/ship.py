@@ -9,6 +9,7 @@ import click
 from msb_cache.cli.common import done, examples, open_cache, stopping
 from msb_cache.cli.formats import Shown, shown_options
 from msb_cache.shapes import jsonable
+from msb_cache.wording import plural, short_log_id
 
 if TYPE_CHECKING:
     from msb_cache.fleet.ship import Shipped
@@ -53,14 +54,14 @@ def ship(home: str | None, to: str | None, follow: bool, shown: Shown) -> int:
 
 
 def _said(shipped: Shipped) -> str:
-    from msb_cache.wording import plural
-
     if shipped.log_id is None:
         return "nothing: this home has no log yet"
     if not shipped.size:
-        return f"nothing: the fleet has taken no event of log {shipped.log_id[:12]}"
+        return f"nothing: the fleet has taken no event of log {short_log_id(shipped.log_id)}"
     end = plural(shipped.size, "event")
-    return f"{plural(shipped.events, 'event')} of log {shipped.log_id[:12]}; the server has {end} of it"
+    return (
+        f"{plural(shipped.events, 'event')} of log {short_log_id(shipped.log_id)}; the server has {end} of it"
+    )
 
 
 COMMAND = ship

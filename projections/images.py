@@ -11,7 +11,8 @@ from msgspec import Struct
 from msb_cache.projections.moment import LASTS
 from msb_cache.shapes import Result
 
-_AFTER_HEX = "g"  # comes after every hexadecimal digit
+AFTER_HEX = "g"
+"""Comes after every hexadecimal digit."""
 _HANDLE = f"""
 SELECT name, reference, spelling, size_bytes, manifest_digest, architecture, os, layer_count,
     CASE WHEN substr(msb_row, -2) = '@-' THEN NULL ELSE created_at END, last_used_at,
@@ -146,7 +147,7 @@ def handles_of(connection: sqlite3.Connection, digest: str) -> list[HandleRow]:
 
 def digests_with(connection: sqlite3.Connection, prefix: str, limit: int) -> list[str]:
     """Return at most ``limit`` manifest digests in the index that begin with ``prefix``, in order."""
-    within = (prefix, prefix + _AFTER_HEX)
+    within = (prefix, prefix + AFTER_HEX)
     rows = connection.execute(
         "SELECT digest FROM manifest WHERE digest >= ? AND digest < ? "
         "UNION SELECT manifest_digest FROM image WHERE manifest_digest >= ? AND manifest_digest < ? "
@@ -166,14 +167,14 @@ def digests_in_log(connection: sqlite3.Connection, prefix: str, limit: int) -> l
         diff_id
         for (diff_id,) in connection.execute(
             "SELECT diff_id FROM layer WHERE diff_id >= ? AND diff_id < ? LIMIT ?",
-            (prefix, prefix + _AFTER_HEX, limit),
+            (prefix, prefix + AFTER_HEX, limit),
         )
     }
     at = prefix
     for _ in range(limit):
         # From one to the next: a digest can have a million events.
         row = connection.execute(
-            "SELECT min(subject) FROM events WHERE subject >= ? AND subject < ?", (at, prefix + _AFTER_HEX)
+            "SELECT min(subject) FROM events WHERE subject >= ? AND subject < ?", (at, prefix + AFTER_HEX)
         ).fetchone()
         if row[0] is None:
             break

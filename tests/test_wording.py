@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from msb_cache.wording import plural, quoted, short, size
+from msb_cache.wording import plural, quoted, short, short_log_id, size
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,10 @@ def test_sizes(count: int | None, text: str) -> None:
 def test_digests_have_twelve_digits() -> None:
     assert short("sha256:" + "0123456789ab" + "c" * 52) == "sha256:0123456789ab"
     assert short(None) == "-"
+
+
+def test_so_have_ids_of_logs() -> None:
+    assert short_log_id("0123456789ab" + "c" * 20) == "0123456789ab"
 
 
 def test_counts_have_their_nouns() -> None:

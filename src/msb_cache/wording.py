@@ -53,6 +53,11 @@ def short(digest: str | None) -> str:
     return "-" if digest is None else digest[:19]
 
 
+def short_log_id(log_id: str) -> str:
+    """Return as much of a log's id as sentences and tables show."""
+    return log_id[:12]
+
+
 def plural(count: int, noun: str, nouns: str | None = None) -> str:
     """Return a count with its noun: ``1 layer``, ``2 layers``."""
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"

@@ -10,6 +10,7 @@ from msb_cache.errors import MicrosandboxError
 from msb_cache.fleet.place import SCHEMA, Place, marks
 from msb_cache.fleet.writing import UnkeepableError, writable
 from msb_cache.waiting import beside
+from msb_cache.wording import short_log_id
 
 EVERY_SECONDS = 60.0
 
@@ -51,7 +52,7 @@ def keep(places: Sequence[Place], said: Callable[[str], object]) -> None:
             writing.insert("directory", ("log_id", "server"), new)
     for log_id, (one, another) in [*twice.items()][:_SAID]:
         said(
-            f"the log {log_id[:12]} is on {one} and on {another}, and answers have it twice; "
+            f"the log {short_log_id(log_id)} is on {one} and on {another}, and answers have it twice; "
             "its host must ship to one of them"
         )
     if len(twice) > _SAID:

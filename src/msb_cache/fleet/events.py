@@ -35,10 +35,11 @@ from msb_cache.projections.history import (
     Scope,
     history_of,
 )
+from msb_cache.projections.images import AFTER_HEX
 from msb_cache.queries import resolve
 from msb_cache.queries.events import Query
+from msb_cache.wording import short_log_id
 
-_AFTER_HEX = "g"  # comes after every hexadecimal digit
 _AFTER_ALL = "\U0010ffff"
 _AT_ONCE = 32
 """So many logs are looked at in one read, if as many can be next."""
@@ -133,7 +134,7 @@ def digests(reading: Reading, prefix: str, logs: Collection[str] | None) -> list
         rows = reading.rows(
             f"SELECT DISTINCT log_id, {column} FROM msb_cache.{table} "
             f"WHERE {column} >= ? AND {column} < ?{within}",
-            (prefix, prefix + _AFTER_HEX, *among),
+            (prefix, prefix + AFTER_HEX, *among),
         )
         found.update((log_id, digest) for log_id, digest in rows)
     return sorted(found)
@@ -404,7 +405,8 @@ def positions_before(reading: Reading, within: Mapping[str, tuple[int, int]], ti
         for log_id, seq in asking:
             if log_id not in times:
                 raise FleetError(
-                    f"event {seq} of the log {log_id[:12]} is not there; look at `msb-cache fleet verify`"
+                    f"event {seq} of the log {short_log_id(log_id)} is not there; "
+                    "look at `msb-cache fleet verify`"
                 )
             if times[log_id] < time_ns:
                 low[log_id] = seq

@@ -14,6 +14,7 @@ from msb_cache.fleet.place import Reading, Values
 from msb_cache.oci.digest import shown
 from msb_cache.queries.near import meant
 from msb_cache.shapes import Result
+from msb_cache.wording import short_log_id
 
 T = TypeVar("T")
 
@@ -29,7 +30,6 @@ WITH_LOG = f"msb_cache.head h {_AND}"
 _OF_LOG = 7  # columns
 
 _LOG_ID = re.compile(r"[0-9a-f]{4,32}")
-_SHOWN_OF_ID = 12  # characters
 
 LISTED = "; `msb-cache fleet hosts` lists them"
 """What the error about a host that is none says where nothing like it is known."""
@@ -65,7 +65,7 @@ class KnownLog(msgspec.Struct, frozen=True):
     @property
     def name(self) -> str:
         """What tells it from others in a sentence: its host, and the beginning of its id."""
-        return f"{self.host} ({self.log_id[:_SHOWN_OF_ID]})"
+        return f"{self.host} ({short_log_id(self.log_id)})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,14 +21,13 @@ from msb_cache.fleet.hosts import HELD, OF_LOG, KnownLog, OnHost, on_host, split
 from msb_cache.fleet.place import Reading, Values, within
 from msb_cache.oci.digest import shown
 from msb_cache.oci.reference import familiar
-from msb_cache.projections.images import Damage, HandleRow, HoldDetailRow, UseRow
+from msb_cache.projections.images import AFTER_HEX, Damage, HandleRow, HoldDetailRow, UseRow
 from msb_cache.queries import resolve
 from msb_cache.queries.as_of import hold_of
 from msb_cache.queries.images import handle
 from msb_cache.queries.last_used import IdleImage, Standing, idle_image, idle_ns, longest_first
 from msb_cache.queries.policy import Selection
 
-_AFTER_HEX = "g"  # comes after every hexadecimal digit
 _NAMED = 1000  # references of a wildcard that stand in a statement; of more all rows are looked at
 _PAGE = 2000
 _UNKNOWN_TIME = "@-"
@@ -97,7 +96,7 @@ class Word:
                 arguments.append(self._parsed.digest)
         if self.prefix is not None:
             ways.append("(i.manifest_digest >= ? AND i.manifest_digest < ?)")
-            arguments += [self.prefix, self.prefix + _AFTER_HEX]
+            arguments += [self.prefix, self.prefix + AFTER_HEX]
         return f"({' OR '.join(ways)})", arguments
 
     def known_to(self, reading: Reading, *, held: bool = False) -> set[str] | None:
@@ -115,7 +114,7 @@ class Word:
             if self._parsed.digest is not None:
                 ways.append(("pointed_at WHERE manifest_digest = ?", [self._parsed.digest]))
         if self.prefix is not None:
-            begins = [self.prefix, self.prefix + _AFTER_HEX]
+            begins = [self.prefix, self.prefix + AFTER_HEX]
             ways.append(("pointed_at WHERE manifest_digest >= ? AND manifest_digest < ?", begins))
             if held:
                 ways.append(("event WHERE subject >= ? AND subject < ?", begins))
@@ -507,7 +506,7 @@ def _manifests(reading: Reading, word: Word, logs: Collection[str] | None) -> It
             f"SELECT log_id, {column} FROM msb_cache.{table} "
             f"WHERE {column} >= ? AND {column} < ? AND {of_log}"
         )
-        asked += [word.prefix, word.prefix + _AFTER_HEX, *ids]
+        asked += [word.prefix, word.prefix + AFTER_HEX, *ids]
     found = reading.rows(f"{' UNION '.join(parts)} ORDER BY 1, 2", asked)
     for log_id, of_host in groupby(found, key=lambda row: row[0]):
         if log_id not in named:

@@ -19,6 +19,7 @@ from msb_cache.fleet.hosts import KnownLog
 from msb_cache.fleet.place import Reading, Values, marks
 from msb_cache.fleet.schema import WITHHELD
 from msb_cache.projections import state
+from msb_cache.projections.images import AFTER_HEX
 from msb_cache.projections.moment import set_moment
 from msb_cache.projections.rows import ROW_TYPES, DeletionOutcomeRow, Row
 from msb_cache.projections.schema import statements
@@ -36,7 +37,6 @@ _TAKE = INSERT.replace("INSERT", "INSERT OR IGNORE", 1)
 _TOGETHER = 20
 """The indexes of so many logs are copied by the same statements."""
 _CHUNK = 500
-_AFTER_HEX = "g"  # comes after every hexadecimal digit
 
 
 class Mirror:
@@ -95,7 +95,7 @@ class Mirror:
         """Take the events about digests that begin so."""
         if ("beginning", prefix) not in self._have:
             self._have.add(("beginning", prefix))
-            self._take(" AND subject >= ? AND subject < ?", (prefix, prefix + _AFTER_HEX))
+            self._take(" AND subject >= ? AND subject < ?", (prefix, prefix + AFTER_HEX))
 
     def load_all(self) -> None:
         """Take every event."""

@@ -24,6 +24,7 @@ from msb_cache.projections import FOLD_VERSION
 from msb_cache.projections.fold import Fold
 from msb_cache.projections.rows import ROW_TYPES
 from msb_cache.projections.tables import Tables
+from msb_cache.wording import short_log_id
 
 _PAGE = 1000
 _EVENTS = (
@@ -67,7 +68,7 @@ class Anchor(msgspec.Struct, frozen=True):
             prefix = folded.decoded(self.rows)
         except msgspec.MsgspecError:
             raise FleetError(
-                f"what the anchor of the log {self.log_id[:12]} keeps is damaged; "
+                f"what the anchor of the log {short_log_id(self.log_id)} keeps is damaged; "
                 "`msb-cache fleet archive --refold FOLDER` makes it anew from the archive"
             ) from None
         for row_type in ROW_TYPES:
